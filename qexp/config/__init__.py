@@ -1,0 +1,71 @@
+"""The experiment: every value that a run can depend on, validated once, frozen afterwards.
+
+Hydra composes words into one plain tree; :class:`Experiment` gives that tree its meaning. Sections
+are frozen pydantic models that refuse unknown fields. The sentence under a field says what it is,
+its unit, and what special values mean; ``qexp.cli`` prints the same sentences in its help.
+
+Sections above the line in :class:`Experiment` say *what* is computed and are part of stage keys;
+``machine`` says *how* and never is.
+"""
+
+from qexp.config.experiment import Experiment
+from qexp.config.quantization import (
+    ActivationScheme,
+    AnyCalibrator,
+    Calibration,
+    Calibrator,
+    EmaCalibrator,
+    Form,
+    MaxCalibrator,
+    MseCalibrator,
+    PercentileCalibrator,
+    Placement,
+    Quant,
+    Scheme,
+    SiteKind,
+    WeightScheme,
+)
+from qexp.config.section import FLOAT_BITS, Bits, Section
+from qexp.config.task import Data, Metric, Model, Task, score_name
+from qexp.config.training import AnyFinetune, AnyMethod, Finetuned, NoMethod, Ptq, Qat, Training
+from qexp.config.work import AnyDeploy, Budget, Machine, NoDeploy, Numerics, Onnx, OnnxRuntime
+
+__all__ = [
+    "FLOAT_BITS",
+    "ActivationScheme",
+    "AnyCalibrator",
+    "AnyDeploy",
+    "AnyFinetune",
+    "AnyMethod",
+    "Bits",
+    "Budget",
+    "Calibration",
+    "Calibrator",
+    "Data",
+    "EmaCalibrator",
+    "Experiment",
+    "Finetuned",
+    "Form",
+    "Machine",
+    "MaxCalibrator",
+    "Metric",
+    "Model",
+    "MseCalibrator",
+    "NoDeploy",
+    "NoMethod",
+    "Numerics",
+    "Onnx",
+    "OnnxRuntime",
+    "PercentileCalibrator",
+    "Placement",
+    "Ptq",
+    "Qat",
+    "Quant",
+    "Scheme",
+    "Section",
+    "SiteKind",
+    "Task",
+    "Training",
+    "WeightScheme",
+    "score_name",
+]

@@ -1,0 +1,107 @@
+"""One run, whole, and the numbers in it that follow from others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from qexp.config.quantization import AnyCalibrator, Calibration, Form, Placement, Quant, Scheme
+from qexp.config.section import FLOAT_BITS, Section
+from qexp.config.task import Data, Model, Task
+from qexp.config.training import AnyFinetune, AnyMethod
+from qexp.config.work import AnyDeploy, Budget, Machine, Numerics
+
+
+class Experiment(Section):
+    """One run, whole: what to compute, and below the line, how."""
+
+    task: Task
+    model: Model
+    data: Data = Data()
+    quant: Quant = Quant()
+    scheme: Scheme = Scheme()
+    calibrator: AnyCalibrator
+    calibration: Calibration = Calibration()
+    placement: Placement
+    finetune: AnyFinetune
+    method: AnyMethod
+    deploy: AnyDeploy
+    budget: Budget = Budget()
+    seed: int = Field(default=1, ge=0, lt=2**31)
+    """Seed of every draw: new head, order of rows, dropout, calibration rows."""
+
+    machine: Machine = Machine()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve(cls, tree: Any) -> Any:
+        return resolve_defaults(tree) if isinstance(tree, Mapping) else tree
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> Self:
+        if not self.quant.enabled and self.method.kind != "none":
+            raise ValueError(
+                f"method={self.method.kind} with quant=fp32: there is nothing to quantize; "
+                "drop method=…, or choose bit-widths such as quant=w8a8"
+            )
+        return self
+
+    @property
+    def numerics(self) -> Numerics:
+        """What of the machine belongs to the identity of computed numbers."""
+        return Numerics(device=self.machine.accelerator)
+
+    @property
+    def form(self) -> Form:
+        """What is quantized, and on which grids."""
+        return Form(placement=self.placement, quant=self.quant, scheme=self.scheme)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything above the line, as plain JSON values."""
+        tree = self.model_dump(mode="json", exclude={"machine": True, "data": {"source", "root"}})
+        return tree | {"numerics": self.numerics.model_dump(mode="json")}
+
+
+def resolve_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace what was left open by the numbers that follow from other sections.
+
+    ``finetune`` takes null fields from ``model.finetune[task]``, ``model.finetune.default`` and
+    ``task.finetune``, in this order; ``method: auto`` becomes ``qat``, or ``none`` with FP32.
+    A tree that is resolved already comes back as it is.
+    """
+    resolved = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
+    if all(isinstance(resolved.get(key), dict) for key in ("task", "model", "finetune", "method")):
+        _resolve_finetune(resolved)
+        _resolve_method(resolved)
+    return resolved
+
+
+def _resolve_finetune(tree: dict[str, Any]) -> None:
+    of_task = tree["task"].pop("finetune", None) or {}
+    of_model = tree["model"].pop("finetune", None) or {}
+    if tree["finetune"].get("kind") == "none":
+        return
+    for source in (of_model.get(tree["task"].get("name")), of_model.get("default"), of_task):
+        for field, value in (source or {}).items():
+            if tree["finetune"].get(field) is None:
+                tree["finetune"][field] = value
+
+
+def _resolve_method(tree: dict[str, Any]) -> None:
+    """Follow numbers only: what is no number is left for the fields' own checks to refuse."""
+    quant = tree.get("quant")
+    known = quant if isinstance(quant, dict) else {}
+    bits = [known.get(field, 8) for field in ("weight_bits", "activation_bits")]
+    method, rate = tree["method"], tree["finetune"].get("learning_rate", 4e-5)
+    if method.get("kind") == "auto":
+        off = all(width == FLOAT_BITS for width in bits)
+        tree["method"] = method = {"kind": "none"} if off else {**method, "kind": "qat"}
+    if method.get("kind") != "qat":
+        return
+    if method.get("learning_rate") is None and isinstance(rate, int | float):
+        method["learning_rate"] = rate / 2
+    if method.get("range_learning_rate") is None and isinstance(method.get("learning_rate"), int | float):
+        method["range_learning_rate"] = 10 * method["learning_rate"]

@@ -1,0 +1,82 @@
+"""What is asked, of which model, on which rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from qexp.config.section import Section
+
+Metric = Literal["accuracy", "f1", "matthews", "pearson", "spearman"]
+
+
+class Task(Section):
+    """What is asked of the model: columns, labels, splits and metrics."""
+
+    name: str
+    """Name of the data set, as the hub and the local folder spell it."""
+    kind: Literal["classification", "regression"]
+    """What the head predicts: one of ``labels``, or one number in ``label_range``."""
+    text: tuple[str, ...] = Field(min_length=1, max_length=2)
+    """Columns with the text, one or two."""
+    label: str = "label"
+    """Column with the gold label."""
+    labels: tuple[str, ...] = ()
+    """Names of the classes in the order of their ids; empty for a regression."""
+    label_range: tuple[float, float] = (0.0, 1.0)
+    """Smallest and largest gold value of a regression; unused by a classification."""
+    metrics: tuple[Metric, ...] = Field(min_length=1)
+    """Official metrics, the one that stands for the task first."""
+    max_length: int = Field(default=128, ge=8)
+    """Longest token sequence; what is longer is cut."""
+    train: str = "train"
+    """Split that is trained on."""
+    evaluation: Mapping[str, str]
+    """Splits that are evaluated, by the short name that tells their scores apart."""
+
+    @model_validator(mode="after")
+    def _labels_fit_kind(self) -> Self:
+        if self.kind == "classification" and len(self.labels) < 2:
+            raise ValueError("labels: a classification names at least two classes")
+        if self.kind == "regression" and self.labels:
+            raise ValueError(f"labels: a regression has none, got {self.labels}")
+        if not self.evaluation:
+            raise ValueError("evaluation: name at least one split")
+        return self
+
+    @property
+    def outputs(self) -> int:
+        """Width of the head: number of classes, 1 for a regression."""
+        return len(self.labels) or 1
+
+    @property
+    def primary(self) -> str:
+        """Key, in the scores, of the metric that stands for the task."""
+        return score_name(self.metrics[0], next(iter(self.evaluation)), self)
+
+
+def score_name(metric: str, split: str, task: Task) -> str:
+    """Key of a metric in the scores: bare with one evaluation split, ``metric@split`` with several."""
+    return metric if len(task.evaluation) == 1 else f"{metric}@{split}"
+
+
+class Model(Section):
+    """Which pretrained encoder to start from."""
+
+    name: str
+    """A model hub's name, or a local folder with ``config.json`` and ``model.safetensors``."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; null is its default branch."""
+
+
+class Data(Section):
+    """Where rows come from. The rows' fingerprint, not this word, decides what can be reused."""
+
+    source: Literal["auto", "hub", "local", "sample"] = "auto"
+    """``auto`` tries local, hub and, in a single run, sample; the other three are strict."""
+    root: str | None = None
+    """Folder with ``<task>/<split>.parquet``; null reads the environment variable QEXP_DATA."""
+    train_rows: int | None = Field(default=None, ge=1)
+    """Train on that many rows, drawn by ``seed``; null is all of them."""

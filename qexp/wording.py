@@ -1,0 +1,67 @@
+"""Errors of configuration in words: the field, the value, what is allowed, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from qexp.config import Experiment
+
+_TAGS = {"none", "ptq", "qat", "max", "ema", "percentile", "mse", "full", "onnx", "onnxruntime"}
+
+
+def explain(error: ValidationError) -> str:
+    """Everything that is wrong with an experiment, one line for each field."""
+    lines = [_line(problem) for problem in error.errors()]
+    if len(lines) == 1:
+        return lines[0]
+    return f"{len(lines)} fields are wrong:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def unknown_field(path: str) -> str:
+    """What to say of a field that does not exist: its neighbours, the nearest one first."""
+    *parents, name = path.split(".")
+    known = sorted(allowed_fields(parents))
+    if not known:
+        return f"{path}: no such field; python -m qexp --help lists all groups"
+    nearest = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {'.'.join([*parents, nearest[0]])}?" if nearest else ""
+    return f"{path}: no such field; {'.'.join(parents) or 'an experiment'} has {', '.join(known)}{hint}"
+
+
+def allowed_fields(path: Sequence[str]) -> set[str]:
+    """Names of the fields of a section; of a tagged section, those of all its kinds."""
+    sections = [Experiment]
+    for name in path:
+        fields = [
+            section.model_fields[name].annotation for section in sections if name in section.model_fields
+        ]
+        sections = [model for annotation in fields for model in _models(annotation)]
+    return {field for section in sections for field in section.model_fields}
+
+
+def _models(annotation: Any) -> Iterator[Any]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) is not None or isinstance(annotation, Union):  # type: ignore[arg-type]
+        for argument in get_args(annotation):
+            yield from _models(argument)
+
+
+def _line(problem: Any) -> str:
+    path = [str(part) for part in problem["loc"]]
+    clean = [part for place, part in enumerate(path) if place != 1 or part not in _TAGS]
+    if problem["type"] == "extra_forbidden":
+        return unknown_field(".".join(clean))
+    if problem["type"] == "missing":
+        return f"{'.'.join(clean)}: is required; set it on the command line or in the group's YAML file"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    name = ".".join(clean)
+    if not name:
+        return message
+    value = problem["input"]
+    shown = "" if isinstance(value, dict | BaseModel) else f"={value}"
+    return f"{name}{shown}: {message[0].lower()}{message[1:]}; change {name}=…"
