@@ -1,0 +1,150 @@
+"""All that must not change a result: the machine, the store, the screen.
+
+A :class:`Runtime` is handed to every stage as the keyword ``rt`` and is never part of a key.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from qexp.artifacts import Artifact
+from qexp.config import Machine
+from qexp.store import Stage, Store, Workplace
+
+A_co = TypeVar("A_co", bound=Artifact, covariant=True)
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class Visit:
+    """How a run came by one artifact."""
+
+    stage: str
+    key: str
+    state: Literal["built", "cached"]
+    seconds: float
+
+
+@dataclass
+class Screen:
+    """What the user sees while a run goes on; on standard error, so that tables can be piped."""
+
+    progress: bool = True
+    console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
+    warnings: list[str] = field(default_factory=list)
+
+    def say(self, message: str) -> None:
+        """One line of news."""
+        self.console.print(message, soft_wrap=True, markup=False)
+
+    def warn(self, message: str) -> None:
+        """News that also goes into the Record."""
+        self.warnings.append(message)
+        self.console.print(f"warning: {message}", style="yellow", soft_wrap=True, markup=False)
+
+    def waiting(self, stage: str) -> None:
+        """Another process builds what is needed."""
+        self.say(f"{stage}: another process builds this; waiting for it")
+
+    @contextmanager
+    def bar(self, title: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
+        """A progress bar over ``total`` steps; the function that is handed out moves it by ``n=1``."""
+        columns = (
+            TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(),
+            TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+        )  # fmt: skip
+        with Progress(
+            *columns,
+            console=self.console,
+            disable=not (self.progress and self.console.is_terminal),
+            transient=True,
+        ) as progress:
+            task = progress.add_task(title, total=total, completed=done, note="")
+
+            def move(n: int = 1, note: str = "") -> None:
+                progress.update(task, advance=n, note=note)
+
+            yield move
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The machine, the store and the screen of one process."""
+
+    machine: Machine
+    store: Store
+    screen: Screen
+    visits: list[Visit] = field(default_factory=list)
+
+    @classmethod
+    def at(cls, outputs: Path, machine: Machine) -> Runtime:
+        """A runtime over one outputs folder."""
+        screen = Screen(progress=machine.progress)
+        return cls(machine, Store(outputs / "artifacts", screen), screen)
+
+    @property
+    def threads(self) -> int:
+        """CPU threads for computing: as configured, else all that the process may use."""
+        return self.machine.threads or len(os.sched_getaffinity(0))
+
+    def walk(self, stage: Stage[P, A_co], *args: P.args, **kwargs: P.kwargs) -> A_co:
+        """The artifact of a stage for these inputs: found in the store, or built now."""
+        started = time.monotonic()
+        inputs = stage.inputs(*args, **kwargs)
+        key = stage.key(inputs)
+        built = False
+        if (artifact := self.store.find(stage, key, inputs)) is None:
+            artifact, built = self.store.build(stage, key, inputs, self._runner(stage, *args, **kwargs))
+        seconds = time.monotonic() - started
+        self.visits.append(Visit(stage.name, key, "built" if built else "cached", round(seconds, 3)))
+        self.screen.say(f"  {stage.name:<13} {'built ' if built else 'cached'} {seconds:8.1f} s  {key[:12]}")
+        return artifact
+
+    def _runner(
+        self, stage: Stage[P, A_co], *args: P.args, **kwargs: P.kwargs
+    ) -> Callable[[Workplace], None]:
+        def run(work: Workplace) -> None:
+            stage.run(work, *args, **kwargs)
+
+        return run
+
+
+def set_threads(threads: int) -> None:
+    """Give torch that many threads; its first import may be here."""
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def device_of(machine: Machine) -> Any:
+    """The torch device to compute on.
+
+    Raises:
+        ConfigError: a GPU is asked for and torch sees none.
+    """
+    import torch
+
+    from qexp.errors import ConfigError
+
+    if machine.accelerator == "gpu" and not torch.cuda.is_available():
+        raise ConfigError(
+            "machine.accelerator=gpu: torch sees no CUDA device here; use machine=cpu, or install a "
+            "CUDA build of torch"
+        )
+    return torch.device("cuda" if machine.accelerator == "gpu" else "cpu")
