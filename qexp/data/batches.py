@@ -1,0 +1,89 @@
+"""Which rows make a batch, and the padded tensors of a batch.
+
+Rows of similar length share a batch, so little is computed on padding; the order of batches stays random.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qexp.data.tokens import TokenSplit
+
+if TYPE_CHECKING:
+    import torch
+
+Array = np.ndarray[Any, Any]
+
+MEGABATCH = 50
+"""Batches over which rows are sorted by length while training: more saves padding, fewer mixes better."""
+
+
+def train_batches(lengths: Array, *, batch_size: int, epochs: float, seed: int) -> list[Array]:
+    """Row numbers of every step of a training: ``ceil(epochs * ceil(rows / batch_size))`` batches.
+
+    Each epoch holds every row once, in an order that depends on ``(seed, epoch)`` alone, so a longer
+    training begins with the batches of a shorter one. A fraction of an epoch is its first batches.
+
+    Args:
+        lengths: Tokens of each row, [rows].
+        batch_size: Rows in a batch; one batch of each epoch may hold fewer.
+        epochs: Passes over the rows.
+        seed: Seed of the order, not negative.
+    """
+    per_epoch = math.ceil(len(lengths) / batch_size)
+    steps = math.ceil(round(epochs * per_epoch, 6))  # rounded: 1.1 * 10 is above 11 in binary
+    batches: list[Array] = []
+    for epoch in range(math.ceil(epochs)):
+        batches += _epoch(np.asarray(lengths), batch_size, np.random.default_rng([seed, epoch]))
+    return batches[:steps]
+
+
+def _epoch(lengths: Array, batch_size: int, rng: np.random.Generator) -> list[Array]:
+    order = rng.permutation(len(lengths))
+    batches: list[Array] = []
+    for mega in _cut(order, MEGABATCH * batch_size):
+        batches += _cut(mega[np.argsort(lengths[mega], kind="stable")], batch_size)
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def evaluation_batches(lengths: Array, *, batch_size: int) -> list[Array]:
+    """Row numbers of each batch, every row once, from the shortest row to the longest."""
+    return _cut(np.argsort(lengths, kind="stable"), batch_size)
+
+
+def _cut(rows: Array, size: int) -> list[Array]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def collate(split: TokenSplit, rows: Array, *, pad_id: int, pad_type: int = 0) -> dict[str, torch.Tensor]:
+    """Tensors of a batch, padded on the right to its longest row.
+
+    Args:
+        split: Where the tokens lie.
+        rows: Row numbers, [batch].
+        pad_id: Token id of padding.
+        pad_type: Token type of padding.
+
+    Returns:
+        ``input_ids``, ``attention_mask`` (1 for tokens, 0 for padding) and ``token_type_ids``, all int64
+        [batch, longest]; ``labels``, int64 or float32 [batch].
+    """
+    import torch
+
+    starts = np.asarray(split.offsets[rows])
+    lengths = split.offsets[np.asarray(rows) + 1] - starts
+    places = np.arange(lengths.max())
+    mask = places < lengths[:, None]
+    tokens = (starts[:, None] + places)[mask]
+    ids = np.full(mask.shape, pad_id, np.int64)
+    types = np.full(mask.shape, pad_type, np.int64)
+    ids[mask], types[mask] = split.ids[tokens], split.types[tokens]
+    return {
+        "input_ids": torch.from_numpy(ids),
+        "attention_mask": torch.from_numpy(mask.astype(np.int64)),
+        "token_type_ids": torch.from_numpy(types),
+        "labels": torch.from_numpy(np.array(split.labels[rows])),
+    }

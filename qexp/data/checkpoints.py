@@ -1,0 +1,210 @@
+"""Where the pretrained weights lie: a local folder, a package of weights, or the model hub.
+
+Only safetensors are taken: a pickle (``pytorch_model.bin``) can run code while it is loaded, so none ever is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from qexp.config import Model
+from qexp.data import hub, packages
+from qexp.data.packages import PACKAGES, WEIGHTS, Package, file_sha256
+from qexp.errors import ModelError
+
+CONFIG, INDEX = "config.json", "model.safetensors.index.json"
+
+VOCABULARIES = (
+    ("tokenizer.json",),
+    ("vocab.txt",),
+    ("vocab.json", "merges.txt"),
+    ("spiece.model",),
+    ("sentencepiece.bpe.model",),
+    ("tokenizer.model",),
+)
+"""Sets of files, any of which makes a tokenizer."""
+
+TOKENIZER_FILES = (
+    *(file for files in VOCABULARIES for file in files),
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+"""Files that decide which tokens a text becomes."""
+
+CONVERT = (
+    'python -c "import torch, safetensors.torch as s; '
+    "t = torch.load('pytorch_model.bin', map_location='cpu', weights_only=True); "
+    "s.save_file({k: v.clone().contiguous() for k, v in t.items()}, 'model.safetensors', {'format': 'pt'})\""
+)
+"""Command that turns a pickle into safetensors."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder with ``config.json``, safetensors and a tokenizer.
+
+    Attributes:
+        folder: Where it lies.
+        fingerprint: sha256 (hex) over the names and contents of these files, wherever they lie.
+        name: ``model.name``, as given.
+    """
+
+    folder: Path
+    fingerprint: str
+    name: str
+
+
+def locate(model: Model) -> Checkpoint:
+    """Find the checkpoint, fetch it if need be, and check that it is whole and holds no pickle.
+
+    A local folder comes first, then packaged weights (unless ``model.revision`` asks for a revision on the
+    hub), then the hub, whose local cache is asked before the network.
+
+    Raises:
+        ModelError: Not found, out of reach, incomplete, not safetensors, or of the wrong checksum.
+    """
+    folder = Path(model.name).expanduser()
+    if folder.is_dir():
+        if model.revision is not None:
+            raise ModelError(
+                f"model.revision={model.revision}: model.name={model.name} is a local folder, which has no "
+                "revisions; set model.revision=null"
+            )
+        return _checkpoint(folder.absolute(), model.name)
+    if model.name.startswith((".", "~", os.sep)):
+        raise ModelError(f"model.name={model.name}: no such folder; give one with {CONFIG} and {WEIGHTS}")
+    package = PACKAGES.get(model.name) if model.revision is None else None
+    return _checkpoint(_packaged(model, package) if package else _from_hub(model), model.name)
+
+
+def _checkpoint(folder: Path, name: str) -> Checkpoint:
+    content = [[file, file_sha256(folder / file)] for file in sorted(_files(folder, name))]
+    return Checkpoint(folder, hashlib.sha256(json.dumps(content).encode()).hexdigest(), name)
+
+
+def _packaged(model: Model, package: Package) -> Path:
+    """The package; where there is no package index or no pip, the same weights from the hub."""
+    try:
+        return packages.locate(model.name, package)
+    except ModelError as error:
+        try:
+            folder = _from_hub(model)
+        except ModelError as second:
+            raise ModelError(f"{error}. The hub does not help either: {second}") from error
+        if packages.genuine(folder, package):
+            return folder
+        raise ModelError(f"{error}. {folder} holds other weights than the package") from error
+
+
+def _from_hub(model: Model) -> Path:
+    """A snapshot: from the local hub cache where it is whole, else from the hub."""
+    patterns = [CONFIG, WEIGHTS, INDEX, "model-*.safetensors", *TOKENIZER_FILES]
+    cached = hub.snapshot(model.name, model.revision, patterns, online=False)
+    lack = _lack(cached, model.name) if cached else f"model.name={model.name}: not in the local hub cache"
+    if cached and not lack:
+        return cached
+    try:
+        fetched = hub.snapshot(model.name, model.revision, patterns, online=True)
+    except ModelError as error:
+        packaged = [f"packaged weights, model.name={other}; " for other in PACKAGES if other != model.name]
+        raise ModelError(
+            f"{lack}; {error}. Ways out: model.name=FOLDER with {CONFIG}, {WEIGHTS} and a tokenizer; "
+            f"{''.join(packaged)}HF_HOME set to a cache that has the model"
+        ) from error
+    assert fetched is not None
+    return fetched
+
+
+def _lack(folder: Path, name: str) -> str | None:
+    """What a cached snapshot, of which another program may have fetched a part, does not have."""
+    try:
+        _files(folder, name)
+    except ModelError as error:
+        return str(error)
+    return None
+
+
+def _files(folder: Path, name: str) -> list[str]:
+    """The files that the model is made of, all there and each what its name says."""
+    _json(folder / CONFIG, name)
+    weights = _weight_files(folder, name)
+    if not any(all((folder / file).is_file() for file in files) for files in VOCABULARIES):
+        raise ModelError(
+            f"model.name={name}: {folder} has no tokenizer; save it there: "
+            f"AutoTokenizer.from_pretrained(...).save_pretrained('{folder}')"
+        )
+    return [CONFIG, *weights, *(file for file in TOKENIZER_FILES if (folder / file).is_file())]
+
+
+def _weight_files(folder: Path, name: str) -> list[str]:
+    if (folder / WEIGHTS).is_file():
+        _check_safetensors(folder / WEIGHTS, name)
+        return [WEIGHTS]
+    if not (folder / INDEX).is_file():
+        raise ModelError(f"model.name={name}: {_no_safetensors(folder)}")
+    shards = _json(folder / INDEX, name).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise ModelError(f"model.name={name}: {folder / INDEX} has no weight_map; save the model again")
+    for shard in sorted(set(shards.values())):
+        if Path(shard).name != shard or not (folder / shard).is_file():
+            raise ModelError(f"model.name={name}: {folder} lacks {shard!r}, which {INDEX} names; add it")
+        _check_safetensors(folder / shard, name)
+    return [INDEX, *sorted(set(shards.values()))]
+
+
+def _no_safetensors(folder: Path) -> str:
+    present = sorted(path.name for path in folder.iterdir())
+    pickles = [file for file in present if Path(file).suffix in {".bin", ".pt", ".pth", ".ckpt"}]
+    if pickles:
+        return (
+            f"{folder} holds {', '.join(pickles)} but no {WEIGHTS}. A pickle can run code and is never "
+            f"loaded; if you trust where it comes from, convert it in that folder: {CONVERT}"
+        )
+    return (
+        f"{folder} has no {WEIGHTS} and no {INDEX}, only {', '.join(present)}; pickled weights "
+        f"(pytorch_model.bin) are never loaded. Save the model with save_pretrained, or convert it: {CONVERT}"
+    )
+
+
+def _json(path: Path, name: str) -> dict[str, object]:
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"model.name={name}: {path.parent} has no {path.name}; save the model again"
+        ) from error
+    except ValueError as error:
+        raise ModelError(f"model.name={name}: {path} is not JSON: {error}; save the model again") from error
+    if not isinstance(tree, dict):
+        raise ModelError(f"model.name={name}: {path} holds no JSON object; save the model again")
+    return tree
+
+
+def _check_safetensors(path: Path, name: str) -> None:
+    """Refuse a file that is cut short, or something else under that name (a pickle, a Git LFS pointer).
+
+    The format: 8 bytes with the length of a JSON header, the header, the tensors
+    (https://huggingface.co/docs/safetensors).
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length) if length <= size - 8 else b""
+    try:
+        tensors = json.loads(header)
+        tensors.pop("__metadata__", None)
+        end = 8 + length + max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ModelError(
+            f"model.name={name}: {path} ({size} bytes) is not a safetensors file; download or save it again"
+        ) from error
+    if size != end:
+        raise ModelError(
+            f"model.name={name}: {path} has {size} bytes, its header promises {end}; "
+            "download or save it again"
+        )

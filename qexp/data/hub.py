@@ -1,0 +1,112 @@
+"""The model and data hub: whether it answers, the GLUE rows, and snapshots of checkpoints.
+
+The local caches of ``datasets`` and ``huggingface_hub`` come first; without network and cache an error
+follows within seconds, because nothing is asked for before the hub has answered once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
+
+from qexp.errors import DataError, ModelError
+
+GLUE = "nyu-mll/glue"
+"""The hub's GLUE data set; a task is one of its configurations."""
+
+ANSWER_SECONDS = 3.0
+"""How long the hub may take for its first answer, name resolution included."""
+
+
+def obstacle(seconds: float = ANSWER_SECONDS) -> str | None:
+    """Why the hub is out of reach, or None when it answers within ``seconds``."""
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    outcome: list[str | None] = []
+
+    def ask() -> None:
+        try:
+            status = get_session().head(constants.ENDPOINT, timeout=seconds).status_code
+            outcome.append(f"{constants.ENDPOINT} answers {status}" if status >= 500 else None)
+        except Exception as error:  # whatever goes wrong here is the answer that is asked for
+            outcome.append(f"{constants.ENDPOINT}: {type(error).__name__}: {error}")
+
+    # A thread, because no timeout of an HTTP client bounds the resolution of a host name.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return outcome[0] if outcome else f"{constants.ENDPOINT}: no answer within {seconds:g} s"
+
+
+def glue(task: str, splits: Sequence[str]) -> dict[str, pa.Table]:
+    """Tables of a GLUE task by split, from the local cache of ``datasets`` or from the hub.
+
+    Raises:
+        DataError: Not cached, and out of reach or refused by the hub.
+    """
+    cached = _cached_glue(task, splits)
+    if cached is not None:
+        return cached
+    reason = obstacle()
+    if reason:
+        raise DataError(f"{GLUE} is out of reach and {task} is not in the local cache: {reason}")
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(GLUE, task, split=list(splits))
+    except Exception as error:  # datasets, huggingface_hub and fsspec share no base class
+        raise DataError(f"{GLUE}, {task}: {type(error).__name__}: {error}") from error
+    return {split: _table(rows) for split, rows in zip(splits, loaded, strict=True)}
+
+
+def _cached_glue(task: str, splits: Sequence[str]) -> dict[str, pa.Table] | None:
+    """What ``load_dataset`` would take from its cache when offline, without its detour over the network."""
+    from datasets.packaged_modules.cache.cache import Cache
+
+    try:
+        builder = Cache(dataset_name="glue", repo_id=GLUE, config_name=task, version="auto", hash="auto")
+        return {split: _table(builder.as_dataset(split=split)) for split in splits}
+    except (ValueError, OSError):  # what datasets raises for: not cached, or not whole
+        return None
+
+
+def _table(rows: object) -> pa.Table:
+    import datasets
+
+    assert isinstance(rows, datasets.Dataset)
+    return rows.with_format("arrow")[:]
+
+
+def snapshot(name: str, revision: str | None, files: Iterable[str], *, online: bool) -> Path | None:
+    """Folder with these files of a model repository.
+
+    With ``online`` false, what the local hub cache has of it, perhaps a part; None when it has nothing.
+
+    Raises:
+        ModelError: The name is impossible, the hub is out of reach, or it refuses.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    reason = obstacle() if online else None
+    if reason:
+        raise ModelError(f"the hub is out of reach: {reason}")
+    try:
+        folder = huggingface_hub.snapshot_download(
+            name, revision=revision, allow_patterns=list(files), local_files_only=not online
+        )
+    except LocalEntryNotFoundError as error:
+        if not online:
+            part = getattr(error, "snapshot_path", None)
+            return Path(part) if part else None
+        raise ModelError(f"the hub does not answer: {error}") from error
+    except HFValidationError as error:
+        raise ModelError(f"model.name={name}: neither a folder nor a name on the hub: {error}") from error
+    except Exception as error:  # huggingface_hub lets the errors of its HTTP client through
+        raise ModelError(f"hub, revision {revision}: {type(error).__name__}: {error}") from error
+    return Path(folder)

@@ -1,0 +1,295 @@
+"""Where rows come from: a local folder, the hub or the built-in sample; checked before anything reads them.
+
+Whatever the source, the rows come out in one form, and :func:`fingerprint` tells whether they are the
+same rows. No bad row is dropped in silence: each is a :class:`~qexp.errors.DataError` that says where.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
+import pyarrow.parquet as pq  # type: ignore[import-untyped, unused-ignore]
+
+from qexp.config import Data, Task
+from qexp.data import hub
+from qexp.errors import DataError
+
+Source = Literal["local", "hub", "sample"]
+
+ROOT_VARIABLE = "QEXP_DATA"
+"""Environment variable with the local folder, read where ``data.root`` is null."""
+
+WAYS = {
+    "local": "data=local data.root=DIR (DIR/<task>/<split>.parquet)",
+    "hub": "data=hub",
+    "sample": "data=sample (generated rows: shows that a run works, its scores mean nothing)",
+}
+"""What to write to get rows from each source."""
+
+ID_COLUMNS = ("idx", "id")
+"""Columns that name a row; the first of them that holds integers is used."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one task, valid and in one form.
+
+    Attributes:
+        source: Where they came from.
+        fingerprint: sha256 (hex) over the texts and labels; see :func:`fingerprint`.
+        splits: One table for each split, with the columns ``id`` (int64; the row number where the source
+            has none), those of ``task.text`` (string) and ``label`` (int64 class ids, or float64 numbers that
+            float32 holds exactly).
+        skipped: Rows left out, by split. Empty: a bad row is an error, not a skipped row.
+        notes: Sentences for the Record, such as why ``auto`` passed over a source.
+    """
+
+    source: Source
+    fingerprint: str
+    splits: Mapping[str, pa.Table]
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def resolve(data: Data, task: Task, *, sweep: bool = False) -> Rows:
+    """Read and check the rows that the task trains and evaluates on.
+
+    Args:
+        data: Where to look; ``auto`` tries the local folder, the hub and then the sample.
+        task: Columns, splits and allowed labels.
+        sweep: Several runs are compared: ``auto`` then never falls back on the sample.
+
+    Raises:
+        DataError: The source is out of reach, or a file, column, text or label is not as promised.
+    """
+    if data.source == "auto":
+        source, tables, notes = _first_at_hand(data, task, sweep=sweep)
+    else:
+        source, tables, notes = data.source, _SOURCES[data.source](data, task), ()
+    splits = {split: _checked(table, task, where) for split, (where, table) in tables.items()}
+    return Rows(source, fingerprint(splits, sample=source == "sample"), splits, notes=notes)
+
+
+def fingerprint(splits: Mapping[str, pa.Table], *, sample: bool = False) -> str:
+    """sha256 (hex) over the texts and labels of checked tables, in their order.
+
+    Ids, extra columns, the source, compression, row groups and integer or string widths do not count.
+    ``sample`` marks generated rows, so that they never pass for real ones.
+    """
+    digest = hashlib.sha256(b"sample" if sample else b"rows")
+    for split in sorted(splits):
+        table = splits[split].drop_columns(["id"])
+        digest.update(json.dumps([split, table.num_rows, table.column_names]).encode())
+        for column in table.columns:
+            for part in _content(column):
+                digest.update(part)
+    return digest.hexdigest()
+
+
+def _content(column: pa.ChunkedArray) -> Iterable[Any]:
+    """Bytes of a column without nulls, independent of how it is cut into chunks."""
+    if column.type != pa.string():
+        yield np.ascontiguousarray(column.to_numpy())
+        return
+    offsets = [
+        np.frombuffer(chunk.buffers()[1], np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+        for chunk in column.chunks
+        if len(chunk)
+    ]
+    yield np.concatenate([np.diff(part) for part in offsets]).astype(np.int64)
+    filled = [chunk for chunk in column.chunks if len(chunk)]
+    for chunk, part in zip(filled, offsets, strict=True):
+        if part[0] < part[-1]:
+            yield memoryview(chunk.buffers()[2])[part[0] : part[-1]]
+
+
+# Sources: each returns its tables by split, with the place that error messages name.
+
+_Tables = dict[str, tuple[str, pa.Table]]
+
+
+def _first_at_hand(data: Data, task: Task, *, sweep: bool) -> tuple[Source, _Tables, tuple[str, ...]]:
+    """What ``data.source=auto`` means; only a source out of reach is passed over, never one with bad rows."""
+    root = _root(data)
+    if root is not None and (root / task.name).is_dir():
+        return "local", _local(data, task), ()
+    missed = f"no folder {root / task.name}" if root else f"data.root and {ROOT_VARIABLE} are not set"
+    try:
+        return "hub", _hub(data, task), ()
+    except DataError as error:
+        reasons = f"local: {missed}; hub: {error.__cause__}"
+        if sweep:
+            raise DataError(
+                f"data.source=auto: no rows of {task.name} ({reasons}). A sweep never falls back on the "
+                f"sample; {_ways('local', 'hub', 'sample')}"
+            ) from error
+    note = f"data.source=auto fell back on the generated sample, whose scores mean nothing ({reasons})"
+    return "sample", _sample(data, task), (note,)
+
+
+def _local(data: Data, task: Task) -> _Tables:
+    root = _root(data)
+    if root is None:
+        raise DataError(
+            f"data.source=local: data.root is null and {ROOT_VARIABLE} is not set; "
+            f"{_ways('local', 'hub', 'sample')}"
+        )
+    folder = root / task.name
+    if not folder.is_dir():
+        raise DataError(
+            f"data.source=local: {root} has no folder {task.name!r}; {_ways('local', 'hub', 'sample')}"
+        )
+    paths = {split: folder / f"{split}.parquet" for split in _split_names(task)}
+    return {split: (str(path), _read(path, task)) for split, path in paths.items()}
+
+
+def _hub(data: Data, task: Task) -> _Tables:
+    try:
+        tables = hub.glue(task.name, _split_names(task))
+    except DataError as error:
+        raise DataError(f"data.source=hub: {error}; {_ways('local', 'sample')}") from error
+    return {split: (f"{hub.GLUE}, {task.name}, split {split}", table) for split, table in tables.items()}
+
+
+def _sample(data: Data, task: Task) -> _Tables:
+    from qexp.data.sample import sample
+
+    tables = sample(task.name)
+    absent = [split for split in _split_names(task) if split not in tables]
+    if absent:
+        raise DataError(f"the sample of {task.name} has no split {absent[0]!r}; it has {', '.join(tables)}")
+    return {split: (f"sample of {task.name}, split {split}", tables[split]) for split in _split_names(task)}
+
+
+_SOURCES: dict[str, Callable[[Data, Task], _Tables]] = {"local": _local, "hub": _hub, "sample": _sample}
+
+
+def _root(data: Data) -> Path | None:
+    folder = data.root or os.environ.get(ROOT_VARIABLE)
+    return Path(folder).expanduser().absolute() if folder else None
+
+
+def _split_names(task: Task) -> list[str]:
+    return list(dict.fromkeys([task.train, *task.evaluation.values()]))
+
+
+def _ways(*sources: str) -> str:
+    return "choose one of: " + "; ".join(WAYS[source] for source in sources)
+
+
+def _read(path: Path, task: Task) -> pa.Table:
+    """The used columns of a parquet file."""
+    if not path.is_file():
+        present = ", ".join(sorted(entry.name for entry in path.parent.iterdir())) or "nothing"
+        raise DataError(f"{path}: no such file; the folder holds {present}; add the split, or choose another")
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            names = file.schema_arrow.names
+            _check_columns(names, task, str(path))
+            used = {*task.text, task.label, *ID_COLUMNS}
+            return file.read(columns=[name for name in names if name in used])
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path} ({path.stat().st_size} bytes): not a readable parquet file: {error}; "
+            "copy or write it again"
+        ) from error
+
+
+# Checks: each names the place, the column, the first bad row and how many there are.
+
+
+def _checked(table: pa.Table, task: Task, where: str) -> pa.Table:
+    """The table in the form that :class:`Rows` promises."""
+    _check_columns(table.column_names, task, where)
+    if table.num_rows == 0:
+        raise DataError(f"{where}: zero rows; write the split again, or choose another")
+    columns = {"id": _ids(table)}
+    for name in task.text:
+        columns[name] = _texts(table.column(name), f"{where}: column {name!r}")
+    values, here = table.column(task.label), f"{where}: column {task.label!r}"
+    _refuse(_nulls(values), values, here, "every row needs a label; fill it in or drop the row")
+    label = _class_ids(values, task, here) if task.kind == "classification" else _numbers(values, task, here)
+    return pa.table({**columns, "label": label})
+
+
+def _check_columns(present: list[str], task: Task, where: str) -> None:
+    for name in (*task.text, task.label):
+        if name not in present:
+            raise DataError(
+                f"{where}: no column {name!r}; present are {', '.join(present) or 'none'}; "
+                "rename the column, or set task.text and task.label"
+            )
+        if present.count(name) > 1:
+            raise DataError(f"{where}: {present.count(name)} columns are called {name!r}; keep one")
+
+
+def _refuse(bad: np.ndarray[Any, Any], values: pa.ChunkedArray, here: str, rule: str) -> None:
+    if bad.any():
+        first = int(np.argmax(bad))
+        count = f"{int(bad.sum())} such rows of {len(bad)}"
+        raise DataError(f"{here}, row {first} (counted from 0): {values[first].as_py()!r} ({count}); {rule}")
+
+
+def _nulls(values: pa.ChunkedArray) -> np.ndarray[Any, Any]:
+    return np.asarray(values.is_null())
+
+
+def _ids(table: pa.Table) -> pa.ChunkedArray:
+    for name in ID_COLUMNS:
+        if table.column_names.count(name) == 1:
+            values = table.column(name)
+            if pa.types.is_signed_integer(values.type) and not values.null_count:
+                return values.cast(pa.int64())
+    return pa.chunked_array([pa.array(np.arange(table.num_rows, dtype=np.int64))])
+
+
+def _texts(values: pa.ChunkedArray, here: str) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    _refuse(_nulls(values), values, here, "every row needs a text; the empty text is allowed")
+    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    if not any(kind(values.type) for kind in kinds):
+        raise DataError(f"{here}: its type is {values.type}; text is a string; cast it, or set task.text")
+    try:
+        values.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{here}: {error}; write the text as UTF-8") from error
+    return values.cast(pa.string())
+
+
+def _class_ids(values: pa.ChunkedArray, task: Task, here: str) -> pa.ChunkedArray:
+    rule = "allowed are " + ", ".join(f"{i} ({name})" for i, name in enumerate(task.labels))
+    if pa.types.is_floating(values.type):
+        numbers = values.to_numpy()
+        _refuse(numbers != np.floor(numbers), values, here, f"a class id is an integer: {rule}")
+    if not pa.types.is_integer(values.type):
+        raise DataError(f"{here}: its type is {values.type}; class ids are integers: {rule}; cast the column")
+    numbers = values.to_numpy()
+    bad = (numbers < 0) | (numbers >= len(task.labels))
+    if (numbers[bad] == -1).any():
+        rule += "; -1 marks a hidden test label: use a split with public labels"
+    _refuse(bad, values, here, f"{rule}; correct the row, or task.labels")
+    return pa.chunked_array([numbers.astype(np.int64)])
+
+
+def _numbers(values: pa.ChunkedArray, task: Task, here: str) -> pa.ChunkedArray:
+    """Labels of a regression, rounded to float32: what training sees, whatever width the file has."""
+    if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
+        raise DataError(f"{here}: its type is {values.type}; the label of a regression is a number; cast it")
+    numbers = values.to_numpy().astype(np.float64)
+    low, high = np.float32(task.label_range[0]), np.float32(task.label_range[1])
+    allowed = "allowed is {:g} to {:g}".format(*task.label_range)
+    rule = f"{allowed}; correct the row, or task.label_range"
+    _refuse(~np.isfinite(numbers), values, here, rule)
+    with np.errstate(over="ignore"):
+        rounded = numbers.astype(np.float32)
+    _refuse((rounded < low) | (rounded > high), values, here, rule)
+    return pa.chunked_array([rounded.astype(np.float64) + 0.0])  # + 0.0: minus zero is zero
