@@ -1,0 +1,1 @@
+"""Quantization, in pure torch: grids, calibrators, quantizers, and where they are inserted."""

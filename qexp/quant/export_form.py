@@ -1,0 +1,99 @@
+"""A quantized model in the form that an exporter understands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from qexp.quant.grid import Grid, quantize
+from qexp.quant.placement import WEIGHT, Site
+from qexp.quant.quantizer import Phase, QuantizedWeight, Quantizer
+
+
+class StoredWeight(nn.Module):
+    """Parametrization of an integer weight: ``torch.ops.qexp.dequantize`` of it.
+
+    Integers lie in a signed type, int8 up to 8 bits and int16 above. An unsigned grid is moved down
+    by half its size, weight and zero point alike, which changes no value.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, quantizer: Quantizer) -> None:
+        super().__init__()
+        grid = quantizer.grid
+        self.axis = -1 if grid.axis is None else grid.axis
+        self.register_buffer("scale", quantizer.current_scale().detach().clone())
+        self.register_buffer("zero_point", (quantizer.zero_point - _shift(grid)).to(_type(grid)))
+
+    def forward(self, stored: Tensor) -> Tensor:
+        """The weight as float32."""
+        return torch.ops.qexp.dequantize(  # type: ignore[no-any-return]
+            stored, self.scale, self.zero_point, self.axis
+        )
+
+
+class ExportForm:
+    """The change of a model into its export form, made on construction.
+
+    Activations call ``torch.ops.qexp.fake_quantize``; weights become integer buffers that
+    ``torch.ops.qexp.dequantize`` turns into numbers. One way, or a context manager that restores the
+    float weights and the phases at its end.
+
+    Raises:
+        QuantizationError: a quantizer has no range yet.
+    """
+
+    def __init__(self, model: nn.Module, sites: Sequence[Site], quantizers: Mapping[str, Quantizer]) -> None:
+        import qexp.operators  # noqa: F401  defines torch.ops.qexp
+
+        self.phases = [(quantizer, quantizer.phase) for quantizer in quantizers.values()]
+        for quantizer in quantizers.values():
+            quantizer.switch(Phase.EXPORT)
+        self.weights: list[tuple[nn.Module, nn.Parameter, QuantizedWeight]] = []
+        for site in sites:
+            if site.kind == WEIGHT:
+                self._store(model.get_submodule(site.module))
+
+    def _store(self, module: Any) -> None:
+        parametrization = module.parametrizations.weight[0]
+        parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+        weight, quantizer = module.weight, parametrization.quantizer
+        self.weights.append((module, weight, parametrization))
+        integers = quantize(weight.detach(), quantizer.scale, quantizer.zero_point, quantizer.grid)
+        del module.weight
+        module.register_buffer("weight", (integers - _shift(quantizer.grid)).to(_type(quantizer.grid)))
+        parametrize.register_parametrization(module, "weight", StoredWeight(quantizer), unsafe=True)
+
+    def restore(self) -> None:
+        """Bring the float weights and the phases back."""
+        while self.weights:
+            module, weight, parametrization = self.weights.pop()
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+            del module.weight
+            module.register_parameter("weight", weight)
+            parametrize.register_parametrization(module, "weight", parametrization)
+        for quantizer, phase in self.phases:
+            quantizer.switch(phase)
+
+    def __enter__(self) -> ExportForm:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.restore()
+
+
+def _type(grid: Grid) -> torch.dtype:
+    return torch.int8 if grid.bits <= 8 else torch.int16
+
+
+def _shift(grid: Grid) -> int:
+    return 0 if grid.signed else 2 ** (grid.bits - 1)

@@ -1,0 +1,176 @@
+"""Integer grids, and the arithmetic of QuantizeLinear and DequantizeLinear.
+
+    q  = clamp(round_half_even(x / scale) + zero_point, qmin, qmax)
+    x' = (q - zero_point) * scale
+
+The numbers are those of ONNX Runtime's CPU kernels, bit for bit: a true division in float32, ties
+to even, and no negative zero in the result.
+
+NaN: the ONNX specification leaves it open. ONNX Runtime is deterministic, in its vector bodies and
+in their tails, on x86-64 and on ARM: NaN becomes the lowest value of the integer type. The functions
+of this file do the same, with the grid's ``qmin``. Training (``qexp.quant.fake_quantize``) lets NaN
+through instead, so that a defect reaches the loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qexp.config import FLOAT_BITS, ActivationScheme, Quant, WeightScheme
+from qexp.errors import QuantizationError
+
+SMALLEST_SCALE = torch.finfo(torch.float32).tiny
+"""Smallest normal float32; a scale is never below it."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A set of integers, and which axis of a tensor has a range for each index.
+
+    Raises:
+        QuantizationError: bits out of 2 to 16, an asymmetric narrow grid.
+    """
+
+    bits: int
+    """2 to 16."""
+    signed: bool
+    """Whether the integers go below zero."""
+    symmetric: bool
+    """Whether the zero point is 0."""
+    narrow: bool = False
+    """Leave out the lowest integer of a signed grid, so that it mirrors at zero."""
+    axis: int | None = None
+    """Axis with one range for each index; None is one range for the whole tensor."""
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.bits <= 16:
+            raise QuantizationError(f"grid of {self.bits} bits: allowed are 2 to 16")
+        if self.narrow and not (self.signed and self.symmetric):
+            raise QuantizationError("narrow grid: only a signed, symmetric grid can be narrow")
+
+    @property
+    def qmin(self) -> int:
+        """Lowest integer."""
+        return int(self.narrow) - (1 << (self.bits - 1)) if self.signed else 0
+
+    @property
+    def qmax(self) -> int:
+        """Highest integer."""
+        return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
+
+    def expand(self, parameter: Tensor, dimensions: int) -> Tensor:
+        """Shape a scale or zero point to broadcast with a tensor of so many dimensions."""
+        if self.axis is None or parameter.dim() == 0:
+            return parameter
+        shape = [1] * dimensions
+        shape[self.axis] = -1
+        return parameter.reshape(shape)
+
+
+def weight_grid(quant: Quant, scheme: WeightScheme, *, axis: int = 0) -> Grid | None:
+    """Grid of weights whose output channels lie on ``axis``; None if they stay in floating point."""
+    if quant.weight_bits == FLOAT_BITS:
+        return None
+    channel = axis if scheme.granularity == "per_channel" else None
+    return _grid(quant.weight_bits, symmetric=scheme.symmetric, narrow=scheme.symmetric, axis=channel)
+
+
+def activation_grid(quant: Quant, scheme: ActivationScheme) -> Grid | None:
+    """Grid of activations, per tensor; None if they stay in floating point."""
+    if quant.activation_bits == FLOAT_BITS:
+        return None
+    return _grid(quant.activation_bits, symmetric=scheme.symmetric, narrow=False, axis=None)
+
+
+def _grid(bits: int, *, symmetric: bool, narrow: bool, axis: int | None) -> Grid:
+    return Grid(bits=bits, signed=symmetric, symmetric=symmetric, narrow=narrow, axis=axis)
+
+
+def scale_and_zero_point(low: Tensor, high: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """Scale (float32) and zero point (int32) that cover ``[low, high]``, of the shape of the range.
+
+    A symmetric grid covers the larger magnitude: ``scale = max(|low|, |high|) / qmax``. Any other
+    covers the range widened to contain 0. An all-zero range has scale 1; a scale is never below the
+    smallest normal float32. Computed in float64, rounded once.
+
+    Raises:
+        QuantizationError: a bound that is infinite or NaN, or ``low > high``.
+    """
+    low, high = low.to(torch.float64), high.to(torch.float64)
+    if not bool(torch.isfinite(low).all() and torch.isfinite(high).all() and (low <= high).all()):
+        raise QuantizationError(
+            f"range [{low.tolist()}, {high.tolist()}]: bounds must be finite and ordered; look for NaN or "
+            "infinity in the weights or activations that it was taken from"
+        )
+    low, high = low.clamp(max=0.0), high.clamp(min=0.0)
+    if grid.symmetric:
+        scale = _positive(torch.maximum(-low, high) / grid.qmax if grid.signed else high / grid.qmax)
+        return scale, torch.zeros_like(scale, dtype=torch.int32)
+    scale = _positive((high - low) / (grid.qmax - grid.qmin))
+    zero_point = torch.round(grid.qmin - low / scale.to(torch.float64)).clamp(grid.qmin, grid.qmax)
+    return scale, zero_point.to(torch.int32)
+
+
+def _positive(scale: Tensor) -> Tensor:
+    rounded = scale.to(torch.float32).clamp(min=SMALLEST_SCALE, max=torch.finfo(torch.float32).max)
+    return torch.where(scale == 0, torch.ones_like(rounded), rounded)
+
+
+def steps(x: Tensor, scale: Tensor, lower: float | Tensor, upper: float | Tensor) -> Tensor:
+    """Whole steps from zero, as a new float tensor: ``clamp(round(x / scale), lower, upper)``.
+
+    ``lower`` is ``qmin - zero_point`` and ``upper`` is ``qmax - zero_point``: clamping before the
+    zero point is added gives the same integers and needs no addition. ``scale`` broadcasts with x.
+    NaN becomes ``lower``.
+    """
+    v = divide(x, scale).round_()
+    v.nan_to_num_(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    return clamp_(v, lower, upper)
+
+
+def clamp_(v: Tensor, lower: float | Tensor, upper: float | Tensor) -> Tensor:
+    """Clamp in place; both bounds are numbers, or both are tensors."""
+    if isinstance(lower, Tensor) and isinstance(upper, Tensor):
+        return v.clamp_(lower, upper)
+    assert not isinstance(lower, Tensor)
+    assert not isinstance(upper, Tensor)
+    return v.clamp_(lower, upper)
+
+
+def divide(x: Tensor, scale: Tensor) -> Tensor:
+    """``x / scale`` as a new contiguous tensor, whatever the layout of ``x``; no gradient.
+
+    Heads of attention come as a transposed view. The matmul after the quantizer would copy a result
+    of that layout; dividing straight into a contiguous one saves the copy.
+    """
+    if x.is_contiguous():
+        return x.div(scale)
+    return torch.div(x, scale, out=torch.empty(x.shape, dtype=x.dtype, device=x.device))
+
+
+@torch.no_grad()
+def quantize_dequantize(x: Tensor, scale: Tensor, lower: float | Tensor, upper: float | Tensor) -> Tensor:
+    """``fake_quantize`` with the bounds in steps from zero, see ``steps``; without a gradient."""
+    return steps(x, scale, lower, upper).mul_(scale).add_(0.0)  # + 0 makes -0 a plain 0, as integers have
+
+
+@torch.no_grad()
+def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
+    """Integers of the grid, as int32, in the shape of ``x``."""
+    scale, zero = grid.expand(scale, x.dim()), grid.expand(zero_point, x.dim())
+    lower, upper = (grid.qmin - zero).to(x.dtype), (grid.qmax - zero).to(x.dtype)
+    return steps(x, scale, lower, upper).to(torch.int32) + zero.to(torch.int32)
+
+
+def dequantize(q: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
+    """Real values of integers of the grid, as float32."""
+    zero = grid.expand(zero_point, q.dim()).to(torch.int32)
+    return (q.to(torch.int32) - zero).to(torch.float32) * grid.expand(scale, q.dim())
+
+
+def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
+    """Real values of the grid nearest to ``x``: ``dequantize(quantize(x))``."""
+    return dequantize(quantize(x, scale, zero_point, grid), scale, zero_point, grid)

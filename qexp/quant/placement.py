@@ -1,0 +1,118 @@
+"""Sites: which values of a model are quantized, and where they can be caught.
+
+A site is a use of a value: a kind (``linear.input``) and the module that uses it. Linear layers and
+attention need no knowledge of the architecture. The inputs of residual adds do, as an add is no
+module: ``RESIDUAL_OPERANDS`` says where the two operands of each add come by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from torch import nn
+
+from qexp.config import Placement, SiteKind
+from qexp.errors import QuantizationError
+
+WEIGHT: SiteKind = "linear.weight"
+MATMUL_KINDS: tuple[SiteKind, ...] = ("matmul.query", "matmul.key", "matmul.probs", "matmul.value")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A use of a value, and the name of the value's quantizer."""
+
+    kind: SiteKind
+    module: str
+    quantizer: str
+
+
+@dataclass(frozen=True)
+class Operand:
+    """Where an operand of an add comes by: an argument or the output of a module."""
+
+    side: Literal["input", "output"]
+    child: str = ""
+    """Module below the one in the table, as in ``get_submodule``; empty is that module itself."""
+    index: int = 0
+    """Which positional argument, or which item of an output that is a tuple."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place where a hook can catch the value of a site."""
+
+    kind: SiteKind
+    module: str
+    side: Literal["input", "output"]
+    index: int = 0
+
+
+_POST_NORM = (Operand("input", index=1), Operand("output", "dropout"))
+"""``LayerNorm(dropout(dense(x)) + residual)``, the residual being the second argument."""
+
+RESIDUAL_OPERANDS: Mapping[str, Mapping[str, tuple[Operand, ...]]] = {
+    "bert": {"BertSelfOutput": _POST_NORM, "BertOutput": _POST_NORM},
+    "roberta": {"RobertaSelfOutput": _POST_NORM, "RobertaOutput": _POST_NORM},
+    "electra": {"ElectraSelfOutput": _POST_NORM, "ElectraOutput": _POST_NORM},
+    "distilbert": {
+        "TransformerBlock": (
+            Operand("input"),
+            Operand("output", "attention"),
+            Operand("output", "sa_layer_norm"),
+            Operand("output", "ffn"),
+        )
+    },
+}
+"""By ``config.model_type`` and class name: the operands of the residual adds of such a module.
+
+In DistilBERT the block's input and the first norm's output reach the linear layers through the very
+place where the residual is caught: with ``residual.input`` those layers see quantized inputs too, also
+where ``linear.input`` is not wanted or the layer is excluded.
+"""
+
+
+def chosen(placement: Placement, kind: SiteKind, module: str) -> bool:
+    """Whether the placement wants the site."""
+    return kind in placement.sites and not any(fnmatchcase(module, glob) for glob in placement.exclude)
+
+
+def weights(model: nn.Module, placement: Placement) -> list[str]:
+    """Names of the linear modules whose weight is a site."""
+    return [name for name in _linears(model) if chosen(placement, WEIGHT, name)]
+
+
+def points(model: nn.Module, placement: Placement) -> list[Point]:
+    """Where to catch the activations of the placement, but for those inside attention.
+
+    Raises:
+        QuantizationError: residual inputs of an architecture that is not in the table.
+    """
+    found = [Point("linear.input", name, "input") for name in _linears(model)]
+    if "residual.input" in placement.sites:
+        found += _residual_points(model)
+    return [point for point in found if chosen(placement, point.kind, point.module)]
+
+
+def _linears(model: nn.Module) -> Iterator[str]:
+    return (name for name, module in model.named_modules() if isinstance(module, nn.Linear))
+
+
+def _residual_points(model: nn.Module) -> list[Point]:
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    table = RESIDUAL_OPERANDS.get(str(model_type))
+    found = [
+        Point("residual.input", ".".join(filter(None, (name, operand.child))), operand.side, operand.index)
+        for name, module in model.named_modules()
+        for operand in (table or {}).get(type(module).__name__, ())
+    ]
+    if not found:
+        raise QuantizationError(
+            f"placement.sites has residual.input, but where {type(model).__name__} (model_type {model_type}) "
+            f"adds its residuals is not known; known are {', '.join(RESIDUAL_OPERANDS)}: drop residual.input "
+            "from placement.sites, or add the architecture to RESIDUAL_OPERANDS in qexp/quant/placement.py"
+        )
+    return found

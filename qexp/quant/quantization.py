@@ -1,0 +1,236 @@
+"""All quantizers of a model, and what is done with all of them at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, cast
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from qexp.config import AnyCalibrator
+from qexp.errors import QuantizationError
+from qexp.quant.calibrators import activation_range, weight_range
+from qexp.quant.export_form import ExportForm
+from qexp.quant.hooks import Handle
+from qexp.quant.placement import WEIGHT, Site
+from qexp.quant.quantizer import Phase, Quantizer
+from qexp.quant.statistics import Statistics, select
+
+NAME = "quantization"
+"""Name of the ``Quantization`` among the children of its model."""
+
+
+class Quantization(nn.Module):
+    """The quantizers that ``insert`` put into a model.
+
+    Its parameters are the learned log-scales, none outside the learned phase. Its state holds the
+    scales and zero points.
+    """
+
+    def __init__(
+        self, model: nn.Module, sites: tuple[Site, ...], quantizers: Mapping[str, Quantizer]
+    ) -> None:
+        super().__init__()
+        self._owner = (model,)  # in a tuple: a child would make the tree of modules a circle
+        self.sites = sites
+        self._names = tuple(quantizers)
+        self.by_name = nn.ModuleDict({_key(name): quantizer for name, quantizer in quantizers.items()})
+        self._statistics = Statistics()
+        self.handles: list[Handle] = [model.register_forward_hook(self._forget, always_call=True)]
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that the quantizers are in."""
+        return self._owner[0]
+
+    @property
+    def quantizers(self) -> dict[str, Quantizer]:
+        """Quantizers by name: weights first, then activations in the order of the forward pass."""
+        modules = cast("Iterable[Quantizer]", self.by_name.values())
+        return dict(zip(self._names, modules, strict=True))
+
+    def describe(self) -> dict[str, Any]:
+        """``{"quantizers": number, "sites": {kind: number}}``."""
+        return {"quantizers": len(self._names), "sites": dict(Counter(site.kind for site in self.sites))}
+
+    def off(self) -> None:
+        """Compute in floating point."""
+        self._switch(Phase.OFF)
+
+    def freeze(self) -> None:
+        """Quantize with fixed ranges; learned ones keep where they are.
+
+        Raises:
+            QuantizationError: a quantizer has no range yet.
+        """
+        self._switch(Phase.FROZEN)
+
+    def learn(self) -> None:
+        """Quantize, with log-scales as parameters that start at the ranges.
+
+        Raises:
+            QuantizationError: a quantizer has no range yet.
+        """
+        self._switch(Phase.LEARNED)
+
+    def range_parameters(self) -> list[nn.Parameter]:
+        """The learned log-scales; empty outside the learned phase."""
+        return list(self.parameters())
+
+    @contextmanager
+    def observing(self, mask: Tensor | None = None) -> Iterator[None]:
+        """Collect statistics of what the model computes, in floating point, inside the context.
+
+        Args:
+            mask: attention mask [B, T] of the batch inside, non-zero for tokens that count; None counts all.
+
+        Raises:
+            QuantizationError: an activation is NaN or infinite.
+        """
+        before = {quantizer: quantizer.phase for quantizer in self.quantizers.values()}
+        kinds = {site.quantizer: site.kind for site in self.sites}
+        for name, quantizer in self.quantizers.items():
+            if kinds[name] == WEIGHT:
+                quantizer.switch(Phase.OFF)
+            else:
+                observe = partial(self._observe, name, mask, kinds[name] == "matmul.probs")
+                quantizer.switch(Phase.OBSERVING, observe)
+        try:
+            yield
+        finally:
+            for quantizer, phase in before.items():
+                quantizer.switch(phase)
+
+    def statistics(self) -> Statistics:
+        """What was collected so far, over all contexts of ``observing``."""
+        return self._statistics
+
+    def calibrate(self, statistics: Statistics, calibrator: AnyCalibrator) -> None:
+        """Set all ranges: of activations from statistics, of weights from the weights as they are now.
+
+        Raises:
+            QuantizationError: no statistics of an activation, or a weight that is NaN or infinite.
+        """
+        activations = {site.quantizer for site in self.sites if site.kind != WEIGHT}
+        missing = sorted(name for name in activations if name not in statistics or not statistics[name].lows)
+        if missing:
+            raise QuantizationError(
+                f"no calibration statistics of {_listed(missing)}: they come from another model or "
+                "placement, or from no batch; observe again with this placement"
+            )
+        modules = {site.quantizer: site.module for site in self.sites}
+        for name, quantizer in self.quantizers.items():
+            if name in activations:
+                low, high = activation_range(statistics[name], calibrator, quantizer.grid)
+            else:
+                low, high = weight_range(_original(self.model, modules[name]), calibrator, quantizer.grid)
+            quantizer.set_range(low, high)
+
+    def ranges(self) -> dict[str, Tensor]:
+        """Copies of all scales and zero points, on the CPU, as ``<quantizer>/scale`` and ``/zero_point``."""
+        tensors = {}
+        for name, quantizer in self.quantizers.items():
+            tensors[f"{name}/scale"] = quantizer.current_scale().detach().cpu().clone()
+            tensors[f"{name}/zero_point"] = quantizer.zero_point.cpu().clone()
+        return tensors
+
+    def load_ranges(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what ``ranges`` gave.
+
+        Raises:
+            QuantizationError: names that are missing or unknown, shapes or values that do not fit.
+        """
+        expected = {key: tensor.shape for key, tensor in self.ranges().items()}
+        shapes = [
+            f"{key} {list(tensors[key].shape)} for {list(shape)}"
+            for key, shape in expected.items()
+            if key in tensors and tensors[key].shape != shape
+        ]
+        problems = {
+            "missing": [key for key in expected if key not in tensors],
+            "unknown": [key for key in tensors if key not in expected],
+            "of another shape": shapes,
+        }
+        found = "; ".join(f"{what}: {_listed(keys)}" for what, keys in problems.items() if keys)
+        if found:
+            raise QuantizationError(
+                f"ranges do not fit {type(self.model).__name__}: {found}; they belong to another model, "
+                "placement or scheme: calibrate again"
+            )
+        for name, quantizer in self.quantizers.items():
+            quantizer.set_scale(tensors[f"{name}/scale"], tensors[f"{name}/zero_point"])
+
+    def export_form(self) -> ExportForm:
+        """Turn the model, now, into what ``torch.export`` is to see; see ``ExportForm``.
+
+        Raises:
+            QuantizationError: a quantizer has no range yet.
+        """
+        return ExportForm(self.model, self.sites, self.quantizers)
+
+    def remove(self) -> None:
+        """Give the model back as it was before ``insert``: hooks, parametrizations, attention, names."""
+        while self.handles:
+            self.handles.pop().remove()
+        delattr(self.model, NAME)
+
+    def _switch(self, phase: Phase) -> None:
+        for quantizer in self.quantizers.values():
+            quantizer.switch(phase)
+
+    def _observe(self, name: str, mask: Tensor | None, probabilities: bool, value: Tensor) -> None:
+        self._statistics.add(name, select(value, mask, probabilities=probabilities))
+
+    def _forget(self, *_: Any) -> None:
+        for quantizer in self.quantizers.values():
+            quantizer.forget()
+
+
+class WeightHandle:
+    """The parametrization of one weight."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def remove(self) -> None:
+        """Turn the weight into a plain parameter again, at its old place before the bias."""
+        parametrize.remove_parametrizations(self.module, "weight", leave_parametrized=False)
+        parameters = self.module._parameters
+        for name in [name for name in parameters if name != "weight"]:
+            parameters[name] = parameters.pop(name)
+
+
+def float_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """The float weights of a model with quantizers, under the names that they have without.
+
+    Raises:
+        QuantizationError: the model is in export form.
+    """
+    state = model.state_dict()
+    if any(".parametrizations.weight.0." in key for key in state):
+        raise QuantizationError("a model in export form has integer weights: leave the export form first")
+    return {
+        key.replace(".parametrizations.weight.original", ".weight"): tensor
+        for key, tensor in state.items()
+        if not key.startswith(f"{NAME}.")
+    }
+
+
+def _original(model: nn.Module, module: str) -> Tensor:
+    owner: Any = model.get_submodule(module)
+    original: Tensor = owner.parametrizations.weight.original
+    return original
+
+
+def _key(name: str) -> str:
+    """A name of a module may hold no dot."""
+    return name.replace(".", "/")
+
+
+def _listed(names: list[str], most: int = 5) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest

@@ -1,0 +1,219 @@
+"""One quantizer: the scale and zero point of a value, and what is done with them now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qexp.errors import QuantizationError
+from qexp.quant.fake_quantize import Bounds, FakeQuantizeFrozen, FakeQuantizeLearned, gradient_scale
+from qexp.quant.grid import SMALLEST_SCALE, Grid, quantize_dequantize, scale_and_zero_point
+
+Memo = tuple[Tensor, Tensor]
+
+
+class Phase(StrEnum):
+    """What a quantizer does with a tensor."""
+
+    OFF = "off"
+    """Nothing."""
+    OBSERVING = "observing"
+    """Show it to the observer, change nothing."""
+    FROZEN = "frozen"
+    """Fake-quantize with a fixed scale."""
+    LEARNED = "learned"
+    """Fake-quantize with a scale that is trained."""
+    EXPORT = "export"
+    """Call the operator that an exporter recognizes."""
+
+
+class Quantizer(nn.Module):
+    """Quantizer of one value.
+
+    A learned scale is ``scale * exp(log_scale)``: ``log_scale`` starts at 0, so that learning begins
+    at exactly the calibrated scale; no step can make a scale zero or negative; and a learning rate
+    means a relative change whatever the size of the values. The parameter exists in the learned phase
+    only; leaving that phase folds it into ``scale``. The zero point is never learned.
+
+    A quantizer remembers its last input and output until ``forget``: the same tensor, at another
+    site, and its own output pass without work.
+
+    Args:
+        name: for messages.
+        grid: integers to map to.
+        channels: number of ranges; None with a grid per tensor.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, name: str, grid: Grid, channels: int | None = None) -> None:
+        super().__init__()
+        shape = () if channels is None else (channels,)
+        self.name, self.grid = name, grid
+        self.register_buffer("scale", torch.zeros(shape))
+        self.register_buffer("zero_point", torch.zeros(shape, dtype=torch.int32))
+        self.register_parameter("log_scale", None)
+        self.log_scale: nn.Parameter | None
+        self.phase = Phase.OFF
+        self.observer: Callable[[Tensor], None] | None = None
+        self._memo: Memo | None = None
+        self._bounds: Bounds | None = None
+        self.register_load_state_dict_post_hook(_drop_bounds)  # type: ignore[no-untyped-call]
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether there is a range; a scale of 0 stands for none."""
+        return bool((self.scale > 0).all())
+
+    def set_range(self, low: Tensor, high: Tensor) -> None:
+        """Cover ``[low, high]``, of the shape of ``scale``."""
+        try:
+            scale, zero_point = scale_and_zero_point(low, high, self.grid)
+        except QuantizationError as error:
+            raise QuantizationError(f"{self.name}: {error}") from None
+        self.set_scale(scale, zero_point)
+
+    def set_scale(self, scale: Tensor, zero_point: Tensor) -> None:
+        """Take over a scale and zero point as they are; values must be positive and on the grid."""
+        fits = bool(torch.isfinite(scale).all() and (scale >= SMALLEST_SCALE).all())
+        on_grid = bool(((zero_point >= self.grid.qmin) & (zero_point <= self.grid.qmax)).all())
+        if not fits or not on_grid or (self.grid.symmetric and bool(zero_point.any())):
+            raise QuantizationError(
+                f"{self.name}: scale {scale.tolist()} and zero point {zero_point.tolist()} do not fit "
+                f"{self.grid}: scales are positive, zero points lie on the grid, and are 0 if it is "
+                "symmetric; calibrate again"
+            )
+        self.scale.copy_(scale)
+        self.zero_point.copy_(zero_point)
+        self._bounds = None
+        if self.log_scale is not None:
+            with torch.no_grad():
+                self.log_scale.zero_()
+
+    def current_scale(self) -> Tensor:
+        """The scale in use, with its gradient where it is learned; never below the smallest normal float."""
+        if self.log_scale is None:
+            return self.scale
+        return (self.scale * self.log_scale.exp()).clamp(SMALLEST_SCALE, torch.finfo(torch.float32).max)
+
+    def switch(self, phase: Phase, observer: Callable[[Tensor], None] | None = None) -> None:
+        """Enter a phase.
+
+        Raises:
+            QuantizationError: the phase needs a range and there is none.
+        """
+        if phase not in (Phase.OFF, Phase.OBSERVING) and not self.calibrated:
+            raise QuantizationError(f"{self.name} has no range: calibrate or load ranges before {phase}")
+        if phase is Phase.LEARNED and self.log_scale is None:
+            self.log_scale = nn.Parameter(torch.zeros_like(self.scale))
+        elif phase is not Phase.LEARNED and self.log_scale is not None:
+            self._fold()
+        self.phase, self.observer, self._bounds = phase, observer, None
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of the last input and output."""
+        self._memo = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` as it is while off or observing, else its fake-quantized values."""
+        if self.phase is Phase.OFF:
+            return x
+        memo = self._memo
+        if memo is not None and (x is memo[0] or x is memo[1]):
+            return memo[1]
+        y = self._process(x)
+        self._memo = (x, y)
+        return y
+
+    def _process(self, x: Tensor) -> Tensor:
+        if self.phase is Phase.OBSERVING:
+            if self.observer is not None:
+                self.observer(x)
+            return x
+        if self.phase is Phase.EXPORT:
+            axis = -1 if self.grid.axis is None else self.grid.axis
+            grid = self.grid
+            return torch.ops.qexp.fake_quantize(  # type: ignore[no-any-return]
+                x, self.scale, self.zero_point, axis, grid.qmin, grid.qmax
+            )
+        return self._fake_quantize(x)
+
+    def _fake_quantize(self, x: Tensor) -> Tensor:
+        bounds = self.bounds(x.dim())
+        scale = self.grid.expand(self.current_scale(), x.dim())
+        if not torch.is_grad_enabled():
+            return quantize_dequantize(x, scale, bounds.lower, bounds.upper)
+        if self.phase is Phase.FROZEN:
+            return FakeQuantizeFrozen.apply(x, scale, bounds)  # type: ignore[no-any-return,no-untyped-call]
+        factor = gradient_scale(x.numel() // scale.numel(), self.grid)
+        return FakeQuantizeLearned.apply(x, scale, bounds, factor)  # type: ignore[no-any-return,no-untyped-call]
+
+    def bounds(self, dimensions: int) -> Bounds:
+        """Ends of the range for tensors of so many dimensions; computed once while nothing changes."""
+        if self._bounds is None:
+            bounds = Bounds.of(self.grid, self.zero_point, dimensions=dimensions)
+            self._bounds = bounds.in_units_of_x(self.scale) if self.phase is Phase.FROZEN else bounds
+        return self._bounds
+
+    def _fold(self) -> None:
+        with torch.no_grad():
+            self.scale.copy_(self.current_scale())
+        self.log_scale, self._bounds = None, None
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self._bounds = None
+        self.forget()
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+    def extra_repr(self) -> str:
+        """Name, grid and phase."""
+        return f"{self.name}, {self.grid}, {self.phase}"
+
+
+def _drop_bounds(quantizer: Any, incompatible: Any) -> None:
+    quantizer._bounds = None
+    quantizer.forget()
+
+
+class QuantizedWeight(nn.Module):
+    """The parametrization of a weight: its quantizer, and the last result without gradients.
+
+    While gradients are off, the quantized weight is kept until the weight or the scale changes
+    (``Tensor._version``, which writing through ``.data`` does not count; a forward with gradients
+    drops it too). The quantizer is not a child: it belongs to the model's ``Quantization``.
+    """
+
+    def __init__(self, quantizer: Quantizer) -> None:
+        super().__init__()
+        self._owned_elsewhere = (quantizer,)
+        self._kept: tuple[tuple[Any, ...], Tensor] | None = None
+
+    @property
+    def quantizer(self) -> Quantizer:
+        """The quantizer of this weight."""
+        return self._owned_elsewhere[0]
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The weight to compute with, of the same shape."""
+        quantizer = self.quantizer
+        if quantizer.phase is Phase.OFF:
+            return weight
+        if torch.is_grad_enabled():
+            self._kept = None
+            return quantizer._fake_quantize(weight)
+        state = self._state(weight, quantizer)
+        if self._kept is None or self._kept[0] != state:
+            self._kept = (state, quantizer._fake_quantize(weight))
+        return self._kept[1]
+
+    @staticmethod
+    def _state(weight: Tensor, quantizer: Quantizer) -> tuple[Any, ...]:
+        learned = quantizer.log_scale
+        tensors = (weight, quantizer.scale, quantizer.zero_point, *(() if learned is None else (learned,)))
+        return tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)

@@ -1,0 +1,148 @@
+"""Ranges against numpy, torch.ao's observers and brute force."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.ao.quantization.observer import MovingAverageMinMaxObserver, PerChannelMinMaxObserver
+
+from qexp.config import (
+    AnyCalibrator,
+    Calibrator,
+    EmaCalibrator,
+    MaxCalibrator,
+    MseCalibrator,
+    PercentileCalibrator,
+)
+from qexp.quant.calibrators import activation_range, weight_range
+from qexp.quant.grid import Grid, fake_quantize, scale_and_zero_point
+from qexp.quant.statistics import ValueStatistics
+
+SYMMETRIC = Grid(8, signed=True, symmetric=True)
+ASYMMETRIC = Grid(8, signed=False, symmetric=False)
+MAX = MaxCalibrator(kind="max")
+
+
+def batches(count: int = 5, seed: int = 0) -> list[Tensor]:
+    """Batches of a skewed distribution with outliers."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(2000, generator=generator).exp() - 0.8 for _ in range(count)]
+
+
+def ends(data: list[Tensor], calibrator: AnyCalibrator, grid: Grid) -> tuple[float, float]:
+    """The range over batches."""
+    statistics = ValueStatistics()
+    for batch in data:
+        statistics.add(batch)
+    low, high = activation_range(statistics, calibrator, grid)
+    return float(low), float(high)
+
+
+def width(data: list[Tensor]) -> float:
+    """Bin width after these batches, while nothing was merged."""
+    return float(data[0].abs().max()) / 2048
+
+
+def test_max_is_the_range_of_all_values() -> None:
+    data = batches()
+    values = torch.cat(data).numpy()
+    assert ends(data, MAX, SYMMETRIC) == (float(values.min()), float(values.max()))
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.9])
+def test_ema_is_that_of_torchs_observer(decay: float) -> None:
+    data = batches()
+    observer = MovingAverageMinMaxObserver(averaging_constant=1 - decay)
+    for batch in data:
+        observer(batch)
+    found = ends(data, EmaCalibrator(kind="ema", decay=decay), ASYMMETRIC)
+    np.testing.assert_allclose(found, [float(observer.min_val), float(observer.max_val)], rtol=1e-5)
+
+
+@pytest.mark.parametrize("percentile", [50.0, 99.0, 99.9, 99.99, 100.0])
+def test_percentile_of_the_magnitudes_within_a_bin(percentile: float) -> None:
+    data = batches()
+    low, high = ends(data, PercentileCalibrator(kind="percentile", percentile=percentile), SYMMETRIC)
+    magnitudes = np.abs(torch.cat(data).numpy())
+    expected = np.percentile(magnitudes, percentile, method="inverted_cdf")
+    assert abs(max(-low, high) - expected) <= width(data) * 1.001
+
+
+@pytest.mark.parametrize("percentile", [90.0, 99.0, 99.9, 100.0])
+def test_percentile_of_both_tails_within_a_bin(percentile: float) -> None:
+    data = batches()
+    found = ends(data, PercentileCalibrator(kind="percentile", percentile=percentile), ASYMMETRIC)
+    values, tail = torch.cat(data).numpy(), (100 - percentile) / 2
+    expected = np.percentile(values, [tail, 100 - tail], method="inverted_cdf")
+    np.testing.assert_allclose(found, expected, atol=width(data) * 1.001)
+
+
+def squared_error(values: Tensor, low: float, high: float, grid: Grid) -> float:
+    """Error of quantizing the values themselves."""
+    scale, zero = scale_and_zero_point(torch.tensor(low), torch.tensor(high), grid)
+    return float((fake_quantize(values, scale, zero, grid) - values).double().square().sum())
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_mse_is_as_good_as_brute_force_over_the_values(bits: int) -> None:
+    grid, data = Grid(bits, signed=True, symmetric=True), batches(2)
+    values = torch.cat(data)
+    low, high = ends(data, MseCalibrator(kind="mse", candidates=50), grid)
+    full = float(values.abs().max())
+    best = min(squared_error(values, -full * i / 50, full * i / 50, grid) for i in range(1, 51))
+    assert squared_error(values, low, high, grid) <= best * 1.02
+    assert best <= squared_error(values, -full, full, grid)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8, 16])
+def test_mse_of_an_asymmetric_grid_never_loses_to_the_full_range(bits: int) -> None:
+    grid, data = Grid(bits, signed=False, symmetric=False), batches(2)
+    values = torch.cat(data)
+    low, high = ends(data, MseCalibrator(kind="mse"), grid)
+    full = squared_error(values, float(values.min()), float(values.max()), grid)
+    assert squared_error(values, low, high, grid) <= full * 1.02
+
+
+def test_sixteen_bits_do_not_clip_although_bins_are_coarser_than_steps() -> None:
+    grid, data = Grid(16, signed=True, symmetric=True), batches(2)
+    low, high = ends(data, MseCalibrator(kind="mse"), grid)
+    assert max(-low, high) > 0.9 * float(torch.cat(data).abs().max())
+
+
+@pytest.mark.parametrize("calibrator", [MAX, EmaCalibrator(kind="ema"), MseCalibrator(kind="mse")])
+def test_all_zeros_have_an_empty_range(calibrator: AnyCalibrator) -> None:
+    assert ends([torch.zeros(5)], calibrator, SYMMETRIC) == (0.0, 0.0)
+    assert ends([torch.zeros(5)], PercentileCalibrator(kind="percentile"), SYMMETRIC) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1])
+def test_weight_max(axis: int | None) -> None:
+    weight = torch.randn(6, 9)
+    grid = Grid(8, signed=True, symmetric=True, narrow=True, axis=axis)
+    low, high = weight_range(weight, MAX, grid)
+    observer = PerChannelMinMaxObserver(ch_axis=axis or 0)
+    observer(weight if axis is not None else weight.reshape(1, -1))
+    assert torch.equal(low.reshape(-1), observer.min_val)
+    assert torch.equal(high.reshape(-1), observer.max_val)
+    assert low.shape == (() if axis is None else (weight.shape[axis],))
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("axis", [None, 0])
+def test_weight_mse_is_the_best_candidate_of_each_row(
+    bits: int, symmetric: bool, axis: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qexp.quant.calibrators.BLOCK", 20)  # rows and columns both fall into blocks
+    torch.manual_seed(1)
+    weight = torch.randn(5, 30)
+    grid = Grid(bits, signed=symmetric, symmetric=symmetric, axis=axis)
+    low, high = weight_range(weight, Calibrator(weights="mse"), grid)
+    rows = weight if axis == 0 else weight.reshape(1, -1)
+    one = Grid(bits, signed=symmetric, symmetric=symmetric)
+    for row, found in zip(rows, zip(low.reshape(-1), high.reshape(-1), strict=True), strict=True):
+        a, b = float(row.min()), float(row.max())
+        errors = [squared_error(row, a * i / 100, b * i / 100, one) for i in range(1, 101)]
+        assert squared_error(row, float(found[0]), float(found[1]), one) <= min(errors) * (1 + 1e-5)

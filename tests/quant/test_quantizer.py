@@ -1,0 +1,136 @@
+"""Phases, memory and ranges of one quantizer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from qexp.errors import QuantizationError
+from qexp.quant.grid import SMALLEST_SCALE, Grid, fake_quantize
+from qexp.quant.quantizer import Phase, QuantizedWeight, Quantizer
+
+GRID = Grid(8, signed=True, symmetric=True)
+
+
+def ready(phase: Phase = Phase.FROZEN, grid: Grid = GRID) -> Quantizer:
+    """A quantizer of [-1, 2]."""
+    quantizer = Quantizer("value", grid)
+    quantizer.set_range(torch.tensor(-1.0), torch.tensor(2.0))
+    quantizer.switch(phase)
+    return quantizer
+
+
+def test_off_and_observing_return_the_very_tensor() -> None:
+    x, seen = torch.randn(3), []
+    quantizer = Quantizer("value", GRID)
+    assert quantizer(x) is x
+    quantizer.switch(Phase.OBSERVING, seen.append)
+    assert quantizer(x) is x
+    assert quantizer(x) is x
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("phase", [Phase.FROZEN, Phase.LEARNED, Phase.EXPORT])
+def test_a_phase_that_quantizes_needs_a_range(phase: Phase) -> None:
+    with pytest.raises(QuantizationError, match="value has no range"):
+        Quantizer("value", GRID).switch(phase)
+
+
+@pytest.mark.parametrize("phase", [Phase.FROZEN, Phase.LEARNED])
+@pytest.mark.parametrize(
+    "grid", [GRID, Grid(8, signed=False, symmetric=False), Grid(4, signed=True, symmetric=True)]
+)
+def test_values_are_those_of_the_reference(phase: Phase, grid: Grid) -> None:
+    quantizer, x = ready(phase, grid), torch.randn(100) * 2
+    expected = fake_quantize(x, quantizer.scale, quantizer.zero_point, grid)
+    assert torch.equal(quantizer(x), expected)
+    quantizer.forget()
+    with torch.no_grad():
+        assert torch.equal(quantizer(x), expected)
+    with torch.inference_mode():
+        assert torch.equal(quantizer(x.clone()), expected)
+
+
+def test_the_same_tensor_and_its_own_output_pass_without_work() -> None:
+    quantizer, x = ready(), torch.randn(5)
+    y = quantizer(x)
+    assert quantizer(x) is y
+    assert quantizer(y) is y
+    assert quantizer(x.clone()) is not y
+    quantizer.forget()
+    assert quantizer._memo is None
+
+
+def test_the_scale_is_a_parameter_in_the_learned_phase_only() -> None:
+    quantizer = ready()
+    assert list(quantizer.parameters()) == []
+    before = quantizer.scale.clone()
+    quantizer.switch(Phase.LEARNED)
+    assert [name for name, _ in quantizer.named_parameters()] == ["log_scale"]
+    assert torch.equal(quantizer.current_scale(), before)
+    with torch.no_grad():
+        quantizer.log_scale.add_(0.5)  # type: ignore[union-attr]
+    quantizer.switch(Phase.FROZEN)
+    assert list(quantizer.parameters()) == []
+    torch.testing.assert_close(quantizer.scale, before * torch.tensor(0.5).exp())
+
+
+@pytest.mark.parametrize("step", [-1e4, 1e4])
+def test_no_step_makes_a_scale_vanish_or_explode(step: float) -> None:
+    quantizer = ready(Phase.LEARNED)
+    with torch.no_grad():
+        quantizer.log_scale.add_(step)  # type: ignore[union-attr]
+    assert SMALLEST_SCALE <= quantizer.current_scale().item() < float("inf")
+    quantizer.switch(Phase.FROZEN)
+    assert SMALLEST_SCALE <= float(quantizer.scale) < float("inf")
+
+
+def test_the_gradient_of_the_log_scale_is_lsq_times_the_scale() -> None:
+    quantizer = ready(Phase.LEARNED)
+    x = torch.tensor([5.0, 0.01, -3.0])
+    quantizer(x).sum().backward()
+    scale = float(quantizer.scale)
+    inside = round(0.01 / scale) - 0.01 / scale
+    expected = scale * (127 + inside - 128) / (3 * 127) ** 0.5
+    assert quantizer.log_scale is not None
+    assert quantizer.log_scale.grad is not None
+    assert float(quantizer.log_scale.grad) == pytest.approx(expected, rel=1e-4)
+
+
+def test_loaded_state_replaces_what_was_computed_from_the_old() -> None:
+    quantizer, other, x = ready(), Quantizer("other", GRID), torch.randn(50, requires_grad=True)
+    quantizer(x)
+    other.set_range(torch.tensor(-0.1), torch.tensor(0.1))
+    quantizer.load_state_dict(other.state_dict())
+    quantizer(x).sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, (x.detach().abs() <= 0.1).float())
+
+
+@pytest.mark.parametrize(("scale", "zero"), [(0.0, 0), (-1.0, 0), (float("nan"), 0), (1.0, 3), (1.0, 400)])
+def test_ranges_that_mean_nothing_are_refused(scale: float, zero: int) -> None:
+    with pytest.raises(QuantizationError, match="do not fit"):
+        Quantizer("value", GRID).set_scale(torch.tensor(scale), torch.tensor(zero, dtype=torch.int32))
+
+
+def test_a_weight_is_quantized_once_while_nothing_changes() -> None:
+    quantizer, weight = ready(), torch.nn.Parameter(torch.randn(4, 4))
+    stored = QuantizedWeight(quantizer)
+    assert list(stored.state_dict()) == []
+    with torch.no_grad():
+        first = stored(weight)
+        assert stored(weight) is first
+        weight.add_(0.5)
+        second = stored(weight)
+        assert second is not first
+        quantizer.set_range(torch.tensor(-0.5), torch.tensor(0.5))
+        assert stored(weight) is not second
+    assert stored(weight) is not stored(weight)
+    assert stored._kept is None
+    quantizer.switch(Phase.LEARNED)
+    with torch.no_grad():
+        third = stored(weight)
+        quantizer.log_scale.add_(0.1)  # type: ignore[union-attr]
+        assert stored(weight) is not third
+    quantizer.switch(Phase.OFF)
+    assert stored(weight) is weight
