@@ -1,0 +1,189 @@
+"""A classifier in torch -> one ONNX file with Q/DQ pairs and dynamic batch and length.
+
+``torch.export`` traces the model, ``torch.onnx`` translates the trace, :mod:`qexp.deploy.onnx_ops`
+says how the two quantization operators are written, and :mod:`qexp.deploy.onnx_graph` tidies the result.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from qexp.deploy.onnx_graph import tidy
+from qexp.deploy.onnx_ops import TRANSLATIONS, opset_for
+from qexp.errors import DeployError
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+"""Inputs that an encoder can have, in the order in which the file lists them; all int64 [batch, length]."""
+OUTPUT = "logits"
+"""The one output: float32 [batch, outputs]."""
+MAX_BYTES = 2**31 - 1
+"""What one protobuf message, and so one ONNX file without side files, can hold."""
+
+
+def export_onnx(
+    model: nn.Module, path: Path, *, example: Mapping[str, Tensor], opset: int | None = None
+) -> None:
+    """Write ``model`` as one self-contained ONNX file.
+
+    Inputs are those of ``INPUTS`` that the model's ``forward`` names, output is ``logits``. The file
+    appears whole or not at all, and the model comes back in the mode (training or not) it had.
+
+    Args:
+        model: A module like ``AutoModelForSequenceClassification``, in floating point or with
+            ``torch.ops.qexp`` in its forward pass.
+        path: The file to write; its folder exists.
+        example: Integers [batch, length] for each input. Sizes do not matter, they stay dynamic;
+            inputs that the model does not take are ignored.
+        opset: Version of the ONNX operators; None takes 20, or 21 when a grid has more than 8 bits.
+
+    Raises:
+        DeployError: An input is missing, the model cannot be traced or translated, or is too large.
+    """
+    inputs = _inputs(model, example)
+    with _quiet(), _evaluating(model), torch.no_grad():
+        program = _trace(model, inputs)
+        graph = _translate(program, tuple(inputs), opset or opset_for(program))
+        tidy(graph)
+        proto = _checked(graph)
+    _write(proto, path)
+
+
+class _Logits(nn.Module):
+    """Takes the inputs by position and returns the logits alone, as the exporter wants it."""
+
+    def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        output = self.model(**dict(zip(self.names, inputs, strict=True)))
+        logits: Tensor = output if isinstance(output, Tensor) else output[OUTPUT]
+        return logits
+
+
+def _inputs(model: nn.Module, example: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    taken = [name for name in INPUTS if name in inspect.signature(model.forward).parameters]
+    missing = [name for name in taken if name not in example]
+    if missing or not taken:
+        raise DeployError(
+            f"example: {type(model).__name__} takes {taken or 'none of ' + str(INPUTS)}, the example has "
+            f"{sorted(example)}; add {missing or 'an encoder with these inputs'}"
+        )
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    return {name: _at_least_two(example[name]).to(device, torch.int64) for name in taken}
+
+
+def _at_least_two(values: Tensor) -> Tensor:
+    """Repeat axes of size 1: the tracer takes such a size for a constant."""
+    return values.repeat([2 if size == 1 else 1 for size in values.shape])
+
+
+def _trace(model: nn.Module, inputs: Mapping[str, Tensor]) -> ExportedProgram:
+    dynamic = tuple({0: Dim.DYNAMIC, 1: Dim.DYNAMIC} for _ in inputs)
+    try:
+        return torch.export.export(
+            _Logits(model, tuple(inputs)), tuple(inputs.values()), dynamic_shapes=(dynamic,)
+        )
+    except Exception as error:  # the tracer runs the model's own code, which may raise anything
+        raise DeployError(
+            f"{type(model).__name__} cannot be traced with dynamic batch and length: {_first_line(error)}; "
+            "run the model on the example, and look in its forward pass for Python that depends on values"
+        ) from error
+
+
+def _translate(program: ExportedProgram, names: tuple[str, ...], opset: int) -> ir.Model:
+    try:
+        exported = torch.onnx.export(
+            program,
+            (),
+            input_names=names,
+            output_names=[OUTPUT],
+            opset_version=opset,
+            custom_translation_table=TRANSLATIONS,
+            dynamo=True,
+            verbose=False,
+        )
+    except Exception as error:  # translations come from three packages, each with its own errors
+        raise DeployError(
+            f"the traced model cannot be written with ONNX operators of opset {opset}: {_first_line(error)}; "
+            "replace the operator that the message names, or try another opset"
+        ) from error
+    assert exported is not None
+    return exported.model
+
+
+def _checked(graph: ir.Model) -> onnx.ModelProto:
+    size = sum(value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value)
+    if size > MAX_BYTES:
+        raise DeployError(
+            f"the model's values take {size:,} bytes, and one ONNX file holds {MAX_BYTES:,}; "
+            "choose a smaller model"
+        )
+    proto = ir.to_proto(graph)
+    del proto.graph.value_info[:]
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise DeployError(
+            f"the exported graph is not valid ONNX: {_first_line(error)}; try another opset, or other "
+            "versions of torch and onnxscript"
+        ) from error
+    return proto
+
+
+def _write(proto: onnx.ModelProto, path: Path) -> None:
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(proto.SerializeToString(deterministic=True))
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's remarks, which no user of qexp can act on, off the terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # says at each export that torchvision's operators are not at hand
+    try:
+        with warnings.catch_warnings():
+            # torch copies its own tree specs with a deprecated check.
+            warnings.filterwarnings("ignore", r".*LeafSpec.*is deprecated", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _first_line(error: BaseException) -> str:
+    """The cause at the bottom of a chain of exceptions, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"

@@ -1,0 +1,124 @@
+"""What is done to a graph between the exporter and the file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from qexp.errors import DeployError
+
+AXES = ("batch", "length")
+"""Names of the dynamic axes of every input."""
+
+
+def tidy(model: ir.Model) -> None:
+    """Make a graph ready for runtimes, in place: integer weights as they are multiplied, nothing else.
+
+    Raises:
+        DeployError: A weight or zero point is not a constant of the graph.
+    """
+    for node in list(model.graph):
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            _drop_default_axis(node)
+        if node.op_type == "DequantizeLinear" and _constant(node.inputs[0]) is not None:
+            _own_zero_point(model.graph, node)
+    for node in list(model.graph):
+        if node.op_type == "Transpose":
+            _transpose_stored(model.graph, node)
+    _name_axes(model.graph)
+    _forget_origin(model)
+    RemoveUnusedNodesPass()(model)
+    model.graph.sort()
+
+
+def _constant(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """Content of an initializer; None for what is computed."""
+    return value.const_value if value is not None and value.is_initializer() else None
+
+
+def _drop_default_axis(node: ir.Node) -> None:
+    """Drop the ``axis=1`` that the exporter writes out: beside a scalar scale it means nothing."""
+    scale = _constant(node.inputs[1])
+    if scale is not None and len(scale.shape) == 0:
+        node.attributes.pop("axis", None)
+
+
+def _own_zero_point(graph: ir.Graph, node: ir.Node) -> None:
+    """Store the zero point in the weight's own type, under the weight's name.
+
+    Sharing one between weights saves a few bytes, and makes ONNX Runtime fail where it turns
+    weights into uint8 (``session.x64quantprecision``): it adds the same new constant twice.
+    """
+    weight, zero_point = node.inputs[0], node.inputs[2]
+    assert weight is not None
+    assert zero_point is not None
+    producer = zero_point.producer()
+    while producer is not None and producer.op_type == "Cast":
+        zero_point = producer.inputs[0]
+        assert zero_point is not None
+        producer = zero_point.producer()
+    stored, values = _constant(weight), _constant(zero_point)
+    if stored is None or values is None:
+        raise DeployError(f"{weight.name}: its zero point is computed; export it as a buffer of the model")
+    name = f"{node.outputs[0].name}.{weight.name}.zero_point"
+    own = _initializer(graph, name, values.numpy().astype(stored.dtype.numpy()))
+    node.replace_input_with(2, own)
+
+
+def _transpose_stored(graph: ir.Graph, node: ir.Node) -> None:
+    """Dequantize and transpose -> dequantize what was stored transposed.
+
+    torch keeps the weight of a Linear as [out, in], MatMul wants [in, out], and runtimes find a
+    quantized product only where DequantizeLinear feeds it directly.
+    """
+    source = node.inputs[0]
+    dequantize = source.producer() if source is not None else None
+    if dequantize is None or dequantize.op_type != "DequantizeLinear":
+        return
+    weight = dequantize.inputs[0]
+    stored = _constant(weight)
+    if weight is None or stored is None or len(dequantize.outputs[0].uses()) != 1 or len(weight.uses()) != 1:
+        return
+    order = list(node.attributes.get_ints("perm", list(reversed(range(len(stored.shape))))))
+    own = _initializer(graph, f"{weight.name}.transposed", stored.numpy().transpose(order).copy())
+    dequantize.replace_input_with(0, own)
+    if "axis" in dequantize.attributes:
+        axis = dequantize.attributes["axis"].as_int()
+        dequantize.attributes["axis"] = ir.AttrInt64("axis", order.index(axis))
+    node.outputs[0].replace_all_uses_with(dequantize.outputs[0])
+    graph.remove(node, safe=True)
+
+
+def _initializer(graph: ir.Graph, name: str, values: NDArray[Any]) -> ir.Value:
+    tensor = ir.tensor(values, name=name)
+    kind = ir.TensorType(tensor.dtype)
+    value = ir.Value(name=name, shape=ir.Shape(values.shape), type=kind, const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
+def _name_axes(graph: ir.Graph) -> None:
+    for value in graph.inputs:
+        value.shape = ir.Shape(AXES)
+    for value in graph.outputs:
+        sizes = list(value.shape or ())
+        value.shape = ir.Shape([AXES[0], *sizes[1:]])
+
+
+def _forget_origin(model: ir.Model) -> None:
+    """Drop stack traces, and the shapes of values in between, which runtimes infer better themselves."""
+    kept = {*model.graph.inputs, *model.graph.outputs}
+    for node in model.graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+            if value not in kept:
+                value.shape = value.type = None
+    for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    for properties in (model.metadata_props, model.graph.metadata_props):
+        properties.clear()

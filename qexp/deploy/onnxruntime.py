@@ -1,0 +1,160 @@
+"""ONNX Runtime on the CPU: logits out of an exported file, as exact as the file and as fast as the CPU.
+
+Three things stand between a Q/DQ graph and right, fast numbers (ONNX Runtime 1.31, x86):
+
+- Its fast integer product multiplies uint8 activations by int8 weights. int8 activations take a kernel
+  several times slower, and the runtime's own change to uint8 passes over an activation that feeds more
+  than one product, such as the input of query, key and value, which then stays in floating point. So
+  the session itself shifts int8 activations by 128 before the runtime sees them; zero points move along,
+  and every number stays what it was.
+- Without VNNI instructions that product adds pairs in 16 bits and saturates: results are wrong, not just
+  rounded. The session finds out by multiplying the largest values, and then asks for exact products
+  (``session.x64quantprecision``), which cost some speed.
+- Where only weights are quantized, the runtime's default is to quantize the activations on its own
+  account, which moves logits by about one percent. The session turns that off.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from qexp.errors import DeployError
+
+PROVIDERS = ["CPUExecutionProvider"]
+"""The part of ONNX Runtime that is used: the CPU, wherever else it could run."""
+
+
+class Session:
+    """A loaded file, ready to run."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        """Load and optimize an exported file.
+
+        Args:
+            path: The ONNX file.
+            threads: Cores that one product may use, at least 1.
+
+        Raises:
+            DeployError: The file is missing, damaged, or not a graph that the runtime knows.
+        """
+        model = _load(path)
+        try:
+            # Bytes only for a graph that was changed: by its path a file is read without a second copy.
+            source = model.SerializeToString() if shift_activations(model) else str(path)
+            self._session = onnxruntime.InferenceSession(source, _options(threads), providers=PROVIDERS)
+        except Exception as error:  # the runtime's exceptions have no common base but this one
+            raise DeployError(
+                f"{path}: ONNX Runtime {onnxruntime.__version__} refuses the graph: {error}; export it again"
+            ) from error
+        self.inputs: tuple[str, ...] = tuple(value.name for value in self._session.get_inputs())
+        """Names of the inputs, all int64 [batch, length]."""
+
+    def run(self, batch: Mapping[str, NDArray[np.integer[Any]]]) -> NDArray[np.float32]:
+        """Compute the logits [batch, outputs] of a batch that has exactly ``inputs``.
+
+        Raises:
+            DeployError: An input is missing or unknown, or the runtime refuses a value or shape.
+        """
+        missing, extra = set(self.inputs) - set(batch), set(batch) - set(self.inputs)
+        if missing or extra:
+            raise DeployError(
+                f"batch: has {sorted(batch)}, the graph takes {sorted(self.inputs)}; "
+                f"add {sorted(missing)}, leave out {sorted(extra)}"
+            )
+        feed = {name: np.asarray(values).astype(np.int64, casting="safe") for name, values in batch.items()}
+        try:
+            logits: NDArray[np.float32] = self._session.run(None, feed)[0]
+        except Exception as error:  # see above
+            shapes = {name: values.shape for name, values in feed.items()}
+            raise DeployError(
+                f"batch: ONNX Runtime refuses it, with shapes {shapes}: {error}; give integers "
+                "[batch, length] below the vocabulary size, not longer than the model's positions"
+            ) from error
+        return logits
+
+
+def shift_activations(model: onnx.ModelProto) -> bool:
+    """Turn int8 activations into uint8 by adding 128 to their zero points, in place.
+
+    ``clamp(round(x / s) + z, -128, 127) + 128 == clamp(round(x / s) + z + 128, 0, 255)``, so what comes
+    out of DequantizeLinear does not change by a bit. Weights keep their type.
+
+    Returns:
+        Whether anything changed.
+    """
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    readers: dict[str, list[NodeProto]] = defaultdict(list)
+    for node in model.graph.node:
+        for name in node.input:
+            readers[name].append(node)
+    changed = False
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear":
+            pair = [node, *readers[node.output[0]]]
+            if all(reader.op_type == "DequantizeLinear" for reader in pair[1:]) and _all_int8(pair, stored):
+                for member in pair:
+                    member.input[2] = _shifted(model.graph, member.input[2], stored)
+                changed = True
+    return changed
+
+
+def _all_int8(nodes: list[NodeProto], stored: Mapping[str, TensorProto]) -> bool:
+    points = [stored.get(node.input[2]) if len(node.input) == 3 else None for node in nodes]
+    return all(point is not None and point.data_type == TensorProto.INT8 for point in points)
+
+
+def _shifted(graph: onnx.GraphProto, name: str, stored: dict[str, TensorProto]) -> str:
+    """Name of the uint8 twin of an int8 zero point, made where it is not there yet."""
+    twin = f"{name}.uint8"
+    if twin not in stored:
+        values = (numpy_helper.to_array(stored[name]).astype(np.int16) + 128).astype(np.uint8)
+        stored[twin] = numpy_helper.from_array(values, twin)
+        graph.initializer.append(stored[twin])
+    return twin
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    try:
+        return onnx.load(path, load_external_data=False)
+    except (OSError, DecodeError) as error:
+        raise DeployError(f"{path}: cannot be read as ONNX ({error}); export the model again") from error
+
+
+def _options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what goes wrong is raised; the log would only say it a second time
+    # Level 4, the default, quantizes the floating-point input of a product with integer weights as well.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    if _products_saturate():
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    return options
+
+
+@cache
+def _products_saturate() -> bool:
+    """Whether this CPU's product of uint8 by int8 goes wrong with the largest values."""
+    left, right = np.full((4, 64), 255, np.uint8), np.full((64, 16), 127, np.int8)
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["left", "right"], ["product"])],
+        "largest_products",
+        [helper.make_tensor_value_info("left", TensorProto.UINT8, left.shape)],
+        [helper.make_tensor_value_info("product", TensorProto.INT32, (4, 16))],
+        [numpy_helper.from_array(right, "right")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=PROVIDERS)
+    product = session.run(None, {"left": left})[0]
+    return not np.array_equal(product, left.astype(np.int32) @ right.astype(np.int32))
