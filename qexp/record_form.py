@@ -1,0 +1,105 @@
+"""What the fields of a Record must look like to be read: their form, not their sense.
+
+Checked by hand because a report reads thousands of Records and should start at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from qexp.errors import StoreError
+
+Check = Callable[[Any], bool]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max
+
+
+def _is_time(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(time_of(value))
+    except ValueError:
+        return False
+
+
+def _optional(check: Check) -> Check:
+    return lambda value: value is None or check(value)
+
+
+def _each(check: Check) -> Check:
+    return lambda value: isinstance(value, dict) and all(map(check, value.values()))
+
+
+def _items(check: Check) -> Check:
+    return lambda value: isinstance(value, list) and all(map(check, value))
+
+
+def _has(**checks: Check) -> Check:
+    return lambda value: (
+        isinstance(value, dict)
+        and all(name in value and check(value[name]) for name, check in checks.items())
+    )
+
+
+_anything: Check = lambda value: True  # noqa: E731
+FORM: dict[str, tuple[Check, str]] = {
+    "key": (_is_text, "a string"),
+    "status": (lambda value: value in ("ok", "failed"), "ok or failed"),
+    "experiment": (_each(_anything), "an object"),
+    "started": (_is_time, "an ISO 8601 time"),
+    "finished": (_is_time, "an ISO 8601 time"),
+    "error": (_optional(_has(type=_is_text, message=_is_text)), "null, or type and message"),
+    "data": (_optional(_has(source=_is_text, fingerprint=_is_text)), "null, or source and fingerprint"),
+    "model": (_optional(_each(_is_text)), "null, or strings by name"),
+    "scores": (_each(_each(_optional(_is_number))), "numbers or null by stage and metric"),
+    "parity": (
+        _optional(_has(passed=lambda value: isinstance(value, bool))),
+        "null, or an object with passed true or false",
+    ),
+    "latency": (_optional(_each(_each(_each(_is_number)))), "null, or numbers by graph and batch size"),
+    "host": (_optional(_each(_anything)), "null or an object"),
+    "bytes": (_optional(_each(_is_number)), "null, or numbers by graph"),
+    "sites": (_optional(_each(_anything)), "null or an object"),
+    "stages": (_items(_each(_anything)), "a list of objects"),
+    "versions": (_each(_is_text), "strings by name"),
+    "git": (_optional(_each(_anything)), "null or an object"),
+    "warnings": (_items(_is_text), "a list of strings"),
+}
+"""What each field must be to be read, and the words for it; a test holds the names to the Record's."""
+
+
+def check_form(tree: Mapping[str, Any], required: Sequence[str]) -> None:
+    """Hold the fields of a Record, as read from JSON, to their form.
+
+    Raises:
+        StoreError: naming the fields that are absent, or the first one that is not what it must be.
+    """
+    absent = [name for name in required if name not in tree]
+    if absent:
+        raise StoreError(f"not a Record: without {', '.join(absent)}")
+    for name, value in tree.items():
+        check, words = FORM[name]
+        if not check(value):
+            shown = json.dumps(value)
+            shown = shown if len(shown) <= 60 else shown[:57] + "..."
+            raise StoreError(f"not a Record: {name} must be {words}, found {shown}")
+
+
+def time_of(text: str) -> datetime:
+    """ISO 8601 text as a time that can be compared; UTC where it names no zone.
+
+    Raises:
+        ValueError: the text is no such time.
+    """
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

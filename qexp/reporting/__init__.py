@@ -1,0 +1,7 @@
+"""From many Records to comparison tables: pure functions, no torch, no pandas.
+
+``facts`` reads one Record, ``selection`` decides which Records speak for a cell, ``settings`` finds
+what tells rows apart, ``comparison`` builds one table for each task, kind of data and budget,
+``layout`` puts it into words, and ``lines`` into machine-readable lines. ``runs`` has the final
+table of a single run.
+"""

@@ -1,0 +1,232 @@
+"""The facts of one Record that tables are made of.
+
+Experiments are read as plain dictionaries, with a fallback for what is absent: a Record may be
+older than today's :class:`qexp.config.Experiment`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from qexp.records import Record
+
+FLOAT_BITS = 32
+"""Bit-width that means "not quantized" (:data:`qexp.config.FLOAT_BITS`; a test compares the two)."""
+INTEGER_KERNEL_BITS = 8
+"""Smallest bit-width that an integer kernel computes with; below, quantization is simulated."""
+STAGES_OF_METHOD = {"none": ("fp32",), "ptq": ("fp32", "ptq"), "qat": ("fp32", "ptq", "qat")}
+"""Stages that a method promises a score of, in order; the last one is what is exported."""
+
+_HOW = ("machine", "tracker")
+_NOT_IN_SETTINGS = (
+    *_HOW,
+    *("seed", "deploy", "task.name", "model.name", "budget.name", "data.source", "data.root"),
+    *("quant.weight_bits", "quant.activation_bits"),
+)
+
+
+@dataclass(frozen=True, order=True)
+class Quantity:
+    """One number that a run can have."""
+
+    name: Literal["score", "difference", "size", "latency"]
+    """``difference`` is QAT minus FP32 of one seed."""
+    stage: str
+    """``fp32 ptq qat onnx`` of a score, ``qat-fp32`` of a difference, else the graph: ``fp32 int8``."""
+    metric: str = ""
+    """Metric of a score, or statistic of a latency such as ``p50_ms``."""
+    batch: str = ""
+    """Batch size of a latency."""
+
+    @property
+    def unit(self) -> str:
+        """Unit of the number."""
+        if self.name == "latency":
+            return "ms" if self.metric.endswith("_ms") else "rows/s"
+        return {"score": "percent", "difference": "points", "size": "bytes"}[self.name]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One Record, read for tables."""
+
+    record: Record
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return str(self.find("task.name", "unknown"))
+
+    @property
+    def model(self) -> str:
+        """Name of the model, whole."""
+        return str(self.find("model.name", "unknown"))
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return _whole(self.find("seed"), 0)
+
+    @property
+    def refused(self) -> bool:
+        """Whether the words never became an experiment, so that what stands in it is unchecked."""
+        return self.record.error is not None and self.record.error["type"] == "ConfigError"
+
+    @property
+    def method(self) -> str:
+        """``none``, ``ptq`` or ``qat``."""
+        return str(self.find("method.kind", "none"))
+
+    @property
+    def bits(self) -> tuple[int, int]:
+        """Bits of weights and of activations."""
+        weight, activation = self.find("quant.weight_bits"), self.find("quant.activation_bits")
+        return _whole(weight, FLOAT_BITS), _whole(activation, FLOAT_BITS)
+
+    @property
+    def quant(self) -> str:
+        """``fp32``, or the short form such as ``w4a8`` (as :attr:`qexp.config.Quant.name`)."""
+        weight, activation = self.bits
+        return "fp32" if min(weight, activation) == FLOAT_BITS else f"w{weight}a{activation}"
+
+    @property
+    def simulated(self) -> bool:
+        """Whether a bit-width is below what an integer kernel computes with."""
+        return min(self.bits) < INTEGER_KERNEL_BITS
+
+    @property
+    def budget(self) -> str:
+        """Name of the budget; ``limited`` where a budget called full has a limit all the same."""
+        name = str(self.find("budget.name", "full"))
+        limits = [
+            value for field, value in _leaves(self.find("budget")) if field != "name" and value is not None
+        ]
+        return "limited" if name == "full" and limits else name
+
+    @property
+    def source(self) -> str | None:
+        """Where rows came from, or should have: ``local hub sample``; None if it was never decided."""
+        asked = self.find("data.source", "auto")
+        if self.record.data:
+            return self.record.data["source"]
+        return None if asked == "auto" else str(asked)
+
+    @property
+    def made_up(self) -> bool | None:
+        """Whether the rows are the built-in sample; None if the source was never decided."""
+        return None if self.source is None else self.source == "sample"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Keys of the task's scores, the primary one first (as :func:`qexp.config.score_name`)."""
+        splits = list(self.find("task.evaluation", {"": ""}))
+        names = [
+            metric if len(splits) == 1 else f"{metric}@{split}"
+            for split in splits
+            for metric in self.find("task.metrics", ())
+        ]
+        measured = [name for scores in self.record.scores.values() for name in scores]
+        return tuple(dict.fromkeys(names + measured))
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Stages that the run promises scores of, the exported one last."""
+        return STAGES_OF_METHOD.get(self.method, tuple(self.record.scores))
+
+    @property
+    def deploy(self) -> str:
+        """Kind of the deployment."""
+        return str(self.find("deploy.kind", "none"))
+
+    @cached_property
+    def identity(self) -> str:
+        """Two runs of the same identity asked for the same: machine, tracker and place of data aside."""
+        tree = {name: value for name, value in self.record.experiment.items() if name not in _HOW}
+        if isinstance(tree.get("data"), dict):
+            tree["data"] = {k: v for k, v in tree["data"].items() if k not in ("source", "root")}
+        return json.dumps(tree, sort_keys=True)
+
+    @cached_property
+    def settings(self) -> dict[str, str]:
+        """What can tell two rows apart beside model and quant: printed values by dotted path."""
+        tree = {name: value for name, value in self.record.experiment.items() if name not in _NOT_IN_SETTINGS}
+        return {path: _printed(value) for path, value in _leaves(tree) if path not in _NOT_IN_SETTINGS}
+
+    @cached_property
+    def benchmark(self) -> dict[str, str]:
+        """Settings of the benchmark by dotted path; empty without one."""
+        deploy = {"deploy": self.find("deploy", {})} if self.deploy == "onnxruntime" else {}
+        return {path: _printed(value) for path, value in _leaves(deploy)}
+
+    @cached_property
+    def measured(self) -> dict[Quantity, float | None]:
+        """Every number of the Record; an undefined one is None."""
+        scores = self.record.scores
+        found = {
+            Quantity("score", stage, metric): value
+            for stage, of_stage in scores.items()
+            for metric, value in of_stage.items()
+        }
+        for metric, qat in scores.get("qat", {}).items():
+            if metric in scores.get("fp32", {}):
+                fp32 = scores["fp32"][metric]
+                difference = None if qat is None or fp32 is None else qat - fp32
+                found[Quantity("difference", "qat-fp32", metric)] = difference
+        return found | self._costs
+
+    @property
+    def _costs(self) -> dict[Quantity, float | None]:
+        sizes = {Quantity("size", graph): float(size) for graph, size in (self.record.bytes or {}).items()}
+        times = {
+            Quantity("latency", graph, name, batch): float(value)  # type: ignore[arg-type]
+            for graph, batches in (self.record.latency or {}).items()
+            for batch, timing in batches.items()
+            for name, value in timing.items()
+        }
+        return {**sizes, **times}
+
+    @cached_property
+    def promised(self) -> frozenset[Quantity]:
+        """Numbers that a run of this experiment has when nothing goes wrong."""
+        stages = (*self.stages, *(["onnx"] if self.deploy != "none" else []))
+        graphs = ("fp32",) if self.quant == "fp32" else ("fp32", "int8")
+        found = {Quantity("score", stage, metric) for stage in stages for metric in self.metrics}
+        if "qat" in self.stages:
+            found |= {Quantity("difference", "qat-fp32", metric) for metric in self.metrics}
+        if self.deploy != "none":
+            found |= {Quantity("size", graph) for graph in graphs}
+        if self.deploy == "onnxruntime":
+            batches = [str(size) for size in self.find("deploy.batch_sizes", ())]
+            found |= {Quantity("latency", graph, "p50_ms", size) for graph in graphs for size in batches}
+        return frozenset(found)
+
+    def find(self, path: str, default: Any = None) -> Any:
+        """Value of the experiment at a dotted path, or the default where there is none."""
+        value: Any = self.record.experiment
+        for name in path.split("."):
+            if not isinstance(value, Mapping) or name not in value:
+                return default
+            value = value[name]
+        return value
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, Mapping):
+        yield path, value
+        return
+    for name, child in value.items():
+        yield from _leaves(child, f"{path}.{name}" if path else str(name))
+
+
+def _whole(value: Any, default: int) -> int:
+    return value if isinstance(value, int) else default
+
+
+def _printed(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_printed, value)) or "none"
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,234 @@
+"""A comparison put into words: one :class:`Table` with caption and footnotes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from qexp.reporting import table as text
+from qexp.reporting.comparison import Cell, Comparison, Row
+from qexp.reporting.facts import Quantity, Run
+from qexp.reporting.selection import describe, first_line, short_name
+from qexp.reporting.settings import label
+from qexp.reporting.table import DAGGER, NOT_ASKED, Table, joined
+
+STAGES = {"fp32": "FP32", "ptq": "PTQ", "qat": "QAT"}
+WARNINGS = {
+    "sample": "sample: made-up rows. These numbers say nothing about the task itself.",
+    "smoke": "smoke: a few steps and rows. These numbers show that the line runs, nothing more.",
+    "limited": "limited: the budget is called full, but a limit on the work is set.",
+}
+MISSING = "missing"
+
+
+@dataclass
+class Footnotes:
+    """Numbers for failures; one cause has one number, however many runs it stopped."""
+
+    causes: dict[str, list[str]] = field(default_factory=dict)
+
+    def mark(self, runs: Sequence[Run]) -> str:
+        """``failed [1]``, or ``failed [1, 2]`` for several causes."""
+        numbers = dict.fromkeys(self._number(run) for run in runs)
+        return f"failed [{joined(list(numbers))}]"
+
+    def lines(self) -> list[str]:
+        """``[1] TrainingError: … (minilm w8a8 qat seed 1; …)``."""
+        return [
+            f"[{number}] {cause} ({'; '.join(runs[:3])}{_more(runs[3:])})"
+            for number, (cause, runs) in enumerate(self.causes.items(), 1)
+        ]
+
+    def _number(self, run: Run) -> int:
+        runs = self.causes.setdefault(first_line(run), [])
+        if describe(run) not in runs:
+            runs.append(describe(run))
+        return list(self.causes).index(first_line(run)) + 1
+
+
+def _more(runs: Sequence[str]) -> str:
+    return f"; and {len(runs)} more" if runs else ""
+
+
+def table_of(comparison: Comparison) -> Table:
+    """The table of a comparison, ready to be printed."""
+    columns = _score_columns(comparison)
+    kinds = {quantity.name for row in comparison.rows for quantity in row.cells}
+    show_latency = "latency" in kinds or any(row.simulated for row in comparison.rows)
+    header = ["model", "quant", *map(label, comparison.split.columns), *(title for title, _ in columns)]
+    header += ["size (MiB)"] * ("size" in kinds) + ["latency (ms)"] * show_latency + ["seeds"]
+    names, footnotes = _model_names(comparison.rows), Footnotes()
+    rows = []
+    for row in comparison.rows:
+        cells = [names[row.model], row.quant, *comparison.columns_of(row)]
+        cells += [_score(row, quantity, footnotes) for _, quantity in columns]
+        cells += [_pair(row, "size", text.size, footnotes)] * ("size" in kinds)
+        cells += [_latency(row, footnotes)] * show_latency + [_seeds(row, comparison.seeds, footnotes)]
+        rows.append(tuple(cells))
+    notes = (
+        *footnotes.lines(),
+        *_parity_notes(comparison.rows),
+        *comparison.split.follows,
+        *comparison.notes,
+    )
+    notes += tuple(
+        f"failed before it began: {describe(run)}: {first_line(run)}" for run in comparison.refused
+    )
+    caption = _caption(comparison, names, columns, "size" in kinds, "latency" in kinds)
+    return Table(title(comparison), tuple(header), tuple(rows), caption, notes)
+
+
+def title(comparison: Comparison) -> str:
+    """``mrpc``, with ``sample``, ``smoke`` or ``limited`` where that is so."""
+    marks = ["sample"] * comparison.made_up + [comparison.budget] * (comparison.budget != "full")
+    return ", ".join((comparison.task, *marks))
+
+
+def _score_columns(comparison: Comparison) -> list[tuple[str, Quantity]]:
+    """Columns that at least one row has; the difference is that of the primary metric."""
+    known = {quantity for row in comparison.rows for quantity in row.cells}
+    prefix = {metric: f"{metric} " if len(comparison.metrics) > 1 else "" for metric in comparison.metrics}
+    columns = [
+        (prefix[metric] + word, Quantity("score", stage, metric))
+        for metric in comparison.metrics
+        for stage, word in STAGES.items()
+    ]
+    columns += [("QAT-FP32", Quantity("difference", "qat-fp32", metric)) for metric in comparison.metrics[:1]]
+    return [(word, quantity) for word, quantity in columns if quantity in known]
+
+
+def _model_names(rows: Sequence[Row]) -> dict[str, str]:
+    """Last part of each model's name, or the whole where that is not enough."""
+    models = {row.model for row in rows}
+    often = Counter(map(short_name, models))
+    return {model: short_name(model) if often[short_name(model)] == 1 else model for model in models}
+
+
+def _score(row: Row, quantity: Quantity, footnotes: Footnotes) -> str:
+    cell = row.cells.get(quantity)
+    printed = text.points if quantity.name == "difference" else text.score
+    if cell is None or not cell.numbers:
+        return _without_number(cell, footnotes)
+    shown = printed(cell.median)
+    if len(cell.numbers) > 1:
+        shown += f" ({printed(cell.numbers[0])}..{printed(cell.numbers[-1])})"
+    if len(cell.numbers) not in (len(row.seeds), 0):
+        shown += f" n={len(cell.numbers)}"
+    if None in cell.values.values():
+        shown += ", else undefined"
+    exported = quantity.name == "score" and any(quantity.stage == run.stages[-1] for run in row.broken_parity)
+    return f"{shown} {DAGGER}" if exported else shown
+
+
+def _without_number(cell: Cell | None, footnotes: Footnotes) -> str:
+    if cell is None:
+        return NOT_ASKED
+    if cell.failed:
+        return footnotes.mark(list(cell.failed.values()))
+    return "undefined" if cell.values else MISSING if cell.missing else NOT_ASKED
+
+
+def _pair(
+    row: Row,
+    name: str,
+    printed: Callable[[float | None, float | None], str],
+    footnotes: Footnotes,
+    which: tuple[str, str] = ("", ""),
+) -> str:
+    """Medians of the FP32 and the INT8 graph, or what stands in their way."""
+    cells = [row.cells.get(Quantity(name, graph, *which)) for graph in ("fp32", "int8")]  # type: ignore[arg-type]
+    fp32, int8 = (cell.median if cell else None for cell in cells)
+    if fp32 is None and int8 is None:
+        return _without_number(next((cell for cell in cells if cell), None), footnotes)
+    lost = int8 is None and cells[1] is not None
+    return f"{printed(fp32, int8)} -> {_without_number(cells[1], footnotes)}" if lost else printed(fp32, int8)
+
+
+def _latency(row: Row, footnotes: Footnotes) -> str:
+    shown = _pair(row, "latency", text.latency, footnotes, ("p50_ms", "1"))
+    if not row.simulated:
+        return shown
+    return "simulated" if shown == NOT_ASKED else f"{shown} simulated"
+
+
+def _seeds(row: Row, seeds: Sequence[int], footnotes: Footnotes) -> str:
+    """``3``, or ``1 of 3: seed 2 failed [1]; seed 3 missing``."""
+    if len(row.seeds) == len(seeds):
+        return str(len(seeds))
+    shown = f"{len(row.seeds)} of {len(seeds)}"
+    absent = [seed for seed in seeds if seed not in row.by_seed]
+    failed = [seed for seed in row.by_seed if seed not in row.seeds]
+    marks = (
+        [f"{_named(failed)} {footnotes.mark([row.by_seed[seed].failed[0] for seed in failed])}"]
+        if failed
+        else []
+    )
+    marks += [f"{_named(absent)} {MISSING}"] if absent and row.by_seed else []
+    return f"{shown}: {'; '.join(marks)}" if marks else shown
+
+
+def _named(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {joined(seeds)}"
+
+
+def parity_note(run: Run) -> str:
+    """What a failed parity check found, in one line."""
+    return (
+        f"{DAGGER} {describe(run)}: the exported graph does not reproduce this score "
+        f"({parity_facts(run)}); do not deploy it on the strength of this table"
+    )
+
+
+def parity_facts(run: Run) -> str:
+    """Numbers of the parity check."""
+    parity: Mapping[str, object] = run.record.parity or {}
+    facts = [
+        f"{words} {value:.4g}{unit}"
+        for name, words, unit in (
+            ("agreement", "predictions agree on", " %"),
+            ("metric_difference", "metrics differ by up to", " points"),
+            ("max_logit_difference", "logits differ by up to", ""),
+        )
+        if isinstance(value := parity.get(name), int | float)
+    ]
+    return joined(facts) or "no numbers recorded"
+
+
+def _parity_notes(rows: Sequence[Row]) -> list[str]:
+    return [parity_note(run) for row in rows for run in row.broken_parity]
+
+
+def _caption(
+    comparison: Comparison,
+    names: dict[str, str],
+    columns: Sequence[tuple[str, Quantity]],
+    with_size: bool,
+    with_latency: bool,
+) -> tuple[str, ...]:
+    marks = ["sample"] * comparison.made_up + [comparison.budget]
+    warnings = [f"**{WARNINGS[mark]}**" for mark in marks if mark in WARNINGS]
+    source = joined(comparison.sources) or "never found"
+    facts = [f"Data: {source}. Budget: {comparison.budget}. Seeds: {joined(comparison.seeds)}."]
+    facts += [f"{names[model]} is {model}." for model in sorted(names) if names[model] != model]
+    if comparison.split.common:
+        told = (f"{label(path)} {value}" for path, value in comparison.split.common.items())
+        facts.append(f"All rows: {', '.join(told)}.")
+    reading = ["Scores in percent: median over the seeds, and (smallest..largest) where there are several."]
+    if any(quantity.name == "difference" for _, quantity in columns):
+        reading.append(f"QAT-FP32: points of {comparison.metrics[0]}, paired by seed, then the median.")
+    reading += ["Size: ONNX file, FP32 -> INT8."] if with_size else []
+    reading += [_latency_words(comparison)] if with_latency else []
+    reading += (
+        ["Size and latency: median over the seeds that have them; spread in the CSV."] if with_size else []
+    )
+    if any(row.simulated for row in comparison.rows):
+        reading.append("simulated: no integer kernel computes with fewer than 8 bits.")
+    return (*warnings, " ".join(facts), " ".join(reading))
+
+
+def _latency_words(comparison: Comparison) -> str:
+    runs = [of_seed.best for row in comparison.rows for of_seed in row.by_seed.values() if of_seed.best]
+    lengths = sorted({str(run.find("deploy.length")) for run in runs if run.record.latency})
+    length = f", {' or '.join(lengths)} tokens" if lengths else ""
+    return f"Latency: p50 of batch 1{length}, ONNX Runtime, FP32 -> INT8."

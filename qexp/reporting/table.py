@@ -1,0 +1,78 @@
+"""A table as plain strings, how numbers are printed in it, and its Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+NOT_ASKED = "-"
+"""Cell of a number that the experiment does not have."""
+DAGGER = "†"  # the sign readers know for "see the note on this number"
+MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Table:
+    """Strings by row and column, with what stands around them."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: tuple[str, ...] = ()
+    """Lines above the table: what a reader must know first."""
+    notes: tuple[str, ...] = ()
+    """Lines below the table: footnotes first."""
+
+
+def markdown(table: Table) -> str:
+    """GitHub Markdown, padded so that it reads well as plain text too."""
+    cells = [[_escaped(cell) for cell in row] for row in (table.columns, *table.rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in cells]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    parts = [f"## {table.title}", *table.caption, *(["\n".join(lines)] if table.rows else [])]
+    if table.notes:
+        parts.append("\n".join(f"- {note}" for note in table.notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def score(value: float | None) -> str:
+    """Percent with two digits, or ``undefined``."""
+    return "undefined" if value is None else f"{value:.2f}"
+
+
+def points(value: float | None) -> str:
+    """Signed difference with two digits, or ``undefined``."""
+    return "undefined" if value is None else f"{round(value, 2) + 0.0:+.2f}"
+
+
+def size(fp32: float | None, int8: float | None) -> str:
+    """Bytes as MiB, ``FP32 -> INT8 (how many times smaller)``."""
+    return _pair(*(None if value is None else value / MEBIBYTE for value in (fp32, int8)))
+
+
+def latency(fp32: float | None, int8: float | None) -> str:
+    """Milliseconds, ``FP32 -> INT8 (how many times faster)``."""
+    return _pair(fp32, int8)
+
+
+def _pair(fp32: float | None, int8: float | None) -> str:
+    if int8 is None:
+        return NOT_ASKED if fp32 is None else _short(fp32)
+    if fp32 is None:
+        return f"-> {_short(int8)}"
+    ratio = f" ({fp32 / int8:.2f}x)" if int8 > 0 else ""
+    return f"{_short(fp32)} -> {_short(int8)}{ratio}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.1f}" if value >= 100 else f"{value:.2f}"
+
+
+def _escaped(cell: str) -> str:
+    return " ".join(cell.split()).replace("|", "\\|")
+
+
+def joined(values: Sequence[object]) -> str:
+    """Values with commas between them."""
+    return ", ".join(map(str, values))
