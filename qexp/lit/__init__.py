@@ -1,0 +1,1 @@
+"""Lightning modules, and how they are loaded, trained and run."""

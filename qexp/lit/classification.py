@@ -1,0 +1,91 @@
+"""Classification and regression of one text or a pair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from qexp.lit.encoder import model_inputs
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """AdamW under a linear warm-up and a linear decay to 0."""
+
+    learning_rate: float
+    weight_decay: float
+    warmup: float
+    """Share of the steps over which the rate rises."""
+    steps: int
+    seed: int
+    range_learning_rate: float = 0.0
+
+    def factor(self, step: int) -> float:
+        """Share of the peak rate at a step, counted from 0."""
+        rise = max(1, round(self.warmup * self.steps))
+        if step < rise:
+            return (step + 1) / rise
+        return max(0.0, (self.steps - step) / max(1, self.steps - rise))
+
+
+class Classifier(pl.LightningModule):
+    """An encoder with its head; ranges that are learned are trained beside the weights."""
+
+    def __init__(
+        self, model: PreTrainedModel, optimization: Optimization, quantization: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.optimization = optimization
+        self.quantization = quantization
+        self.inputs = model_inputs(model)
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """Logits [B, outputs] of a padded batch."""
+        logits: Tensor = self.model(**{name: batch[name] for name in self.inputs}).logits
+        return logits
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Mean cross entropy, or the mean squared error of a regression."""
+        return task_loss(self(batch), batch["labels"])
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Tie dropout to the step, so that a training that goes on after a kill draws the same masks."""
+        torch.manual_seed(self.optimization.seed * 1_000_003 + self.global_step)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; biases, norms and ranges do not decay; ranges have their own rate."""
+        plan = self.optimization
+        optimizer = torch.optim.AdamW(self._parameter_groups(), lr=plan.learning_rate, fused=True)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, plan.factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        plan = self.optimization
+        ranges = [] if self.quantization is None else list(self.quantization.parameters())
+        known = {id(parameter) for parameter in ranges}
+        weights = [p for p in self.model.parameters() if p.requires_grad and id(p) not in known]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in weights if p.ndim > 1], "weight_decay": plan.weight_decay},
+            {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": ranges, "weight_decay": 0.0, "lr": plan.range_learning_rate},
+        ]
+        return [group for group in groups if group["params"]]
+
+
+def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy for integer labels [B] and logits [B, classes], else the mean squared error."""
+    if labels.is_floating_point():
+        return functional.mse_loss(logits.squeeze(-1), labels)
+    return functional.cross_entropy(logits, labels)
+
+
+def predict(logits: Tensor) -> Tensor:
+    """Class ids [B], or numbers [B] of a head of width 1."""
+    return logits.squeeze(-1) if logits.shape[-1] == 1 else logits.argmax(-1)

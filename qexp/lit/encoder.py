@@ -1,0 +1,166 @@
+"""Encoders with a head for the task: from a pretrained checkpoint, a fine-tuned one, or an artifact.
+
+Only safetensors are read; ``use_safetensors=True`` makes transformers refuse everything else.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+
+from qexp.config import Task
+from qexp.errors import ModelError
+
+HEADS = ("classifier", "pooler", "pre_classifier", "score", "sequence_summary", "logits_proj")
+"""First or second name of parameters that a pretrained encoder may lack and fine-tuning creates."""
+
+
+def load_pretrained(folder: Path, task: Task, seed: int) -> PreTrainedModel:
+    """A pretrained encoder under a new head, drawn from ``seed``.
+
+    Raises:
+        ModelError: weights below the head are missing, or the folder is no encoder.
+    """
+    torch.manual_seed(seed)
+    labels = dict(enumerate(task.labels)) or {0: "score"}
+    model, missing = _load(folder, num_labels=task.outputs, problem_type=None, id2label=labels,
+                           label2id={name: index for index, name in labels.items()},
+                           ignore_mismatched_sizes=True)  # fmt: skip
+    body = [name for name in missing if not set(name.split(".")[:2]) & set(HEADS)]
+    if body:
+        raise ModelError(
+            f"model.name={folder}: the checkpoint lacks {len(body)} weights of the encoder, such as "
+            f"{body[0]}; choose a checkpoint of the architecture that its config.json names"
+        )
+    return model
+
+
+def load_finetuned(folder: Path, task: Task) -> PreTrainedModel:
+    """A checkpoint with a fine-tuned head, its outputs put into the order of ``task.labels``.
+
+    Raises:
+        ModelError: no head in the checkpoint, another number of outputs, or labels of other names.
+    """
+    model, missing = _load(folder)
+    if missing:
+        raise ModelError(
+            f"finetune=none: {folder} has no fine-tuned head ({missing[0]} is missing); "
+            "use finetune=full, or model.name=… of a checkpoint that is fine-tuned for the task"
+        )
+    if model.config.num_labels != task.outputs:
+        raise ModelError(
+            f"finetune=none: the head of {folder} has {model.config.num_labels} outputs, "
+            f"task={task.name} needs {task.outputs}; choose a checkpoint fine-tuned for this task"
+        )
+    if task.labels:
+        _reorder_head(model, label_order(model.config.id2label or {}, task.labels))
+        model.config.id2label = dict(enumerate(task.labels))
+        model.config.label2id = {name: index for index, name in enumerate(task.labels)}
+    return model
+
+
+def load_saved(folder: Path) -> PreTrainedModel:
+    """An encoder that an earlier stage saved."""
+    return _load(folder)[0]
+
+
+def save(model: PreTrainedModel, folder: Path) -> None:
+    """Write config and safetensors, as :func:`load_saved` reads them."""
+    with quiet_transformers():
+        model.save_pretrained(folder)
+
+
+def label_order(id2label: Mapping[Any, str], labels: Sequence[str]) -> list[int]:
+    """Output of the checkpoint for each label of the task.
+
+    Names are compared without case and punctuation; ``LABEL_0``, ``LABEL_1``, … mean the task's order.
+
+    Raises:
+        ModelError: the names are others than the task's.
+    """
+    names = {_plain(name): index for index, name in id2label.items()}
+    if set(names) == {f"label{index}" for index in range(len(labels))}:
+        return [names[f"label{index}"] for index in range(len(labels))]
+    if set(names) != {_plain(label) for label in labels}:
+        raise ModelError(
+            f"finetune=none: the checkpoint's labels are {list(id2label.values())}, the task's are "
+            f"{list(labels)}; rename id2label in the checkpoint's config.json to the task's names"
+        )
+    return [names[_plain(label)] for label in labels]
+
+
+def set_dropout(model: nn.Module, rate: float | None) -> None:
+    """Give every dropout layer that rate; None leaves the model's own."""
+    for module in model.modules() if rate is not None else ():
+        if isinstance(module, nn.Dropout):
+            module.p = float(rate or 0.0)
+
+
+def model_inputs(model: nn.Module) -> tuple[str, ...]:
+    """Names of the batch's tensors that the model's forward takes."""
+    known = inspect.signature(model.forward).parameters
+    return tuple(name for name in ("input_ids", "attention_mask", "token_type_ids") if name in known)
+
+
+def _load(folder: Path, **overrides: Any) -> tuple[PreTrainedModel, list[str]]:
+    with quiet_transformers():
+        try:
+            config = AutoConfig.from_pretrained(folder)
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                folder, config=_overridden(config, overrides), use_safetensors=True, dtype=torch.float32,
+                ignore_mismatched_sizes=overrides.get("ignore_mismatched_sizes", False),
+                output_loading_info=True, local_files_only=True,
+            )  # fmt: skip
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise ModelError(f"model.name={folder}: cannot be loaded for classification: {first}") from error
+    missing = sorted({*info["missing_keys"], *(str(key[0]) for key in info["mismatched_keys"])})
+    return model.eval(), missing
+
+
+def _overridden(config: Any, overrides: dict[str, Any]) -> Any:
+    for name, value in overrides.items():
+        if name != "ignore_mismatched_sizes":
+            setattr(config, name, value)
+    return config
+
+
+def _reorder_head(model: PreTrainedModel, order: list[int]) -> None:
+    head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    if head.out_features != len(order):
+        raise ModelError(
+            f"finetune=none: no output layer of width {len(order)} found in {type(model).__name__}"
+        )
+    with torch.no_grad():
+        head.weight.copy_(head.weight[order].clone())
+        if head.bias is not None:
+            head.bias.copy_(head.bias[order].clone())
+
+
+def _plain(name: str) -> str:
+    return "".join(character for character in name.lower() if character.isalnum())
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Without the loading report and its bar: what matters of it is checked here, and raised."""
+    from transformers.utils import logging as transformers_logging
+
+    level = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,35 @@
+"""A model, in float or quantized, to its scores and predictions."""
+
+from __future__ import annotations
+
+from qexp.artifacts import Encoder, Ranges, Scores, Tokens
+from qexp.config import Form, Numerics, Task
+from qexp.runtime import Runtime
+from qexp.store import Stage, Workplace
+
+
+def run(
+    work: Workplace,
+    encoder: Encoder,
+    form: Form | None,
+    ranges: Ranges | None,
+    tokens: Tokens,
+    task: Task,
+    evaluation_rows: int | None,
+    numerics: Numerics,
+    *,
+    rt: Runtime,
+) -> None:
+    """Predict every evaluation split; ``form`` and ``ranges`` are null for the float model."""
+    from qexp.lit.inference import load_quantized, runner
+    from qexp.lit.scoring import score_splits
+
+    model, _ = load_quantized(encoder, form, ranges, rt)
+    name = form.quant.name if form else "fp32"
+    metrics = score_splits(
+        runner(model, rt), tokens, task, evaluation_rows, Scores(work.folder, ""), f"evaluate {name}", rt
+    )
+    work.write_facts({"metrics": metrics})
+
+
+STAGE = Stage("6-scores", 1, Scores, run)

@@ -1,0 +1,57 @@
+"""One pass over calibration rows to the statistics of every activation."""
+
+from __future__ import annotations
+
+from qexp.artifacts import Encoder, Statistics, Tokens
+from qexp.config import Calibration, Numerics, Placement, Quant, Scheme, Task
+from qexp.runtime import Runtime
+from qexp.store import Stage, Workplace
+
+OBSERVED = Quant(weight_bits=32, activation_bits=8)
+"""Which bits does not matter to statistics; that activations have a quantizer does."""
+
+
+def run(
+    work: Workplace,
+    encoder: Encoder,
+    tokens: Tokens,
+    task: Task,
+    placement: Placement,
+    calibration: Calibration,
+    calibration_rows: int | None,
+    seed: int,
+    numerics: Numerics,
+    *,
+    rt: Runtime,
+) -> None:
+    """Run the float model over rows of the train split; every calibrator and bit-width reads the result."""
+    import numpy as np
+
+    from qexp.data.batches import collate
+    from qexp.data.tokens import TokenSplit
+    from qexp.lit.encoder import load_saved
+    from qexp.lit.inference import runner
+    from qexp.quant.insert import insert
+    from qexp.runtime import device_of, set_threads
+
+    set_threads(rt.threads)
+    model = load_saved(encoder.model).to(device_of(rt.machine))
+    quantization = insert(model, placement, OBSERVED, Scheme())
+    split = TokenSplit.load(tokens.split(task.train))
+    count = min(calibration.samples, calibration_rows or calibration.samples, len(split))
+    rows = np.random.default_rng(seed).permutation(len(split))[:count]
+    batches = [
+        rows[start : start + calibration.batch_size] for start in range(0, count, calibration.batch_size)
+    ]
+    forward = runner(model, rt)
+    with rt.screen.bar(f"observe {task.name}", total=count) as move:
+        for batch in batches:
+            tensors = collate(split, batch, pad_id=tokens.pad_id)
+            with quantization.observing(tensors["attention_mask"]):
+                forward(tensors)
+            move(len(batch))
+    quantization.statistics().save(Statistics(work.folder, "").file)
+    work.write_facts({"rows": count, "batches": len(batches)})
+
+
+STAGE = Stage("3-statistics", 1, Statistics, run)

@@ -1,0 +1,147 @@
+"""What tests share: a clean outputs folder, composed experiments, and small random models on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qexp.cli import conf_folder
+from qexp.config import Experiment
+
+WORDS = [
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "bird",
+    "house",
+    "tree",
+    "river",
+    "man",
+    "woman",
+    "sees",
+    "likes",
+    "finds",
+    "old",
+    "new",
+    "red",
+    "blue",
+    "not",
+    "and",
+    "of",
+    "in",
+    "on",
+    "is",
+    "was",
+]
+
+
+@pytest.fixture(autouse=True)
+def _own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees another's outputs, the user's data root, or a hub."""
+    monkeypatch.setenv("QEXP_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    return tmp_path / "outputs"
+
+
+def compose(*overrides: str) -> dict[str, Any]:
+    """The plain tree of an experiment, composed as the command line does."""
+    import hydra
+    from omegaconf import OmegaConf
+
+    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        tree = OmegaConf.to_container(hydra.compose("config", list(overrides)), resolve=True)
+    assert isinstance(tree, dict)
+    return {str(key): value for key, value in tree.items()}
+
+
+def experiment(*overrides: str) -> Experiment:
+    return Experiment.model_validate(compose(*overrides))
+
+
+def _vocabulary() -> list[str]:
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)] + [str(digit) for digit in range(10)]
+    marks = list(".,;:!?'\"()-$%&/")
+    return [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *letters,
+        *(f"##{x}" for x in letters),
+        *marks,
+        *WORDS,
+    ]
+
+
+def save_tokenizer(folder: Path) -> int:
+    """A small WordPiece tokenizer that can spell every English text; returns its size."""
+    from transformers import BertTokenizerFast
+
+    vocabulary = folder / "vocab.txt"
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary.write_text("\n".join(dict.fromkeys(_vocabulary())), encoding="utf-8")
+    tokenizer = BertTokenizerFast(vocab=str(vocabulary), do_lower_case=True)
+    tokenizer.save_pretrained(folder)
+    return len(tokenizer)
+
+
+def tiny_config(architecture: str, vocabulary: int, **more: Any) -> Any:
+    """A two-layer configuration of one of the supported architectures."""
+    from transformers import BertConfig, DistilBertConfig, ElectraConfig, RobertaConfig
+
+    common = dict(
+        vocab_size=vocabulary, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=160, pad_token_id=0, **more,
+    )  # fmt: skip
+    makers: dict[str, Callable[[], Any]] = {
+        "bert": lambda: BertConfig(**common),
+        "roberta": lambda: RobertaConfig(**common, type_vocab_size=2),
+        "electra": lambda: ElectraConfig(**common, embedding_size=16),
+        "distilbert": lambda: DistilBertConfig(
+            vocab_size=vocabulary,
+            dim=32,
+            n_layers=2,
+            n_heads=2,
+            hidden_dim=64,
+            max_position_embeddings=160,
+            **more,
+        ),
+    }
+    return makers[architecture]()
+
+
+ARCHITECTURES: Sequence[str] = ("bert", "roberta", "electra", "distilbert")
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of a small pretrained encoder (random weights, real tokenizer) of an architecture."""
+    import torch
+    from transformers import AutoModel
+
+    made: dict[str, Path] = {}
+
+    def make(architecture: str) -> Path:
+        if architecture not in made:
+            folder = tmp_path_factory.mktemp(architecture)
+            torch.manual_seed(0)
+            AutoModel.from_config(tiny_config(architecture, save_tokenizer(folder))).save_pretrained(folder)
+            made[architecture] = folder
+        return made[architecture]
+
+    return make
+
+
+@pytest.fixture
+def tiny_bert(tiny_models: Callable[[str], Path]) -> Path:
+    return tiny_models("bert")

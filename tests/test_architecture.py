@@ -1,0 +1,60 @@
+"""The house rules that a program can check: layers, sizes, forbidden names."""
+
+from __future__ import annotations
+
+import ast
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "qexp").rglob("*.py"))
+
+
+def _functions(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def test_imports_point_down() -> None:
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "lint-imports")], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_files_and_functions_stay_small(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert text.count("\n") <= 320
+    for name, lines in _functions(ast.parse(text)):
+        assert lines <= 60, f"{name} has {lines} lines"
+
+
+def test_the_median_function_is_short() -> None:
+    lengths = [
+        lines for file in FILES for _, lines in _functions(ast.parse(file.read_text(encoding="utf-8")))
+    ]
+    assert statistics.median(lengths) <= 12
+
+
+def test_no_drawer_and_no_pickle() -> None:
+    for file in FILES:
+        assert "utils" not in file.parts
+        assert file.stem not in {"utils", "helpers", "misc", "common"}
+        assert "import pickle" not in file.read_text(encoding="utf-8")
+
+
+def test_light_paths_import_nothing_heavy() -> None:
+    code = (
+        "import sys, qexp.cli, qexp.jobs, qexp.pipeline, qexp.report;"
+        "heavy = {'torch', 'transformers', 'datasets', 'pandas', 'onnxruntime', 'sklearn', 'scipy'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

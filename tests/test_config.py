@@ -1,0 +1,115 @@
+"""Sections: what follows from what, what is refused, and what belongs to a run's identity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from qexp.config import Experiment, Qat, Quant, Training
+from qexp.wording import allowed_fields, explain, unknown_field
+from tests.conftest import compose, experiment
+
+
+def _training(*overrides: str) -> Training:
+    found = experiment(*overrides).finetune
+    assert isinstance(found, Training)
+    return found
+
+
+def _qat(*overrides: str) -> Qat:
+    found = experiment(*overrides).method
+    assert isinstance(found, Qat)
+    return found
+
+
+def test_finetune_numbers_come_from_command_line_then_model_then_task() -> None:
+    assert _training("task=mrpc", "model=bert_base").learning_rate == 3e-5
+    assert _training("task=mrpc").learning_rate == 1e-4
+    assert _training("task=stsb").learning_rate == 1e-4
+    assert _training("task=stsb").epochs == 3
+    assert _training("task=mrpc", "finetune.learning_rate=7e-6").learning_rate == 7e-6
+
+
+def test_method_auto_is_qat_with_bits_and_nothing_without() -> None:
+    assert experiment("task=rte", "quant=w8a8").method.kind == "qat"
+    assert experiment("task=rte", "quant=fp32").method.kind == "none"
+
+
+def test_qat_rates_follow_from_finetuning() -> None:
+    assert _qat("task=mrpc").learning_rate == pytest.approx(5e-5)
+    assert _qat("task=mrpc", "method.learning_rate=1e-5").learning_rate == 1e-5
+
+
+@pytest.mark.parametrize("method", ["qat", "ptq"])
+def test_fp32_with_a_quantization_method_is_refused(method: str) -> None:
+    with pytest.raises(ValidationError, match="nothing to quantize") as caught:
+        experiment("task=mrpc", "quant=fp32", f"method={method}")
+    assert "drop method" in explain(caught.value)
+
+
+def test_a_resolved_experiment_survives_its_own_json() -> None:
+    for words in (["task=mrpc"], ["task=stsb", "quant=fp32"], ["task=cola", "quant=w4a8", "method=ptq"]):
+        made = experiment(*words)
+        assert Experiment.model_validate(made.model_dump(mode="json")) == made
+
+
+def test_identity_leaves_out_how_and_where_but_keeps_the_device() -> None:
+    base = experiment("task=mrpc")
+    same = experiment("task=mrpc", "machine.threads=1", "data=local", "data.root=/elsewhere")
+    assert base.identity == same.identity
+    assert base.identity != experiment("task=mrpc", "machine=gpu").identity
+    assert base.identity != experiment("task=mrpc", "seed=2").identity
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["quant.weight_bits=1"], ["quant.weight_bits=1", "greater than or equal to 2"]),
+        (["quant.weight_bits=20"], ["quant.weight_bits=20", "2 to 16"]),
+        (["finetune.epochs=-1"], ["finetune.epochs=-1", "greater than 0"]),
+        (
+            ["calibrator=percentile", "calibrator.percentile=101"],
+            ["calibrator.percentile=101", "less than or equal"],
+        ),
+        (["data.source=ftp"], ["data.source=ftp", "'hub'", "'local'"]),
+        (["placement.sites=[linear.bias]"], ["placement.sites.0=linear.bias", "linear.weight"]),
+        (["seed=-1"], ["seed=-1"]),
+        (["finetune.learning_rate=fast"], ["finetune.learning_rate=fast", "number"]),
+    ],
+)
+def test_errors_name_field_value_and_what_is_allowed(overrides: list[str], words: list[str]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        experiment("task=mrpc", *overrides)
+    text = explain(caught.value)
+    assert all(word in text for word in words), text
+    assert "change " in text
+
+
+def test_several_errors_are_told_at_once() -> None:
+    with pytest.raises(ValidationError) as caught:
+        experiment("task=mrpc", "seed=-1", "quant.weight_bits=1")
+    assert explain(caught.value).startswith("2 fields are wrong")
+
+
+def test_unknown_fields_are_named_with_their_neighbours() -> None:
+    tree: dict[str, Any] = compose("task=mrpc")
+    tree["method"]["epoch"] = 2
+    with pytest.raises(ValidationError) as caught:
+        Experiment.model_validate(tree)
+    assert "did you mean method.epochs?" in explain(caught.value)
+    assert "did you mean quant?" in unknown_field("quantt")
+    assert allowed_fields(["method"]) >= {"kind", "ranges", "epochs"}
+    assert allowed_fields(["no", "such"]) == set()
+
+
+def test_names_of_bit_widths() -> None:
+    assert Quant(weight_bits=4, activation_bits=8).name == "w4a8"
+    assert Quant(weight_bits=32, activation_bits=32).name == "fp32"
+    assert Quant(weight_bits=8, activation_bits=32).enabled
+
+
+def test_sections_are_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Quant().weight_bits = 4  # type: ignore[misc]

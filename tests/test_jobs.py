@@ -1,0 +1,275 @@
+"""Whole runs on small models: what is found, what is reused, what is left behind when something fails."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from qexp.jobs import FAILED, INTERRUPTED, OK, Job
+from qexp.stages import qat
+from tests.conftest import compose
+
+QUICK = ("data=sample", "budget=smoke", "machine.progress=false", "machine.threads=2", "deploy.length=16")
+
+
+def run(*words: str, sweep: bool = False) -> tuple[int, dict[str, Any]]:
+    """Run a job; its exit code and the Record that it wrote last."""
+    code = Job(compose(*words), sweep=sweep).run()
+    records = sorted(
+        (Path(os.environ["QEXP_OUTPUTS"]) / "records").glob("*.json"),
+        key=lambda file: file.stat().st_mtime_ns,
+    )
+    return code, json.loads(records[-1].read_text())
+
+
+def record_problem() -> str:
+    """What the newest Record says went wrong."""
+    newest = max(
+        (Path(os.environ["QEXP_OUTPUTS"]) / "records").glob("*.json"),
+        key=lambda file: file.stat().st_mtime_ns,
+    )
+    record = json.loads(newest.read_text())
+    return str(record["error"] or record["parity"] or record["warnings"])
+
+
+def _states(record: dict[str, Any]) -> set[str]:
+    return {stage["state"] for stage in record["stages"]}
+
+
+def test_one_run_reports_fp32_ptq_qat_and_the_second_is_all_cache_hits(
+    tiny_bert: Path, outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("task=mrpc", "quant=w8a8", f"model.name={tiny_bert}", *QUICK)
+    code, first = run(*words)
+    shown = capsys.readouterr()
+    assert code == OK, record_problem()
+    assert first["status"] == "ok"
+    assert set(first["scores"]) == {"fp32", "ptq", "qat", "onnx"}
+    assert all(set(scores) == {"accuracy", "f1"} for scores in first["scores"].values())
+    assert first["parity"]["passed"]
+    assert set(first["latency"]) == {"fp32", "int8"}
+    assert set(first["latency"]["int8"]) == {"1", "32"}
+    assert first["bytes"]["int8"] < first["bytes"]["fp32"]
+    assert first["sites"]["sites"]["linear.weight"] == 14
+    assert first["versions"]["torch"]
+    assert first["data"]["source"] == "sample"
+    assert "sample" in shown.err.splitlines()[0]
+    assert "sample" in shown.out
+    assert "smoke" in shown.out
+
+    code, second = run(*words)
+    assert code == OK, record_problem()
+    assert _states(first) == {"built"}
+    assert _states(second) == {"cached"}
+    assert second["key"] == first["key"]
+    assert second["scores"] == first["scores"]
+    assert len(list((outputs / "records").iterdir())) == 1
+
+
+def test_predictions_are_left_for_every_evaluation(tiny_bert: Path, outputs: Path) -> None:
+    run("task=mrpc", "method=ptq", "deploy=none", f"model.name={tiny_bert}", *QUICK[:-1])
+    files = sorted((outputs / "artifacts" / "6-scores").glob("*/predictions-validation.parquet"))
+    assert len(files) == 2
+    for file in files:
+        table = pq.read_table(file)
+        assert table.column_names == ["id", "prediction", "label", "logit_0", "logit_1"]
+        assert table.num_rows == 200
+
+
+def test_bit_widths_share_everything_up_to_their_statistics(tiny_bert: Path) -> None:
+    words = ("task=mrpc", "method=ptq", "deploy=none", f"model.name={tiny_bert}", *QUICK[:-1])
+    run(*words, "quant=w8a8")
+    _, record = run(*words, "quant=w4a8", "calibrator=percentile")
+    built = [stage["stage"] for stage in record["stages"] if stage["state"] == "built"]
+    assert built == ["4-ranges", "6-scores"]
+
+
+def test_a_new_learning_rate_does_not_tokenize_again(tiny_bert: Path) -> None:
+    words = ("task=mrpc", "quant=fp32", "deploy=none", f"model.name={tiny_bert}", *QUICK[:-1])
+    run(*words)
+    _, record = run(*words, "finetune.learning_rate=1e-6")
+    assert [stage["state"] for stage in record["stages"]] == ["cached", "built", "built"]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "ranges", "deploy"),
+    [
+        ("bert", "frozen", "onnx"),
+        ("roberta", "learned", "none"),
+        ("electra", "frozen", "none"),
+        ("distilbert", "learned", "onnx"),
+    ],
+)
+def test_architectures_walk_the_whole_line(
+    architecture: str, ranges: str, deploy: str, tiny_models: Callable[[str], Path]
+) -> None:
+    code, record = run(
+        "task=rte", "quant=w4a8", f"method.ranges={ranges}", "method=qat", f"deploy={deploy}",
+        f"model.name={tiny_models(architecture)}", *QUICK[:-1],
+    )  # fmt: skip
+    assert code == OK, record_problem()
+    assert set(record["scores"]) >= {"fp32", "ptq", "qat"}
+    assert deploy == "none" or record["parity"]["agreement"] >= 99.5
+
+
+@pytest.mark.parametrize("task", ["cola", "sst2", "stsb", "qqp", "mnli", "qnli", "wnli"])
+def test_every_task_is_served_by_the_sample(task: str, tiny_bert: Path) -> None:
+    code, record = run(f"task={task}", "method=ptq", "deploy=none", f"model.name={tiny_bert}", *QUICK[:-1])
+    assert code == OK, record_problem()
+    expected = {
+        "cola": {"matthews", "accuracy"},
+        "stsb": {"pearson", "spearman"},
+        "qqp": {"accuracy", "f1"},
+        "mnli": {"accuracy@matched", "accuracy@mismatched"},
+    }.get(task, {"accuracy"})
+    assert set(record["scores"]["ptq"]) == expected
+
+
+def test_finetuned_checkpoint_is_taken_as_it_is(tiny_bert: Path, outputs: Path) -> None:
+    words = ("task=mrpc", "deploy=none", *QUICK[:-1])
+    run(*words, "quant=fp32", f"model.name={tiny_bert}")
+    (encoder,) = (outputs / "artifacts" / "2-fp32").glob("*/model")
+    tokens = next((outputs / "artifacts" / "1-tokens").glob("*/tokenizer"))
+    for file in tokens.iterdir():
+        (encoder / file.name).write_bytes(file.read_bytes())
+    _, trained = run(*words, "quant=fp32", f"model.name={tiny_bert}")
+    code, taken = run(
+        *words, "finetune=none", "method=ptq", f"model.name={encoder}", f"hydra.run.dir={outputs}"
+    )
+    assert code == OK, record_problem()
+    assert taken["scores"]["fp32"] == trained["scores"]["fp32"]
+
+
+def _failed(
+    words: tuple[str, ...], kind: str, *parts: str, capsys: pytest.CaptureFixture[str]
+) -> dict[str, Any]:
+    code, record = run(*words)
+    shown = capsys.readouterr().err
+    assert code == FAILED
+    assert record["status"] == "failed"
+    assert record["error"]["type"] == kind
+    assert record["error"]["traceback"]
+    for part in parts:
+        assert part in record["error"]["message"]
+        assert part in shown
+    return record
+
+
+def test_contradiction_leaves_a_failed_record(capsys: pytest.CaptureFixture[str]) -> None:
+    record = _failed(
+        ("task=mrpc", "quant=fp32", "method=qat"), "ConfigError", "method=qat", "drop method", capsys=capsys
+    )
+    assert record["experiment"]["task"]["name"] == "mrpc"
+
+
+def test_missing_local_data_names_the_ways_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _failed(
+        ("task=mrpc", "data=local", f"data.root={tmp_path}"),
+        "DataError",
+        "data=sample",
+        "mrpc",
+        capsys=capsys,
+    )
+
+
+def test_a_sweep_never_falls_back_on_the_sample(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("QEXP_DATA", raising=False)
+    code, record = run("task=mrpc", sweep=True)
+    assert code == FAILED
+    assert "sweep" in record["error"]["message"]
+
+
+def _write_rows(root: Path, **columns: list[Any]) -> None:
+    folder = root / "mrpc"
+    folder.mkdir(parents=True)
+    for split in ("train", "validation"):
+        pq.write_table(pa.table(columns), folder / f"{split}.parquet")
+
+
+@pytest.mark.parametrize(
+    ("columns", "parts"),
+    [
+        ({"sentence1": ["a"], "label": [1]}, ["sentence2"]),
+        ({"sentence1": ["a", "b"], "sentence2": ["c", "d"], "label": [0, 7]}, ["7", "label"]),
+        ({"sentence1": [1, 2], "sentence2": ["c", "d"], "label": [0, 1]}, ["sentence1"]),
+        ({"sentence1": [], "sentence2": [], "label": []}, ["train"]),
+    ],
+)
+def test_bad_rows_are_named(
+    columns: dict[str, list[Any]], parts: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _write_rows(tmp_path, **columns)
+    _failed(("task=mrpc", "data=local", f"data.root={tmp_path}"), "DataError", *parts, capsys=capsys)
+
+
+def test_diverging_training_fails_and_the_fp32_scores_are_kept(
+    tiny_bert: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("task=mrpc", f"model.name={tiny_bert}", "method=qat", "method.learning_rate=1e30", *QUICK)
+    record = _failed(words, "TrainingError", "lower the learning rate", capsys=capsys)
+    assert set(record["scores"]) == {"fp32", "ptq"}
+
+
+def test_a_gpu_that_is_not_there_is_named(tiny_bert: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    words = ("task=mrpc", "machine=gpu", f"model.name={tiny_bert}", *QUICK)
+    _failed(words, "ConfigError", "machine.accelerator=gpu", "machine=cpu", capsys=capsys)
+
+
+def test_interrupted_run_says_so_and_goes_on_from_there(
+    tiny_bert: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("task=mrpc", f"model.name={tiny_bert}", "deploy=none", *QUICK[:-1])
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("qexp.lit.training.fit", interrupt)
+        patch.setattr("qexp.stages.qat.STAGE", qat.STAGE)
+        code, record = run(*words)
+    assert code == INTERRUPTED
+    assert record["error"]["type"] == "KeyboardInterrupt"
+    assert "goes on from here" in capsys.readouterr().err
+    code, record = run(*words)
+    assert code == OK, record_problem()
+    assert record["stages"][0]["state"] == "cached"
+
+
+def test_a_failed_rerun_does_not_replace_a_result(
+    tiny_bert: Path, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("task=mrpc", "quant=fp32", "deploy=none", f"model.name={tiny_bert}", *QUICK[:-1])
+    _, first = run(*words)
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no luck")
+
+    monkeypatch.setattr("qexp.runtime.Runtime.walk", broken)
+    code, second = run(*words)
+    assert code == FAILED
+    assert second["key"] == f"{first['key']}-failed"
+    assert json.loads((outputs / "records" / f"{first['key']}.json").read_text())["status"] == "ok"
+
+
+def test_full_disk_is_one_clear_error(
+    tiny_bert: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("qexp.data.tokens.TokenSplit.save", full)
+    words = ("task=mrpc", f"model.name={tiny_bert}", *QUICK)
+    _failed(words, "StoreError", "no space left", "QEXP_OUTPUTS", capsys=capsys)
