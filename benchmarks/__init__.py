@@ -1,0 +1,1 @@
+"""Speed of the program itself, as ratios in one run."""
