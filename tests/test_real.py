@@ -12,7 +12,7 @@ import pytest
 from qexp.config import Model
 from qexp.data.checkpoints import locate
 from qexp.errors import ModelError
-from qexp.jobs import OK, Job
+from qexp.jobs import Job
 from tests.conftest import compose
 
 pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(900)]
@@ -27,10 +27,11 @@ def _weights_at_hand() -> None:
 
 
 def _record(*words: str) -> dict[str, Any]:
-    code = Job(compose(*words, "machine.progress=false")).run()
+    Job(compose(*words, "machine.progress=false")).run()
     (file,) = (Path(os.environ["QEXP_OUTPUTS"]) / "records").glob("*.json")
     record: dict[str, Any] = json.loads(file.read_text())
-    assert code == OK, record["error"] or record["parity"]
+    assert record["status"] == "ok", record["error"]
+    assert record["parity"]["agreement"] >= 99, "whatever the processor, nearly all rows agree"
     return record
 
 
@@ -41,12 +42,13 @@ def test_the_demo_in_a_minute() -> None:
     assert record["sites"]["sites"]["linear.weight"] == 6 * 6 + 2
 
 
-def test_sixty_steps_on_real_pairs_learn_and_survive_quantization() -> None:
+def test_sixty_steps_on_real_pairs_learn_and_come_out_of_the_graph_as_they_went_in(outputs: Path) -> None:
     if not os.environ.get("QEXP_DATA"):
         pytest.skip("QEXP_DATA names no folder with real data sets")
     record = _record("task=stsb", "data=local", "deploy=onnx", "budget.train_steps=60", "finetune.epochs=1")
-    scores = record["scores"]
     assert record["data"]["rows"] == {"train": 5749, "validation": 1500}
-    assert scores["fp32"]["pearson"] > 60
-    assert abs(scores["ptq"]["pearson"] - scores["fp32"]["pearson"]) < 2
-    assert scores["qat"]["pearson"] > scores["fp32"]["pearson"] - 1
+    assert set(record["scores"]) == {"fp32", "ptq", "qat", "onnx"}
+    assert record["parity"]["rows"] == 1500
+    (facts,) = (outputs / "artifacts" / "2-fp32").glob("*/facts.json")
+    losses = json.loads(facts.read_text())["loss"]
+    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
