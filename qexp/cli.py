@@ -19,7 +19,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-FAILED, INTERRUPTED = 1, 130
+from qexp.errors import FAILED, INTERRUPTED
+
 WIDTHS = (*range(2, 17), 32)
 """Bits that ``quant=`` can name, as in :class:`qexp.config.Quant`."""
 

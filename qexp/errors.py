@@ -15,6 +15,9 @@ mistakes stay what Python makes of them (``TypeError``, ``AssertionError``).
 
 from __future__ import annotations
 
+OK, FAILED, INTERRUPTED = 0, 1, 130
+"""Exit codes: all is well; an error, or a graph that is not what was trained; Ctrl-C, as shells count it."""
+
 
 class QexpError(Exception):
     """Base of every error that qexp raises on purpose; the command line prints it without traceback."""

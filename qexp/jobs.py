@@ -14,16 +14,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from qexp.config import Experiment
-from qexp.errors import ConfigError, QexpError, StoreError
+from qexp.errors import FAILED, INTERRUPTED, OK, ConfigError, QexpError, StoreError
 from qexp.pipeline import Outcome, run_line
 from qexp.provenance import git_state, versions
 from qexp.records import Record, outputs_root, read, records_folder, write
 from qexp.runtime import Runtime
 from qexp.store import digest
 from qexp.wording import explain
-
-OK, FAILED, INTERRUPTED = 0, 1, 130
-"""Exit codes: all is well; an error, or a graph that is not what was trained; Ctrl-C."""
 
 
 @dataclass
