@@ -5,6 +5,7 @@
     ├── DataError            rows: a source out of reach, wrong columns, bad labels, an empty split
     ├── ModelError           weights: not found, not safetensors, the wrong checksum, no fitting head
     ├── QuantizationError    ranges or sites that do not fit the model
+    ├── KernelError          C kernels that cannot be compiled here; never ends a run, a slower way takes over
     ├── TrainingError        a loss that is not a number, a checkpoint that does not fit
     ├── DeployError          an export or a runtime that refuses the graph
     └── StoreError           an artifact that cannot be written, read or trusted
@@ -37,6 +38,10 @@ class ModelError(QexpError):
 
 class QuantizationError(QexpError):
     """Ranges, grids or sites do not fit the model at hand."""
+
+
+class KernelError(QexpError):
+    """The C kernels cannot be compiled or loaded on this machine."""
 
 
 class TrainingError(QexpError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ import pytest
 
 from qexp.cli import conf_folder
 from qexp.config import Experiment
+
+if not Path("/dev/nvidia0").exists():
+    # Before anything imports Triton, whose own library is made for one way of running or the other.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 WORDS = [
     "the",

@@ -140,6 +140,11 @@ def clamp_(v: Tensor, lower: float | Tensor, upper: float | Tensor) -> Tensor:
     return v.clamp_(lower, upper)
 
 
+def clamp(v: Tensor, lower: float | Tensor, upper: float | Tensor) -> Tensor:
+    """As ``clamp_``, into a new tensor and differentiable; the gradient passes at the ends."""
+    return v.clamp(lower, upper)  # type: ignore[arg-type]
+
+
 def divide(x: Tensor, scale: Tensor) -> Tensor:
     """``x / scale`` as a new contiguous tensor, whatever the layout of ``x``; no gradient.
 

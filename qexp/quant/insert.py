@@ -81,8 +81,9 @@ def _activations(
 
 def _parametrize(model: nn.Module, site: Site, quantizer: Quantizer) -> Handle:
     module = model.get_submodule(site.module)
-    parametrize.register_parametrization(module, "weight", QuantizedWeight(quantizer))
-    return WeightHandle(module)
+    weight = QuantizedWeight(quantizer)
+    parametrize.register_parametrization(module, "weight", weight)
+    return WeightHandle(module, weight)
 
 
 def _hook(

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -17,7 +18,7 @@ from qexp.quant.calibrators import activation_range, weight_range
 from qexp.quant.export_form import ExportForm
 from qexp.quant.hooks import Handle
 from qexp.quant.placement import WEIGHT, Site
-from qexp.quant.quantizer import Phase, Quantizer
+from qexp.quant.quantizer import Phase, QuantizedWeight, Quantizer
 from qexp.quant.statistics import Statistics, select
 
 NAME = "quantization"
@@ -40,6 +41,7 @@ class Quantization(nn.Module):
         self._names = tuple(quantizers)
         self.by_name = nn.ModuleDict({_key(name): quantizer for name, quantizer in quantizers.items()})
         self._statistics = Statistics()
+        self.parts = 1
         self.handles: list[Handle] = [model.register_forward_hook(self._forget, always_call=True)]
 
     @property
@@ -76,6 +78,16 @@ class Quantization(nn.Module):
             QuantizationError: a quantizer has no range yet.
         """
         self._switch(Phase.LEARNED)
+
+    def split(self, parts: int) -> None:
+        """From now on a batch is computed in so many parts, by gradient accumulation or on several devices.
+
+        Keeps quantized weights from one part to the next, and LSQ's gradient scale that of the whole batch.
+        """
+        self.parts = parts
+        activations = {site.quantizer for site in self.sites if site.kind != WEIGHT}
+        for name, quantizer in self.quantizers.items():
+            quantizer.parts = parts if name in activations else 1
 
     def range_parameters(self) -> list[nn.Parameter]:
         """The learned log-scales; empty outside the learned phase."""
@@ -186,15 +198,21 @@ class Quantization(nn.Module):
         self._statistics.add(name, select(value, mask, probabilities=probabilities))
 
     def _forget(self, *_: Any) -> None:
-        for quantizer in self.quantizers.values():
-            quantizer.forget()
+        if torch.compiler.is_compiling():
+            return
+        for quantizer in self.by_name.values():
+            cast("Quantizer", quantizer).forget()
+        if torch.is_grad_enabled() and self.parts == 1:  # the next optimizer step changes all weights
+            for handle in self.handles:
+                if isinstance(handle, WeightHandle):
+                    handle.weight.forget()
 
 
 class WeightHandle:
     """The parametrization of one weight."""
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
+    def __init__(self, module: nn.Module, weight: QuantizedWeight) -> None:
+        self.module, self.weight = module, weight
 
     def remove(self) -> None:
         """Turn the weight into a plain parameter again, at its old place before the bias."""

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from qexp.errors import QuantizationError
-from qexp.quant.fake_quantize import Bounds, FakeQuantizeFrozen, FakeQuantizeLearned, gradient_scale
-from qexp.quant.grid import SMALLEST_SCALE, Grid, quantize_dequantize, scale_and_zero_point
+from qexp.quant.bounds import Bounds
+from qexp.quant.fake_quantize import FakeQuantizeFrozen, FakeQuantizeLearned, gradient_scale, kernels_of
+from qexp.quant.grid import SMALLEST_SCALE, Grid, scale_and_zero_point
+from qexp.quant.plain_kernels import traced
 
 Memo = tuple[Tensor, Tensor]
 
@@ -42,10 +44,15 @@ class Quantizer(nn.Module):
     A quantizer remembers its last input and output until ``forget``: the same tensor, at another
     site, and its own output pass without work.
 
+    Whatever the type of its input, a quantizer computes in float32, and gives back the type it got.
+
     Args:
         name: for messages.
         grid: integers to map to.
         channels: number of ranges; None with a grid per tensor.
+
+    Attributes:
+        parts: How many parts a batch is computed in: LSQ's gradient scale is that of the whole batch.
     """
 
     scale: Tensor
@@ -61,6 +68,7 @@ class Quantizer(nn.Module):
         self.log_scale: nn.Parameter | None
         self.phase = Phase.OFF
         self.observer: Callable[[Tensor], None] | None = None
+        self.parts = 1
         self._memo: Memo | None = None
         self._bounds: Bounds | None = None
         self.register_load_state_dict_post_hook(_drop_bounds)  # type: ignore[no-untyped-call]
@@ -115,6 +123,8 @@ class Quantizer(nn.Module):
             self._fold()
         self.phase, self.observer, self._bounds = phase, observer, None
         self.forget()
+        if self.grid.axis is None:
+            self.bounds(0)  # reads the zero point now, and not while torch.compile traces
 
     def forget(self) -> None:
         """Let go of the last input and output."""
@@ -124,6 +134,8 @@ class Quantizer(nn.Module):
         """``x`` as it is while off or observing, else its fake-quantized values."""
         if self.phase is Phase.OFF:
             return x
+        if torch.compiler.is_compiling():
+            return self._process(x)  # equal work is found by the compiler
         memo = self._memo
         if memo is not None and (x is memo[0] or x is memo[1]):
             return memo[1]
@@ -144,21 +156,29 @@ class Quantizer(nn.Module):
             )
         return self._fake_quantize(x)
 
-    def _fake_quantize(self, x: Tensor) -> Tensor:
+    def _fake_quantize(self, x: Tensor, done: Tensor | None = None) -> Tensor:
+        """``done`` is the result, where it is known and only the gradient is to be attached."""
         bounds = self.bounds(x.dim())
         scale = self.grid.expand(self.current_scale(), x.dim())
+        if torch.compiler.is_compiling():
+            return traced(x.float(), scale, bounds, self._factor(x, scale)).to(x.dtype)
+        if x.dtype is not torch.float32 and not kernels_of(x, scale).HALVES:
+            return self._fake_quantize(x.float()).to(x.dtype)
         if not torch.is_grad_enabled():
-            return quantize_dequantize(x, scale, bounds.lower, bounds.upper)
+            return kernels_of(x, scale).forward(x, scale, bounds, nan_low=True)
         if self.phase is Phase.FROZEN:
-            return FakeQuantizeFrozen.apply(x, scale, bounds)  # type: ignore[no-any-return,no-untyped-call]
-        factor = gradient_scale(x.numel() // scale.numel(), self.grid)
-        return FakeQuantizeLearned.apply(x, scale, bounds, factor)  # type: ignore[no-any-return,no-untyped-call]
+            return FakeQuantizeFrozen.apply(x, scale, bounds, done)  # type: ignore[no-any-return,no-untyped-call]
+        factor = self._factor(x, scale)
+        return FakeQuantizeLearned.apply(x, scale, bounds, factor, done)  # type: ignore[no-any-return,no-untyped-call]
+
+    def _factor(self, x: Tensor, scale: Tensor) -> float:
+        """LSQ's gradient scale, for the elements of a whole batch that share a scale."""
+        return gradient_scale(self.parts * x.numel() // scale.numel(), self.grid)
 
     def bounds(self, dimensions: int) -> Bounds:
         """Ends of the range for tensors of so many dimensions; computed once while nothing changes."""
         if self._bounds is None:
-            bounds = Bounds.of(self.grid, self.zero_point, dimensions=dimensions)
-            self._bounds = bounds.in_units_of_x(self.scale) if self.phase is Phase.FROZEN else bounds
+            self._bounds = Bounds.of(self.grid, self.zero_point, dimensions=dimensions)
         return self._bounds
 
     def _fold(self) -> None:
@@ -182,11 +202,12 @@ def _drop_bounds(quantizer: Any, incompatible: Any) -> None:
 
 
 class QuantizedWeight(nn.Module):
-    """The parametrization of a weight: its quantizer, and the last result without gradients.
+    """The parametrization of a weight: its quantizer, and the last result.
 
-    While gradients are off, the quantized weight is kept until the weight or the scale changes
-    (``Tensor._version``, which writing through ``.data`` does not count; a forward with gradients
-    drops it too). The quantizer is not a child: it belongs to the model's ``Quantization``.
+    A weight is quantized once until it or its scale changes (``Tensor._version``, which writing
+    through ``.data`` does not count): once for each optimizer step however many parts a batch is
+    computed in and however often a module is used, and once for a whole evaluation. The quantizer is
+    not a child: it belongs to the model's ``Quantization``.
     """
 
     def __init__(self, quantizer: Quantizer) -> None:
@@ -204,16 +225,24 @@ class QuantizedWeight(nn.Module):
         quantizer = self.quantizer
         if quantizer.phase is Phase.OFF:
             return weight
-        if torch.is_grad_enabled():
-            self._kept = None
+        if torch.compiler.is_compiling():
             return quantizer._fake_quantize(weight)
         state = self._state(weight, quantizer)
-        if self._kept is None or self._kept[0] != state:
-            self._kept = (state, quantizer._fake_quantize(weight))
-        return self._kept[1]
+        if self._kept is not None and self._kept[0] == state:
+            kept = self._kept[1]
+            return quantizer._fake_quantize(weight, kept) if torch.is_grad_enabled() else kept
+        self.forget()  # before there is a new one: at most one result is alive
+        result = quantizer._fake_quantize(weight)
+        self._kept = (state, result.detach())
+        return result
+
+    def forget(self) -> None:
+        """Let go of the last result."""
+        self._kept = None
 
     @staticmethod
     def _state(weight: Tensor, quantizer: Quantizer) -> tuple[Any, ...]:
         learned = quantizer.log_scale
         tensors = (weight, quantizer.scale, quantizer.zero_point, *(() if learned is None else (learned,)))
-        return tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
+        versions = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
+        return (torch.is_grad_enabled(), *versions)

@@ -113,24 +113,59 @@ def test_ranges_that_mean_nothing_are_refused(scale: float, zero: int) -> None:
         Quantizer("value", GRID).set_scale(torch.tensor(scale), torch.tensor(zero, dtype=torch.int32))
 
 
-def test_a_weight_is_quantized_once_while_nothing_changes() -> None:
+def test_a_weight_is_quantized_once_while_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed = []
+    once = Quantizer._fake_quantize
+
+    def counted(quantizer: Quantizer, x: torch.Tensor, done: torch.Tensor | None = None) -> torch.Tensor:
+        computed.append(done is None)
+        return once(quantizer, x, done)
+
+    monkeypatch.setattr(Quantizer, "_fake_quantize", counted)
     quantizer, weight = ready(), torch.nn.Parameter(torch.randn(4, 4))
     stored = QuantizedWeight(quantizer)
     assert list(stored.state_dict()) == []
+
+    def times(action: str) -> int:
+        computed.clear()
+        with torch.set_grad_enabled(action == "training"):
+            results = [stored(weight) for _ in range(3)]
+        assert all(torch.equal(result, once(quantizer, weight)) for result in results)
+        return sum(computed)
+
+    assert [times("evaluation"), times("evaluation")] == [1, 0]
+    assert [times("training"), times("training")] == [1, 0]
     with torch.no_grad():
-        first = stored(weight)
-        assert stored(weight) is first
         weight.add_(0.5)
-        second = stored(weight)
-        assert second is not first
-        quantizer.set_range(torch.tensor(-0.5), torch.tensor(0.5))
-        assert stored(weight) is not second
-    assert stored(weight) is not stored(weight)
-    assert stored._kept is None
+    assert [times("training"), times("evaluation")] == [1, 1]
+    quantizer.set_range(torch.tensor(-0.5), torch.tensor(0.5))
+    assert times("evaluation") == 1
     quantizer.switch(Phase.LEARNED)
     with torch.no_grad():
-        third = stored(weight)
         quantizer.log_scale.add_(0.1)  # type: ignore[union-attr]
-        assert stored(weight) is not third
+    assert times("training") == 1
     quantizer.switch(Phase.OFF)
     assert stored(weight) is weight
+
+
+def test_uses_of_a_kept_weight_add_up_their_gradients() -> None:
+    quantizer, weight = ready(Phase.LEARNED), torch.nn.Parameter(torch.randn(4, 4) * 2)
+    stored, factors = QuantizedWeight(quantizer), torch.randn(3, 4, 4)
+    for factor in factors:
+        (stored(weight) * factor).sum().backward()
+    got = weight.grad, quantizer.log_scale.grad  # type: ignore[union-attr]
+    weight.grad, quantizer.log_scale.grad = None, None  # type: ignore[union-attr]
+    (quantizer(weight) * factors.sum(0)).sum().backward()
+    torch.testing.assert_close(got, (weight.grad, quantizer.log_scale.grad))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_other_types_are_computed_in_float32_and_given_back(dtype: torch.dtype) -> None:
+    quantizer = ready(Phase.LEARNED)
+    x = torch.randn(64).to(dtype).requires_grad_()
+    y = quantizer(x)
+    assert y.dtype is dtype
+    assert torch.equal(y, quantizer.forward(x.detach().float()).to(dtype))
+    y.sum().backward()
+    assert x.grad is not None and x.grad.dtype is dtype
+    assert quantizer.scale.dtype is quantizer.log_scale.dtype is torch.float32  # type: ignore[union-attr]

@@ -1,0 +1,172 @@
+/* Fake quantization, and its gradient, in one pass over memory.
+ *
+ *     v = x / scale,  q = clamp(round_half_even(v), lower, upper),  y = q * scale + 0
+ *
+ * The same operations in the same order as qexp/quant/grid.py, so y has the same bits: compile with
+ * -ffp-contract=off, and never with -ffast-math. Adding 0 turns -0 into the 0 that integers have.
+ *
+ * A tensor is walked in rows, pieces that are contiguous in every operand. `sizes` counts rows along
+ * three outer dimensions, `*_strides` are an operand's steps along them, in elements. Row r belongs to
+ * channel r % channels; with `columns` the channels lie along the row instead. `scale`, `lower` and
+ * `upper` have `channels` entries.
+ *
+ * Loops that matter stand in functions of their own, cloned for wider vectors: the body of an OpenMP
+ * region is not cloned.
+ */
+
+#include <math.h>
+#include <stdint.h>
+
+#if defined(__x86_64__)
+#define CLONED __attribute__((noinline, target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define CLONED __attribute__((noinline))
+#endif
+
+typedef struct {
+    int64_t sizes[3], length, total, channels, columns, threads;
+    int64_t x_strides[3], y_strides[3], grad_strides[3];
+} Walk;
+
+typedef struct {
+    const float *scale, *lower, *upper;
+} Grid;
+
+/* One row on one channel. Comparisons are false for NaN, which therefore passes; with `nan_low` it
+ * becomes the lowest integer. */
+
+static inline void row(const float *restrict x, float *restrict y, int64_t n, float s, float low, float high,
+                       int nan_low) {
+    if (nan_low) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) {
+            float v = rintf(x[i] / s);
+            v = v >= low ? v : low;
+            y[i] = (v > high ? high : v) * s + 0.0f;
+        }
+    } else {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) {
+            float v = rintf(x[i] / s);
+            v = v < low ? low : v;
+            y[i] = (v > high ? high : v) * s + 0.0f;
+        }
+    }
+}
+
+static inline void row_columns(const float *restrict x, float *restrict y, int64_t n, Grid g, int nan_low) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        float v = rintf(x[i] / g.scale[i]), low = g.lower[i];
+        v = (nan_low ? !(v >= low) : v < low) ? low : v;
+        y[i] = (v > g.upper[i] ? g.upper[i] : v) * g.scale[i] + 0.0f;
+    }
+}
+
+static inline void gradient(const float *restrict x, const float *restrict grad, float *restrict out,
+                            int64_t n, float s, float low, float high) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        float v = x[i] / s;
+        out[i] = (v >= low) & (v <= high) ? grad[i] : 0.0f;
+    }
+}
+
+static inline void gradient_columns(const float *restrict x, const float *restrict grad, float *restrict out,
+                                    int64_t n, Grid g) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        float v = x[i] / g.scale[i];
+        out[i] = (v >= g.lower[i]) & (v <= g.upper[i]) ? grad[i] : 0.0f;
+    }
+}
+
+/* Besides the gradient of x, the sum over the row of LSQ's grad * (q - v) inside, grad * q outside. */
+static inline float gradient_learned(const float *restrict x, const float *restrict grad, float *restrict out,
+                                     int64_t n, float s, float low, float high) {
+    float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++) {
+        float v = x[i] / s, q = rintf(v);
+        q = q < low ? low : q;
+        q = q > high ? high : q;
+        float passed = (v >= low) & (v <= high) ? grad[i] : 0.0f;
+        out[i] = passed;
+        sum += grad[i] * q - passed * v;
+    }
+    return sum;
+}
+
+static int64_t at(const int64_t *strides, const Walk *w, int64_t r) {
+    int64_t last = r % w->sizes[2], rest = r / w->sizes[2];
+    return rest / w->sizes[1] * strides[0] + rest % w->sizes[1] * strides[1] + last * strides[2];
+}
+
+/* A flat tensor is cut into rows of which the last may be short. */
+static int64_t length_of(const Walk *w, int64_t r) {
+    int64_t rest = w->total - r * w->length;
+    return rest < w->length ? rest : w->length;
+}
+
+CLONED static void forward_rows(const Walk *w, Grid g, const float *x, float *y, int64_t from, int64_t to,
+                                int nan_low) {
+    for (int64_t r = from; r < to; r++) {
+        const float *in = x + at(w->x_strides, w, r);
+        float *out = y + at(w->y_strides, w, r);
+        int64_t c = r % w->channels;
+        if (w->columns)
+            row_columns(in, out, w->length, g, nan_low);
+        else
+            row(in, out, length_of(w, r), g.scale[c], g.lower[c], g.upper[c], nan_low);
+    }
+}
+
+CLONED static void backward_rows(const Walk *w, Grid g, const float *x, const float *grad, float *out,
+                                 int64_t from, int64_t to) {
+    for (int64_t r = from; r < to; r++) {
+        int64_t i = at(w->x_strides, w, r), j = at(w->grad_strides, w, r), o = at(w->y_strides, w, r);
+        int64_t c = r % w->channels;
+        if (w->columns)
+            gradient_columns(x + i, grad + j, out + o, w->length, g);
+        else
+            gradient(x + i, grad + j, out + o, length_of(w, r), g.scale[c], g.lower[c], g.upper[c]);
+    }
+}
+
+CLONED static void learned_rows(const Walk *w, Grid g, const float *x, const float *grad, float *out,
+                                float *sums, int64_t from, int64_t to) {
+    for (int64_t r = from; r < to; r++) {
+        int64_t i = at(w->x_strides, w, r), j = at(w->grad_strides, w, r), o = at(w->y_strides, w, r);
+        int64_t c = r % w->channels;
+        sums[r] = gradient_learned(x + i, grad + j, out + o, length_of(w, r), g.scale[c], g.lower[c],
+                                   g.upper[c]);
+    }
+}
+
+/* Rows are dealt out in as many even runs as there are threads. */
+#define RUNS(w)                                                                                              \
+    int64_t rows = (w)->sizes[0] * (w)->sizes[1] * (w)->sizes[2], threads = (w)->threads;                    \
+    _Pragma("omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)")                    \
+    for (int64_t t = 0; t < threads; t++)
+#define FROM rows *t / threads
+#define TO rows *(t + 1) / threads
+
+void qexp_fake_quantize(const Walk *w, const float *scale, const float *lower, const float *upper,
+                        const float *x, float *y, int64_t nan_low) {
+    Grid g = {scale, lower, upper};
+    RUNS(w) { forward_rows(w, g, x, y, FROM, TO, (int)nan_low); }
+}
+
+/* Gradient of x: `grad` where x lies inside the range, else 0. Writes with y_strides. */
+void qexp_fake_quantize_backward(const Walk *w, const float *scale, const float *lower, const float *upper,
+                                 const float *x, const float *grad, float *out) {
+    Grid g = {scale, lower, upper};
+    RUNS(w) { backward_rows(w, g, x, grad, out, FROM, TO); }
+}
+
+/* The same, and the sum of each row in `sums`: added up by the caller in one order, whatever the threads. */
+void qexp_fake_quantize_learned(const Walk *w, const float *scale, const float *lower, const float *upper,
+                                const float *x, const float *grad, float *out, float *sums) {
+    Grid g = {scale, lower, upper};
+    RUNS(w) { learned_rows(w, g, x, grad, out, sums, FROM, TO); }
+}

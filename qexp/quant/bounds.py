@@ -1,0 +1,48 @@
+"""Ends of the range that a grid represents, counted in steps from zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from qexp.quant.grid import Grid
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """``lower = qmin - zero_point`` and ``upper = qmax - zero_point``.
+
+    Numbers where all ranges of a tensor share them, else float32 tensors that broadcast with it.
+    """
+
+    lower: float | Tensor
+    upper: float | Tensor
+
+    @classmethod
+    def of(cls, grid: Grid, zero_point: Tensor, *, dimensions: int) -> Bounds:
+        """Bounds for tensors of so many dimensions. Reads a per-tensor zero point once."""
+        if zero_point.dim() == 0 or grid.symmetric:
+            zero = 0 if grid.symmetric else int(zero_point)
+            return cls(float(grid.qmin - zero), float(grid.qmax - zero))
+        zeros = grid.expand(zero_point, dimensions)
+        return cls((grid.qmin - zeros).float(), (grid.qmax - zeros).float())
+
+    def flat(self, channels: int, device: torch.device = CPU) -> tuple[Tensor, Tensor]:
+        """The ends of each channel, float32 [channels]."""
+        return _flat(self.lower, channels, device), _flat(self.upper, channels, device)
+
+
+def _flat(end: float | Tensor, channels: int, device: torch.device) -> Tensor:
+    if isinstance(end, Tensor):
+        return end.reshape(-1) if end.numel() == channels else end.reshape(-1).expand(channels).contiguous()
+    return _filled(end, channels, device)
+
+
+@lru_cache(maxsize=1024)
+def _filled(value: float, channels: int, device: torch.device) -> Tensor:
+    return torch.full((channels,), value, dtype=torch.float32, device=device)

@@ -1,0 +1,59 @@
+"""``torch.compile`` over a model with quantizers: one graph, and what eager computes."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._dynamo import utils as dynamo
+
+from qexp.quant.bounds import Bounds
+from qexp.quant.fake_quantize import FakeQuantizeLearned
+from qexp.quant.plain_kernels import traced
+from tests.quant.models import batch, build, calibrated
+
+
+def test_what_the_compiler_sees_is_what_eager_computes() -> None:
+    torch.manual_seed(0)
+    values, incoming, bounds = torch.randn(4000), torch.randn(4000), Bounds(-40.0, 37.0)
+    results = []
+    for way in (traced, FakeQuantizeLearned.apply):
+        x, scale = values.clone().requires_grad_(), torch.tensor(0.0371, requires_grad=True)
+        y = way(x, scale, bounds, 0.3)
+        y.backward(incoming)
+        results.append((y.detach(), x.grad, scale.grad))
+    (y, grad_x, grad_scale), (same_y, same_x, same_scale) = results
+    assert torch.equal(y, same_y)
+    torch.testing.assert_close(grad_x, same_x, rtol=1e-6, atol=0)
+    torch.testing.assert_close(grad_scale, same_scale, rtol=1e-3, atol=1e-3)
+
+
+def gradients(model: nn.Module, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """The loss, and all gradients behind each other."""
+    model.zero_grad()
+    loss = model(**tensors, labels=torch.tensor([0, 1, 2])).loss
+    loss.backward()
+    return loss.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("default")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++: torch.compile needs one on a CPU")
+@pytest.mark.parametrize("phase", ["freeze", "learn"])
+def test_a_model_compiles_to_one_graph(phase: str) -> None:
+    model = build("bert").train()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    getattr(calibrated(model), phase)()
+    loss, expected = gradients(model, batch())
+    dynamo.counters.clear()
+    model.compile(dynamic=True)
+    compiled, got = gradients(model, batch())
+    assert dynamo.counters["stats"]["unique_graphs"] == 1
+    assert not dynamo.counters["graph_break"]
+    torch.testing.assert_close(compiled, loss, rtol=1e-5, atol=1e-5)
+    assert float((got - expected).norm() / expected.norm()) < 1e-3

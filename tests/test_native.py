@@ -1,0 +1,74 @@
+"""Compiling the C kernels: once, into the cache, and what happens where that cannot be done."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from qexp import native
+from qexp.errors import KernelError
+
+COMPILER = native.problem() is None
+needs_compiler = pytest.mark.skipif(not COMPILER, reason="no C compiler here")
+
+
+@needs_compiler
+def test_built_once(tmp_path: Path) -> None:
+    first = native.build(tmp_path)
+    stamp = first.stat().st_mtime_ns
+    assert native.build(tmp_path) == first
+    assert first.stat().st_mtime_ns == stamp
+    assert list(tmp_path.iterdir()) == [first]
+
+
+def test_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(KernelError, match=r"no C compiler \(no-such-compiler\): install gcc"):
+        native.build(tmp_path)
+
+
+def test_a_compiler_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = tmp_path / "cc-broken"
+    compiler.write_text("#!/bin/sh\necho 'error: out of order' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    with pytest.raises(KernelError, match="cannot compile the kernels: error: out of order"):
+        native.build(tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(native, "_compiler", lambda: "cc")
+    with pytest.raises(KernelError, match="cannot be written"):
+        native.build(tmp_path / "file" / "cache")
+
+
+def test_training_goes_on_without_a_compiler(tmp_path: Path) -> None:
+    """In a process of its own, because the library is looked for once."""
+    script = (
+        "import torch\n"
+        "from qexp import native\n"
+        "from qexp.quant import fake_quantize, plain_kernels\n"
+        "assert fake_quantize.kernels_of(torch.zeros(3), torch.tensor(1.0)) is plain_kernels\n"
+        "print(native.problem())\n"
+    )
+    env = os.environ | {"CC": "no-such-compiler", "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.startswith("no C compiler (no-such-compiler)")
+
+
+@needs_compiler
+def test_one_openmp_for_torch_and_the_kernels() -> None:
+    native.function("qexp_fake_quantize")
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("no /proc here to list libraries")
+    runtimes = {line.split()[-1] for line in maps.read_text().splitlines() if "gomp" in line}
+    assert len(runtimes) == 1
