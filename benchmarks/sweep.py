@@ -12,6 +12,7 @@ calibrated on generated rows with a smoke budget. Variants:
     all cached, one multirun       the same once more, over a store that has it all
 
 Serial throughout. From the second variant to the third, artifacts are shared; to the fourth, imports too.
+With the default words, a round takes as long as about seven whole jobs, and there is one more to warm up.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def fresh(act: Callable[[Path], None]) -> Callable[[], None]:
 
 
 def calls_of(words: Sequence[str], full: Path) -> dict[str, Callable[[], None]]:
-    """The variants; ``full`` is an empty folder for the store of the last one, which is filled here."""
+    """The variants; ``full`` is an empty folder for the store of the last one, which its first call fills."""
     jobs, multirun = jobs_of(words), ["-m", *words]
 
     def apart(outputs: Path) -> None:
@@ -82,7 +83,6 @@ def calls_of(words: Sequence[str], full: Path) -> dict[str, Callable[[], None]]:
         for job in jobs:
             run(job, outputs)
 
-    run(multirun, full)
     return {
         "one job": fresh(lambda outputs: run(jobs[0], outputs)),
         BASELINE: fresh(apart),
