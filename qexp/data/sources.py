@@ -20,6 +20,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped, unused-ignore]
 
 from qexp.config import Data, Task
 from qexp.data import hub
+from qexp.data.columns import from_numpy, nulls, to_numpy
 from qexp.errors import DataError
 
 Source = Literal["local", "hub", "sample"]
@@ -97,7 +98,7 @@ def fingerprint(splits: Mapping[str, pa.Table], *, sample: bool = False) -> str:
 def _content(column: pa.ChunkedArray) -> Iterable[Any]:
     """Bytes of a column without nulls, independent of how it is cut into chunks."""
     if column.type != pa.string():
-        yield np.ascontiguousarray(column.to_numpy())
+        yield np.ascontiguousarray(to_numpy(column))
         return
     offsets = [
         np.frombuffer(chunk.buffers()[1], np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
@@ -215,7 +216,7 @@ def _checked(table: pa.Table, task: Task, where: str) -> pa.Table:
     for name in task.text:
         columns[name] = _texts(table.column(name), f"{where}: column {name!r}")
     values, here = table.column(task.label), f"{where}: column {task.label!r}"
-    _refuse(_nulls(values), values, here, "every row needs a label; fill it in or drop the row")
+    _refuse(nulls(values), values, here, "every row needs a label; fill it in or drop the row")
     label = _class_ids(values, task, here) if task.kind == "classification" else _numbers(values, task, here)
     return pa.table({**columns, "label": label})
 
@@ -238,23 +239,19 @@ def _refuse(bad: np.ndarray[Any, Any], values: pa.ChunkedArray, here: str, rule:
         raise DataError(f"{here}, row {first} (counted from 0): {values[first].as_py()!r} ({count}); {rule}")
 
 
-def _nulls(values: pa.ChunkedArray) -> np.ndarray[Any, Any]:
-    return np.asarray(values.is_null())
-
-
 def _ids(table: pa.Table) -> pa.ChunkedArray:
     for name in ID_COLUMNS:
         if table.column_names.count(name) == 1:
             values = table.column(name)
             if pa.types.is_signed_integer(values.type) and not values.null_count:
                 return values.cast(pa.int64())
-    return pa.chunked_array([pa.array(np.arange(table.num_rows, dtype=np.int64))])
+    return from_numpy(np.arange(table.num_rows, dtype=np.int64))
 
 
 def _texts(values: pa.ChunkedArray, here: str) -> pa.ChunkedArray:
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
-    _refuse(_nulls(values), values, here, "every row needs a text; the empty text is allowed")
+    _refuse(nulls(values), values, here, "every row needs a text; the empty text is allowed")
     kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
     if not any(kind(values.type) for kind in kinds):
         raise DataError(f"{here}: its type is {values.type}; text is a string; cast it, or set task.text")
@@ -268,23 +265,23 @@ def _texts(values: pa.ChunkedArray, here: str) -> pa.ChunkedArray:
 def _class_ids(values: pa.ChunkedArray, task: Task, here: str) -> pa.ChunkedArray:
     rule = "allowed are " + ", ".join(f"{i} ({name})" for i, name in enumerate(task.labels))
     if pa.types.is_floating(values.type):
-        numbers = values.to_numpy()
+        numbers = to_numpy(values)
         _refuse(numbers != np.floor(numbers), values, here, f"a class id is an integer: {rule}")
     if not pa.types.is_integer(values.type):
         raise DataError(f"{here}: its type is {values.type}; class ids are integers: {rule}; cast the column")
-    numbers = values.to_numpy()
+    numbers = to_numpy(values)
     bad = (numbers < 0) | (numbers >= len(task.labels))
     if (numbers[bad] == -1).any():
         rule += "; -1 marks a hidden test label: use a split with public labels"
     _refuse(bad, values, here, f"{rule}; correct the row, or task.labels")
-    return pa.chunked_array([numbers.astype(np.int64)])
+    return from_numpy(numbers.astype(np.int64))
 
 
 def _numbers(values: pa.ChunkedArray, task: Task, here: str) -> pa.ChunkedArray:
     """Labels of a regression, rounded to float32: what training sees, whatever width the file has."""
     if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
         raise DataError(f"{here}: its type is {values.type}; the label of a regression is a number; cast it")
-    numbers = values.to_numpy().astype(np.float64)
+    numbers = to_numpy(values).astype(np.float64)
     low, high = np.float32(task.label_range[0]), np.float32(task.label_range[1])
     allowed = "allowed is {:g} to {:g}".format(*task.label_range)
     rule = f"{allowed}; correct the row, or task.label_range"
@@ -292,4 +289,4 @@ def _numbers(values: pa.ChunkedArray, task: Task, here: str) -> pa.ChunkedArray:
     with np.errstate(over="ignore"):
         rounded = numbers.astype(np.float32)
     _refuse((rounded < low) | (rounded > high), values, here, rule)
-    return pa.chunked_array([rounded.astype(np.float64) + 0.0])  # + 0.0: minus zero is zero
+    return from_numpy(rounded.astype(np.float64) + 0.0)  # + 0.0: minus zero is zero

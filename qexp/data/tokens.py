@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,13 +13,16 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
 from qexp.config import Task
+from qexp.data.columns import to_numpy
+from qexp.data.npy import GrowingArray
 from qexp.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-ROWS_PER_CALL = 4096
-"""Rows given to the tokenizer at once: keeps its Python lists small."""
+ROWS_PER_CALL = 1024
+"""Rows given to the tokenizer at once: enough for many threads, few for memory."""
 
 Array = np.ndarray[Any, Any]
 _ARRAYS = ("ids", "types", "offsets", "labels", "row_ids")
@@ -53,48 +57,52 @@ class TokenSplit:
         """Tokens of each row, int64 [rows]."""
         return np.diff(self.offsets)
 
-    def save(self, folder: Path) -> None:
-        """Write one ``.npy`` file for each array into the folder, which is made if need be."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in _ARRAYS:
-            np.save(folder / f"{name}.npy", getattr(self, name))
-        np.save(folder / "truncated.npy", np.int64(self.truncated))
-
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Map the arrays that :meth:`save` wrote; reads pages as they are needed."""
+        """Map the arrays that :func:`tokenize` wrote; reads pages as they are needed."""
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
         return cls(**arrays, truncated=int(np.load(folder / "truncated.npy")))
 
 
-def tokenize(table: pa.Table, task: Task, tokenizer: PreTrainedTokenizerBase) -> TokenSplit:
-    """Tokenize every row; of a pair that is too long, the longer text is cut first.
+def tokenize(
+    table: pa.Table,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    move: Callable[[int], None] = lambda rows: None,
+) -> TokenSplit:
+    """Tokenize every row into a folder; of a pair that is too long, the longer text is cut first.
+
+    Ids and types are those of ``tokenizer(*texts, truncation="longest_first", max_length=...)``, but from the
+    Rust tokenizer behind it, on all its threads. They go to disk as they come: memory holds those of
+    :data:`ROWS_PER_CALL` rows, whatever the size of the table.
 
     Args:
         table: Columns ``id``, ``task.text`` and ``label``, as :func:`qexp.data.sources.resolve` returns them.
         task: Text columns and ``max_length`` (tokens, special ones included).
-        tokenizer: A fast (Rust) tokenizer.
+        tokenizer: A fast (Rust) tokenizer; is left as it was.
+        folder: Where one ``.npy`` file for each array goes; made if need be.
+        move: Told how many more rows are done.
+
+    Returns:
+        The split, memory-mapped.
 
     Raises:
         ModelError: The tokenizer is not a fast one.
         ConfigError: ``task.max_length`` is above what the model can take.
     """
     _check_tokenizer(task, tokenizer)
-    calls = [
-        _tokenize_rows(table.slice(start, ROWS_PER_CALL), task, tokenizer)
-        for start in range(0, table.num_rows, ROWS_PER_CALL)
-    ]
-    ids, types, lengths, cut = zip(*calls, strict=True)
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
-    labels = table.column("label").to_numpy()
-    return TokenSplit(
-        ids=np.concatenate(ids),
-        types=np.concatenate(types),
-        offsets=offsets,
-        labels=labels.astype(np.int64 if task.kind == "classification" else np.float32),
-        row_ids=table.column("id").to_numpy().astype(np.int64),
-        truncated=sum(cut),
-    )
+    folder.mkdir(parents=True, exist_ok=True)
+    offsets, cut = _write_tokens(table, task, tokenizer, folder, move)
+    rest: dict[str, Array] = {
+        "offsets": offsets,
+        "labels": to_numpy(table["label"]).astype(np.int64 if task.kind == "classification" else np.float32),
+        "row_ids": to_numpy(table["id"]).astype(np.int64),
+        "truncated": np.array(cut, np.int64),
+    }
+    for name, array in rest.items():
+        np.save(folder / f"{name}.npy", array)
+    return TokenSplit.load(folder)
 
 
 def _check_tokenizer(task: Task, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -110,20 +118,56 @@ def _check_tokenizer(task: Task, tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
-def _tokenize_rows(
-    table: pa.Table, task: Task, tokenizer: PreTrainedTokenizerBase
-) -> tuple[Array, Array, Array, int]:
-    """Flat ids and types, the length of each row, and how many rows were cut."""
-    texts = [table.column(name).to_pylist() for name in task.text]
-    encoded = tokenizer(
-        *texts, truncation="longest_first", max_length=task.max_length, return_attention_mask=False
-    )
-    rows: Sequence[Sequence[int]] = encoded["input_ids"]
-    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-    total = int(lengths.sum())
-    ids = np.fromiter(chain.from_iterable(rows), np.int32, total)
-    types = np.zeros(total, np.uint8)
-    if "token_type_ids" in encoded:
-        types = np.fromiter(chain.from_iterable(encoded["token_type_ids"]), np.uint8, total)
-    cut = sum(bool(encoding.overflowing) for encoding in encoded.encodings or ())
-    return ids, types, lengths, cut
+def _write_tokens(
+    table: pa.Table,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    move: Callable[[int], None],
+) -> tuple[Array, int]:
+    """Write ids and types part by part; returns the offsets of the rows, and how many rows were cut."""
+    typed = "token_type_ids" in tokenizer.model_input_names
+    lengths, cut = [np.zeros(1, np.int64)], 0
+    with (
+        _cutting(tokenizer, task.max_length) as backend,
+        GrowingArray(folder / "ids.npy", np.int32) as ids,
+        GrowingArray(folder / "types.npy", np.uint8) as types,
+    ):
+        for texts in _parts(table, task):
+            rows = backend.encode_batch_fast(texts)
+            lengths.append(np.fromiter(map(len, rows), np.int64, len(rows)))
+            total = int(lengths[-1].sum())
+            ids.append(_flat((row.ids for row in rows), np.int32, total))
+            segments = (row.type_ids if typed else repeat(0, len(row)) for row in rows)
+            types.append(_flat(segments, np.uint8, total))
+            cut += sum(bool(row.overflowing) for row in rows)
+            move(len(rows))
+    return np.cumsum(np.concatenate(lengths)), cut
+
+
+def _parts(table: pa.Table, task: Task) -> Iterator[list[Any]]:
+    """The rows, :data:`ROWS_PER_CALL` at a time: texts, or pairs of texts."""
+    for start in range(0, table.num_rows, ROWS_PER_CALL):
+        part = table.slice(start, ROWS_PER_CALL)
+        texts = [part.column(name).to_pylist() for name in task.text]
+        yield texts[0] if len(texts) == 1 else list(zip(*texts, strict=True))
+
+
+def _flat(rows: Iterable[Iterable[int]], dtype: type[np.generic], total: int) -> Array:
+    return np.fromiter(chain.from_iterable(rows), dtype, total)
+
+
+@contextmanager
+def _cutting(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Iterator[Tokenizer]:
+    """The Rust tokenizer, set to cut and not to pad; its own settings, which are saved with it, come back."""
+    rust: Tokenizer = tokenizer.backend_tokenizer
+    truncation, padding, plain = rust.truncation, rust.padding, rust.encode_special_tokens
+    rust.enable_truncation(max_length, strategy="longest_first", direction=tokenizer.truncation_side)
+    rust.no_padding()
+    rust.encode_special_tokens = tokenizer.split_special_tokens
+    try:
+        yield rust
+    finally:
+        rust.enable_truncation(**truncation) if truncation else rust.no_truncation()
+        rust.enable_padding(**padding) if padding else rust.no_padding()
+        rust.encode_special_tokens = plain

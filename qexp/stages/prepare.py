@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from qexp.artifacts import Tokens
 from qexp.config import Task
 from qexp.data.checkpoints import Checkpoint
@@ -16,20 +18,22 @@ def run(work: Workplace, rows: Rows, checkpoint: Checkpoint, task: Task, *, rt: 
 
     from qexp.data.tokens import tokenize
 
+    if rt.machine.threads is not None:
+        # Read once, when a process tokenizes for the first time. Left alone, Rust also minds CPU quotas.
+        os.environ.setdefault("RAYON_NUM_THREADS", str(rt.machine.threads))
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, use_fast=True)
     out = Tokens(work.folder, "")
-    cut = {}
-    with rt.screen.bar(f"tokenize {task.name}", total=len(rows.splits)) as move:
-        for name, table in rows.splits.items():
-            split = tokenize(table, task, tokenizer)
-            split.save(out.split(name))
-            cut[name] = split.truncated
-            move()
+    counts = {name: table.num_rows for name, table in rows.splits.items()}
+    with rt.screen.bar(f"tokenize {task.name}", total=sum(counts.values())) as move:
+        cut = {
+            name: tokenize(table, task, tokenizer, out.split(name), move).truncated
+            for name, table in rows.splits.items()
+        }
     tokenizer.save_pretrained(out.tokenizer)
     work.write_facts(
         {
             "pad_id": tokenizer.pad_token_id,
-            "rows": {name: table.num_rows for name, table in rows.splits.items()},
+            "rows": counts,
             "truncated": cut,
         }
     )

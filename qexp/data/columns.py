@@ -1,0 +1,36 @@
+"""Columns of Arrow tables from and to numpy, without a copy where that can be.
+
+pyarrow's own ways (``pa.array``, ``to_numpy``, ``np.asarray``) import pandas, where it is installed, to ask
+whether they were given one of its objects: a quarter of a second of every start. These do not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
+
+Array = np.ndarray[Any, Any]
+
+
+def to_numpy(column: pa.ChunkedArray) -> Array:
+    """Numbers of a column without nulls, [rows], in its own type; read-only where nothing was copied."""
+    parts = [np.from_dlpack(chunk) for chunk in column.chunks if len(chunk)]
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else np.empty(0, column.type.to_pandas_dtype())
+
+
+def from_numpy(numbers: Array) -> pa.ChunkedArray:
+    """A column of numbers without nulls, on the memory of the array, which must not change any more."""
+    buffers = [None, pa.py_buffer(np.ascontiguousarray(numbers))]
+    array = pa.Array.from_buffers(pa.from_numpy_dtype(numbers.dtype), len(numbers), buffers)
+    return pa.chunked_array([array])
+
+
+def nulls(column: pa.ChunkedArray) -> Array:
+    """Which rows of a column have no value, bool [rows]."""
+    if column.null_count == 0:
+        return np.zeros(len(column), bool)
+    return np.asarray(column.is_null())

@@ -1,0 +1,86 @@
+"""What a start pays for: light commands import nothing heavy, nor does a run that finds its work done."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from qexp.data.sample import sample
+from qexp.records import write
+from tests.record_factory import deployed, experiment
+
+CACHED_SECONDS = 5.0
+LIGHT_SECONDS = 1.0
+
+HEAVY = {
+    "torch", "transformers", "tokenizers", "datasets", "pandas", "safetensors", "huggingface_hub", "onnx",
+    "onnxscript", "onnxruntime", "pytorch_lightning", "lightning", "sklearn", "scipy", "matplotlib",
+}  # fmt: skip
+"""What only the work itself needs."""
+
+RUN = """
+import json, os, runpy, sys
+sys.argv = sys.argv[1:]
+code = 0
+try:
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+except SystemExit as end:
+    code = end.code or 0
+with open(os.environ["MODULES"], "w") as file:
+    json.dump({"code": code, "modules": sorted({name.split(".")[0] for name in sys.modules})}, file)
+"""
+
+
+@pytest.fixture
+def modules_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MODULES", str(tmp_path / "modules.json"))
+    return tmp_path / "modules.json"
+
+
+def imported(module: str, *words: str, file: Path) -> tuple[set[str], float]:
+    """Top-level modules that a command imports, and the seconds it takes as a process; it must end well."""
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", RUN, module, *words], capture_output=True, text=True)
+    seconds = time.perf_counter() - started
+    found = json.loads(file.read_text())
+    assert found["code"] == 0, done.stderr
+    return set(found["modules"]), seconds
+
+
+@pytest.mark.parametrize("words", [["--help"], ["task=mrpc", "--cfg", "job"]], ids=" ".join)
+def test_words_alone_need_neither_arrays_nor_models(words: list[str], modules_file: Path) -> None:
+    modules, seconds = imported("qexp", *words, file=modules_file)
+    assert not modules & (HEAVY | {"numpy", "pyarrow", "pydantic", "rich"})
+    assert seconds < 3 * LIGHT_SECONDS  # a test shares its machine; benchmarks.startup measures
+
+
+def test_a_report_needs_records_only(modules_file: Path, outputs: Path) -> None:
+    for seed in range(200):
+        write(deployed(experiment(quant="w4a8" if seed % 2 else "w8a8", seed=seed)), outputs / "records")
+    modules, seconds = imported("qexp.report", file=modules_file)
+    assert not modules & (HEAVY | {"numpy", "pyarrow", "pydantic", "hydra", "rich"})
+    assert seconds < 3 * LIGHT_SECONDS
+
+
+@pytest.mark.slow
+def test_a_run_that_finds_everything_imports_nothing_heavy(
+    tiny_bert: Path, tmp_path: Path, modules_file: Path
+) -> None:
+    for split, table in sample("mrpc").items():
+        (tmp_path / "data" / "mrpc").mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, tmp_path / "data" / "mrpc" / f"{split}.parquet")
+    words = [
+        "task=mrpc", "quant=w8a8", "budget=smoke", "data=local", f"data.root={tmp_path / 'data'}",
+        f"model.name={tiny_bert}", "machine.progress=false",
+    ]  # fmt: skip
+    built, _ = imported("qexp", *words, file=modules_file)
+    assert {"torch", "transformers", "onnxruntime"} <= built
+    cached, seconds = imported("qexp", *words, file=modules_file)
+    assert not cached & HEAVY
+    assert seconds < CACHED_SECONDS
