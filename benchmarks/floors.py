@@ -109,7 +109,7 @@ def _product(left: Tensor, right: Tensor, out: Tensor) -> Callable[[], object]:
 
 
 def arithmetic_seconds() -> float:
-    """Seconds for each element of ``clamp(round(x / scale)) * scale`` where memory costs nothing, on one thread.
+    """Seconds for each element of ``clamp(round(x / scale)) * scale``, free of memory, on one thread.
 
     Torch's own operators, one after the other, on a tensor that stays in the cache; the best of several
     sizes, as small ones pay for the calls and large ones for the cache. Multiplying by the reciprocal

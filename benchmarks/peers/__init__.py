@@ -56,7 +56,7 @@ PEERS = {
     "torch hooks": Peer(hooks.prepare, {"linear": "linear layers", "qdqbert": HOOKS}),
 }
 NOT_COMPARABLE = {
-    "neural-compressor": "version 3.10 trains with MXFP8 and MXFP4 only, through auto-round; it has no INT8 QAT",
+    "neural-compressor": "version 3.10 trains in MXFP8 and MXFP4 only, through auto-round; no INT8 QAT",
 }
 """Peers that have nothing to measure against, and why."""
 
@@ -92,7 +92,9 @@ def prepare(family: Family, sites: str, batch: Batch, names: dict[str, Peer]) ->
                 model = peer.prepare(family.build(), sites, batch)
                 change = (logits(model.eval(), batch) - reference).abs().max() / reference.abs().max()
         except Exception as error:  # whatever another project raises, the others are still to be measured
-            found.skipped[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            found.skipped[name] = (
+                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            )
             continue
         found.models[name], found.sites[name] = model, peer.sites[sites]
         found.drift[name] = float(change)

@@ -18,9 +18,7 @@ from benchmarks.shapes import Batch
 SITES = {"linear": "linear layers; scales of weights recomputed from the weights in every pass"}
 
 
-def prepare(
-    model: Any, sites: str, batch: Batch, phase: Literal["frozen", "learned"] = "frozen"
-) -> Any:
+def prepare(model: Any, sites: str, batch: Batch, phase: Literal["frozen", "learned"] = "frozen") -> Any:
     """Swap all linear layers and calibrate on the batch."""
     import brevitas.nn as qnn
     from brevitas.graph.calibrate import calibration_mode
