@@ -111,7 +111,7 @@ def _materialize(model: Any, shape: Shape) -> None:
 
 
 def batch_of(shape: Shape, rows: int, length: int, seed: int = 1, padded: bool = False) -> Batch:
-    """``input_ids``, ``attention_mask`` and ``labels`` [rows]; all tokens are real unless ``padded``.
+    """All inputs of a BERT [rows, length], and ``labels`` [rows]; all tokens are real unless ``padded``.
 
     A padded batch has rows of evenly spread lengths, from half of ``length`` to all of it.
     """
@@ -119,4 +119,7 @@ def batch_of(shape: Shape, rows: int, length: int, seed: int = 1, padded: bool =
     ids = torch.randint(1, shape.vocabulary, (rows, length), generator=generator)
     lengths = torch.linspace(length / 2, length, rows).round() if padded else torch.full((rows,), length)
     mask = (torch.arange(length)[None, :] < lengths[:, None]).long()
-    return {"input_ids": ids * mask, "attention_mask": mask, "labels": ids[:, 0] % 2}
+    return {
+        "input_ids": ids * mask, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids),
+        "labels": ids[:, 0] % 2,
+    }  # fmt: skip
