@@ -87,18 +87,23 @@ def prepare(family: Family, sites: str, batch: Batch, names: dict[str, Peer]) ->
         if (reason := _missing(peer, sites)) is not None:
             found.skipped[name] = reason
             continue
-        try:
-            with quiet():
-                model = peer.prepare(family.build(), sites, batch)
-                change = (logits(model.eval(), batch) - reference).abs().max() / reference.abs().max()
-        except Exception as error:  # whatever another project raises, the others are still to be measured
-            found.skipped[name] = (
-                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            )
+        model, problem = attempt(peer.prepare, family.build(), sites, batch)
+        if problem is not None:
+            found.skipped[name] = problem
             continue
+        change = (logits(model.eval(), batch) - reference).abs().max() / reference.abs().max()
         found.models[name], found.sites[name] = model, peer.sites[sites]
         found.drift[name] = float(change)
     return found
+
+
+def attempt(call: Callable[..., Any], *arguments: Any) -> tuple[Any, str | None]:
+    """What the call returns, or None and why it failed: others are still to be measured."""
+    try:
+        with quiet():
+            return call(*arguments), None
+    except Exception as error:  # another project raises whatever it likes
+        return None, f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def logits(model: Any, batch: Batch) -> torch.Tensor:

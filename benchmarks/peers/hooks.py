@@ -69,10 +69,7 @@ def prepare(model: Any, sites: str, batch: Batch) -> Any:
 
     for module in [module for module in model.modules() if isinstance(module, nn.Linear)]:
         parametrize.register_parametrization(module, "weight", Weight(module.weight))
-        module.register_forward_pre_hook(_on_first(new()))
-    if sites == "qdqbert":
-        _open_attention(model, new)
-        _hook_residuals(model, new)
+    attach(model, sites, new)
     with torch.no_grad():
         model(**batch)
     for activation in activations:
@@ -81,19 +78,28 @@ def prepare(model: Any, sites: str, batch: Batch) -> Any:
     return model
 
 
-def _on_first(quantizer: Activation) -> Callable[..., Any]:
+def attach(model: Any, sites: str, new: Callable[[], nn.Module]) -> None:
+    """Let a module from ``new`` see each activation of the site set, and pass on what it returns."""
+    for module in [module for module in model.modules() if isinstance(module, nn.Linear)]:
+        module.register_forward_pre_hook(_on_first(new()))
+    if sites == "qdqbert":
+        _open_attention(model, new)
+        _hook_residuals(model, new)
+
+
+def _on_first(quantizer: nn.Module) -> Callable[..., Any]:
     return lambda module, inputs: (quantizer(inputs[0]), *inputs[1:])
 
 
-def _on_second(quantizer: Activation) -> Callable[..., Any]:
+def _on_second(quantizer: nn.Module) -> Callable[..., Any]:
     return lambda module, inputs: (inputs[0], quantizer(inputs[1]), *inputs[2:])
 
 
-def _on_output(quantizer: Activation) -> Callable[..., Any]:
+def _on_output(quantizer: nn.Module) -> Callable[..., Any]:
     return lambda module, inputs, output: quantizer(output)
 
 
-def _hook_residuals(model: Any, new: Callable[[], Activation]) -> None:
+def _hook_residuals(model: Any, new: Callable[[], nn.Module]) -> None:
     """Both operands of each residual add of a BERT."""
     for module in model.modules():
         if type(module).__name__ in ("BertSelfOutput", "BertOutput"):
@@ -101,7 +107,7 @@ def _hook_residuals(model: Any, new: Callable[[], Activation]) -> None:
             module.dropout.register_forward_hook(_on_output(new()))
 
 
-def _open_attention(model: Any, new: Callable[[], Activation]) -> None:
+def _open_attention(model: Any, new: Callable[[], nn.Module]) -> None:
     """An attention function that quantizes its four matmul inputs."""
     AttentionInterface.register(IMPLEMENTATION, _attend)
     AttentionMaskInterface.register(IMPLEMENTATION, eager_mask)

@@ -24,12 +24,20 @@ SITES = {
 }
 
 
-def prepare(model: Any, sites: str, batch: Batch, calibrator: str = "max") -> Any:
+def prepare(model: Any, sites: str, batch: Batch) -> Any:
     """Quantize in place, calibrated on the batch."""
     with quiet():
         import modelopt.torch.quantization as mtq
 
-        return mtq.quantize(model, configuration(sites, calibrator), _forward(batch))
+        return mtq.quantize(model, configuration(sites), _forward(batch))
+
+
+def insert(model: Any, sites: str, calibrator: str) -> Any:
+    """Put quantizers into the model, and calibrate nothing."""
+    with quiet():
+        import modelopt.torch.quantization as mtq
+
+        return mtq.quantize(model, configuration(sites, calibrator) | {"algorithm": None})
 
 
 def configuration(sites: str, calibrator: str = "max") -> dict[str, Any]:
