@@ -60,20 +60,20 @@ class Weight(nn.Module):
 
 
 def prepare(model: Any, sites: str, batch: Batch) -> Any:
-    """Hook quantizers on all sites, let them watch one batch, freeze them."""
+    """Hook quantizers on all sites, let them watch one batch in FP32, freeze them."""
     activations: list[Activation] = []
 
     def new() -> Activation:
         activations.append(Activation())
         return activations[-1]
 
-    for module in [module for module in model.modules() if isinstance(module, nn.Linear)]:
-        parametrize.register_parametrization(module, "weight", Weight(module.weight))
     attach(model, sites, new)
     with torch.no_grad():
         model(**batch)
     for activation in activations:
         activation.freeze()
+    for module in [module for module in model.modules() if isinstance(module, nn.Linear)]:
+        parametrize.register_parametrization(module, "weight", Weight(module.weight))
     model.add_module("quantizers", nn.ModuleList(activations))
     return model
 
