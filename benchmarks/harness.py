@@ -100,7 +100,7 @@ def show(title: str, readings: Mapping[str, Reading]) -> None:
 def show_rows(title: str, heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     """Print a table: the first column to the left, the others to the right."""
     widths = [max(len(row[at]) for row in [heads, *rows]) for at in range(len(heads))]
-    print(f"\n{title}")
+    print(f"\n{title}", flush=True)
     for row in [heads, *rows]:
         cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         print("  " + "  ".join([row[0].ljust(widths[0]), *cells]), flush=True)

@@ -54,15 +54,20 @@ def forward_of(model: Any, batch: Batch, gradients: bool) -> Callable[[], None]:
 def measure(
     family: Family, models: dict[str, Any], batch: Batch, rounds: int
 ) -> dict[str, dict[str, Reading]]:
-    """The three tables."""
+    """The three tables, each printed as soon as it is there."""
+
+    def table(title: str, calls: dict[str, Callable[[], None]]) -> dict[str, Reading]:
+        readings = alternate(calls, rounds, "fp32")
+        show(title, readings)
+        return readings
+
     for model in models.values():
         model.train()
     steps = {name: step_of(family, model, batch) for name, model in models.items()}
-    found = {"train step": alternate(steps, rounds, "fp32")}
-    recorded = {name: forward_of(model, batch, gradients=True) for name, model in models.items()}
-    found["forward, gradients on"] = alternate(recorded, rounds, "fp32")
-    evaluated = {name: forward_of(model.eval(), batch, gradients=False) for name, model in models.items()}
-    found["forward"] = alternate(evaluated, rounds, "fp32")
+    found = {"train step": table("train step", steps)}
+    for title, gradients in (("forward, gradients on", True), ("forward", False)):
+        calls = {name: forward_of(model.eval(), batch, gradients) for name, model in models.items()}
+        found[title] = table(title, calls)
     return found
 
 
@@ -70,13 +75,11 @@ def compare(
     options: argparse.Namespace, family: Family, sites: str, batch: Batch, found: Rates
 ) -> dict[str, Any]:
     """One site set: prepare, measure, print."""
+    print(f"\n== {options.model}, {sites}, batch {options.batch}, length {options.length}", flush=True)
     prepared: Prepared = prepare(family, sites, batch, OWN | (PEERS if options.peers else {}))
+    prepared.show()
     models = {name: family.build(attention) for name, attention in FP32.items()} | prepared.models
     tables = measure(family, models, batch, options.rounds)
-    print(f"\n== {options.model}, {sites}, batch {options.batch}, length {options.length}")
-    prepared.show()
-    for title, readings in tables.items():
-        show(title, readings)
     least = floor(family.shape, options.batch, options.length, sites, found)
     _show_floor(least, tables)
     return {

@@ -74,9 +74,9 @@ class Prepared:
     def show(self) -> None:
         """Print what each model quantizes, and what is missing."""
         for name, sites in self.sites.items():
-            print(f"  {name}: {sites}; moves logits by {self.drift[name]:.2%}")
+            print(f"  {name}: {sites}; moves logits by {self.drift[name]:.2%}", flush=True)
         for name, reason in self.skipped.items():
-            print(f"  left out: {name}: {reason}")
+            print(f"  left out: {name}: {reason}", flush=True)
 
 
 def prepare(family: Family, sites: str, batch: Batch, names: dict[str, Peer]) -> Prepared:
