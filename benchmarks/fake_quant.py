@@ -137,7 +137,8 @@ def main(arguments: list[str] | None = None) -> None:
     add_peers(found)
     options = start(found, arguments)
     kernels = {name: each for name, each in KERNELS.items() if options.peers or name == "qexp"}
-    arithmetic, skipped = arithmetic_seconds(), {}
+    arithmetic = arithmetic_seconds()
+    skipped: dict[str, str] = {}
     tables: list[dict[str, Any]] = []
     for channels, size in product((False, True), sizes(options.smallest, options.largest)):
         for mode, (backward, _) in MODES.items():

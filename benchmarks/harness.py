@@ -14,7 +14,7 @@ import platform
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -97,7 +97,7 @@ def show(title: str, readings: Mapping[str, Reading]) -> None:
     show_rows(title, ("", "ms", "ratio", "within rounds"), rows)
 
 
-def show_rows(title: str, heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def show_rows(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table: the first column to the left, the others to the right."""
     widths = [max(len(row[at]) for row in [heads, *rows]) for at in range(len(heads))]
     print(f"\n{title}", flush=True)

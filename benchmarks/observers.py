@@ -93,7 +93,7 @@ class _Watch(nn.Module):
     def __init__(self, observer: Callable[[], nn.Module]) -> None:
         super().__init__()
         self.observer = observer
-        self.reset()
+        self.current: nn.Module = observer()
 
     def reset(self) -> None:
         self.current = self.observer()

@@ -5,9 +5,10 @@
 
 One process, one batch, dropout 0, one set of weights. ``fp32`` is plain transformers with its default
 attention, ``fp32 eager`` the same with the attention that open matmul inputs need. A step is forward,
-backward and AdamW. ``forward`` is evaluation without gradients; ``forward, gradients on`` is the
-first half of a step. ``what the framework costs`` takes the same FP32 steps through qexp's training,
-through a bare Lightning module, and in a plain loop.
+backward and AdamW. ``forward`` is evaluation without gradients, where qexp keeps quantized weights as
+long as the weights do not change; ``forward, gradients on`` is the first half of a step. ``what the
+framework costs`` takes the same FP32 steps through qexp's training, through a bare Lightning module, and
+in a plain loop.
 """
 
 from __future__ import annotations
