@@ -1,124 +1,128 @@
-"""Price of one QAT step: forward, backward and optimizer, over the same step in FP32.
+"""Price of quantization-aware training: a training step and a forward pass, over the same in FP32.
 
-    python -m benchmarks.qat_step [--length 64] [--batch 32] [--rounds 9] [--threads 2]
+    python -m benchmarks.qat_step [--model minilm_l6|bert_base] [--sites linear|qdqbert|both]
+        [--length 64] [--batch 32] [--rounds 9] [--threads 2] [--no-peers] [--json FILE]
 
-One process, one batch, the MiniLM-L6 shape with random weights, dropout 0. ``fp32`` is plain transformers
-with its default attention, ``fp32 eager`` the same with the attention that quantizers need. Variants take
-turns, so that drift of the machine hits all alike; a figure is the median over rounds of the ratio to
-``fp32`` within a round.
+One process, one batch, dropout 0, one set of weights. ``fp32`` is plain transformers with its default
+attention, ``fp32 eager`` the same with the attention that open matmul inputs need. A step is forward,
+backward and AdamW. ``forward`` is evaluation without gradients, where qexp keeps quantized weights as
+long as the weights do not change; ``forward, gradients on`` is the first half of a step. ``what the
+framework costs`` takes the same FP32 steps through qexp's training, through a bare Lightning module, and
+in a plain loop.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import time
+import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, BertConfig
 
-from qexp.config import MaxCalibrator, Placement, Quant, Scheme
-from qexp.quant.insert import Quantization, insert
+from benchmarks.floors import Floor, Rates, floor, rates
+from benchmarks.framework import framework_calls
+from benchmarks.harness import Reading, alternate, show, show_rows, write
+from benchmarks.options import add_peers, parser, settings, start
+from benchmarks.peers import OWN, PEERS, Prepared, prepare
+from benchmarks.shapes import SHAPES, Batch, Family, batch_of
 
-PLACEMENT = Placement(
-    name="qdqbert",
-    sites=(
-        "linear.weight", "linear.input", "matmul.query", "matmul.key", "matmul.probs", "matmul.value",
-        "residual.input",
-    ),
-)  # fmt: skip
-LINEAR = Placement(name="linear", sites=("linear.weight", "linear.input"))
+FP32 = {"fp32": "sdpa", "fp32 eager": "eager"}
 
 
-def model_of(placement: Placement | None, phase: str, batch: dict[str, torch.Tensor]) -> torch.nn.Module:
-    """The encoder: plain with the attention ``phase``, or with calibrated quantizers in that phase."""
-    torch.manual_seed(0)
-    config = BertConfig(
-        hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, num_labels=2,
-    )  # fmt: skip
-    model = AutoModelForSequenceClassification.from_config(config)
-    if placement is None:
-        model.set_attn_implementation(phase)
-    else:
-        quantization: Quantization = insert(model, placement, Quant(), Scheme())
-        with torch.no_grad(), quantization.observing(batch["attention_mask"]):
-            model.eval()(**batch)
-        quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
-        (quantization.learn if phase == "learned" else quantization.freeze)()
-    return model.train()
-
-
-def step_of(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Callable[[], None]:
+def step_of(family: Family, model: Any, batch: Batch) -> Callable[[], None]:
     """One optimizer step."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
+    optimizer = family.optimizer(model.parameters())
 
     def step() -> None:
-        optimizer.zero_grad()
         model(**batch).loss.backward()
         optimizer.step()
+        optimizer.zero_grad()  # at the end: variants that wait their turn hold no gradients
 
     return step
 
 
-def forward_of(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Callable[[], None]:
-    """One evaluation."""
+def forward_of(model: Any, batch: Batch, gradients: bool) -> Callable[[], None]:
+    """One forward pass, with or without the record that a backward pass needs."""
 
     def forward() -> None:
-        with torch.no_grad():
+        with torch.set_grad_enabled(gradients):
             model(**batch)
 
     return forward
 
 
-def seconds(call: Callable[[], None]) -> float:
-    """Wall time of one call."""
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
+def measure(
+    family: Family, models: dict[str, Any], batch: Batch, rounds: int
+) -> dict[str, dict[str, Reading]]:
+    """The three tables, each printed as soon as it is there."""
 
+    def table(title: str, calls: dict[str, Callable[[], None]]) -> dict[str, Reading]:
+        readings = alternate(calls, rounds, "fp32")
+        show(title, readings)
+        return readings
 
-def measure(calls: dict[str, Callable[[], None]], rounds: int) -> dict[str, dict[str, float]]:
-    """Median seconds of each call, and median, least and largest ratio to ``fp32`` within a round."""
-    for call in calls.values():
-        call()
-    times = [{name: seconds(call) for name, call in calls.items()} for _ in range(rounds)]
-    found = {}
-    for name in calls:
-        ratios = [each[name] / each["fp32"] for each in times]
-        found[name] = {
-            "seconds": statistics.median(each[name] for each in times),
-            "ratio": statistics.median(ratios), "least": min(ratios), "largest": max(ratios),
-        }  # fmt: skip
+    for model in models.values():
+        model.train()
+    steps = {name: step_of(family, model, batch) for name, model in models.items()}
+    found = {"train step": table("train step", steps)}
+    for title, gradients in (("forward, gradients on", True), ("forward", False)):
+        calls = {name: forward_of(model.eval(), batch, gradients) for name, model in models.items()}
+        found[title] = table(title, calls)
     return found
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, value in (("length", 64), ("batch", 32), ("rounds", 9), ("threads", 2)):
-        parser.add_argument(f"--{name}", type=int, default=value)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    ids = torch.randint(0, 30522, (options.batch, options.length))
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids[:, 0] % 2}
-    variants = {
-        "fp32": (None, "sdpa"), "fp32 eager": (None, "eager"), "linear frozen": (LINEAR, "frozen"),
-        "qdqbert frozen": (PLACEMENT, "frozen"), "qdqbert learned": (PLACEMENT, "learned"),
+def compare(
+    options: argparse.Namespace, family: Family, sites: str, batch: Batch, found: Rates
+) -> dict[str, Any]:
+    """One site set: prepare, measure, print."""
+    print(f"\n== {options.model}, {sites}, batch {options.batch}, length {options.length}", flush=True)
+    prepared: Prepared = prepare(family, sites, batch, OWN | (PEERS if options.peers else {}))
+    prepared.show()
+    models = {name: family.build(attention) for name, attention in FP32.items()} | prepared.models
+    tables = measure(family, models, batch, options.rounds)
+    least = floor(family.shape, options.batch, options.length, sites, found)
+    _show_floor(least, tables)
+    return {
+        "tables": tables, "floor": least, "sites": prepared.sites, "drift": prepared.drift,
+        "left_out": prepared.skipped,
     }  # fmt: skip
-    models = {name: model_of(placement, phase, batch) for name, (placement, phase) in variants.items()}
-    result = {
-        "train step": measure(
-            {name: step_of(model, batch) for name, model in models.items()}, options.rounds
-        ),
-        "forward": measure(
-            {name: forward_of(model.eval(), batch) for name, model in models.items()}, options.rounds
-        ),
-    }
-    print(json.dumps(result, indent=1))
+
+
+def _show_floor(least: Floor, tables: dict[str, dict[str, Reading]]) -> None:
+    step, forward = tables["train step"]["fp32"].seconds, tables["forward"]["fp32"].seconds
+    rows = [
+        ("fp32 forward", f"{least.forward * 1e3:.3f}", f"{least.forward / forward:.3f}"),
+        ("fp32 train step", f"{least.step * 1e3:.3f}", f"{least.step / step:.3f}"),
+        ("forward + quantization", _milliseconds(forward, least.quantization_forward),
+         f"{1 + least.quantization_forward / forward:.3f}"),
+        ("train step + quantization", _milliseconds(step, least.quantization_step),
+         f"{1 + least.quantization_step / step:.3f}"),
+    ]  # fmt: skip
+    show_rows("floor: operations and bytes over measured rates", ("", "ms", "ratio to fp32"), rows)
+
+
+def _milliseconds(measured: float, least: float) -> str:
+    return f"{(measured + least) * 1e3:.3f}"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and print."""
+    found = parser(__doc__ or "", length=64, batch=32, rounds=9, steps=5)
+    found.add_argument("--sites", choices=("linear", "qdqbert", "both"), default="both")
+    add_peers(found)
+    options = start(found, arguments)
+    shape = SHAPES[options.model]
+    family, batch = Family(shape), batch_of(shape, options.batch, options.length)
+    machine = rates(shape, options.batch, options.length)
+    chosen = ("linear", "qdqbert") if options.sites == "both" else (options.sites,)
+    results = {sites: compare(options, family, sites, batch, machine) for sites in chosen}
+    costs = alternate(
+        framework_calls(family, batch, options.steps, options.threads), options.rounds, "plain loop"
+    )
+    show(f"what the framework costs: {options.steps} FP32 steps", costs)
+    write(options.json, {"settings": settings(options), "rates": machine, **results, "framework": costs})
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

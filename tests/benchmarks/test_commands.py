@@ -1,0 +1,98 @@
+"""Every benchmark runs from its command line on the smallest shape, without peers, and files its figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import calibration, cost_curve, fake_quant, inference, qat_step
+from benchmarks.cost_curve import Point, fit
+
+TINY = ["--model", "tiny", "--threads", "1", "--rounds", "1", "--length", "8", "--no-peers", "--json"]
+
+
+def run(module: Any, path: Path, *arguments: str) -> Any:
+    module.main([*arguments, str(path)])
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert found["settings"]["threads"] == 1
+    assert found["surroundings"]["versions"]["torch"]
+    return found
+
+
+def test_qat_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = run(qat_step, tmp_path / "x.json", "--batch", "2", "--steps", "2", *TINY)
+    for sites in ("linear", "qdqbert"):
+        for title in ("train step", "forward, gradients on", "forward"):
+            assert list(found[sites]["tables"][title]) == [
+                "fp32",
+                "fp32 eager",
+                "qexp frozen",
+                "qexp learned",
+            ]
+        assert found[sites]["drift"]["qexp frozen"] > 0
+        assert found[sites]["floor"]["step"] > found[sites]["floor"]["forward"] > 0
+    assert list(found["framework"]) == ["plain loop", "bare lightning", "qexp training"]
+    assert "what the framework costs: 2 FP32 steps" in capsys.readouterr().out
+
+
+def test_calibration(tmp_path: Path) -> None:
+    found = run(calibration, tmp_path / "x.json", "--batch", "2", "--batches", "2", "--padded", *TINY)
+    assert list(found["passes"]) == ["inference", "inference eager", "qexp, all calibrators"]
+    kinds = {name.partition(",")[0] for name in found["searches"]}
+    assert {"max", "ema", "percentile", "mse"} <= kinds
+    assert all(seconds > 0 for seconds in found["searches"].values())
+
+
+def test_fake_quant(tmp_path: Path) -> None:
+    arguments = ["--smallest", "8192", "--largest", "16384", "--rounds", "1", "--threads", "1"]
+    found = run(fake_quant, tmp_path / "x.json", *arguments, "--no-peers", "--json")
+    forms = [(table["granularity"], table["bytes"], table["mode"]) for table in found["tables"]]
+    assert len(forms) == len(set(forms)) == 2 * 2 * 3
+    for table in found["tables"]:
+        assert list(table["readings"]) == ["copy", "clone", "qexp"]
+        assert table["floors"]["copy"] > 0
+
+
+@pytest.mark.slow
+def test_inference(tmp_path: Path) -> None:
+    found = run(inference, tmp_path / "x.json", "--rows", "1,2", *TINY)
+    forms = ["torch fp32", "torch fake-quantized", "onnxruntime fp32", "onnxruntime int8, qexp"]
+    assert list(found["rows"]["1"]["readings"]) == list(found["rows"]["2"]["readings"]) == forms
+    drift = found["drift"]
+    assert drift["onnxruntime fp32"] < 1e-4 < drift["onnxruntime int8, qexp"]
+    assert drift["onnxruntime int8, qexp"] == pytest.approx(drift["torch fake-quantized"], rel=0.2)
+
+
+def test_cost_curve(tmp_path: Path) -> None:
+    arguments = ["--points", "2", "--batch", "1", "--length", "8", "--width", "32", "--rounds", "1"]
+    found = run(cost_curve, tmp_path / "x.json", *arguments, "--threads", "1", "--json")
+    assert list(found["axes"]) == ["width", "length", "quantized layers", "bytes of one tensor"]
+    for axis in found["axes"].values():
+        elements = [point["elements"] for point in axis["points"]]
+        assert elements == sorted(set(elements))
+
+
+def test_a_line_is_found_and_its_misfit_is_told() -> None:
+    exact = fit([Point(x, x, 3.0 + 0.5 * x) for x in (1, 4, 9, 16)])
+    assert (exact.slope, exact.intercept, exact.explained) == pytest.approx((0.5, 3.0, 1.0))
+    assert exact.farthest == pytest.approx(0.0, abs=1e-12)
+    x, y = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 4.0, 9.0, 16.0])
+    bent = fit([Point(int(a), int(a), float(b)) for a, b in zip(x, y, strict=True)])
+    assert bent.explained == pytest.approx(float(np.corrcoef(x, y)[0, 1]) ** 2)
+    assert bent.farthest == pytest.approx(1.0 / 16)
+
+
+def test_sizes_grow_eightfold_up_to_the_largest() -> None:
+    assert fake_quant.sizes(64, 64) == [64]
+    assert fake_quant.sizes(64, 5000) == [64, 512, 4096, 5000]
+
+
+def test_the_floor_of_a_small_tensor_has_one_thread() -> None:
+    small = fake_quant.floor_seconds(1.0, fake_quant.GRAIN, 1e-3, threads=2, backward=False)
+    large = fake_quant.floor_seconds(1.0, 2 * fake_quant.GRAIN, 1e-3, threads=2, backward=False)
+    assert small == large
+    assert fake_quant.floor_seconds(1.0, 0, 1e-3, threads=1, backward=True) == 2.5
