@@ -6,6 +6,7 @@ whether they were given one of its objects: a quarter of a second of every start
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,3 +35,11 @@ def nulls(column: pa.ChunkedArray) -> Array:
     if column.null_count == 0:
         return np.zeros(len(column), bool)
     return np.asarray(column.is_null())
+
+
+def from_texts(texts: Sequence[str]) -> pa.ChunkedArray:
+    """A column of strings."""
+    encoded = [text.encode() for text in texts]
+    ends = np.cumsum([0, *map(len, encoded)]).astype(np.int32)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
+    return pa.chunked_array([pa.Array.from_buffers(pa.string(), len(texts), buffers)])

@@ -134,8 +134,8 @@ class Quantizer(nn.Module):
         """``x`` as it is while off or observing, else its fake-quantized values."""
         if self.phase is Phase.OFF:
             return x
-        if torch.compiler.is_compiling():
-            return self._process(x)  # equal work is found by the compiler
+        if self.phase is not Phase.EXPORT and torch.compiler.is_compiling():
+            return self._process(x)  # equal work is found by the compiler; an export keeps what it is shown
         memo = self._memo
         if memo is not None and (x is memo[0] or x is memo[1]):
             return memo[1]

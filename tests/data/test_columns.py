@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qexp.data.columns import from_numpy, nulls, to_numpy
+from qexp.data.columns import from_numpy, from_texts, nulls, to_numpy
 
 TYPES = [pa.int8(), pa.int32(), pa.int64(), pa.uint16(), pa.float32(), pa.float64()]
 CHUNKS = st.lists(st.lists(st.integers(0, 100), max_size=5), max_size=4)
@@ -50,3 +50,9 @@ def test_no_conversion_imports_pandas() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
+def test_texts_are_those_of_pyarrow(texts: list[str]) -> None:
+    assert from_texts(texts).equals(pa.chunked_array([pa.array(texts, pa.string())]))

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
+from qexp.data.columns import from_numpy, from_texts
 from qexp.data.sample.cola import cola
 from qexp.data.sample.entailment import mnli, rte
 from qexp.data.sample.paraphrase import mrpc, stsb
@@ -92,14 +94,10 @@ def _split(task: str, name: str, seed: int) -> Split:
 
 
 def _table(made: _Set, content: list[Row]) -> pa.Table:
-    columns = {
-        name: pa.array([texts[i] for texts, _ in content], pa.string()) for i, name in enumerate(made.columns)
-    }
-    if made.maker is stsb:
-        columns["label"] = pa.array([value for _, value in content], pa.float32())
-    else:
-        columns["label"] = pa.array([int(value) for _, value in content], pa.int64())
-    columns["idx"] = pa.array(range(len(content)), pa.int32())
+    columns = {name: from_texts([texts[i] for texts, _ in content]) for i, name in enumerate(made.columns)}
+    kind = np.float32 if made.maker is stsb else np.int64
+    columns["label"] = from_numpy(np.array([value for _, value in content], kind))
+    columns["idx"] = from_numpy(np.arange(len(content), dtype=np.int32))
     return pa.table(columns)
 
 
