@@ -34,6 +34,8 @@ FLAGS = (
 )  # fmt: skip
 COMPILERS = ("cc", "gcc", "clang")
 """Tried in this order after ``$CC``."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's ``mallopt``, as ``malloc.h`` numbers them."""
 SECONDS = 120
 """A compiler that takes longer is given up on."""
 
@@ -128,3 +130,17 @@ def _compile(command: list[str]) -> None:
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise KernelError(f"{command[0]} cannot compile the kernels: {last}; name another in CC")
+
+
+def keep_freed_memory() -> None:
+    """Tell the C library to keep what is freed for the next allocation.
+
+    A training step allocates and frees the same large tensors again and again. By default glibc maps
+    those above 32 MB anew each time and gives them back: the page faults of one such tensor cost several
+    times what a copy of it costs (``python -m benchmarks.fake_quant``: ``clone`` beside ``copy``). The
+    process stays as large as it once was. Other C libraries have no such setting; there nothing is done.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for parameter, value in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1)):
+            mallopt(parameter, value)

@@ -72,3 +72,20 @@ def test_one_openmp_for_torch_and_the_kernels() -> None:
         pytest.skip("no /proc here to list libraries")
     runtimes = {line.split()[-1] for line in maps.read_text().splitlines() if "gomp" in line}
     assert len(runtimes) == 1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
+def test_freed_memory_is_kept() -> None:
+    """Page faults of a large tensor that is made and dropped, once the heap has found its size."""
+    script = (
+        "import resource, torch\n"
+        "from qexp import native\n"
+        "native.keep_freed_memory()\n"
+        "for _ in range(30): torch.ones(16 << 20)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(10): torch.ones(16 << 20)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 1000  # pages of 4 KB in one such tensor: 16384
