@@ -17,7 +17,8 @@ from qexp.config import (
     PercentileCalibrator,
 )
 from qexp.quant.grid import Grid, quantize_dequantize, scale_and_zero_point
-from qexp.quant.statistics import Histogram, ValueStatistics
+from qexp.quant.histogram import Histogram
+from qexp.quant.statistics import ValueStatistics
 
 Range = tuple[Tensor, Tensor]
 """Lowest and highest value to represent; float64 for activations, float32 for weights."""

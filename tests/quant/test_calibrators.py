@@ -18,7 +18,7 @@ from qexp.config import (
 )
 from qexp.quant.calibrators import activation_range, weight_range
 from qexp.quant.grid import Grid, fake_quantize, scale_and_zero_point
-from qexp.quant.statistics import ValueStatistics
+from qexp.quant.statistics import Statistics, ValueStatistics
 
 SYMMETRIC = Grid(8, signed=True, symmetric=True)
 ASYMMETRIC = Grid(8, signed=False, symmetric=False)
@@ -31,12 +31,17 @@ def batches(count: int = 5, seed: int = 0) -> list[Tensor]:
     return [torch.randn(2000, generator=generator).exp() - 0.8 for _ in range(count)]
 
 
+def observed(data: list[Tensor]) -> ValueStatistics:
+    """Statistics over batches."""
+    statistics = Statistics()
+    for batch in data:
+        statistics.add("value", batch)
+    return statistics["value"]
+
+
 def ends(data: list[Tensor], calibrator: AnyCalibrator, grid: Grid) -> tuple[float, float]:
     """The range over batches."""
-    statistics = ValueStatistics()
-    for batch in data:
-        statistics.add(batch)
-    low, high = activation_range(statistics, calibrator, grid)
+    low, high = activation_range(observed(data), calibrator, grid)
     return float(low), float(high)
 
 
