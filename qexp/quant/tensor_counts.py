@@ -16,8 +16,6 @@ from qexp.errors import QuantizationError
 from qexp.quant.histogram import FIRST_BINS, MOST_BINS, MOST_HALF, SMALLEST_WIDTH, Histogram
 from qexp.quant.padding import Padding
 
-LEFT_OUT = MOST_BINS
-"""Index that padding is counted under."""
 LONGEST_SHIFT = 17
 """So many merges, or more, leave one bin on each side."""
 
@@ -32,7 +30,7 @@ class TensorCounts:
         self.ends: list[Tensor] = []
         self.width = torch.zeros((), dtype=torch.float64, device=device)
         self.half = torch.ones((), dtype=torch.int64, device=device)
-        self.counts = torch.zeros(MOST_BINS + 1, dtype=torch.int64, device=device)
+        self.counts = torch.zeros(MOST_BINS, dtype=torch.int64, device=device)
 
     def add(self, value: Tensor, padding: Padding | None, *, probabilities: bool) -> None:
         """Count a batch."""
@@ -74,18 +72,17 @@ class TensorCounts:
     def _merge(self, doublings: Tensor) -> None:
         place = torch.arange(-MOST_HALF, MOST_HALF, device=self.counts.device)
         merged = torch.zeros_like(self.counts)
-        merged.index_add_(0, (place >> doublings) + MOST_HALF, self.counts[:MOST_BINS])
+        merged.index_add_(0, (place >> doublings) + MOST_HALF, self.counts)
         self.counts, self.half = merged, -(-self.half >> doublings)
 
     def _count(self, value: Tensor, keep: Tensor | None) -> None:
         bins = (value / _divisor(self.width).to(torch.float32)).floor_().nan_to_num_(0.0)
         bins.clamp_(-self.half.to(torch.float32), self.half.to(torch.float32) - 1)
         index = bins.to(torch.int64).add_(MOST_HALF)
-        if keep is not None:
-            index = torch.where(keep, index, LEFT_OUT)
-        index = index.reshape(-1)
-        one = torch.ones((), dtype=torch.int64, device=index.device)
-        self.counts.scatter_add_(0, index, one.expand_as(index))
+        each = (
+            torch.ones((), dtype=torch.int64, device=index.device) if keep is None else keep.to(torch.int64)
+        )
+        self.counts.scatter_add_(0, index.reshape(-1), each.expand_as(index).reshape(-1))
 
 
 def _ends(value: Tensor, keep: Tensor | None) -> Tensor:
