@@ -103,8 +103,29 @@ class MseCalibrator(Calibrator):
     """How many shrunken ranges are tried for each grid."""
 
 
+class EntropyCalibrator(Calibrator):
+    """Range with the least Kullback-Leibler divergence of the magnitudes, as TensorRT's."""
+
+    kind: Literal["entropy"]
+    """Tag of the section."""
+    bins: int = Field(default=2048, ge=256, le=2048)
+    """Bins of a histogram between zero and the first batch's largest magnitude; a power of two."""
+    first: int = Field(default=128, ge=2, le=256)
+    """The narrowest range that is tried, in bins."""
+    stride: int = Field(default=1, ge=1)
+    """Bins from one range that is tried to the next."""
+
+    @field_validator("bins")
+    @classmethod
+    def _power_of_two(cls, bins: int) -> int:
+        if bins & (bins - 1):
+            raise ValueError(f"{bins} bins: allowed are 256, 512, 1024 and 2048")
+        return bins
+
+
 AnyCalibrator = Annotated[
-    MaxCalibrator | EmaCalibrator | PercentileCalibrator | MseCalibrator, Field(discriminator="kind")
+    MaxCalibrator | EmaCalibrator | PercentileCalibrator | MseCalibrator | EntropyCalibrator,
+    Field(discriminator="kind"),
 ]
 
 

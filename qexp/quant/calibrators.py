@@ -12,20 +12,22 @@ from qexp.config import (
     AnyCalibrator,
     Calibrator,
     EmaCalibrator,
+    EntropyCalibrator,
     MaxCalibrator,
     MseCalibrator,
     PercentileCalibrator,
 )
-from qexp.quant.grid import Grid, quantize_dequantize, scale_and_zero_point
-from qexp.quant.statistics import Histogram, ValueStatistics
+from qexp.quant.entropy import threshold
+from qexp.quant.grid import Grid
+from qexp.quant.histogram import Histogram
+from qexp.quant.squared_error import histogram_errors, row_errors
+from qexp.quant.statistics import ValueStatistics
 
 Range = tuple[Tensor, Tensor]
 """Lowest and highest value to represent; float64 for activations, float32 for weights."""
 
 WEIGHT_CANDIDATES = 100
 """Candidates of a least-squares weight range where the calibrator has no number of its own."""
-BLOCK = 1 << 18
-"""Elements worked on at a time: small enough for the cache."""
 
 
 def activation_range(statistics: ValueStatistics, calibrator: AnyCalibrator, grid: Grid) -> Range:
@@ -66,13 +68,11 @@ def _percentile(statistics: ValueStatistics, calibrator: PercentileCalibrator, g
     Right within one bin of the histogram, never beyond the values seen.
     """
     low, high = min(statistics.lows), max(statistics.highs)
-    counts, edges = statistics.histogram.counts, statistics.histogram.edges()
-    half, share = counts.numel() // 2, calibrator.percentile / 100
+    histogram, share = statistics.histogram, calibrator.percentile / 100
     if grid.symmetric:
-        magnitudes = counts[half:] + counts[:half].flip(0)
-        bound = float(edges[half + 1 + _reaching(magnitudes, share)])
+        bound = (1 + _reaching(histogram.magnitudes(), share)) * histogram.width
         return _pair(max(low, -bound), min(high, bound))
-    tail = 1 - (1 - share) / 2
+    counts, edges, tail = histogram.counts, histogram.edges(), 1 - (1 - share) / 2
     upper = float(edges[1 + _reaching(counts, tail)])
     lower = float(edges[-2 - _reaching(counts.flip(0), tail)])
     return _pair(max(low, lower), min(high, upper))
@@ -103,52 +103,41 @@ def _mse(statistics: ValueStatistics, calibrator: MseCalibrator, grid: Grid) -> 
 
 
 def _best(histogram: Histogram, low: Tensor, high: Tensor, grid: Grid) -> int:
-    seen = histogram.counts > 0
-    edges = histogram.edges()
-    begin, end, counts = edges[:-1][seen], edges[1:][seen], histogram.counts[seen].to(torch.float64)
-    if histogram.width == 0:
-        return 0
-    scale, zero = scale_and_zero_point(low, high, grid)
-    scale, lower, upper = (t.double()[:, None] for t in (scale, grid.qmin - zero, grid.qmax - zero))
-    errors = []
-    for chunk in torch.arange(low.numel()).split(max(1, BLOCK // max(1, counts.numel()))):
-        s, first, last = scale[chunk], lower[chunk], upper[chunk]
-        whole = _potential(end / s, first, last) - _potential(begin / s, first, last)
-        errors.append((whole * s**3) @ counts)  # the common factor 1 / width changes no minimum
-    return int(torch.cat(errors).argmin())
+    return int(histogram_errors(histogram, low, high, grid).argmin())
 
 
-def _potential(v: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    """Integral of the squared error ``(v - clamp(round(v), lower, upper))²`` from 0 to ``v``, in steps.
+def _entropy(statistics: ValueStatistics, calibrator: EntropyCalibrator, grid: Grid) -> Range:
+    """Least divergence of the magnitudes, see ``entropy``; clipped there on both sides of zero.
 
-    A whole step adds 1/12, the rest of a step and what lies beyond the ends adds a cubic.
+    A magnitude has the levels of one side: ``2 ** (bits - 1)``, but all ``2 ** bits`` where an asymmetric
+    grid meets no value below zero. Never beyond the values seen.
     """
-    inside = torch.minimum(torch.maximum(v, lower), upper)
-    nearest = torch.floor(inside + 0.5)
-    return nearest / 12 + (inside - nearest) ** 3 / 3 + (v - inside) ** 3 / 3
+    low, high = min(statistics.lows), max(statistics.highs)
+    levels = 2**grid.bits if low >= 0 and not grid.symmetric else 2 ** (grid.bits - 1)
+    magnitudes, width = _coarser(statistics, calibrator.bins)
+    end = threshold(magnitudes, levels, first=calibrator.first, stride=calibrator.stride)
+    return _pair(max(low, -end * width), min(high, end * width))
+
+
+def _coarser(statistics: ValueStatistics, bins: int) -> tuple[Tensor, float]:
+    """Counts of the magnitudes and their width, with at most ``bins`` up to the first batch's largest one."""
+    histogram = statistics.histogram
+    ends = zip(statistics.lows, statistics.highs, strict=True)
+    largest = next((max(-low, high) for low, high in ends if low or high), 0.0)
+    together = max(1, round(largest / bins / histogram.width)) if histogram.width else 1
+    magnitudes = histogram.magnitudes()
+    whole = torch.nn.functional.pad(magnitudes, (0, -magnitudes.numel() % together))
+    return whole.view(-1, together).sum(1), histogram.width * together
 
 
 def _least_squares_rows(rows: Tensor, grid: Grid, candidates: int) -> Range:
     """Each row's range, of shares ``i / candidates`` of its full one, with the least squared error."""
     low, high = rows.amin(1), rows.amax(1)
+    if not bool((torch.isfinite(low) & torch.isfinite(high)).all()):
+        return low, high  # the quantizer, which knows its name, refuses them
     shares = torch.arange(candidates, 0, -1, dtype=rows.dtype, device=rows.device) / candidates
-    best = torch.zeros(len(rows), dtype=torch.long, device=rows.device)
-    block = max(1, BLOCK // rows.shape[1])
-    for part in torch.arange(len(rows), device=rows.device).split(block):
-        best[part] = _row_errors(rows[part], low[part], high[part], shares, grid).argmin(1)
+    best = row_errors(rows, low[:, None] * shares, high[:, None] * shares, grid).argmin(1)
     return low * shares[best], high * shares[best]
-
-
-def _row_errors(rows: Tensor, low: Tensor, high: Tensor, shares: Tensor, grid: Grid) -> Tensor:
-    """Squared error of each row (first axis) with each share of its range (second axis), float64."""
-    errors = torch.zeros(len(rows), len(shares), dtype=torch.float64, device=rows.device)
-    for index, share in enumerate(shares):
-        scale, zero = (t[:, None] for t in scale_and_zero_point(low * share, high * share, grid))
-        lower, upper = (grid.qmin - zero).to(rows.dtype), (grid.qmax - zero).to(rows.dtype)
-        for columns in rows.split(BLOCK, dim=1):
-            difference = quantize_dequantize(columns, scale, lower, upper).sub_(columns)
-            errors[:, index] += difference.square_().sum(1)
-    return errors
 
 
 def _pair(low: float, high: float) -> Range:
@@ -160,4 +149,5 @@ ACTIVATION_RANGES: Mapping[type[Calibrator], Callable[[ValueStatistics, Any, Gri
     EmaCalibrator: _ema,
     PercentileCalibrator: _percentile,
     MseCalibrator: _mse,
+    EntropyCalibrator: _entropy,
 }

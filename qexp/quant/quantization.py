@@ -17,9 +17,10 @@ from qexp.errors import QuantizationError
 from qexp.quant.calibrators import activation_range, weight_range
 from qexp.quant.export_form import ExportForm
 from qexp.quant.hooks import Handle
+from qexp.quant.padding import Padding
 from qexp.quant.placement import WEIGHT, Site
 from qexp.quant.quantizer import Phase, QuantizedWeight, Quantizer
-from qexp.quant.statistics import Statistics, select
+from qexp.quant.statistics import Statistics
 
 NAME = "quantization"
 """Name of the ``Quantization`` among the children of its model."""
@@ -104,12 +105,12 @@ class Quantization(nn.Module):
             QuantizationError: an activation is NaN or infinite.
         """
         before = {quantizer: quantizer.phase for quantizer in self.quantizers.values()}
-        kinds = {site.quantizer: site.kind for site in self.sites}
+        kinds, padding = {site.quantizer: site.kind for site in self.sites}, Padding.of(mask)
         for name, quantizer in self.quantizers.items():
             if kinds[name] == WEIGHT:
                 quantizer.switch(Phase.OFF)
             else:
-                observe = partial(self._observe, name, mask, kinds[name] == "matmul.probs")
+                observe = partial(self._observe, name, padding, kinds[name] == "matmul.probs")
                 quantizer.switch(Phase.OBSERVING, observe)
         try:
             yield
@@ -194,8 +195,8 @@ class Quantization(nn.Module):
         for quantizer in self.quantizers.values():
             quantizer.switch(phase)
 
-    def _observe(self, name: str, mask: Tensor | None, probabilities: bool, value: Tensor) -> None:
-        self._statistics.add(name, select(value, mask, probabilities=probabilities))
+    def _observe(self, name: str, padding: Padding | None, probabilities: bool, value: Tensor) -> None:
+        self._statistics.add(name, value, padding, probabilities=probabilities)
 
     def _forget(self, *_: Any) -> None:
         if torch.compiler.is_compiling():

@@ -24,10 +24,16 @@ def run(
     *,
     rt: Runtime,
 ) -> None:
-    """Run the float model over rows of the train split; every calibrator and bit-width reads the result."""
+    """Run the float model over rows of the train split; every calibrator and bit-width reads the result.
+
+    Rows of similar length share a batch, and batches come in random order: little is computed on
+    padding, and a moving average does not end with the longest rows. Which rows share a batch matters
+    to ``ema`` alone; the first batch's largest magnitude sets the width of the bins, within which the
+    other calibrators are exact.
+    """
     import numpy as np
 
-    from qexp.data.batches import collate
+    from qexp.data.batches import collate, evaluation_batches
     from qexp.data.tokens import TokenSplit
     from qexp.lit.encoder import load_saved
     from qexp.lit.inference import runner
@@ -39,10 +45,10 @@ def run(
     quantization = insert(model, placement, OBSERVED, Scheme())
     split = TokenSplit.load(tokens.split(task.train))
     count = min(calibration.samples, calibration_rows or calibration.samples, len(split))
-    rows = np.random.default_rng(seed).permutation(len(split))[:count]
-    batches = [
-        rows[start : start + calibration.batch_size] for start in range(0, count, calibration.batch_size)
-    ]
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(len(split))[:count]
+    similar = evaluation_batches(split.lengths[rows], batch_size=calibration.batch_size)
+    batches = [rows[similar[index]] for index in rng.permutation(len(similar))]
     forward = runner(model, rt)
     with rt.screen.bar(f"observe {task.name}", total=count) as move:
         for batch in batches:
@@ -54,4 +60,4 @@ def run(
     work.write_facts({"rows": count, "batches": len(batches)})
 
 
-STAGE = Stage("3-statistics", 1, Statistics, run)
+STAGE = Stage("3-statistics", 2, Statistics, run)

@@ -16,9 +16,10 @@ from qexp.config import (
     MseCalibrator,
     PercentileCalibrator,
 )
+from qexp.errors import QuantizationError
 from qexp.quant.calibrators import activation_range, weight_range
 from qexp.quant.grid import Grid, fake_quantize, scale_and_zero_point
-from qexp.quant.statistics import ValueStatistics
+from qexp.quant.statistics import Statistics, ValueStatistics
 
 SYMMETRIC = Grid(8, signed=True, symmetric=True)
 ASYMMETRIC = Grid(8, signed=False, symmetric=False)
@@ -31,12 +32,17 @@ def batches(count: int = 5, seed: int = 0) -> list[Tensor]:
     return [torch.randn(2000, generator=generator).exp() - 0.8 for _ in range(count)]
 
 
+def observed(data: list[Tensor]) -> ValueStatistics:
+    """Statistics over batches."""
+    statistics = Statistics()
+    for batch in data:
+        statistics.add("value", batch)
+    return statistics["value"]
+
+
 def ends(data: list[Tensor], calibrator: AnyCalibrator, grid: Grid) -> tuple[float, float]:
     """The range over batches."""
-    statistics = ValueStatistics()
-    for batch in data:
-        statistics.add(batch)
-    low, high = activation_range(statistics, calibrator, grid)
+    low, high = activation_range(observed(data), calibrator, grid)
     return float(low), float(high)
 
 
@@ -135,7 +141,7 @@ def test_weight_max(axis: int | None) -> None:
 def test_weight_mse_is_the_best_candidate_of_each_row(
     bits: int, symmetric: bool, axis: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qexp.quant.calibrators.BLOCK", 20)  # rows and columns both fall into blocks
+    monkeypatch.setattr("qexp.quant.squared_error.BLOCK", 20)  # rows and columns both fall into blocks
     torch.manual_seed(1)
     weight = torch.randn(5, 30)
     grid = Grid(bits, signed=symmetric, symmetric=symmetric, axis=axis)
@@ -146,3 +152,16 @@ def test_weight_mse_is_the_best_candidate_of_each_row(
         a, b = float(row.min()), float(row.max())
         errors = [squared_error(row, a * i / 100, b * i / 100, one) for i in range(1, 101)]
         assert squared_error(row, float(found[0]), float(found[1]), one) <= min(errors) * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_left_to_the_quantizer(bad: float) -> None:
+    weight = torch.randn(4, 6)
+    weight[2, 3] = bad
+    grid = Grid(8, signed=True, symmetric=True, axis=0)
+    low, high = weight_range(weight, Calibrator(weights="mse"), grid)
+    torch.testing.assert_close(
+        torch.stack([low, high]), torch.stack([weight.amin(1), weight.amax(1)]), equal_nan=True
+    )
+    with pytest.raises(QuantizationError, match="bounds must be finite"):
+        scale_and_zero_point(low, high, grid)
