@@ -51,6 +51,11 @@ class Statistics(Mapping[str, ValueStatistics]):
         self._finished = dict(finished or {})
         self._counts: dict[str, KernelCounts | TensorCounts] = {}
 
+    def clear(self) -> None:
+        """Start over."""
+        self._finished.clear()
+        self._counts.clear()
+
     def add(
         self, name: str, value: Tensor, padding: Padding | None = None, *, probabilities: bool = False
     ) -> None:
