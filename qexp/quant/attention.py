@@ -54,9 +54,10 @@ def attend(
     taps: Taps = getattr(module, TAPS, {})
     query, key = _tap(taps, "matmul.query", query), _tap(taps, "matmul.key", key)
     scaling = query.size(-1) ** -0.5 if scaling is None else scaling
-    scores = torch.matmul(query, key.transpose(2, 3)) * scaling
+    scores = torch.matmul(query, key.transpose(2, 3)).mul_(scaling)  # in place: no gradient needs the old
     if attention_mask is not None:
-        scores = scores + attention_mask
+        wider = scores.dtype != attention_mask.dtype  # in mixed precision the sum is of the wider type
+        scores = scores + attention_mask if wider else scores.add_(attention_mask)
     probabilities = nn.functional.softmax(scores, dim=-1)
     probabilities = nn.functional.dropout(probabilities, p=dropout, training=module.training)
     probabilities = _tap(taps, "matmul.probs", probabilities)
