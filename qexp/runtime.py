@@ -148,3 +148,21 @@ def device_of(machine: Machine) -> Any:
             "CUDA build of torch"
         )
     return torch.device("cuda" if machine.accelerator == "gpu" else "cpu")
+
+
+def check_devices(machine: Machine) -> None:
+    """See, before a training, that there is a device for each of its processes.
+
+    Raises:
+        ConfigError: there are fewer GPUs than processes.
+    """
+    import torch
+
+    from qexp.errors import ConfigError
+
+    device_of(machine)
+    if machine.accelerator == "gpu" and machine.devices > (there := torch.cuda.device_count()):
+        raise ConfigError(
+            f"machine.devices={machine.devices}: each process of a training needs its own GPU, and torch "
+            f"sees {there} here; set machine.devices={there} or less, or machine.accumulate to save memory"
+        )

@@ -69,12 +69,19 @@ class Quantization(nn.Module):
         """
         self._switch(Phase.FROZEN)
 
-    def learn(self) -> None:
+    def learn(self, parts: int = 1) -> None:
         """Quantize, with log-scales as parameters that start at the ranges.
+
+        Args:
+            parts: into how many parts a batch is split; an activation sees one of them at a time, and the
+                gradient of its scale is scaled as for the whole batch.
 
         Raises:
             QuantizationError: a quantizer has no range yet.
         """
+        weights = {site.quantizer for site in self.sites if site.kind == WEIGHT}
+        for name, quantizer in self.quantizers.items():
+            quantizer.parts = 1 if name in weights else parts
         self._switch(Phase.LEARNED)
 
     def range_parameters(self) -> list[nn.Parameter]:

@@ -60,6 +60,7 @@ class Quantizer(nn.Module):
         self.register_parameter("log_scale", None)
         self.log_scale: nn.Parameter | None
         self.phase = Phase.OFF
+        self.parts = 1
         self.observer: Callable[[Tensor], None] | None = None
         self._memo: Memo | None = None
         self._bounds: Bounds | None = None
@@ -151,7 +152,7 @@ class Quantizer(nn.Module):
             return quantize_dequantize(x, scale, bounds.lower, bounds.upper)
         if self.phase is Phase.FROZEN:
             return FakeQuantizeFrozen.apply(x, scale, bounds)  # type: ignore[no-any-return,no-untyped-call]
-        factor = gradient_scale(x.numel() // scale.numel(), self.grid)
+        factor = gradient_scale(x.numel() * self.parts // scale.numel(), self.grid)
         return FakeQuantizeLearned.apply(x, scale, bounds, factor)  # type: ignore[no-any-return,no-untyped-call]
 
     def bounds(self, dimensions: int) -> Bounds:
