@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,10 +71,20 @@ class Classifier(pl.LightningModule):
         step = self.optimization.seed * 1_000_003 + self.global_step
         torch.manual_seed(step * parts.count + parts.number(batch_idx))
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of all gradients, which Lightning refuses to a fused optimizer in mixed precision."""
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf)
+
     def configure_optimizers(self) -> Any:
         """AdamW; biases, norms and ranges do not decay; ranges have their own rate.
 
-        Not fused with FP16: a fused AdamW undoes the loss scaling itself, after the gradient is clipped.
+        Not fused in FP16: a fused AdamW undoes the loss scaling itself, after the gradient is clipped.
         """
         plan = self.optimization
         fused = self.trainer.precision != "16-mixed"

@@ -43,5 +43,7 @@ def quiet_lightning() -> Iterator[None]:
 def _ignore() -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"(pytorch_)?lightning.*")
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*", category=FutureWarning)  # theirs, of torch
+    # Newer versions of torch rename the argument, older ones do not know the new name.
+    warnings.filterwarnings("ignore", message=r".*broadcast_buffers.*", category=FutureWarning)
     # The first steps in FP16 may be skipped while the loss scale is found; the rate goes on all the same.
     warnings.filterwarnings("ignore", message=r".*lr_scheduler\.step.*before.*", category=UserWarning)
