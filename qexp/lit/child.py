@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 import threading
 import time
 import traceback
@@ -24,7 +23,7 @@ from torch import distributed
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from qexp.errors import QexpError, TrainingError
-from qexp.lit.compiling import compile_model
+from qexp.lit.compiling import compiled
 from qexp.lit.courses import Course
 from qexp.lit.steps import Parts
 from qexp.lit.training import BACKEND, Seat, fit
@@ -64,9 +63,8 @@ def attend(course: Course, folder: Path, seat: Seat, move: Move) -> Facts:
     parts = Parts.of(seat.numerics, seat.rank)
     steps = course.steps(parts)
     module = course.module(steps.count, parts)
-    if seat.numerics.compile:
-        compile_model(module.model)
-    losses = fit(module, steps, course.title, seat, move)
+    with compiled(module.model, seat.numerics.compile):
+        losses = fit(module, steps, course.title, seat, move)
     history = {"steps": steps.count, "loss": losses, "resumed_at": seat.resumed_at}
     return history | dict(course.save(module, folder)) if seat.rank == 0 else {}
 
@@ -110,13 +108,13 @@ def _connect(seat: Seat, port: int) -> None:
 
 def _portable(error: BaseException, title: str, seat: Seat) -> Exception:
     """The error as it can be raised in the parent, with the traceback of this process as a note."""
-    text = "".join(traceback.format_exception(error))
-    try:
-        same = pickle.loads(pickle.dumps(error))
-        kept = isinstance(same, QexpError | OSError) and str(same) == str(error)
-    except Exception:  # whatever a foreign class makes of being copied
-        kept = False
-    if not kept:
+    same: Exception
+    if isinstance(error, QexpError):
+        same = type(error)(str(error))
+    elif isinstance(error, OSError) and error.errno is not None:
+        same = OSError(error.errno, error.strerror, error.filename)  # the store words it
+    else:
         same = TrainingError(f"{title}: {type(error).__name__}: {error}")
+    text = "".join(traceback.format_exception(error))
     same.add_note(f"in process {seat.rank + 1} of {seat.numerics.devices}:\n{text}")
-    return same  # type: ignore[no-any-return]
+    return same

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from qexp.errors import QuantizationError
 from qexp.quant.fake_quantize import Bounds, FakeQuantizeFrozen, FakeQuantizeLearned, gradient_scale
 from qexp.quant.grid import SMALLEST_SCALE, Grid, quantize_dequantize, scale_and_zero_point
+from qexp.quant.traced import traced_fake_quantize
 
 Memo = tuple[Tensor, Tensor]
 
@@ -146,6 +147,8 @@ class Quantizer(nn.Module):
         return self._fake_quantize(x)
 
     def _fake_quantize(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return traced_fake_quantize(x, self.current_scale(), self.zero_point, self.grid, self.parts)
         bounds = self.bounds(x.dim())
         scale = self.grid.expand(self.current_scale(), x.dim())
         if not torch.is_grad_enabled():

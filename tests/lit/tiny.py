@@ -84,6 +84,7 @@ class Tiny:
     phase: str = "float"
     rate: float = 1e-3
     dropout: bool = False
+    layers: int = 2
     trouble: tuple[str, int, int] = ("none", 0, 0)
     """What happens, in which process, before which of its parts."""
     nan: bool = False
@@ -106,9 +107,9 @@ class Tiny:
         (self.folder / f"pid-{parts.rank}").write_text(str(os.getpid()))
         torch.manual_seed(0)
         dropout = {} if self.dropout else NO_DROPOUT
-        model = AutoModelForSequenceClassification.from_config(
-            tiny_config("bert", 64, num_labels=2, **dropout)
-        )
+        config = tiny_config("bert", 64, num_labels=2, **dropout)
+        config.num_hidden_layers = self.layers
+        model = AutoModelForSequenceClassification.from_config(config)
         quantization = quantized(model, self.phase, parts.count) if self.phase != "float" else None
         if self.nan:
             with torch.no_grad():
