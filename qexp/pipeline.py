@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qexp.artifacts import Encoder, Graph, Ranges, Scores, Tokens
-from qexp.config import Experiment, Form, OnnxRuntime, Qat
+from qexp.config import Experiment, Form, OnnxRuntime, Qat, Training
 from qexp.data.checkpoints import Checkpoint, locate
 from qexp.data.sources import Rows, resolve
 from qexp.host import this_host
@@ -57,11 +57,10 @@ def run_line(experiment: Experiment, rt: Runtime, outcome: Outcome, *, sweep: bo
     """
     rows, checkpoint = _sources(experiment, rt, outcome, sweep)
     tokens = rt.walk(prepare.STAGE, rows, checkpoint, experiment.task, rt=rt)
+    schooling = experiment.schooling if isinstance(experiment.finetune, Training) else None
     fp32 = Quantized(
         rt.walk(
-            finetune.STAGE, tokens, checkpoint, experiment.task, experiment.finetune,
-            experiment.data.train_rows, experiment.budget.train_steps, experiment.seed,
-            experiment.numerics, rt=rt,
+            finetune.STAGE, tokens, checkpoint, experiment.task, experiment.finetune, schooling, rt=rt
         )
     )  # fmt: skip
     final, final_scores = fp32, _score("fp32", fp32, tokens, experiment, rt, outcome)
@@ -101,7 +100,7 @@ def _plan(experiment: Experiment) -> str:
 def _calibrated(encoder: Encoder, tokens: Tokens, experiment: Experiment, rt: Runtime) -> Quantized:
     statistics = rt.walk(
         observe.STAGE, encoder, tokens, experiment.task, experiment.placement, experiment.calibration,
-        experiment.budget.calibration_rows, experiment.seed, experiment.numerics, rt=rt,
+        experiment.budget.calibration_rows, experiment.seed, experiment.numerics.inference, rt=rt,
     )  # fmt: skip
     ranges = rt.walk(calibrate.STAGE, encoder, statistics, experiment.form, experiment.calibrator, rt=rt)
     return Quantized(encoder, experiment.form, ranges)
@@ -111,8 +110,7 @@ def _trained(ptq: Quantized, tokens: Tokens, experiment: Experiment, method: Qat
     assert ptq.ranges is not None
     trained = rt.walk(
         qat.STAGE, ptq.encoder, ptq.ranges, tokens, experiment.task, experiment.form, method,
-        experiment.finetune, experiment.data.train_rows, experiment.budget.train_steps, experiment.seed,
-        experiment.numerics, rt=rt,
+        experiment.finetune, experiment.schooling, rt=rt,
     )  # fmt: skip
     return Quantized(trained, experiment.form, trained)
 
@@ -122,7 +120,7 @@ def _score(
 ) -> Scores:
     scores = rt.walk(
         evaluate.STAGE, model.encoder, model.form, model.ranges, tokens, experiment.task,
-        experiment.budget.evaluation_rows, experiment.numerics, rt=rt,
+        experiment.budget.evaluation_rows, experiment.numerics.inference, rt=rt,
     )  # fmt: skip
     outcome.scores[name] = scores.metrics
     return scores

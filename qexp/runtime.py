@@ -126,10 +126,13 @@ class Runtime:
 
 
 def set_threads(threads: int) -> None:
-    """Give torch that many threads; its first import may be here."""
+    """Make the process ready to compute with that many threads; the first import of torch may be here."""
     import torch
 
+    from qexp.native import keep_freed_memory
+
     torch.set_num_threads(threads)
+    keep_freed_memory()
 
 
 def device_of(machine: Machine) -> Any:
@@ -148,3 +151,21 @@ def device_of(machine: Machine) -> Any:
             "CUDA build of torch"
         )
     return torch.device("cuda" if machine.accelerator == "gpu" else "cpu")
+
+
+def check_devices(machine: Machine) -> None:
+    """See, before a training, that there is a device for each of its processes.
+
+    Raises:
+        ConfigError: there are fewer GPUs than processes.
+    """
+    import torch
+
+    from qexp.errors import ConfigError
+
+    device_of(machine)
+    if machine.accelerator == "gpu" and machine.devices > (there := torch.cuda.device_count()):
+        raise ConfigError(
+            f"machine.devices={machine.devices}: each process of a training needs its own GPU, and torch "
+            f"sees {there} here; set machine.devices={there} or less, or machine.accumulate to save memory"
+        )

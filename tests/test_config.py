@@ -64,8 +64,41 @@ def test_identity_leaves_out_how_and_where_but_keeps_the_device() -> None:
 
 
 @pytest.mark.parametrize(
+    "word", ["machine.precision=bf16", "machine.devices=2", "machine.accumulate=2", "machine.compile=true"]
+)
+def test_what_changes_bits_of_a_training_belongs_to_it_and_to_nothing_else(word: str) -> None:
+    base, other = experiment("task=mrpc"), experiment("task=mrpc", word)
+    assert base.identity != other.identity
+    assert base.schooling != other.schooling
+    assert base.numerics.inference == other.numerics.inference
+    assert base.numerics.inference != experiment("task=mrpc", "machine=gpu").numerics.inference
+
+
+def test_parts_need_rows() -> None:
+    words = ("task=mrpc", "machine.devices=4", "machine.accumulate=2", "finetune.batch_size=7")
+    with pytest.raises(ValidationError) as caught:
+        experiment(*words)
+    told = explain(caught.value)
+    assert "machine.devices=4 and machine.accumulate=2" in told
+    assert "8 parts, but finetune.batch_size=7; lower them" in told
+    assert experiment(*words[:-1], "finetune.batch_size=8").machine.parts == 8
+
+
+def test_fp16_is_for_gpus() -> None:
+    assert experiment("task=mrpc", "machine=gpu", "machine.precision=fp16").numerics.precision == "fp16"
+    assert experiment("task=mrpc", "machine.precision=bf16").numerics.precision == "bf16"
+    with pytest.raises(ValidationError) as caught:
+        experiment("task=mrpc", "machine.precision=fp16")
+    told = explain(caught.value)
+    assert told.startswith("machine.precision=fp16: ")
+    assert "allowed on a CPU are fp32 and bf16; change machine.precision" in told
+
+
+@pytest.mark.parametrize(
     ("overrides", "words"),
     [
+        (["machine.devices=0"], ["machine.devices=0", "greater than or equal to 1"]),
+        (["machine.precision=int8"], ["machine.precision=int8", "'fp32', 'bf16' or 'fp16'"]),
         (["quant.weight_bits=1"], ["quant.weight_bits=1", "greater than or equal to 2"]),
         (["quant.weight_bits=20"], ["quant.weight_bits=20", "2 to 16"]),
         (["finetune.epochs=-1"], ["finetune.epochs=-1", "greater than 0"]),

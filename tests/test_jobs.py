@@ -147,6 +147,37 @@ def test_finetuned_checkpoint_is_taken_as_it_is(tiny_bert: Path, outputs: Path) 
     assert taken["scores"]["fp32"] == trained["scores"]["fp32"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("ranges", ["frozen", "learned"])
+def test_two_processes_score_what_one_does(ranges: str, tiny_bert: Path) -> None:
+    """Within a point: dropout differs, and of 400 rows four may fall on the other side."""
+    words = (
+        "task=mrpc", "method=qat", f"method.ranges={ranges}", "deploy=none", f"model.name={tiny_bert}",
+        *QUICK[:-1],
+    )  # fmt: skip
+    _, alone = run(*words)
+    code, both = run(*words, "machine.devices=2")
+    assert code == OK, record_problem()
+    assert both["key"] != alone["key"]
+    assert [stage["stage"] for stage in both["stages"] if stage["state"] == "cached"] == ["1-tokens"]
+    for name in ("fp32", "ptq", "qat"):
+        for metric, value in alone["scores"][name].items():
+            assert both["scores"][name][metric] == pytest.approx(value, abs=1.0)
+
+
+def test_precision_of_training_does_not_touch_a_finetuned_checkpoint(tiny_bert: Path, outputs: Path) -> None:
+    """Nothing is trained, so calibration, ranges and scores are found again."""
+    run("task=mrpc", "deploy=none", *QUICK[:-1], "quant=fp32", f"model.name={tiny_bert}")
+    (encoder,) = (outputs / "artifacts" / "2-fp32").glob("*/model")
+    for file in next((outputs / "artifacts" / "1-tokens").glob("*/tokenizer")).iterdir():
+        (encoder / file.name).write_bytes(file.read_bytes())
+    words = ("task=mrpc", "deploy=none", *QUICK[:-1], "finetune=none", "method=ptq", f"model.name={encoder}")
+    run(*words)
+    code, narrow = run(*words, "machine.precision=bf16", "machine.accumulate=2")
+    assert code == OK, record_problem()
+    assert _states(narrow) == {"cached"}
+
+
 def _failed(
     words: tuple[str, ...], kind: str, *parts: str, capsys: pytest.CaptureFixture[str]
 ) -> dict[str, Any]:

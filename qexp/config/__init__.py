@@ -5,7 +5,7 @@ are frozen pydantic models that refuse unknown fields. The sentence under a fiel
 its unit, and what special values mean; ``qexp.cli`` prints the same sentences in its help.
 
 Sections above the line in :class:`Experiment` say *what* is computed and are part of stage keys;
-``machine`` says *how* and never is.
+``machine`` says *how*; only what of it shows in the bits of a result, :class:`Numerics`, is.
 """
 
 from qexp.config.experiment import Experiment
@@ -29,7 +29,7 @@ from qexp.config.quantization import (
 from qexp.config.section import FLOAT_BITS, Bits, Section
 from qexp.config.task import Data, Metric, Model, Task, score_name
 from qexp.config.training import AnyFinetune, AnyMethod, Finetuned, NoMethod, Ptq, Qat, Training
-from qexp.config.work import AnyDeploy, Budget, Machine, NoDeploy, Numerics, Onnx, OnnxRuntime
+from qexp.config.work import AnyDeploy, Budget, Machine, NoDeploy, Numerics, Onnx, OnnxRuntime, Schooling
 
 __all__ = [
     "FLOAT_BITS",
@@ -64,6 +64,7 @@ __all__ = [
     "Qat",
     "Quant",
     "Scheme",
+    "Schooling",
     "Section",
     "SiteKind",
     "Task",

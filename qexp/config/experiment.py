@@ -11,7 +11,7 @@ from qexp.config.quantization import AnyCalibrator, Calibration, Form, Placement
 from qexp.config.section import FLOAT_BITS, Section
 from qexp.config.task import Data, Model, Task
 from qexp.config.training import AnyFinetune, AnyMethod
-from qexp.config.work import AnyDeploy, Budget, Machine, Numerics
+from qexp.config.work import AnyDeploy, Budget, Machine, Numerics, Schooling
 
 
 class Experiment(Section):
@@ -48,10 +48,31 @@ class Experiment(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _no_part_without_rows(self) -> Self:
+        machine, rows = self.machine, self.finetune.batch_size
+        if machine.parts > rows:
+            raise ValueError(
+                f"machine.devices={machine.devices} and machine.accumulate={machine.accumulate}: they split "
+                f"each batch into {machine.parts} parts, but finetune.batch_size={rows}; lower them, so that "
+                f"their product is at most {rows}, or raise finetune.batch_size"
+            )
+        return self
+
     @property
     def numerics(self) -> Numerics:
         """What of the machine belongs to the identity of computed numbers."""
-        return Numerics(device=self.machine.accelerator)
+        return Numerics.of(self.machine)
+
+    @property
+    def schooling(self) -> Schooling:
+        """What its trainings have in common."""
+        return Schooling(
+            train_rows=self.data.train_rows,
+            train_steps=self.budget.train_steps,
+            seed=self.seed,
+            numerics=self.numerics,
+        )
 
     @property
     def form(self) -> Form:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from qexp.config.section import Section
 
@@ -57,10 +57,23 @@ class Budget(Section):
 
 
 class Machine(Section):
-    """What the run is computed on."""
+    """What the run is computed on; a batch has ``finetune.batch_size`` rows whatever is written here."""
 
     accelerator: Literal["cpu", "gpu"] = "cpu"
     """Device of training and evaluation."""
+    devices: int = Field(default=1, ge=1)
+    """Processes of a training, each on a device of its own (on a CPU: with its share of the threads) and
+    with its share of each batch."""
+    accumulate: int = Field(default=1, ge=1)
+    """Parts of a batch that are computed one after another, for want of memory."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of training: ``bf16`` and ``fp16`` are mixed precision, with weights, ranges and fake
+    quantization in FP32. All else computes in FP32, so that scores can be compared."""
+    compile: bool = False
+    """Train with ``torch.compile``, which first takes its time to compile."""
+    kernels: Literal["auto", "plain"] = "auto"
+    """What computes fake quantization in a training: the fastest kernels that the machine has, or plain
+    torch, the reference that they are held against."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads; null is one for each core that the process may use."""
     checkpoint_seconds: float = Field(default=60.0, ge=0)
@@ -68,11 +81,61 @@ class Machine(Section):
     progress: bool = True
     """Draw progress bars."""
 
+    @field_validator("precision")
+    @classmethod
+    def _exists_on_device(cls, precision: str, known: ValidationInfo) -> str:
+        if precision == "fp16" and known.data.get("accelerator") == "cpu":
+            raise ValueError("Lightning trains in fp16 on GPUs only; allowed on a CPU are fp32 and bf16")
+        return precision
+
+    @property
+    def parts(self) -> int:
+        """Into how many parts a batch is split."""
+        return self.devices * self.accumulate
+
 
 class Numerics(Section):
     """The part of the machine that changes bits of a result: part of the keys of what is computed."""
 
     device: Literal["cpu", "gpu"] = "cpu"
     """Kind of device; a CPU and a GPU sum in different orders."""
-    precision: Literal["fp32"] = "fp32"
-    """Arithmetic of training and evaluation."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of training."""
+    devices: int = 1
+    """Over how many processes a batch was split: other sums, other dropout masks."""
+    accumulate: int = 1
+    """Into how many parts one after another, with the same effects."""
+    compile: bool = False
+    """Whether training was compiled: fused kernels round elsewhere."""
+    kernels: Literal["auto", "plain"] = "auto"
+    """What computed fake quantization: the gradients of learned scales are summed in another order."""
+
+    @classmethod
+    def of(cls, machine: Machine) -> Numerics:
+        """What a training on this machine depends on."""
+        return cls(
+            device=machine.accelerator,
+            precision=machine.precision,
+            devices=machine.devices,
+            accumulate=machine.accumulate,
+            compile=machine.compile,
+            kernels=machine.kernels,
+        )
+
+    @property
+    def inference(self) -> Numerics:
+        """What is left for stages that do not train: they compute in FP32, in one process, uncompiled."""
+        return Numerics(device=self.device)
+
+
+class Schooling(Section):
+    """What fine-tuning and quantization-aware training have in common beside rates and epochs."""
+
+    train_rows: int | None
+    """Rows of the train split to draw; null is all of them."""
+    train_steps: int | None
+    """At most that many optimizer steps; null is no limit."""
+    seed: int
+    """Seed of the head, the rows, their order and dropout."""
+    numerics: Numerics
+    """How it is computed, as far as the result shows it."""

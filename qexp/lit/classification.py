@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from qexp.lit.encoder import model_inputs
+from qexp.lit.steps import Batch, Parts
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,11 @@ class Optimization:
 
 
 class Classifier(pl.LightningModule):
-    """An encoder with its head; ranges that are learned are trained beside the weights."""
+    """An encoder with its head; ranges that are learned are trained beside the weights.
+
+    Batches come in parts (:class:`qexp.lit.steps.Steps`). Whatever their number and the precision, weights,
+    ranges, their gradients and the loss are FP32; autocast is what makes a matmul narrower.
+    """
 
     def __init__(
         self, model: PreTrainedModel, optimization: Optimization, quantization: nn.Module | None = None
@@ -46,23 +52,43 @@ class Classifier(pl.LightningModule):
         self.quantization = quantization
         self.inputs = model_inputs(model)
 
-    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+    def forward(self, batch: Batch) -> Tensor:
         """Logits [B, outputs] of a padded batch."""
         logits: Tensor = self.model(**{name: batch[name] for name in self.inputs}).logits
         return logits
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Mean cross entropy, or the mean squared error of a regression."""
-        return task_loss(self(batch), batch["labels"])
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean cross entropy, or the mean squared error of a regression, times the part's share.
+
+        Lightning divides by the parts of a process and DDP by the processes; the share is made for that.
+        """
+        return task_loss(self(batch).float(), batch["labels"]) * batch["share"]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Tie dropout to the step, so that a training that goes on after a kill draws the same masks."""
-        torch.manual_seed(self.optimization.seed * 1_000_003 + self.global_step)
+        """Tie dropout to the step and the part: a resumed training draws the same masks, parts others."""
+        trainer = self.trainer
+        parts = Parts(trainer.accumulate_grad_batches, trainer.world_size, trainer.global_rank)
+        step = self.optimization.seed * 1_000_003 + self.global_step
+        torch.manual_seed(step * parts.count + parts.number(batch_idx))
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of all gradients, which Lightning refuses to a fused optimizer in mixed precision."""
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf)
 
     def configure_optimizers(self) -> Any:
-        """AdamW; biases, norms and ranges do not decay; ranges have their own rate."""
+        """AdamW; biases, norms and ranges do not decay; ranges have their own rate.
+
+        Not fused in FP16: a fused AdamW undoes the loss scaling itself, after the gradient is clipped.
+        """
         plan = self.optimization
-        optimizer = torch.optim.AdamW(self._parameter_groups(), lr=plan.learning_rate, fused=True)
+        fused = self.trainer.precision != "16-mixed"
+        optimizer = torch.optim.AdamW(self._parameter_groups(), lr=plan.learning_rate, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, plan.factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -1,73 +1,129 @@
 """One training: a flat list of steps, run by Lightning, that goes on where it was cut off.
 
 All steps of all epochs are one Lightning epoch. Order of rows, dropout and rate depend on the step
-alone, so a training that was killed and resumed takes the same steps as one that was not.
+alone, so a training that was killed and resumed takes the same steps as one that was not. What is here
+runs in one process, which may be one of several (:mod:`qexp.lit.processes`).
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import os
-import signal
-import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
-from torch import Tensor
+import torch
+from pytorch_lightning.plugins.environments import ClusterEnvironment  # type: ignore[attr-defined]
+from pytorch_lightning.strategies import DDPStrategy
 
+from qexp.config import Numerics
 from qexp.errors import TrainingError
 from qexp.lit.classification import Classifier
-from qexp.runtime import Runtime, device_of
+from qexp.lit.quiet import interruptible, quiet_lightning
+from qexp.lit.steps import Steps
 
 CHECKPOINT = "last.ckpt"
-Batch = dict[str, Tensor]
+PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+"""Lightning's names."""
+BACKEND = {"cpu": "gloo", "gpu": "nccl"}
+"""How processes on a kind of device talk to each other."""
 
 
-class Steps:
-    """The batches of a training in order; as a loader it remembers, in a checkpoint, how far it got."""
+@dataclass(frozen=True)
+class Seat:
+    """Where one process of a training sits."""
 
-    def __init__(self, rows: Sequence[np.ndarray], collate: Callable[[np.ndarray], Batch]) -> None:
-        self.rows = rows
-        self.collate = collate
-        self.taken = 0
+    numerics: Numerics
+    scratch: Path
+    """Folder of the checkpoint."""
+    checkpoint_seconds: float
+    threads: int
+    """CPU threads of this process."""
+    resumed_at: int = 0
+    """Step of the checkpoint to go on from; 0 is the beginning."""
+    rank: int = 0
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    @property
+    def checkpoint(self) -> Path:
+        """File of the checkpoint."""
+        return self.scratch / CHECKPOINT
 
-    def __iter__(self) -> Iterator[Batch]:
-        while self.taken < len(self.rows):
-            self.taken += 1
-            yield self.collate(self.rows[self.taken - 1])
 
-    def state_dict(self) -> dict[str, int]:
-        """Number of batches that were handed out."""
-        return {"taken": self.taken}
+class Surroundings(ClusterEnvironment):
+    """Tells Lightning which process this is, and that there is nothing to launch or to look up.
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after that many batches."""
-        self.taken = state["taken"]
+    Without it, Lightning would look for a cluster's scheduler, and take its numbers for ours.
+    """
+
+    def __init__(self, seat: Seat) -> None:
+        super().__init__()
+        self._rank, self._size = seat.rank, seat.numerics.devices
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        """Lightning starts no process."""
+        return True
+
+    @property
+    def main_address(self) -> str:
+        """All processes are on this machine."""
+        return "127.0.0.1"
+
+    @property
+    def main_port(self) -> int:
+        """Unused: the processes are connected before Lightning asks."""
+        return 0
+
+    @staticmethod
+    def detect() -> bool:
+        """It is chosen, not detected."""
+        return False
+
+    def world_size(self) -> int:
+        """Number of processes."""
+        return self._size
+
+    def set_world_size(self, size: int) -> None:
+        """It is known already."""
+
+    def global_rank(self) -> int:
+        """Number of this process, from 0."""
+        return self._rank
+
+    def set_global_rank(self, rank: int) -> None:
+        """It is known already."""
+
+    def local_rank(self) -> int:
+        """The same: there is one machine."""
+        return self._rank
+
+    def node_rank(self) -> int:
+        """There is one machine."""
+        return 0
 
 
 class Journal(pl.Callback):
-    """Loss of every step; stops on a loss that is not a number; drives the progress bar."""
+    """Loss of every step, over all its parts and processes; stops on one that is no number."""
 
     def __init__(self, title: str, move: Callable[..., None]) -> None:
         self.title = title
         self.move = move
         self.losses: list[float] = []
+        self.parts: list[torch.Tensor] = []
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Read the loss of the step that was just taken."""
-        loss = float(outputs["loss"])
+        """Read the loss of the step when all of its parts are in."""
+        self.parts.append(outputs["loss"])
+        if not _step_is_done(trainer, batch_idx):
+            return
+        loss = float(trainer.strategy.reduce(torch.stack(self.parts).sum(), reduce_op="mean"))
+        self.parts.clear()
         if not math.isfinite(loss):
             raise TrainingError(
                 f"{self.title}: the loss is {loss} at step {trainer.global_step} of {trainer.max_steps}; "
@@ -97,94 +153,64 @@ class Checkpoints(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save when it is time, but not after the last step: the artifact follows at once."""
+        if not _step_is_done(trainer, batch_idx) or trainer.global_step == trainer.max_steps:
+            return
         due = time.monotonic() - self.saved >= self.seconds
-        if due and trainer.global_step < trainer.max_steps:
+        if trainer.strategy.reduce_boolean_decision(due, all=False):  # all processes, or none
             aside = self.file.with_suffix(".tmp")
             trainer.save_checkpoint(aside)
-            os.replace(aside, self.file)
+            if trainer.is_global_zero:
+                os.replace(aside, self.file)
             self.saved = time.monotonic()
 
 
-def fit(module: Classifier, steps: Steps, scratch: Path, title: str, rt: Runtime) -> dict[str, Any]:
-    """Take all steps, from the checkpoint in ``scratch`` if there is one.
+def fit(module: Classifier, steps: Steps, title: str, seat: Seat, move: Callable[..., None]) -> list[float]:
+    """Take all steps, from the checkpoint if ``seat`` says so; the loss of every step.
 
-    Returns:
-        ``steps``, ``loss`` (of every step) and ``resumed_at`` (step of the checkpoint, or 0).
+    Args:
+        module: Trained in place; weights are the same in all processes.
+        steps: With the parts of this process.
+        title: For messages.
+        seat: Where this process sits.
+        move: Told of every step, as ``Screen.bar`` has it.
 
     Raises:
-        TrainingError: the loss is not a number.
-        ConfigError: a GPU is asked for and there is none.
+        TrainingError: The loss is not a number.
     """
-    device_of(rt.machine)  # says in our words that there is no GPU, before Lightning does in its own
-    checkpoint = scratch / CHECKPOINT
-    resumed = _resumed_at(checkpoint, rt)
-    with rt.screen.bar(title, total=len(steps), done=resumed) as move:
-        journal = Journal(title, move)
-        saver = Checkpoints(checkpoint, rt.machine.checkpoint_seconds)
-        trainer = _trainer(len(steps), [journal, saver], rt)
+    journal = Journal(title, move)
+    with quiet_lightning(), interruptible():
+        trainer = _trainer(
+            steps.count, [journal, Checkpoints(seat.checkpoint, seat.checkpoint_seconds)], seat
+        )
         module.train()  # Lightning trains in whatever mode it finds, and a loaded model is in evaluation mode
-        with _quiet_lightning(), _interruptible():
-            trainer.fit(module, steps, ckpt_path=str(checkpoint) if resumed else None, weights_only=True)
+        resumed = str(seat.checkpoint) if seat.resumed_at else None
+        trainer.fit(module, steps, ckpt_path=resumed, weights_only=True)
     module.eval()
-    return {"steps": len(steps), "loss": journal.losses, "resumed_at": resumed}
+    return journal.losses
 
 
-def _trainer(steps: int, callbacks: list[pl.Callback], rt: Runtime) -> pl.Trainer:
-    with _quiet_lightning():
-        return pl.Trainer(
-            max_steps=steps, accelerator=rt.machine.accelerator, devices=1, callbacks=callbacks,
-            gradient_clip_val=1.0, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, use_distributed_sampler=False, num_sanity_val_steps=0,
-        )  # fmt: skip
+def _trainer(steps: int, callbacks: list[pl.Callback], seat: Seat) -> pl.Trainer:
+    numerics = seat.numerics
+    return pl.Trainer(
+        max_steps=steps, accelerator=numerics.device, devices=numerics.devices, strategy=_strategy(seat),
+        precision=PRECISION[numerics.precision], accumulate_grad_batches=numerics.accumulate,
+        plugins=[Surroundings(seat)], callbacks=callbacks, gradient_clip_val=1.0, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        use_distributed_sampler=False, num_sanity_val_steps=0,
+    )  # fmt: skip
 
 
-def _resumed_at(checkpoint: Path, rt: Runtime) -> int:
-    """Step of a checkpoint that can be read; one that cannot is dropped, with a word."""
-    import torch
+def _strategy(seat: Seat) -> Any:
+    """DDP between processes; buffers hold ranges and positions, which no step changes."""
+    if seat.numerics.devices == 1:
+        return "auto"
+    return DDPStrategy(process_group_backend=BACKEND[seat.numerics.device], broadcast_buffers=False)
 
-    if not checkpoint.exists():
-        return 0
-    try:
-        step = int(torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")["global_step"])
-    except Exception as error:  # a damaged file raises whatever its damaged bytes lead to
-        rt.screen.warn(f"{checkpoint.name} is damaged ({type(error).__name__}); the training starts over")
-        checkpoint.unlink()
-        return 0
-    rt.screen.say(f"  goes on after step {step}")
-    return step
+
+def _step_is_done(trainer: pl.Trainer, batch_idx: int) -> bool:
+    return (batch_idx + 1) % trainer.accumulate_grad_batches == 0
 
 
 def _peak_rate(module: pl.LightningModule) -> float:
     rate: float = module.optimization.learning_rate  # type: ignore[union-attr,assignment]
     return rate
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C stays Ctrl-C: Lightning would leave the process there and then, without a Record."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as error:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from error
-
-
-class _quiet_lightning:
-    """Without Lightning's advice on workers and devices, which does not apply to in-memory tokens."""
-
-    def __enter__(self) -> None:
-        self.loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch")]
-        self.levels = [logger.level for logger in self.loggers]
-        for logger in self.loggers:
-            logger.setLevel(logging.ERROR)
-        self.catcher = warnings.catch_warnings()
-        self.catcher.__enter__()
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"(pytorch_)?lightning.*")
-        warnings.filterwarnings("ignore", message=r".*LeafSpec.*", category=FutureWarning)  # theirs, of torch
-
-    def __exit__(self, *problem: Any) -> None:
-        self.catcher.__exit__(*problem)
-        for logger, level in zip(self.loggers, self.levels, strict=True):
-            logger.setLevel(level)

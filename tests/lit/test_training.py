@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from qexp.config import Machine
+from qexp.config import Numerics
 from qexp.errors import TrainingError
 from qexp.lit.classification import Classifier, Optimization, task_loss
-from qexp.lit.training import CHECKPOINT, Steps, fit
-from qexp.runtime import Runtime
+from qexp.lit.processes import resumed_at
+from qexp.lit.steps import Parts, Steps
+from qexp.lit.training import CHECKPOINT, Seat, fit
 from tests.conftest import tiny_config
+from tests.lit.tiny import course, largest_difference, runtime, trained
 
 STEPS = 12
 
@@ -40,8 +43,13 @@ def _module(rate: float = 1e-3) -> Classifier:
     return Classifier(model, Optimization(rate, weight_decay=0.01, warmup=0.1, steps=STEPS, seed=3))
 
 
-def _runtime(tmp_path: Path, seconds: float = 1e9) -> Runtime:
-    return Runtime.at(tmp_path, Machine(checkpoint_seconds=seconds, progress=False, threads=1))
+def _fit(
+    module: Classifier, steps: Steps, folder: Path, title: str = "tiny", seconds: float = 1e9
+) -> tuple[list[float], int]:
+    """Losses, and the step of the checkpoint that the training went on from."""
+    resumed = resumed_at(folder / CHECKPOINT, runtime(folder))
+    seat = Seat(Numerics(), folder, seconds, threads=1, resumed_at=resumed)
+    return fit(module, steps, title, seat, lambda *_, **__: None), resumed
 
 
 def _weights(module: Classifier) -> torch.Tensor:
@@ -54,7 +62,7 @@ class _Cut(Exception):
 
 def test_a_resumed_training_is_bit_identical_to_an_uninterrupted_one(tmp_path: Path) -> None:
     whole = _module()
-    journal = fit(whole, _steps(), tmp_path, "whole", _runtime(tmp_path))
+    losses, _ = _fit(whole, _steps(), tmp_path)
 
     def cut_off(rows: np.ndarray) -> dict[str, torch.Tensor]:
         if steps.taken > 8:
@@ -64,30 +72,30 @@ def test_a_resumed_training_is_bit_identical_to_an_uninterrupted_one(tmp_path: P
     steps = _steps()
     steps.collate = cut_off
     with pytest.raises(_Cut):
-        fit(_module(), steps, tmp_path, "cut", _runtime(tmp_path, seconds=0))
+        _fit(_module(), steps, tmp_path, seconds=0)
     assert (tmp_path / CHECKPOINT).exists()
 
     resumed = _module(rate=0.5)  # whatever is set up anew must be overwritten by the checkpoint
     resumed.optimization = whole.optimization
-    rest = fit(resumed, _steps(), tmp_path, "rest", _runtime(tmp_path))
-    assert rest["resumed_at"] == 8
-    assert rest["loss"] == journal["loss"]
-    assert len(rest["loss"]) == STEPS
+    rest, step = _fit(resumed, _steps(), tmp_path)
+    assert step == 8
+    assert rest == losses
+    assert len(rest) == STEPS
     assert torch.equal(_weights(whole), _weights(resumed))
 
 
 def test_a_damaged_checkpoint_is_dropped_with_a_word(tmp_path: Path) -> None:
     (tmp_path / CHECKPOINT).write_bytes(b"PK\x03\x04 cut off")
-    runtime = _runtime(tmp_path)
-    journal = fit(_module(), _steps(), tmp_path, "again", runtime)
-    assert journal["resumed_at"] == 0
-    assert "damaged" in runtime.screen.warnings[0]
+    rt = runtime(tmp_path)
+    assert resumed_at(tmp_path / CHECKPOINT, rt) == 0
+    assert "damaged" in rt.screen.warnings[0]
+    assert not (tmp_path / CHECKPOINT).exists()
 
 
 def test_training_learns(tmp_path: Path) -> None:
     module = _module()
     module.optimization = Optimization(5e-3, 0.0, 0.1, 60, 0)
-    losses = fit(module, _steps(60), tmp_path, "learn", _runtime(tmp_path))["loss"]
+    losses, _ = _fit(module, _steps(60), tmp_path)
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
 
 
@@ -96,7 +104,7 @@ def test_loss_that_is_no_number_stops_the_training(tmp_path: Path) -> None:
     with torch.no_grad():
         module.model.classifier.bias.fill_(torch.nan)
     with pytest.raises(TrainingError, match="loss is nan at step 1 of 12; lower the learning rate"):
-        fit(module, _steps(), tmp_path, "fine-tune", _runtime(tmp_path))
+        _fit(module, _steps(), tmp_path, "fine-tune")
 
 
 def test_dropout_is_at_work_in_training_and_not_after_it(tmp_path: Path) -> None:
@@ -104,7 +112,7 @@ def test_dropout_is_at_work_in_training_and_not_after_it(tmp_path: Path) -> None
     module.model.eval()
     seen: list[bool] = []
     module.model.bert.register_forward_hook(lambda bert, *_: seen.append(bert.embeddings.dropout.training))
-    fit(module, _steps(2), tmp_path, "modes", _runtime(tmp_path))
+    _fit(module, _steps(2), tmp_path)
     assert seen == [True, True]
     assert not module.model.bert.embeddings.dropout.training
 
@@ -123,3 +131,49 @@ def test_loss_is_cross_entropy_or_squared_error() -> None:
     expected = -torch.log_softmax(logits, -1)[[0, 1], [0, 1]].mean()
     assert task_loss(logits, torch.tensor([0, 1])) == pytest.approx(float(expected))
     assert task_loss(torch.tensor([[1.0], [3.0]]), torch.tensor([0.0, 1.0])) == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize(
+    ("phase", "accumulate", "tolerance"),
+    [
+        ("float", 2, 1e-5),
+        ("float", 4, 1e-5),
+        ("frozen", 4, 1e-5),
+        ("learned", 2, 0.02),  # LSQ's factor counts the elements of a part, padding and all
+    ],
+)
+def test_a_batch_in_parts_takes_the_step_of_the_whole_batch(
+    phase: str, accumulate: int, tolerance: float, tmp_path: Path
+) -> None:
+    """The last batch has 3 rows: with 4 parts, one of them has none."""
+    whole, expected = trained(course(tmp_path / "whole", last=3, phase=phase))
+    split, found = trained(course(tmp_path / "split", last=3, phase=phase, accumulate=accumulate))
+    assert split["steps"] == whole["steps"] == len(split["loss"])
+    assert split["loss"] == pytest.approx(whole["loss"], abs=1e-4)
+    assert largest_difference(expected, found) < tolerance
+
+
+def test_dropout_differs_between_the_parts_of_a_batch(tmp_path: Path) -> None:
+    seeds = []
+    for parts in (Parts(), Parts(2, 3, 0), Parts(2, 3, 2)):
+        module = _module()
+        module._trainer = SimpleNamespace(  # type: ignore[assignment]
+            accumulate_grad_batches=parts.accumulate, world_size=parts.devices, global_rank=parts.rank,
+            global_step=5,
+        )  # fmt: skip
+        for turn in range(parts.accumulate):
+            module.on_train_batch_start({}, turn)
+            seeds.append(torch.initial_seed())
+    assert seeds[0] == 3 * 1_000_003 + 5, "one device and one part draw as they always did"
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_a_training_in_parts_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    numerics = {"accumulate": 3, "dropout": True}
+    whole, expected = trained(course(tmp_path / "whole", **numerics))
+    with pytest.raises(RuntimeError, match="no luck with part 11"):
+        trained(course(tmp_path / "cut", **numerics, trouble=("raise", 0, 10)), seconds=0)
+    facts, found = trained(course(tmp_path / "cut", **numerics))
+    assert facts["resumed_at"] == 3
+    assert facts["loss"] == whole["loss"]
+    assert all(torch.equal(expected[name], found[name]) for name in expected)

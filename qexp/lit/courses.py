@@ -1,0 +1,136 @@
+"""The two trainings, as plans that are small enough to be sent to another process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from safetensors.torch import load_file, save_file
+
+from qexp.artifacts import Encoder, Ranges, Tokens, Trained
+from qexp.config import Finetuned, Form, Qat, Schooling, Task, Training
+from qexp.lit.classification import Classifier, Optimization
+from qexp.lit.encoder import load_pretrained, load_saved, save, set_dropout
+from qexp.lit.steps import Parts, Steps, training_steps
+from qexp.quant.insert import Quantization, insert
+
+
+class Course(Protocol):
+    """A training to be: every process of it makes the same module from it, and its own parts of the steps."""
+
+    @property
+    def title(self) -> str:
+        """For messages and the progress bar."""
+
+    @property
+    def schooling(self) -> Schooling:
+        """What all trainings have in common."""
+
+    def steps(self, parts: Parts) -> Steps:
+        """All steps, with the parts of one process."""
+
+    def module(self, steps: int, parts: Parts) -> Classifier:
+        """What is trained, for so many steps."""
+
+    def save(self, module: Classifier, folder: Path) -> Mapping[str, Any]:
+        """Leave the trained module in the folder of the artifact; what is worth a word in its facts."""
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """A pretrained encoder under a new head, in FP32 weights."""
+
+    tokens: Tokens
+    checkpoint: Path
+    task: Task
+    training: Training
+    schooling: Schooling
+
+    @property
+    def title(self) -> str:
+        """For messages and the progress bar."""
+        return f"fine-tune {self.task.name}"
+
+    def steps(self, parts: Parts) -> Steps:
+        """All steps, with the parts of one process."""
+        plan = self.training
+        return _steps(self.tokens, self.task, plan.batch_size, plan.epochs, self.schooling, parts)
+
+    def module(self, steps: int, parts: Parts) -> Classifier:
+        """The encoder with a head drawn from the seed."""
+        plan, seed = self.training, self.schooling.seed
+        model = load_pretrained(self.checkpoint, self.task, seed)
+        return Classifier(
+            model, Optimization(plan.learning_rate, plan.weight_decay, plan.warmup, steps, seed)
+        )
+
+    def save(self, module: Classifier, folder: Path) -> dict[str, Any]:
+        """As transformers saves a model."""
+        save(module.model.cpu(), Encoder(folder, "").model)
+        return {}
+
+
+@dataclass(frozen=True)
+class QuantizationAware:
+    """A calibrated encoder with its quantizers in the loop."""
+
+    tokens: Tokens
+    encoder: Encoder
+    ranges: Ranges
+    task: Task
+    form: Form
+    method: Qat
+    training: Training | Finetuned
+    """Batches, decay and warm-up of the fine-tuning."""
+    schooling: Schooling
+
+    @property
+    def title(self) -> str:
+        """For messages and the progress bar."""
+        return f"QAT {self.task.name} {self.form.quant.name}"
+
+    def steps(self, parts: Parts) -> Steps:
+        """All steps, with the parts of one process."""
+        size, epochs = self.training.batch_size, self.method.epochs
+        return _steps(self.tokens, self.task, size, epochs, self.schooling, parts)
+
+    def module(self, steps: int, parts: Parts) -> Classifier:
+        """The encoder with ranges, which are learned or fixed."""
+        model = load_saved(self.encoder.model)
+        set_dropout(model, self.method.dropout)
+        quantization = insert(model, self.form.placement, self.form.quant, self.form.scheme)
+        quantization.load_ranges(load_file(self.ranges.file))
+        quantization.split(parts.count)
+        if self.method.ranges == "learned":
+            quantization.learn()
+        else:
+            quantization.freeze()
+        return Classifier(model, self._optimization(steps), quantization)
+
+    def save(self, module: Classifier, folder: Path) -> dict[str, Any]:
+        """Plain float weights as transformers saves them, and the final ranges beside them."""
+        quantization, out = module.quantization, Trained(folder, "")
+        assert isinstance(quantization, Quantization)
+        module.cpu()
+        save_file(quantization.ranges(), out.file)
+        quantization.remove()
+        save(module.model, out.model)
+        return quantization.describe()
+
+    def _optimization(self, steps: int) -> Optimization:
+        method, training = self.method, self.training
+        assert method.learning_rate  # null fields were resolved by Experiment
+        assert method.range_learning_rate
+        return Optimization(
+            method.learning_rate, training.weight_decay, training.warmup, steps, self.schooling.seed,
+            method.range_learning_rate,
+        )  # fmt: skip
+
+
+def _steps(
+    tokens: Tokens, task: Task, batch_size: int, epochs: float, schooling: Schooling, parts: Parts
+) -> Steps:
+    rows, most, seed = schooling.train_rows, schooling.train_steps, schooling.seed
+    return training_steps(tokens, task, batch_size, epochs, rows, most, seed, parts)
