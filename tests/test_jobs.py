@@ -268,7 +268,7 @@ def test_interrupted_run_says_so_and_goes_on_from_there(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("qexp.lit.training.fit", interrupt)
+        patch.setattr("qexp.lit.child.fit", interrupt)
         patch.setattr("qexp.stages.qat.STAGE", qat.STAGE)
         code, record = run(*words)
     assert code == INTERRUPTED

@@ -1,8 +1,8 @@
 """``torch.compile`` for trainings: what ``machine.compile`` does.
 
 The encoder's forward and backward become one graph each, with dynamic batch and length; LightningModule,
-loss, optimizer and hooks of Lightning stay as they are. Quantizers are in the graph
-(``traced`` in :mod:`qexp.quant.plain_kernels`). It takes its time before the first step, and again when a shape falls on the
+loss, optimizer and hooks of Lightning stay as they are. Quantizers are in the graph (``traced`` in
+:mod:`qexp.quant.plain_kernels`). It takes its time before the first step, and again when a shape falls on the
 other side of a threshold of the compiler, so it pays in long trainings. What does not train is not compiled.
 """
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
@@ -11,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from qexp.config import AnyCalibrator
 from qexp.errors import QuantizationError
@@ -42,8 +44,10 @@ class Quantization(nn.Module):
         self._names = tuple(quantizers)
         self.by_name = nn.ModuleDict({_key(name): quantizer for name, quantizer in quantizers.items()})
         self._statistics = Statistics()
-        self.parts = 1
-        self.handles: list[Handle] = [model.register_forward_hook(self._forget, always_call=True)]
+        self.handles: list[Handle] = [
+            model.register_forward_hook(self._forget, always_call=True),
+            _after_each_step(self._forget_weights),
+        ]
 
     @property
     def model(self) -> nn.Module:
@@ -83,9 +87,8 @@ class Quantization(nn.Module):
     def split(self, parts: int) -> None:
         """From now on a batch is computed in so many parts, by gradient accumulation or on several devices.
 
-        Keeps quantized weights from one part to the next, and LSQ's gradient scale that of the whole batch.
+        LSQ's gradient scale of an activation becomes that of the whole batch.
         """
-        self.parts = parts
         activations = {site.quantizer for site in self.sites if site.kind != WEIGHT}
         for name, quantizer in self.quantizers.items():
             quantizer.parts = parts if name in activations else 1
@@ -191,6 +194,10 @@ class Quantization(nn.Module):
             self.handles.pop().remove()
         delattr(self.model, NAME)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.handles.append(_after_each_step(self._forget_weights))  # a copy is told of steps, too
+
     def _switch(self, phase: Phase) -> None:
         for quantizer in self.quantizers.values():
             quantizer.switch(phase)
@@ -203,10 +210,11 @@ class Quantization(nn.Module):
             return
         for quantizer in self.by_name.values():
             cast("Quantizer", quantizer).forget()
-        if torch.is_grad_enabled() and self.parts == 1:  # the next optimizer step changes all weights
-            for handle in self.handles:
-                if isinstance(handle, WeightHandle):
-                    handle.weight.forget()
+
+    def _forget_weights(self) -> None:
+        for handle in self.handles:
+            if isinstance(handle, WeightHandle):
+                handle.weight.forget()
 
 
 class WeightHandle:
@@ -221,6 +229,22 @@ class WeightHandle:
         parameters = self.module._parameters
         for name in [name for name in parameters if name != "weight"]:
             parameters[name] = parameters.pop(name)
+
+
+def _after_each_step(forget: Callable[[], None]) -> Handle:
+    """Call a method after every step of any optimizer, for as long as its object lives.
+
+    A fused optimizer changes a parameter without counting up ``Tensor._version``.
+    """
+    method = weakref.WeakMethod(forget)
+
+    def stepped(*_: Any) -> None:
+        if (alive := method()) is not None:
+            alive()
+
+    handle = register_optimizer_step_post_hook(stepped)
+    weakref.finalize(forget.__self__, handle.remove)  # type: ignore[attr-defined]
+    return handle
 
 
 def float_state_dict(model: nn.Module) -> dict[str, Tensor]:

@@ -204,10 +204,10 @@ def _drop_bounds(quantizer: Any, incompatible: Any) -> None:
 class QuantizedWeight(nn.Module):
     """The parametrization of a weight: its quantizer, and the last result.
 
-    A weight is quantized once until it or its scale changes (``Tensor._version``, which writing
-    through ``.data`` does not count): once for each optimizer step however many parts a batch is
-    computed in and however often a module is used, and once for a whole evaluation. The quantizer is
-    not a child: it belongs to the model's ``Quantization``.
+    A weight is quantized once until it or its scale changes: once for each optimizer step, however many
+    parts a batch is computed in and however often a module is used, and once for a whole evaluation.
+    Changes show in ``Tensor._version``, except writing through ``.data`` and fused optimizers; of steps
+    the model's ``Quantization`` tells, which owns the quantizer.
     """
 
     def __init__(self, quantizer: Quantizer) -> None:

@@ -17,7 +17,7 @@ from qexp.lit.processes import resumed_at
 from qexp.lit.steps import Parts, Steps
 from qexp.lit.training import CHECKPOINT, Seat, fit
 from tests.conftest import tiny_config
-from tests.lit.tiny import course, largest_difference, runtime, trained
+from tests.lit.tiny import course, largest_difference, quantized, runtime, trained
 
 STEPS = 12
 
@@ -177,3 +177,10 @@ def test_a_training_in_parts_resumes_to_the_same_bits(tmp_path: Path) -> None:
     assert facts["resumed_at"] == 3
     assert facts["loss"] == whole["loss"]
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_activations_come_in_parts_and_weights_do_not() -> None:
+    quantization = quantized(_module().model, "learned", parts=3)
+    kinds = {site.quantizer: site.kind for site in quantization.sites}
+    parts = {(kinds[name] == "linear.weight", each.parts) for name, each in quantization.quantizers.items()}
+    assert parts == {(True, 1), (False, 3)}

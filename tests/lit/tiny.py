@@ -15,9 +15,8 @@ from transformers import AutoModelForSequenceClassification
 
 from qexp.config import Machine, MaxCalibrator, Numerics, Placement, Quant, Scheme, Schooling
 from qexp.lit.classification import Classifier, Optimization
-from qexp.lit.processes import resumed_at, train
+from qexp.lit.processes import train
 from qexp.lit.steps import Parts, Steps
-from qexp.lit.training import CHECKPOINT, Seat
 from qexp.quant.insert import insert
 from qexp.runtime import Runtime
 from tests.conftest import tiny_config
@@ -160,12 +159,6 @@ def trained(tiny: Tiny, seconds: float = 1e9) -> tuple[dict[str, Any], dict[str,
     """Facts and final state of a course; checkpoints lie in its folder."""
     facts = train(tiny, tiny.folder, tiny.folder, runtime(tiny.folder, seconds))
     return facts, torch.load(tiny.folder / "result.pt")
-
-
-def seat_in(folder: Path, rt: Runtime, **numerics: Any) -> Seat:
-    """The only seat of a training, at its checkpoint if there is one."""
-    at = resumed_at(folder / CHECKPOINT, rt)
-    return Seat(Numerics(**numerics), folder, rt.machine.checkpoint_seconds, 1, at)
 
 
 def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.optim.optimizer import _global_optimizer_post_hooks as optimizer_hooks
 
 from qexp.config import ActivationScheme, MaxCalibrator, Quant, Scheme, WeightScheme
 from qexp.errors import QuantizationError
@@ -335,3 +336,42 @@ def test_the_export_form_holds_integers() -> None:
     wide.freeze()
     wide.export_form()
     assert wide.model.classifier.parametrizations.weight.original.dtype == torch.int16  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("copied", [True, False])
+@pytest.mark.parametrize("fused", [True, False])
+def test_an_optimizer_step_ends_what_was_kept_of_weights(fused: bool, copied: bool) -> None:
+    model = build("bert")
+    calibrated(model).freeze()
+    model = copy.deepcopy(model) if copied else model
+    quantization = model.quantization
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, fused=fused)
+    outputs = []
+    for _ in range(2):
+        with torch.no_grad():
+            outputs.append(model(**batch()).logits)
+        model(**batch(), labels=torch.tensor([0, 1, 2])).loss.backward()
+        optimizer.step()
+    fresh = build("bert")
+    fresh.load_state_dict(float_state_dict(model))
+    again = insert(fresh, QDQBERT, Quant(), Scheme())
+    again.load_ranges(quantization.ranges())
+    again.freeze()
+    with torch.no_grad():
+        last = model(**batch()).logits
+        assert torch.equal(last, fresh(**batch()).logits)
+    assert not torch.equal(last, outputs[1])
+    assert not torch.equal(outputs[0], outputs[1])
+
+
+def test_a_model_that_is_gone_leaves_no_hook_on_optimizers() -> None:
+    gc.collect()
+    before = len(optimizer_hooks)
+    quantization = calibrated(build("bert"))
+    assert len(optimizer_hooks) == before + 1
+    quantization.remove()
+    assert len(optimizer_hooks) == before
+    kept = calibrated(build("bert"))
+    del kept
+    gc.collect()
+    assert len(optimizer_hooks) == before

@@ -169,3 +169,21 @@ def test_other_types_are_computed_in_float32_and_given_back(dtype: torch.dtype) 
     y.sum().backward()
     assert x.grad is not None and x.grad.dtype is dtype
     assert quantizer.scale.dtype is quantizer.log_scale.dtype is torch.float32  # type: ignore[union-attr]
+
+
+def test_the_gradient_scale_of_a_part_is_that_of_its_batch() -> None:
+    """LSQ's factor counts the elements of the whole batch: two halves add up to its gradient."""
+    x = torch.linspace(-4, 4, 64)
+
+    def gradient(parts: int) -> float:
+        quantizer = Quantizer("site", Grid(8, signed=True, symmetric=True))
+        quantizer.set_scale(torch.tensor(0.02), torch.tensor(0, dtype=torch.int32))
+        quantizer.parts = parts
+        quantizer.switch(Phase.LEARNED)
+        for part in x.chunk(parts):
+            quantizer(part).square().sum().backward()
+        assert quantizer.log_scale is not None
+        assert quantizer.log_scale.grad is not None
+        return float(quantizer.log_scale.grad)
+
+    assert gradient(4) == pytest.approx(gradient(1), rel=1e-5)
