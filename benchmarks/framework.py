@@ -22,10 +22,10 @@ from torch.utils.data import DataLoader
 
 from benchmarks.peers import quiet
 from benchmarks.shapes import Batch, Family
-from qexp.config import Machine
+from qexp.config import Numerics
 from qexp.lit.classification import Classifier, Optimization
-from qexp.lit.training import Steps, fit
-from qexp.runtime import Runtime
+from qexp.lit.steps import Steps
+from qexp.lit.training import Seat, fit
 
 RATE = 1e-6
 
@@ -88,13 +88,12 @@ def _lightning(model: Any, batch: Batch, steps: int) -> Callable[[], None]:
 
 def _own(model: Any, batch: Batch, steps: int, threads: int) -> Callable[[], None]:
     plan = Optimization(learning_rate=RATE, weight_decay=0.01, warmup=0.0, steps=steps, seed=0)
-    machine = Machine(accelerator="cpu", threads=threads, progress=False)
 
     def run() -> None:
         with _folder() as scratch:
-            rt = Runtime.at(scratch, machine)
+            seat = Seat(Numerics(), scratch, checkpoint_seconds=60.0, threads=threads)
             rows = Steps([np.arange(len(batch["labels"]))] * steps, lambda chosen: batch)
-            fit(Classifier(model, plan), rows, scratch, "benchmark", rt)
+            fit(Classifier(model, plan), rows, "benchmark", seat, lambda *_, **__: None)
         _let_go(model)
 
     return run

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.shapes import SHAPES
+from qexp.runtime import set_threads
 
 
 def parser(document: str, **numbers: int) -> argparse.ArgumentParser:
@@ -29,8 +30,8 @@ def add_peers(found: argparse.ArgumentParser) -> None:
 def start(found: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
     """Parse, and give torch its threads."""
     options = found.parse_args(arguments)
-    torch.set_num_threads(options.threads)
     torch.manual_seed(0)
+    set_threads(options.threads)  # as in a run of qexp; what it sets serves the peers in this process, too
     return options
 
 

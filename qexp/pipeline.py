@@ -57,7 +57,7 @@ def run_line(experiment: Experiment, rt: Runtime, outcome: Outcome, *, sweep: bo
     """
     rows, checkpoint = _sources(experiment, rt, outcome, sweep)
     tokens = rt.walk(prepare.STAGE, rows, checkpoint, experiment.task, rt=rt)
-    schooling = experiment.schooling if isinstance(experiment.finetune, Training) else None
+    schooling = experiment.schooling.unquantized if isinstance(experiment.finetune, Training) else None
     fp32 = Quantized(
         rt.walk(
             finetune.STAGE, tokens, checkpoint, experiment.task, experiment.finetune, schooling, rt=rt

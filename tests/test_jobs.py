@@ -178,6 +178,18 @@ def test_precision_of_training_does_not_touch_a_finetuned_checkpoint(tiny_bert: 
     assert _states(narrow) == {"cached"}
 
 
+def test_reference_kernels_train_the_same_model_to_rounding(tiny_bert: Path) -> None:
+    """And share all that has no quantizers in training with the fast ones."""
+    words = ("task=stsb", "deploy=none", *QUICK[:-1], f"model.name={tiny_bert}", "method.ranges=learned")
+    _, fast = run(*words)
+    code, plain = run(*words, "machine.kernels=plain")
+    assert code == OK, record_problem()
+    built = [stage["stage"] for stage in plain["stages"] if stage["state"] == "built"]
+    assert built == ["5-qat", "6-scores"]
+    for name, score in fast["scores"]["qat"].items():
+        assert plain["scores"]["qat"][name] == pytest.approx(score, abs=0.5)
+
+
 def _failed(
     words: tuple[str, ...], kind: str, *parts: str, capsys: pytest.CaptureFixture[str]
 ) -> dict[str, Any]:
@@ -301,6 +313,6 @@ def test_full_disk_is_one_clear_error(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("qexp.data.tokens.TokenSplit.save", full)
+    monkeypatch.setattr("qexp.data.npy.GrowingArray.append", full)
     words = ("task=mrpc", f"model.name={tiny_bert}", *QUICK)
     _failed(words, "StoreError", "no space left", "QEXP_OUTPUTS", capsys=capsys)

@@ -65,13 +65,19 @@ def test_training_goes_on_without_a_compiler(tmp_path: Path) -> None:
 
 
 @needs_compiler
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc here to list libraries")
 def test_one_openmp_for_torch_and_the_kernels() -> None:
-    native.function("qexp_fake_quantize")
-    maps = Path("/proc/self/maps")
-    if not maps.exists():
-        pytest.skip("no /proc here to list libraries")
-    runtimes = {line.split()[-1] for line in maps.read_text().splitlines() if "gomp" in line}
-    assert len(runtimes) == 1
+    """In a process of its own: other packages bring runtimes too."""
+    script = (
+        "from pathlib import Path\n"
+        "from qexp import native\n"
+        "assert native.function('qexp_fake_quantize')\n"
+        "lines = Path('/proc/self/maps').read_text().splitlines()\n"
+        "print(len({line.split()[-1] for line in lines if 'gomp' in line or 'omp5' in line}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "1"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")

@@ -89,12 +89,22 @@ def test_identity_leaves_out_how_and_where_from() -> None:
     base = experiment()
     same = {
         **base,
-        "machine": {"accelerator": "gpu"},
+        "machine": {**base.get("machine", {}), "threads": 7, "progress": False},
         "tracker": {"kind": "wandb"},
         "data": {**base["data"], "source": "hub", "root": "/data"},
     }
-    other = {**base, "data": {**base["data"], "train_rows": 100}}
-    assert Run(record(base)).identity == Run(record(same)).identity != Run(record(other)).identity
+    assert Run(record(base)).identity == Run(record(same)).identity
+
+
+@pytest.mark.parametrize(
+    "change", [{"data": {"train_rows": 100}}, {"machine": {"precision": "bf16"}}, {"machine": {"devices": 2}}]
+)
+def test_identity_holds_what_changes_a_result(change: dict[str, dict[str, Any]]) -> None:
+    base = experiment()
+    other = base | {name: {**base.get(name, {}), **fields} for name, fields in change.items()}
+    assert Run(record(base)).identity != Run(record(other)).identity
+    (path,) = (f"{name}.{field}" for name, fields in change.items() for field in fields)
+    assert path in Run(record(other)).settings
 
 
 # numbers

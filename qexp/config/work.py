@@ -139,3 +139,8 @@ class Schooling(Section):
     """Seed of the head, the rows, their order and dropout."""
     numerics: Numerics
     """How it is computed, as far as the result shows it."""
+
+    @property
+    def unquantized(self) -> Schooling:
+        """The same for a model without quantizers, to which their kernels do not matter."""
+        return self.model_copy(update={"numerics": self.numerics.model_copy(update={"kernels": "auto"})})

@@ -195,7 +195,7 @@ class Quantization(nn.Module):
         delattr(self.model, NAME)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.handles.append(_after_each_step(self._forget_weights))  # a copy is told of steps, too
 
     def _switch(self, phase: Phase) -> None:

@@ -7,7 +7,7 @@ older than today's :class:`qexp.config.Experiment`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -21,10 +21,14 @@ INTEGER_KERNEL_BITS = 8
 STAGES_OF_METHOD = {"none": ("fp32",), "ptq": ("fp32", "ptq"), "qat": ("fp32", "ptq", "qat")}
 """Stages that a method promises a score of, in order; the last one is what is exported."""
 
-_HOW = ("machine", "tracker")
+_HOW = (
+    *("tracker", "data.source", "data.root"),
+    *("machine.threads", "machine.checkpoint_seconds", "machine.progress"),
+)
+"""What changes no result. The rest of the machine does: precision, parts of a batch, kind of device."""
 _NOT_IN_SETTINGS = (
     *_HOW,
-    *("seed", "deploy", "task.name", "model.name", "budget.name", "data.source", "data.root"),
+    *("seed", "deploy", "task.name", "model.name", "budget.name"),
     *("quant.weight_bits", "quant.activation_bits"),
 )
 
@@ -144,17 +148,19 @@ class Run:
 
     @cached_property
     def identity(self) -> str:
-        """Two runs of the same identity asked for the same: machine, tracker and place of data aside."""
-        tree = {name: value for name, value in self.record.experiment.items() if name not in _HOW}
-        if isinstance(tree.get("data"), dict):
-            tree["data"] = {k: v for k, v in tree["data"].items() if k not in ("source", "root")}
-        return json.dumps(tree, sort_keys=True)
+        """Two runs of the same identity asked for the same, wherever their rows came from."""
+        return json.dumps(dict(self._leaves_without(_HOW)), sort_keys=True)
 
     @cached_property
     def settings(self) -> dict[str, str]:
         """What can tell two rows apart beside model and quant: printed values by dotted path."""
-        tree = {name: value for name, value in self.record.experiment.items() if name not in _NOT_IN_SETTINGS}
-        return {path: _printed(value) for path, value in _leaves(tree) if path not in _NOT_IN_SETTINGS}
+        return {path: _printed(value) for path, value in self._leaves_without(_NOT_IN_SETTINGS)}
+
+    def _leaves_without(self, paths: Sequence[str]) -> Iterator[tuple[str, Any]]:
+        """Values of the experiment by dotted path, but those at or below the paths."""
+        for path, value in _leaves(self.record.experiment):
+            if not any(path == left or path.startswith(f"{left}.") for left in paths):
+                yield path, value
 
     @cached_property
     def benchmark(self) -> dict[str, str]:
