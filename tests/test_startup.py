@@ -49,7 +49,8 @@ def imported(module: str, *words: str, file: Path) -> set[str]:
 
 @pytest.mark.parametrize("words", [["--help"], ["task=mrpc", "--cfg", "job"]], ids=" ".join)
 def test_words_alone_need_neither_arrays_nor_models(words: list[str], modules_file: Path) -> None:
-    assert not imported("qexp", *words, file=modules_file) & (HEAVY | {"numpy", "pyarrow", "pydantic", "rich"})
+    modules = imported("qexp", *words, file=modules_file)
+    assert not modules & (HEAVY | {"numpy", "pyarrow", "pydantic", "rich"})
 
 
 def test_a_report_needs_records_only(modules_file: Path, outputs: Path) -> None:
