@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.config import Task
+from qexp.config import Task, TextTask
 from qexp.data.columns import to_numpy
 from qexp.data.npy import GrowingArray
 from qexp.errors import ConfigError, ModelError
@@ -66,7 +66,7 @@ class TokenSplit:
 
 def tokenize(
     table: pa.Table,
-    task: Task,
+    task: TextTask,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     move: Callable[[int], None] = lambda rows: None,
@@ -120,7 +120,7 @@ def _check_tokenizer(task: Task, tokenizer: PreTrainedTokenizerBase) -> None:
 
 def _write_tokens(
     table: pa.Table,
-    task: Task,
+    task: TextTask,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     move: Callable[[int], None],
@@ -145,7 +145,7 @@ def _write_tokens(
     return np.cumsum(np.concatenate(lengths)), cut
 
 
-def _parts(table: pa.Table, task: Task) -> Iterator[list[Any]]:
+def _parts(table: pa.Table, task: TextTask) -> Iterator[list[Any]]:
     """The rows, :data:`ROWS_PER_CALL` at a time: texts, or pairs of texts."""
     for start in range(0, table.num_rows, ROWS_PER_CALL):
         part = table.slice(start, ROWS_PER_CALL)
