@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -68,12 +69,17 @@ def test_outputs_that_cannot_be_written_are_one_clear_error(
 def test_ctrl_c_in_a_training_leaves_a_record(tiny_bert: Path, tmp_path: Path, outputs: Path) -> None:
     words = ["task=mrpc", "quant=fp32", "data=sample", "finetune.epochs=1000", f"model.name={tiny_bert}"]
     command = [sys.executable, "-m", "qexp", *words, "machine.checkpoint_seconds=0.1"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        while not list(outputs.glob("artifacts/2-fp32/*.work/scratch/last.ckpt")):
-            assert process.poll() is None
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+    # A shell that starts this test in the background has it, and all its children, ignore Ctrl-C.
+    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=listening) as process:
+        try:
+            while not list(outputs.glob("artifacts/2-fp32/*.work/scratch/last.ckpt")):
+                assert process.poll() is None
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130, said
     assert "goes on from here" in said
     (record,) = (outputs / "records").glob("*.json")

@@ -16,6 +16,19 @@ COMPILER = native.problem() is None
 needs_compiler = pytest.mark.skipif(not COMPILER, reason="no C compiler here")
 
 
+def printed(script: str, **environment: str) -> str:
+    """What a script prints, in a process of its own; it must end well."""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @needs_compiler
 def test_built_once(tmp_path: Path) -> None:
     first = native.build(tmp_path)
@@ -57,11 +70,8 @@ def test_training_goes_on_without_a_compiler(tmp_path: Path) -> None:
         "assert fake_quantize.kernels_of(torch.zeros(3), torch.tensor(1.0)) is plain_kernels\n"
         "print(native.problem())\n"
     )
-    env = os.environ | {"CC": "no-such-compiler", "XDG_CACHE_HOME": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True, timeout=120
-    )
-    assert done.stdout.startswith("no C compiler (no-such-compiler)")
+    said = printed(script, CC="no-such-compiler", XDG_CACHE_HOME=str(tmp_path))
+    assert said.startswith("no C compiler (no-such-compiler)")
 
 
 @needs_compiler
@@ -75,9 +85,7 @@ def test_one_openmp_for_torch_and_the_kernels() -> None:
         "lines = Path('/proc/self/maps').read_text().splitlines()\n"
         "print(len({line.split()[-1] for line in lines if 'gomp' in line or 'omp5' in line}))\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "1"
+    assert printed(script).strip() == "1"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
@@ -92,6 +100,4 @@ def test_freed_memory_is_kept() -> None:
         "for _ in range(10): torch.ones(16 << 20)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 1000  # pages of 4 KB in one such tensor: 16384
+    assert int(printed(script)) < 1000  # pages of 4 KB in one such tensor: 16384

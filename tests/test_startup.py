@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,9 +13,6 @@ import pytest
 from qexp.data.sample import sample
 from qexp.records import write
 from tests.record_factory import deployed, experiment
-
-CACHED_SECONDS = 5.0
-LIGHT_SECONDS = 1.0
 
 HEAVY = {
     "torch", "transformers", "tokenizers", "datasets", "pandas", "safetensors", "huggingface_hub", "onnx",
@@ -43,29 +39,25 @@ def modules_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "modules.json"
 
 
-def imported(module: str, *words: str, file: Path) -> tuple[set[str], float]:
-    """Top-level modules that a command imports, and the seconds it takes as a process; it must end well."""
-    started = time.perf_counter()
+def imported(module: str, *words: str, file: Path) -> set[str]:
+    """Top-level modules that a command imports; it must end well. How fast it is, benchmarks.startup says."""
     done = subprocess.run([sys.executable, "-c", RUN, module, *words], capture_output=True, text=True)
-    seconds = time.perf_counter() - started
     found = json.loads(file.read_text())
     assert found["code"] == 0, done.stderr
-    return set(found["modules"]), seconds
+    return set(found["modules"])
 
 
 @pytest.mark.parametrize("words", [["--help"], ["task=mrpc", "--cfg", "job"]], ids=" ".join)
 def test_words_alone_need_neither_arrays_nor_models(words: list[str], modules_file: Path) -> None:
-    modules, seconds = imported("qexp", *words, file=modules_file)
+    modules = imported("qexp", *words, file=modules_file)
     assert not modules & (HEAVY | {"numpy", "pyarrow", "pydantic", "rich"})
-    assert seconds < 3 * LIGHT_SECONDS  # a test shares its machine; benchmarks.startup measures
 
 
 def test_a_report_needs_records_only(modules_file: Path, outputs: Path) -> None:
     for seed in range(200):
         write(deployed(experiment(quant="w4a8" if seed % 2 else "w8a8", seed=seed)), outputs / "records")
-    modules, seconds = imported("qexp.report", file=modules_file)
+    modules = imported("qexp.report", file=modules_file)
     assert not modules & (HEAVY | {"numpy", "pyarrow", "pydantic", "hydra", "rich"})
-    assert seconds < 3 * LIGHT_SECONDS
 
 
 @pytest.mark.slow
@@ -79,8 +71,6 @@ def test_a_run_that_finds_everything_imports_nothing_heavy(
         "task=mrpc", "quant=w8a8", "budget=smoke", "data=local", f"data.root={tmp_path / 'data'}",
         f"model.name={tiny_bert}", "machine.progress=false",
     ]  # fmt: skip
-    built, _ = imported("qexp", *words, file=modules_file)
+    built = imported("qexp", *words, file=modules_file)
     assert {"torch", "transformers", "onnxruntime"} <= built
-    cached, seconds = imported("qexp", *words, file=modules_file)
-    assert not cached & HEAVY
-    assert seconds < CACHED_SECONDS
+    assert not imported("qexp", *words, file=modules_file) & HEAVY

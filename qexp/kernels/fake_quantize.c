@@ -15,6 +15,7 @@
  */
 
 #include <math.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #if defined(__x86_64__)
@@ -102,6 +103,14 @@ static int64_t at(const int64_t *strides, const Walk *w, int64_t r) {
     return rest / w->sizes[1] * strides[0] + rest % w->sizes[1] * strides[1] + last * strides[2];
 }
 
+/* Rows from r on, below `to`, that differ in the last dimension only: divisions are for runs, not for rows. */
+static int64_t run_from(const Walk *w, int64_t r, int64_t to) {
+    int64_t rest = w->sizes[2] - r % w->sizes[2];
+    return rest < to - r ? rest : to - r;
+}
+
+static int64_t channel_of(const Walk *w, int64_t r) { return w->channels == 1 ? 0 : r % w->channels; }
+
 /* A flat tensor is cut into rows of which the last may be short. */
 static int64_t length_of(const Walk *w, int64_t r) {
     int64_t rest = w->total - r * w->length;
@@ -110,41 +119,42 @@ static int64_t length_of(const Walk *w, int64_t r) {
 
 CLONED static void forward_rows(const Walk *w, Grid g, const float *x, float *y, int64_t from, int64_t to,
                                 int nan_low) {
-    for (int64_t r = from; r < to; r++) {
+    for (int64_t r = from, run; r < to; r += run) {
         const float *in = x + at(w->x_strides, w, r);
         float *out = y + at(w->y_strides, w, r);
-        int64_t c = r % w->channels;
-        if (w->columns)
-            row_columns(in, out, w->length, g, nan_low);
-        else
-            row(in, out, length_of(w, r), g.scale[c], g.lower[c], g.upper[c], nan_low);
+        run = run_from(w, r, to);
+        for (int64_t i = 0; i < run; i++, in += w->x_strides[2], out += w->y_strides[2]) {
+            int64_t c = channel_of(w, r + i);
+            if (w->columns)
+                row_columns(in, out, w->length, g, nan_low);
+            else
+                row(in, out, length_of(w, r + i), g.scale[c], g.lower[c], g.upper[c], nan_low);
+        }
     }
 }
 
+/* Gradients of x; with `sums`, of which there is one for each row, also those of learned scales. */
 CLONED static void backward_rows(const Walk *w, Grid g, const float *x, const float *grad, float *out,
-                                 int64_t from, int64_t to) {
-    for (int64_t r = from; r < to; r++) {
-        int64_t i = at(w->x_strides, w, r), j = at(w->grad_strides, w, r), o = at(w->y_strides, w, r);
-        int64_t c = r % w->channels;
-        if (w->columns)
-            gradient_columns(x + i, grad + j, out + o, w->length, g);
-        else
-            gradient(x + i, grad + j, out + o, length_of(w, r), g.scale[c], g.lower[c], g.upper[c]);
+                                 float *sums, int64_t from, int64_t to) {
+    const int64_t sx = w->x_strides[2], sg = w->grad_strides[2], so = w->y_strides[2];
+    for (int64_t r = from, run; r < to; r += run) {
+        const float *in = x + at(w->x_strides, w, r), *incoming = grad + at(w->grad_strides, w, r);
+        float *passed = out + at(w->y_strides, w, r);
+        run = run_from(w, r, to);
+        for (int64_t i = r; i < r + run; i++, in += sx, incoming += sg, passed += so) {
+            int64_t c = channel_of(w, i), n = length_of(w, i);
+            if (w->columns)
+                gradient_columns(in, incoming, passed, w->length, g);
+            else if (sums)
+                sums[i] = gradient_learned(in, incoming, passed, n, g.scale[c], g.lower[c], g.upper[c]);
+            else
+                gradient(in, incoming, passed, n, g.scale[c], g.lower[c], g.upper[c]);
+        }
     }
 }
 
-CLONED static void learned_rows(const Walk *w, Grid g, const float *x, const float *grad, float *out,
-                                float *sums, int64_t from, int64_t to) {
-    for (int64_t r = from; r < to; r++) {
-        int64_t i = at(w->x_strides, w, r), j = at(w->grad_strides, w, r), o = at(w->y_strides, w, r);
-        int64_t c = r % w->channels;
-        sums[r] = gradient_learned(x + i, grad + j, out + o, length_of(w, r), g.scale[c], g.lower[c],
-                                   g.upper[c]);
-    }
-}
-
-/* Rows are dealt out in as many even runs as there are threads. */
-#define RUNS(w)                                                                                              \
+/* Rows are dealt out in as many even shares as there are threads. */
+#define SHARES(w)                                                                                            \
     int64_t rows = (w)->sizes[0] * (w)->sizes[1] * (w)->sizes[2], threads = (w)->threads;                    \
     _Pragma("omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)")                    \
     for (int64_t t = 0; t < threads; t++)
@@ -154,19 +164,19 @@ CLONED static void learned_rows(const Walk *w, Grid g, const float *x, const flo
 void qexp_fake_quantize(const Walk *w, const float *scale, const float *lower, const float *upper,
                         const float *x, float *y, int64_t nan_low) {
     Grid g = {scale, lower, upper};
-    RUNS(w) { forward_rows(w, g, x, y, FROM, TO, (int)nan_low); }
+    SHARES(w) { forward_rows(w, g, x, y, FROM, TO, (int)nan_low); }
 }
 
 /* Gradient of x: `grad` where x lies inside the range, else 0. Writes with y_strides. */
 void qexp_fake_quantize_backward(const Walk *w, const float *scale, const float *lower, const float *upper,
                                  const float *x, const float *grad, float *out) {
     Grid g = {scale, lower, upper};
-    RUNS(w) { backward_rows(w, g, x, grad, out, FROM, TO); }
+    SHARES(w) { backward_rows(w, g, x, grad, out, NULL, FROM, TO); }
 }
 
 /* The same, and the sum of each row in `sums`: added up by the caller in one order, whatever the threads. */
 void qexp_fake_quantize_learned(const Walk *w, const float *scale, const float *lower, const float *upper,
                                 const float *x, const float *grad, float *out, float *sums) {
     Grid g = {scale, lower, upper};
-    RUNS(w) { learned_rows(w, g, x, grad, out, sums, FROM, TO); }
+    SHARES(w) { backward_rows(w, g, x, grad, out, sums, FROM, TO); }
 }

@@ -52,8 +52,9 @@ def available() -> bool:
 
 def fits(x: Tensor, scale: Tensor) -> bool:
     """Whether the kernels serve these tensors: float32 on the CPU, and scales along neighbouring axes."""
-    types = x.dtype is torch.float32 and scale.dtype is torch.float32
-    return types and x.is_cpu and x.numel() > 0 and _flat(tuple(x.shape), tuple(scale.shape), 1) is not None
+    if x.dtype is not torch.float32 or scale.dtype is not torch.float32 or not x.is_cpu or not x.numel():
+        return False
+    return scale.dim() == 0 or _flat(tuple(x.shape), tuple(scale.shape), 1) is not None
 
 
 def forward(x: Tensor, scale: Tensor, bounds: Bounds, *, nan_low: bool = False) -> Tensor:

@@ -16,6 +16,7 @@ rounds differently.
 from __future__ import annotations
 
 import math
+from functools import cache
 from importlib.util import find_spec
 from typing import Any, Literal, Protocol
 
@@ -62,6 +63,7 @@ def kernels_of(x: Tensor, scale: Tensor) -> Kernels:
     return cpu_kernels if cpu_kernels.available() and cpu_kernels.fits(x, scale) else plain_kernels
 
 
+@cache
 def _cuda_kernels() -> Kernels | None:
     """The Triton kernels; None where a CUDA build of torch comes without Triton."""
     if find_spec("triton") is None:

@@ -98,7 +98,7 @@ class Quantizer(nn.Module):
             )
         self.scale.copy_(scale)
         self.zero_point.copy_(zero_point)
-        self._bounds = None
+        self._renew_bounds()
         if self.log_scale is not None:
             with torch.no_grad():
                 self.log_scale.zero_()
@@ -121,10 +121,9 @@ class Quantizer(nn.Module):
             self.log_scale = nn.Parameter(torch.zeros_like(self.scale))
         elif phase is not Phase.LEARNED and self.log_scale is not None:
             self._fold()
-        self.phase, self.observer, self._bounds = phase, observer, None
+        self.phase, self.observer = phase, observer
         self.forget()
-        if self.grid.axis is None:
-            self.bounds(0)  # reads the zero point now, and not while torch.compile traces
+        self._renew_bounds()
 
     def forget(self) -> None:
         """Let go of the last input and output."""
@@ -181,15 +180,22 @@ class Quantizer(nn.Module):
             self._bounds = Bounds.of(self.grid, self.zero_point, dimensions=dimensions)
         return self._bounds
 
+    def _renew_bounds(self) -> None:
+        """Bounds of the zero point as it is now; one number is read here, and not while a compiler traces."""
+        self._bounds = None
+        if self.grid.axis is None and self.phase not in (Phase.OFF, Phase.OBSERVING):
+            self.bounds(0)
+
     def _fold(self) -> None:
         with torch.no_grad():
             self.scale.copy_(self.current_scale())
-        self.log_scale, self._bounds = None, None
+        self.log_scale = None
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self._bounds = None
         self.forget()
-        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        moved = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._renew_bounds()
+        return moved
 
     def extra_repr(self) -> str:
         """Name, grid and phase."""
@@ -197,7 +203,7 @@ class Quantizer(nn.Module):
 
 
 def _drop_bounds(quantizer: Any, incompatible: Any) -> None:
-    quantizer._bounds = None
+    quantizer._renew_bounds()
     quantizer.forget()
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +109,11 @@ def _in_a_session(folder: Path) -> subprocess.Popen[str]:
     code = (
         f"from pathlib import Path\nfrom tests.lit.tiny import course, trained\ntrained({words}, seconds=0)"
     )
+    # A shell that starts this test in the background has it, and all its children, ignore Ctrl-C.
+    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     program = subprocess.Popen(
         [sys.executable, "-c", code], start_new_session=True, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        env={**os.environ, "PYTHONPATH": os.getcwd()}, preexec_fn=listening,
     )  # fmt: skip
     until = time.monotonic() + 120
     while not (folder / CHECKPOINT).exists() and program.poll() is None:
