@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
+from qexp.data.columns import from_numpy
 from qexp.data.windows import WindowSplit
 from qexp.errors import ConfigError
 
@@ -190,12 +191,14 @@ class Collector:
         self._best[rows[best], rank[best]] = spans[best]
 
     def _texts(self, spans: Array) -> list[str]:
-        """The characters of one span of each row's context."""
-        texts: list[str] = []
+        """The characters of one span of each row's context; of those that end at 0, nothing is read."""
+        texts = [""] * len(spans)
         for start in range(0, len(spans), _ROWS_READ):
-            contexts = self._contexts.slice(start, _ROWS_READ).to_pylist()
-            places = spans[start : start + _ROWS_READ].tolist()
-            texts += [text[a:b] if b else "" for text, (a, b) in zip(contexts, places, strict=True)]
+            rows = start + np.flatnonzero(spans[start : start + _ROWS_READ, 1])
+            part = self._contexts.slice(start, _ROWS_READ)
+            contexts = part.take(from_numpy(rows - start)).to_pylist()
+            for row, context, (first, end) in zip(rows.tolist(), contexts, spans[rows].tolist(), strict=True):
+                texts[row] = context[first:end]
         return texts
 
 
@@ -211,7 +214,7 @@ def _best_spans(starts: Array, ends: Array, search: Search) -> Array:
     scores = np.take_along_axis(starts, first, 1)[:, :, None] + np.take_along_axis(ends, last, 1)[:, None]
     further = last[:, None] - first[:, :, None]
     scores[(further < 0) | (further >= search.max_answer_length)] = -np.inf
-    flat = scores.reshape(len(scores), -1)
+    flat = scores.reshape(len(scores), first.shape[1] * last.shape[1])
     order = np.argsort(-flat, axis=1, kind="stable")[:, : search.n_best]  # equal ones by start, then end
     spans = np.zeros(order.shape, _SPAN)
     spans["score"] = np.take_along_axis(flat, order, 1)

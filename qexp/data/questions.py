@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -154,24 +154,48 @@ def _is_answers(kind: pa.DataType) -> bool:
 def _usable(table: pa.Table, faults: Faults, *, answers: bool) -> Iterator[Question]:
     wanted = ["question", "context", *(["answers"] if answers else [])]
     names = [*wanted, *(["id"] if table.column_names.count("id") == 1 else [])]
+    for row, fields in enumerate(_rows(table.select(names))):
+        known = fields.get("id")
+        name = str(row if known is None or isinstance(known, UnicodeDecodeError) else known)
+        found: tuple[int, int] | _Fault = _text_fault(fields, wanted) or _NOWHERE
+        if answers and found == _NOWHERE:
+            found = _answer(fields["context"], fields["answers"])
+        if isinstance(found, _Fault):
+            faults.add(row, name, found.reason, found.detail)
+        else:
+            yield Question(row, name, fields["question"].lstrip(), fields["context"], *found)
+
+
+def _rows(table: pa.Table) -> Iterator[Mapping[str, Any]]:
+    """The fields of each row; in place of one with bytes that are not UTF-8, the error.
+
+    Arrow's strings are bytes that nobody has looked at: parquet files are read without a check.
+    """
     for start in range(0, table.num_rows, _ROWS_READ):
-        for row, fields in enumerate(table.select(names).slice(start, _ROWS_READ).to_pylist(), start):
-            name = str(fields.get("id", row))
-            fault = _text_fault(fields)
-            if fault:
-                faults.add(row, name, fault)
-                continue
-            found = _answer(fields["context"], fields["answers"]) if answers else _NOWHERE
-            if isinstance(found, tuple):
-                yield Question(row, name, fields["question"].lstrip(), fields["context"], *found)
-            else:
-                faults.add(row, name, found.reason, found.detail)
+        part = table.slice(start, _ROWS_READ)
+        try:
+            yield from part.to_pylist()
+        except UnicodeDecodeError:
+            for row in range(part.num_rows):
+                yield {name: _field(part.column(name), row) for name in part.column_names}
 
 
-def _text_fault(fields: Mapping[str, Any]) -> str | None:
+def _field(column: pa.ChunkedArray, row: int) -> Any:
+    try:
+        return column[row].as_py()
+    except UnicodeDecodeError as error:
+        return error
+
+
+def _text_fault(fields: Mapping[str, Any], wanted: Sequence[str]) -> _Fault | None:
+    for name in wanted:
+        error = fields[name]
+        if isinstance(error, UnicodeDecodeError):
+            byte = f": byte 0x{error.object[error.start]:02x} at {error.start}"
+            return _Fault(f"column {name!r} is not UTF-8", byte)
     for name in ("question", "context"):
         if not (fields[name] or "").strip():
-            return f"the {name} is empty"
+            return _Fault(f"the {name} is empty")
     return None
 
 
@@ -195,5 +219,8 @@ def _answer(context: str, answers: Mapping[str, Any] | None) -> tuple[int, int] 
         return _Fault("the answer is longer than its context", f": {len(text)} of {len(context)} characters")
     if start is None or start < 0 or context[start : start + len(text)] != text:
         there = "" if start is None or start < 0 else context[start : start + len(text)]
-        return _Fault("the answer is not at answer_start", f"={start}: there is {there!r}, not {text!r}")
+        place = context.find(text)
+        known = f"it begins at {place}" if place >= 0 else "it is nowhere in the context"
+        detail = f"={start}: there is {there!r}, not {text!r}; {known}, counted in characters"
+        return _Fault("the answer is not at answer_start", detail)
     return start, start + len(text)

@@ -144,12 +144,12 @@ def _lengths(encodings: Sequence[Encoding]) -> Array:
 
 
 def _begins(lengths: Array) -> Array:
-    return np.cumsum(lengths) - lengths
+    return np.asarray(np.cumsum(lengths) - lengths)
 
 
 def ranges(begins: Array, lengths: Array) -> Array:
-    """Characters of all tokens, [tokens, 2]; marks that a tokenizer drops go with the token before."""
-    return np.arange(lengths.sum()) + np.repeat(begins - _begins(lengths), lengths)
+    """Every place in some stretches of the pool, one stretch behind the other, int64 [places]."""
+    return np.asarray(np.arange(lengths.sum()) + np.repeat(begins - _begins(lengths), lengths))
 
 
 def _spans(encodings: Sequence[Encoding], texts: Sequence[str], lengths: Array) -> Array:
