@@ -78,8 +78,8 @@ class SpanSearch(Section):
     """Starts and ends that are tried in each window, and spans that are kept of each question."""
     max_answer_length: int = Field(default=30, ge=1)
     """Most tokens of an answer."""
-    null_threshold: float | None = None
-    """By how much the score of "no answer" must be above the best span's for the answer to be empty; null
+    null_threshold: float = 0.0
+    """By how much the score of "no answer" must be above the best span's for the answer to be empty; unused
     where every question has an answer (SQuAD v1.1)."""
 
 
@@ -88,6 +88,8 @@ class QuestionTask(Task):
 
     kind: Literal["question_answering"]
     """Tag of the section."""
+    unanswerable: bool = False
+    """Whether a question may have no answer (SQuAD v2.0)."""
     doc_stride: int = Field(default=128, ge=0)
     """Tokens of the context that two neighbouring windows share."""
     max_question: int = Field(default=64, ge=1)

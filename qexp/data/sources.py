@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 import pyarrow.parquet as pq  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.config import Data, Task, TextTask
-from qexp.data import hub, text_rows
+from qexp.config import Data, QuestionTask, Task, TextTask
+from qexp.data import hub, question_rows, text_rows
 from qexp.data.checks import ID_COLUMNS, check_columns
 from qexp.data.columns import to_numpy
 from qexp.errors import DataError
@@ -36,7 +36,10 @@ WAYS = {
 }
 """What to write to get rows from each source."""
 
-FORMS: Mapping[type[Task], Any] = {TextTask: text_rows}
+FORMS: Mapping[type[Task], Any] = {
+    QuestionTask: question_rows,
+    TextTask: text_rows,
+}
 """By class of task, the module that says which ``columns`` are read, and brings a table into form."""
 
 
@@ -95,7 +98,11 @@ def fingerprint(splits: Mapping[str, pa.Table], *, sample: bool = False) -> str:
 
 
 def _content(column: pa.ChunkedArray) -> Iterable[Any]:
-    """Bytes of a column without nulls, independent of how it is cut into chunks."""
+    """Bytes of a column, independent of how it is cut into chunks; nulls only inside of lists and structs."""
+    if pa.types.is_nested(column.type):
+        # JSON, because nested values have no one layout in memory; row by row, because there may be many.
+        yield from (json.dumps(value.as_py()).encode() for value in column)
+        return
     if column.type != pa.string():
         yield np.ascontiguousarray(to_numpy(column))
         return
@@ -153,10 +160,11 @@ def _local(data: Data, task: Task) -> _Tables:
 
 def _hub(data: Data, task: Task) -> _Tables:
     try:
-        tables = hub.glue(task.name, _split_names(task))
+        tables = hub.tables(task.name, _split_names(task))
     except DataError as error:
         raise DataError(f"data.source=hub: {error}; {_ways('local', 'sample')}") from error
-    return {split: (f"{hub.GLUE}, {task.name}, split {split}", table) for split, table in tables.items()}
+    place = ", ".join(hub.place(task.name))
+    return {split: (f"{place}, split {split}", table) for split, table in tables.items()}
 
 
 def _sample(data: Data, task: Task) -> _Tables:
