@@ -168,7 +168,7 @@ def _attempts(runs: Sequence[Run]) -> dict[tuple[str, int], Attempts]:
 
 
 def _average(group: _Group, convention: Convention) -> Average:
-    run, cells = group.example, {}
+    run, cells = group.example, dict[str, Cell]()
     for stage in run.stages:
         lacking = _lacking(group, convention, stage)
         values: dict[int, float | None] = {
