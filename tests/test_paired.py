@@ -9,6 +9,7 @@ import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sacrebleu
 
 from qexp.config import Experiment
 from qexp.data.metrics import score
+from qexp.data.squad_metrics import score_v2
 from qexp.jobs import Job
-from qexp.records import write
+from qexp.records import read, write
 from qexp.report import main
 from qexp.reporting.evaluations import PARITY, SCORES
 from qexp.stages import evaluate, parity
@@ -44,10 +47,10 @@ def outputs(tmp_path: Path) -> Path:
 def leave(
     outputs: Path,
     key: str,
-    predictions: Mapping[str, Sequence[float]],
-    labels: Sequence[float] = LABELS,
+    predictions: Mapping[str, Sequence[Any]],
+    labels: Sequence[Any] = LABELS,
     *,
-    ids: Sequence[int] | None = None,
+    ids: Sequence[Any] | None = None,
     source: str = "local",
     tree: Mapping[str, Any] | None = None,
     **changes: Any,
@@ -60,7 +63,7 @@ def leave(
     for stage, values in predictions.items():
         folder = PARITY if stage == "onnx" else SCORES
         visits.append({"stage": folder, "key": f"{key}-{stage}", "state": "built", "seconds": 1.0})
-        found = score(tree["task"]["metrics"], np.array(values), np.array(labels))
+        found = scores_of(tree["task"], values, labels)
         scores[stage] = {
             name if len(splits) == 1 else f"{name}@{split}": value
             for split in splits
@@ -68,12 +71,29 @@ def leave(
         }
         place = outputs / "artifacts" / folder / f"{key}-{stage}"
         place.mkdir(parents=True)
-        columns = {"id": ids or range(len(labels)), "prediction": values, "label": labels, "logit_0": values}
+        columns = {"id": ids or range(len(labels)), "prediction": values, "label": labels}
+        columns |= {} if isinstance(values[0], str) else {"logit_0": values}
         for split in splits:
             pq.write_table(pa.table({name: list(of) for name, of in columns.items()}), file_of(place, split))
     fields = {"key": key, "scores": scores, "stages": visits, "source": source, **changes}
     write(record(tree, **fields), outputs / "records")
     return key
+
+
+def scores_of(task: Mapping[str, Any], said: Sequence[Any], golds: Sequence[Any]) -> dict[str, float | None]:
+    """As the stages compute them."""
+    if task["kind"] == "translation":
+        return {"bleu": sacrebleu.corpus_bleu(said, [golds], force=True).score}
+    if task["kind"] == "question_answering":
+        found = score_v2(said, golds)
+        return {"exact_match": found["exact"], "f1": found["f1"]}
+    return score(task["metrics"], np.array(said), np.array(golds))
+
+
+def of_kind(kind: str, *metrics: str) -> dict[str, Any]:
+    """An experiment on texts."""
+    tree = experiment()
+    return {**tree, "task": {**tree["task"], "name": kind, "kind": kind, "metrics": list(metrics)}}
 
 
 def file_of(folder: Path, split: str = "validation") -> Path:
@@ -156,6 +176,57 @@ def test_a_regression_has_correlations_and_no_right_or_wrong(
     text = capsys.readouterr().out
     assert "McNemar" not in text
     assert f"mean absolute difference is {np.abs(first - second).mean():.4g}" in text
+
+
+GOLDS = [("the red cat", "red cat"), ("1066",), (), ("Paris, France", "Paris"), ("in May",), ()]
+
+
+def test_answers_are_right_or_wrong_and_have_words_in_common(
+    outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree, ids = of_kind("question_answering", "exact_match", "f1"), list("fedcba")
+    said = ["cat", "1066", "", "paris", "May 1st", "yes"]
+    leave(outputs, "aaaaaaaa", {"fp32": said}, GOLDS, ids=ids, tree=tree)
+    leave(
+        outputs, "bbbbbbbb", {"fp32": ["", "in May", "Paris", "", "1067", "The Red Cat!"]}, GOLDS[::-1],
+        ids=ids[::-1], tree=tree,
+    )  # fmt: skip
+    exact, f1 = lines(outputs, capsys, "aaaaaaaa", "bbbbbbbb")
+    assert (exact["metric"], exact["a_score"]) == ("exact_match", "50.0")
+    assert float(exact["b_score"]) == pytest.approx(100 * 5 / 6)
+    counts = [exact[name] for name in ("both_right", "only_a_right", "only_b_right", "both_wrong")]
+    assert counts == ["2", "1", "3", "0"]
+    assert exact["differing_rows"] == "5"  # case and punctuation differ, so the texts do
+    assert float(f1["a_score"]) == pytest.approx(100 * (2 / 3 + 1 + 1 + 1 + 1 / 2 + 0) / 6)
+    assert float(f1["low"]) < float(f1["difference"]) < float(f1["high"])
+
+
+def test_translations_are_scored_as_a_corpus(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = of_kind("translation", "bleu")
+    adverbs = ("schnell", "langsam", "jetzt") * 5
+    golds = [f"Ein Hund läuft {adverb} über die große Wiese ." for adverb in adverbs]
+    said = [gold.replace("große", "grüne") if row % 3 else gold for row, gold in enumerate(golds)]
+    leave(outputs, "aaaaaaaa", {"fp32": said}, golds, tree=tree)
+    leave(outputs, "bbbbbbbb", {"fp32": golds}, golds, tree=tree)
+    (line,) = lines(outputs, capsys, "aaaaaaaa", "bbbbbbbb")
+    assert float(line["a_score"]) == pytest.approx(sacrebleu.corpus_bleu(said, [golds], force=True).score)
+    assert float(line["b_score"]) == pytest.approx(100.0)
+    assert float(line["low"]) < float(line["difference"]) < float(line["high"])
+    assert line["mcnemar_p"] == line["both_right"] == ""
+    assert main(["--outputs", str(outputs), "compare", "aaaaaaaa", "bbbbbbbb"]) == 0
+    text = capsys.readouterr().out
+    assert "10 of 15 rows have another prediction." in text
+    assert "McNemar" not in text
+
+
+def test_a_metric_of_a_later_version_is_refused(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = experiment()
+    leave(outputs, "aaaaaaaa", {"fp32": RIGHT}, tree=tree)
+    known = read(outputs / "records" / "aaaaaaaa.json")
+    task = {**tree["task"], "metrics": ["f1", "kappa"]}
+    write(replace(known, key="bbbbbbbb", experiment={**tree, "task": task}), outputs / "records")
+    problem = refusal(outputs, capsys, "bbbbbbbb", "bbbbbbbb")
+    assert "task.kind=classification with task.metrics=kappa: this version pairs accuracy, f1," in problem
 
 
 def test_undefined_scores_and_resamples_are_told(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -294,12 +365,15 @@ def test_other_rows_are_refused(outputs: Path, capsys: pytest.CaptureFixture[str
     leave(outputs, "aaaaaaaa", {"fp32": RIGHT})
     leave(outputs, "bbbbbbbb", {"fp32": RIGHT[:10]}, LABELS[:10], ids=range(4, 14))
     problem = refusal(outputs, capsys, "aaaaaaaa", "bbbbbbbb")
-    assert "4 of 12 ids only in the first, 2 of 10 only in the second" in problem
+    assert "4 of 12 ids (such as 0) only in the first, 2 of 10 ids (such as 12) only in the second" in problem
     leave(outputs, "cccccccc", {"fp32": RIGHT}, [1, *LABELS[1:]])
     problem = refusal(outputs, capsys, "aaaaaaaa", "cccccccc")
-    assert "1 of 12 rows have the same id and another label" in problem
+    assert "1 of 12 rows have the same id and another label, the first of them 0;" in problem
     leave(outputs, "dddddddd", {"fp32": RIGHT}, ids=[0, 0, *range(2, 12)])
     assert "ids repeat" in refusal(outputs, capsys, "aaaaaaaa", "dddddddd")
+    leave(outputs, "eeeeeeee", {"fp32": RIGHT}, ids=list("abcdefghijkl"))
+    problem = refusal(outputs, capsys, "aaaaaaaa", "eeeeeeee")
+    assert "not the same rows: ids such as 0 in the first and such as a in the second" in problem
 
 
 def test_other_tasks_and_made_up_rows_are_refused(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,9 @@ class Rows:
 
     ids: Array
     predictions: Array
+    """Class ids, numbers or texts."""
     labels: Array
+    """The same; for questions, tuples of all gold answers."""
     broken: int
     """Rows with a logit that is no number."""
 
@@ -144,8 +146,16 @@ def _rows(table: pa.Table) -> Rows:
     broken = np.zeros(table.num_rows, bool)
     for column in logits:
         broken |= ~np.isfinite(column)
-    ids, predictions, labels = (table[name].to_numpy() for name in ("id", "prediction", "label"))
+    ids, predictions, labels = (_array(table[name]) for name in ("id", "prediction", "label"))
     return Rows(ids, predictions, labels, int(broken.sum()))
+
+
+def _array(column: pa.ChunkedArray) -> Array:
+    """Numbers as they are; texts, and lists of texts as tuples, as objects, [rows]."""
+    if pa.types.is_list(column.type):
+        return np.fromiter(map(tuple, column.to_pylist()), object, len(column))
+    values: Array = column.to_numpy()
+    return values
 
 
 def joined_rows(first: Evaluation, second: Evaluation, split: str) -> tuple[Array, Array, Array]:
@@ -168,19 +178,29 @@ def joined_rows(first: Evaluation, second: Evaluation, split: str) -> tuple[Arra
     _check_same_ids(first, second, split, ours, theirs)
     here, there = np.argsort(ours.ids), np.argsort(theirs.ids)
     labels = ours.labels[here]
-    if other := int((labels != theirs.labels[there]).sum()):
+    if (other := labels != theirs.labels[there]).any():
         raise DataError(
-            f"{first.name} and {second.name}, {split}: {other} of {len(labels)} rows have the same id and "
-            "another label; these are other rows of data, whose scores cannot be paired"
+            f"{first.name} and {second.name}, {split}: {int(other.sum())} of {len(labels)} rows have the "
+            f"same id and another label, the first of them {ours.ids[here][other][0]!s}; these are other "
+            "rows of data, whose scores cannot be paired"
         )
     return ours.predictions[here], theirs.predictions[there], labels
 
 
 def _check_same_ids(first: Evaluation, second: Evaluation, split: str, ours: Rows, theirs: Rows) -> None:
-    only = [len(np.setdiff1d(a.ids, b.ids)) for a, b in ((ours, theirs), (theirs, ours))]
-    if any(only):
-        raise DataError(
-            f"{first.name} and {second.name}, {split}: not the same rows: {only[0]} of {len(ours.ids)} ids "
-            f"only in the first, {only[1]} of {len(theirs.ids)} only in the second; compare runs of one data "
-            "set and one budget"
-        )
+    if ours.ids.dtype.kind != theirs.ids.dtype.kind:
+        found = f"ids such as {ours.ids[0]!s} in the first and such as {theirs.ids[0]!s} in the second"
+    else:
+        only = np.setdiff1d(ours.ids, theirs.ids), np.setdiff1d(theirs.ids, ours.ids)
+        if not any(map(len, only)):
+            return
+        found = f"{_counted(only[0], ours)} only in the first, {_counted(only[1], theirs)} only in the second"
+    raise DataError(
+        f"{first.name} and {second.name}, {split}: not the same rows: {found}; compare runs of one data set "
+        "and one budget"
+    )
+
+
+def _counted(ids: Array, rows: Rows) -> str:
+    """``2 of 10 ids (such as 12)``."""
+    return f"{len(ids)} of {len(rows.ids)} ids" + (f" (such as {ids[0]!s})" if len(ids) else "")

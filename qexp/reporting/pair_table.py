@@ -43,7 +43,7 @@ def _described(letter: str, each: Evaluation) -> str:
 
 def _notes(pair: Pair) -> tuple[str, ...]:
     apart = f"{pair.differing} of {pair.rows} rows have another prediction"
-    if pair.answers is None:
+    if pair.distance is not None:
         apart += f"; the mean absolute difference is {pair.distance:.4g}"
     notes = [
         f"{apart}.",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qexp.data.metrics import score
+from qexp.data.measures import MEASURES, RIGHT, Measure, observed
 from qexp.data.resampling import paired_bootstrap
 from qexp.errors import DataError, StoreError
 from qexp.reporting.command import command_of
@@ -68,11 +68,11 @@ class Pair:
     rows: int
     differing: int
     """Rows with another prediction."""
-    distance: float
-    """Mean absolute difference of the predictions; says something of numbers only."""
+    distance: float | None
+    """Mean absolute difference of the predictions of a regression."""
     differences: tuple[Difference, ...]
     answers: Answers | None
-    """None for a regression."""
+    """None where a row is not right or wrong: for a regression and for a translation."""
     resamples: int
     seed: int
 
@@ -96,6 +96,7 @@ def compare_pairs(
 def _check_same_task(first: Evaluation, second: Evaluation) -> None:
     for words, ours, theirs in (
         ("tasks", first.run.task, second.run.task),
+        ("kinds of task", first.run.find("task.kind"), second.run.find("task.kind")),
         ("metrics", first.run.find("task.metrics"), second.run.find("task.metrics")),
         ("evaluation splits", first.splits, second.splits),
         ("sources of rows", _source(first), _source(second)),
@@ -116,35 +117,45 @@ def _listed(value: Any) -> str:
 
 
 def _pair(first: Evaluation, second: Evaluation, split: str, resamples: int, seed: int) -> Pair:
+    measures, kind = _measures(first), str(first.run.find("task.kind"))
     ours, theirs, labels = joined_rows(first, second, split)
-    metrics = tuple(first.run.find("task.metrics"))
-    found = [
-        _checked(each, split, score(metrics, predictions, labels))
-        for each, predictions in ((first, ours), (second, theirs))
+    scores = [
+        _checked(each, split, {name: observed(of, values, labels) for name, of in measures.items()})
+        for each, values in ((first, ours), (second, theirs))
     ]
-    drawn = paired_bootstrap(metrics, ours, theirs, labels, resamples=resamples, seed=seed)
+    drawn = paired_bootstrap(measures, ours, theirs, labels, resamples=resamples, seed=seed)
     return Pair(
         first=first,
         second=second,
         split=split,
         rows=len(labels),
         differing=int((ours != theirs).sum()),
-        distance=float(np.abs(theirs.astype(np.float64) - ours).mean()),
+        distance=float(np.abs(theirs.astype(np.float64) - ours).mean()) if kind == "regression" else None,
         differences=tuple(
             Difference(
-                _score_name(first, metric, split),
-                found[0][metric],
-                found[1][metric],
-                *_interval(drawn[metric][1] - drawn[metric][0]),
+                _score_name(first, name, split),
+                scores[0][name],
+                scores[1][name],
+                *_interval(drawn[name][1] - drawn[name][0]),
             )
-            for metric in metrics
+            for name in measures
         ),
-        answers=_answers(ours == labels, theirs == labels)
-        if first.run.find("task.kind") == "classification"
-        else None,
+        answers=_answers(RIGHT[kind], ours, theirs, labels) if kind in RIGHT else None,
         resamples=resamples,
         seed=seed,
     )
+
+
+def _measures(each: Evaluation) -> dict[str, Measure]:
+    """Metrics of the task, by name."""
+    kind, metrics = each.run.find("task.kind"), each.run.find("task.metrics", ())
+    known = MEASURES.get(kind, {})
+    if unknown := [metric for metric in metrics if metric not in known]:
+        raise DataError(
+            f"{each.name}: task.kind={kind} with task.metrics={_listed(unknown)}: this version pairs "
+            f"{', '.join(known) or 'no metric'} of that kind; compare with the version that made the run"
+        )
+    return {metric: known[metric] for metric in metrics}
 
 
 def _score_name(each: Evaluation, metric: str, split: str) -> str:
@@ -175,9 +186,10 @@ def _interval(differences: NDArray[np.float64]) -> tuple[float | None, float | N
     return float(low), float(high), len(differences) - len(defined)
 
 
-def _answers(first: Array, second: Array) -> Answers:
+def _answers(right: Measure, ours: Array, theirs: Array, labels: Array) -> Answers:
     from scipy.stats import binomtest
 
+    first, second = (right.statistics(each, labels)[:, 0] == 1 for each in (ours, theirs))
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     apart = only_first + only_second
     p_value = float(binomtest(only_first, apart, 0.5).pvalue) if apart else 1.0
