@@ -92,6 +92,11 @@ class Scores(Artifact):
         """Every metric in percent; null where it is undefined."""
         return dict(self.facts["metrics"])
 
+    @property
+    def notes(self) -> dict[str, Any]:
+        """How the scores were found, such as a metric's signature, by the splits' short names."""
+        return dict(self.facts["notes"])
+
     def predictions(self, split: str) -> Path:
         """Columns ``id``, ``prediction``, ``label``, ``logit_0`` and so on, in the order of the split."""
         return self.folder / f"predictions-{split}.parquet"

@@ -78,6 +78,7 @@ class Job:
             data=found.data,  # type: ignore[arg-type]
             model=found.model,
             scores=found.scores,
+            scoring=found.scoring,
             parity=found.parity,  # type: ignore[arg-type]
             latency=found.latency,
             host=found.host,

@@ -28,6 +28,7 @@ class Outcome:
     data: dict[str, Any] | None = None
     model: dict[str, Any] | None = None
     scores: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    scoring: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] | None = None
     latency: dict[str, Any] | None = None
     bytes: dict[str, int] | None = None
@@ -56,11 +57,14 @@ def run_line(experiment: Experiment, rt: Runtime, outcome: Outcome, *, sweep: bo
         QexpError: of the kind that fits; see :mod:`qexp.errors`.
     """
     rows, checkpoint = _sources(experiment, rt, outcome, sweep)
-    tokens = rt.walk(prepare.STAGE, rows, checkpoint, experiment.task, rt=rt)
+    task = experiment.task.taught
+    tokens = rt.walk(prepare.STAGE, rows, checkpoint, task, rt=rt)
+    assert outcome.data is not None
+    outcome.data["preparation"] = tokens.facts["preparation"]
     schooling = experiment.schooling.unquantized if isinstance(experiment.finetune, Training) else None
     fp32 = Quantized(
         rt.walk(
-            finetune.STAGE, tokens, checkpoint, experiment.task, experiment.finetune, schooling, rt=rt
+            finetune.STAGE, tokens, checkpoint, task, experiment.finetune, schooling, rt=rt
         )
     )  # fmt: skip
     final, final_scores = fp32, _score("fp32", fp32, tokens, experiment, rt, outcome)
@@ -99,7 +103,7 @@ def _plan(experiment: Experiment) -> str:
 
 def _calibrated(encoder: Encoder, tokens: Tokens, experiment: Experiment, rt: Runtime) -> Quantized:
     statistics = rt.walk(
-        observe.STAGE, encoder, tokens, experiment.task, experiment.placement, experiment.calibration,
+        observe.STAGE, encoder, tokens, experiment.task.taught, experiment.placement, experiment.calibration,
         experiment.budget.calibration_rows, experiment.seed, experiment.numerics.inference, rt=rt,
     )  # fmt: skip
     ranges = rt.walk(calibrate.STAGE, encoder, statistics, experiment.form, experiment.calibrator, rt=rt)
@@ -109,7 +113,7 @@ def _calibrated(encoder: Encoder, tokens: Tokens, experiment: Experiment, rt: Ru
 def _trained(ptq: Quantized, tokens: Tokens, experiment: Experiment, method: Qat, rt: Runtime) -> Quantized:
     assert ptq.ranges is not None
     trained = rt.walk(
-        qat.STAGE, ptq.encoder, ptq.ranges, tokens, experiment.task, experiment.form, method,
+        qat.STAGE, ptq.encoder, ptq.ranges, tokens, experiment.task.taught, experiment.form, method,
         experiment.finetune, experiment.schooling, rt=rt,
     )  # fmt: skip
     return Quantized(trained, experiment.form, trained)
@@ -123,6 +127,8 @@ def _score(
         experiment.budget.evaluation_rows, experiment.numerics.inference, rt=rt,
     )  # fmt: skip
     outcome.scores[name] = scores.metrics
+    if scores.notes:
+        outcome.scoring[name] = scores.notes
     return scores
 
 
@@ -137,7 +143,7 @@ def _deploy(
 ) -> None:
     def exported(model: Quantized) -> Graph:
         return rt.walk(
-            export.STAGE, model.encoder, model.form, model.ranges, tokens, experiment.task, rt=rt
+            export.STAGE, model.encoder, model.form, model.ranges, tokens, experiment.task.taught, rt=rt
         )  # fmt: skip
 
     plain = exported(fp32)

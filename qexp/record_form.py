@@ -62,6 +62,7 @@ FORM: dict[str, tuple[Check, str]] = {
     "data": (_optional(_has(source=_is_text, fingerprint=_is_text)), "null, or source and fingerprint"),
     "model": (_optional(_each(_is_text)), "null, or strings by name"),
     "scores": (_each(_each(_optional(_is_number))), "numbers or null by stage and metric"),
+    "scoring": (_each(_each(_anything)), "objects by stage and split"),
     "parity": (
         _optional(_has(passed=lambda value: isinstance(value, bool))),
         "null, or an object with passed true or false",

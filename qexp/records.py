@@ -107,6 +107,8 @@ class Record:
     """Name and fingerprint of the checkpoint that the run started from."""
     scores: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     """Percent by stage (``fp32 ptq qat onnx``) and metric; an undefined metric is null."""
+    scoring: Mapping[str, Any] = field(default_factory=dict)
+    """How scores were found, by stage and evaluation split, such as sacreBLEU's signature."""
     parity: Parity | None = None
     """Parity check of the exported graph."""
     latency: Mapping[str, Mapping[str, Timing]] | None = None

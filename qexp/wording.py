@@ -10,7 +10,12 @@ from pydantic import BaseModel, ValidationError
 
 from qexp.config import Experiment
 
-_TAGS = {"none", "ptq", "qat", "max", "ema", "percentile", "mse", "full", "onnx", "onnxruntime"}
+_TAGS = {
+    *("none", "ptq", "qat", "full", "onnx", "onnxruntime"),
+    *("max", "ema", "percentile", "mse", "entropy", "clip"),
+    *("classification", "regression", "question_answering", "translation"),
+}
+"""Tags of sections, which pydantic puts into the path of a field."""
 
 
 def explain(error: ValidationError) -> str:

@@ -27,7 +27,19 @@ from qexp.config.quantization import (
     WeightScheme,
 )
 from qexp.config.section import FLOAT_BITS, Bits, Section
-from qexp.config.task import Data, Metric, Model, Task, score_name
+from qexp.config.task import (
+    AnyTask,
+    BeamSearch,
+    Data,
+    Metric,
+    Model,
+    QuestionTask,
+    SpanSearch,
+    Task,
+    TextTask,
+    TranslationTask,
+    score_name,
+)
 from qexp.config.training import AnyFinetune, AnyMethod, Finetuned, NoMethod, Ptq, Qat, Training
 from qexp.config.work import AnyDeploy, Budget, Machine, NoDeploy, Numerics, Onnx, OnnxRuntime, Schooling
 
@@ -38,6 +50,8 @@ __all__ = [
     "AnyDeploy",
     "AnyFinetune",
     "AnyMethod",
+    "AnyTask",
+    "BeamSearch",
     "Bits",
     "Budget",
     "Calibration",
@@ -63,12 +77,16 @@ __all__ = [
     "Ptq",
     "Qat",
     "Quant",
+    "QuestionTask",
     "Scheme",
     "Schooling",
     "Section",
     "SiteKind",
+    "SpanSearch",
     "Task",
+    "TextTask",
     "Training",
+    "TranslationTask",
     "WeightScheme",
     "score_name",
 ]

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from qexp.config.quantization import AnyCalibrator, Calibration, Form, Placement, Quant, Scheme
 from qexp.config.section import FLOAT_BITS, Section
-from qexp.config.task import Data, Model, Task
+from qexp.config.task import AnyTask, Data, Model, TranslationTask
 from qexp.config.training import AnyFinetune, AnyMethod
 from qexp.config.work import AnyDeploy, Budget, Machine, Numerics, Schooling
 
@@ -17,7 +17,7 @@ from qexp.config.work import AnyDeploy, Budget, Machine, Numerics, Schooling
 class Experiment(Section):
     """One run, whole: what to compute, and below the line, how."""
 
-    task: Task
+    task: AnyTask
     model: Model
     data: Data = Data()
     quant: Quant = Quant()
@@ -45,6 +45,15 @@ class Experiment(Section):
             raise ValueError(
                 f"method={self.method.kind} with quant=fp32: there is nothing to quantize; "
                 "drop method=…, or choose bit-widths such as quant=w8a8"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _no_graph_of_a_translation(self) -> Self:
+        if isinstance(self.task, TranslationTask) and self.deploy.kind != "none":
+            raise ValueError(
+                f"deploy={self.deploy.kind} with task={self.task.name}: translation models are not exported "
+                "yet; drop deploy=…"
             )
         return self
 
@@ -90,13 +99,16 @@ def resolve_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Replace what was left open by the numbers that follow from other sections.
 
     ``finetune`` takes null fields from ``model.finetune[task]``, ``model.finetune.default`` and
-    ``task.finetune``, in this order; ``method: auto`` becomes ``qat``, or ``none`` with FP32.
+    ``task.finetune``, in this order. ``method: auto`` becomes ``qat``, or ``none`` with FP32;
+    ``deploy: auto`` becomes ``onnxruntime``, or ``none`` for a translation.
     A tree that is resolved already comes back as it is.
     """
     resolved = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
     if all(isinstance(resolved.get(key), dict) for key in ("task", "model", "finetune", "method")):
         _resolve_finetune(resolved)
         _resolve_method(resolved)
+    if all(isinstance(resolved.get(key), dict) for key in ("task", "deploy")):
+        _resolve_deploy(resolved)
     return resolved
 
 
@@ -109,6 +121,12 @@ def _resolve_finetune(tree: dict[str, Any]) -> None:
         for field, value in (source or {}).items():
             if tree["finetune"].get(field) is None:
                 tree["finetune"][field] = value
+
+
+def _resolve_deploy(tree: dict[str, Any]) -> None:
+    if tree["deploy"].get("kind") == "auto":
+        exported = tree["task"].get("kind") != "translation"
+        tree["deploy"] = {**tree["deploy"], "kind": "onnxruntime"} if exported else {"kind": "none"}
 
 
 def _resolve_method(tree: dict[str, Any]) -> None:

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from qexp.config.section import Section
 
-Metric = Literal["accuracy", "f1", "matthews", "pearson", "spearman"]
+Metric = Literal["accuracy", "f1", "matthews", "pearson", "spearman", "exact_match", "bleu"]
 
 
 class Task(Section):
-    """What is asked of the model: columns, labels, splits and metrics."""
+    """What all kinds of task have in common: a name, splits and metrics."""
 
     name: str
     """Name of the data set, as the hub and the local folder spell it."""
-    kind: Literal["classification", "regression"]
-    """What the head predicts: one of ``labels``, or one number in ``label_range``."""
-    text: tuple[str, ...] = Field(min_length=1, max_length=2)
-    """Columns with the text, one or two."""
-    label: str = "label"
-    """Column with the gold label."""
-    labels: tuple[str, ...] = ()
-    """Names of the classes in the order of their ids; empty for a regression."""
-    label_range: tuple[float, float] = (0.0, 1.0)
-    """Smallest and largest gold value of a regression; unused by a classification."""
     metrics: tuple[Metric, ...] = Field(min_length=1)
     """Official metrics, the one that stands for the task first."""
     max_length: int = Field(default=128, ge=8)
@@ -37,13 +27,42 @@ class Task(Section):
     """Splits that are evaluated, by the short name that tells their scores apart."""
 
     @model_validator(mode="after")
+    def _is_evaluated(self) -> Self:
+        if not self.evaluation:
+            raise ValueError("evaluation: name at least one split")
+        return self
+
+    @property
+    def primary(self) -> str:
+        """Key, in the scores, of the metric that stands for the task."""
+        return score_name(self.metrics[0], next(iter(self.evaluation)), self)
+
+    @property
+    def taught(self) -> Self:
+        """The task as tokens and trainings see it: without how answers are read off a trained model."""
+        return self
+
+
+class TextTask(Task):
+    """One class, or one number, for a text or a pair of texts."""
+
+    kind: Literal["classification", "regression"]
+    """What the head predicts: one of ``labels``, or one number in ``label_range``."""
+    text: tuple[str, ...] = Field(min_length=1, max_length=2)
+    """Columns with the text, one or two."""
+    label: str = "label"
+    """Column with the gold label."""
+    labels: tuple[str, ...] = ()
+    """Names of the classes in the order of their ids; empty for a regression."""
+    label_range: tuple[float, float] = (0.0, 1.0)
+    """Smallest and largest gold value of a regression; unused by a classification."""
+
+    @model_validator(mode="after")
     def _labels_fit_kind(self) -> Self:
         if self.kind == "classification" and len(self.labels) < 2:
             raise ValueError("labels: a classification names at least two classes")
         if self.kind == "regression" and self.labels:
             raise ValueError(f"labels: a regression has none, got {self.labels}")
-        if not self.evaluation:
-            raise ValueError("evaluation: name at least one split")
         return self
 
     @property
@@ -51,10 +70,69 @@ class Task(Section):
         """Width of the head: number of classes, 1 for a regression."""
         return len(self.labels) or 1
 
+
+class SpanSearch(Section):
+    """How answers are read off start and end scores."""
+
+    n_best: int = Field(default=20, ge=1)
+    """Starts and ends that are tried in each window, and spans that are kept of each question."""
+    max_answer_length: int = Field(default=30, ge=1)
+    """Most tokens of an answer."""
+    null_threshold: float | None = None
+    """By how much the score of "no answer" must be above the best span's for the answer to be empty; null
+    where every question has an answer (SQuAD v1.1)."""
+
+
+class QuestionTask(Task):
+    """The words of a context that answer a question (SQuAD), or none."""
+
+    kind: Literal["question_answering"]
+    """Tag of the section."""
+    doc_stride: int = Field(default=128, ge=0)
+    """Tokens of the context that two neighbouring windows share."""
+    max_question: int = Field(default=64, ge=1)
+    """Longest question in tokens; the rest of it is cut."""
+    search: SpanSearch = SpanSearch()
+    """How answers are read off the scores."""
+
     @property
-    def primary(self) -> str:
-        """Key, in the scores, of the metric that stands for the task."""
-        return score_name(self.metrics[0], next(iter(self.evaluation)), self)
+    def taught(self) -> Self:
+        """Without the search."""
+        return self.model_copy(update={"search": SpanSearch()})
+
+
+class BeamSearch(Section):
+    """How translations are written."""
+
+    beams: int = Field(default=4, ge=1)
+    """Hypotheses that are kept; 1 is greedy."""
+    length_penalty: float = 0.6
+    """Exponent of the length by which a hypothesis's log-probability is divided; 0 does not divide."""
+    max_new_tokens: int = Field(default=128, ge=1)
+    """Most tokens of a translation."""
+
+
+class TranslationTask(Task):
+    """A text in another language."""
+
+    kind: Literal["translation"]
+    """Tag of the section."""
+    source: str = "source"
+    """Column with the text to translate."""
+    target: str = "target"
+    """Column with its translation."""
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the probability that the loss spreads over the whole vocabulary."""
+    search: BeamSearch = BeamSearch()
+    """How translations are written."""
+
+    @property
+    def taught(self) -> Self:
+        """Without the search."""
+        return self.model_copy(update={"search": BeamSearch()})
+
+
+AnyTask = Annotated[TextTask | QuestionTask | TranslationTask, Field(discriminator="kind")]
 
 
 def score_name(metric: str, split: str, task: Task) -> str:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +18,10 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 import pyarrow.parquet as pq  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.config import Data, Task
-from qexp.data import hub
-from qexp.data.columns import from_numpy, nulls, to_numpy
+from qexp.config import Data, Task, TextTask
+from qexp.data import hub, text_rows
+from qexp.data.checks import ID_COLUMNS, check_columns
+from qexp.data.columns import to_numpy
 from qexp.errors import DataError
 
 Source = Literal["local", "hub", "sample"]
@@ -35,8 +36,8 @@ WAYS = {
 }
 """What to write to get rows from each source."""
 
-ID_COLUMNS = ("idx", "id")
-"""Columns that name a row; the first of them that holds integers is used."""
+FORMS: Mapping[type[Task], Any] = {TextTask: text_rows}
+"""By class of task, the module that says which ``columns`` are read, and brings a table into form."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,14 @@ class Rows:
     Attributes:
         source: Where they came from.
         fingerprint: sha256 (hex) over the texts and labels; see :func:`fingerprint`.
-        splits: One table for each split, with the columns ``id`` (int64; the row number where the source
-            has none), those of ``task.text`` (string) and ``label`` (int64 class ids, or float64 numbers that
-            float32 holds exactly).
-        skipped: Rows left out, by split. Empty: a bad row is an error, not a skipped row.
+        splits: One table for each split, with the columns that ``checked`` of the task's module in
+            :data:`FORMS` names.
         notes: Sentences for the Record, such as why ``auto`` passed over a source.
     """
 
     source: Source
     fingerprint: str
     splits: Mapping[str, pa.Table]
-    skipped: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -75,7 +73,8 @@ def resolve(data: Data, task: Task, *, sweep: bool = False) -> Rows:
         source, tables, notes = _first_at_hand(data, task, sweep=sweep)
     else:
         source, tables, notes = data.source, _SOURCES[data.source](data, task), ()
-    splits = {split: _checked(table, task, where) for split, (where, table) in tables.items()}
+    form = FORMS[type(task)]
+    splits = {split: form.checked(table, task, where) for split, (where, table) in tables.items()}
     return Rows(source, fingerprint(splits, sample=source == "sample"), splits, notes=notes)
 
 
@@ -194,99 +193,12 @@ def _read(path: Path, task: Task) -> pa.Table:
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             names = file.schema_arrow.names
-            _check_columns(names, task, str(path))
-            used = {*task.text, task.label, *ID_COLUMNS}
+            form = FORMS[type(task)]
+            check_columns(names, form.columns(task), str(path), fields=form.FIELDS)
+            used = {*form.columns(task), *ID_COLUMNS}
             return file.read(columns=[name for name in names if name in used])
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{path} ({path.stat().st_size} bytes): not a readable parquet file: {error}; "
             "copy or write it again"
         ) from error
-
-
-# Checks: each names the place, the column, the first bad row and how many there are.
-
-
-def _checked(table: pa.Table, task: Task, where: str) -> pa.Table:
-    """The table in the form that :class:`Rows` promises."""
-    _check_columns(table.column_names, task, where)
-    if table.num_rows == 0:
-        raise DataError(f"{where}: zero rows; write the split again, or choose another")
-    columns = {"id": _ids(table)}
-    for name in task.text:
-        columns[name] = _texts(table.column(name), f"{where}: column {name!r}")
-    values, here = table.column(task.label), f"{where}: column {task.label!r}"
-    _refuse(nulls(values), values, here, "every row needs a label; fill it in or drop the row")
-    label = _class_ids(values, task, here) if task.kind == "classification" else _numbers(values, task, here)
-    return pa.table({**columns, "label": label})
-
-
-def _check_columns(present: list[str], task: Task, where: str) -> None:
-    for name in (*task.text, task.label):
-        if name not in present:
-            raise DataError(
-                f"{where}: no column {name!r}; present are {', '.join(present) or 'none'}; "
-                "rename the column, or set task.text and task.label"
-            )
-        if present.count(name) > 1:
-            raise DataError(f"{where}: {present.count(name)} columns are called {name!r}; keep one")
-
-
-def _refuse(bad: np.ndarray[Any, Any], values: pa.ChunkedArray, here: str, rule: str) -> None:
-    if bad.any():
-        first = int(np.argmax(bad))
-        count = f"{int(bad.sum())} such rows of {len(bad)}"
-        raise DataError(f"{here}, row {first} (counted from 0): {values[first].as_py()!r} ({count}); {rule}")
-
-
-def _ids(table: pa.Table) -> pa.ChunkedArray:
-    for name in ID_COLUMNS:
-        if table.column_names.count(name) == 1:
-            values = table.column(name)
-            if pa.types.is_signed_integer(values.type) and not values.null_count:
-                return values.cast(pa.int64())
-    return from_numpy(np.arange(table.num_rows, dtype=np.int64))
-
-
-def _texts(values: pa.ChunkedArray, here: str) -> pa.ChunkedArray:
-    if pa.types.is_dictionary(values.type):
-        values = values.cast(values.type.value_type)
-    _refuse(nulls(values), values, here, "every row needs a text; the empty text is allowed")
-    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    if not any(kind(values.type) for kind in kinds):
-        raise DataError(f"{here}: its type is {values.type}; text is a string; cast it, or set task.text")
-    try:
-        values.validate(full=True)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{here}: {error}; write the text as UTF-8") from error
-    return values.cast(pa.string())
-
-
-def _class_ids(values: pa.ChunkedArray, task: Task, here: str) -> pa.ChunkedArray:
-    rule = "allowed are " + ", ".join(f"{i} ({name})" for i, name in enumerate(task.labels))
-    if pa.types.is_floating(values.type):
-        numbers = to_numpy(values)
-        _refuse(numbers != np.floor(numbers), values, here, f"a class id is an integer: {rule}")
-    if not pa.types.is_integer(values.type):
-        raise DataError(f"{here}: its type is {values.type}; class ids are integers: {rule}; cast the column")
-    numbers = to_numpy(values)
-    bad = (numbers < 0) | (numbers >= len(task.labels))
-    if (numbers[bad] == -1).any():
-        rule += "; -1 marks a hidden test label: use a split with public labels"
-    _refuse(bad, values, here, f"{rule}; correct the row, or task.labels")
-    return from_numpy(numbers.astype(np.int64))
-
-
-def _numbers(values: pa.ChunkedArray, task: Task, here: str) -> pa.ChunkedArray:
-    """Labels of a regression, rounded to float32: what training sees, whatever width the file has."""
-    if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
-        raise DataError(f"{here}: its type is {values.type}; the label of a regression is a number; cast it")
-    numbers = to_numpy(values).astype(np.float64)
-    low, high = np.float32(task.label_range[0]), np.float32(task.label_range[1])
-    allowed = "allowed is {:g} to {:g}".format(*task.label_range)
-    rule = f"{allowed}; correct the row, or task.label_range"
-    _refuse(~np.isfinite(numbers), values, here, rule)
-    with np.errstate(over="ignore"):
-        rounded = numbers.astype(np.float32)
-    _refuse((rounded < low) | (rounded > high), values, here, rule)
-    return from_numpy(rounded.astype(np.float64) + 0.0)  # + 0.0: minus zero is zero

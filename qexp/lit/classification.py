@@ -2,107 +2,95 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
 
-import pytorch_lightning as pl
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from qexp.lit.encoder import model_inputs
-from qexp.lit.steps import Batch, Parts
+from qexp.artifacts import Tokens
+from qexp.config import TextTask
+from qexp.data.batches import collate
+from qexp.data.checkpoints import Checkpoint
+from qexp.data.metrics import score
+from qexp.data.tokens import TokenSplit
+from qexp.lit.encoder import load_finetuned, load_pretrained
+from qexp.lit.family import Array, Predictions, Run
+from qexp.lit.inference import split_logits
+from qexp.lit.steps import Batch
+from qexp.lit.student import Student
+
+SAME_NUMBER = 0.05
+"""Two numbers of a regression are the same prediction within this share of the label range.
+
+Gold labels of STS-B are means of a few votes, in steps of about 4 % of their range. Nearer than that, two
+computations of one quantized model cannot be held together: a last bit that differs turns one rounding,
+and that rounding the next ones.
+"""
 
 
-@dataclass(frozen=True)
-class Optimization:
-    """AdamW under a linear warm-up and a linear decay to 0."""
+class Classifier(Student):
+    """An encoder with a head of one output for each class, or of one output."""
 
-    learning_rate: float
-    weight_decay: float
-    warmup: float
-    """Share of the steps over which the rate rises."""
-    steps: int
-    seed: int
-    range_learning_rate: float = 0.0
-
-    def factor(self, step: int) -> float:
-        """Share of the peak rate at a step, counted from 0."""
-        rise = max(1, round(self.warmup * self.steps))
-        if step < rise:
-            return (step + 1) / rise
-        return max(0.0, (self.steps - step) / max(1, self.steps - rise))
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Mean cross entropy, or the mean squared error of a regression."""
+        return task_loss(logits, batch["labels"])
 
 
-class Classifier(pl.LightningModule):
-    """An encoder with its head; ranges that are learned are trained beside the weights.
+class Texts:
+    """Batches, predictions and scores of a classification or regression."""
 
-    Batches come in parts (:class:`qexp.lit.steps.Steps`). Whatever their number and the precision, weights,
-    ranges, their gradients and the loss are FP32; autocast is what makes a matmul narrower.
-    """
+    student = Classifier
 
-    def __init__(
-        self, model: PreTrainedModel, optimization: Optimization, quantization: nn.Module | None = None
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self.optimization = optimization
-        self.quantization = quantization
-        self.inputs = model_inputs(model)
+    def __init__(self, task: TextTask) -> None:
+        self.task = task
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Logits [B, outputs] of a padded batch."""
-        logits: Tensor = self.model(**{name: batch[name] for name in self.inputs}).logits
-        return logits
+    def pretrained(self, start: Checkpoint, tokens: Tokens, seed: int) -> PreTrainedModel:
+        """The encoder under a head drawn from the seed."""
+        return load_pretrained(start.folder, self.task, seed)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean cross entropy, or the mean squared error of a regression, times the part's share.
+    def finetuned(self, start: Checkpoint) -> PreTrainedModel:
+        """A checkpoint with its head, in the task's order of labels."""
+        return load_finetuned(start.folder, self.task)
 
-        Lightning divides by the parts of a process and DDP by the processes; the share is made for that.
-        """
-        return task_loss(self(batch).float(), batch["labels"]) * batch["share"]
+    def split(self, folder: Path) -> TokenSplit:
+        """Tokens and labels."""
+        return TokenSplit.load(folder)
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Tie dropout to the step and the part: a resumed training draws the same masks, parts others."""
-        trainer = self.trainer
-        parts = Parts(trainer.accumulate_grad_batches, trainer.world_size, trainer.global_rank)
-        step = self.optimization.seed * 1_000_003 + self.global_step
-        torch.manual_seed(step * parts.count + parts.number(batch_idx))
+    def collate(self, split: TokenSplit, rows: Array, pad_id: int) -> Batch:
+        """Padded tensors."""
+        return collate(split, rows, pad_id=pad_id)
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip the norm of all gradients, which Lightning refuses to a fused optimizer in mixed precision."""
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf)
+    def terms(self, split: TokenSplit, rows: Array) -> int:
+        """One for each row."""
+        return len(rows)
 
-    def configure_optimizers(self) -> Any:
-        """AdamW; biases, norms and ranges do not decay; ranges have their own rate.
+    def predict(
+        self, run: Run, tokens: Tokens, name: str, rows: int | None, move: Callable[..., None]
+    ) -> Predictions:
+        """Classes or numbers, with their logits."""
+        split = TokenSplit.load(tokens.split(name))
+        logits = split_logits(run, split, rows, pad_id=tokens.pad_id, move=move)
+        return Predictions(
+            np.asarray(split.row_ids[:rows]),
+            predict(torch.from_numpy(logits)).numpy(),
+            np.asarray(split.labels[:rows]),
+            logits,
+        )
 
-        Not fused in FP16: a fused AdamW undoes the loss scaling itself, after the gradient is clipped.
-        """
-        plan = self.optimization
-        fused = self.trainer.precision != "16-mixed"
-        optimizer = torch.optim.AdamW(self._parameter_groups(), lr=plan.learning_rate, fused=fused)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, plan.factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def score(self, found: Predictions) -> dict[str, float | None]:
+        """The task's metrics."""
+        return score(self.task.metrics, found.predictions, found.labels)
 
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        plan = self.optimization
-        ranges = [] if self.quantization is None else list(self.quantization.parameters())
-        known = {id(parameter) for parameter in ranges}
-        weights = [p for p in self.model.parameters() if p.requires_grad and id(p) not in known]
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in weights if p.ndim > 1], "weight_decay": plan.weight_decay},
-            {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
-            {"params": ranges, "weight_decay": 0.0, "lr": plan.range_learning_rate},
-        ]
-        return [group for group in groups if group["params"]]
+    def same(self, ours: Predictions, theirs: Predictions) -> Array:
+        """The same class, or a number within :data:`SAME_NUMBER`; bool [rows]."""
+        if self.task.kind == "classification":
+            return np.asarray(ours.predictions == theirs.predictions)
+        low, high = self.task.label_range
+        return np.asarray(abs(ours.predictions - theirs.predictions) <= SAME_NUMBER * (high - low))
 
 
 def task_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from safetensors.torch import load_file, save_file
 
 from qexp.artifacts import Encoder, Ranges, Tokens, Trained
 from qexp.config import Finetuned, Form, Qat, Schooling, Task, Training
-from qexp.lit.classification import Classifier, Optimization
-from qexp.lit.encoder import load_pretrained, load_saved, save, set_dropout
-from qexp.lit.steps import Parts, Steps, training_steps
+from qexp.data.batches import train_batches
+from qexp.data.checkpoints import Checkpoint
+from qexp.lit.encoder import load_saved, save, set_dropout
+from qexp.lit.families import family_of
+from qexp.lit.steps import Parts, Steps
+from qexp.lit.student import Optimization, Student
 from qexp.quant.insert import Quantization, insert
 
 
@@ -31,10 +36,10 @@ class Course(Protocol):
     def steps(self, parts: Parts) -> Steps:
         """All steps, with the parts of one process."""
 
-    def module(self, steps: int, parts: Parts) -> Classifier:
+    def module(self, steps: int, parts: Parts) -> Student:
         """What is trained, for so many steps."""
 
-    def save(self, module: Classifier, folder: Path) -> Mapping[str, Any]:
+    def save(self, module: Student, folder: Path) -> Mapping[str, Any]:
         """Leave the trained module in the folder of the artifact; what is worth a word in its facts."""
 
 
@@ -43,7 +48,7 @@ class FineTuning:
     """A pretrained encoder under a new head, in FP32 weights."""
 
     tokens: Tokens
-    checkpoint: Path
+    start: Checkpoint
     task: Task
     training: Training
     schooling: Schooling
@@ -58,15 +63,16 @@ class FineTuning:
         plan = self.training
         return _steps(self.tokens, self.task, plan.batch_size, plan.epochs, self.schooling, parts)
 
-    def module(self, steps: int, parts: Parts) -> Classifier:
+    def module(self, steps: int, parts: Parts) -> Student:
         """The encoder with a head drawn from the seed."""
         plan, seed = self.training, self.schooling.seed
-        model = load_pretrained(self.checkpoint, self.task, seed)
-        return Classifier(
+        family = family_of(self.task)
+        model = family.pretrained(self.start, self.tokens, seed)
+        return family.student(
             model, Optimization(plan.learning_rate, plan.weight_decay, plan.warmup, steps, seed)
         )
 
-    def save(self, module: Classifier, folder: Path) -> dict[str, Any]:
+    def save(self, module: Student, folder: Path) -> dict[str, Any]:
         """As transformers saves a model."""
         save(module.model.cpu(), Encoder(folder, "").model)
         return {}
@@ -96,7 +102,7 @@ class QuantizationAware:
         size, epochs = self.training.batch_size, self.method.epochs
         return _steps(self.tokens, self.task, size, epochs, self.schooling, parts)
 
-    def module(self, steps: int, parts: Parts) -> Classifier:
+    def module(self, steps: int, parts: Parts) -> Student:
         """The encoder with ranges, which are learned or fixed."""
         model = load_saved(self.encoder.model)
         set_dropout(model, self.method.dropout)
@@ -107,9 +113,9 @@ class QuantizationAware:
             quantization.learn()
         else:
             quantization.freeze()
-        return Classifier(model, self._optimization(steps), quantization)
+        return family_of(self.task).student(model, self._optimization(steps), quantization)
 
-    def save(self, module: Classifier, folder: Path) -> dict[str, Any]:
+    def save(self, module: Student, folder: Path) -> dict[str, Any]:
         """Plain float weights as transformers saves them, and the final ranges beside them."""
         quantization, out = module.quantization, Trained(folder, "")
         assert isinstance(quantization, Quantization)
@@ -132,5 +138,11 @@ class QuantizationAware:
 def _steps(
     tokens: Tokens, task: Task, batch_size: int, epochs: float, schooling: Schooling, parts: Parts
 ) -> Steps:
-    rows, most, seed = schooling.train_rows, schooling.train_steps, schooling.seed
-    return training_steps(tokens, task, batch_size, epochs, rows, most, seed, parts)
+    """All batches of a training in order, of rows that are drawn by the seed."""
+    family, seed = family_of(task), schooling.seed
+    split = family.split(tokens.split(task.train))
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(split))[: schooling.train_rows])
+    batches = train_batches(split.lengths[chosen], batch_size=batch_size, epochs=epochs, seed=seed)
+    rows = [chosen[batch] for batch in batches[: schooling.train_steps]]
+    collate = partial(family.collate, split, pad_id=tokens.pad_id)
+    return Steps(rows, collate, parts, partial(family.terms, split))

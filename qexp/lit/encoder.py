@@ -1,4 +1,4 @@
-"""Encoders with a head for the task: from a pretrained checkpoint, a fine-tuned one, or an artifact.
+"""Models with a head for the task: from a pretrained checkpoint, a fine-tuned one, or an artifact.
 
 Only safetensors are read; ``use_safetensors=True`` makes transformers refuse everything else.
 """
@@ -13,27 +13,47 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+import transformers
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
-from qexp.config import Task
+from qexp.config import TextTask
 from qexp.errors import ModelError
 
-HEADS = ("classifier", "pooler", "pre_classifier", "score", "sequence_summary", "logits_proj")
+HEADS = ("classifier", "pooler", "pre_classifier", "score", "sequence_summary", "logits_proj", "qa_outputs")
 """First or second name of parameters that a pretrained encoder may lack and fine-tuning creates."""
 
+INPUTS = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids")
+"""Tensors of a batch that a model's forward may take."""
 
-def load_pretrained(folder: Path, task: Task, seed: int) -> PreTrainedModel:
+
+def load_pretrained(folder: Path, task: TextTask, seed: int) -> PreTrainedModel:
     """A pretrained encoder under a new head, drawn from ``seed``.
 
     Raises:
         ModelError: weights below the head are missing, or the folder is no encoder.
     """
-    torch.manual_seed(seed)
     labels = dict(enumerate(task.labels)) or {0: "score"}
-    model, missing = _load(folder, num_labels=task.outputs, problem_type=None, id2label=labels,
-                           label2id={name: index for index, name in labels.items()},
-                           ignore_mismatched_sizes=True)  # fmt: skip
+    return load_new_head(
+        folder, AutoModelForSequenceClassification, seed, num_labels=task.outputs, problem_type=None,
+        id2label=labels, label2id={name: index for index, name in labels.items()},
+    )  # fmt: skip
+
+
+def load_new_head(folder: Path, auto: Any, seed: int, **overrides: Any) -> PreTrainedModel:
+    """A pretrained encoder under a new head, drawn from ``seed``.
+
+    Args:
+        folder: The checkpoint.
+        auto: transformers' ``AutoModelFor…`` of the head.
+        seed: Of what the checkpoint lacks.
+        overrides: Fields of the config that the head needs.
+
+    Raises:
+        ModelError: weights below the head are missing, or the folder is no encoder.
+    """
+    torch.manual_seed(seed)
+    model, missing = _load(folder, auto, ignore_mismatched_sizes=True, **overrides)
     body = [name for name in missing if not set(name.split(".")[:2]) & set(HEADS)]
     if body:
         raise ModelError(
@@ -43,13 +63,13 @@ def load_pretrained(folder: Path, task: Task, seed: int) -> PreTrainedModel:
     return model
 
 
-def load_finetuned(folder: Path, task: Task) -> PreTrainedModel:
+def load_finetuned(folder: Path, task: TextTask) -> PreTrainedModel:
     """A checkpoint with a fine-tuned head, its outputs put into the order of ``task.labels``.
 
     Raises:
         ModelError: no head in the checkpoint, another number of outputs, or labels of other names.
     """
-    model, missing = _load(folder)
+    model, missing = _load(folder, AutoModelForSequenceClassification)
     if missing:
         raise ModelError(
             f"finetune=none: {folder} has no fine-tuned head ({missing[0]} is missing); "
@@ -68,8 +88,9 @@ def load_finetuned(folder: Path, task: Task) -> PreTrainedModel:
 
 
 def load_saved(folder: Path) -> PreTrainedModel:
-    """An encoder that an earlier stage saved."""
-    return _load(folder)[0]
+    """A model that an earlier stage saved, of the class that its config names."""
+    (name,) = AutoConfig.from_pretrained(folder).architectures
+    return _load(folder, getattr(transformers, name))[0]
 
 
 def save(model: PreTrainedModel, folder: Path) -> None:
@@ -107,21 +128,29 @@ def set_dropout(model: nn.Module, rate: float | None) -> None:
 def model_inputs(model: nn.Module) -> tuple[str, ...]:
     """Names of the batch's tensors that the model's forward takes."""
     known = inspect.signature(model.forward).parameters
-    return tuple(name for name in ("input_ids", "attention_mask", "token_type_ids") if name in known)
+    return tuple(name for name in INPUTS if name in known)
 
 
-def _load(folder: Path, **overrides: Any) -> tuple[PreTrainedModel, list[str]]:
+def logits_of(output: Any) -> Tensor:
+    """What a head gave: its logits [B, …], or those of an answer's start and end together, [B, T, 2]."""
+    if "start_logits" in output:
+        return torch.stack([output.start_logits, output.end_logits], dim=-1)
+    logits: Tensor = output.logits
+    return logits
+
+
+def _load(folder: Path, auto: Any, **overrides: Any) -> tuple[PreTrainedModel, list[str]]:
     with quiet_transformers():
         try:
             config = AutoConfig.from_pretrained(folder)
-            model, info = AutoModelForSequenceClassification.from_pretrained(
+            model, info = auto.from_pretrained(
                 folder, config=_overridden(config, overrides), use_safetensors=True, dtype=torch.float32,
                 ignore_mismatched_sizes=overrides.get("ignore_mismatched_sizes", False),
                 output_loading_info=True, local_files_only=True,
             )  # fmt: skip
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             first = str(error).strip().splitlines()[0]
-            raise ModelError(f"model.name={folder}: cannot be loaded for classification: {first}") from error
+            raise ModelError(f"model.name={folder}: cannot be loaded as {auto.__name__}: {first}") from error
     missing = sorted({*info["missing_keys"], *(str(key[0]) for key in info["mismatched_keys"])})
     return model.eval(), missing
 

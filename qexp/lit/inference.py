@@ -14,7 +14,7 @@ from qexp.artifacts import Encoder, Ranges
 from qexp.config import Form
 from qexp.data.batches import collate, evaluation_batches
 from qexp.data.tokens import TokenSplit
-from qexp.lit.encoder import load_saved, model_inputs
+from qexp.lit.encoder import load_saved, logits_of, model_inputs
 from qexp.quant.insert import Quantization, insert
 from qexp.runtime import Runtime, device_of, set_threads
 
@@ -65,7 +65,6 @@ def runner(model: nn.Module, rt: Runtime) -> Callable[[dict[str, Tensor]], Tenso
 
     def run(batch: dict[str, Tensor]) -> Tensor:
         with torch.inference_mode():
-            logits: Tensor = model(**{name: batch[name].to(device) for name in names}).logits
-        return logits
+            return logits_of(model(**{name: batch[name].to(device) for name in names}))
 
     return run

@@ -2,72 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from qexp.artifacts import Scores, Tokens
 from qexp.config import Task, score_name
-from qexp.data.metrics import score
-from qexp.data.tokens import TokenSplit
-from qexp.lit.classification import predict
-from qexp.lit.inference import split_logits
+from qexp.lit.families import family_of
+from qexp.lit.family import Predictions, Run
 from qexp.runtime import Runtime
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """One evaluation: a row for each row of the split, in its order."""
+@dataclass
+class Scored:
+    """Metrics of all evaluation splits, and notes on how they were found, by the splits' short names."""
 
-    ids: NDArray[np.int64]
-    predictions: NDArray[np.generic]
-    labels: NDArray[np.generic]
-    logits: NDArray[np.float32]
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 def score_splits(
-    run: Callable[[dict[str, Tensor]], Tensor],
-    tokens: Tokens,
-    task: Task,
-    rows: int | None,
-    out: Scores,
-    title: str,
-    rt: Runtime,
-) -> dict[str, float | None]:
+    run: Run, tokens: Tokens, task: Task, rows: int | None, out: Scores, title: str, rt: Runtime
+) -> Scored:
     """Predict the first ``rows`` rows of each evaluation split, write them down, and score them."""
-    metrics: dict[str, float | None] = {}
+    family, scored = family_of(task), Scored()
     for name, split_name in task.evaluation.items():
-        split = TokenSplit.load(tokens.split(split_name))
-        count = min(len(split), rows or len(split))
-        with rt.screen.bar(f"{title} {name}", total=count) as move:
-            logits = split_logits(run, split, count, pad_id=tokens.pad_id, move=move)
-        found = Predictions(
-            np.asarray(split.row_ids[:count]),
-            predict(torch.from_numpy(logits)).numpy(),
-            np.asarray(split.labels[:count]),
-            logits,
-        )
+        total = int(tokens.facts["rows"][split_name])
+        with rt.screen.bar(f"{title} {name}", total=min(total, rows or total)) as move:
+            found = family.predict(run, tokens, split_name, rows, move)
         write_predictions(found, out, name)
-        scores = _score(found, task, rt)
-        metrics |= {score_name(metric, name, task): value for metric, value in scores.items()}
-    return metrics
+        metrics = family.score(found) if _is_sound(found, rt) else dict.fromkeys(task.metrics)
+        scored.metrics |= {score_name(metric, name, task): value for metric, value in metrics.items()}
+        if found.notes:
+            scored.notes[name] = dict(found.notes)
+    return scored
 
 
-def _score(found: Predictions, task: Task, rt: Runtime) -> dict[str, float | None]:
-    """Metrics; none at all with a logit that is no number, whose argmax would still be a class."""
+def _is_sound(found: Predictions, rt: Runtime) -> bool:
+    """No metric at all with a logit that is no number, whose argmax would still be a class."""
     broken = int((~np.isfinite(found.logits)).any(axis=1).sum())
     if broken:
         rt.screen.warn(
             f"{broken} of {len(found.ids)} rows have logits that are no numbers: every metric is undefined"
         )
-        return dict.fromkeys(task.metrics)
-    return score(task.metrics, found.predictions, found.labels)
+    return not broken
 
 
 def write_predictions(found: Predictions, out: Scores, name: str) -> None:

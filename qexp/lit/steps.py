@@ -1,19 +1,15 @@
-"""The steps of a training, from tokens on disk, and how each one is split into parts."""
+"""The steps of a training, and how each one is split into parts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from qexp.artifacts import Tokens
-from qexp.config import Numerics, Task
-from qexp.data.batches import collate, train_batches
-from qexp.data.tokens import TokenSplit
+from qexp.config import Numerics
 
 Batch = dict[str, Tensor]
 
@@ -45,17 +41,28 @@ class Steps:
     """The batches of a training in order, part by part; remembers, in a checkpoint, how far it got.
 
     Row ``i`` of a batch is in part ``i`` modulo the number of parts: rows come sorted by length, so that
-    parts are alike in work. Each part has a ``share``: the mean over its rows times the share, averaged
+    parts are alike in work. Each part has a ``share``: the mean over its terms times the share, averaged
     over the parts, is the mean over the batch. A batch with fewer rows than parts leaves some parts
     without any; such a part computes on one row of the batch, with share 0.
+
+    Args:
+        rows: Row numbers of each batch.
+        collate: Rows to tensors.
+        parts: How batches are split, and which parts are this process's.
+        terms: Over how many terms the loss of rows is a mean.
     """
 
     def __init__(
-        self, rows: Sequence[np.ndarray], collate: Callable[[np.ndarray], Batch], parts: Parts | None = None
+        self,
+        rows: Sequence[np.ndarray],
+        collate: Callable[[np.ndarray], Batch],
+        parts: Parts | None = None,
+        terms: Callable[[np.ndarray], int] = len,
     ) -> None:
         self.rows = rows
         self.collate = collate
         self.parts = parts or Parts()
+        self.terms = terms
         self.taken = 0
 
     @property
@@ -75,7 +82,7 @@ class Steps:
     def _part(self, turn: int) -> Batch:
         rows = self.rows[turn // self.parts.accumulate]
         chosen = rows[self.parts.number(turn) :: self.parts.count]
-        share = len(chosen) * self.parts.count / len(rows)
+        share = self.terms(chosen) * self.parts.count / self.terms(rows)
         batch = self.collate(chosen if len(chosen) else rows[:1])
         return batch | {"share": torch.tensor(share, dtype=torch.float32)}
 
@@ -86,21 +93,3 @@ class Steps:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on after that many parts."""
         self.taken = state["taken"]
-
-
-def training_steps(
-    tokens: Tokens,
-    task: Task,
-    batch_size: int,
-    epochs: float,
-    train_rows: int | None,
-    train_steps: int | None,
-    seed: int,
-    parts: Parts | None = None,
-) -> Steps:
-    """All batches of a training in order: ``train_rows`` rows drawn by the seed, at most ``train_steps``."""
-    split = TokenSplit.load(tokens.split(task.train))
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(split))[:train_rows])
-    batches = train_batches(split.lengths[chosen], batch_size=batch_size, epochs=epochs, seed=seed)
-    rows = [chosen[batch] for batch in batches[:train_steps]]
-    return Steps(rows, partial(collate, split, pad_id=tokens.pad_id), parts)

@@ -22,9 +22,9 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from qexp.config import Numerics
 from qexp.errors import TrainingError
-from qexp.lit.classification import Classifier
 from qexp.lit.quiet import interruptible, quiet_lightning
 from qexp.lit.steps import Steps
+from qexp.lit.student import Student
 
 CHECKPOINT = "last.ckpt"
 PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -164,7 +164,7 @@ class Checkpoints(pl.Callback):
             self.saved = time.monotonic()
 
 
-def fit(module: Classifier, steps: Steps, title: str, seat: Seat, move: Callable[..., None]) -> list[float]:
+def fit(module: Student, steps: Steps, title: str, seat: Seat, move: Callable[..., None]) -> list[float]:
     """Take all steps, from the checkpoint if ``seat`` says so; the loss of every step.
 
     Args:

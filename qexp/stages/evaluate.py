@@ -26,10 +26,10 @@ def run(
 
     model, _ = load_quantized(encoder, form, ranges, rt)
     name = form.quant.name if form else "fp32"
-    metrics = score_splits(
+    scored = score_splits(
         runner(model, rt), tokens, task, evaluation_rows, Scores(work.folder, ""), f"evaluate {name}", rt
     )
-    work.write_facts({"metrics": metrics})
+    work.write_facts({"metrics": scored.metrics, "notes": scored.notes})
 
 
-STAGE = Stage("6-scores", 1, Scores, run)
+STAGE = Stage("6-scores", 2, Scores, run)

@@ -21,10 +21,9 @@ def run(
     """Write the graph with Q/DQ pairs and integer weights, or in plain FP32 without a form."""
     import numpy as np
 
-    from qexp.data.batches import collate
-    from qexp.data.tokens import TokenSplit
     from qexp.deploy.onnx_export import export_onnx
     from qexp.lit.encoder import model_inputs
+    from qexp.lit.families import family_of
     from qexp.lit.inference import load_quantized
 
     model, quantization = load_quantized(encoder, form, ranges, rt)
@@ -33,7 +32,8 @@ def run(
         quantization.export_form()
     else:
         model.set_attn_implementation("eager")  # sdpa leaves NaN guards in the graph that cost time
-    batch = collate(TokenSplit.load(tokens.split(task.train)), np.arange(2), pad_id=tokens.pad_id)
+    family = family_of(task)
+    batch = family.collate(family.split(tokens.split(task.train)), np.arange(2), tokens.pad_id)
     example = {name: batch[name] for name in model_inputs(model)}
     with rt.screen.bar(f"export {form.quant.name if form else 'fp32'}", total=1) as move:
         export_onnx(model, Graph(work.folder, "").file, example=example)

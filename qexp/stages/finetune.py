@@ -24,16 +24,17 @@ def run(
     ``schooling`` is null for a checkpoint that is fine-tuned already.
     """
     if isinstance(finetune, Finetuned):
-        from qexp.lit.encoder import load_finetuned, save
+        from qexp.lit.encoder import save
+        from qexp.lit.families import family_of
 
-        save(load_finetuned(checkpoint.folder, task), Encoder(work.folder, "").model)
+        save(family_of(task).finetuned(checkpoint), Encoder(work.folder, "").model)
         work.write_facts({"steps": 0, "loss": [], "resumed_at": 0})
         return
     from qexp.lit.courses import FineTuning
     from qexp.lit.processes import train
 
     assert schooling is not None
-    course = FineTuning(tokens, checkpoint.folder, task, finetune, schooling)
+    course = FineTuning(tokens, checkpoint, task, finetune, schooling)
     work.write_facts(train(course, work.folder, work.scratch, rt))
 
 

@@ -33,9 +33,9 @@ def run(
     """
     import numpy as np
 
-    from qexp.data.batches import collate, evaluation_batches
-    from qexp.data.tokens import TokenSplit
+    from qexp.data.batches import evaluation_batches
     from qexp.lit.encoder import load_saved
+    from qexp.lit.families import family_of
     from qexp.lit.inference import runner
     from qexp.quant.insert import insert
     from qexp.runtime import device_of, set_threads
@@ -43,7 +43,8 @@ def run(
     set_threads(rt.threads)
     model = load_saved(encoder.model).to(device_of(rt.machine))
     quantization = insert(model, placement, OBSERVED, Scheme())
-    split = TokenSplit.load(tokens.split(task.train))
+    family = family_of(task)
+    split = family.split(tokens.split(task.train))
     count = min(calibration.samples, calibration_rows or calibration.samples, len(split))
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(split))[:count]
@@ -52,7 +53,7 @@ def run(
     forward = runner(model, rt)
     with rt.screen.bar(f"observe {task.name}", total=count) as move:
         for batch in batches:
-            tensors = collate(split, batch, pad_id=tokens.pad_id)
+            tensors = family.collate(split, batch, tokens.pad_id)
             with quantization.observing(tensors["attention_mask"]):
                 forward(tensors)
             move(len(batch))

@@ -16,13 +16,6 @@ MIN_AGREEMENT = 99.5
 """Least share of rows, in percent, on which graph and torch predict the same."""
 MAX_METRIC_DIFFERENCE = 0.2
 """Largest difference of a metric, in points."""
-SAME_NUMBER = 0.05
-"""Two numbers of a regression are the same prediction within this share of the label range.
-
-Gold labels of STS-B are means of a few votes, in steps of about 4 % of their range. Nearer than that, two
-computations of one quantized model cannot be held together: a last bit that differs turns one rounding,
-and that rounding the next ones.
-"""
 
 
 def run(
@@ -48,20 +41,23 @@ def run(
         return torch.from_numpy(session.run({name: batch[name].numpy() for name in names}))
 
     out = Parity(work.folder, "")
-    metrics = score_splits(forward, tokens, task, evaluation_rows, out, "parity", rt)
-    work.write_facts({"metrics": metrics, "parity": compare(out, scores, metrics, task)})
+    scored = score_splits(forward, tokens, task, evaluation_rows, out, "parity", rt)
+    parity = compare(out, scores, scored.metrics, task)
+    work.write_facts({"metrics": scored.metrics, "notes": scored.notes, "parity": parity})
 
 
 def compare(graph: Scores, torch: Scores, metrics: dict[str, float | None], task: Task) -> dict[str, Any]:
     """Agreement in percent of rows, largest logit difference, largest metric difference in points."""
     import numpy as np
 
+    from qexp.lit.families import family_of
     from qexp.lit.scoring import read_predictions
 
+    family = family_of(task)
     pairs = [(read_predictions(graph, name), read_predictions(torch, name)) for name in task.evaluation]
     ours = np.concatenate([first.logits for first, _ in pairs])
     theirs = np.concatenate([second.logits for _, second in pairs])
-    same = np.concatenate([_same(first.predictions, second.predictions, task) for first, second in pairs])
+    same = np.concatenate([family.same(first, second) for first, second in pairs])
     agreement = 100.0 * float(same.mean())
     difference = max(_points(metrics[name], torch.metrics[name]) for name in metrics)
     finite = bool(np.isfinite(ours).all() and np.isfinite(theirs).all())
@@ -74,13 +70,6 @@ def compare(graph: Scores, torch: Scores, metrics: dict[str, float | None], task
     }
 
 
-def _same(ours: Any, theirs: Any, task: Task) -> Any:
-    if task.kind == "classification":
-        return ours == theirs
-    low, high = task.label_range
-    return abs(ours - theirs) <= SAME_NUMBER * (high - low)
-
-
 def _points(ours: float | None, theirs: float | None) -> float:
     """Difference of two metrics; undefined agrees with undefined only."""
     if ours is None or theirs is None:
@@ -88,4 +77,4 @@ def _points(ours: float | None, theirs: float | None) -> float:
     return abs(ours - theirs)
 
 
-STAGE = Stage("8-parity", 1, Parity, run)
+STAGE = Stage("8-parity", 2, Parity, run)

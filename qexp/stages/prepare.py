@@ -16,7 +16,7 @@ def run(work: Workplace, rows: Rows, checkpoint: Checkpoint, task: Task, *, rt: 
     """Tokenize every split; the tokenizer goes along, so that later stages need no checkpoint."""
     from transformers import AutoTokenizer
 
-    from qexp.data.tokens import tokenize
+    from qexp.data.preparation import PREPARE
 
     if rt.machine.threads is not None:
         # Read once, when a process tokenizes for the first time. Left alone, Rust also minds CPU quotas.
@@ -25,18 +25,12 @@ def run(work: Workplace, rows: Rows, checkpoint: Checkpoint, task: Task, *, rt: 
     out = Tokens(work.folder, "")
     counts = {name: table.num_rows for name, table in rows.splits.items()}
     with rt.screen.bar(f"tokenize {task.name}", total=sum(counts.values())) as move:
-        cut = {
-            name: tokenize(table, task, tokenizer, out.split(name), move).truncated
+        facts = {
+            name: PREPARE[type(task)](table, task, tokenizer, out.split(name), name, move)
             for name, table in rows.splits.items()
         }
     tokenizer.save_pretrained(out.tokenizer)
-    work.write_facts(
-        {
-            "pad_id": tokenizer.pad_token_id,
-            "rows": counts,
-            "truncated": cut,
-        }
-    )
+    work.write_facts({"pad_id": tokenizer.pad_token_id, "rows": counts, "preparation": facts})
 
 
-STAGE = Stage("1-tokens", 1, Tokens, run)
+STAGE = Stage("1-tokens", 2, Tokens, run)

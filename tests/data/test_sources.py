@@ -18,11 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qexp.config import Data, Task
+from qexp.config import Data, TextTask
 from qexp.data import hub, sources
 from qexp.errors import DataError
 
-PAIRS = Task(
+PAIRS = TextTask(
     name="mrpc",
     kind="classification",
     text=("sentence1", "sentence2"),
@@ -30,7 +30,7 @@ PAIRS = Task(
     metrics=("accuracy",),
     evaluation={"validation": "validation"},
 )
-SCORES = Task(
+SCORES = TextTask(
     name="stsb",
     kind="regression",
     text=("sentence1", "sentence2"),
@@ -81,7 +81,7 @@ def built_in_sample(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_rows_come_out_in_one_form(tmp_path: Path) -> None:
     rows = sources.resolve(write(tmp_path, TABLE), PAIRS)
-    assert rows.source == "local" and set(rows.splits) == {"train", "validation"} and not rows.skipped
+    assert rows.source == "local" and set(rows.splits) == {"train", "validation"}
     table = rows.splits["train"]
     assert table.schema == pa.schema(
         {"id": pa.int64(), "sentence1": pa.string(), "sentence2": pa.string(), "label": pa.int64()}
@@ -447,7 +447,7 @@ def test_real_rows(name: str) -> None:
     if not root or not (Path(root) / name).is_dir():
         pytest.skip(f"set {sources.ROOT_VARIABLE} to a folder with {name}/<split>.parquet")
     text, labels, counts = REAL[name]
-    task = Task(
+    task = TextTask(
         name=name,
         kind="classification" if labels else "regression",
         text=text,

@@ -21,7 +21,7 @@ from tokenizers.pre_tokenizers import ByteLevel, Metaspace, Whitespace
 from tokenizers.processors import RobertaProcessing, TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from qexp.config import Task
+from qexp.config import TextTask
 from qexp.data import packages, tokens
 from qexp.data.tokens import TokenSplit, tokenize
 from qexp.errors import ConfigError, ModelError
@@ -55,8 +55,8 @@ def few_rows_per_call(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "ROWS_PER_CALL", 3)
 
 
-def task_of(columns: int, *, max_length: int = 16, kind: str = "classification") -> Task:
-    return Task.model_validate(
+def task_of(columns: int, *, max_length: int = 16, kind: str = "classification") -> TextTask:
+    return TextTask.model_validate(
         {
             "name": "any",
             "kind": kind,

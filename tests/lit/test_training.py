@@ -12,9 +12,10 @@ from transformers import AutoModelForSequenceClassification
 
 from qexp.config import Numerics
 from qexp.errors import TrainingError
-from qexp.lit.classification import Classifier, Optimization, task_loss
+from qexp.lit.classification import Classifier, task_loss
 from qexp.lit.processes import resumed_at
 from qexp.lit.steps import Parts, Steps
+from qexp.lit.student import Optimization
 from qexp.lit.training import CHECKPOINT, Seat, fit
 from tests.conftest import tiny_config
 from tests.lit.tiny import course, largest_difference, quantized, runtime, trained

@@ -14,9 +14,10 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from qexp.config import Machine, MaxCalibrator, Numerics, Placement, Quant, Scheme, Schooling
-from qexp.lit.classification import Classifier, Optimization
+from qexp.lit.classification import Classifier
 from qexp.lit.processes import train
 from qexp.lit.steps import Parts, Steps
+from qexp.lit.student import Optimization
 from qexp.quant.insert import insert
 from qexp.runtime import Runtime
 from tests.conftest import tiny_config

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from qexp.artifacts import Scores
-from qexp.config import Task
-from qexp.lit.scoring import Predictions, write_predictions
+from qexp.config import TextTask
+from qexp.lit.family import Predictions
+from qexp.lit.scoring import write_predictions
 from qexp.stages.parity import compare
 from tests.conftest import experiment
 
@@ -19,7 +20,7 @@ MRPC, STSB, MNLI = (experiment(f"task={name}").task for name in ("mrpc", "stsb",
 
 
 def _scores(
-    folder: Path, task: Task, logits: np.ndarray[Any, Any], metrics: dict[str, float | None]
+    folder: Path, task: TextTask, logits: np.ndarray[Any, Any], metrics: dict[str, float | None]
 ) -> Scores:
     folder.mkdir()
     scores = Scores(folder, "key")
@@ -33,7 +34,7 @@ def _scores(
 
 def _compared(
     tmp_path: Path,
-    task: Task,
+    task: TextTask,
     ours: np.ndarray[Any, Any],
     theirs: np.ndarray[Any, Any],
     *metrics: float | None,

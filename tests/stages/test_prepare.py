@@ -35,11 +35,12 @@ def test_every_split_has_its_rows_and_its_count_of_cut_rows(tiny_bert: Path, tmp
     tokens = prepared(tiny_bert, tmp_path / "long")
     short = prepared(tiny_bert, tmp_path / "short", "task.max_length=20")
     assert tokens.facts["rows"] == {"train": 1600, "validation": 400}
-    assert set(tokens.facts["truncated"]) == {"train", "validation"}
+    assert set(tokens.facts["preparation"]) == {"train", "validation"}
     for name in ("train", "validation"):
         split, cut = TokenSplit.load(tokens.split(name)), TokenSplit.load(short.split(name))
         assert len(split) == tokens.facts["rows"][name]
-        assert cut.truncated == short.facts["truncated"][name] == (split.lengths > 20).sum() > 0
+        counted = short.facts["preparation"][name]["truncated"]
+        assert cut.truncated == counted == (split.lengths > 20).sum() > 0
     assert tokens.pad_id == 0
 
 

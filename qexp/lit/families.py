@@ -1,0 +1,17 @@
+"""The kinds of task, by the class of their section."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from qexp.config import Task, TextTask
+from qexp.lit.classification import Texts
+from qexp.lit.family import Family
+
+FAMILIES: Mapping[type[Task], Callable[[Any], Family]] = {TextTask: Texts}
+
+
+def family_of(task: Task) -> Family:
+    """What is known of the task's kind, for this task."""
+    return FAMILIES[type(task)](task)

@@ -1,0 +1,76 @@
+"""What a kind of task must know to be trained, evaluated and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from qexp.artifacts import Tokens
+from qexp.data.checkpoints import Checkpoint
+from qexp.lit.steps import Batch
+from qexp.lit.student import Student
+
+Array = np.ndarray[Any, Any]
+
+Run = Callable[[Batch], Tensor]
+"""A model as a function from a padded batch to its logits, in torch or in another runtime."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One evaluation: a row for each row of the split, in its order.
+
+    Attributes:
+        ids: The source's id of each row, int64 or str [rows].
+        predictions: Class ids, numbers or texts, [rows].
+        labels: What is right, in the same form; a list of texts where several are.
+        logits: What the predictions were read off, [rows, k].
+        notes: How they were found, for the Record: plain JSON values.
+    """
+
+    ids: Array
+    predictions: Array
+    labels: Array
+    logits: NDArray[np.float32]
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Family(Protocol):
+    """A kind of task; an object of it knows its task."""
+
+    @property
+    def student(self) -> type[Student]:
+        """Module that is trained."""
+
+    def pretrained(self, start: Checkpoint, tokens: Tokens, seed: int) -> PreTrainedModel:
+        """The model to fine-tune; what the checkpoint lacks is drawn from the seed."""
+
+    def finetuned(self, start: Checkpoint) -> PreTrainedModel:
+        """A checkpoint that is fine-tuned for the task."""
+
+    def split(self, folder: Path) -> Any:
+        """What ``prepare`` left of a split; it has ``len`` and ``lengths``, by row or window."""
+
+    def collate(self, split: Any, rows: Array, pad_id: int) -> Batch:
+        """Padded tensors of rows of the split."""
+
+    def terms(self, split: Any, rows: Array) -> int:
+        """Over how many terms the loss of a batch of these rows is a mean."""
+
+    def predict(
+        self, run: Run, tokens: Tokens, name: str, rows: int | None, move: Callable[..., None]
+    ) -> Predictions:
+        """Predictions of the first ``rows`` rows of a split; None is all."""
+
+    def score(self, found: Predictions) -> dict[str, float | None]:
+        """The task's metrics, in percent; null where one is undefined."""
+
+    def same(self, ours: Predictions, theirs: Predictions) -> Array:
+        """Which rows have the same prediction, bool [rows]."""

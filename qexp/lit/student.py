@@ -1,0 +1,107 @@
+"""What all trained modules have in common: optimizer, schedule, and a batch in parts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from qexp.lit.encoder import logits_of, model_inputs
+from qexp.lit.steps import Batch, Parts
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """AdamW under a linear warm-up and a linear decay to 0."""
+
+    learning_rate: float
+    weight_decay: float
+    warmup: float
+    """Share of the steps over which the rate rises."""
+    steps: int
+    seed: int
+    range_learning_rate: float = 0.0
+
+    def factor(self, step: int) -> float:
+        """Share of the peak rate at a step, counted from 0."""
+        rise = max(1, round(self.warmup * self.steps))
+        if step < rise:
+            return (step + 1) / rise
+        return max(0.0, (self.steps - step) / max(1, self.steps - rise))
+
+
+class Student(pl.LightningModule):
+    """A model, trained by its :meth:`loss`; ranges that are learned are trained beside the weights.
+
+    Batches come in parts (:class:`qexp.lit.steps.Steps`). Whatever their number and the precision, weights,
+    ranges, their gradients and the loss are FP32; autocast is what makes a matmul narrower.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, optimization: Optimization, quantization: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.optimization = optimization
+        self.quantization = quantization
+        self.inputs = model_inputs(model)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits of a padded batch, whatever the head."""
+        return logits_of(self.model(**{name: batch[name] for name in self.inputs}))
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Mean loss over the part of the batch, a number; ``logits`` are float32."""
+        raise NotImplementedError
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss times the part's share.
+
+        Lightning divides by the parts of a process and DDP by the processes; the share is made for that.
+        """
+        return self.loss(self(batch).float(), batch) * batch["share"]
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Tie dropout to the step and the part: a resumed training draws the same masks, parts others."""
+        trainer = self.trainer
+        parts = Parts(trainer.accumulate_grad_batches, trainer.world_size, trainer.global_rank)
+        step = self.optimization.seed * 1_000_003 + self.global_step
+        torch.manual_seed(step * parts.count + parts.number(batch_idx))
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of all gradients, which Lightning refuses to a fused optimizer in mixed precision."""
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; biases, norms and ranges do not decay; ranges have their own rate.
+
+        Not fused in FP16: a fused AdamW undoes the loss scaling itself, after the gradient is clipped.
+        """
+        plan = self.optimization
+        fused = self.trainer.precision != "16-mixed"
+        optimizer = torch.optim.AdamW(self._parameter_groups(), lr=plan.learning_rate, fused=fused)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, plan.factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        plan = self.optimization
+        ranges = [] if self.quantization is None else list(self.quantization.parameters())
+        known = {id(parameter) for parameter in ranges}
+        weights = [p for p in self.model.parameters() if p.requires_grad and id(p) not in known]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in weights if p.ndim > 1], "weight_decay": plan.weight_decay},
+            {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": ranges, "weight_decay": 0.0, "lr": plan.range_learning_rate},
+        ]
+        return [group for group in groups if group["params"]]
