@@ -1,4 +1,4 @@
-"""Metrics against formulas written down independently and against other libraries, on degenerate input too."""
+"""Metrics against formulas written down independently and against other libraries, also where degenerate."""
 
 from __future__ import annotations
 
