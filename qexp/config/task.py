@@ -22,9 +22,9 @@ class Task(Section):
     max_length: int = Field(default=128, ge=8)
     """Longest token sequence; what is longer is cut."""
     train: str = "train"
-    """Split that is trained on."""
+    """Split that is trained on; ``mnli/train`` is that of another data set."""
     evaluation: Mapping[str, str]
-    """Splits that are evaluated, by the short name that tells their scores apart."""
+    """Splits that are evaluated, by the short name that tells their scores apart; likewise."""
 
     @model_validator(mode="after")
     def _is_evaluated(self) -> Self:

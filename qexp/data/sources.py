@@ -149,32 +149,41 @@ def _local(data: Data, task: Task) -> _Tables:
             f"data.source=local: data.root is null and {ROOT_VARIABLE} is not set; "
             f"{_ways('local', 'hub', 'sample')}"
         )
-    folder = root / task.name
-    if not folder.is_dir():
-        raise DataError(
-            f"data.source=local: {root} has no folder {task.name!r}; {_ways('local', 'hub', 'sample')}"
-        )
-    paths = {split: folder / f"{split}.parquet" for split in _split_names(task)}
-    return {split: (str(path), _read(path, task)) for split, path in paths.items()}
+    tables: _Tables = {}
+    for split, name, own in _splits(task):
+        folder = root / name
+        if not folder.is_dir():
+            raise DataError(
+                f"data.source=local: {root} has no folder {name!r}; {_ways('local', 'hub', 'sample')}"
+            )
+        path = folder / f"{own}.parquet"
+        tables[split] = (str(path), _read(path, task))
+    return tables
 
 
 def _hub(data: Data, task: Task) -> _Tables:
+    wanted = _splits(task)
     try:
-        tables = hub.tables(task.name, _split_names(task))
+        sets = {
+            name: hub.tables(name, list(dict.fromkeys(own for _, of, own in wanted if of == name)))
+            for name in dict.fromkeys(name for _, name, _ in wanted)
+        }
     except DataError as error:
         raise DataError(f"data.source=hub: {error}; {_ways('local', 'sample')}") from error
-    place = ", ".join(hub.place(task.name))
-    return {split: (f"{place}, split {split}", table) for split, table in tables.items()}
+    return {
+        split: (f"{', '.join(hub.place(name))}, split {own}", sets[name][own]) for split, name, own in wanted
+    }
 
 
 def _sample(data: Data, task: Task) -> _Tables:
     from qexp.data.sample import sample
 
-    tables = sample(task.name)
-    absent = [split for split in _split_names(task) if split not in tables]
-    if absent:
-        raise DataError(f"the sample of {task.name} has no split {absent[0]!r}; it has {', '.join(tables)}")
-    return {split: (f"sample of {task.name}, split {split}", tables[split]) for split in _split_names(task)}
+    wanted = _splits(task)
+    sets = {name: sample(name) for name in dict.fromkeys(name for _, name, _ in wanted)}
+    for _, name, own in wanted:
+        if own not in sets[name]:
+            raise DataError(f"the sample of {name} has no split {own!r}; it has {', '.join(sets[name])}")
+    return {split: (f"sample of {name}, split {own}", sets[name][own]) for split, name, own in wanted}
 
 
 _SOURCES: dict[str, Callable[[Data, Task], _Tables]] = {"local": _local, "hub": _hub, "sample": _sample}
@@ -185,8 +194,11 @@ def _root(data: Data) -> Path | None:
     return Path(folder).expanduser().absolute() if folder else None
 
 
-def _split_names(task: Task) -> list[str]:
-    return list(dict.fromkeys([task.train, *task.evaluation.values()]))
+def _splits(task: Task) -> list[tuple[str, str, str]]:
+    """Each split as the task names it, the data set that it is of, and its name there."""
+    splits = dict.fromkeys([task.train, *task.evaluation.values()])
+    apart = [(split, *split.rpartition("/")) for split in splits]
+    return [(split, name or task.name, own) for split, name, _, own in apart]
 
 
 def _ways(*sources: str) -> str:
