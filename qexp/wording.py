@@ -10,7 +10,20 @@ from pydantic import BaseModel, ValidationError
 
 from qexp.config import Experiment
 
-_TAGS = {"none", "ptq", "qat", "max", "ema", "percentile", "mse", "full", "onnx", "onnxruntime"}
+_TAGS = {
+    "none",
+    "ptq",
+    "qat",
+    "max",
+    "ema",
+    "percentile",
+    "mse",
+    "entropy",
+    "clip",
+    "full",
+    "onnx",
+    "onnxruntime",
+}
 
 
 def explain(error: ValidationError) -> str:
