@@ -69,7 +69,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     def glue(task: str, splits: list[str]) -> dict[str, pa.Table]:
         raise DataError("no network")
 
-    monkeypatch.setattr(hub, "glue", glue)
+    monkeypatch.setattr(hub, "tables", glue)
 
 
 @pytest.fixture
@@ -305,7 +305,7 @@ def test_auto_prefers_the_local_folder(tmp_path: Path) -> None:
 
 
 def test_auto_takes_the_hub_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "glue", lambda task, splits: dict.fromkeys(splits, TABLE))
+    monkeypatch.setattr(hub, "tables", lambda task, splits: dict.fromkeys(splits, TABLE))
     assert sources.resolve(Data(root=str(tmp_path)), PAIRS, sweep=True).source == "hub"
 
 
@@ -365,7 +365,7 @@ def test_hub_splits_of_another_data_set(monkeypatch: pytest.MonkeyPatch) -> None
         asked[task] = splits
         return dict.fromkeys(splits, TABLE if task == "mrpc" else replaced(label=[-1] * 4))
 
-    monkeypatch.setattr(hub, "glue", glue)
+    monkeypatch.setattr(hub, "tables", glue)
     with pytest.raises(DataError, match=r"glue, ax, split test.*hidden.*data\.root/ax/<split>\.parquet"):
         sources.resolve(Data(source="hub"), DIAGNOSTIC)
     assert asked == {"mrpc": ["train", "validation"], "ax": ["test"]}
