@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.config import Task, TextTask
+from qexp.config import QuestionTask, Task, TextTask
+from qexp.data.reading import write_reading
 from qexp.data.tokens import tokenize
+from qexp.data.windows import Windowing, tokenize_questions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,5 +34,27 @@ def prepare_texts(
     return {"truncated": tokenize(table, task, tokenizer, folder, move).truncated}
 
 
-PREPARE: Mapping[type[Task], Preparation] = {TextTask: prepare_texts}
+def prepare_questions(
+    table: pa.Table,
+    task: QuestionTask,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    split: str,
+    move: Move,
+) -> dict[str, Any]:
+    """Windows, how many questions were cut, and how many rows were left out, by reason.
+
+    Where answers lie is looked up in the split that is trained on; what is evaluated keeps its contexts and
+    right answers.
+    """
+    trained = split == task.train
+    form = Windowing(task.max_length, task.doc_stride, task.max_question)
+    windows = tokenize_questions(table, form, tokenizer, folder, answers=trained, move=move)
+    if split in task.evaluation.values():
+        write_reading(table, folder)
+    skipped = {each.reason: each.rows for each in windows.skipped}
+    return {"windows": len(windows), "cut_questions": windows.cut_questions, "skipped": skipped}
+
+
+PREPARE: Mapping[type[Task], Preparation] = {QuestionTask: prepare_questions, TextTask: prepare_texts}
 """By class of task."""

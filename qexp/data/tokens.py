@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.config import Task, TextTask
+from qexp.config import TextTask
 from qexp.data.columns import to_numpy
 from qexp.data.npy import GrowingArray
 from qexp.errors import ConfigError, ModelError

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from qexp.config import Task, TextTask
+from qexp.config import QuestionTask, Task, TextTask
 from qexp.lit.classification import Texts
 from qexp.lit.family import Family
+from qexp.lit.question_answering import Questions
 
-FAMILIES: Mapping[type[Task], Callable[[Any], Family]] = {TextTask: Texts}
+FAMILIES: Mapping[type[Task], Callable[[Any], Family]] = {QuestionTask: Questions, TextTask: Texts}
 
 
 def family_of(task: Task) -> Family:

@@ -60,6 +60,7 @@ _SETS: dict[str, _Set | AnswerSet] = {
     "stsb": _Set(_PAIR, (1, 1, 2, 2, 2), stsb, _ROWS),
     "qqp": _Set(("question1", "question2"), (1, 1), _classes(qqp), _ROWS),
     "mnli": _Set(("premise", "hypothesis"), (1, 1, 1), _classes(mnli), _MNLI_ROWS),
+    "ax": _Set(("premise", "hypothesis"), (1, 1, 1), _classes(mnli), {"test": 300}),
     "qnli": _Set(("question", "sentence"), (1, 1), _classes(qnli), _ROWS),
     "rte": _Set(_PAIR, (1, 1), _classes(rte), _ROWS),
     "wnli": _Set(_PAIR, (1, 1), _classes(wnli), _ROWS),
@@ -72,7 +73,7 @@ def sample(task: str, seed: int = 0) -> dict[str, pa.Table]:
     """The built-in sample of a GLUE task or of SQuAD.
 
     Args:
-        task: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, squad or squad_v2.
+        task: cola, sst2, mrpc, stsb, qqp, mnli, ax, qnli, rte, wnli, squad or squad_v2.
         seed: another seed gives other rows, and another division of the facts between the splits.
 
     Returns:
