@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,11 @@ from qexp.errors import QuantizationError
 from qexp.quant.attention import IMPLEMENTATION, TAPS, register
 from qexp.quant.placement import MATMUL_KINDS, WEIGHT, Point, chosen
 
+SOURCE_LENGTH, TARGET_LENGTH = 6, 5
+"""Tokens of a row in discovery; that they differ tells the sequences apart."""
+
+Side = Literal["source", "target"]
+"""What goes into an encoder, and what a decoder beside it writes; a model without one knows the first only."""
 Key = tuple[SiteKind, str]
 """Kind and module name of a site."""
 Tap = Callable[[Tensor], Tensor]
@@ -70,17 +76,23 @@ class AttentionTaps:
 
 
 class AttentionSwitch:
-    """The model's attention, replaced by the one with taps until removed."""
+    """The model's attention, replaced by the one with taps until removed.
 
-    def __init__(self, model: Any) -> None:
+    Encoder and decoder may each have a config of their own, as in T5.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
         register()
-        self.config = model.config
-        self.before: str = self.config._attn_implementation
-        self.config._attn_implementation = IMPLEMENTATION
+        configs: list[Any] = [getattr(module, "config", None) for module in model.modules()]
+        distinct = {id(each): each for each in configs if hasattr(each, "_attn_implementation")}
+        self.before: list[tuple[Any, str]] = [(each, each._attn_implementation) for each in distinct.values()]
+        for config, _ in self.before:
+            config._attn_implementation = IMPLEMENTATION
 
     def remove(self) -> None:
         """Give the model its own attention back."""
-        self.config._attn_implementation = self.before
+        for config, implementation in self.before:
+            config._attn_implementation = implementation
 
 
 def attach(model: nn.Module, points: Sequence[Point], tap: Callable[[Key], Tap]) -> list[Handle]:
@@ -95,11 +107,23 @@ def attach(model: nn.Module, points: Sequence[Point], tap: Callable[[Key], Tap])
     return handles
 
 
+@dataclass(frozen=True)
+class Value:
+    """A value of the forward pass, and the sites that see it."""
+
+    sites: list[Key]
+    rows: Side = "source"
+    """The sequence whose padding the value's rows have."""
+    columns: Side = "source"
+    """The same for the key columns of attention probabilities."""
+
+
 class Recorder:
     """Notes which site sees which tensor, and keeps the tensors alive, so that identities stay apart."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, two_sequences: bool) -> None:
         self.seen: list[tuple[Key, Tensor]] = []
+        self.two_sequences = two_sequences
 
     def tap(self, key: Key) -> Tap:
         """A tap that notes its site and changes nothing."""
@@ -110,35 +134,43 @@ class Recorder:
 
         return note
 
-    def groups(self) -> list[list[Key]]:
+    def values(self) -> list[Value]:
         """Sites by the tensor that they see, in the order of the forward pass.
 
-        A site that a forward pass reaches twice, with two tensors, stays in its first group and takes
+        A site that a forward pass reaches twice, with two tensors, stays with its first value and takes
         the other sites of the second tensor along.
         """
-        groups: list[list[Key]] = []
-        of_tensor: dict[int, list[Key]] = {}
-        of_site: dict[Key, list[Key]] = {}
+        values: list[Value] = []
+        of_tensor: dict[int, Value] = {}
+        of_site: dict[Key, Value] = {}
         for key, tensor in self.seen:
-            group = of_tensor.get(id(tensor), of_site.get(key))
-            if group is None:
-                groups.append(group := [])
-            of_tensor.setdefault(id(tensor), group)
+            value = of_tensor.get(id(tensor), of_site.get(key))
+            if value is None:
+                sides = _sides(tensor) if self.two_sequences else ()
+                values.append(value := Value([], *sides))
+            of_tensor.setdefault(id(tensor), value)
             if key not in of_site:
-                of_site[key] = group
-                group.append(key)
-        return groups
+                of_site[key] = value
+                value.sites.append(key)
+        return values
 
 
-def discover(model: nn.Module, points: Sequence[Point], placement: Placement) -> list[list[Key]]:
-    """Groups of activation sites that see the very same tensor.
+def _sides(tensor: Tensor) -> tuple[Side, Side]:
+    """Which sequences rows and columns belong to: in discovery the target is shorter than the source."""
+    rows = tensor.shape[1:2] if tensor.dim() == 3 else tensor.shape[2:3]
+    target = (TARGET_LENGTH,)
+    return "target" if rows == target else "source", "target" if tensor.shape[3:] == target else "source"
+
+
+def discover(model: nn.Module, points: Sequence[Point], placement: Placement) -> list[Value]:
+    """The values that the sites see, each of which needs one quantizer.
 
     Runs the model once, in evaluation mode, on two short rows of arbitrary tokens.
 
     Raises:
         QuantizationError: a wanted kind of site is nowhere in the model, or one on the list was not reached.
     """
-    recorder = Recorder()
+    recorder = Recorder(two_sequences=two_sequences(model))
     handles = attach(model, points, recorder.tap)
     if wants_attention(placement):
         handles.append(AttentionSwitch(model))
@@ -150,9 +182,14 @@ def discover(model: nn.Module, points: Sequence[Point], placement: Placement) ->
     finally:
         for handle in handles:
             handle.remove()
-    groups = recorder.groups()
-    _check_complete({key for group in groups for key in group}, points, placement, model)
-    return groups
+    values = recorder.values()
+    _check_complete({key for value in values for key in value.sites}, points, placement, model)
+    return values
+
+
+def two_sequences(model: nn.Module) -> bool:
+    """Whether the model has a decoder beside its encoder."""
+    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
 
 
 def wants_attention(placement: Placement) -> bool:
@@ -178,13 +215,21 @@ def _check_complete(found: set[Key], points: Sequence[Point], placement: Placeme
 
 def _dummy_forward(model: nn.Module) -> None:
     training = [module for module in model.modules() if module.training]
-    parameter = next(model.parameters())
-    vocabulary = int(getattr(model.config, "vocab_size", 2))
-    tokens = (1 + torch.arange(12, device=parameter.device) % (vocabulary - 1)).view(2, 6)
     model.eval()
     try:
         with torch.no_grad():
-            model(input_ids=tokens, attention_mask=torch.ones_like(tokens))
+            model(**_tokens(model))
     finally:
         for module in training:
             module.training = True
+
+
+def _tokens(model: Any) -> dict[str, Tensor]:
+    """Two rows of token ids, and of decoder ids where the model has a decoder beside its encoder."""
+    config, device = model.config, next(model.parameters()).device
+    vocabulary = min(getattr(config, name, None) or 2**31 for name in ("vocab_size", "decoder_vocab_size"))
+    tokens = (1 + torch.arange(2 * SOURCE_LENGTH, device=device) % (vocabulary - 1)).view(2, SOURCE_LENGTH)
+    inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+    if two_sequences(model):
+        inputs["decoder_input_ids"] = tokens[:, :TARGET_LENGTH]
+    return inputs

@@ -14,6 +14,7 @@ from qexp.quant.hooks import (
     Handle,
     Key,
     Tap,
+    Value,
     attach,
     discover,
     wants_attention,
@@ -42,8 +43,12 @@ def insert(model: nn.Module, placement: Placement, quant: Quant, scheme: Scheme)
             f"{type(model).__name__} has quantizers already: call its {NAME}.remove() first"
         )
     weight_sites, weight_quantizers = _weights(model, placement, weight_grid(quant, scheme.weight))
-    sites, quantizers = _activations(model, placement, activation_grid(quant, scheme.activation))
-    quantization = Quantization(model, (*weight_sites, *sites), {**weight_quantizers, **quantizers})
+    grid = activation_grid(quant, scheme.activation)
+    values = {} if grid is None else _values(model, placement)
+    sides = {name: (value.rows, value.columns) for name, value in values.items()}
+    sites = [Site(kind, module, name) for name, value in values.items() for kind, module in value.sites]
+    quantizers = weight_quantizers | {name: Quantizer(name, grid) for name in values if grid}
+    quantization = Quantization(model, (*weight_sites, *sites), quantizers, sides)
     for site in weight_sites:
         quantization.handles.append(_parametrize(model, site, weight_quantizers[site.quantizer]))
     if sites:
@@ -65,18 +70,15 @@ def _weights(
     return sites, quantizers
 
 
-def _activations(
-    model: nn.Module, placement: Placement, grid: Grid | None
-) -> tuple[list[Site], dict[str, Quantizer]]:
-    if grid is None or set(placement.sites) == {WEIGHT}:
-        return [], {}
-    sites, quantizers = [], {}
-    for group in discover(model, points(model, placement), placement):
-        kind, module = group[0]
-        name = f"{module}:{kind}"
-        quantizers[name] = Quantizer(name, grid)
-        sites += [Site(kind, module, name) for kind, module in group]
-    return sites, quantizers
+def _values(model: nn.Module, placement: Placement) -> dict[str, Value]:
+    """Activations by the name of their quantizer, which is that of their first site."""
+    if set(placement.sites) == {WEIGHT}:
+        return {}
+    named = {}
+    for value in discover(model, points(model, placement), placement):
+        kind, module = value.sites[0]
+        named[f"{module}:{kind}"] = value
+    return named
 
 
 def _parametrize(model: nn.Module, site: Site, quantizer: Quantizer) -> Handle:

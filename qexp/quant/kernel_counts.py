@@ -110,15 +110,17 @@ def layout(value: Tensor, padding: Padding | None, *, probabilities: bool) -> La
     """How to walk over a tensor; it is copied only if its last axis is not contiguous."""
     value = value.detach().to("cpu", torch.float32)
     rows = None if padding is None else padding.rows(value)
-    if padding is None or rows is None:
+    spans = padding.spans if padding is not None and probabilities and padding.pads_columns(value) else None
+    if rows is None and spans is None:
         return Layout(_whole(value), None, None)
     if value.stride(-1) != 1:
         value = value.contiguous()
+    rows = torch.ones(1, 1, 1, dtype=torch.bool) if rows is None else rows
     if value.dim() == 3:
         return Layout(value[:, None], rows[:, None], None)
     rows = rows.expand(value.shape[:3])
-    if probabilities:
-        return Layout(value, rows, padding.spans)
+    if spans is not None:
+        return Layout(value, rows, spans)
     # Heads are a view of [B, T, heads, d]: in that order the heads of a token lie side by side.
     return Layout(value.transpose(1, 2), rows.transpose(1, 2), None)
 

@@ -12,16 +12,17 @@ class Padding:
     """The padding of one batch, with at least one padded place if it is known on the host.
 
     A value [B, T, H] is padded along its first two axes, [B, heads, T, d] along axes 0 and 2, attention
-    probabilities [B, heads, T, T] also along their key columns; a value of any other shape, such as
+    probabilities [B, heads, T, S] also along their key columns; a value of any other shape, such as
     [B, H] of a pooler, has no padding.
 
     Args:
-        tokens: bool [B, T], true for tokens that count.
+        tokens: bool [B, T], true for rows that count; None where all do.
+        columns: bool [B, S], true for key columns that count; None where all do.
     """
 
-    def __init__(self, tokens: Tensor) -> None:
-        self.tokens = tokens
-        self._moved = {tokens.device: tokens}
+    def __init__(self, tokens: Tensor | None, columns: Tensor | None) -> None:
+        self.tokens, self.columns = tokens, columns
+        self._moved: dict[tuple[int, torch.device], Tensor] = {}
 
     @classmethod
     def of(cls, mask: Tensor | None) -> Padding | None:
@@ -29,39 +30,64 @@ class Padding:
 
         Of a mask on another device the host does not know, so there nothing is asked.
         """
-        if mask is None or (mask.is_cpu and bool((mask != 0).all())):
+        return cls.between(mask, mask)
+
+    @classmethod
+    def between(cls, rows: Tensor | None, columns: Tensor | None) -> Padding | None:
+        """Padding where rows, [B, T], attend to columns of another sequence, [B, S]; None as in ``of``."""
+        rows = None if _full(rows) else rows
+        columns = None if _full(columns) else columns
+        if rows is None and columns is None:
             return None
-        return cls(mask != 0)
+        return cls(None if rows is None else rows != 0, None if columns is None else columns != 0)
 
     def rows(self, value: Tensor) -> Tensor | None:
         """Bool that broadcasts with all axes but the last, on the value's device; None: all rows count."""
+        if self.tokens is None:
+            return None
         shape, (batch, length) = value.shape, self.tokens.shape
         if value.dim() == 3 and shape[:2] == (batch, length):
-            return self._on(value.device)
+            return self._on(self.tokens, value.device)
         if value.dim() == 4 and (shape[0], shape[2]) == (batch, length):
-            return self._on(value.device)[:, None]
+            return self._on(self.tokens, value.device)[:, None]
         return None
+
+    def pads_columns(self, value: Tensor) -> bool:
+        """Whether probabilities [B, heads, T, S] have columns that do not count."""
+        if self.columns is None or value.dim() != 4:
+            return False
+        return (value.shape[0], value.shape[3]) == tuple(self.columns.shape)
 
     def entries(self, value: Tensor, *, probabilities: bool) -> Tensor | None:
         """Bool that broadcasts with the value, on its device; None: all of it counts."""
         rows = self.rows(value)
-        if rows is None or not (probabilities and value.dim() == 4):
+        if not (probabilities and self.pads_columns(value)):
             return None if rows is None else rows[..., None]
-        return rows[..., None] & self._on(value.device)[:, None, None, :]
+        assert self.columns is not None
+        columns = self._on(self.columns, value.device)[:, None, None, :]
+        return columns if rows is None else rows[..., None] & columns
 
     @cached_property
     def spans(self) -> tuple[Tensor, Tensor]:
-        """The runs of tokens of each row of the batch.
+        """The runs of columns that count, of each row of the batch.
 
         Returns:
             Int64 [B + 1], where each row's runs begin, and int64 [runs, 2], begin and end of each run.
         """
-        step = torch.nn.functional.pad(self.tokens.to(torch.int8), (1, 1)).diff(dim=1)
+        assert self.columns is not None
+        step = torch.nn.functional.pad(self.columns.to(torch.int8), (1, 1)).diff(dim=1)
         (row, begin), (_, end) = (step == 1).nonzero().T.contiguous(), (step == -1).nonzero().T
-        firsts = torch.searchsorted(row, torch.arange(len(self.tokens) + 1))
+        firsts = torch.searchsorted(row, torch.arange(len(self.columns) + 1))
         return firsts, torch.stack([begin, end], dim=1)
 
-    def _on(self, device: torch.device) -> Tensor:
-        if device not in self._moved:
-            self._moved[device] = self.tokens.to(device, non_blocking=True)
-        return self._moved[device]
+    def _on(self, mask: Tensor, device: torch.device) -> Tensor:
+        if mask.device == device:
+            return mask
+        if (id(mask), device) not in self._moved:
+            self._moved[id(mask), device] = mask.to(device, non_blocking=True)
+        return self._moved[id(mask), device]
+
+
+def _full(mask: Tensor | None) -> bool:
+    """Whether every place is known to count."""
+    return mask is None or (mask.is_cpu and bool((mask != 0).all()))

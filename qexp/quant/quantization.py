@@ -18,7 +18,7 @@ from qexp.config import AnyCalibrator
 from qexp.errors import QuantizationError
 from qexp.quant.calibrators import activation_range, weight_range
 from qexp.quant.export_form import ExportForm
-from qexp.quant.hooks import Handle
+from qexp.quant.hooks import Handle, Side
 from qexp.quant.padding import Padding
 from qexp.quant.placement import WEIGHT, Site
 from qexp.quant.quantizer import Phase, QuantizedWeight, Quantizer
@@ -36,13 +36,18 @@ class Quantization(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, sites: tuple[Site, ...], quantizers: Mapping[str, Quantizer]
+        self,
+        model: nn.Module,
+        sites: tuple[Site, ...],
+        quantizers: Mapping[str, Quantizer],
+        sides: Mapping[str, tuple[Side, Side]],
     ) -> None:
         super().__init__()
         self._owner = (model,)  # in a tuple: a child would make the tree of modules a circle
         self.sites = sites
         self._names = tuple(quantizers)
         self.by_name = nn.ModuleDict({_key(name): quantizer for name, quantizer in quantizers.items()})
+        self._sides = dict(sides)
         self._statistics = Statistics()
         self.handles: list[Handle] = [
             model.register_forward_hook(self._forget, always_call=True),
@@ -98,21 +103,28 @@ class Quantization(nn.Module):
         return list(self.parameters())
 
     @contextmanager
-    def observing(self, mask: Tensor | None = None) -> Iterator[None]:
+    def observing(self, mask: Tensor | None = None, target_mask: Tensor | None = None) -> Iterator[None]:
         """Collect statistics of what the model computes, in floating point, inside the context.
 
         Args:
-            mask: attention mask [B, T] of the batch inside, non-zero for tokens that count; None counts all.
+            mask: attention mask [B, S] of the batch inside, non-zero for tokens that count; None counts all.
+            target_mask: the same for the decoder's tokens, [B, T], of a model with encoder and decoder.
 
         Raises:
             QuantizationError: an activation is NaN or infinite.
         """
         before = {quantizer: quantizer.phase for quantizer in self.quantizers.values()}
-        kinds, padding = {site.quantizer: site.kind for site in self.sites}, Padding.of(mask)
+        kinds = {site.quantizer: site.kind for site in self.sites}
+        masks: dict[Side, Tensor | None] = {"source": mask, "target": target_mask}
+        paddings = {
+            (rows, columns): Padding.between(masks[rows], masks[columns])
+            for rows, columns in set(self._sides.values())
+        }
         for name, quantizer in self.quantizers.items():
             if kinds[name] == WEIGHT:
                 quantizer.switch(Phase.OFF)
             else:
+                padding = paddings[self._sides[name]]
                 observe = partial(self._observe, name, padding, kinds[name] == "matmul.probs")
                 quantizer.switch(Phase.OBSERVING, observe)
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from qexp.config import MaxCalibrator, Placement, Quant, Scheme, SiteKind
+from qexp.config import MaxCalibrator, Placement, Quant, Scheme
 from qexp.quant.insert import Quantization, insert
 
 SHAPE: dict[str, Any] = {
@@ -35,7 +35,13 @@ CONFIGS = {
     "electra": lambda: ElectraConfig(**SHAPE, embedding_size=32),
     "electra-projected": lambda: ElectraConfig(**SHAPE, embedding_size=16),
 }
-QDQBERT = Placement(name="qdqbert", sites=get_args(SiteKind))
+QDQBERT = Placement(
+    name="qdqbert",
+    sites=(
+        "linear.weight", "linear.input", "matmul.query", "matmul.key", "matmul.probs", "matmul.value",
+        "residual.input",
+    ),
+)  # fmt: skip
 
 
 def build(architecture: str, *, attention: str = "eager", seed: int = 0) -> Any:

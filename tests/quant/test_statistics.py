@@ -142,7 +142,8 @@ def test_zeros_before_the_first_other_value_are_kept(counts: Callable[[], Counts
 
 def test_a_batch_without_entries_counts_for_nothing(counts: Callable[[], Counts]) -> None:
     made = collect([torch.ones(3), torch.ones(0)], counts)
-    made.add(torch.full((2, 4, 6), 9.0), Padding(torch.zeros(2, 4, dtype=torch.bool)), probabilities=False)
+    nothing = torch.zeros(2, 4, dtype=torch.bool)
+    made.add(torch.full((2, 4, 6), 9.0), Padding(nothing, nothing), probabilities=False)
     lows, highs, found = made.read()
     assert (lows, highs, int(found.counts.sum())) == ([1.0], [1.0], 3)
     assert collect([], counts).read()[0] == []
