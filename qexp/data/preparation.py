@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.config import Task, TextTask
+from qexp.config import Task, TextTask, TranslationTask
+from qexp.data.checkpoints import Blueprint, Checkpoint
+from qexp.data.pairs import tokenize_pairs
 from qexp.data.tokens import tokenize
+from qexp.data.vocabulary import make_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,5 +35,33 @@ def prepare_texts(
     return {"truncated": tokenize(table, task, tokenizer, folder, move).truncated}
 
 
-PREPARE: Mapping[type[Task], Preparation] = {TextTask: prepare_texts}
+def prepare_pairs(
+    table: pa.Table,
+    task: TranslationTask,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    split: str,
+    move: Move,
+) -> dict[str, Any]:
+    """Tokens of both sides, and how many of each were cut."""
+    cut = tokenize_pairs(table, task, tokenizer, folder, move)
+    return {f"truncated_{side}": count for side, count in cut.items()}
+
+
+PREPARE: Mapping[type[Task], Preparation] = {TextTask: prepare_texts, TranslationTask: prepare_pairs}
 """By class of task."""
+
+
+def tokenizer_for(
+    start: Checkpoint | Blueprint, splits: Mapping[str, pa.Table], task: Task
+) -> PreTrainedTokenizerBase:
+    """The checkpoint's tokenizer; of a model from scratch, one that is made of the train split.
+
+    Raises:
+        ModelError: The tokenizer cannot be loaded, or the checkpoint is of the wrong kind for the task.
+    """
+    if isinstance(start, Blueprint):
+        assert isinstance(task, TranslationTask)  # Experiment sees to it
+        table = splits[task.train]
+        return make_tokenizer((table[task.source], table[task.target]), start.scratch.vocabulary)
+    return load_tokenizer(start, decoder=isinstance(task, TranslationTask))

@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 import pyarrow.parquet as pq  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.config import Data, Task, TextTask
-from qexp.data import hub, text_rows
+from qexp.config import Data, Task, TextTask, TranslationTask
+from qexp.data import hub, pair_rows, text_rows
 from qexp.data.checks import ID_COLUMNS, check_columns
 from qexp.data.columns import to_numpy
 from qexp.errors import DataError
@@ -36,7 +36,7 @@ WAYS = {
 }
 """What to write to get rows from each source."""
 
-FORMS: Mapping[type[Task], Any] = {TextTask: text_rows}
+FORMS: Mapping[type[Task], Any] = {TextTask: text_rows, TranslationTask: pair_rows}
 """By class of task, the module that says which ``columns`` are read, and brings a table into form."""
 
 

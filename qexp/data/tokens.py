@@ -111,6 +111,15 @@ def _check_tokenizer(task: Task, tokenizer: PreTrainedTokenizerBase) -> None:
             f"{type(tokenizer).__name__} is not a fast tokenizer; save the checkpoint with a tokenizer.json: "
             "AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         )
+    check_length(task, tokenizer)
+
+
+def check_length(task: Task, tokenizer: PreTrainedTokenizerBase) -> None:
+    """The model can take rows of ``task.max_length``.
+
+    Raises:
+        ConfigError: It cannot.
+    """
     if task.max_length > tokenizer.model_max_length:
         raise ConfigError(
             f"task.max_length={task.max_length}: the tokenizer of this model allows "

@@ -131,6 +131,21 @@ def model_inputs(model: nn.Module) -> tuple[str, ...]:
     return tuple(name for name in INPUTS if name in known)
 
 
+def arguments(model: Any, names: Sequence[str], batch: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What the model's forward is given of a batch; a decoder reads the labels, shifted to the right.
+
+    Args:
+        model: The model.
+        names: Of :func:`model_inputs`.
+        batch: With ``labels`` [B, T], -100 in padding, where there is a decoder.
+    """
+    if "decoder_input_ids" not in names:
+        return {name: batch[name] for name in names}
+    shifted = model.prepare_decoder_input_ids_from_labels(batch["labels"])
+    given = {**batch, "decoder_input_ids": shifted}
+    return {"use_cache": False, **{name: given[name] for name in names}}
+
+
 def logits_of(output: Any) -> Tensor:
     """What a head gave: its logits [B, …], or those of an answer's start and end together, [B, T, 2]."""
     if "start_logits" in output:

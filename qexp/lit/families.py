@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from qexp.config import Task, TextTask
+from qexp.config import Task, TextTask, TranslationTask
 from qexp.lit.classification import Texts
 from qexp.lit.family import Family
+from qexp.lit.translation import Translations
 
-FAMILIES: Mapping[type[Task], Callable[[Any], Family]] = {TextTask: Texts}
+FAMILIES: Mapping[type[Task], Callable[[Any], Family]] = {TextTask: Texts, TranslationTask: Translations}
 
 
 def family_of(task: Task) -> Family:
