@@ -1,7 +1,7 @@
-"""Tables from the Records of many runs: ``python -m qexp.report``.
+"""Tables from the Records of many runs, and two runs held against each other: ``python -m qexp.report``.
 
 Exit codes: 0, it could report; 1, it could, but a Record was unreadable or a table could not be
-written (each is named on stderr); 2, there is nothing to report on.
+written (each is named on stderr); 2, there is nothing to report on, or two runs that cannot be compared.
 """
 
 from __future__ import annotations
@@ -10,60 +10,87 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from qexp.errors import StoreError
+from qexp.errors import QexpError, StoreError
 from qexp.records import OUTPUTS_VARIABLE, outputs_root, read_all, records_folder, write_text
 from qexp.reporting.comparison import Comparison, compare
+from qexp.reporting.glue import Average, averages
+from qexp.reporting.glue_table import averages_table
 from qexp.reporting.layout import table_of
 from qexp.reporting.lines import csv_text
 from qexp.reporting.table import markdown
 
 HOW_TO_MAKE_ONE = "make a Record with a run, such as: python -m qexp task=mrpc quant=w8a8"
+AVERAGES_FILE = "glue-averages"
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that Records have to say."""
+
+    comparisons: Sequence[Comparison]
+    averages: Sequence[Average]
+    """Over GLUE; none where only some tasks are wanted."""
+    complete: bool
+    """Whether every Record could be read."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the report; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     outputs: Path = options.outputs or outputs_root()
+    if options.command == "compare":
+        if options.task or options.write:
+            parser.error("--task and --write are for the tables, not for compare")
+        return _compare(options, outputs)
     try:
-        comparisons, complete = _read(outputs, options.task)
+        report = _read(outputs, options.task)
     except StoreError as error:
         print(f"qexp.report: {error}", file=sys.stderr)
         return 2
-    _print(csv_text(comparisons) if options.format == "csv" else markdown_text(comparisons))
+    text = csv_text if options.format == "csv" else markdown_text
+    _print(text(report.comparisons, report.averages))
     try:
         if options.write:
-            write_tables(comparisons, outputs / "tables")
+            write_tables(report, outputs / "tables")
     except StoreError as error:
         print(f"qexp.report: {error}", file=sys.stderr)
         return 1
-    return 0 if complete else 1
+    return 0 if report.complete else 1
 
 
-def markdown_text(comparisons: Sequence[Comparison]) -> str:
+def markdown_text(comparisons: Sequence[Comparison], averages: Sequence[Average] = ()) -> str:
     """All tables as one Markdown text."""
-    return "\n".join(markdown(table_of(comparison)) for comparison in comparisons)
+    tables = [table_of(comparison) for comparison in comparisons]
+    return "\n".join(map(markdown, [*tables, *([averages_table(averages)] if averages else [])]))
 
 
-def write_tables(comparisons: Sequence[Comparison], folder: Path) -> list[Path]:
-    """Write ``<task>.md`` and ``<task>.csv`` for each task.
+def write_tables(report: Report, folder: Path) -> list[Path]:
+    """Write ``<task>.md`` and ``<task>.csv`` for each task, and the averages over GLUE likewise.
 
     Raises:
         StoreError: the folder cannot be written.
     """
+    parts: dict[str, tuple[Sequence[Comparison], Sequence[Average]]] = {}
+    for task in dict.fromkeys(comparison.task for comparison in report.comparisons):
+        of_task = [comparison for comparison in report.comparisons if comparison.task == task]
+        parts[quote(task, safe="")] = (of_task, ())
+    if report.averages:
+        parts[AVERAGES_FILE] = ((), report.averages)
     paths = []
-    for task in dict.fromkeys(comparison.task for comparison in comparisons):
-        of_task = [comparison for comparison in comparisons if comparison.task == task]
-        for ending, text in (("md", markdown_text(of_task)), ("csv", csv_text(of_task))):
-            paths.append(folder / f"{quote(task, safe='')}.{ending}")
+    for name, part in parts.items():
+        for ending, text in (("md", markdown_text(*part)), ("csv", csv_text(*part))):
+            paths.append(folder / f"{name}.{ending}")
             write_text(paths[-1], text)
     return paths
 
 
-def _read(outputs: Path, tasks: Sequence[str] | None) -> tuple[list[Comparison], bool]:
-    """Comparisons of the wanted tasks, and whether every Record could be read."""
+def _read(outputs: Path, tasks: Sequence[str] | None) -> Report:
+    """What the Records say of the wanted tasks."""
     folder = records_folder(outputs)
     if not folder.is_dir():
         raise StoreError(f"no folder {folder}; {HOW_TO_MAKE_ONE}, or name other outputs with --outputs")
@@ -77,7 +104,27 @@ def _read(outputs: Path, tasks: Sequence[str] | None) -> tuple[list[Comparison],
     unknown = [task for task in tasks or () if task not in known]
     if unknown:
         raise StoreError(f"no Records of task {', '.join(unknown)}; there are Records of: {', '.join(known)}")
-    return [each for each in comparisons if not tasks or each.task in tasks], not unreadable
+    wanted = [each for each in comparisons if not tasks or each.task in tasks]
+    return Report(wanted, [] if tasks else averages(records), not unreadable)
+
+
+def _compare(options: argparse.Namespace, outputs: Path) -> int:
+    """Print how two runs differ; returns the exit code."""
+    from qexp.reporting.evaluations import find_evaluation
+    from qexp.reporting.pair_table import pairs_csv, tables_of
+    from qexp.reporting.paired import compare_pairs
+
+    try:
+        first, second = (find_evaluation(words, options.stage, outputs) for words in (options.a, options.b))
+        pairs = compare_pairs(
+            first, second, split=options.split, resamples=options.resamples, seed=options.seed
+        )
+    except QexpError as error:
+        print(f"qexp.report: {error}", file=sys.stderr)
+        return 2
+    tables = (markdown(table) for pair in pairs for table in tables_of(pair))
+    _print(pairs_csv(pairs) if options.format == "csv" else "\n".join(tables))
+    return 0
 
 
 def _print(text: str) -> None:
@@ -93,29 +140,80 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m qexp.report",
         description="Tables from the Records of all runs: one for each task, apart for sample rows and for "
-        "smoke budgets. Failed runs and missing combinations are marked, never left out.",
+        "smoke budgets. Failed runs and missing combinations are marked, never left out. Averages over GLUE "
+        "come last.",
         epilog="Exit code 0: reported; 1: reported, but a Record was unreadable or a table could not be "
-        "written; 2: nothing to report on.",
+        "written; 2: nothing to report on, or two runs that cannot be compared.",
     )
-    parser.add_argument(
-        "--outputs",
-        type=Path,
-        metavar="DIR",
-        help=f"folder that runs wrote to (default: {OUTPUTS_VARIABLE}, else ./outputs)",
-    )
-    parser.add_argument(
-        "--format",
-        choices=("markdown", "csv"),
-        default="markdown",
-        help="what is printed: Markdown to read (default), or CSV with one line for each row and number",
-    )
+    _add_shared(parser, None, "markdown")
     parser.add_argument(
         "--task", action="append", metavar="NAME", help="only this task; repeat it for several (default: all)"
     )
     parser.add_argument(
         "--write", action="store_true", help="also write tables/<task>.md and .csv into the outputs"
     )
+    _add_compare(parser.add_subparsers(dest="command", title="instead of the tables"))
     return parser
+
+
+def _add_shared(parser: argparse.ArgumentParser, outputs: str | None, form: str) -> None:
+    """Options of both commands, with their defaults; the second keeps what stood before its name."""
+    parser.add_argument(
+        "--outputs",
+        type=Path,
+        metavar="DIR",
+        help=f"folder that runs wrote to (default: {OUTPUTS_VARIABLE}, else ./outputs)",
+        default=outputs,
+    )
+    parser.add_argument(
+        "--format",
+        choices=("markdown", "csv"),
+        help="what is printed: Markdown to read (default), or CSV with one line for each row and number",
+        default=form,
+    )
+
+
+def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "compare",
+        help="two runs, or two stages of one, on the same rows",
+        description="Scores of two runs on the same evaluation rows, with a paired bootstrap interval of "
+        "each difference, and McNemar's exact test for classes.",
+    )
+    for name in ("a", "b"):
+        parser.add_argument(
+            name,
+            metavar=name.upper(),
+            help="key of a Record or at least 6 characters of its beginning; KEY:STAGE names a stage",
+        )
+    parser.add_argument("--split", metavar="NAME", help="one evaluation split (default: each)")
+    parser.add_argument(
+        "--stage",
+        choices=("fp32", "ptq", "qat", "onnx"),
+        help="stage where KEY names none (default: the last one in torch)",
+    )
+    parser.add_argument(
+        "--resamples",
+        type=_enough,
+        default=10_000,
+        metavar="N",
+        help="of the rows, for the intervals; at least 100 (default: 10000)",
+    )
+    parser.add_argument("--seed", type=_natural, default=0, help="of the resamples (default: 0)")
+    _add_shared(parser, argparse.SUPPRESS, argparse.SUPPRESS)
+
+
+def _enough(text: str) -> int:
+    """Number of resamples, so many that 2.5 percent of them are some."""
+    if (number := int(text)) < 100:
+        raise argparse.ArgumentTypeError(f"{number}: at least 100")
+    return number
+
+
+def _natural(text: str) -> int:
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{number}: at least 0")
+    return number
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from qexp.cli import conf_folder
-from qexp.config import Experiment
+from qexp.config import Experiment, Machine
+from qexp.runtime import Runtime
 
 if not Path("/dev/nvidia0").exists():
     # Before anything imports Triton, whose own library is made for one way of running or the other.
@@ -102,7 +103,7 @@ def save_tokenizer(folder: Path) -> int:
 
 def tiny_config(architecture: str, vocabulary: int, **more: Any) -> Any:
     """A two-layer configuration of one of the supported architectures."""
-    from transformers import BertConfig, DistilBertConfig, ElectraConfig, RobertaConfig
+    from transformers import BertConfig, DistilBertConfig, ElectraConfig, MobileBertConfig, RobertaConfig
 
     common = dict(
         vocab_size=vocabulary, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
@@ -112,6 +113,7 @@ def tiny_config(architecture: str, vocabulary: int, **more: Any) -> Any:
         "bert": lambda: BertConfig(**common),
         "roberta": lambda: RobertaConfig(**common, type_vocab_size=2),
         "electra": lambda: ElectraConfig(**common, embedding_size=16),
+        "mobilebert": lambda: MobileBertConfig(**common, embedding_size=16, intra_bottleneck_size=16),
         "distilbert": lambda: DistilBertConfig(
             vocab_size=vocabulary,
             dim=32,
@@ -145,6 +147,12 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         return made[architecture]
 
     return make
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Runtime:
+    """A machine of two threads, with outputs of its own."""
+    return Runtime.at(tmp_path / "outputs", Machine(threads=2, progress=False))
 
 
 @pytest.fixture

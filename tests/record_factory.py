@@ -37,7 +37,7 @@ BITS = {"fp32": (32, 32), "w8a8": (8, 8), "w4a8": (4, 8), "w4a4": (4, 4), "w8a16
 
 
 def experiment(
-    task: str = "mrpc", model: str = "minilm", quant: str = "w8a8", seed: int = 1, **sections: Any
+    task: str = "mrpc", /, model: str = "minilm", quant: str = "w8a8", seed: int = 1, **sections: Any
 ) -> dict[str, Any]:
     """The JSON of a whole experiment; ``sections`` replace or extend the defaults."""
     weight, activation = BITS[quant]

@@ -119,7 +119,7 @@ def test_architectures_walk_the_whole_line(
     assert deploy == "none" or record["parity"]["agreement"] >= 99.5
 
 
-@pytest.mark.parametrize("task", ["cola", "sst2", "stsb", "qqp", "mnli", "qnli", "wnli"])
+@pytest.mark.parametrize("task", ["cola", "sst2", "stsb", "qqp", "mnli", "ax", "qnli", "wnli"])
 def test_every_task_is_served_by_the_sample(task: str, tiny_bert: Path) -> None:
     code, record = run(f"task={task}", "method=ptq", "deploy=none", f"model.name={tiny_bert}", *QUICK[:-1])
     assert code == OK, record_problem()
@@ -128,6 +128,7 @@ def test_every_task_is_served_by_the_sample(task: str, tiny_bert: Path) -> None:
         "stsb": {"pearson", "spearman"},
         "qqp": {"accuracy", "f1"},
         "mnli": {"accuracy@matched", "accuracy@mismatched"},
+        "ax": {"matthews"},
     }.get(task, {"accuracy"})
     assert set(record["scores"]["ptq"]) == expected
 

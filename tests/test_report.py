@@ -51,7 +51,11 @@ def test_markdown_of_a_mix(outputs: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["--outputs", str(outputs)]) == 0
     text, problems = capsys.readouterr()
     assert problems == ""
-    assert [line for line in text.splitlines() if line.startswith("##")] == ["## cola", "## mrpc"]
+    assert [line for line in text.splitlines() if line.startswith("##")] == [
+        "## cola",
+        "## mrpc",
+        "## GLUE averages",
+    ]
     assert "1 of 2: seed 2 failed [1]" in text
     assert "[1] TrainingError: the loss is nan" in text
     assert text.count("| simulated ") == 2
@@ -151,9 +155,21 @@ def test_only_unreadable_records_are_nothing_to_report_on(
 def test_write_puts_each_task_into_files(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill(outputs, [*mix(), record({**experiment(), "task": {**experiment()["task"], "name": "my/task"}})])
     assert main(["--outputs", str(outputs), "--write"]) == 0
-    names = ["cola.csv", "cola.md", "mrpc.csv", "mrpc.md", "my%2Ftask.csv", "my%2Ftask.md"]
+    names = [
+        "cola.csv",
+        "cola.md",
+        "glue-averages.csv",
+        "glue-averages.md",
+        "mrpc.csv",
+        "mrpc.md",
+        "my%2Ftask.csv",
+        "my%2Ftask.md",
+    ]
     assert sorted(path.name for path in (outputs / "tables").iterdir()) == names
-    parts = [(outputs / "tables" / f"{task}.md").read_text() for task in ("cola", "mrpc", "my%2Ftask")]
+    parts = [
+        (outputs / "tables" / f"{task}.md").read_text()
+        for task in ("cola", "mrpc", "my%2Ftask", "glue-averages")
+    ]
     assert capsys.readouterr().out == "\n".join(parts)
     assert {line["task"] for line in lines_of((outputs / "tables" / "cola.csv").read_text())} == {"cola"}
 

@@ -14,6 +14,7 @@ from qexp.config.quantization import (
     AnyCalibrator,
     Calibration,
     Calibrator,
+    ClipCalibrator,
     EmaCalibrator,
     EntropyCalibrator,
     Form,
@@ -24,6 +25,7 @@ from qexp.config.quantization import (
     Quant,
     Scheme,
     SiteKind,
+    ValueType,
     WeightScheme,
 )
 from qexp.config.section import FLOAT_BITS, Bits, Section
@@ -57,6 +59,7 @@ __all__ = [
     "Budget",
     "Calibration",
     "Calibrator",
+    "ClipCalibrator",
     "Data",
     "EmaCalibrator",
     "EntropyCalibrator",
@@ -90,6 +93,7 @@ __all__ = [
     "TextTask",
     "Training",
     "TranslationTask",
+    "ValueType",
     "WeightScheme",
     "score_name",
 ]

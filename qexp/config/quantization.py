@@ -30,6 +30,11 @@ class Quant(Section):
         return f"w{self.weight_bits}a{self.activation_bits}" if self.enabled else "fp32"
 
     @property
+    def quantizes_activations(self) -> bool:
+        """Whether activations have grids."""
+        return self.activation_bits < FLOAT_BITS
+
+    @property
     def enabled(self) -> bool:
         """Whether anything is quantized at all."""
         return min(self.weight_bits, self.activation_bits) < FLOAT_BITS
@@ -123,8 +128,19 @@ class EntropyCalibrator(Calibrator):
         return bins
 
 
+class ClipCalibrator(Calibrator):
+    """Smallest and largest value seen, but never beyond a ceiling, as NeurST's min/max."""
+
+    kind: Literal["clip"]
+    """Tag of the section."""
+    weight_clip_max: float = Field(default=1.0, gt=0)
+    """Largest magnitude that a weight's range has."""
+    activation_clip_max: float = Field(default=16.0, gt=0)
+    """Largest magnitude that an activation's range has."""
+
+
 AnyCalibrator = Annotated[
-    MaxCalibrator | EmaCalibrator | PercentileCalibrator | MseCalibrator | EntropyCalibrator,
+    MaxCalibrator | EmaCalibrator | PercentileCalibrator | MseCalibrator | EntropyCalibrator | ClipCalibrator,
     Field(discriminator="kind"),
 ]
 
@@ -141,12 +157,19 @@ class Calibration(Section):
 SiteKind = Literal[
     "linear.weight",
     "linear.input",
+    "embedding.weight",
     "matmul.query",
     "matmul.key",
     "matmul.probs",
     "matmul.value",
+    "attention.context",
+    "attention.output",
+    "activation.output",
+    "layernorm.output",
     "residual.input",
 ]
+ValueType = Literal["act", "relu", "softmax"]
+"""Nothing is known of the values; none is negative; all lie between 0 and 1."""
 
 
 class Placement(Section):
@@ -156,6 +179,8 @@ class Placement(Section):
     """Short name of the list, for tables."""
     sites: tuple[SiteKind, ...] = Field(min_length=1)
     """Kinds of sites that are quantized."""
+    typed: bool = False
+    """Whether probabilities have the range [0, 1] and outputs of ReLU one from 0, both on unsigned grids."""
     exclude: tuple[str, ...] = ()
     """Globs over module names whose sites stay in floating point, such as ``*classifier*``."""
 

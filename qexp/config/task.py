@@ -22,9 +22,9 @@ class Task(Section):
     max_length: int = Field(default=128, ge=8)
     """Longest token sequence; what is longer is cut."""
     train: str = "train"
-    """Split that is trained on."""
+    """Split that is trained on; ``mnli/train`` is that of another data set."""
     evaluation: Mapping[str, str]
-    """Splits that are evaluated, by the short name that tells their scores apart."""
+    """Splits that are evaluated, by the short name that tells their scores apart; likewise."""
 
     @model_validator(mode="after")
     def _is_evaluated(self) -> Self:
@@ -78,8 +78,8 @@ class SpanSearch(Section):
     """Starts and ends that are tried in each window, and spans that are kept of each question."""
     max_answer_length: int = Field(default=30, ge=1)
     """Most tokens of an answer."""
-    null_threshold: float | None = None
-    """By how much the score of "no answer" must be above the best span's for the answer to be empty; null
+    null_threshold: float = 0.0
+    """By how much the score of "no answer" must be above the best span's for the answer to be empty; unused
     where every question has an answer (SQuAD v1.1)."""
 
 
@@ -88,6 +88,8 @@ class QuestionTask(Task):
 
     kind: Literal["question_answering"]
     """Tag of the section."""
+    unanswerable: bool = False
+    """Whether a question may have no answer (SQuAD v2.0)."""
     doc_stride: int = Field(default=128, ge=0)
     """Tokens of the context that two neighbouring windows share."""
     max_question: int = Field(default=64, ge=1)

@@ -6,11 +6,12 @@ Rows of similar length share a batch, so little is computed on padding; the orde
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from qexp.data.tokens import TokenSplit
+from qexp.data.windows import WindowSplit
 
 if TYPE_CHECKING:
     import torch
@@ -58,8 +59,40 @@ def _cut(rows: Array, size: int) -> list[Array]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
+class Flat(Protocol):
+    """Rows of tokens behind each other: row ``r`` is ``ids[offsets[r]:offsets[r + 1]]``."""
+
+    @property
+    def ids(self) -> Array:
+        """Token ids."""
+
+    @property
+    def types(self) -> Array:
+        """Token types."""
+
+    @property
+    def offsets(self) -> Array:
+        """Where rows begin."""
+
+
 def collate(split: TokenSplit, rows: Array, *, pad_id: int, pad_type: int = 0) -> dict[str, torch.Tensor]:
-    """Tensors of a batch, padded on the right to its longest row.
+    """Tensors of a batch: those of :func:`padded`, and ``labels``, int64 or float32 [batch]."""
+    import torch
+
+    labels = torch.from_numpy(np.array(split.labels[rows]))
+    return padded(split, rows, pad_id=pad_id, pad_type=pad_type) | {"labels": labels}
+
+
+def collate_windows(split: WindowSplit, rows: Array, *, pad_id: int) -> dict[str, torch.Tensor]:
+    """Tensors of windows: those of :func:`padded`, and ``labels``, the ends of the answer [batch, 2]."""
+    import torch
+
+    places = np.stack([split.starts[rows], split.ends[rows]], axis=1).astype(np.int64)
+    return padded(split, rows, pad_id=pad_id) | {"labels": torch.from_numpy(places)}
+
+
+def padded(split: Flat, rows: Array, *, pad_id: int, pad_type: int = 0) -> dict[str, torch.Tensor]:
+    """Tokens of a batch, padded on the right to its longest row.
 
     Args:
         split: Where the tokens lie.
@@ -69,7 +102,7 @@ def collate(split: TokenSplit, rows: Array, *, pad_id: int, pad_type: int = 0) -
 
     Returns:
         ``input_ids``, ``attention_mask`` (1 for tokens, 0 for padding) and ``token_type_ids``, all int64
-        [batch, longest]; ``labels``, int64 or float32 [batch].
+        [batch, longest].
     """
     import torch
 
@@ -85,5 +118,4 @@ def collate(split: TokenSplit, rows: Array, *, pad_id: int, pad_type: int = 0) -
         "input_ids": torch.from_numpy(ids),
         "attention_mask": torch.from_numpy(mask.astype(np.int64)),
         "token_type_ids": torch.from_numpy(types),
-        "labels": torch.from_numpy(np.array(split.labels[rows])),
     }

@@ -7,7 +7,7 @@ follows within seconds, because nothing is asked for before the hub has answered
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
@@ -16,6 +16,13 @@ from qexp.errors import DataError, ModelError
 
 GLUE = "nyu-mll/glue"
 """The hub's GLUE data set; a task is one of its configurations."""
+
+SETS: Mapping[str, tuple[str, str]] = {
+    "squad": ("rajpurkar/squad", "plain_text"),
+    "squad_v2": ("rajpurkar/squad_v2", "squad_v2"),
+    "wmt14_en_de": ("wmt/wmt14", "de-en"),
+}
+"""The data sets of other tasks, with their configuration."""
 
 ANSWER_SECONDS = 3.0
 """How long the hub may take for its first answer, name resolution included."""
@@ -43,33 +50,40 @@ def obstacle(seconds: float = ANSWER_SECONDS) -> str | None:
     return outcome[0] if outcome else f"{constants.ENDPOINT}: no answer within {seconds:g} s"
 
 
-def glue(task: str, splits: Sequence[str]) -> dict[str, pa.Table]:
-    """Tables of a GLUE task by split, from the local cache of ``datasets`` or from the hub.
+def place(task: str) -> tuple[str, str]:
+    """Data set and configuration of a task."""
+    return SETS.get(task, (GLUE, task))
+
+
+def tables(task: str, splits: Sequence[str]) -> dict[str, pa.Table]:
+    """Tables of a task by split, from the local cache of ``datasets`` or from the hub.
 
     Raises:
         DataError: Not cached, and out of reach or refused by the hub.
     """
-    cached = _cached_glue(task, splits)
+    name, config = place(task)
+    cached = _cached(name, config, splits)
     if cached is not None:
         return cached
     reason = obstacle()
     if reason:
-        raise DataError(f"{GLUE} is out of reach and {task} is not in the local cache: {reason}")
+        raise DataError(f"{name} is out of reach and {config} is not in the local cache: {reason}")
     import datasets
 
     try:
-        loaded = datasets.load_dataset(GLUE, task, split=list(splits))
+        loaded = datasets.load_dataset(name, config, split=list(splits))
     except Exception as error:  # datasets, huggingface_hub and fsspec share no base class
-        raise DataError(f"{GLUE}, {task}: {type(error).__name__}: {error}") from error
+        raise DataError(f"{name}, {config}: {type(error).__name__}: {error}") from error
     return {split: _table(rows) for split, rows in zip(splits, loaded, strict=True)}
 
 
-def _cached_glue(task: str, splits: Sequence[str]) -> dict[str, pa.Table] | None:
+def _cached(name: str, config: str, splits: Sequence[str]) -> dict[str, pa.Table] | None:
     """What ``load_dataset`` would take from its cache when offline, without its detour over the network."""
     from datasets.packaged_modules.cache.cache import Cache
 
     try:
-        builder = Cache(dataset_name="glue", repo_id=GLUE, config_name=task, version="auto", hash="auto")
+        last = name.rsplit("/")[-1]
+        builder = Cache(dataset_name=last, repo_id=name, config_name=config, version="auto", hash="auto")
         return {split: _table(builder.as_dataset(split=split)) for split in splits}
     except (ValueError, OSError):  # what datasets raises for: not cached, or not whole
         return None
@@ -79,7 +93,11 @@ def _table(rows: object) -> pa.Table:
     import datasets
 
     assert isinstance(rows, datasets.Dataset)
-    return rows.with_format("arrow")[:]
+    table = rows.with_format("arrow")[:]
+    if table.column_names == ["translation"]:  # WMT: one column of {language: text}
+        flat = table.flatten()
+        return flat.rename_columns([name.removeprefix("translation.") for name in flat.column_names])
+    return table
 
 
 def snapshot(name: str, revision: str | None, files: Iterable[str], *, online: bool) -> Path | None:

@@ -106,7 +106,7 @@ def tokenize_pairs(
     Raises:
         ConfigError: ``task.max_length`` is above what the model can take.
     """
-    check_length(task, tokenizer)
+    check_length(tokenizer, task.max_length)
     folder.mkdir(parents=True, exist_ok=True)
     lengths: dict[str, list[Array]] = {side: [np.zeros(1, np.int64)] for side in ("source", "target")}
     cut = dict.fromkeys(lengths, 0)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.config import Task, TextTask, TranslationTask
-from qexp.data.checkpoints import Blueprint, Checkpoint
+from qexp.config import QuestionTask, Task, TextTask, TranslationTask
 from qexp.data.pairs import tokenize_pairs
+from qexp.data.reading import write_reading
 from qexp.data.tokens import tokenize
-from qexp.data.vocabulary import make_tokenizer
+from qexp.data.windows import Windowing, tokenize_questions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,6 +35,28 @@ def prepare_texts(
     return {"truncated": tokenize(table, task, tokenizer, folder, move).truncated}
 
 
+def prepare_questions(
+    table: pa.Table,
+    task: QuestionTask,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    split: str,
+    move: Move,
+) -> dict[str, Any]:
+    """Windows, how many questions were cut, and how many rows were left out, by reason.
+
+    Where answers lie is looked up in the split that is trained on; what is evaluated keeps its contexts and
+    right answers.
+    """
+    trained = split == task.train
+    form = Windowing(task.max_length, task.doc_stride, task.max_question)
+    windows = tokenize_questions(table, form, tokenizer, folder, answers=trained, move=move)
+    if split in task.evaluation.values():
+        write_reading(table, folder)
+    skipped = {each.reason: each.rows for each in windows.skipped}
+    return {"windows": len(windows), "cut_questions": windows.cut_questions, "skipped": skipped}
+
+
 def prepare_pairs(
     table: pa.Table,
     task: TranslationTask,
@@ -48,20 +70,9 @@ def prepare_pairs(
     return {f"truncated_{side}": count for side, count in cut.items()}
 
 
-PREPARE: Mapping[type[Task], Preparation] = {TextTask: prepare_texts, TranslationTask: prepare_pairs}
+PREPARE: Mapping[type[Task], Preparation] = {
+    QuestionTask: prepare_questions,
+    TextTask: prepare_texts,
+    TranslationTask: prepare_pairs,
+}
 """By class of task."""
-
-
-def tokenizer_for(
-    start: Checkpoint | Blueprint, splits: Mapping[str, pa.Table], task: Task
-) -> PreTrainedTokenizerBase:
-    """The checkpoint's tokenizer; of a model from scratch, one that is made of the train split.
-
-    Raises:
-        ModelError: The tokenizer cannot be loaded, or the checkpoint is of the wrong kind for the task.
-    """
-    if isinstance(start, Blueprint):
-        assert isinstance(task, TranslationTask)  # Experiment sees to it
-        table = splits[task.train]
-        return make_tokenizer((table[task.source], table[task.target]), start.scratch.vocabulary)
-    return load_tokenizer(start, decoder=isinstance(task, TranslationTask))

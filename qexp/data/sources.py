@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 import pyarrow.parquet as pq  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.config import Data, Task, TextTask, TranslationTask
-from qexp.data import hub, pair_rows, text_rows
+from qexp.config import Data, QuestionTask, Task, TextTask, TranslationTask
+from qexp.data import hub, pair_rows, question_rows, text_rows
 from qexp.data.checks import ID_COLUMNS, check_columns
 from qexp.data.columns import to_numpy
 from qexp.errors import DataError
@@ -36,7 +36,11 @@ WAYS = {
 }
 """What to write to get rows from each source."""
 
-FORMS: Mapping[type[Task], Any] = {TextTask: text_rows, TranslationTask: pair_rows}
+FORMS: Mapping[type[Task], Any] = {
+    QuestionTask: question_rows,
+    TextTask: text_rows,
+    TranslationTask: pair_rows,
+}
 """By class of task, the module that says which ``columns`` are read, and brings a table into form."""
 
 
@@ -95,7 +99,11 @@ def fingerprint(splits: Mapping[str, pa.Table], *, sample: bool = False) -> str:
 
 
 def _content(column: pa.ChunkedArray) -> Iterable[Any]:
-    """Bytes of a column without nulls, independent of how it is cut into chunks."""
+    """Bytes of a column, independent of how it is cut into chunks; nulls only inside of lists and structs."""
+    if pa.types.is_nested(column.type):
+        # JSON, because nested values have no one layout in memory; row by row, because there may be many.
+        yield from (json.dumps(value.as_py()).encode() for value in column)
+        return
     if column.type != pa.string():
         yield np.ascontiguousarray(to_numpy(column))
         return
@@ -142,31 +150,41 @@ def _local(data: Data, task: Task) -> _Tables:
             f"data.source=local: data.root is null and {ROOT_VARIABLE} is not set; "
             f"{_ways('local', 'hub', 'sample')}"
         )
-    folder = root / task.name
-    if not folder.is_dir():
-        raise DataError(
-            f"data.source=local: {root} has no folder {task.name!r}; {_ways('local', 'hub', 'sample')}"
-        )
-    paths = {split: folder / f"{split}.parquet" for split in _split_names(task)}
-    return {split: (str(path), _read(path, task)) for split, path in paths.items()}
+    tables: _Tables = {}
+    for split, name, own in _splits(task):
+        folder = root / name
+        if not folder.is_dir():
+            raise DataError(
+                f"data.source=local: {root} has no folder {name!r}; {_ways('local', 'hub', 'sample')}"
+            )
+        path = folder / f"{own}.parquet"
+        tables[split] = (str(path), _read(path, task))
+    return tables
 
 
 def _hub(data: Data, task: Task) -> _Tables:
+    wanted = _splits(task)
     try:
-        tables = hub.glue(task.name, _split_names(task))
+        sets = {
+            name: hub.tables(name, list(dict.fromkeys(own for _, of, own in wanted if of == name)))
+            for name in dict.fromkeys(name for _, name, _ in wanted)
+        }
     except DataError as error:
         raise DataError(f"data.source=hub: {error}; {_ways('local', 'sample')}") from error
-    return {split: (f"{hub.GLUE}, {task.name}, split {split}", table) for split, table in tables.items()}
+    return {
+        split: (f"{', '.join(hub.place(name))}, split {own}", sets[name][own]) for split, name, own in wanted
+    }
 
 
 def _sample(data: Data, task: Task) -> _Tables:
     from qexp.data.sample import sample
 
-    tables = sample(task.name)
-    absent = [split for split in _split_names(task) if split not in tables]
-    if absent:
-        raise DataError(f"the sample of {task.name} has no split {absent[0]!r}; it has {', '.join(tables)}")
-    return {split: (f"sample of {task.name}, split {split}", tables[split]) for split in _split_names(task)}
+    wanted = _splits(task)
+    sets = {name: sample(name) for name in dict.fromkeys(name for _, name, _ in wanted)}
+    for _, name, own in wanted:
+        if own not in sets[name]:
+            raise DataError(f"the sample of {name} has no split {own!r}; it has {', '.join(sets[name])}")
+    return {split: (f"sample of {name}, split {own}", sets[name][own]) for split, name, own in wanted}
 
 
 _SOURCES: dict[str, Callable[[Data, Task], _Tables]] = {"local": _local, "hub": _hub, "sample": _sample}
@@ -177,8 +195,11 @@ def _root(data: Data) -> Path | None:
     return Path(folder).expanduser().absolute() if folder else None
 
 
-def _split_names(task: Task) -> list[str]:
-    return list(dict.fromkeys([task.train, *task.evaluation.values()]))
+def _splits(task: Task) -> list[tuple[str, str, str]]:
+    """Each split as the task names it, the data set that it is of, and its name there."""
+    splits = dict.fromkeys([task.train, *task.evaluation.values()])
+    apart = [(split, *split.rpartition("/")) for split in splits]
+    return [(split, name or task.name, own) for split, name, _, own in apart]
 
 
 def _ways(*sources: str) -> str:

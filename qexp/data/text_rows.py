@@ -49,7 +49,10 @@ def _class_ids(values: pa.ChunkedArray, task: TextTask, here: str) -> pa.Chunked
     numbers = to_numpy(values)
     bad = (numbers < 0) | (numbers >= len(task.labels))
     if (numbers[bad] == -1).any():
-        rule += "; -1 marks a hidden test label: use a split with public labels"
+        rule += (
+            "; -1 marks a hidden test label: use a split with public labels, or write the rows with their "
+            f"labels to data.root/{task.name}/<split>.parquet and choose data=local"
+        )
     refuse(bad, values, here, f"{rule}; correct the row, or task.labels")
     return from_numpy(numbers.astype(np.int64))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.config import Task, TextTask
+from qexp.config import TextTask
 from qexp.data.columns import to_numpy
 from qexp.data.npy import GrowingArray
 from qexp.errors import ConfigError, ModelError
@@ -91,7 +91,7 @@ def tokenize(
         ModelError: The tokenizer is not a fast one.
         ConfigError: ``task.max_length`` is above what the model can take.
     """
-    _check_tokenizer(task, tokenizer)
+    check_tokenizer(tokenizer, task.max_length)
     folder.mkdir(parents=True, exist_ok=True)
     offsets, cut = _write_tokens(table, task, tokenizer, folder, move)
     rest: dict[str, Array] = {
@@ -105,24 +105,25 @@ def tokenize(
     return TokenSplit.load(folder)
 
 
-def _check_tokenizer(task: Task, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    """Raise what :func:`tokenize` raises of a tokenizer that is not fast, or not made for this length."""
     if not tokenizer.is_fast:
         raise ModelError(
             f"{type(tokenizer).__name__} is not a fast tokenizer; save the checkpoint with a tokenizer.json: "
             "AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         )
-    check_length(task, tokenizer)
+    check_length(tokenizer, max_length)
 
 
-def check_length(task: Task, tokenizer: PreTrainedTokenizerBase) -> None:
-    """The model can take rows of ``task.max_length``.
+def check_length(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    """The model can take rows of so many tokens.
 
     Raises:
         ConfigError: It cannot.
     """
-    if task.max_length > tokenizer.model_max_length:
+    if max_length > tokenizer.model_max_length:
         raise ConfigError(
-            f"task.max_length={task.max_length}: the tokenizer of this model allows "
+            f"task.max_length={max_length}: the tokenizer of this model allows "
             f"{tokenizer.model_max_length} tokens; set task.max_length={tokenizer.model_max_length} or less"
         )
 
@@ -138,17 +139,19 @@ def _write_tokens(
     typed = "token_type_ids" in tokenizer.model_input_names
     lengths, cut = [np.zeros(1, np.int64)], 0
     with (
-        _cutting(tokenizer, task.max_length) as backend,
+        borrowed(tokenizer) as backend,
         GrowingArray(folder / "ids.npy", np.int32) as ids,
         GrowingArray(folder / "types.npy", np.uint8) as types,
     ):
+        direction = tokenizer.truncation_side
+        backend.enable_truncation(task.max_length, strategy="longest_first", direction=direction)
         for texts in _parts(table, task):
             rows = backend.encode_batch_fast(texts)
             lengths.append(np.fromiter(map(len, rows), np.int64, len(rows)))
             total = int(lengths[-1].sum())
-            ids.append(_flat((row.ids for row in rows), np.int32, total))
+            ids.append(flat((row.ids for row in rows), np.int32, total))
             segments = (row.type_ids if typed else repeat(0, len(row)) for row in rows)
-            types.append(_flat(segments, np.uint8, total))
+            types.append(flat(segments, np.uint8, total))
             cut += sum(bool(row.overflowing) for row in rows)
             move(len(rows))
     return np.cumsum(np.concatenate(lengths)), cut
@@ -162,16 +165,17 @@ def _parts(table: pa.Table, task: TextTask) -> Iterator[list[Any]]:
         yield texts[0] if len(texts) == 1 else list(zip(*texts, strict=True))
 
 
-def _flat(rows: Iterable[Iterable[int]], dtype: type[np.generic], total: int) -> Array:
+def flat(rows: Iterable[Iterable[int]], dtype: type[np.generic], total: int) -> Array:
+    """The numbers of all rows behind each other, [total]."""
     return np.fromiter(chain.from_iterable(rows), dtype, total)
 
 
 @contextmanager
-def _cutting(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Iterator[Tokenizer]:
-    """The Rust tokenizer, set to cut and not to pad; its own settings, which are saved with it, come back."""
+def borrowed(tokenizer: PreTrainedTokenizerBase) -> Iterator[Tokenizer]:
+    """The Rust tokenizer, set not to cut and not to pad; its own settings, saved with it, come back."""
     rust: Tokenizer = tokenizer.backend_tokenizer
     truncation, padding, plain = rust.truncation, rust.padding, rust.encode_special_tokens
-    rust.enable_truncation(max_length, strategy="longest_first", direction=tokenizer.truncation_side)
+    rust.no_truncation()
     rust.no_padding()
     rust.encode_special_tokens = tokenizer.split_special_tokens
     try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.data.checkpoints import CONFIG, Checkpoint
+from qexp.config import Task, TranslationTask
+from qexp.data.checkpoints import CONFIG, Blueprint, Checkpoint
 from qexp.errors import ModelError
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 POSITIONS = 1024
 """Longest text of a model from scratch, in tokens."""
 ROWS_PER_CALL = 1024
+"""Rows given to the trainer at once."""
+TRANSLATORS = ("marian", "bart", "t5")
+"""``model_type`` of the checkpoints that translate."""
 
 
 def make_tokenizer(columns: Sequence[pa.ChunkedArray], size: int) -> PreTrainedTokenizerBase:
@@ -56,34 +60,39 @@ def _texts(columns: Sequence[pa.ChunkedArray]) -> Iterator[list[str]]:
             yield column.slice(start, ROWS_PER_CALL).to_pylist()
 
 
-def load_tokenizer(checkpoint: Checkpoint, *, decoder: bool) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint.
-
-    Args:
-        checkpoint: Where it lies.
-        decoder: The task needs a model with encoder and decoder.
+def tokenizer_for(
+    start: Checkpoint | Blueprint, splits: Mapping[str, pa.Table], task: Task
+) -> PreTrainedTokenizerBase:
+    """The checkpoint's tokenizer; of a model from scratch, one that is made of the train split.
 
     Raises:
-        ModelError: The model has no decoder where one is needed, or the tokenizer cannot be loaded.
+        ModelError: The checkpoint cannot translate where that is the task, or its tokenizer cannot be loaded.
     """
+    if isinstance(start, Blueprint):
+        assert isinstance(task, TranslationTask)  # Experiment sees to it
+        table = splits[task.train]
+        return make_tokenizer((table[task.source], table[task.target]), start.scratch.vocabulary)
+    if isinstance(task, TranslationTask):
+        _check_translator(start)
+    return _loaded(start)
+
+
+def _check_translator(checkpoint: Checkpoint) -> None:
+    config = json.loads((checkpoint.folder / CONFIG).read_text(encoding="utf-8"))
+    if (kind := config.get("model_type")) not in TRANSLATORS:
+        raise ModelError(
+            f"model.name={checkpoint.name}: its model_type is {kind}; a translation needs one of "
+            f"{', '.join(TRANSLATORS)}, or a model from scratch such as model=transformer_tiny"
+        )
+
+
+def _loaded(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
-    if decoder:
-        config = json.loads((checkpoint.folder / CONFIG).read_text(encoding="utf-8"))
-        kind = config.get("model_type")
-        if kind not in TRANSLATORS:
-            raise ModelError(
-                f"model.name={checkpoint.name}: its model_type is {kind}; a translation needs one of "
-                f"{', '.join(TRANSLATORS)}, or a model from scratch such as model=transformer_tiny"
-            )
     try:
         return AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, use_fast=True)
     except ImportError as error:
         raise ModelError(
             f"model.name={checkpoint.name}: its tokenizer needs a library that is not installed "
-            f"({str(error).strip().splitlines()[0]}); for Marian's: pip install sentencepiece"
+            f"({str(error).strip().splitlines()[0]}); Marian's needs: pip install sentencepiece"
         ) from error
-
-
-TRANSLATORS = ("marian", "bart", "t5")
-"""``model_type`` of the checkpoints that translate."""

@@ -28,7 +28,7 @@ from qexp.errors import DeployError
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """Inputs that an encoder can have, in the order in which the file lists them; all int64 [batch, length]."""
 OUTPUT = "logits"
-"""The one output: float32 [batch, outputs]."""
+"""The one output: float32 [batch, outputs]; of question answering [batch, length, 2], starts and ends."""
 MAX_BYTES = 2**31 - 1
 """What one protobuf message, and so one ONNX file without side files, can hold."""
 
@@ -71,6 +71,8 @@ class _Logits(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         output = self.model(**dict(zip(self.names, inputs, strict=True)))
+        if not isinstance(output, Tensor) and "start_logits" in output:
+            return torch.stack([output["start_logits"], output["end_logits"]], dim=-1)
         logits: Tensor = output if isinstance(output, Tensor) else output[OUTPUT]
         return logits
 

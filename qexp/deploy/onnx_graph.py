@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
@@ -15,7 +16,7 @@ AXES = ("batch", "length")
 
 
 def tidy(model: ir.Model) -> None:
-    """Make a graph ready for runtimes, in place: integer weights as they are multiplied, nothing else.
+    """Make a graph ready for runtimes, in place: weights as the integers that are multiplied or looked up.
 
     Raises:
         DeployError: A weight or zero point is not a constant of the graph.
@@ -28,6 +29,8 @@ def tidy(model: ir.Model) -> None:
     for node in list(model.graph):
         if node.op_type == "Transpose":
             _transpose_stored(model.graph, node)
+        if node.op_type == "Gather":
+            _gather_stored(model.graph, node)
     _name_axes(model.graph)
     _forget_origin(model)
     RemoveUnusedNodesPass()(model)
@@ -90,6 +93,44 @@ def _transpose_stored(graph: ir.Graph, node: ir.Node) -> None:
         dequantize.attributes["axis"] = ir.AttrInt64("axis", order.index(axis))
     node.outputs[0].replace_all_uses_with(dequantize.outputs[0])
     graph.remove(node, safe=True)
+
+
+def _gather_stored(graph: ir.Graph, node: ir.Node) -> None:
+    """Dequantize a table and look rows up -> look integers up and dequantize those, which are few.
+
+    Rows with a scale each need arithmetic of their own, with the same bits: ``DequantizeLinear`` knows
+    scales along one axis, not one for each place in a batch.
+    """
+    table, places = node.inputs
+    dequantize = table.producer() if table is not None else None
+    if dequantize is None or dequantize.op_type != "DequantizeLinear":
+        return
+    if _constant(dequantize.inputs[0]) is None or node.attributes.get_int("axis", 0) != 0:
+        return
+    stored, scale, zero_point = (_rows(parameter, places) for parameter in dequantize.inputs)
+    if "axis" not in dequantize.attributes:
+        nodes = [stored, ir.node("DequantizeLinear", [stored.outputs[0], *dequantize.inputs[1:]])]
+    else:
+        last = _initializer(graph, f"{node.outputs[0].name}.last_axis", np.array([-1]))
+        nodes = [stored, scale, zero_point, *_dequantized(stored, scale, zero_point, last)]
+    graph.insert_before(node, nodes)
+    node.outputs[0].replace_all_uses_with(nodes[-1].outputs[0])
+    graph.remove(node, safe=True)
+
+
+def _rows(table: ir.Value | None, places: ir.Value | None) -> ir.Node:
+    return ir.node("Gather", [table, places], {"axis": 0})
+
+
+def _dequantized(stored: ir.Node, scale: ir.Node, zero_point: ir.Node, last: ir.Value) -> list[ir.Node]:
+    """``(stored - zero_point) * scale`` with a scale for each row, the last nodes to the last result."""
+    numbers, zeros = (
+        ir.node("Cast", [each.outputs[0]], {"to": ir.DataType.FLOAT}) for each in (stored, zero_point)
+    )
+    zeros_of_rows, scales = (ir.node("Unsqueeze", [each.outputs[0], last]) for each in (zeros, scale))
+    steps = ir.node("Sub", [numbers.outputs[0], zeros_of_rows.outputs[0]])
+    values = ir.node("Mul", [steps.outputs[0], scales.outputs[0]])
+    return [numbers, zeros, zeros_of_rows, scales, steps, values]
 
 
 def _initializer(graph: ir.Graph, name: str, values: NDArray[Any]) -> ir.Value:

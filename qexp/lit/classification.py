@@ -84,6 +84,7 @@ class Texts:
             predict(torch.from_numpy(logits)).numpy(),
             np.asarray(split.labels[:rows]),
             logits,
+            broken=int((~np.isfinite(logits)).any(axis=1).sum()),
         )
 
     def score(self, found: Predictions) -> dict[str, float | None]:

@@ -63,18 +63,28 @@ def load_new_head(folder: Path, auto: Any, seed: int, **overrides: Any) -> PreTr
     return model
 
 
+def load_with_head(folder: Path, auto: Any) -> PreTrainedModel:
+    """A checkpoint with all weights of transformers' ``AutoModelFor…``.
+
+    Raises:
+        ModelError: no head in the checkpoint.
+    """
+    model, missing = _load(folder, auto)
+    if missing:
+        raise ModelError(
+            f"finetune=none: {folder} has no fine-tuned head ({missing[0]} is missing); "
+            "use finetune=full, or model.name=… of a checkpoint that is fine-tuned for the task"
+        )
+    return model
+
+
 def load_finetuned(folder: Path, task: TextTask) -> PreTrainedModel:
     """A checkpoint with a fine-tuned head, its outputs put into the order of ``task.labels``.
 
     Raises:
         ModelError: no head in the checkpoint, another number of outputs, or labels of other names.
     """
-    model, missing = _load(folder, AutoModelForSequenceClassification)
-    if missing:
-        raise ModelError(
-            f"finetune=none: {folder} has no fine-tuned head ({missing[0]} is missing); "
-            "use finetune=full, or model.name=… of a checkpoint that is fine-tuned for the task"
-        )
+    model = load_with_head(folder, AutoModelForSequenceClassification)
     if model.config.num_labels != task.outputs:
         raise ModelError(
             f"finetune=none: the head of {folder} has {model.config.num_labels} outputs, "

@@ -34,6 +34,7 @@ class Predictions:
         predictions: Class ids, numbers or texts, [rows].
         labels: What is right, in the same form; a list of texts where several are.
         logits: What the predictions were read off, [rows, k].
+        broken: How many rows, or windows, had logits that are no numbers; with any, no metric is defined.
         notes: How they were found, for the Record: plain JSON values.
     """
 
@@ -41,6 +42,7 @@ class Predictions:
     predictions: Array
     labels: Array
     logits: NDArray[np.float32]
+    broken: int = 0
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -43,12 +43,10 @@ def score_splits(
 
 def _is_sound(found: Predictions, rt: Runtime) -> bool:
     """No metric at all with a logit that is no number, whose argmax would still be a class."""
-    broken = int((~np.isfinite(found.logits)).any(axis=1).sum())
-    if broken:
-        rt.screen.warn(
-            f"{broken} of {len(found.ids)} rows have logits that are no numbers: every metric is undefined"
-        )
-    return not broken
+    if found.broken:
+        rows = f"{found.broken} of {len(found.ids)} rows"
+        rt.screen.warn(f"{rows} have logits that are no numbers: every metric is undefined")
+    return not found.broken
 
 
 def write_predictions(found: Predictions, out: Scores, name: str) -> None:

@@ -29,7 +29,7 @@ from qexp.data.pairs import IGNORED, PairSplit, collate_pairs
 from qexp.data.translation_metrics import bleu, signature
 from qexp.data.vocabulary import POSITIONS
 from qexp.errors import ConfigError
-from qexp.lit.encoder import arguments, load_new_head, logits_of, model_inputs
+from qexp.lit.encoder import arguments, load_with_head, logits_of, model_inputs
 from qexp.lit.family import Array, Predictions, Run
 from qexp.lit.steps import Batch
 from qexp.lit.student import Optimization, Student
@@ -85,7 +85,7 @@ class Translations:
 
     def finetuned(self, start: Checkpoint) -> PreTrainedModel:
         """The checkpoint as it is: a translation has no new head."""
-        return load_new_head(start.folder, AutoModelForSeq2SeqLM, 0)
+        return load_with_head(start.folder, AutoModelForSeq2SeqLM)
 
     def runner(self, model: nn.Module, rt: Runtime) -> Run:
         """Beam search."""

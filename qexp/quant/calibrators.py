@@ -11,11 +11,13 @@ from torch import Tensor
 from qexp.config import (
     AnyCalibrator,
     Calibrator,
+    ClipCalibrator,
     EmaCalibrator,
     EntropyCalibrator,
     MaxCalibrator,
     MseCalibrator,
     PercentileCalibrator,
+    ValueType,
 )
 from qexp.quant.entropy import threshold
 from qexp.quant.grid import Grid
@@ -30,9 +32,14 @@ WEIGHT_CANDIDATES = 100
 """Candidates of a least-squares weight range where the calibrator has no number of its own."""
 
 
-def activation_range(statistics: ValueStatistics, calibrator: AnyCalibrator, grid: Grid) -> Range:
-    """Range of an activation; two float64 scalars with ``low <= high``."""
-    return ACTIVATION_RANGES[type(calibrator)](statistics, calibrator, grid)
+def activation_range(
+    statistics: ValueStatistics, calibrator: AnyCalibrator, grid: Grid, values: ValueType = "act"
+) -> Range:
+    """Range of an activation; two float64 scalars with ``low <= high``. That of probabilities is fixed."""
+    if values == "softmax":
+        return _pair(0.0, 1.0)
+    low, high = ACTIVATION_RANGES[type(calibrator)](statistics, calibrator, grid)
+    return (low.clamp(min=0), high.clamp(min=0)) if values == "relu" else (low, high)
 
 
 def weight_range(weight: Tensor, calibrator: Calibrator, grid: Grid) -> Range:
@@ -44,11 +51,21 @@ def weight_range(weight: Tensor, calibrator: Calibrator, grid: Grid) -> Range:
         low, high = _least_squares_rows(rows, grid, candidates)
     else:
         low, high = rows.amin(1), rows.amax(1)
+    if isinstance(calibrator, ClipCalibrator):
+        low, high = _below(low, high, calibrator.weight_clip_max)
     return (low[0], high[0]) if grid.axis is None else (low, high)
 
 
 def _max(statistics: ValueStatistics, calibrator: MaxCalibrator, grid: Grid) -> Range:
     return _pair(min(statistics.lows), max(statistics.highs))
+
+
+def _clip(statistics: ValueStatistics, calibrator: ClipCalibrator, grid: Grid) -> Range:
+    return _below(*_pair(min(statistics.lows), max(statistics.highs)), calibrator.activation_clip_max)
+
+
+def _below(low: Tensor, high: Tensor, ceiling: float) -> Range:
+    return low.clamp(-ceiling, ceiling), high.clamp(-ceiling, ceiling)
 
 
 def _ema(statistics: ValueStatistics, calibrator: EmaCalibrator, grid: Grid) -> Range:
@@ -110,10 +127,11 @@ def _entropy(statistics: ValueStatistics, calibrator: EntropyCalibrator, grid: G
     """Least divergence of the magnitudes, see ``entropy``; clipped there on both sides of zero.
 
     A magnitude has the levels of one side: ``2 ** (bits - 1)``, but all ``2 ** bits`` where an asymmetric
-    grid meets no value below zero. Never beyond the values seen.
+    or unsigned grid meets no value below zero. Never beyond the values seen.
     """
     low, high = min(statistics.lows), max(statistics.highs)
-    levels = 2**grid.bits if low >= 0 and not grid.symmetric else 2 ** (grid.bits - 1)
+    one_sided = low >= 0 and not (grid.symmetric and grid.signed)
+    levels = 2**grid.bits if one_sided else 2 ** (grid.bits - 1)
     magnitudes, width = _coarser(statistics, calibrator.bins)
     end = threshold(magnitudes, levels, first=calibrator.first, stride=calibrator.stride)
     return _pair(max(low, -end * width), min(high, end * width))
@@ -150,4 +168,5 @@ ACTIVATION_RANGES: Mapping[type[Calibrator], Callable[[ValueStatistics, Any, Gri
     PercentileCalibrator: _percentile,
     MseCalibrator: _mse,
     EntropyCalibrator: _entropy,
+    ClipCalibrator: _clip,
 }

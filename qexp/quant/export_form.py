@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from qexp.quant.grid import Grid, quantize
-from qexp.quant.placement import WEIGHT, Site
+from qexp.quant.placement import Site
 from qexp.quant.quantizer import Phase, QuantizedWeight, Quantizer
 
 
@@ -56,29 +56,32 @@ class ExportForm:
         self.phases = [(quantizer, quantizer.phase) for quantizer in quantizers.values()]
         for quantizer in quantizers.values():
             quantizer.switch(Phase.EXPORT)
-        self.weights: list[tuple[nn.Module, nn.Parameter, QuantizedWeight]] = []
+        self.weights: list[tuple[nn.Module, str, nn.Parameter, QuantizedWeight]] = []
+        self._stored: dict[Quantizer, tuple[Tensor, StoredWeight]] = {}
         for site in sites:
-            if site.kind == WEIGHT:
-                self._store(model.get_submodule(site.module))
+            if site.is_weight:
+                self._store(model.get_submodule(site.module), site.parameter)
 
-    def _store(self, module: Any) -> None:
-        parametrization = module.parametrizations.weight[0]
-        parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
-        weight, quantizer = module.weight, parametrization.quantizer
-        self.weights.append((module, weight, parametrization))
-        integers = quantize(weight.detach(), quantizer.scale, quantizer.zero_point, quantizer.grid)
-        del module.weight
-        module.register_buffer("weight", (integers - _shift(quantizer.grid)).to(_type(quantizer.grid)))
-        parametrize.register_parametrization(module, "weight", StoredWeight(quantizer), unsafe=True)
+    def _store(self, module: Any, name: str) -> None:
+        parametrization = module.parametrizations[name][0]
+        parametrize.remove_parametrizations(module, name, leave_parametrized=False)
+        weight, quantizer = getattr(module, name), parametrization.quantizer
+        self.weights.append((module, name, weight, parametrization))
+        if quantizer not in self._stored:  # a tied weight is stored once
+            self._stored[quantizer] = stored_integers(weight.detach(), quantizer), StoredWeight(quantizer)
+        integers, dequantize = self._stored[quantizer]
+        delattr(module, name)
+        module.register_buffer(name, integers)
+        parametrize.register_parametrization(module, name, dequantize, unsafe=True)
 
     def restore(self) -> None:
         """Bring the float weights and the phases back."""
         while self.weights:
-            module, weight, parametrization = self.weights.pop()
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
-            del module.weight
-            module.register_parameter("weight", weight)
-            parametrize.register_parametrization(module, "weight", parametrization)
+            module, name, weight, parametrization = self.weights.pop()
+            parametrize.remove_parametrizations(module, name, leave_parametrized=False)
+            delattr(module, name)
+            module.register_parameter(name, weight)
+            parametrize.register_parametrization(module, name, parametrization)
         for quantizer, phase in self.phases:
             quantizer.switch(phase)
 
@@ -89,6 +92,12 @@ class ExportForm:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.restore()
+
+
+def stored_integers(weight: Tensor, quantizer: Quantizer) -> Tensor:
+    """A weight as it is stored: int8 up to 8 bits, int16 above; see ``StoredWeight`` for unsigned grids."""
+    integers = quantize(weight, quantizer.scale, quantizer.zero_point, quantizer.grid)
+    return (integers - _shift(quantizer.grid)).to(_type(quantizer.grid))
 
 
 def _type(grid: Grid) -> torch.dtype:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qexp.config import FLOAT_BITS, ActivationScheme, Quant, WeightScheme
+from qexp.config import FLOAT_BITS, ActivationScheme, Quant, ValueType, WeightScheme
 from qexp.errors import QuantizationError
 
 SMALLEST_SCALE = torch.finfo(torch.float32).tiny
@@ -75,18 +75,19 @@ def weight_grid(quant: Quant, scheme: WeightScheme, *, axis: int = 0) -> Grid | 
     if quant.weight_bits == FLOAT_BITS:
         return None
     channel = axis if scheme.granularity == "per_channel" else None
-    return _grid(quant.weight_bits, symmetric=scheme.symmetric, narrow=scheme.symmetric, axis=channel)
+    symmetric = scheme.symmetric
+    return Grid(quant.weight_bits, signed=symmetric, symmetric=symmetric, narrow=symmetric, axis=channel)
 
 
-def activation_grid(quant: Quant, scheme: ActivationScheme) -> Grid | None:
-    """Grid of activations, per tensor; None if they stay in floating point."""
+def activation_grid(quant: Quant, scheme: ActivationScheme, values: ValueType = "act") -> Grid | None:
+    """Grid of activations, per tensor; None if they stay in floating point.
+
+    Unsigned, also if it is symmetric, where it is known that no value is negative.
+    """
     if quant.activation_bits == FLOAT_BITS:
         return None
-    return _grid(quant.activation_bits, symmetric=scheme.symmetric, narrow=False, axis=None)
-
-
-def _grid(bits: int, *, symmetric: bool, narrow: bool, axis: int | None) -> Grid:
-    return Grid(bits=bits, signed=symmetric, symmetric=symmetric, narrow=narrow, axis=axis)
+    signed = scheme.symmetric and values == "act"
+    return Grid(bits=quant.activation_bits, signed=signed, symmetric=scheme.symmetric)
 
 
 def scale_and_zero_point(low: Tensor, high: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:

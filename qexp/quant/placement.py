@@ -7,18 +7,21 @@ module: ``RESIDUAL_OPERANDS`` says where the two operands of each add come by.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
 from torch import nn
 
-from qexp.config import Placement, SiteKind
+from qexp.config import Placement, SiteKind, ValueType
 from qexp.errors import QuantizationError
 
-WEIGHT: SiteKind = "linear.weight"
+WEIGHT_KINDS: tuple[SiteKind, ...] = ("linear.weight", "embedding.weight")
+PROJECTION_KINDS: tuple[SiteKind, ...] = ("attention.context", "attention.output")
 MATMUL_KINDS: tuple[SiteKind, ...] = ("matmul.query", "matmul.key", "matmul.probs", "matmul.value")
+
+RELUS = (nn.ReLU, nn.ReLU6)
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,23 @@ class Site:
     kind: SiteKind
     module: str
     quantizer: str
+    parameter: str = "weight"
+    """Name of a weight within its module."""
+
+    @property
+    def is_weight(self) -> bool:
+        """Whether the value is a parameter."""
+        return self.kind in WEIGHT_KINDS
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A parameter to be quantized, and the axis of its output channels."""
+
+    kind: SiteKind
+    module: str
+    parameter: str = "weight"
+    axis: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,25 +100,66 @@ def chosen(placement: Placement, kind: SiteKind, module: str) -> bool:
     return kind in placement.sites and not any(fnmatchcase(module, glob) for glob in placement.exclude)
 
 
-def weights(model: nn.Module, placement: Placement) -> list[str]:
-    """Names of the linear modules whose weight is a site."""
-    return [name for name in _linears(model) if chosen(placement, WEIGHT, name)]
+def weights(model: nn.Module, placement: Placement) -> list[Weight]:
+    """The weights of the placement; the channels of an embedding are its rows."""
+    found = [Weight("linear.weight", name) for name in linears(model)]
+    found += [Weight("embedding.weight", name) for name in _named(model, _is_table)]
+    return [weight for weight in found if chosen(placement, weight.kind, weight.module)]
 
 
-def points(model: nn.Module, placement: Placement) -> list[Point]:
+def points(model: nn.Module, placement: Placement, projections: Sequence[str] = ()) -> list[Point]:
     """Where to catch the activations of the placement, but for those inside attention.
+
+    Args:
+        model: the model.
+        placement: what is wanted.
+        projections: linear layers that take what attention computed.
 
     Raises:
         QuantizationError: residual inputs of an architecture that is not in the table.
     """
-    found = [Point("linear.input", name, "input") for name in _linears(model)]
+    found = [Point("linear.input", name, "input") for name in linears(model)]
+    found += [Point("attention.context", name, "input") for name in projections]
+    found += [Point("attention.output", name, "output") for name in projections]
+    found += [Point("layernorm.output", name, "output") for name in _named(model, _is_norm)]
+    found += [Point("activation.output", name, "output") for name in _named(model, _is_nonlinearity)]
     if "residual.input" in placement.sites:
         found += _residual_points(model)
     return [point for point in found if chosen(placement, point.kind, point.module)]
 
 
-def _linears(model: nn.Module) -> Iterator[str]:
-    return (name for name, module in model.named_modules() if isinstance(module, nn.Linear))
+def value_type(model: nn.Module, placement: Placement, kind: SiteKind, module: str) -> ValueType:
+    """What is known beforehand of the values at a site, where the placement asks for types."""
+    if placement.typed and kind == "matmul.probs":
+        return "softmax"
+    if placement.typed and kind == "activation.output" and isinstance(model.get_submodule(module), RELUS):
+        return "relu"
+    return "act"
+
+
+def linears(model: nn.Module) -> list[str]:
+    """Names of all linear layers."""
+    return _named(model, lambda module: isinstance(module, nn.Linear))
+
+
+def _named(model: nn.Module, wanted: Callable[[nn.Module], bool]) -> list[str]:
+    return [name for name, module in model.named_modules() if wanted(module)]
+
+
+def _is_table(module: nn.Module) -> bool:
+    """Whether it is an embedding with weights; a table of sinusoids, as Marian's of positions, has none."""
+    return isinstance(module, nn.Embedding) and "Sinusoidal" not in type(module).__name__
+
+
+def _is_norm(module: nn.Module) -> bool:
+    known = isinstance(module, nn.LayerNorm | nn.RMSNorm)
+    return known or type(module).__name__.endswith(("LayerNorm", "RMSNorm"))
+
+
+def _is_nonlinearity(module: nn.Module) -> bool:
+    """Whether it is one of torch's or transformers' nonlinearities; softmax and whole attentions are none."""
+    known = type(module).__module__ in ("torch.nn.modules.activation", "transformers.activations")
+    return known and "oftm" not in type(module).__name__ and not isinstance(module, nn.MultiheadAttention)
 
 
 def _residual_points(model: nn.Module) -> list[Point]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,15 +18,20 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from qexp.config import AnyCalibrator
 from qexp.errors import QuantizationError
 from qexp.quant.calibrators import activation_range, weight_range
+from qexp.quant.discovery import Side
 from qexp.quant.export_form import ExportForm
-from qexp.quant.hooks import Handle, Side
+from qexp.quant.hooks import Handle
 from qexp.quant.padding import Padding
-from qexp.quant.placement import WEIGHT, Site
+from qexp.quant.placement import Site
 from qexp.quant.quantizer import Phase, QuantizedWeight, Quantizer
 from qexp.quant.statistics import Statistics
 
 NAME = "quantization"
 """Name of the ``Quantization`` among the children of its model."""
+ORIGINAL = re.compile(r"\bparametrizations\.(\w+)\.original$")
+"""Name of a float weight that has a quantizer."""
+STORED = re.compile(r"\bparametrizations\.\w+\.0\.")
+"""Names that only the export form has."""
 
 
 class Quantization(nn.Module):
@@ -94,7 +100,7 @@ class Quantization(nn.Module):
 
         LSQ's gradient scale of an activation becomes that of the whole batch.
         """
-        activations = {site.quantizer for site in self.sites if site.kind != WEIGHT}
+        activations = self._activations()
         for name, quantizer in self.quantizers.items():
             quantizer.parts = parts if name in activations else 1
 
@@ -121,7 +127,7 @@ class Quantization(nn.Module):
             for rows, columns in set(self._sides.values())
         }
         for name, quantizer in self.quantizers.items():
-            if kinds[name] == WEIGHT:
+            if name not in self._sides:
                 quantizer.switch(Phase.OFF)
             else:
                 padding = paddings[self._sides[name]]
@@ -143,19 +149,19 @@ class Quantization(nn.Module):
         Raises:
             QuantizationError: no statistics of an activation, or a weight that is NaN or infinite.
         """
-        activations = {site.quantizer for site in self.sites if site.kind != WEIGHT}
+        activations = self._activations()
         missing = sorted(name for name in activations if name not in statistics or not statistics[name].lows)
         if missing:
             raise QuantizationError(
                 f"no calibration statistics of {_listed(missing)}: they come from another model or "
                 "placement, or from no batch; observe again with this placement"
             )
-        modules = {site.quantizer: site.module for site in self.sites}
+        weights = {site.quantizer: site for site in self.sites if site.is_weight}
         for name, quantizer in self.quantizers.items():
             if name in activations:
-                low, high = activation_range(statistics[name], calibrator, quantizer.grid)
+                low, high = activation_range(statistics[name], calibrator, quantizer.grid, quantizer.values)
             else:
-                low, high = weight_range(_original(self.model, modules[name]), calibrator, quantizer.grid)
+                low, high = weight_range(_original(self.model, weights[name]), calibrator, quantizer.grid)
             quantizer.set_range(low, high)
 
     def ranges(self) -> dict[str, Tensor]:
@@ -210,6 +216,9 @@ class Quantization(nn.Module):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.handles.append(_after_each_step(self._forget_weights))  # a copy is told of steps, too
 
+    def _activations(self) -> set[str]:
+        return {site.quantizer for site in self.sites if not site.is_weight}
+
     def _switch(self, phase: Phase) -> None:
         for quantizer in self.quantizers.values():
             quantizer.switch(phase)
@@ -230,16 +239,18 @@ class Quantization(nn.Module):
 
 
 class WeightHandle:
-    """The parametrization of one weight."""
+    """The parametrization of one weight, made on construction."""
 
-    def __init__(self, module: nn.Module, weight: QuantizedWeight) -> None:
-        self.module, self.weight = module, weight
+    def __init__(self, module: nn.Module, parameter: str, weight: QuantizedWeight) -> None:
+        self.module, self.parameter, self.weight = module, parameter, weight
+        self.order = list(module._parameters)
+        parametrize.register_parametrization(module, parameter, weight)
 
     def remove(self) -> None:
-        """Turn the weight into a plain parameter again, at its old place before the bias."""
-        parametrize.remove_parametrizations(self.module, "weight", leave_parametrized=False)
+        """Turn the weight into a plain parameter again, at its old place among the others."""
+        parametrize.remove_parametrizations(self.module, self.parameter, leave_parametrized=False)
         parameters = self.module._parameters
-        for name in [name for name in parameters if name != "weight"]:
+        for name in self.order:
             parameters[name] = parameters.pop(name)
 
 
@@ -266,18 +277,16 @@ def float_state_dict(model: nn.Module) -> dict[str, Tensor]:
         QuantizationError: the model is in export form.
     """
     state = model.state_dict()
-    if any(".parametrizations.weight.0." in key for key in state):
+    if any(STORED.search(key) for key in state):
         raise QuantizationError("a model in export form has integer weights: leave the export form first")
     return {
-        key.replace(".parametrizations.weight.original", ".weight"): tensor
-        for key, tensor in state.items()
-        if not key.startswith(f"{NAME}.")
+        ORIGINAL.sub(r"\1", key): tensor for key, tensor in state.items() if not key.startswith(f"{NAME}.")
     }
 
 
-def _original(model: nn.Module, module: str) -> Tensor:
-    owner: Any = model.get_submodule(module)
-    original: Tensor = owner.parametrizations.weight.original
+def _original(model: nn.Module, site: Site) -> Tensor:
+    owner: Any = model.get_submodule(site.module)
+    original: Tensor = owner.parametrizations[site.parameter].original
     return original
 
 

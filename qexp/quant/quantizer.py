@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qexp.config import ValueType
 from qexp.errors import QuantizationError
 from qexp.quant.bounds import Bounds
 from qexp.quant.fake_quantize import FakeQuantizeFrozen, FakeQuantizeLearned, gradient_scale, kernels_of
@@ -50,6 +51,7 @@ class Quantizer(nn.Module):
         name: for messages.
         grid: integers to map to.
         channels: number of ranges; None with a grid per tensor.
+        values: what is known of the values beforehand.
 
     Attributes:
         parts: How many parts a batch is computed in: LSQ's gradient scale is that of the whole batch.
@@ -58,10 +60,10 @@ class Quantizer(nn.Module):
     scale: Tensor
     zero_point: Tensor
 
-    def __init__(self, name: str, grid: Grid, channels: int | None = None) -> None:
+    def __init__(self, name: str, grid: Grid, channels: int | None = None, values: ValueType = "act") -> None:
         super().__init__()
         shape = () if channels is None else (channels,)
-        self.name, self.grid = name, grid
+        self.name, self.grid, self.values = name, grid, values
         self.register_buffer("scale", torch.zeros(shape))
         self.register_buffer("zero_point", torch.zeros(shape, dtype=torch.int32))
         self.register_parameter("log_scale", None)

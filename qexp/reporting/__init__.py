@@ -3,5 +3,9 @@
 ``facts`` reads one Record, ``selection`` decides which Records speak for a cell, ``settings`` finds
 what tells rows apart, ``comparison`` builds one table for each task, kind of data and budget,
 ``layout`` puts it into words, and ``lines`` into machine-readable lines. ``runs`` has the final
-table of a single run.
+table of a single run. ``glue`` takes averages over tasks, and ``glue_table`` lays them out.
+
+Apart from these, two runs on the same rows: ``evaluations`` finds their predictions, ``paired`` compares them
+(these two need numpy and pyarrow, so only the command imports them), ``pair_table`` puts it into words, and
+``command`` says how to run a Record again.
 """

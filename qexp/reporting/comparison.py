@@ -252,13 +252,13 @@ def _mixtures(runs: Sequence[Run]) -> list[str]:
 
 
 def _run_order(run: Run) -> tuple[object, ...]:
-    return *_order(run.model, run.bits), run.seed, run.identity, run.record.key
+    return *order_of(run.model, run.bits), run.seed, run.identity, run.record.key
 
 
 def _row_order(row: Row, split: Split) -> tuple[object, ...]:
-    return *_order(row.model, row.bits), tuple(row.settings.get(path, "") for path in split.columns)
+    return *order_of(row.model, row.bits), tuple(row.settings.get(path, "") for path in split.columns)
 
 
-def _order(model: str, bits: tuple[int, int]) -> tuple[object, ...]:
+def order_of(model: str, bits: tuple[int, int]) -> tuple[object, ...]:
     """By model; FP32 first, then from many bits to few."""
     return short_name(model), model, min(bits) < FLOAT_BITS, -bits[0], -bits[1]

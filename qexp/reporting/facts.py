@@ -37,12 +37,12 @@ _NOT_IN_SETTINGS = (
 class Quantity:
     """One number that a run can have."""
 
-    name: Literal["score", "difference", "size", "latency"]
-    """``difference`` is QAT minus FP32 of one seed."""
+    name: Literal["score", "difference", "average", "size", "latency"]
+    """``difference`` is QAT minus FP32 of one seed, ``average`` the mean over tasks."""
     stage: str
     """``fp32 ptq qat onnx`` of a score, ``qat-fp32`` of a difference, else the graph: ``fp32 int8``."""
     metric: str = ""
-    """Metric of a score, or statistic of a latency such as ``p50_ms``."""
+    """Metric of a score, convention of an average, or statistic of a latency such as ``p50_ms``."""
     batch: str = ""
     """Batch size of a latency."""
 
@@ -51,7 +51,7 @@ class Quantity:
         """Unit of the number."""
         if self.name == "latency":
             return "ms" if self.metric.endswith("_ms") else "rows/s"
-        return {"score": "percent", "difference": "points", "size": "bytes"}[self.name]
+        return {"difference": "points", "size": "bytes"}.get(self.name, "percent")
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Run:
         """Name of the budget; ``limited`` where a budget called full has a limit all the same."""
         name = str(self.find("budget.name", "full"))
         limits = [
-            value for field, value in _leaves(self.find("budget")) if field != "name" and value is not None
+            value for field, value in leaves(self.find("budget")) if field != "name" and value is not None
         ]
         return "limited" if name == "full" and limits else name
 
@@ -158,7 +158,7 @@ class Run:
 
     def _leaves_without(self, paths: Sequence[str]) -> Iterator[tuple[str, Any]]:
         """Values of the experiment by dotted path, but those at or below the paths."""
-        for path, value in _leaves(self.record.experiment):
+        for path, value in leaves(self.record.experiment):
             if not any(path == left or path.startswith(f"{left}.") for left in paths):
                 yield path, value
 
@@ -166,7 +166,7 @@ class Run:
     def benchmark(self) -> dict[str, str]:
         """Settings of the benchmark by dotted path; empty without one."""
         deploy = {"deploy": self.find("deploy", {})} if self.deploy == "onnxruntime" else {}
-        return {path: _printed(value) for path, value in _leaves(deploy)}
+        return {path: _printed(value) for path, value in leaves(deploy)}
 
     @cached_property
     def measured(self) -> dict[Quantity, float | None]:
@@ -220,12 +220,13 @@ class Run:
         return value
 
 
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Values of nested mappings by dotted path."""
     if not isinstance(value, Mapping):
         yield path, value
         return
     for name, child in value.items():
-        yield from _leaves(child, f"{path}.{name}" if path else str(name))
+        yield from leaves(child, f"{path}.{name}" if path else str(name))
 
 
 def _whole(value: Any, default: int) -> int:

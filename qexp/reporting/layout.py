@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from qexp.reporting import table as text
@@ -58,7 +58,7 @@ def table_of(comparison: Comparison) -> Table:
     show_latency = "latency" in kinds or any(row.simulated for row in comparison.rows)
     header = ["model", "quant", *map(label, comparison.split.columns), *(title for title, _ in columns)]
     header += ["size (MiB)"] * ("size" in kinds) + ["latency (ms)"] * show_latency + ["seeds"]
-    names, footnotes = _model_names(comparison.rows), Footnotes()
+    names, footnotes = model_names(row.model for row in comparison.rows), Footnotes()
     rows = []
     for row in comparison.rows:
         cells = [names[row.model], row.quant, *comparison.columns_of(row)]
@@ -98,11 +98,11 @@ def _score_columns(comparison: Comparison) -> list[tuple[str, Quantity]]:
     return [(word, quantity) for word, quantity in columns if quantity in known]
 
 
-def _model_names(rows: Sequence[Row]) -> dict[str, str]:
+def model_names(models: Iterable[str]) -> dict[str, str]:
     """Last part of each model's name, or the whole where that is not enough."""
-    models = {row.model for row in rows}
-    often = Counter(map(short_name, models))
-    return {model: short_name(model) if often[short_name(model)] == 1 else model for model in models}
+    known = set(models)
+    often = Counter(map(short_name, known))
+    return {model: short_name(model) if often[short_name(model)] == 1 else model for model in known}
 
 
 def _score(row: Row, quantity: Quantity, footnotes: Footnotes) -> str:

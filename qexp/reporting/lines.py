@@ -7,7 +7,9 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from qexp.reporting.comparison import Cell, Comparison
-from qexp.reporting.facts import Quantity
+from qexp.reporting.facts import INTEGER_KERNEL_BITS, Quantity
+from qexp.reporting.glue import Average
+from qexp.reporting.glue_table import columns_of
 from qexp.reporting.selection import first_line
 
 ALWAYS = ("method.kind", "calibrator.kind", "placement.name")
@@ -19,14 +21,17 @@ NUMBERS = (
 )
 
 
-def csv_text(comparisons: Sequence[Comparison]) -> str:
+def csv_text(comparisons: Sequence[Comparison], averages: Sequence[Average] = ()) -> str:
     """CSV with a header; settings stand in columns named by their dotted paths."""
-    settings = dict.fromkeys((*ALWAYS, *(path for each in comparisons for path in each.split.columns)))
+    columns = (*(each.split for each in comparisons), columns_of(averages))
+    settings = dict.fromkeys((*ALWAYS, *(path for split in columns for path in split.columns)))
     file = io.StringIO()
     writer = csv.DictWriter(file, [*FACTS, *settings, *NUMBERS], lineterminator="\n")
     writer.writeheader()
     for comparison in comparisons:
         writer.writerows(_lines(comparison, settings))
+    for average in averages:
+        writer.writerows(_average_lines(average, settings))
     return file.getvalue()
 
 
@@ -46,6 +51,15 @@ def _lines(comparison: Comparison, settings: Iterable[str]) -> Iterator[Mapping[
     for run in comparison.refused:
         of_run = {"model": run.model, "quant": run.quant, "quantity": "run", "failed_seeds": run.seed}
         yield {**facts, **of_run, "status": "failed", "n": 0, "error": first_line(run)}
+
+
+def _average_lines(average: Average, settings: Iterable[str]) -> Iterator[Mapping[str, object]]:
+    facts = {"task": "glue", "data": "real", "budget": "full", "model": average.model, "quant": average.quant}
+    facts |= {path: average.settings.get(path, "") for path in settings}
+    facts["simulated"] = _yes(min(average.bits) < INTEGER_KERNEL_BITS)
+    for stage, cell in average.cells.items():
+        numbers = _numbers(Quantity("average", stage, average.convention.name), cell)
+        yield {**facts, **numbers, "error": "; ".join(average.gaps)}
 
 
 def _numbers(quantity: Quantity, cell: Cell) -> dict[str, object]:

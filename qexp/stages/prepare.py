@@ -17,7 +17,8 @@ def run(work: Workplace, rows: Rows, checkpoint: Checkpoint | Blueprint, task: T
 
     A model from scratch has none: it is made of the train split.
     """
-    from qexp.data.preparation import PREPARE, tokenizer_for
+    from qexp.data.preparation import PREPARE
+    from qexp.data.vocabulary import tokenizer_for
 
     if rt.machine.threads is not None:
         # Read once, when a process tokenizes for the first time. Left alone, Rust also minds CPU quotas.

@@ -1,4 +1,4 @@
-"""Metrics against formulas written down independently, and on degenerate input."""
+"""Metrics against formulas written down independently and against other libraries, also where degenerate."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import f1_score, matthews_corrcoef
+from torchmetrics.functional import classification as functional
+from torchmetrics.functional import regression
 
 from qexp.config import Metric
 from qexp.data.metrics import score
@@ -71,6 +76,97 @@ def test_correlations(pairs: list[tuple[int, int]], kind: type) -> None:
         ("spearman", pearson(ranks(predictions), ranks(labels))),
     ):
         assert scores[name] == (None if expected is None else pytest.approx(expected, abs=1e-6))
+
+
+DRAW = np.random.default_rng(0)
+CLASS_INPUTS = {
+    "random": (DRAW.integers(0, 2, 300), DRAW.integers(0, 2, 300)),
+    "rare": (DRAW.random(300) < 0.02, DRAW.random(300) < 0.05),
+    "good": ((noisy := DRAW.integers(0, 2, 300)) ^ (DRAW.random(300) < 0.1), noisy),
+    "labels all 0": (DRAW.integers(0, 2, 50), np.zeros(50)),
+    "labels all 1": (DRAW.integers(0, 2, 50), np.ones(50)),
+    "always 0": (np.zeros(50), DRAW.integers(0, 2, 50)),
+    "always 1": (np.ones(50), DRAW.integers(0, 2, 50)),
+    "0 and 0": (np.zeros(50), np.zeros(50)),
+    "1 and 1": (np.ones(50), np.ones(50)),
+    "0 and 1": (np.zeros(50), np.ones(50)),
+    "1 and 0": (np.ones(50), np.zeros(50)),
+    "one row": (np.ones(1), np.ones(1)),
+}
+
+
+@pytest.mark.parametrize("name", CLASS_INPUTS)
+@pytest.mark.filterwarnings("ignore:.*single label was found", "ignore:.*ill-defined")
+def test_classes_as_the_official_script_and_as_torchmetrics(name: str) -> None:
+    """The official script of GLUE, and ``evaluate``, call scikit-learn without more ado."""
+    predictions, labels = (values.astype(np.int64) for values in CLASS_INPUTS[name])
+    found = score(CLASSES, predictions, labels)
+    assert found == pytest.approx(
+        {
+            "accuracy": 100 * (predictions == labels).mean(),
+            "f1": 100 * f1_score(y_true=labels, y_pred=predictions),
+            "matthews": 100 * matthews_corrcoef(labels, predictions),
+        }
+    )
+    ours, golds = torch.tensor(predictions), torch.tensor(labels)
+    # as one of three classes: for two, torchmetrics calls a constant hit 1 where scikit-learn says 0
+    known = {
+        "accuracy": functional.binary_accuracy(ours, golds),
+        "f1": functional.binary_f1_score(ours, golds),
+        "matthews": functional.multiclass_matthews_corrcoef(ours, golds, num_classes=3),
+    }
+    assert found == pytest.approx({metric: 100 * float(value) for metric, value in known.items()}, abs=1e-4)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+@pytest.mark.parametrize("constant", [None, "predictions", "labels"])
+def test_more_classes_as_torchmetrics(classes: int, constant: str | None) -> None:
+    predictions, labels = np.random.default_rng(classes).integers(0, classes, [2, 200])
+    predictions = np.where(np.arange(200) % 3, predictions, labels)
+    predictions = np.ones_like(labels) if constant == "predictions" else predictions
+    labels = np.ones_like(labels) if constant == "labels" else labels
+    ours, golds = torch.tensor(predictions), torch.tensor(labels)
+    known = {
+        "accuracy": functional.multiclass_accuracy(ours, golds, num_classes=classes, average="micro"),
+        "matthews": functional.multiclass_matthews_corrcoef(ours, golds, num_classes=max(classes, 3)),
+    }
+    wanted = {metric: 100 * float(value) for metric, value in known.items()}
+    assert score(["accuracy", "matthews"], predictions, labels) == pytest.approx(wanted, abs=1e-4)
+
+
+VALUES_OF_STSB = DRAW.uniform(0, 5, 300).round(1)
+NUMBER_INPUTS = {
+    "random": DRAW.normal(size=[2, 300]),
+    "good": (VALUES_OF_STSB + DRAW.normal(size=300), VALUES_OF_STSB),
+    "opposite": (-VALUES_OF_STSB, VALUES_OF_STSB),
+    "ties": DRAW.integers(0, 3, [2, 300]).astype(float),
+    "two rows": (np.array([1.0, 2.0]), np.array([3.0, 1.0])),
+    "one row apart": (np.eye(1, 50)[0], DRAW.normal(size=50)),
+    "constant predictions": (np.full(50, 2.5), DRAW.normal(size=50)),
+    "constant labels": (DRAW.normal(size=50), np.full(50, 5.0)),
+    "both constant": (np.full(50, 2.5), np.full(50, 2.5)),
+}
+
+
+@pytest.mark.parametrize("name", NUMBER_INPUTS)
+@pytest.mark.filterwarnings("ignore:An input array is constant")
+def test_numbers_as_scipy_and_as_torchmetrics(name: str) -> None:
+    predictions, labels = NUMBER_INPUTS[name]
+    found = score(NUMBERS, predictions, labels)
+    for metric, scipys in (("pearson", stats.pearsonr), ("spearman", stats.spearmanr)):
+        known = float(scipys(predictions, labels)[0])
+        assert found[metric] == (None if math.isnan(known) else pytest.approx(100 * known))
+    if "constant" in name:  # torchmetrics calls Spearman's coefficient 0 there
+        assert found == {"pearson": None, "spearman": None}
+        return
+    columns = torch.tensor(predictions), torch.tensor(labels)
+    assert found == pytest.approx(
+        {
+            "pearson": 100 * float(regression.pearson_corrcoef(*columns)),
+            "spearman": 100 * float(regression.spearman_corrcoef(*columns)),
+        },
+        abs=1e-3,
+    )
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     def glue(task: str, splits: list[str]) -> dict[str, pa.Table]:
         raise DataError("no network")
 
-    monkeypatch.setattr(hub, "glue", glue)
+    monkeypatch.setattr(hub, "tables", glue)
 
 
 @pytest.fixture
@@ -305,7 +305,7 @@ def test_auto_prefers_the_local_folder(tmp_path: Path) -> None:
 
 
 def test_auto_takes_the_hub_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "glue", lambda task, splits: dict.fromkeys(splits, TABLE))
+    monkeypatch.setattr(hub, "tables", lambda task, splits: dict.fromkeys(splits, TABLE))
     assert sources.resolve(Data(root=str(tmp_path)), PAIRS, sweep=True).source == "hub"
 
 
@@ -337,6 +337,58 @@ def test_sample_without_the_split() -> None:
         sources.resolve(Data(source="sample"), task)
 
 
+# Splits of another data set.
+
+DIAGNOSTIC = PAIRS.model_copy(
+    update={"name": "ax", "train": "mrpc/train", "evaluation": {"a": "test", "b": "mrpc/validation"}}
+)
+
+
+def test_local_splits_of_another_data_set(tmp_path: Path) -> None:
+    data = write(tmp_path, TABLE)
+    with pytest.raises(DataError, match=r"has no folder 'ax'"):
+        sources.resolve(data, DIAGNOSTIC)
+    (tmp_path / "ax").mkdir()
+    pq.write_table(TABLE.slice(0, 3), tmp_path / "ax" / "test.parquet")
+    rows = sources.resolve(data, DIAGNOSTIC)
+    counts = {split: table.num_rows for split, table in rows.splits.items()}
+    assert counts == {"mrpc/train": 4, "test": 3, "mrpc/validation": 4}
+    (tmp_path / "mrpc" / "train.parquet").unlink()
+    with pytest.raises(DataError, match=r"mrpc/train\.parquet: no such file"):
+        sources.resolve(data, DIAGNOSTIC)
+
+
+def test_hub_splits_of_another_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {}
+
+    def glue(task: str, splits: list[str]) -> dict[str, pa.Table]:
+        asked[task] = splits
+        return dict.fromkeys(splits, TABLE if task == "mrpc" else replaced(label=[-1] * 4))
+
+    monkeypatch.setattr(hub, "tables", glue)
+    with pytest.raises(DataError, match=r"glue, ax, split test.*hidden.*data\.root/ax/<split>\.parquet"):
+        sources.resolve(Data(source="hub"), DIAGNOSTIC)
+    assert asked == {"mrpc": ["train", "validation"], "ax": ["test"]}
+    twice = PAIRS.model_copy(update={"evaluation": {"a": "validation", "b": "mrpc/validation"}})
+    assert set(sources.resolve(Data(source="hub"), twice).splits) == {
+        "train",
+        "validation",
+        "mrpc/validation",
+    }
+
+
+def test_sample_splits_of_another_data_set() -> None:
+    task = PAIRS.model_copy(update={"train": "rte/train", "evaluation": {"a": "rte/test"}})
+    with pytest.raises(DataError, match=r"the sample of rte has no split 'test'; it has train, validation"):
+        sources.resolve(Data(source="sample"), task)
+    task = task.model_copy(update={"evaluation": {"a": "validation"}})
+    rows = sources.resolve(Data(source="sample"), task)
+    assert {split: table.num_rows for split, table in rows.splits.items()} == {
+        "rte/train": 1600,
+        "validation": 400,
+    }
+
+
 # The hub itself.
 
 
@@ -344,6 +396,7 @@ def fake_session(monkeypatch: pytest.MonkeyPatch, head: Any) -> None:
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub, "get_session", lambda: SimpleNamespace(head=head))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
 
 
 def test_obstacle_does_not_wait_for_a_silent_network(monkeypatch: pytest.MonkeyPatch) -> None:

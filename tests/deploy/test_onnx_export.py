@@ -14,7 +14,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from qexp.config import MaxCalibrator, Placement, Quant, Scheme
+from qexp.config import ActivationScheme, MaxCalibrator, Placement, Quant, Scheme, WeightScheme
 from qexp.deploy.onnx_export import export_onnx
 from qexp.deploy.onnxruntime import Session
 from qexp.errors import DeployError
@@ -195,3 +195,33 @@ def test_inserted_calibrated_exported(tmp_path):
         expected = torch_logits(model, feed)
     np.testing.assert_allclose(case.session.run(feed), expected, atol=0.03 * np.abs(expected).max())
     assert all(node.domain == "" for node in case.proto.graph.node)
+
+
+@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_tables_stay_integers_and_are_looked_up_as_such(tmp_path, granularity, symmetric):
+    from qexp.quant.insert import insert
+    from tests.quant.models import NEURST
+
+    model = encoder("bert")
+    scheme = Scheme(
+        weight=WeightScheme(granularity=granularity, symmetric=symmetric),
+        activation=ActivationScheme(symmetric=symmetric),
+    )
+    quantization = insert(model, NEURST, Quant(), scheme)
+    values = {name: torch.from_numpy(value) for name, value in batch(tuple(EXAMPLE), 8, 20).items()}
+    with quantization.observing(values["attention_mask"]), torch.no_grad():
+        model(**values)
+    quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
+    with quantization.export_form():
+        case = _export(tmp_path, model)
+        feed = batch(case.session.inputs, 6, 11)
+        expected = torch_logits(model, feed)
+    for logits in (_run_plainly(case.path, feed), case.session.run(feed)):
+        np.testing.assert_allclose(logits, expected, atol=0.03 * np.abs(expected).max())
+    stored = {tensor.name: tensor for tensor in case.proto.graph.initializer}
+    tables = [node for node in case.proto.graph.node if node.op_type == "Gather" and node.input[0] in stored]
+    kinds = [stored[node.input[0]].data_type for node in tables if len(stored[node.input[0]].dims) == 2]
+    assert kinds == [TensorProto.INT8] * 3
+    floats = [each for each in stored.values() if each.data_type == TensorProto.FLOAT and len(each.dims) == 2]
+    assert not floats

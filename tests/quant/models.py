@@ -42,6 +42,14 @@ QDQBERT = Placement(
         "residual.input",
     ),
 )  # fmt: skip
+NEURST = Placement(
+    name="neurst",
+    sites=(
+        "linear.weight", "embedding.weight", "layernorm.output", "matmul.query", "matmul.key", "matmul.probs",
+        "matmul.value", "attention.context", "attention.output", "activation.output",
+    ),
+    typed=True,
+)  # fmt: skip
 
 
 def build(architecture: str, *, attention: str = "eager", seed: int = 0) -> Any:

@@ -11,7 +11,9 @@ from torch.ao.quantization.observer import MovingAverageMinMaxObserver, PerChann
 from qexp.config import (
     AnyCalibrator,
     Calibrator,
+    ClipCalibrator,
     EmaCalibrator,
+    EntropyCalibrator,
     MaxCalibrator,
     MseCalibrator,
     PercentileCalibrator,
@@ -165,3 +167,33 @@ def test_weights_that_are_no_numbers_are_left_to_the_quantizer(bad: float) -> No
     )
     with pytest.raises(QuantizationError, match="bounds must be finite"):
         scale_and_zero_point(low, high, grid)
+
+
+def test_clip_is_max_below_its_ceilings() -> None:
+    data = batches()
+    values = torch.cat(data)
+    wide = ClipCalibrator(kind="clip", activation_clip_max=1e6, weight_clip_max=1e6)
+    assert ends(data, wide, SYMMETRIC) == ends(data, MAX, SYMMETRIC)
+    assert float(values.max()) > 2 > -float(values.min())
+    low = ends(data, MAX, SYMMETRIC)[0]
+    assert ends(data, ClipCalibrator(kind="clip", activation_clip_max=2.0), SYMMETRIC) == (low, 2.0)
+    weight = torch.tensor([[-3.0, 0.5], [0.2, 0.4]])
+    per_row = Grid(8, signed=True, symmetric=True, narrow=True, axis=0)
+    low_of_rows, high_of_rows = weight_range(weight, ClipCalibrator(kind="clip"), per_row)
+    assert low_of_rows.tolist() == pytest.approx([-1.0, 0.2])
+    assert high_of_rows.tolist() == pytest.approx([0.5, 0.4])
+
+
+def test_types_of_values_bind_every_calibrator() -> None:
+    data = [torch.linspace(-0.5, 0.75, 1000)]
+    grid = Grid(8, signed=False, symmetric=True)
+    for calibrator in (
+        MAX,
+        MseCalibrator(kind="mse"),
+        EntropyCalibrator(kind="entropy"),
+        ClipCalibrator(kind="clip"),
+    ):
+        low, high = activation_range(observed(data), calibrator, grid, "softmax")
+        assert (float(low), float(high)) == (0.0, 1.0)
+        low, high = activation_range(observed(data), calibrator, grid, "relu")
+        assert float(low) == 0.0 < float(high) <= 0.75 + width(data)

@@ -1,4 +1,4 @@
-"""Models with an encoder and a decoder: all three attentions are quantized, and padding is known on both sides."""
+"""Models with an encoder and a decoder: three attentions are quantized, padding is known on both sides."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_garbage_in_padding_changes_no_statistics(architecture: str, source: int
         masks = tensors["attention_mask"], tensors["decoder_attention_mask"]
         with torch.no_grad(), quantization.observing(*masks):
             model(**tensors)
-        seen.append({name: each for name, each in quantization.statistics().items()})
+        seen.append(dict(quantization.statistics()))
     for name, first in seen[0].items():
         torch.testing.assert_close(torch.tensor(seen[1][name].lows), torch.tensor(first.lows), msg=name)
         torch.testing.assert_close(torch.tensor(seen[1][name].highs), torch.tensor(first.highs), msg=name)

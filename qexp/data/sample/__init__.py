@@ -1,8 +1,8 @@
-"""Small GLUE-shaped sets that the project itself writes, so that the whole pipeline runs without a network.
+"""Small sets, shaped as GLUE and SQuAD, that the project itself writes: its pipeline runs without a network.
 
 ``sample("mrpc")`` gives the splits of the hub's data set of that name with the same columns and
 label encodings; every sentence comes from the templates in this package. Scores on them say
-something about a pipeline, and nothing about GLUE.
+something about a pipeline, and nothing about GLUE or SQuAD.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from qexp.data.sample.entailment import mnli, rte
 from qexp.data.sample.paraphrase import mrpc, stsb
 from qexp.data.sample.questions import qnli, qqp
 from qexp.data.sample.splits import Dice, Maker, Row, Split, Text, rows
+from qexp.data.sample.squad import AnswerSet
 from qexp.data.sample.sst2 import sst2
 from qexp.data.sample.vocabulary import SCIENCE
 from qexp.data.sample.wnli import wnli
 from qexp.errors import DataError
 
 _ROWS = {"train": 1600, "validation": 400}
+_QUESTIONS = {"train": 800, "validation": 200}
 _MNLI_ROWS = {"train": 2400, "validation_matched": 300, "validation_mismatched": 300}
 
 
@@ -37,6 +39,11 @@ class _Set:
     maker: Maker
     sizes: Mapping[str, int]
 
+    def tables(self, splits: Mapping[str, Split]) -> dict[str, pa.Table]:
+        """Rows of every split."""
+        made = rows(splits, self.sizes, self.shares, self.maker)
+        return {name: _table(self, content) for name, content in made.items()}
+
 
 def _classes(maker: Callable[[Split, int], Text]) -> Maker:
     def made(split: Split, label: int) -> Row:
@@ -46,30 +53,35 @@ def _classes(maker: Callable[[Split, int], Text]) -> Maker:
 
 
 _PAIR = ("sentence1", "sentence2")
-_SETS = {
+_SETS: dict[str, _Set | AnswerSet] = {
     "cola": _Set(("sentence",), (3, 7), _classes(cola), _ROWS),
     "sst2": _Set(("sentence",), (1, 1), _classes(sst2), _ROWS),
     "mrpc": _Set(_PAIR, (1, 2), _classes(mrpc), _ROWS),
     "stsb": _Set(_PAIR, (1, 1, 2, 2, 2), stsb, _ROWS),
     "qqp": _Set(("question1", "question2"), (1, 1), _classes(qqp), _ROWS),
     "mnli": _Set(("premise", "hypothesis"), (1, 1, 1), _classes(mnli), _MNLI_ROWS),
+    "ax": _Set(("premise", "hypothesis"), (1, 1, 1), _classes(mnli), {"test": 300}),
     "qnli": _Set(("question", "sentence"), (1, 1), _classes(qnli), _ROWS),
     "rte": _Set(_PAIR, (1, 1), _classes(rte), _ROWS),
     "wnli": _Set(_PAIR, (1, 1), _classes(wnli), _ROWS),
+    "squad": AnswerSet((1, 0), _QUESTIONS),
+    "squad_v2": AnswerSet((2, 1), _QUESTIONS),
 }
 
 
 def sample(task: str, seed: int = 0) -> dict[str, pa.Table]:
-    """The built-in sample of a GLUE task.
+    """The built-in sample of a GLUE task or of SQuAD.
 
     Args:
-        task: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte or wnli.
+        task: cola, sst2, mrpc, stsb, qqp, mnli, ax, qnli, rte, wnli, squad or squad_v2.
         seed: another seed gives other rows, and another division of the facts between the splits.
 
     Returns:
         Tables by split name: the text columns (string), ``label`` (int64; float32 for stsb) and
-        ``idx`` (int32, the row number within the split). The same bytes for the same seed on
-        every platform.
+        ``idx`` (int32, the row number within the split); for squad and squad_v2 ``id``, ``title``,
+        ``context``, ``question`` (string) and ``answers``, a struct of the lists ``text`` (string) and
+        ``answer_start`` (int32, characters of the context), empty where there is no answer. The same
+        bytes for the same seed on every platform.
 
     Raises:
         DataError: there is no sample for the task.
@@ -80,10 +92,7 @@ def sample(task: str, seed: int = 0) -> dict[str, pa.Table]:
             "Choose one of these, or take the rows from data=local or data=hub."
         )
     made = _SETS[task]
-    splits = {name: _split(task, name, seed) for name in made.sizes}
-    return {
-        name: _table(made, table) for name, table in rows(splits, made.sizes, made.shares, made.maker).items()
-    }
+    return made.tables({name: _split(task, name, seed) for name in made.sizes})
 
 
 def _split(task: str, name: str, seed: int) -> Split:

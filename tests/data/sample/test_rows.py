@@ -123,6 +123,20 @@ def test_sentences_look_like_sentences(task: str) -> None:
                 assert 3 <= len(text.split()) <= 32
 
 
+def test_diagnostic_rows_are_mnlis_and_none_of_its_train_split() -> None:
+    tables = sample("ax")
+    train = sample("mnli")["train"]
+    assert list(tables) == ["test"]
+    assert tables["test"].schema == train.schema
+    assert Counter(tables["test"]["label"].to_pylist()) == {0: 100, 1: 100, 2: 100}
+    texts, known = (
+        {plain(text) for column in COLUMNS["mnli"] for text in table[column].to_pylist()}
+        for table in (tables["test"], train)
+    )
+    assert not texts & known
+    assert len(texts) > 550
+
+
 def test_unknown_task_names_those_that_exist() -> None:
-    with pytest.raises(DataError, match=r"'squad'.*cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli"):
+    with pytest.raises(DataError, match=r"'squad'.*cola, sst2, mrpc, stsb, qqp, mnli, ax, qnli, rte, wnli"):
         sample("squad")

@@ -1,0 +1,73 @@
+"""Metrics of many resamples of the rows at once, for two evaluations of the same rows.
+
+Rows that are alike in all numbers that go into a metric make one cell, and a resample is how often each cell
+was drawn: the same draw as of rows with replacement, in less memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qexp.data.measures import Measure
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+
+NUMBERS_AT_ONCE = 2**20
+"""Counts that are in memory at one time; 8 bytes each, and a few arrays of that size beside them."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Distinct rows: their numbers, [cells, numbers], and how many rows each cell stands for, [cells]."""
+
+    numbers: Floats
+    rows: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, numbers: Floats) -> Cells:
+        """Cells of the numbers of each row, [rows > 0, numbers]."""
+        return cls(*np.unique(numbers, axis=0, return_counts=True))
+
+    def draws(self, resamples: int, seed: int) -> Iterator[Floats]:
+        """How often each cell was drawn, whole numbers [resamples, cells], in parts that fit into memory."""
+        draw, total = np.random.default_rng(seed), int(self.rows.sum())
+        at_once = max(1, NUMBERS_AT_ONCE // len(self.rows))
+        for start in range(0, resamples, at_once):
+            size = min(at_once, resamples - start)
+            yield draw.multinomial(total, self.rows / total, size=size).astype(np.float64)
+
+
+def paired_bootstrap(
+    measures: Mapping[str, Measure], first: Array, second: Array, labels: Array, *, resamples: int, seed: int
+) -> dict[str, tuple[Floats, Floats]]:
+    """Metrics of both predictions on the same resamples of the rows (Efron's bootstrap).
+
+    Args:
+        measures: Metrics by name.
+        first: Predictions, [rows]: class ids, finite numbers or texts.
+        second: The same of the other evaluation, row by row.
+        labels: Gold values, [rows].
+        resamples: How many.
+        seed: Of the draws.
+
+    Returns:
+        Percent by metric, for both predictions, [resamples]; NaN where a metric is undefined.
+    """
+    pairs = [(measure, side) for measure in measures.values() for side in (first, second)]
+    numbers = [measure.statistics(side, labels) for measure, side in pairs]
+    cells = Cells.of(np.concatenate(numbers, axis=1))
+    ends = list(accumulate(each.shape[1] for each in numbers))
+    of_pairs = np.split(cells.numbers, ends[:-1], axis=1)
+    parts = [
+        [measure.score(own, counts) for (measure, _), own in zip(pairs, of_pairs, strict=True)]
+        for counts in cells.draws(resamples, seed)
+    ]
+    scores = iter([np.concatenate(of_pair) for of_pair in zip(*parts, strict=True)])
+    return dict(zip(measures, zip(scores, scores, strict=True), strict=True))
