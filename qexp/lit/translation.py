@@ -29,7 +29,7 @@ from qexp.data.pairs import IGNORED, PairSplit, collate_pairs
 from qexp.data.translation_metrics import bleu, signature
 from qexp.data.vocabulary import POSITIONS
 from qexp.errors import ConfigError
-from qexp.lit.encoder import arguments, load_with_head, logits_of, model_inputs
+from qexp.lit.encoder import arguments, load_new_head, load_with_head, logits_of, model_inputs
 from qexp.lit.family import Array, Predictions, Run
 from qexp.lit.steps import Batch
 from qexp.lit.student import Optimization, Student
@@ -80,7 +80,7 @@ class Translations:
     def pretrained(self, start: Checkpoint | Blueprint, tokens: Tokens, seed: int) -> PreTrainedModel:
         """The checkpoint as it is, or random weights."""
         if isinstance(start, Checkpoint):
-            return self.finetuned(start)
+            return load_new_head(start.folder, AutoModelForSeq2SeqLM, seed)
         return from_scratch(start.scratch, AutoTokenizer.from_pretrained(tokens.tokenizer), seed)
 
     def finetuned(self, start: Checkpoint) -> PreTrainedModel:
@@ -119,7 +119,7 @@ class Translations:
         references = np.array(split.references(rows), object)
         return Predictions(
             np.asarray(split.row_ids[:rows]), texts[:rows], references, scores[:rows],
-            {"sacrebleu": signature(), "search": self.task.search.model_dump()},
+            broken=int((~np.isfinite(scores[:rows])).sum()), notes={"sacrebleu": signature()},
         )  # fmt: skip
 
     def score(self, found: Predictions) -> dict[str, float | None]:
