@@ -13,7 +13,7 @@ from typing import Any
 
 from qexp.artifacts import Encoder, Graph, Ranges, Scores, Tokens
 from qexp.config import Experiment, Form, OnnxRuntime, Qat, Training
-from qexp.data.checkpoints import Checkpoint, locate
+from qexp.data.checkpoints import Blueprint, Checkpoint, locate
 from qexp.data.sources import Rows, resolve
 from qexp.host import this_host
 from qexp.runtime import Runtime
@@ -79,7 +79,9 @@ def run_line(experiment: Experiment, rt: Runtime, outcome: Outcome, *, sweep: bo
         _deploy(fp32, final, final_scores, tokens, experiment, rt, outcome)
 
 
-def _sources(experiment: Experiment, rt: Runtime, outcome: Outcome, sweep: bool) -> tuple[Rows, Checkpoint]:
+def _sources(
+    experiment: Experiment, rt: Runtime, outcome: Outcome, sweep: bool
+) -> tuple[Rows, Checkpoint | Blueprint]:
     """Rows and weights, with the word on where the rows come from as the first line of news."""
     rows = resolve(experiment.data, experiment.task, sweep=sweep)
     counts = {name: table.num_rows for name, table in rows.splits.items()}

@@ -36,13 +36,14 @@ from qexp.config.task import (
     Metric,
     Model,
     QuestionTask,
+    Scratch,
     SpanSearch,
     Task,
     TextTask,
     TranslationTask,
     score_name,
 )
-from qexp.config.training import AnyFinetune, AnyMethod, Finetuned, NoMethod, Ptq, Qat, Training
+from qexp.config.training import AnyFinetune, AnyMethod, Finetuned, NoMethod, Ptq, Qat, Schedule, Training
 from qexp.config.work import AnyDeploy, Budget, Machine, NoDeploy, Numerics, Onnx, OnnxRuntime, Schooling
 
 __all__ = [
@@ -81,8 +82,10 @@ __all__ = [
     "Qat",
     "Quant",
     "QuestionTask",
+    "Schedule",
     "Scheme",
     "Schooling",
+    "Scratch",
     "Section",
     "SiteKind",
     "SpanSearch",

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from qexp.config.quantization import AnyCalibrator, Calibration, Form, Placement, Quant, Scheme
 from qexp.config.section import FLOAT_BITS, Section
 from qexp.config.task import AnyTask, Data, Model, TranslationTask
-from qexp.config.training import AnyFinetune, AnyMethod
+from qexp.config.training import AnyFinetune, AnyMethod, Training
 from qexp.config.work import AnyDeploy, Budget, Machine, Numerics, Schooling
 
 
@@ -58,6 +58,20 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
+    def _scratch_translates(self) -> Self:
+        if self.model.scratch and not isinstance(self.task, TranslationTask):
+            raise ValueError(
+                f"model={self.model.name} with task={self.task.name}: models from scratch translate; choose "
+                "a pretrained encoder, or task=translation"
+            )
+        if self.model.scratch and not isinstance(self.finetune, Training):
+            raise ValueError(
+                f"finetune={self.finetune.kind} with model={self.model.name}: a model from scratch has not "
+                "learned anything; use finetune=full"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _no_part_without_rows(self) -> Self:
         machine, rows = self.machine, self.finetune.batch_size
         if machine.parts > rows:
@@ -99,8 +113,9 @@ def resolve_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Replace what was left open by the numbers that follow from other sections.
 
     ``finetune`` takes null fields from ``model.finetune[task]``, ``model.finetune.default`` and
-    ``task.finetune``, in this order. ``method: auto`` becomes ``qat``, or ``none`` with FP32;
-    ``deploy: auto`` becomes ``onnxruntime``, or ``none`` for a translation.
+    ``task.finetune``, in this order, and ``method`` from ``task.qat``; a field that is still null is left
+    to its default. ``method: auto`` becomes ``qat``, or ``none`` with FP32; ``deploy: auto`` becomes
+    ``onnxruntime``, or ``none`` for a translation.
     A tree that is resolved already comes back as it is.
     """
     resolved = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
@@ -118,9 +133,15 @@ def _resolve_finetune(tree: dict[str, Any]) -> None:
     if tree["finetune"].get("kind") == "none":
         return
     for source in (of_model.get(tree["task"].get("name")), of_model.get("default"), of_task):
-        for field, value in (source or {}).items():
-            if tree["finetune"].get(field) is None:
-                tree["finetune"][field] = value
+        _fill(tree["finetune"], source or {})
+    tree["finetune"] = {field: value for field, value in tree["finetune"].items() if value is not None}
+
+
+def _fill(section: dict[str, Any], source: Mapping[str, Any]) -> None:
+    """Give fields that are null or absent the source's values."""
+    for field, value in source.items():
+        if section.get(field) is None:
+            section[field] = value
 
 
 def _resolve_deploy(tree: dict[str, Any]) -> None:
@@ -135,11 +156,15 @@ def _resolve_method(tree: dict[str, Any]) -> None:
     known = quant if isinstance(quant, dict) else {}
     bits = [known.get(field, 8) for field in ("weight_bits", "activation_bits")]
     method, rate = tree["method"], tree["finetune"].get("learning_rate", 4e-5)
+    of_task = tree["task"].pop("qat", None) or {}
     if method.get("kind") == "auto":
         off = all(width == FLOAT_BITS for width in bits)
         tree["method"] = method = {"kind": "none"} if off else {**method, "kind": "qat"}
     if method.get("kind") != "qat":
         return
+    _fill(method, of_task)
+    if method.get("epochs") is None:
+        method.pop("epochs", None)
     if method.get("learning_rate") is None and isinstance(rate, int | float):
         method["learning_rate"] = rate / 2
     if method.get("range_learning_rate") is None and isinstance(method.get("learning_rate"), int | float):

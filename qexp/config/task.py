@@ -123,6 +123,9 @@ class TranslationTask(Task):
     """Column with the text to translate."""
     target: str = "target"
     """Column with its translation."""
+    prefix: str = ""
+    """Words before every source, if the model was pretrained with some (T5: ``translate English to
+    German: ``)."""
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     """Share of the probability that the loss spreads over the whole vocabulary."""
     search: BeamSearch = BeamSearch()
@@ -142,13 +145,43 @@ def score_name(metric: str, split: str, task: Task) -> str:
     return metric if len(task.evaluation) == 1 else f"{metric}@{split}"
 
 
+class Scratch(Section):
+    """A Transformer that starts from random weights, and the vocabulary that is made for it.
+
+    Post-norm, ReLU, sinusoidal positions, one table for source, target and output, as in Vaswani et al.,
+    "Attention Is All You Need" (2017).
+    """
+
+    vocabulary: int = Field(ge=300)
+    """Tokens of the joint byte-pair vocabulary that is made of the train split, source and target."""
+    layers: int = Field(ge=1)
+    """Layers of the encoder, and as many of the decoder."""
+    width: int = Field(ge=2)
+    """Width of embeddings and hidden states."""
+    heads: int = Field(ge=1)
+    """Attention heads; they divide the width."""
+    inner: int = Field(ge=1)
+    """Width inside the feed-forward blocks."""
+    dropout: float = Field(ge=0, lt=1)
+    """Dropout on embeddings and on what is added to the residual stream."""
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"heads: {self.heads} do not divide the width of {self.width}")
+        return self
+
+
 class Model(Section):
-    """Which pretrained encoder to start from."""
+    """Which pretrained model to start from, or what to start from scratch."""
 
     name: str
-    """A model hub's name, or a local folder with ``config.json`` and ``model.safetensors``."""
+    """A model hub's name, or a local folder with ``config.json`` and ``model.safetensors``; of a model from
+    scratch, what tables call it."""
     revision: str | None = None
     """Branch, tag or commit on the hub; null is its default branch."""
+    scratch: Scratch | None = None
+    """Start from random weights of this size (translations only); null starts from a checkpoint."""
 
 
 class Data(Section):

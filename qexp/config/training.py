@@ -35,16 +35,18 @@ class Qat(Section):
     range_learning_rate: float | None = Field(default=None, gt=0)
     """Peak rate of the learned log-scales; null is ``learning_rate`` times 10."""
     epochs: float = Field(default=2.0, gt=0)
-    """Passes over the train split."""
+    """Passes over the train split; null is the task's number, else 2."""
     dropout: float | None = Field(default=0.0, ge=0, lt=1)
     """Dropout while training with quantization; null keeps the model's own."""
 
 
 AnyMethod = Annotated[NoMethod | Ptq | Qat, Field(discriminator="kind")]
 
+Schedule = Literal["linear", "inverse_sqrt"]
+
 
 class Training(Section):
-    """FP32 fine-tuning of the pretrained encoder."""
+    """FP32 fine-tuning of the pretrained model, or the training of one from scratch."""
 
     kind: Literal["full"] = "full"
     """Tag of the section."""
@@ -57,7 +59,11 @@ class Training(Section):
     weight_decay: float = Field(default=0.01, ge=0)
     """Decoupled weight decay; biases and norms are free of it."""
     warmup: float = Field(default=0.1, ge=0, le=1)
-    """Share of the steps over which the rate rises from 0; then it falls linearly to 0."""
+    """Share of the steps over which the rate rises from 0."""
+    schedule: Schedule = "linear"
+    """How the rate falls after the warm-up: in a line to 0, or with the inverse square root of the step."""
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    """AdamW's decay of the mean square of gradients."""
 
 
 class Finetuned(Section):
@@ -70,6 +76,10 @@ class Finetuned(Section):
     weight_decay: float = Field(default=0.01, ge=0)
     """As in fine-tuning; for quantization-aware training."""
     warmup: float = Field(default=0.1, ge=0, le=1)
+    """As in fine-tuning; for quantization-aware training."""
+    schedule: Schedule = "linear"
+    """As in fine-tuning; for quantization-aware training."""
+    beta2: float = Field(default=0.999, ge=0, lt=1)
     """As in fine-tuning; for quantization-aware training."""
 
 

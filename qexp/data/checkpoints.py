@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from qexp.config import Model
+from qexp.config import Model, Scratch
 from qexp.data import hub, packages
 from qexp.data.packages import PACKAGES, WEIGHTS, Package, file_sha256
 from qexp.errors import ModelError
@@ -59,8 +59,28 @@ class Checkpoint:
     name: str
 
 
-def locate(model: Model) -> Checkpoint:
+@dataclass(frozen=True)
+class Blueprint:
+    """A model that is made of random weights.
+
+    Attributes:
+        scratch: Its sizes.
+        name: ``model.name``, as given.
+    """
+
+    scratch: Scratch
+    name: str
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 (hex) over the sizes."""
+        return hashlib.sha256(self.scratch.model_dump_json().encode()).hexdigest()
+
+
+def locate(model: Model) -> Checkpoint | Blueprint:
     """Find the checkpoint, fetch it if need be, and check that it is whole and holds no pickle.
+
+    A model from scratch is only written down.
 
     A local folder comes first, then packaged weights (unless ``model.revision`` asks for a revision on the
     hub), then the hub, whose local cache is asked before the network.
@@ -68,6 +88,8 @@ def locate(model: Model) -> Checkpoint:
     Raises:
         ModelError: Not found, out of reach, incomplete, not safetensors, or of the wrong checksum.
     """
+    if model.scratch is not None:
+        return Blueprint(model.scratch, model.name)
     folder = Path(model.name).expanduser()
     if folder.is_dir():
         if model.revision is not None:

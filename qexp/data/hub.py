@@ -20,6 +20,7 @@ GLUE = "nyu-mll/glue"
 SETS: Mapping[str, tuple[str, str]] = {
     "squad": ("rajpurkar/squad", "plain_text"),
     "squad_v2": ("rajpurkar/squad_v2", "squad_v2"),
+    "wmt14_en_de": ("wmt/wmt14", "de-en"),
 }
 """The data sets of other tasks, with their configuration."""
 
@@ -92,7 +93,11 @@ def _table(rows: object) -> pa.Table:
     import datasets
 
     assert isinstance(rows, datasets.Dataset)
-    return rows.with_format("arrow")[:]
+    table = rows.with_format("arrow")[:]
+    if table.column_names == ["translation"]:  # WMT: one column of {language: text}
+        flat = table.flatten()
+        return flat.rename_columns([name.removeprefix("translation.") for name in flat.column_names])
+    return table
 
 
 def snapshot(name: str, revision: str | None, files: Iterable[str], *, online: bool) -> Path | None:

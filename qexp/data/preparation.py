@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.config import QuestionTask, Task, TextTask
+from qexp.config import QuestionTask, Task, TextTask, TranslationTask
+from qexp.data.pairs import tokenize_pairs
 from qexp.data.reading import write_reading
 from qexp.data.tokens import tokenize
 from qexp.data.windows import Windowing, tokenize_questions
@@ -56,5 +57,22 @@ def prepare_questions(
     return {"windows": len(windows), "cut_questions": windows.cut_questions, "skipped": skipped}
 
 
-PREPARE: Mapping[type[Task], Preparation] = {QuestionTask: prepare_questions, TextTask: prepare_texts}
+def prepare_pairs(
+    table: pa.Table,
+    task: TranslationTask,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    split: str,
+    move: Move,
+) -> dict[str, Any]:
+    """Tokens of both sides, and how many of each were cut."""
+    cut = tokenize_pairs(table, task, tokenizer, folder, move)
+    return {f"truncated_{side}": count for side, count in cut.items()}
+
+
+PREPARE: Mapping[type[Task], Preparation] = {
+    QuestionTask: prepare_questions,
+    TextTask: prepare_texts,
+    TranslationTask: prepare_pairs,
+}
 """By class of task."""

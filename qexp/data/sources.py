@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 import pyarrow.parquet as pq  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.config import Data, QuestionTask, Task, TextTask
-from qexp.data import hub, question_rows, text_rows
+from qexp.config import Data, QuestionTask, Task, TextTask, TranslationTask
+from qexp.data import hub, pair_rows, question_rows, text_rows
 from qexp.data.checks import ID_COLUMNS, check_columns
 from qexp.data.columns import to_numpy
 from qexp.errors import DataError
@@ -39,6 +39,7 @@ WAYS = {
 FORMS: Mapping[type[Task], Any] = {
     QuestionTask: question_rows,
     TextTask: text_rows,
+    TranslationTask: pair_rows,
 }
 """By class of task, the module that says which ``columns`` are read, and brings a table into form."""
 

@@ -112,6 +112,15 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None
             f"{type(tokenizer).__name__} is not a fast tokenizer; save the checkpoint with a tokenizer.json: "
             "AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         )
+    check_length(tokenizer, max_length)
+
+
+def check_length(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    """The model can take rows of so many tokens.
+
+    Raises:
+        ConfigError: It cannot.
+    """
     if max_length > tokenizer.model_max_length:
         raise ConfigError(
             f"task.max_length={max_length}: the tokenizer of this model allows "

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
@@ -19,9 +19,10 @@ from qexp.data.metrics import score
 from qexp.data.tokens import TokenSplit
 from qexp.lit.encoder import load_finetuned, load_pretrained
 from qexp.lit.family import Array, Predictions, Run
-from qexp.lit.inference import split_logits
+from qexp.lit.inference import runner, split_logits
 from qexp.lit.steps import Batch
 from qexp.lit.student import Student
+from qexp.runtime import Runtime
 
 SAME_NUMBER = 0.05
 """Two numbers of a regression are the same prediction within this share of the label range.
@@ -55,6 +56,10 @@ class Texts:
     def finetuned(self, start: Checkpoint) -> PreTrainedModel:
         """A checkpoint with its head, in the task's order of labels."""
         return load_finetuned(start.folder, self.task)
+
+    def runner(self, model: nn.Module, rt: Runtime) -> Run:
+        """The forward pass."""
+        return runner(model, rt)
 
     def split(self, folder: Path) -> TokenSplit:
         """Tokens and labels."""

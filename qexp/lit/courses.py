@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from qexp.artifacts import Encoder, Ranges, Tokens, Trained
 from qexp.config import Finetuned, Form, Qat, Schooling, Task, Training
 from qexp.data.batches import train_batches
-from qexp.data.checkpoints import Checkpoint
+from qexp.data.checkpoints import Blueprint, Checkpoint
 from qexp.lit.encoder import load_saved, save, set_dropout
 from qexp.lit.families import family_of
 from qexp.lit.steps import Parts, Steps
@@ -45,10 +45,10 @@ class Course(Protocol):
 
 @dataclass(frozen=True)
 class FineTuning:
-    """A pretrained encoder under a new head, in FP32 weights."""
+    """A pretrained model, or one from scratch, in FP32 weights."""
 
     tokens: Tokens
-    start: Checkpoint
+    start: Checkpoint | Blueprint
     task: Task
     training: Training
     schooling: Schooling
@@ -68,9 +68,7 @@ class FineTuning:
         plan, seed = self.training, self.schooling.seed
         family = family_of(self.task)
         model = family.pretrained(self.start, self.tokens, seed)
-        return family.student(
-            model, Optimization(plan.learning_rate, plan.weight_decay, plan.warmup, steps, seed)
-        )
+        return family.student(model, Optimization.of(plan, plan.learning_rate, steps, seed))
 
     def save(self, module: Student, folder: Path) -> dict[str, Any]:
         """As transformers saves a model."""
@@ -129,10 +127,9 @@ class QuantizationAware:
         method, training = self.method, self.training
         assert method.learning_rate  # null fields were resolved by Experiment
         assert method.range_learning_rate
-        return Optimization(
-            method.learning_rate, training.weight_decay, training.warmup, steps, self.schooling.seed,
-            method.range_learning_rate,
-        )  # fmt: skip
+        return Optimization.of(
+            training, method.learning_rate, steps, self.schooling.seed, method.range_learning_rate
+        )
 
 
 def _steps(

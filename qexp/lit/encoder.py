@@ -23,6 +23,9 @@ from qexp.errors import ModelError
 HEADS = ("classifier", "pooler", "pre_classifier", "score", "sequence_summary", "logits_proj", "qa_outputs")
 """First or second name of parameters that a pretrained encoder may lack and fine-tuning creates."""
 
+RATES = ("dropout", "attention_dropout", "activation_dropout")
+"""Attributes in which modules of encoder-decoder models keep a rate of dropout."""
+
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids")
 """Tensors of a batch that a model's forward may take."""
 
@@ -129,16 +132,36 @@ def label_order(id2label: Mapping[Any, str], labels: Sequence[str]) -> list[int]
 
 
 def set_dropout(model: nn.Module, rate: float | None) -> None:
-    """Give every dropout layer that rate; None leaves the model's own."""
-    for module in model.modules() if rate is not None else ():
+    """Give every dropout that rate, be it a layer or a number that a module keeps; None leaves the model's own."""
+    if rate is None:
+        return
+    for module in model.modules():
         if isinstance(module, nn.Dropout):
-            module.p = float(rate or 0.0)
+            module.p = rate
+        for name in RATES:
+            if isinstance(getattr(module, name, None), float | int):
+                setattr(module, name, rate)
 
 
 def model_inputs(model: nn.Module) -> tuple[str, ...]:
     """Names of the batch's tensors that the model's forward takes."""
     known = inspect.signature(model.forward).parameters
     return tuple(name for name in INPUTS if name in known)
+
+
+def arguments(model: Any, names: Sequence[str], batch: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What the model's forward is given of a batch; a decoder reads the labels, shifted to the right.
+
+    Args:
+        model: The model.
+        names: Of :func:`model_inputs`.
+        batch: With ``labels`` [B, T], -100 in padding, where there is a decoder.
+    """
+    if "decoder_input_ids" not in names:
+        return {name: batch[name] for name in names}
+    shifted = model.prepare_decoder_input_ids_from_labels(batch["labels"])
+    given = {**batch, "decoder_input_ids": shifted}
+    return {"use_cache": False, **{name: given[name] for name in names}}
 
 
 def logits_of(output: Any) -> Tensor:

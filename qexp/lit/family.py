@@ -9,18 +9,20 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import nn
 from transformers import PreTrainedModel
 
 from qexp.artifacts import Tokens
 from qexp.data.checkpoints import Checkpoint
 from qexp.lit.steps import Batch
 from qexp.lit.student import Student
+from qexp.runtime import Runtime
 
 Array = np.ndarray[Any, Any]
 
-Run = Callable[[Batch], Tensor]
-"""A model as a function from a padded batch to its logits, in torch or in another runtime."""
+Run = Callable[[Batch], Any]
+"""A model as a function from a padded batch to its logits, in torch or in another runtime; or to what
+``predict`` of a kind of task wants of it."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,20 @@ class Family(Protocol):
     """A kind of task; an object of it knows its task."""
 
     @property
-    def student(self) -> type[Student]:
-        """Module that is trained."""
+    def student(self) -> Callable[..., Student]:
+        """Makes the module that is trained, as :class:`~qexp.lit.student.Student` is made."""
 
-    def pretrained(self, start: Checkpoint, tokens: Tokens, seed: int) -> PreTrainedModel:
-        """The model to fine-tune; what the checkpoint lacks is drawn from the seed."""
+    def pretrained(self, start: Any, tokens: Tokens, seed: int) -> PreTrainedModel:
+        """The model to train, from a checkpoint, or from a blueprint where the kind of task knows these.
+
+        What the checkpoint lacks is drawn from the seed.
+        """
 
     def finetuned(self, start: Checkpoint) -> PreTrainedModel:
         """A checkpoint that is fine-tuned for the task."""
+
+    def runner(self, model: nn.Module, rt: Runtime) -> Run:
+        """What :meth:`predict` runs on a batch."""
 
     def split(self, folder: Path) -> Any:
         """What ``prepare`` left of a split; it has ``len`` and ``lengths``, by row or window."""

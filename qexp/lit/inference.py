@@ -14,7 +14,7 @@ from qexp.artifacts import Encoder, Ranges
 from qexp.config import Form
 from qexp.data.batches import collate, evaluation_batches
 from qexp.data.tokens import TokenSplit
-from qexp.lit.encoder import load_saved, logits_of, model_inputs
+from qexp.lit.encoder import arguments, load_saved, logits_of, model_inputs
 from qexp.quant.insert import Quantization, insert
 from qexp.runtime import Runtime, device_of, set_threads
 
@@ -65,6 +65,7 @@ def runner(model: nn.Module, rt: Runtime) -> Callable[[dict[str, Tensor]], Tenso
 
     def run(batch: dict[str, Tensor]) -> Tensor:
         with torch.inference_mode():
-            return logits_of(model(**{name: batch[name].to(device) for name in names}))
+            moved = {name: tensor.to(device) for name, tensor in batch.items()}
+            return logits_of(model(**arguments(model, names, moved)))
 
     return run

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForQuestionAnswering, PreTrainedModel
 
@@ -22,9 +22,10 @@ from qexp.data.squad_metrics import score_v1, score_v2
 from qexp.data.windows import WindowSplit
 from qexp.lit.encoder import load_new_head, load_with_head
 from qexp.lit.family import Array, Predictions, Run
-from qexp.lit.inference import EVALUATION_BATCH
+from qexp.lit.inference import EVALUATION_BATCH, runner
 from qexp.lit.steps import Batch
 from qexp.lit.student import Student
+from qexp.runtime import Runtime
 
 
 class Reader(Student):
@@ -64,6 +65,10 @@ class Questions:
     def finetuned(self, start: Checkpoint) -> PreTrainedModel:
         """A checkpoint with its head."""
         return load_with_head(start.folder, AutoModelForQuestionAnswering)
+
+    def runner(self, model: nn.Module, rt: Runtime) -> Run:
+        """The forward pass."""
+        return runner(model, rt)
 
     def split(self, folder: Path) -> WindowSplit:
         """Windows."""

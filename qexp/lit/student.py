@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from qexp.lit.encoder import logits_of, model_inputs
+from qexp.config import Finetuned, Schedule, Training
+from qexp.lit.encoder import arguments, logits_of, model_inputs
 from qexp.lit.steps import Batch, Parts
 
 
 @dataclass(frozen=True)
 class Optimization:
-    """AdamW under a linear warm-up and a linear decay to 0."""
+    """AdamW under a linear warm-up, and a decay by the schedule."""
 
     learning_rate: float
     weight_decay: float
@@ -26,12 +27,35 @@ class Optimization:
     steps: int
     seed: int
     range_learning_rate: float = 0.0
+    schedule: Schedule = "linear"
+    beta2: float = 0.999
+
+    @classmethod
+    def of(
+        cls,
+        plan: Training | Finetuned,
+        learning_rate: float,
+        steps: int,
+        seed: int,
+        range_learning_rate: float = 0.0,
+    ) -> Self:
+        """What a plan of fine-tuning says, at the rates of this training."""
+        return cls(
+            learning_rate, plan.weight_decay, plan.warmup, steps, seed, range_learning_rate, plan.schedule,
+            plan.beta2,
+        )  # fmt: skip
 
     def factor(self, step: int) -> float:
-        """Share of the peak rate at a step, counted from 0."""
+        """Share of the peak rate at a step, counted from 0.
+
+        ``inverse_sqrt`` is equation 3 of Vaswani et al., "Attention Is All You Need" (2017), over its peak:
+        ``min(s / w, sqrt(w / s))`` at step s of those counted from 1, with w steps of warm-up.
+        """
         rise = max(1, round(self.warmup * self.steps))
         if step < rise:
             return (step + 1) / rise
+        if self.schedule == "inverse_sqrt":
+            return math.sqrt(rise / (step + 1))
         return max(0.0, (self.steps - step) / max(1, self.steps - rise))
 
 
@@ -53,7 +77,7 @@ class Student(pl.LightningModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits of a padded batch, whatever the head."""
-        return logits_of(self.model(**{name: batch[name] for name in self.inputs}))
+        return logits_of(self.model(**arguments(self.model, self.inputs, batch)))
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Mean loss over the part of the batch, a number; ``logits`` are float32."""
@@ -90,7 +114,9 @@ class Student(pl.LightningModule):
         """
         plan = self.optimization
         fused = self.trainer.precision != "16-mixed"
-        optimizer = torch.optim.AdamW(self._parameter_groups(), lr=plan.learning_rate, fused=fused)
+        optimizer = torch.optim.AdamW(
+            self._parameter_groups(), lr=plan.learning_rate, betas=(0.9, plan.beta2), fused=fused
+        )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, plan.factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -21,13 +21,14 @@ def run(
     rt: Runtime,
 ) -> None:
     """Predict every evaluation split; ``form`` and ``ranges`` are null for the float model."""
-    from qexp.lit.inference import load_quantized, runner
+    from qexp.lit.families import family_of
+    from qexp.lit.inference import load_quantized
     from qexp.lit.scoring import score_splits
 
     model, _ = load_quantized(encoder, form, ranges, rt)
     name = form.quant.name if form else "fp32"
     scored = score_splits(
-        runner(model, rt), tokens, task, evaluation_rows, Scores(work.folder, ""), f"evaluate {name}", rt
+        family_of(task).runner(model, rt), tokens, task, evaluation_rows, Scores(work.folder, ""), f"evaluate {name}", rt
     )
     work.write_facts({"metrics": scored.metrics, "notes": scored.notes})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qexp.artifacts import Encoder, Tokens
 from qexp.config import Finetuned, Schooling, Task, Training
-from qexp.data.checkpoints import Checkpoint
+from qexp.data.checkpoints import Blueprint, Checkpoint
 from qexp.runtime import Runtime
 from qexp.store import Stage, Workplace
 
@@ -12,7 +12,7 @@ from qexp.store import Stage, Workplace
 def run(
     work: Workplace,
     tokens: Tokens,
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | Blueprint,
     task: Task,
     finetune: Training | Finetuned,
     schooling: Schooling | None,
@@ -27,6 +27,7 @@ def run(
         from qexp.lit.encoder import save
         from qexp.lit.families import family_of
 
+        assert isinstance(checkpoint, Checkpoint)  # of a model from scratch, Experiment refuses it
         save(family_of(task).finetuned(checkpoint), Encoder(work.folder, "").model)
         work.write_facts({"steps": 0, "loss": [], "resumed_at": 0})
         return

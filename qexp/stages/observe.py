@@ -54,7 +54,7 @@ def run(
     with rt.screen.bar(f"observe {task.name}", total=count) as move:
         for batch in batches:
             tensors = family.collate(split, batch, tokens.pad_id)
-            with quantization.observing(tensors["attention_mask"]):
+            with quantization.observing(tensors["attention_mask"], tensors.get("target_mask")):
                 forward(tensors)
             move(len(batch))
     quantization.statistics().save(Statistics(work.folder, "").file)

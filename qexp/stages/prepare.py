@@ -6,22 +6,24 @@ import os
 
 from qexp.artifacts import Tokens
 from qexp.config import Task
-from qexp.data.checkpoints import Checkpoint
+from qexp.data.checkpoints import Blueprint, Checkpoint
 from qexp.data.sources import Rows
 from qexp.runtime import Runtime
 from qexp.store import Stage, Workplace
 
 
-def run(work: Workplace, rows: Rows, checkpoint: Checkpoint, task: Task, *, rt: Runtime) -> None:
-    """Tokenize every split; the tokenizer goes along, so that later stages need no checkpoint."""
-    from transformers import AutoTokenizer
+def run(work: Workplace, rows: Rows, checkpoint: Checkpoint | Blueprint, task: Task, *, rt: Runtime) -> None:
+    """Tokenize every split; the tokenizer goes along, so that later stages need no checkpoint.
 
+    A model from scratch has none: it is made of the train split.
+    """
     from qexp.data.preparation import PREPARE
+    from qexp.data.vocabulary import tokenizer_for
 
     if rt.machine.threads is not None:
         # Read once, when a process tokenizes for the first time. Left alone, Rust also minds CPU quotas.
         os.environ.setdefault("RAYON_NUM_THREADS", str(rt.machine.threads))
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, use_fast=True)
+    tokenizer = tokenizer_for(checkpoint, rows.splits, task)
     out = Tokens(work.folder, "")
     counts = {name: table.num_rows for name, table in rows.splits.items()}
     with rt.screen.bar(f"tokenize {task.name}", total=sum(counts.values())) as move:

@@ -1,8 +1,8 @@
-"""Small sets, shaped as GLUE and SQuAD, that the project itself writes: its pipeline runs without a network.
+"""Small sets, shaped as GLUE, SQuAD and Multi30k, that the project itself writes: its pipeline runs without a network.
 
 ``sample("mrpc")`` gives the splits of the hub's data set of that name with the same columns and
 label encodings; every sentence comes from the templates in this package. Scores on them say
-something about a pipeline, and nothing about GLUE or SQuAD.
+something about a pipeline, and nothing about these sets.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from qexp.data.sample.questions import qnli, qqp
 from qexp.data.sample.splits import Dice, Maker, Row, Split, Text, rows
 from qexp.data.sample.squad import AnswerSet
 from qexp.data.sample.sst2 import sst2
+from qexp.data.sample.translation import PairSet
 from qexp.data.sample.vocabulary import SCIENCE
 from qexp.data.sample.wnli import wnli
 from qexp.errors import DataError
 
 _ROWS = {"train": 1600, "validation": 400}
 _QUESTIONS = {"train": 800, "validation": 200}
+_PAIRS = {"train": 2000, "validation": 200, "test": 200}
 _MNLI_ROWS = {"train": 2400, "validation_matched": 300, "validation_mismatched": 300}
 
 
@@ -53,7 +55,7 @@ def _classes(maker: Callable[[Split, int], Text]) -> Maker:
 
 
 _PAIR = ("sentence1", "sentence2")
-_SETS: dict[str, _Set | AnswerSet] = {
+_SETS: dict[str, _Set | AnswerSet | PairSet] = {
     "cola": _Set(("sentence",), (3, 7), _classes(cola), _ROWS),
     "sst2": _Set(("sentence",), (1, 1), _classes(sst2), _ROWS),
     "mrpc": _Set(_PAIR, (1, 2), _classes(mrpc), _ROWS),
@@ -66,22 +68,25 @@ _SETS: dict[str, _Set | AnswerSet] = {
     "wnli": _Set(_PAIR, (1, 1), _classes(wnli), _ROWS),
     "squad": AnswerSet((1, 0), _QUESTIONS),
     "squad_v2": AnswerSet((2, 1), _QUESTIONS),
+    "multi30k_en_de": PairSet(_PAIRS),
+    "wmt14_en_de": PairSet(_PAIRS),
 }
 
 
 def sample(task: str, seed: int = 0) -> dict[str, pa.Table]:
-    """The built-in sample of a GLUE task or of SQuAD.
+    """The built-in sample of a GLUE task, of SQuAD or of a translation.
 
     Args:
-        task: cola, sst2, mrpc, stsb, qqp, mnli, ax, qnli, rte, wnli, squad or squad_v2.
+        task: cola, sst2, mrpc, stsb, qqp, mnli, ax, qnli, rte, wnli, squad, squad_v2,
+            multi30k_en_de or wmt14_en_de.
         seed: another seed gives other rows, and another division of the facts between the splits.
 
     Returns:
         Tables by split name: the text columns (string), ``label`` (int64; float32 for stsb) and
         ``idx`` (int32, the row number within the split); for squad and squad_v2 ``id``, ``title``,
         ``context``, ``question`` (string) and ``answers``, a struct of the lists ``text`` (string) and
-        ``answer_start`` (int32, characters of the context), empty where there is no answer. The same
-        bytes for the same seed on every platform.
+        ``answer_start`` (int32, characters of the context), empty where there is no answer; for translations
+        ``en`` and ``de`` (string). The same bytes for the same seed on every platform.
 
     Raises:
         DataError: there is no sample for the task.

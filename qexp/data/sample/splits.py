@@ -59,9 +59,11 @@ class Split:
 
     def owns(self, *words: str) -> bool:
         """Whether the combination of words (in any order) belongs to this side."""
-        key = "/".join(sorted(words))
-        held = _checksum(self.seed, key) % 5 == 0 or any(self._held_out(word) for word in words)
+        held = self._kept(words) or any(self._held_out(word) for word in words)
         return held == self.validation
+
+    def _kept(self, words: Sequence[str]) -> bool:
+        return _checksum(self.seed, "/".join(sorted(words))) % 5 == 0
 
     def _held_out(self, word: str) -> bool:
         return _checksum(self.seed, word) % 12 == 0
@@ -71,6 +73,13 @@ class Split:
         while (word := self.dice.pick(pool)) in but or (self._held_out(word) and not self.validation):
             pass
         return word
+
+    def combine(self, *pools: Sequence[str]) -> tuple[str, ...]:
+        """One word from each pool, as a combination of this side; no word is kept from training."""
+        while True:
+            words = tuple(self.dice.pick(pool) for pool in pools)
+            if self._kept(words) == self.validation:
+                return words
 
     def draw(self, *pools: Sequence[str]) -> tuple[str, ...]:
         """One word from each pool, distinct, as a combination that this side owns."""
