@@ -13,6 +13,7 @@ from qexp.config import ActivationScheme, MaxCalibrator, Placement, Quant, Schem
 from qexp.errors import QuantizationError
 from qexp.quant.insert import Quantization, float_state_dict, insert
 from qexp.quant.module import DECLARED, QuantModule
+from qexp.quant.quantizer import Phase
 from tests.quant import models, sequence_models
 
 MAX = MaxCalibrator(kind="max")
@@ -110,6 +111,8 @@ def test_types_are_kept_whatever_the_scheme() -> None:
         gate, hidden = quantizers["gate:declared.activation"], quantizers["hidden:declared.activation"]
         assert (gate.grid.qmin, gate.grid.qmax, int(gate.zero_point)) == (0, 255, 0)
         assert float(gate.scale) == pytest.approx(1 / 255)
+        gate.switch(Phase.LEARNED)
+        assert (gate.phase, gate.log_scale) == (Phase.FROZEN, None)
         assert (hidden.grid.qmin, hidden.grid.qmax, int(hidden.zero_point)) == (0, 255, 0)
 
 
