@@ -240,6 +240,26 @@ def test_other_shapes_are_taken_whole(counts: Callable[[], Counts]) -> None:
         assert int(made.read()[2].counts.sum()) == value.numel()
 
 
+@pytest.mark.parametrize("rows_padded", [True, False])
+@pytest.mark.parametrize("columns_padded", [True, False])
+def test_rows_and_columns_of_two_sequences_are_left_out_apart(
+    rows_padded: bool, columns_padded: bool, counts: Callable[[], Counts]
+) -> None:
+    """Cross attention: five target rows of each head against seven source columns."""
+    rows, columns = torch.ones(3, 5), torch.ones(3, 7)
+    if rows_padded:
+        rows[0, 3:], rows[2, 1:] = 0, 0
+    if columns_padded:
+        columns[1, 2:], columns[2, :3] = 0, 0
+    value = torch.rand(3, 2, 5, 7, generator=torch.Generator().manual_seed(0))
+    kept = (rows[:, None, :, None] * columns[:, None, None, :]).expand(3, 2, 5, 7).bool()
+    made = counts()
+    made.add(value.masked_fill(~kept, 9.0), Padding.between(rows, columns), probabilities=True)
+    lows, highs, found = made.read()
+    assert (lows, highs) == ([float(value[kept].min())], [float(value[kept].max())])
+    assert int(found.counts.sum()) == int(kept.sum())
+
+
 def test_padding_is_none_where_nothing_is_padded() -> None:
     assert Padding.of(None) is None
     assert Padding.of(torch.ones(2, 4)) is None
