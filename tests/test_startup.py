@@ -60,6 +60,11 @@ def test_a_report_needs_records_only(modules_file: Path, outputs: Path) -> None:
     assert not modules & (HEAVY | {"numpy", "pyarrow", "pydantic", "hydra", "rich"})
 
 
+def test_help_of_a_look_at_a_run_needs_nothing_heavy(modules_file: Path) -> None:
+    modules = imported("qexp.inspect", "--help", file=modules_file)
+    assert not modules & (HEAVY | {"numpy", "pyarrow", "pydantic", "hydra", "rich"})
+
+
 @pytest.mark.slow
 def test_a_run_that_finds_everything_imports_nothing_heavy(
     tiny_bert: Path, tmp_path: Path, modules_file: Path

@@ -167,6 +167,8 @@ SiteKind = Literal[
     "activation.output",
     "layernorm.output",
     "residual.input",
+    "declared.weight",
+    "declared.activation",
 ]
 ValueType = Literal["act", "relu", "softmax"]
 """Nothing is known of the values; none is negative; all lie between 0 and 1."""

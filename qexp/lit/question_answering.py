@@ -26,6 +26,7 @@ from qexp.lit.inference import EVALUATION_BATCH, runner
 from qexp.lit.steps import Batch
 from qexp.lit.student import Student
 from qexp.runtime import Runtime
+from qexp.runtime import Runtime
 
 
 class Reader(Student):
@@ -68,6 +69,10 @@ class Questions:
 
     def runner(self, model: nn.Module, rt: Runtime) -> Run:
         """The forward pass."""
+        return runner(model, rt)
+
+    def runner(self, model: nn.Module, rt: Runtime) -> Run:
+        """Logits."""
         return runner(model, rt)
 
     def split(self, folder: Path) -> WindowSplit:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -12,14 +12,16 @@ from torch import Tensor, nn
 
 from qexp.config import Placement
 from qexp.errors import QuantizationError
-from qexp.quant.hooks import AttentionSwitch, AttentionTaps, Handle, Key, Tap, attach
-from qexp.quant.placement import MATMUL_KINDS, WEIGHT_KINDS, Point, chosen, linears
+from qexp.quant.hooks import AttentionSwitch, AttentionTaps, Handle, Key, Tap, attach, attach_declared
+from qexp.quant.placement import MATMUL_KINDS, WEIGHT_KINDS, Point, chosen, declaring, joined, linears
 
 SOURCE_LENGTH, TARGET_LENGTH = 6, 5
 """Tokens of a row; that they differ tells the sequences apart."""
 
 ATTENDED = ("matmul.value", "linear.input")
 """Kinds of two sites of which the second sees what attention computed at the first."""
+Example = tuple[Any, ...] | Mapping[str, Any]
+"""Arguments of one forward pass, by position or by name."""
 Side = Literal["source", "target"]
 """What an encoder reads, and what a decoder beside it writes; a model without one knows the first only."""
 
@@ -79,28 +81,30 @@ def _sides(tensor: Tensor) -> tuple[Side, Side]:
     return "target" if rows == target else "source", "target" if tensor.shape[3:] == target else "source"
 
 
-def discover(model: nn.Module, points: Sequence[Point], placement: Placement) -> list[Value]:
+def discover(
+    model: nn.Module, points: Sequence[Point], placement: Placement, example: Example | None = None
+) -> list[Value]:
     """The values that the sites see, each of which needs one quantizer.
 
-    Runs the model once, in evaluation mode, on two short rows of arbitrary tokens.
+    Runs the model once, in evaluation mode, on the example, else on two short rows of arbitrary tokens.
 
     Raises:
         QuantizationError: a wanted kind of site is nowhere in the model, or one on the list was not reached.
     """
     recorder = Recorder(two_sequences=two_sequences(model))
-    handles = attach(model, points, recorder.tap)
+    handles = attach(model, points, recorder.tap) + attach_declared(model, placement, recorder.tap)
     if wants_attention(placement):
         handles.append(AttentionSwitch(model))
         for name, module in model.named_modules():
             taps = {k: recorder.tap((k, name)) for k in MATMUL_KINDS if chosen(placement, k, name)}
             handles.append(AttentionTaps(module, taps))
-    _run(model, handles)
+    _run(model, handles, example)
     values = recorder.values()
     _check_complete({key for value in values for key in value.sites}, points, placement, model)
     return values
 
 
-def output_projections(model: nn.Module) -> list[str]:
+def output_projections(model: nn.Module, example: Example | None = None) -> list[str]:
     """Names of the linear layers that take what attention computed: those that run next after it."""
     recorder = Recorder(two_sequences=False)
     names = linears(model)
@@ -110,7 +114,7 @@ def output_projections(model: nn.Module) -> list[str]:
         AttentionTaps(module, {"matmul.value": recorder.tap(("matmul.value", name))})
         for name, module in model.named_modules()
     ]
-    _run(model, handles)
+    _run(model, handles, example)
     keys = [key for key, _ in recorder.seen]
     after = [name for (before, _), (kind, name) in pairwise(keys) if (before, kind) == ATTENDED]
     return list(dict.fromkeys(after))
@@ -127,7 +131,13 @@ def wants_attention(placement: Placement) -> bool:
 
 
 def _check_complete(found: set[Key], points: Sequence[Point], placement: Placement, model: nn.Module) -> None:
-    unreached = sorted({point.module for point in points} - {module for _, module in found})
+    declared = {
+        joined(name, own)
+        for name, module in declaring(model)
+        if chosen(placement, "declared.activation", name)
+        for own in module.declared_activations
+    }
+    unreached = sorted(({point.module for point in points} | declared) - {place for _, place in found})
     if unreached:
         raise QuantizationError(
             f"no value passes {', '.join(unreached)} of {type(model).__name__} in a plain forward pass: "
@@ -143,18 +153,37 @@ def _check_complete(found: set[Key], points: Sequence[Point], placement: Placeme
         )
 
 
-def _run(model: nn.Module, handles: Sequence[Handle]) -> None:
+def _run(model: nn.Module, handles: Sequence[Handle], example: Example | None) -> None:
     """One forward pass in evaluation mode; the handles are removed in any case."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
         with torch.no_grad():
-            model(**_tokens(model))
+            given = _tokens(model) if example is None else example
+            model(**given) if isinstance(given, Mapping) else model(*given)
     finally:
         for handle in handles:
             handle.remove()
         for module in training:
             module.training = True
+
+
+def check_example(model: nn.Module, example: Example | None) -> None:
+    """Whether it is known what the model takes.
+
+    Raises:
+        QuantizationError: it is not; or the example would hide which sequence a value belongs to.
+    """
+    if example is None and not hasattr(getattr(model, "config", None), "vocab_size"):
+        raise QuantizationError(
+            f"{type(model).__name__} is no language model of transformers, so that what it takes is not "
+            "known: give insert(..., example=(x,)) with the arguments of one forward pass"
+        )
+    if example is not None and two_sequences(model):
+        raise QuantizationError(
+            f"example: {type(model).__name__} has an encoder and a decoder, whose values are told apart by "
+            "the lengths of rows of insert's own: leave the example out"
+        )
 
 
 def _tokens(model: Any) -> dict[str, Tensor]:

@@ -7,10 +7,11 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from qexp.config import SiteKind
+from qexp.config import Placement, SiteKind
 from qexp.errors import QuantizationError
 from qexp.quant.attention import IMPLEMENTATION, TAPS, register
-from qexp.quant.placement import Point
+from qexp.quant.module import QuantModule
+from qexp.quant.placement import Point, chosen, declaring, joined
 
 Key = tuple[SiteKind, str]
 """Kind and place of a site: the name of a module."""
@@ -68,6 +69,18 @@ class AttentionTaps:
         delattr(self.module, TAPS)
 
 
+class DeclaredTaps:
+    """Taps on what a module declared."""
+
+    def __init__(self, module: QuantModule, taps: Mapping[str, Tap]) -> None:
+        self.module = module
+        module.taps = dict(taps)
+
+    def remove(self) -> None:
+        """Take the taps off."""
+        self.module.taps = {}
+
+
 class AttentionSwitch:
     """The model's attention, replaced by the one with taps until removed.
 
@@ -97,4 +110,15 @@ def attach(model: nn.Module, points: Sequence[Point], tap: Callable[[Key], Tap])
             handles.append(module.register_forward_pre_hook(InputHook(through, point.index)))
         else:
             handles.append(module.register_forward_hook(OutputHook(through, point.index)))
+    return handles
+
+
+def attach_declared(model: nn.Module, placement: Placement, tap: Callable[[Key], Tap]) -> list[Handle]:
+    """Give each declared activation the tap of its site."""
+    kind: SiteKind = "declared.activation"
+    handles: list[Handle] = []
+    for name, module in declaring(model):
+        if chosen(placement, kind, name):
+            taps = {own: tap((kind, joined(name, own))) for own in module.declared_activations}
+            handles.append(DeclaredTaps(module, taps))
     return handles

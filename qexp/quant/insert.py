@@ -6,9 +6,16 @@ from torch import nn
 
 from qexp.config import Placement, Quant, Scheme, ValueType
 from qexp.errors import QuantizationError
-from qexp.quant.discovery import Value, discover, output_projections, wants_attention
+from qexp.quant.discovery import (
+    Example,
+    Value,
+    check_example,
+    discover,
+    output_projections,
+    wants_attention,
+)
 from qexp.quant.grid import activation_grid, weight_grid
-from qexp.quant.hooks import AttentionSwitch, AttentionTaps, Handle, Key, Tap, attach
+from qexp.quant.hooks import AttentionSwitch, AttentionTaps, Handle, Key, Tap, attach, attach_declared
 from qexp.quant.placement import (
     MATMUL_KINDS,
     PROJECTION_KINDS,
@@ -20,13 +27,16 @@ from qexp.quant.placement import (
     value_type,
     weights,
 )
-from qexp.quant.quantization import NAME, Quantization, WeightHandle, float_state_dict
+from qexp.quant.quantization import Quantization
 from qexp.quant.quantizer import QuantizedWeight, Quantizer
+from qexp.quant.weights import NAME, WeightHandle, float_state_dict
 
 __all__ = ["Quantization", "float_state_dict", "insert"]
 
 
-def insert(model: nn.Module, placement: Placement, quant: Quant, scheme: Scheme) -> Quantization:
+def insert(
+    model: nn.Module, placement: Placement, quant: Quant, scheme: Scheme, *, example: Example | None = None
+) -> Quantization:
     """Give every site of the placement a quantizer; all are off, and the model computes what it did.
 
     Weights become parametrizations, activations pass hooks, attention is switched to one with open
@@ -34,16 +44,24 @@ def insert(model: nn.Module, placement: Placement, quant: Quant, scheme: Scheme)
     tensor share a quantizer, and so do modules that share a weight. The result is a child of the model,
     so that it moves along with it; ``Quantization.remove`` undoes all of it.
 
+    Args:
+        model: any module: a model of transformers, or one with layers of your own, see ``QuantModule``.
+        placement: which sites.
+        quant: bit-widths.
+        scheme: granularity and symmetry.
+        example: arguments of a forward pass, by which values are found; a language model of transformers
+            needs none.
+
     Raises:
-        QuantizationError: the model has quantizers already, or does not have the sites that the
-            placement asks for.
+        QuantizationError: the model has quantizers already, does not have the sites that the placement
+            asks for, or takes inputs that are not known.
     """
     if hasattr(model, NAME):
         raise QuantizationError(
             f"{type(model).__name__} has quantizers already: call its {NAME}.remove() first"
         )
     weight_sites, quantizers = _weights(model, placement, quant, scheme)
-    caught, values = _values(model, placement, quant)
+    caught, values = _values(model, placement, quant, example)
     for name, value in values.items():
         quantizers[name] = _activation_quantizer(model, placement, quant, scheme, name, value)
     sites = [Site(kind, module, name) for name, value in values.items() for kind, module in value.sites]
@@ -68,7 +86,7 @@ def _weights(
         grid = weight_grid(quant, scheme.weight, axis=weight.axis)
         if grid is None:
             break
-        name, first = of_parameter.setdefault(id(parameter), (f"{weight.module}:{weight.kind}", weight))
+        name, first = of_parameter.setdefault(id(parameter), (weight.name, weight))
         if first.axis != weight.axis and grid.axis is not None:
             raise QuantizationError(
                 f"{first.module} and {weight.module} share a weight, but have their channels on axis "
@@ -82,14 +100,18 @@ def _weights(
     return sites, quantizers
 
 
-def _values(model: nn.Module, placement: Placement, quant: Quant) -> tuple[list[Point], dict[str, Value]]:
+def _values(
+    model: nn.Module, placement: Placement, quant: Quant, example: Example | None
+) -> tuple[list[Point], dict[str, Value]]:
     """Where activations are caught, and each one by the name of its quantizer: that of its first site."""
     if not quant.quantizes_activations or set(placement.sites) <= set(WEIGHT_KINDS):
         return [], {}
-    projections = output_projections(model) if set(placement.sites) & set(PROJECTION_KINDS) else []
+    check_example(model, example)
+    wants_projections = set(placement.sites) & set(PROJECTION_KINDS)
+    projections = output_projections(model, example) if wants_projections else []
     caught = points(model, placement, projections)
     named = {}
-    for value in discover(model, caught, placement):
+    for value in discover(model, caught, placement, example):
         kind, module = value.sites[0]
         named[f"{module}:{kind}"] = value
     return caught, named
@@ -123,6 +145,7 @@ def _hook(
 ) -> list[Handle]:
     of_site: dict[Key, Tap] = {(site.kind, site.module): quantizers[site.quantizer] for site in sites}
     handles = attach(model, caught, of_site.__getitem__)
+    handles += attach_declared(model, placement, of_site.__getitem__)
     if wants_attention(placement):
         handles.append(AttentionSwitch(model))
         for name in dict.fromkeys(site.module for site in sites if site.kind in MATMUL_KINDS):

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Literal, cast
 
 from torch import nn
 
 from qexp.config import Placement, SiteKind, ValueType
 from qexp.errors import QuantizationError
+from qexp.quant.module import QuantModule
 
-WEIGHT_KINDS: tuple[SiteKind, ...] = ("linear.weight", "embedding.weight")
+WEIGHT_KINDS: tuple[SiteKind, ...] = ("linear.weight", "embedding.weight", "declared.weight")
 PROJECTION_KINDS: tuple[SiteKind, ...] = ("attention.context", "attention.output")
 MATMUL_KINDS: tuple[SiteKind, ...] = ("matmul.query", "matmul.key", "matmul.probs", "matmul.value")
 
@@ -30,6 +31,7 @@ class Site:
 
     kind: SiteKind
     module: str
+    """Name of the module; of a declared activation, followed by its own name."""
     quantizer: str
     parameter: str = "weight"
     """Name of a weight within its module."""
@@ -48,6 +50,12 @@ class Weight:
     module: str
     parameter: str = "weight"
     axis: int = 0
+
+    @property
+    def name(self) -> str:
+        """What its quantizer is called, where no other module shares the weight."""
+        place = self.module if self.kind != "declared.weight" else joined(self.module, self.parameter)
+        return f"{place}:{self.kind}"
 
 
 @dataclass(frozen=True)
@@ -104,7 +112,13 @@ def weights(model: nn.Module, placement: Placement) -> list[Weight]:
     """The weights of the placement; the channels of an embedding are its rows."""
     found = [Weight("linear.weight", name) for name in linears(model)]
     found += [Weight("embedding.weight", name) for name in _named(model, _is_table)]
-    return [weight for weight in found if chosen(placement, weight.kind, weight.module)]
+    for name, module in declaring(model):
+        found += [Weight("declared.weight", name, *each) for each in module.declared_weights.items()]
+    wanted: dict[tuple[str, str], Weight] = {}
+    for weight in found:
+        if chosen(placement, weight.kind, weight.module):
+            wanted.setdefault((weight.module, weight.parameter), weight)  # a linear layer may declare, too
+    return list(wanted.values())
 
 
 def points(model: nn.Module, placement: Placement, projections: Sequence[str] = ()) -> list[Point]:
@@ -129,12 +143,26 @@ def points(model: nn.Module, placement: Placement, projections: Sequence[str] = 
 
 
 def value_type(model: nn.Module, placement: Placement, kind: SiteKind, module: str) -> ValueType:
-    """What is known beforehand of the values at a site, where the placement asks for types."""
+    """What is known beforehand of the values at a site: declared, or where the placement asks for types."""
+    if kind == "declared.activation":
+        owner, _, name = module.rpartition(".")
+        declared: ValueType = cast("QuantModule", model.get_submodule(owner)).declared_activations[name]
+        return declared
     if placement.typed and kind == "matmul.probs":
         return "softmax"
     if placement.typed and kind == "activation.output" and isinstance(model.get_submodule(module), RELUS):
         return "relu"
     return "act"
+
+
+def declaring(model: nn.Module) -> list[tuple[str, QuantModule]]:
+    """All modules that may declare something, with their names."""
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, QuantModule)]
+
+
+def joined(*names: str) -> str:
+    """Names of modules, one below the other; the model itself is an empty name."""
+    return ".".join(filter(None, names))
 
 
 def linears(model: nn.Module) -> list[str]:
@@ -166,7 +194,7 @@ def _residual_points(model: nn.Module) -> list[Point]:
     model_type = getattr(getattr(model, "config", None), "model_type", None)
     table = RESIDUAL_OPERANDS.get(str(model_type))
     found = [
-        Point("residual.input", ".".join(filter(None, (name, operand.child))), operand.side, operand.index)
+        Point("residual.input", joined(name, operand.child), operand.side, operand.index)
         for name, module in model.named_modules()
         for operand in (table or {}).get(type(module).__name__, ())
     ]

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import re
-import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from qexp.config import AnyCalibrator
 from qexp.errors import QuantizationError
 from qexp.quant.calibrators import activation_range, weight_range
 from qexp.quant.discovery import Side
 from qexp.quant.export_form import ExportForm
+from qexp.quant.grid import quantize
 from qexp.quant.hooks import Handle
 from qexp.quant.padding import Padding
 from qexp.quant.placement import Site
-from qexp.quant.quantizer import Phase, QuantizedWeight, Quantizer
+from qexp.quant.quantizer import Phase, Quantizer
 from qexp.quant.statistics import Statistics
-
-NAME = "quantization"
-"""Name of the ``Quantization`` among the children of its model."""
-ORIGINAL = re.compile(r"\bparametrizations\.(\w+)\.original$")
-"""Name of a float weight that has a quantizer."""
-STORED = re.compile(r"\bparametrizations\.\w+\.0\.")
-"""Names that only the export form has."""
+from qexp.quant.weights import NAME, WeightHandle, after_each_step, original
 
 
 class Quantization(nn.Module):
@@ -57,7 +48,7 @@ class Quantization(nn.Module):
         self._statistics = Statistics()
         self.handles: list[Handle] = [
             model.register_forward_hook(self._forget, always_call=True),
-            _after_each_step(self._forget_weights),
+            after_each_step(self._forget_weights),
         ]
 
     @property
@@ -70,6 +61,10 @@ class Quantization(nn.Module):
         """Quantizers by name: weights first, then activations in the order of the forward pass."""
         modules = cast("Iterable[Quantizer]", self.by_name.values())
         return dict(zip(self._names, modules, strict=True))
+
+    def forward(self, *values: Any) -> Any:
+        """What comes in: a model that runs its children in turn, as ``nn.Sequential``, runs this one, too."""
+        return values[0] if len(values) == 1 else values
 
     def describe(self) -> dict[str, Any]:
         """``{"quantizers": number, "sites": {kind: number}}``."""
@@ -161,8 +156,31 @@ class Quantization(nn.Module):
             if name in activations:
                 low, high = activation_range(statistics[name], calibrator, quantizer.grid, quantizer.values)
             else:
-                low, high = weight_range(_original(self.model, weights[name]), calibrator, quantizer.grid)
+                low, high = weight_range(original(self.model, weights[name]), calibrator, quantizer.grid)
             quantizer.set_range(low, high)
+
+    def integers(self, name: str) -> Tensor:
+        """A weight on its grid, as it would be stored, in the shape of the weight and on its device.
+
+        Args:
+            name: of the weight's quantizer.
+
+        Returns:
+            Int8 or uint8 up to 8 bits, else int32.
+
+        Raises:
+            QuantizationError: no weight has such a quantizer, or it has no range yet.
+        """
+        known = {site.quantizer: site for site in self.sites if site.is_weight}
+        if name not in known:
+            raise QuantizationError(f"{name}: no weight of that name; there are {_listed(list(known))}")
+        quantizer = self.quantizers[name]
+        if not quantizer.calibrated:
+            raise QuantizationError(f"{name} has no range: calibrate or load ranges first")
+        scale, grid = quantizer.current_scale().detach(), quantizer.grid
+        weight = original(self.model, known[name]).detach()
+        found = quantize(weight, scale, quantizer.zero_point, grid)
+        return found if grid.bits > 8 else found.to(torch.int8 if grid.signed else torch.uint8)
 
     def ranges(self) -> dict[str, Tensor]:
         """Copies of all scales and zero points, on the CPU, as ``<quantizer>/scale`` and ``/zero_point``."""
@@ -214,7 +232,7 @@ class Quantization(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self.handles.append(_after_each_step(self._forget_weights))  # a copy is told of steps, too
+        self.handles.append(after_each_step(self._forget_weights))  # a copy is told of steps, too
 
     def _activations(self) -> set[str]:
         return {site.quantizer for site in self.sites if not site.is_weight}
@@ -236,58 +254,6 @@ class Quantization(nn.Module):
         for handle in self.handles:
             if isinstance(handle, WeightHandle):
                 handle.weight.forget()
-
-
-class WeightHandle:
-    """The parametrization of one weight, made on construction."""
-
-    def __init__(self, module: nn.Module, parameter: str, weight: QuantizedWeight) -> None:
-        self.module, self.parameter, self.weight = module, parameter, weight
-        self.order = list(module._parameters)
-        parametrize.register_parametrization(module, parameter, weight)
-
-    def remove(self) -> None:
-        """Turn the weight into a plain parameter again, at its old place among the others."""
-        parametrize.remove_parametrizations(self.module, self.parameter, leave_parametrized=False)
-        parameters = self.module._parameters
-        for name in self.order:
-            parameters[name] = parameters.pop(name)
-
-
-def _after_each_step(forget: Callable[[], None]) -> Handle:
-    """Call a method after every step of any optimizer, for as long as its object lives.
-
-    A fused optimizer changes a parameter without counting up ``Tensor._version``.
-    """
-    method = weakref.WeakMethod(forget)
-
-    def stepped(*_: Any) -> None:
-        if (alive := method()) is not None:
-            alive()
-
-    handle = register_optimizer_step_post_hook(stepped)
-    weakref.finalize(forget.__self__, handle.remove)  # type: ignore[attr-defined]
-    return handle
-
-
-def float_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """The float weights of a model with quantizers, under the names that they have without.
-
-    Raises:
-        QuantizationError: the model is in export form.
-    """
-    state = model.state_dict()
-    if any(STORED.search(key) for key in state):
-        raise QuantizationError("a model in export form has integer weights: leave the export form first")
-    return {
-        ORIGINAL.sub(r"\1", key): tensor for key, tensor in state.items() if not key.startswith(f"{NAME}.")
-    }
-
-
-def _original(model: nn.Module, site: Site) -> Tensor:
-    owner: Any = model.get_submodule(site.module)
-    original: Tensor = owner.parametrizations[site.parameter].original
-    return original
 
 
 def _key(name: str) -> str:

@@ -112,11 +112,13 @@ class Quantizer(nn.Module):
         return (self.scale * self.log_scale.exp()).clamp(SMALLEST_SCALE, torch.finfo(torch.float32).max)
 
     def switch(self, phase: Phase, observer: Callable[[Tensor], None] | None = None) -> None:
-        """Enter a phase.
+        """Enter a phase; a range that is fixed beforehand stays frozen where others are learned.
 
         Raises:
             QuantizationError: the phase needs a range and there is none.
         """
+        if phase is Phase.LEARNED and self.values == "softmax":
+            phase = Phase.FROZEN
         if phase not in (Phase.OFF, Phase.OBSERVING) and not self.calibrated:
             raise QuantizationError(f"{self.name} has no range: calibrate or load ranges before {phase}")
         if phase is Phase.LEARNED and self.log_scale is None:

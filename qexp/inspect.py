@@ -1,0 +1,75 @@
+"""A look at a run's quantized model: ``python -m qexp.inspect RUN``.
+
+Exit codes: 0, it was shown; 2, it could not be, and stderr says why and what to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from qexp.errors import QexpError
+from qexp.inspection.runs import FOLDERS, find_record, subject_of
+from qexp.records import OUTPUTS_VARIABLE, outputs_root
+
+COULD_NOT = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print what is asked for; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        _show(options)
+    except QexpError as error:
+        print(f"qexp.inspect: {error}", file=sys.stderr)
+        return COULD_NOT
+    return 0
+
+
+def _show(options: argparse.Namespace) -> None:
+    outputs: Path = options.outputs or outputs_root()
+    subject = subject_of(find_record(options.run, outputs), outputs, options.stage)
+
+    from qexp.inspection.layers import chosen, layers_of, load
+    from qexp.inspection.picture import draw
+    from qexp.inspection.text import in_full, listing
+
+    layers = layers_of(load(subject))
+    if options.layer:
+        layers = chosen(layers, options.layer)
+    if options.png:
+        draw(layers, options.png, subject.title)
+    print(subject.title)
+    print("\n\n".join(map(in_full, layers)) if options.layer else listing(layers))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m qexp.inspect",
+        description="Looks at the quantized model of a run: all its layers in a list, or some of them "
+        "with their integer weights, scales, ranges and histograms. Nothing is computed anew.",
+        epilog="Exit code 0: shown; 2: there is nothing to show, and stderr says why.",
+    )
+    parser.add_argument("run", metavar="RUN", help="beginning of a run's key, or path of its Record")
+    parser.add_argument(
+        "--layer", action="append", metavar="GLOB",
+        help="show these layers in full, such as '*.layer.0.*query'; repeat it for several",
+    )  # fmt: skip
+    parser.add_argument(
+        "--stage", choices=tuple(FOLDERS),
+        help="as calibrated (ptq), or as trained with quantization (qat); default: the last one of the run",
+    )  # fmt: skip
+    parser.add_argument(
+        "--png", type=Path, metavar="FILE", help="also write histograms of the integer weights into a PNG"
+    )
+    parser.add_argument(
+        "--outputs", type=Path, metavar="DIR",
+        help=f"folder that runs wrote to (default: {OUTPUTS_VARIABLE}, else ./outputs)",
+    )  # fmt: skip
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
