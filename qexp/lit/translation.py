@@ -148,7 +148,7 @@ def from_scratch(scratch: Scratch, tokenizer: PreTrainedTokenizerBase, seed: int
             dropout=scratch.dropout, attention_dropout=0.0, activation_dropout=0.0,
             activation_function="relu", init_std=scratch.width**-0.5, scale_embedding=True,
             pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id, forced_eos_token_id=tokenizer.eos_token_id,
+            eos_token_id=tokenizer.eos_token_id, forced_eos_token_id=None,
             decoder_start_token_id=tokenizer.bos_token_id,
         )
     )  # fmt: skip

@@ -20,7 +20,12 @@ from qexp.data.vocabulary import make_tokenizer
 from qexp.errors import ConfigError, DataError
 
 ENGLISH = ["A man rides.", "Two dogs are running on the green grass.", "Snow.", "A small child sleeps."]
-GERMAN = ["Ein Mann reitet.", "Zwei Hunde laufen über das grüne Gras.", "Schnee.", "Ein kleines Kind schläft."]
+GERMAN = [
+    "Ein Mann reitet.",
+    "Zwei Hunde laufen über das grüne Gras.",
+    "Schnee.",
+    "Ein kleines Kind schläft.",
+]
 
 
 def task_of(**fields: object) -> TranslationTask:
@@ -92,7 +97,7 @@ def test_a_missing_text_and_a_missing_column_are_named() -> None:
 
 
 def test_bytes_of_another_encoding_are_refused() -> None:
-    latin = pa.Array.from_buffers(pa.string(), 1, pa.array(["Mu"]).buffers()[:2] + [pa.py_buffer(b"M\xfc")])
+    latin = pa.Array.from_buffers(pa.string(), 1, [*pa.array(["Mu"]).buffers()[:2], pa.py_buffer(b"M\xfc")])
     with pytest.raises(DataError, match=r"column 'de'.*UTF-?8"):
         pair_rows.checked(pa.table({"en": ["Mill"], "de": latin}), TASK, "rows")
 
@@ -119,9 +124,10 @@ def test_what_is_too_long_is_cut_and_counted_and_still_ends(
 ) -> None:
     short = task_of(max_length=8)
     split, cut = stored(tmp_path, tokenizer, short)
-    full = [len(tokenizer(text)["input_ids"]) for text in ENGLISH], [
-        len(tokenizer(text)["input_ids"]) for text in GERMAN
-    ]
+    full = (
+        [len(tokenizer(text)["input_ids"]) for text in ENGLISH],
+        [len(tokenizer(text)["input_ids"]) for text in GERMAN],
+    )
     assert cut == {
         "source": sum(length > 8 for length in full[0]),
         "target": sum(length > 8 for length in full[1]),

@@ -12,7 +12,10 @@ import pytest
 
 from qexp.data.translation_metrics import bleu, signature
 
-WORDS = "der die das Mann Frau läuft über grünes Gras , . 1,000.5 E-Mail Mädchen's".split()
+WORDS = (
+    *("der", "die", "das", "Mann", "Frau", "läuft", "über", "grünes", "Gras"),
+    *(",", ".", "1,000.5", "E-Mail", "Mädchen's"),
+)
 
 
 def texts(count: int, seed: int) -> list[str]:
@@ -46,7 +49,7 @@ def nearly(references: list[str], seed: int) -> list[str]:
         (nearly(texts(50, 1), 2), texts(50, 1)),
         (texts(20, 3), texts(20, 4)),
         (["der Mann läuft über grünes Gras ."], ["der Mann läuft über das Gras ."]),
-        (["", "", "der Mann läuft über grünes Gras ."], texts(2, 5) + ["der Mann läuft über grünes Gras ."]),
+        (["", "", "der Mann läuft über grünes Gras ."], [*texts(2, 5), "der Mann läuft über grünes Gras ."]),
         (["", ""], texts(2, 6)),
         (["x"], ["y"]),
     ],
