@@ -18,7 +18,8 @@ OPTIONS = [(group, file.stem) for group in GROUPS for file in sorted((conf_folde
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes(group: str, option: str) -> None:
-    words = [] if group == "task" else ["task=translation" if option.startswith("transformer") else "task=mrpc"]
+    task = "translation" if option.startswith("transformer") else "mrpc"
+    words = [] if group == "task" else [f"task={task}"]
     made = experiment(*words, f"{group}={option}")
     assert made.task.metrics
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped, unused-ignore]
 from qexp.config import TranslationTask
 from qexp.data.columns import to_numpy
 from qexp.data.npy import GrowingArray
-from qexp.data.tokens import ROWS_PER_CALL, check_length
+from qexp.data.tokens import ROWS_PER_CALL, check_length, flat
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +25,7 @@ Array = np.ndarray[Any, Any]
 _ARRAYS = ("source", "source_offsets", "target", "target_offsets", "row_ids")
 _REFERENCES = "references.parquet"
 IGNORED = -100
-"""Label of a place that is no token: what torch's cross entropy leaves out, and transformers calls padding."""
+"""Label of a place that is no token: torch's cross entropy leaves it out, for transformers it is padding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +66,7 @@ class PairSplit:
     def lengths(self) -> Array:
         """Numbers by which rows are sorted: by their source's length, and among equals by their target's."""
         targets = self.target_lengths
-        return self.source_lengths * (targets.max(initial=0) + 1) + targets
+        return np.asarray(self.source_lengths * (targets.max(initial=0) + 1) + targets)
 
     def references(self, rows: int | None = None) -> list[str]:
         """The right translations of the first ``rows`` rows, as texts that were never cut; None is all."""
@@ -108,43 +107,61 @@ def tokenize_pairs(
     """
     check_length(tokenizer, task.max_length)
     folder.mkdir(parents=True, exist_ok=True)
-    lengths: dict[str, list[Array]] = {side: [np.zeros(1, np.int64)] for side in ("source", "target")}
-    cut = dict.fromkeys(lengths, 0)
-    with ExitStack() as stack:
-        files = {
-            side: stack.enter_context(GrowingArray(folder / f"{side}.npy", np.int32)) for side in lengths
-        }
+    with _Side(folder, "source", "text") as source, _Side(folder, "target", "text_target") as target:
         for start in range(0, table.num_rows, ROWS_PER_CALL):
             part = table.slice(start, ROWS_PER_CALL)
             texts = [task.prefix + text for text in part[task.source].to_pylist()]
-            both = {"source": {"text": texts}, "target": {"text_target": part[task.target].to_pylist()}}
-            for side, words in both.items():
-                ids, longer = _encoded(tokenizer, words, task.max_length)
-                cut[side] += longer
-                lengths[side].append(np.fromiter(map(len, ids), np.int64, len(ids)))
-                files[side].append(np.fromiter(chain.from_iterable(ids), np.int32, int(lengths[side][-1].sum())))
+            source.add(tokenizer, texts, task.max_length)
+            target.add(tokenizer, part[task.target].to_pylist(), task.max_length)
             move(part.num_rows)
-    for side, parts in lengths.items():
-        np.save(folder / f"{side}_offsets.npy", np.cumsum(np.concatenate(parts)))
     np.save(folder / "row_ids.npy", to_numpy(table["id"]))
     pq.write_table(pa.table({"target": table[task.target]}), folder / _REFERENCES)
-    return cut
+    return {side.name: side.cut for side in (source, target)}
 
 
-def _encoded(
-    tokenizer: PreTrainedTokenizerBase, words: dict[str, list[str]], max_length: int
-) -> tuple[list[list[int]], int]:
-    """Ids of one side of some rows, each at most ``max_length``, and how many rows were longer."""
-    rows: list[list[int]] = tokenizer(**words, verbose=False)["input_ids"]
-    longer = [row for row, ids in enumerate(rows) if len(ids) > max_length]
-    if longer:
-        ((side, texts),) = words.items()
-        again: Any = {side: [texts[row] for row in longer]}
-        for row, ids in zip(
-            longer, tokenizer(**again, truncation=True, max_length=max_length)["input_ids"], strict=True
-        ):
-            rows[row] = ids
-    return rows, len(longer)
+class _Side:
+    """The tokens of one side of all rows, written as they come.
+
+    Args:
+        folder: Where they go.
+        name: ``source`` or ``target``.
+        argument: What tokenizers call the texts of this side.
+    """
+
+    def __init__(self, folder: Path, name: str, argument: str) -> None:
+        self.folder, self.name, self.argument = folder, name, argument
+        self.cut = 0
+        self._lengths = [np.zeros(1, np.int64)]
+        self._ids = GrowingArray(folder / f"{name}.npy", np.int32)
+
+    def add(self, tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int) -> None:
+        """Tokens of some rows; what is too long is tokenized once more, by a tokenizer that cuts."""
+        rows = self._encoded(tokenizer, texts)
+        longer = [row for row, ids in enumerate(rows) if len(ids) > max_length]
+        if longer:
+            again = [texts[row] for row in longer]
+            cut = self._encoded(tokenizer, again, truncation=True, max_length=max_length)
+            for row, ids in zip(longer, cut, strict=True):
+                rows[row] = ids
+        self.cut += len(longer)
+        self._lengths.append(np.fromiter(map(len, rows), np.int64, len(rows)))
+        self._ids.append(flat(rows, np.int32, int(self._lengths[-1].sum())))
+
+    def _encoded(self, tokenizer: PreTrainedTokenizerBase, texts: list[str], **more: Any) -> list[list[int]]:
+        words: dict[str, Any] = {self.argument: texts, "verbose": False}
+        rows: list[list[int]] = tokenizer(**words, **more)["input_ids"]
+        return rows
+
+    def __enter__(self) -> Self:
+        """The side, with its file open."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the file, and write where rows begin."""
+        self._ids.__exit__(kind, error, trace)
+        np.save(self.folder / f"{self.name}_offsets.npy", np.cumsum(np.concatenate(self._lengths)))
 
 
 def collate_pairs(split: PairSplit, rows: Array, *, pad_id: int) -> dict[str, torch.Tensor]:
@@ -156,8 +173,8 @@ def collate_pairs(split: PairSplit, rows: Array, *, pad_id: int) -> dict[str, to
         pad_id: Token id of padding.
 
     Returns:
-        ``input_ids`` and ``attention_mask`` [batch, longest source]; ``labels``, :data:`IGNORED` in padding, and
-        ``target_mask`` [batch, longest target]; all int64, masks 1 for tokens.
+        ``input_ids`` and ``attention_mask`` [batch, longest source]; ``labels``, :data:`IGNORED` in padding,
+        and ``target_mask`` [batch, longest target]; all int64, masks 1 for tokens.
     """
     import torch
 

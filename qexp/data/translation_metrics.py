@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def bleu(translations: Sequence[str], references: Sequence[str]) -> float:
-    """BLEU of a corpus in percent, 0 to 100, with sacreBLEU's defaults (Post, 2018), whoever trained the model.
+    """BLEU of a corpus in percent, 0 to 100, with sacreBLEU's defaults (Post, 2018).
 
     Args:
         translations: Plain texts, detokenized; the empty text is allowed.
@@ -17,9 +17,9 @@ def bleu(translations: Sequence[str], references: Sequence[str]) -> float:
     """
     from sacrebleu.metrics.bleu import BLEU
 
-    if not len(translations) or len(translations) != len(references):
-        raise ValueError(f"{len(translations)} translations, {len(references)} references: give as many, not 0")
-    return float(BLEU().corpus_score(list(translations), [list(references)]).score)
+    if not translations or len(translations) != len(references):
+        raise ValueError(f"{len(translations)} translations, {len(references)} references: give one for each")
+    return float(BLEU().corpus_score(translations, [references]).score)
 
 
 def signature() -> str:

@@ -33,7 +33,7 @@ def make_tokenizer(columns: Sequence[pa.ChunkedArray], size: int) -> PreTrainedT
 
     Args:
         columns: Texts, such as sources and targets.
-        size: Most tokens, with the 256 bytes and the three of :data:`PAD`; fewer where the texts hold no more.
+        size: Most tokens, 256 bytes and three special ones included; fewer where the texts hold no more.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast

@@ -58,7 +58,7 @@ class Texts:
         return load_finetuned(start.folder, self.task)
 
     def runner(self, model: nn.Module, rt: Runtime) -> Run:
-        """The forward pass."""
+        """Logits."""
         return runner(model, rt)
 
     def split(self, folder: Path) -> TokenSplit:

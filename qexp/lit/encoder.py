@@ -132,7 +132,7 @@ def label_order(id2label: Mapping[Any, str], labels: Sequence[str]) -> list[int]
 
 
 def set_dropout(model: nn.Module, rate: float | None) -> None:
-    """Give every dropout that rate, be it a layer or a number that a module keeps; None leaves the model's own."""
+    """Give every dropout, a layer or a module's number, that rate; None leaves the model's own."""
     if rate is None:
         return
     for module in model.modules():

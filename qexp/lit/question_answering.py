@@ -26,7 +26,6 @@ from qexp.lit.inference import EVALUATION_BATCH, runner
 from qexp.lit.steps import Batch
 from qexp.lit.student import Student
 from qexp.runtime import Runtime
-from qexp.runtime import Runtime
 
 
 class Reader(Student):
@@ -66,10 +65,6 @@ class Questions:
     def finetuned(self, start: Checkpoint) -> PreTrainedModel:
         """A checkpoint with its head."""
         return load_with_head(start.folder, AutoModelForQuestionAnswering)
-
-    def runner(self, model: nn.Module, rt: Runtime) -> Run:
-        """The forward pass."""
-        return runner(model, rt)
 
     def runner(self, model: nn.Module, rt: Runtime) -> Run:
         """Logits."""

@@ -124,7 +124,7 @@ class Translations:
 
     def score(self, found: Predictions) -> dict[str, float | None]:
         """BLEU of the corpus."""
-        return {"bleu": bleu(found.predictions, found.labels)}
+        return {"bleu": bleu(list(found.predictions), list(found.labels))}
 
     def same(self, ours: Predictions, theirs: Predictions) -> Array:
         """Which rows have the same text, bool [rows]."""
@@ -148,7 +148,7 @@ def from_scratch(scratch: Scratch, tokenizer: PreTrainedTokenizerBase, seed: int
             dropout=scratch.dropout, attention_dropout=0.0, activation_dropout=0.0,
             activation_function="relu", init_std=scratch.width**-0.5, scale_embedding=True,
             pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id, forced_eos_token_id=tokenizer.eos_token_id,
+            eos_token_id=tokenizer.eos_token_id, forced_eos_token_id=None,
             decoder_start_token_id=tokenizer.bos_token_id,
         )
     )  # fmt: skip
@@ -190,15 +190,15 @@ def scores(model: Any, source: Batch, words: Tensor, length_penalty: float) -> T
     losses = functional.cross_entropy(
         logits.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
     )
-    return -losses.sum(1) / inside.sum(1) ** length_penalty
+    return torch.as_tensor(-losses.sum(1) / inside.sum(1) ** length_penalty)
 
 
 def _plan(model: Any, search: BeamSearch) -> GenerationConfig:
     positions = getattr(model.config, "max_position_embeddings", None)  # T5 has none
     if positions is not None and search.max_new_tokens >= positions:
         raise ConfigError(
-            f"task.search.max_new_tokens={search.max_new_tokens}: the model has {positions} positions, one of "
-            f"them for the start; set task.search.max_new_tokens={positions - 1} or less"
+            f"task.search.max_new_tokens={search.max_new_tokens}: the model has {positions} positions, "
+            f"one of them for the start; set task.search.max_new_tokens={positions - 1} or less"
         )
     own = {name: getattr(model.generation_config, name) for name in KEPT}
     beams = {"length_penalty": search.length_penalty, "early_stopping": True} if search.beams > 1 else {}

@@ -27,9 +27,8 @@ def run(
 
     model, _ = load_quantized(encoder, form, ranges, rt)
     name = form.quant.name if form else "fp32"
-    scored = score_splits(
-        family_of(task).runner(model, rt), tokens, task, evaluation_rows, Scores(work.folder, ""), f"evaluate {name}", rt
-    )
+    run_batch, out = family_of(task).runner(model, rt), Scores(work.folder, "")
+    scored = score_splits(run_batch, tokens, task, evaluation_rows, out, f"evaluate {name}", rt)
     work.write_facts({"metrics": scored.metrics, "notes": scored.notes})
 
 

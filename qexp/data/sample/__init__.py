@@ -1,4 +1,4 @@
-"""Small sets, shaped as GLUE, SQuAD and Multi30k, that the project itself writes: its pipeline runs without a network.
+"""Small sets that the project itself writes, shaped as GLUE, SQuAD and Multi30k: no run needs a network.
 
 ``sample("mrpc")`` gives the splits of the hub's data set of that name with the same columns and
 label encodings; every sentence comes from the templates in this package. Scores on them say

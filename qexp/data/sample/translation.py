@@ -45,20 +45,21 @@ def _words(text: str) -> dict[str, str]:
 _PEOPLE = _nouns(
     "man=Mann/m, woman=Frau/f, girl=Mädchen/n, boy=Junge/m, child=Kind/n, farmer=Bauer/m, teacher=Lehrerin/f,"
     "painter=Maler/m, worker=Arbeiter/m, dancer=Tänzerin/f, cook=Koch/m, singer=Sängerin/f, men=Männer/p,"
-    "women=Frauen/p, children=Kinder/p, girls=Mädchen/p, boys=Jungen/p, workers=Arbeiter/p, students=Studenten/p"
+    "women=Frauen/p, children=Kinder/p, girls=Mädchen/p, boys=Jungen/p, workers=Arbeiter/p,"
+    "students=Studenten/p"
 )
 _LOOKS = _words(
-    "old=alt, young=jung, tall=groß, small=klein, happy=fröhlich, quiet=ruhig, busy=fleißig, friendly=freundlich,"
-    "blond=blond, curious=neugierig, funny=lustig, strong=stark"
+    "old=alt, young=jung, tall=groß, small=klein, happy=fröhlich, quiet=ruhig, busy=fleißig,"
+    "friendly=freundlich, blond=blond, curious=neugierig, funny=lustig, strong=stark"
 )
 _THINGS = _nouns(
     "ladder=Leiter/f, box=Kiste/f, ball=Ball/m, book=Buch/n, bicycle=Fahrrad/n, chair=Stuhl/m, table=Tisch/m,"
-    "lamp=Lampe/f, bag=Tasche/f, hat=Hut/m, umbrella=Regenschirm/m, guitar=Gitarre/f, boat=Boot/n, kite=Drachen/m,"
-    "bucket=Eimer/m, picture=Bild/n, basket=Korb/m, clock=Uhr/f, car=Auto/n, flag=Fahne/f"
+    "lamp=Lampe/f, bag=Tasche/f, hat=Hut/m, umbrella=Regenschirm/m, guitar=Gitarre/f, boat=Boot/n,"
+    "kite=Drachen/m, bucket=Eimer/m, picture=Bild/n, basket=Korb/m, clock=Uhr/f, car=Auto/n, flag=Fahne/f"
 )
 _COLOURS = _words(
-    "red=rot, blue=blau, green=grün, yellow=gelb, black=schwarz, white=weiß, brown=braun, new=neu, heavy=schwer,"
-    "light=leicht, broken=kaputt, beautiful=schön"
+    "red=rot, blue=blau, green=grün, yellow=gelb, black=schwarz, white=weiß, brown=braun, new=neu,"
+    "heavy=schwer, light=leicht, broken=kaputt, beautiful=schön"
 )
 _VERBS = {
     "carrying": _Verb("trägt", "tragen"),
@@ -93,18 +94,16 @@ def caption(split: Split, _: int) -> Row:
     bare, first = split.dice.chance(_SHARE_BARE), split.dice.chance(_SHARE_PLACE_FIRST)
     look = "" if bare else split.dice.pick(list(_LOOKS))
     colour = split.dice.pick(list(_COLOURS))
-    two = _PEOPLE[who].gender == "p"
+    person, item, verbs = _PEOPLE[who], _THINGS[thing], _VERBS[verb]
+    two = person.gender == "p"
     agent, target = _english(look, who, two=two), _english(colour, thing)
-    person, item = _PEOPLE[who], _THINGS[thing]
-    german_agent = _german(_SUBJECT[person.gender], _LOOKS.get(look, ""), person.german)
-    german_target = _german(_OBJECT[item.gender], _COLOURS[colour], item.german)
-    acts = f"{'are' if two else 'is'} {verb}"
-    does = _VERBS[verb].two if two else _VERBS[verb].one
-    if first:
-        english, german = f"{place} {agent} {acts} {target}", (_PLACES[place], does, german_agent, german_target)
-    else:
-        english, german = f"{agent} {acts} {target} {place}", (german_agent, does, german_target, _PLACES[place])
-    return (capital(english) + ".", capital(" ".join(german)) + "."), 0
+    agent_de = _german(_SUBJECT[person.gender], _LOOKS.get(look, ""), person.german)
+    target_de = _german(_OBJECT[item.gender], _COLOURS[colour], item.german)
+    place_de, verb_de = _PLACES[place], verbs.two if two else verbs.one
+    english = f"{agent} {'are' if two else 'is'} {verb} {target}"
+    german = (place_de, verb_de, agent_de, target_de) if first else (agent_de, verb_de, target_de, place_de)
+    texts = f"{place} {english}" if first else f"{english} {place}", " ".join(german)
+    return tuple(capital(text) + "." for text in texts), 0
 
 
 def _english(adjective: str, noun: str, *, two: bool = False) -> str:
