@@ -32,6 +32,24 @@ def test_finetune_numbers_come_from_command_line_then_model_then_task() -> None:
     assert _training("task=mrpc", "finetune.learning_rate=7e-6").learning_rate == 7e-6
 
 
+def test_what_no_one_says_is_left_to_its_default() -> None:
+    plain, scratch = _training("task=mrpc"), _training("task=translation", "model=transformer_tiny")
+    assert (plain.batch_size, plain.warmup, plain.schedule, plain.beta2) == (32, 0.1, "linear", 0.999)
+    assert (scratch.schedule, scratch.beta2) == ("inverse_sqrt", 0.98)
+    assert _training("task=mrpc", "finetune.batch_size=7").batch_size == 7
+    assert _qat("task=mrpc").epochs == 2
+    assert _qat("task=translation", "model=transformer_tiny").epochs == 3
+    assert _qat("task=translation", "model=transformer_tiny", "method.epochs=0.5").epochs == 0.5
+
+
+def test_a_rate_that_no_one_says_is_asked_for() -> None:
+    tree = compose("task=mrpc", "model=bert_base")
+    tree["task"].pop("finetune")
+    with pytest.raises(ValidationError) as caught:
+        Experiment.model_validate(tree)
+    assert "finetune.learning_rate: is required" in explain(caught.value)
+
+
 def test_method_auto_is_qat_with_bits_and_nothing_without() -> None:
     assert experiment("task=rte", "quant=w8a8").method.kind == "qat"
     assert experiment("task=rte", "quant=fp32").method.kind == "none"

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from qexp.config import Data, TextTask
 from qexp.data import hub, sources
 from qexp.errors import DataError
+from tests.conftest import experiment
 
 PAIRS = TextTask(
     name="mrpc",
@@ -374,6 +375,28 @@ def test_hub_splits_of_another_data_set(monkeypatch: pytest.MonkeyPatch) -> None
         "train",
         "validation",
         "mrpc/validation",
+    }
+
+
+def test_a_column_of_languages_is_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    pairs = [{"translation": {"de": "Hallo", "en": "Hello"}}, {"translation": {"de": "Welt", "en": "World"}}]
+    monkeypatch.setattr(hub, "_cached", lambda name, config, splits: None)
+    monkeypatch.setattr(hub, "obstacle", lambda: None)
+    asked = []
+
+    def load(name: str, config: str, split: list[str]) -> list[Any]:
+        asked.append((name, config, split))
+        return [datasets.Dataset.from_list(pairs) for _ in split]
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    rows = sources.resolve(Data(source="hub"), experiment("task=wmt14_en_de", "model=transformer_base").task)
+    assert asked == [("wmt/wmt14", "de-en", ["train", "test"])]
+    assert rows.splits["test"].to_pydict() == {
+        "id": [0, 1],
+        "en": ["Hello", "World"],
+        "de": ["Hallo", "Welt"],
     }
 
 

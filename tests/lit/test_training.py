@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from qexp.config import Numerics
+from qexp.config import Numerics, Training
 from qexp.errors import TrainingError
 from qexp.lit.classification import Classifier, task_loss
 from qexp.lit.processes import resumed_at
 from qexp.lit.steps import Parts, Steps
 from qexp.lit.student import Optimization
 from qexp.lit.training import CHECKPOINT, Seat, fit
-from tests.conftest import tiny_config
+from tests.conftest import experiment, tiny_config
 from tests.lit.tiny import course, largest_difference, quantized, runtime, trained
 
 STEPS = 12
@@ -125,6 +126,31 @@ def test_schedule_rises_then_falls_to_zero() -> None:
     assert factors[9] == max(factors) == 1.0
     assert factors[50] == 0.0
     assert all(np.diff(factors[10:]) < 0)
+
+
+def test_inverse_square_root_is_that_of_attention_is_all_you_need() -> None:
+    """Equation 3, ``d ** -0.5 * min(step ** -0.5, step * warmup ** -1.5)``, with the peak that it has."""
+    steps, warmup, width = 4000, 400, 512
+    peak = width**-0.5 * warmup**-0.5
+    plan = Optimization(peak, 0.0, warmup=0.1, steps=steps, seed=0, schedule="inverse_sqrt")
+    for step in range(1, steps + 1):
+        paper = width**-0.5 * min(step**-0.5, step * warmup**-1.5)
+        assert peak * plan.factor(step - 1) == pytest.approx(paper, rel=1e-9)
+    assert plan.factor(warmup - 1) == 1
+
+
+def test_the_optimizer_is_what_the_plan_says(tmp_path: Path) -> None:
+    words = ("task=translation", "model=transformer_tiny", "finetune.beta2=0.9", "finetune.weight_decay=0.5")
+    training = experiment(*words).finetune
+    assert isinstance(training, Training)
+    module = _module()
+    module.optimization = Optimization.of(training, 1e-2, STEPS, 3)
+    assert module.optimization.schedule == "inverse_sqrt"
+    _fit(module, _steps(), tmp_path)
+    optimizer: Any = module.optimizers()
+    group = optimizer.param_groups[0]
+    assert group["betas"] == (0.9, 0.9) and group["weight_decay"] == 0.5
+    assert group["lr"] == pytest.approx(1e-2 * (1 / (STEPS + 1)) ** 0.5)
 
 
 def test_loss_is_cross_entropy_or_squared_error() -> None:

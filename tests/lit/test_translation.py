@@ -164,7 +164,8 @@ def test_a_batch_in_parts_takes_the_step_of_the_whole_batch(tokens: Tokens, tmp_
     whole, expected = trained(tokens, tmp_path / "whole", dropout=0.0)
     parts, found = trained(tokens, tmp_path / "parts", dropout=0.0, accumulate=3)
     assert parts["loss"] == pytest.approx(whole["loss"], abs=1e-4)
-    for state in (expected, found):  # no key's bias changes a softmax: its gradient is noise, which Adam scales up
+    # A key's bias changes no softmax: its gradient is noise, which Adam scales up.
+    for state in (expected, found):
         for name in [name for name in state if name.endswith("k_proj.bias")]:
             del state[name]
     assert largest_difference(expected, found) < 2e-5
