@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoTokenizer, MarianTokenizer
 
+from qexp.data.pairs import PairSplit
 from qexp.data.sample import sample
 from qexp.data.vocabulary import make_tokenizer
 from qexp.jobs import FAILED, OK
@@ -99,6 +101,52 @@ def test_checkpoints_walk_the_whole_line(architecture: str, tmp_path: Path) -> N
     code, as_it_is = run(*words, "quant=fp32", "finetune=none")
     assert code == OK, record_problem()
     assert as_it_is["scores"]["fp32"]["bleu"] < 10
+
+
+def test_neursts_recipe_walks_the_whole_line() -> None:
+    code, record = run(*SCRATCH, "quant=w8a8", "recipe=neurst")
+    assert code == OK, record_problem()
+    assert set(record["scores"]) == {"fp32", "ptq", "qat"}
+    assert record["sites"]["sites"]["embedding.weight"] >= 1
+    assert record["experiment"]["calibrator"]["kind"] == "clip"
+
+
+@pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
+def test_marians_own_tokenizers_make_ids_of_both_sides(tmp_path: Path) -> None:
+    spm = pytest.importorskip("sentencepiece", reason="pip install 'qexp[marian]' for Marian's tokenizers")
+    folder = marian(tmp_path, spm)
+    words = ("task=translation", f"model.name={folder}", "data=sample", *QUICK, "task.max_length=100")
+    code, _ = run(*words, "quant=w8a8", "method=ptq")
+    assert code == OK, record_problem()
+    tokens = next((Path(os.environ["QEXP_OUTPUTS"]) / "artifacts" / "1-tokens").glob("*/splits/test"))
+    split, tokenizer = PairSplit.load(tokens), AutoTokenizer.from_pretrained(folder)
+    row = sample("multi30k_en_de")["test"].slice(0, 1).to_pylist()[0]
+    assert list(split.source[: split.source_offsets[1]]) == tokenizer(row["en"])["input_ids"]
+    assert list(split.target[: split.target_offsets[1]]) == tokenizer(text_target=row["de"])["input_ids"]
+
+
+def marian(folder: Path, spm: Any) -> Path:
+    """A small Marian checkpoint with a SentencePiece model for each language and one vocabulary for both."""
+    table, pieces = sample("multi30k_en_de")["train"], {}
+    for language, file in (("en", "source"), ("de", "target")):
+        spm.SentencePieceTrainer.train(
+            sentence_iterator=iter(table[language].to_pylist()), model_prefix=str(folder / file),
+            vocab_size=120, minloglevel=2,
+        )  # fmt: skip
+        (folder / f"{file}.model").rename(folder / f"{file}.spm")
+        model = spm.SentencePieceProcessor(model_file=str(folder / f"{file}.spm"))
+        pieces |= {model.id_to_piece(index): None for index in range(3, model.get_piece_size())}
+    vocabulary = {piece: index for index, piece in enumerate(["</s>", "<unk>", *pieces, "<pad>"])}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    files = [str(folder / name) for name in ("source.spm", "target.spm", "vocab.json")]
+    MarianTokenizer(*files, model_max_length=100).save_pretrained(folder)
+    model_class, config = MODELS["marian"]()
+    config.vocab_size = config.decoder_vocab_size = len(vocabulary)
+    config.max_position_embeddings = 128
+    config.eos_token_id, config.pad_token_id = 0, len(vocabulary) - 1
+    config.decoder_start_token_id, config.bos_token_id = len(vocabulary) - 1, None
+    model_class(config).save_pretrained(folder)
+    return folder
 
 
 def test_an_encoder_is_refused(tiny_bert: Path) -> None:

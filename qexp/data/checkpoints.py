@@ -25,6 +25,7 @@ VOCABULARIES = (
     ("spiece.model",),
     ("sentencepiece.bpe.model",),
     ("tokenizer.model",),
+    ("source.spm", "target.spm", "vocab.json"),
 )
 """Sets of files, any of which makes a tokenizer."""
 

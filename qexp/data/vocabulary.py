@@ -94,5 +94,5 @@ def _loaded(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     except ImportError as error:
         raise ModelError(
             f"model.name={checkpoint.name}: its tokenizer needs a library that is not installed "
-            f"({str(error).strip().splitlines()[0]}); Marian's needs: pip install sentencepiece"
+            f"({str(error).strip().splitlines()[0]}); Marian's needs: pip install 'qexp[marian]'"
         ) from error

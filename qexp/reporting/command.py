@@ -29,13 +29,18 @@ def command_of(run: Run) -> str:
     words = [f"{group}={option}" for group, option in options.items() if group not in ("scheme", "model")]
     words += [f"quant={run.quant}"]
     for path, value in leaves(run.record.experiment):
-        if path.startswith(("quant.", *_HERE)) or (path.startswith("task.") and path != "task.max_length"):
+        if path.startswith(("quant.", *_HERE)) or (path not in given and _is_default(path, value)):
             continue
         if path.endswith((".kind", "placement.name", "budget.name", "machine.accelerator")):
             continue
         if path not in given or given[path] != value:
             words.append(f"{'' if path in given else '++'}{path}={_word(value)}")
     return shlex.join(["python", "-m", "qexp", *words])
+
+
+def _is_default(path: str, value: Any) -> bool:
+    """Whether a value that no file mentions goes without saying: it is null, or the task's own."""
+    return value is None or path.startswith("task.")
 
 
 def _options(run: Run) -> dict[str, str]:

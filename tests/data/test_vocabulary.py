@@ -96,5 +96,5 @@ def test_a_library_that_a_tokenizer_needs_is_named(tmp_path: Path, monkeypatch: 
 
     (tmp_path / "config.json").write_text('{"model_type": "marian"}')
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", missing)
-    with pytest.raises(ModelError, match=r"requires the SentencePiece library.*pip install sentencepiece"):
+    with pytest.raises(ModelError, match=r"requires the SentencePiece library.*pip install 'qexp\[marian\]'"):
         tokenizer_for(Checkpoint(tmp_path, "0", "opus"), {}, TASK)

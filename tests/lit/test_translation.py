@@ -159,10 +159,13 @@ def trained(tokens: Tokens, folder: Path, **fields: Any) -> tuple[dict[str, Any]
     return dict(facts), load_file(folder / "model" / "model.safetensors")
 
 
-def test_a_batch_in_parts_takes_the_step_of_the_whole_batch(tokens: Tokens, tmp_path: Path) -> None:
+@pytest.mark.parametrize("numerics", [{"accumulate": 3}, {"devices": 2}], ids=str)
+def test_a_batch_in_parts_takes_the_step_of_the_whole_batch(
+    numerics: dict[str, int], tokens: Tokens, tmp_path: Path
+) -> None:
     """Parts have different numbers of tokens, and the mean is over the tokens of all."""
     whole, expected = trained(tokens, tmp_path / "whole", dropout=0.0)
-    parts, found = trained(tokens, tmp_path / "parts", dropout=0.0, accumulate=3)
+    parts, found = trained(tokens, tmp_path / "parts", dropout=0.0, **numerics)
     assert parts["loss"] == pytest.approx(whole["loss"], abs=1e-4)
     # A key's bias changes no softmax: its gradient is noise, which Adam scales up.
     for state in (expected, found):
