@@ -13,6 +13,7 @@ from pathlib import Path
 from qexp.errors import QexpError
 from qexp.inspection.runs import FOLDERS, find_record, subject_of
 from qexp.records import OUTPUTS_VARIABLE, outputs_root
+from qexp.standard_output import print_out
 
 COULD_NOT = 2
 
@@ -41,8 +42,8 @@ def _show(options: argparse.Namespace) -> None:
         layers = chosen(layers, options.layer)
     if options.png:
         draw(layers, options.png, subject.title)
-    print(subject.title)
-    print("\n\n".join(map(in_full, layers)) if options.layer else listing(layers))
+    shown = "\n\n".join(map(in_full, layers)) if options.layer else listing(layers)
+    print_out(f"{subject.title}\n{shown}\n")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,7 +7,6 @@ written (each is named on stderr); 2, there is nothing to report on, or two runs
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from qexp.reporting.glue_table import averages_table
 from qexp.reporting.layout import table_of
 from qexp.reporting.lines import csv_text
 from qexp.reporting.table import markdown
+from qexp.standard_output import print_out
 
 HOW_TO_MAKE_ONE = "make a Record with a run, such as: python -m qexp task=mrpc quant=w8a8"
 AVERAGES_FILE = "glue-averages"
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"qexp.report: {error}", file=sys.stderr)
         return 2
     text = csv_text if options.format == "csv" else markdown_text
-    _print(text(report.comparisons, report.averages))
+    print_out(text(report.comparisons, report.averages))
     try:
         if options.write:
             write_tables(report, outputs / "tables")
@@ -123,17 +123,8 @@ def _compare(options: argparse.Namespace, outputs: Path) -> int:
         print(f"qexp.report: {error}", file=sys.stderr)
         return 2
     tables = (markdown(table) for pair in pairs for table in tables_of(pair))
-    _print(pairs_csv(pairs) if options.format == "csv" else "\n".join(tables))
+    print_out(pairs_csv(pairs) if options.format == "csv" else "\n".join(tables))
     return 0
-
-
-def _print(text: str) -> None:
-    """Print, and stop quietly where the reader of a pipe (``| head``) has gone."""
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
