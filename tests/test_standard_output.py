@@ -7,7 +7,7 @@ import sys
 
 
 def test_a_reader_that_goes_ends_nothing_in_a_traceback() -> None:
-    """More than a pipe holds, to a reader that takes one line; then the process goes on to its own exit code."""
+    """More than a pipe holds, to a reader of one line; the process then goes on to its own exit code."""
     program = (
         "from qexp.standard_output import print_out\nprint_out('line\\n' * 100_000)\nraise SystemExit(3)"
     )
