@@ -39,6 +39,7 @@ from tests.record_factory import record
         ),
         ("task=translation", "model=transformer_tiny", "task.search.beams=1", "quant=w4a8"),
         ("task=mrpc", "method.dropout=null", "calibrator=entropy", "deploy.batch_sizes=[1,8]"),
+        ("task=squad_v2", "task.search.null_threshold=-2.5", "data.train_rows=8000", "recipe=neurst"),
     ],
     ids=" ".join,
 )

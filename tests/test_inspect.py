@@ -18,7 +18,6 @@ from safetensors.torch import load_file
 
 from qexp.config import Experiment
 from qexp.inspect import main
-from qexp.inspection.commands import command_of
 from qexp.inspection.text import histogram
 from qexp.jobs import OK, Job
 from qexp.records import read
@@ -197,33 +196,6 @@ def test_what_is_gone_or_damaged_comes_with_the_command_that_makes_it_again(
     again = Experiment.model_validate(compose(*words[3:]))
     assert again.identity == Experiment.model_validate(read(record_of(outputs, "qat")).experiment).identity
     assert look(outputs, "--stage", "ptq") == 0
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        (
-            "task=stsb",
-            "quant=w5a7",
-            "calibrator=entropy",
-            "scheme=symmetric",
-            "seed=3",
-            "method.dropout=null",
-        ),
-        ("task=mnli", "quant=fp32", "data.train_rows=100", "model.name='/tmp/a folder, odd=one'"),
-        ("task=cola", "placement=linear", "placement.exclude=[*classifier*]", "finetune=none", "method=ptq"),
-        ("task=rte", "machine=gpu", "machine.precision=bf16", "calibration.samples=7", "budget=smoke"),
-    ],
-)
-def test_the_command_composes_the_same_experiment(words: tuple[str, ...]) -> None:
-    from qexp.cli import _offer_widths
-
-    _offer_widths(list(words))
-    made = experiment(*words, "deploy=none")
-    command = command_of(made.model_dump(mode="json"), made.quant.name)
-    again = experiment(*shlex.split(command)[3:])
-    assert again.identity == made.identity
-    assert again.data == made.data
 
 
 def test_histograms_count_every_integer_once() -> None:

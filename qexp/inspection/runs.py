@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from qexp.artifacts import Encoder, Ranges
 from qexp.errors import QuantizationError, StoreError
-from qexp.inspection.commands import command_of
 from qexp.records import Record, read, read_all, records_folder
+from qexp.reporting.command import command_of
+from qexp.reporting.facts import Run
 
 if TYPE_CHECKING:
     from qexp.config import Form
@@ -87,7 +88,7 @@ def subject_of(record: Record, outputs: Path, stage: StageName | None) -> Subjec
 
 def gone(subject: Subject, what: str) -> StoreError:
     """What to say of an artifact that cannot be used."""
-    command = command_of(subject.record.experiment, subject.form.quant.name)
+    command = command_of(Run(subject.record))
     return StoreError(f"{what}; this makes it again, if data and checkpoint are the same:\n  {command}")
 
 
