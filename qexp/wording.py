@@ -32,6 +32,9 @@ def unknown_field(path: str) -> str:
     known = sorted(allowed_fields(parents))
     if not known:
         return f"{path}: no such field; python -m qexp --help lists all groups"
+    if name in known:
+        group = parents[0]
+        return f"{path}: no such field of the {group} that was chosen; another kind of {group} has it"
     nearest = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {'.'.join([*parents, nearest[0]])}?" if nearest else ""
     return f"{path}: no such field; {'.'.join(parents) or 'an experiment'} has {', '.join(known)}{hint}"
