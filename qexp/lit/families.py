@@ -1,4 +1,7 @@
-"""The kinds of task, by the class of their section."""
+"""The kinds of task, by the class of their section.
+
+Each is imported when a task of it comes: a translation brings in half of transformers.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,31 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from qexp.config import QuestionTask, Task, TextTask, TranslationTask
-from qexp.lit.classification import Texts
 from qexp.lit.family import Family
-from qexp.lit.question_answering import Questions
-from qexp.lit.translation import Translations
+
+
+def _texts(task: TextTask) -> Family:
+    from qexp.lit.classification import Texts
+
+    return Texts(task)
+
+
+def _questions(task: QuestionTask) -> Family:
+    from qexp.lit.question_answering import Questions
+
+    return Questions(task)
+
+
+def _translations(task: TranslationTask) -> Family:
+    from qexp.lit.translation import Translations
+
+    return Translations(task)
+
 
 FAMILIES: Mapping[type[Task], Callable[[Any], Family]] = {
-    QuestionTask: Questions,
-    TextTask: Texts,
-    TranslationTask: Translations,
+    QuestionTask: _questions,
+    TextTask: _texts,
+    TranslationTask: _translations,
 }
 
 
