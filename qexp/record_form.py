@@ -71,6 +71,12 @@ FORM: dict[str, tuple[Check, str]] = {
     "host": (_optional(_each(_anything)), "null or an object"),
     "bytes": (_optional(_each(_is_number)), "null, or numbers by graph"),
     "sites": (_optional(_each(_anything)), "null or an object"),
+    "curves": (
+        _each(_has(step=_items(_is_number), loss=_items(_is_number))),
+        "objects with lists step and loss by training",
+    ),
+    "ranges": (_each(_each(_each(_optional(_is_number)))), "numbers by stage and quantizer"),
+    "sweep": (_optional(_has(name=_is_text, id=_is_text, job=_is_number)), "null, or name, id and job"),
     "stages": (_items(_each(_anything)), "a list of objects"),
     "versions": (_each(_is_text), "strings by name"),
     "git": (_optional(_each(_anything)), "null or an object"),

@@ -78,6 +78,35 @@ class StageRun(TypedDict):
     seconds: float
 
 
+class Curve(TypedDict):
+    """Loss of one training, thinned: ``loss`` is the mean over the steps from the one before to ``step``."""
+
+    step: list[int]
+    loss: list[float]
+
+
+class ActivationRange(TypedDict):
+    """Range of one quantized activation, beside what calibration saw of it.
+
+    ``sqnr``: signal over quantization noise in dB, expected from the histogram of calibration; null
+    where it has no noise or no signal.
+    """
+
+    low: float
+    high: float
+    seen_low: float
+    seen_high: float
+    sqnr: float | None
+
+
+class SweepJob(TypedDict):
+    """Job of a sweep: ``name`` is that of its file, ``id`` the same for the same words, ``job`` from 0."""
+
+    name: str
+    id: str
+    job: int
+
+
 class Git(TypedDict):
     """State of the checkout that computed the Record."""
 
@@ -119,6 +148,12 @@ class Record:
     """Size of the exported file by graph (``fp32 int8``)."""
     sites: Sites | None = None
     """What was quantized."""
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    """Loss by training (``fp32 qat``)."""
+    ranges: Mapping[str, Mapping[str, ActivationRange]] = field(default_factory=dict)
+    """Activations by stage (``ptq qat``) and quantizer (``<module>:<site>``)."""
+    sweep: SweepJob | None = None
+    """Sweep that asked for the run last; null for a run of its own."""
     stages: list[StageRun] = field(default_factory=list)
     """Stages in the order in which they ran."""
     versions: Mapping[str, str] = field(default_factory=dict)
