@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +20,8 @@ from hypothesis import strategies as st
 from qexp.artifacts import Artifact
 from qexp.config import Quant
 from qexp.errors import StoreError
-from qexp.store import MANIFEST, Stage, Store, Workplace, difference, digest, identity
+from qexp.store import Stage, Store, Workplace, digest, identity
+from qexp.store.manifest import MANIFEST
 
 
 @dataclass
@@ -113,14 +115,39 @@ def test_damage_is_found_set_aside_and_rebuilt(store: Store, file: str, harm: st
     assert "set aside" in store.watcher.said[0]  # type: ignore[attr-defined]
 
 
-def test_shared_key_of_other_inputs_is_an_error_that_shows_the_difference(store: Store) -> None:
-    artifact, _ = _walk(store)
-    manifest = json.loads((artifact.folder / MANIFEST).read_text())
-    manifest["inputs"]["number"] = 99
-    (artifact.folder / MANIFEST).write_text(json.dumps(manifest))
+def test_shared_key_of_other_inputs_is_an_error_that_shows_the_difference(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qexp.store.stage.digest", lambda tree: "collision")
+    _walk(store, 99)
     with pytest.raises(StoreError, match="number: 99 -> 3"):
-        _walk(store)
-    assert difference({"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4}) == "b: 2 -> 3; c: None -> 4"
+        _walk(store, 3)
+
+
+def test_folder_that_belongs_under_another_key_is_set_aside(store: Store) -> None:
+    wrong, right = _walk(store, 99)[0], _walk(store, 3)[0]
+    shutil.rmtree(right.folder)
+    shutil.copytree(wrong.folder, right.folder)
+    artifact, built = _walk(store, 3)
+    assert built
+    assert artifact.facts == {"double": 6}
+    assert "belongs elsewhere" in store.watcher.said[0]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "deep/file.bin.bak"])
+def test_file_that_no_stage_wrote_sets_the_folder_aside(store: Store, name: str) -> None:
+    artifact, _ = _walk(store)
+    (artifact.folder / name).write_text("hello")
+    again, built = _walk(store)
+    assert built
+    assert not (again.folder / name).exists()
+    assert name in store.watcher.said[0]  # type: ignore[attr-defined]
+
+
+def test_what_a_file_system_puts_anywhere_is_no_foreign_file(store: Store) -> None:
+    artifact, _ = _walk(store)
+    (artifact.folder / ".nfs0000000012").write_text("")
+    assert not _walk(store)[1]
 
 
 def test_failed_build_leaves_no_artifact_and_its_rest_is_not_reused(store: Store) -> None:
@@ -220,3 +247,54 @@ def test_killed_process_leaves_neither_artifact_nor_lock(tmp_path: Path) -> None
     artifact, built = store.build(stage, stage.key(inputs), inputs, lambda work: quick(work, 3))
     assert built
     assert artifact.facts == {"double": 7}
+
+
+_ASLEEP = """
+import os, signal, sys
+from pathlib import Path
+import qexp.store.lease
+from qexp.artifacts import Artifact
+from qexp.errors import StoreError
+from qexp.store import Stage, Store
+qexp.store.lease.SILENCE = 1.0
+class Deaf:
+    def waiting(self, stage): pass
+    def warn(self, message): pass
+def slow(work, number):
+    (work.scratch / "last.ckpt").write_text("half")
+    print("building", flush=True)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    work.write_facts({"double": 0})
+stage = Stage("1-double", 1, Artifact, slow)
+inputs = stage.inputs(3)
+try:
+    Store(Path(sys.argv[1]), Deaf()).build(stage, stage.key(inputs), inputs, lambda work: slow(work, 3))
+except StoreError as error:
+    print(error)
+"""
+
+
+def test_holder_that_sleeps_is_superseded_and_cannot_disturb_its_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qexp.store.lease.SILENCE", 1.0)
+    seen: list[str] = []
+
+    def quick(work: Workplace, number: int) -> None:
+        seen.append((work.scratch / "last.ckpt").read_text())
+        process.send_signal(signal.SIGCONT)
+        assert process.stdout is not None
+        seen.append(process.stdout.readline().decode())
+        work.write_facts({"double": 6})
+
+    with subprocess.Popen([sys.executable, "-c", _ASLEEP, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"building\n"
+        stage = Stage("1-double", 1, Artifact, quick)
+        inputs, store = stage.inputs(3), Store(tmp_path, Listener())
+        artifact, built = store.build(stage, stage.key(inputs), inputs, lambda work: quick(work, 3))
+    assert built
+    assert artifact.facts == {"double": 6}
+    assert seen[0] == "half"
+    assert "made no sign of life" in seen[1]
+    assert store.find(stage, stage.key(inputs), inputs) is not None

@@ -1,0 +1,38 @@
+"""What a full or closed disk raises, from any library, as one clear error."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from qexp.errors import StoreError
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_NO_WRITE = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what a full or closed disk raises, from any library, into one clear error."""
+    try:
+        yield
+    except Exception as error:
+        code = _disk_code(error)
+        if code is None:
+            raise
+        raise StoreError(
+            f"cannot write below {folder}: {os.strerror(code).lower()}; free space or rights there, "
+            "or set QEXP_OUTPUTS to another folder, and run the same command again"
+        ) from error
+
+
+def _disk_code(error: BaseException) -> int | None:
+    """The errno behind an error that is about the disk; libraries in C++ and Rust give only its words."""
+    number = getattr(error, "errno", None)
+    if number in (*_NO_SPACE, *_NO_WRITE):
+        return int(number)
+    words = str(error)
+    return next((code for code in _NO_SPACE if os.strerror(code) in words), None)
