@@ -5,22 +5,40 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from qexp.config import Experiment
-from qexp.errors import FAILED, INTERRUPTED, OK, ConfigError, QexpError, StoreError
-from qexp.pipeline import Outcome, run_line
+from qexp.errors import FAILED, INTERRUPTED, OK, ConfigError, QexpError
+from qexp.last_words import FIRST, LastWords, bury, death, last_words
+from qexp.ledger import Entry, Ledger
+from qexp.outcome import Outcome
+from qexp.pipeline import announce, run_line, sources_of
 from qexp.provenance import git_state, versions
-from qexp.records import Record, outputs_root, read, records_folder, write
+from qexp.records import Failure, Record, SweepJob, file_record, outputs_root, records_folder
 from qexp.runtime import Runtime
 from qexp.store import digest
 from qexp.wording import explain
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a job stands in a sweep."""
+
+    ledger: Ledger
+    job: int
+    words: list[str]
+    """What tells it from the others."""
+    crowded: bool = False
+    """Whether other jobs write to the same terminal at the same time."""
+
+    @property
+    def as_json(self) -> SweepJob:
+        """For its Record."""
+        return {"name": self.ledger.name, "id": self.ledger.id, "job": self.job}
 
 
 @dataclass
@@ -32,48 +50,99 @@ class Job:
 
     tree: Mapping[str, Any]
     sweep: bool = False
+    place: Place | None = None
+    threads: int | None = None
+    """CPU threads where the experiment leaves them open, for jobs that share a machine."""
     outcome: Outcome = field(default_factory=Outcome)
     experiment: Experiment | None = None
     runtime: Runtime | None = None
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def run(self) -> int:
         """Do it; print the table or the error; return the exit code."""
-        started, error = datetime.now(UTC), None
+        outputs = outputs_root()
         try:
-            self._walk()
+            bury(outputs)
+            with last_words(outputs, self.place.ledger.folder if self.place else None) as words:
+                return self._run(words)
+        except QexpError as problem:
+            _print_error(problem)
+            return FAILED
+
+    def _run(self, words: LastWords) -> int:
+        error: BaseException | None = None
+        try:
+            self._walk(words)
         except (Exception, KeyboardInterrupt) as problem:
             error = problem
-        record = self._record(started, error)
+        record = self._record(_failure(error) if error else None)
+        path = None
         try:
-            path = _file(record)
+            path = file_record(record, records_folder(outputs_root()))
         except QexpError as problem:
-            _print_error(error or problem)
-            return FAILED
+            error = error or problem
+        code = self._code(record, error)
         if error is not None:
             _print_error(error)
+        else:
+            self._show(record)
+        if path is not None:
             print(f"record: {path}", file=sys.stderr)
-            return INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
-        self._show(record)
-        print(f"record: {path}", file=sys.stderr)
-        return OK if record.parity is None or record.parity["passed"] else FAILED
+        if self.place is not None:
+            self.place.ledger.end(self._entry(self.place, record, code, error))
+        return code
 
-    def _walk(self) -> None:
+    def _walk(self, words: LastWords) -> None:
+        self._say_if_killed(words, FIRST)
         try:
             self.experiment = Experiment.model_validate(self.tree)
         except ValidationError as error:
             raise ConfigError(explain(error)) from None
-        self.runtime = Runtime.at(outputs_root(), self.experiment.machine)
-        run_line(self.experiment, self.runtime, self.outcome, sweep=self.sweep)
+        self.runtime = Runtime.at(
+            outputs_root(), self.experiment.machine, threads=self.threads,
+            entering=lambda stage: self._say_if_killed(words, f"in {stage}"),
+            prefix=f"[{self.place.job}] " if self.place and self.place.crowded else "",
+        )  # fmt: skip
+        rows, checkpoint = sources_of(self.experiment, sweep=self.sweep)
+        announce(self.experiment, rows, self.runtime)
+        self.outcome.start(rows, checkpoint)
+        run_line(self.experiment, self.runtime, self.outcome, rows, checkpoint)
 
-    def _record(self, started: datetime, error: BaseException | None) -> Record:
+    def _say_if_killed(self, words: LastWords, when: str) -> None:
+        words.write(self._record(death(when)), self.place.words if self.place else [])
+
+    @staticmethod
+    def _code(record: Record, error: BaseException | None) -> int:
+        if error is not None:
+            return INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
+        return OK if record.parity is None or record.parity["passed"] else FAILED
+
+    def _entry(self, place: Place, record: Record, code: int, error: BaseException | None) -> Entry:
+        return Entry(
+            job=place.job,
+            words=place.words,
+            code=code,
+            key=record.key,
+            error=_failure(error)["message"].splitlines()[0] if error else None,
+            seconds=(record.finished_at - self.started).total_seconds(),
+            stages=list(record.stages),
+            score=self._score(),
+        )
+
+    def _score(self) -> float | None:
+        """The primary metric of the last stage that was evaluated in torch."""
+        stages = [name for name in ("fp32", "ptq", "qat") if name in self.outcome.scores]
+        return next(iter(self.outcome.scores[stages[-1]].values()), None) if stages else None
+
+    def _record(self, failure: Failure | None) -> Record:
         found, runtime = self.outcome, self.runtime
         known = self.experiment.model_dump(mode="json") if self.experiment else dict(self.tree)
         return Record(
             key=found.key(self.experiment) if self.experiment else digest(known),
-            status="failed" if error else "ok",
-            error=_failure(error) if error else None,
+            status="failed" if failure else "ok",
+            error=failure,
             experiment=known,
-            started=started.isoformat(),
+            started=self.started.isoformat(),
             finished=datetime.now(UTC).isoformat(),
             data=found.data,  # type: ignore[arg-type]
             model=found.model,
@@ -84,6 +153,9 @@ class Job:
             host=found.host,
             bytes=found.bytes,
             sites=found.sites,  # type: ignore[arg-type]
+            curves=found.curves,
+            ranges=found.ranges,
+            sweep=self.place.as_json if self.place else None,
             stages=[asdict(visit) for visit in runtime.visits] if runtime else [],  # type: ignore[misc]
             versions=versions(),
             git=git_state(),  # type: ignore[arg-type]
@@ -96,17 +168,7 @@ class Job:
         print_run(record)
 
 
-def _file(record: Record) -> Path:
-    """Write the Record; a failed rerun goes beside the result of an earlier run and never over it."""
-    folder = records_folder(outputs_root())
-    if record.status == "failed" and (folder / f"{record.key}.json").exists():
-        with suppress(StoreError):  # what cannot be read is no result that could be lost
-            if read(folder / f"{record.key}.json").status == "ok":
-                return write(replace(record, key=f"{record.key}-failed"), folder)
-    return write(record, folder)
-
-
-def _failure(error: BaseException) -> Any:
+def _failure(error: BaseException) -> Failure:
     text = "".join(traceback.format_exception(error))
     return {"type": type(error).__name__, "message": str(error) or type(error).__name__, "traceback": text}
 

@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypedDict
@@ -232,6 +232,19 @@ def write(record: Record, folder: Path) -> Path:
     path = folder / f"{record.key}.json"
     write_text(path, record.to_json())
     return path
+
+
+def file_record(record: Record, folder: Path) -> Path:
+    """Write a Record; that of a failed rerun goes beside the result of an earlier run, never over it.
+
+    Raises:
+        StoreError: as ``write``.
+    """
+    if record.status == "failed" and (folder / f"{record.key}.json").exists():
+        with contextlib.suppress(StoreError):  # what cannot be read is no result that could be lost
+            if read(folder / f"{record.key}.json").status == "ok":
+                return write(replace(record, key=f"{record.key}-failed"), folder)
+    return write(record, folder)
 
 
 def write_text(path: Path, text: str) -> None:

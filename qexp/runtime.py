@@ -46,17 +46,19 @@ class Screen:
     """What the user sees while a run goes on; on standard error, so that tables can be piped."""
 
     progress: bool = True
+    prefix: str = ""
+    """Before every line of news, where several runs write to one terminal."""
     console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
     warnings: list[str] = field(default_factory=list)
 
     def say(self, message: str) -> None:
         """One line of news."""
-        self.console.print(message, soft_wrap=True, markup=False)
+        self.console.print(f"{self.prefix}{message}", soft_wrap=True, markup=False)
 
     def warn(self, message: str) -> None:
         """News that also goes into the Record."""
         self.warnings.append(message)
-        self.console.print(f"warning: {message}", style="yellow", soft_wrap=True, markup=False)
+        self.console.print(f"{self.prefix}warning: {message}", style="yellow", soft_wrap=True, markup=False)
 
     def waiting(self, stage: str) -> None:
         """Another process builds what is needed."""
@@ -72,7 +74,7 @@ class Screen:
         with Progress(
             *columns,
             console=self.console,
-            disable=not (self.progress and self.console.is_terminal),
+            disable=bool(self.prefix) or not (self.progress and self.console.is_terminal),
             transient=True,
         ) as progress:
             task = progress.add_task(title, total=total, completed=done, note="")
@@ -83,6 +85,10 @@ class Screen:
             yield move
 
 
+def _nothing(stage: str) -> None:
+    """Nobody wants to know."""
+
+
 @dataclass(frozen=True)
 class Runtime:
     """The machine, the store and the screen of one process."""
@@ -90,22 +96,30 @@ class Runtime:
     machine: Machine
     store: Store
     screen: Screen
+    share: int | None = None
+    """CPU threads where the machine's section leaves them open; null is all that the process may use."""
+    entering: Callable[[str], None] = _nothing
+    """Told of every stage before it is looked for or built."""
     visits: list[Visit] = field(default_factory=list)
 
     @classmethod
-    def at(cls, outputs: Path, machine: Machine) -> Runtime:
+    def at(
+        cls, outputs: Path, machine: Machine, *, threads: int | None = None, prefix: str = "",
+        entering: Callable[[str], None] = _nothing,
+    ) -> Runtime:  # fmt: skip
         """A runtime over one outputs folder."""
-        screen = Screen(progress=machine.progress)
-        return cls(machine, Store(outputs / "artifacts", screen), screen)
+        screen = Screen(progress=machine.progress, prefix=prefix)
+        return cls(machine, Store(outputs / "artifacts", screen), screen, threads, entering)
 
     @property
     def threads(self) -> int:
-        """CPU threads for computing: as configured, else all that the process may use."""
-        return self.machine.threads or len(os.sched_getaffinity(0))
+        """CPU threads for computing: as configured, else this job's share, else all there are."""
+        return self.machine.threads or self.share or cores()
 
     def walk(self, stage: Stage[P, A_co], *args: P.args, **kwargs: P.kwargs) -> A_co:
         """The artifact of a stage for these inputs: found in the store, or built now."""
         started = time.monotonic()
+        self.entering(stage.name)
         inputs = stage.inputs(*args, **kwargs)
         key = stage.key(inputs)
         built = False
@@ -123,6 +137,13 @@ class Runtime:
             stage.run(work, *args, **kwargs)
 
         return run
+
+
+def cores() -> int:
+    """CPU cores that this process may use; in a SLURM job without pinning, those that it was given."""
+    given = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE")
+    there = len(os.sched_getaffinity(0))
+    return min(there, int(given)) if given else there
 
 
 def set_threads(threads: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,13 +134,12 @@ def test_every_task_is_served_by_the_sample(task: str, tiny_bert: Path) -> None:
     assert set(record["scores"]["ptq"]) == expected
 
 
-def test_finetuned_checkpoint_is_taken_as_it_is(tiny_bert: Path, outputs: Path) -> None:
+def test_finetuned_checkpoint_is_taken_as_it_is(tiny_bert: Path, outputs: Path, tmp_path: Path) -> None:
     words = ("task=mrpc", "deploy=none", *QUICK[:-1])
     run(*words, "quant=fp32", f"model.name={tiny_bert}")
-    (encoder,) = (outputs / "artifacts" / "2-fp32").glob("*/model")
-    tokens = next((outputs / "artifacts" / "1-tokens").glob("*/tokenizer"))
-    for file in tokens.iterdir():
-        (encoder / file.name).write_bytes(file.read_bytes())
+    encoder = tmp_path / "mine"
+    for part in ("2-fp32/*/model", "1-tokens/*/tokenizer"):
+        shutil.copytree(next((outputs / "artifacts").glob(part)), encoder, dirs_exist_ok=True)
     _, trained = run(*words, "quant=fp32", f"model.name={tiny_bert}")
     code, taken = run(
         *words, "finetune=none", "method=ptq", f"model.name={encoder}", f"hydra.run.dir={outputs}"

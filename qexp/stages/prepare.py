@@ -20,9 +20,9 @@ def run(work: Workplace, rows: Rows, checkpoint: Checkpoint | Blueprint, task: T
     from qexp.data.preparation import PREPARE
     from qexp.data.vocabulary import tokenizer_for
 
-    if rt.machine.threads is not None:
+    if (threads := rt.machine.threads or rt.share) is not None:
         # Read once, when a process tokenizes for the first time. Left alone, Rust also minds CPU quotas.
-        os.environ.setdefault("RAYON_NUM_THREADS", str(rt.machine.threads))
+        os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
     tokenizer = tokenizer_for(checkpoint, rows.splits, task)
     out = Tokens(work.folder, "")
     counts = {name: table.num_rows for name, table in rows.splits.items()}

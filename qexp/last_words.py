@@ -1,0 +1,160 @@
+"""The Record that a run leaves if it is killed.
+
+    outputs/running/<run>.json     what is known of a run that goes on: its Record, were it to die now
+    outputs/running/<run>.lease    claimed by its process
+
+A process that is killed with SIGKILL, by a scheduler or for its memory has no chance to say so. Whoever
+comes next (another run, the end of the sweep, a report) sees that nobody holds the claim any more, and
+files the Record in its name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from qexp.errors import FAILED
+from qexp.ledger import Entry, Ledger
+from qexp.records import Failure, Record, file_record, records_folder
+from qexp.store import writing
+from qexp.store.lease import SILENCE, claimed, is_claimed
+
+KILLED = "Killed"
+"""Type of the error of a run that died without a word."""
+FIRST = "before its first stage"
+
+
+@dataclass(frozen=True)
+class LastWords:
+    """Of one run that goes on."""
+
+    file: Path
+    ledger: Path | None
+    """Folder of the sweep's ledger."""
+
+    def write(self, record: Record, words: list[str]) -> None:
+        """Replace what would be filed if the process died now; ``words`` tell the job in its sweep."""
+        tree = {
+            "record": json.loads(record.to_json()),
+            "ledger": str(self.ledger) if self.ledger else None,
+            "words": words,
+            "scheduler": scheduler_id(),
+        }
+        aside = self.file.with_suffix(".tmp")
+        aside.write_text(json.dumps(tree), encoding="utf-8")
+        os.replace(aside, self.file)
+
+
+@contextmanager
+def last_words(outputs: Path, ledger: Path | None) -> Iterator[LastWords]:
+    """Claim a place for the words; they are withdrawn at the end, whatever it is, but not by a kill.
+
+    Raises:
+        StoreError: The outputs cannot be written.
+    """
+    folder = running_folder(outputs)
+    name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with claimed(folder / f"{name}.lease", lambda: None):
+            words = LastWords(folder / f"{name}.json", ledger)
+            try:
+                yield words
+            finally:
+                words.file.unlink(missing_ok=True)
+
+
+def running_folder(outputs: Path) -> Path:
+    """Folder of the runs that go on."""
+    return outputs / "running"
+
+
+def death(when: str) -> Failure:
+    """What a Record says of a run that died; ``when`` is such as ``in 2-fp32``."""
+    where = f"{socket.gethostname()}, process {os.getpid()}"
+    if job := scheduler_id():
+        where += f", SLURM job {job}"
+    message = f"killed {when}: no more word from {where}"
+    return {"type": KILLED, "message": message, "traceback": ""}
+
+
+def scheduler_id() -> str | None:
+    """SLURM's name of the job that this process is in."""
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID', '')}"
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def bury(
+    outputs: Path, over: Ledger | None = None, verdict: Callable[[str], str | None] = lambda job: None
+) -> list[Record]:
+    """File the Records of runs that are dead; returns them.
+
+    Args:
+        outputs: Folder for everything a run writes.
+        over: A sweep of which it is known that no process works on it any more.
+        verdict: What the scheduler says of a job of that name, such as ``CANCELLED``.
+
+    Raises:
+        StoreError: A Record or an entry in a ledger cannot be written.
+    """
+    records = []
+    for file in sorted(running_folder(outputs).glob("*.json")):
+        with suppress(FileNotFoundError):  # another process is burying the same run
+            tree = json.loads(file.read_text(encoding="utf-8"))
+            of_sweep = over is not None and tree["ledger"] == str(over.folder)
+            if of_sweep or _is_dead(file):
+                records.append(_file(outputs, file, tree, verdict))
+    return records
+
+
+def _file(outputs: Path, file: Path, tree: dict[str, Any], verdict: Callable[[str], str | None]) -> Record:
+    record = Record.from_json(json.dumps(tree["record"]))
+    last_seen = datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat()
+    assert record.error is not None
+    error = record.error
+    if tree["scheduler"] and (said := verdict(tree["scheduler"])):
+        error = {**error, "message": f"{error['message']}, which says {said}"}
+    record = replace(record, error=error, finished=last_seen)
+    file_record(record, records_folder(outputs))
+    if tree["ledger"] and record.sweep:
+        ledger, job = Ledger(Path(tree["ledger"])), record.sweep["job"]
+        if ledger.entry(job) is None:
+            ledger.end(
+                Entry(
+                    job=job, words=tree["words"], code=FAILED, key=record.key, error=error["message"],
+                    seconds=(record.finished_at - datetime.fromisoformat(record.started)).total_seconds(),
+                    stages=list(record.stages),
+                )
+            )  # fmt: skip
+    file.unlink(missing_ok=True)
+    file.with_suffix(".lease").unlink(missing_ok=True)
+    return record
+
+
+def _is_dead(file: Path) -> bool:
+    """Whether nobody holds the claim, or nobody touched it for too long by the clock of the file system."""
+    lease = file.with_suffix(".lease")
+    if not is_claimed(lease):
+        return True
+    probe = file.with_name(f".clock-{secrets.token_hex(4)}")
+    try:
+        probe.touch()
+        return probe.stat().st_mtime - lease.stat().st_mtime > 2 * SILENCE
+    except OSError:
+        return False
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def going_on(outputs: Path) -> int:
+    """Number of runs that go on, as far as this machine can tell."""
+    return sum(not _is_dead(file) for file in running_folder(outputs).glob("*.json"))

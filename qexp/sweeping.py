@@ -1,0 +1,113 @@
+"""A sweep from the driver's side: launch every job, wait for all, and say what came of each.
+
+Launchers are Hydra's. What is added is a ledger, so that neither a job that is killed nor a launcher that
+gives up hides what became of the others.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from qexp.cluster import patient, verdict
+from qexp.errors import FAILED
+from qexp.last_words import KILLED, bury
+from qexp.ledger import Entry, Ledger, summary
+from qexp.provenance import git_state, versions
+from qexp.records import Record, file_record, outputs_root, records_folder
+from qexp.store import digest
+
+Jobs = Sequence[Sequence[str]]
+
+
+class Launcher(Protocol):
+    """As much of Hydra's launchers as is used."""
+
+    def launch(self, job_overrides: Jobs, initial_job_idx: int) -> Sequence[Any]:
+        """Run all jobs; what they returned."""
+
+
+@dataclass
+class Watched:
+    """A launcher whose jobs are all accounted for."""
+
+    launcher: Launcher
+    ledger: Ledger
+    compose: Callable[[Sequence[str]], Mapping[str, Any]]
+    """Configuration of a job from its words."""
+    died: set[int] = field(default_factory=set)
+
+    def launch(self, job_overrides: Jobs, initial_job_idx: int) -> Sequence[Any]:
+        """Run all jobs; what they returned, or nothing if one of them was lost."""
+        self.ledger.expect(job_overrides, initial_job_idx)
+        kind = type(self.launcher).__name__
+        surroundings: AbstractContextManager[None] = nullcontext()
+        if kind in ("SlurmLauncher", "LocalLauncher"):
+            surroundings = patient()
+        launch = self._again if kind == "JoblibLauncher" else self.launcher.launch
+        try:
+            with surroundings:
+                results = launch(job_overrides, initial_job_idx)
+        finally:
+            self._account(range(initial_job_idx, initial_job_idx + len(job_overrides)))
+        return results
+
+    def _again(self, job_overrides: Jobs, first: int) -> Sequence[Any]:
+        """With joblib a worker that is killed takes all others along: launch the rest again.
+
+        Jobs that were running get one more chance, each alone, so that one which always dies, say of a lack
+        of memory, takes no other with it. Jobs that have an entry in the ledger return at once.
+        """
+        for _ in job_overrides:
+            try:
+                return self.launcher.launch(job_overrides, first)
+            except Exception as error:
+                dead = [record.sweep["job"] for record in self._bury() if record.sweep]
+                print(f"a worker of the sweep was killed ({type(error).__name__}); going on", file=sys.stderr)
+                self.died.update(dead)
+                if not dead:
+                    raise
+        return []
+
+    def _account(self, jobs: Sequence[int]) -> None:
+        """See that every job has an entry and a Record, and that those which died got their second chance."""
+        self._bury()
+        words = self.ledger.jobs
+        for job in sorted(self.died):
+            self._alone(job, words[job])
+        for job in jobs:
+            if self.ledger.entry(job) is None:
+                self._never_started(job, words[job])
+
+    def _alone(self, job: int, words: Sequence[str]) -> None:
+        self.ledger.forget(job)
+        try:
+            self.launcher.launch([words], job)
+        except Exception:
+            self._bury()
+
+    def _bury(self) -> list[Record]:
+        return bury(outputs_root(), over=self.ledger, verdict=verdict)
+
+    def _never_started(self, job: int, words: Sequence[str]) -> None:
+        """File the Record of a job that did not live long enough to do it."""
+        message = f"never started, or was killed before it could say so; see the logs in {self.ledger.folder}"
+        tree, now = dict(self.compose(words)), datetime.now(UTC).isoformat()
+        record = Record(
+            key=digest(tree), status="failed", experiment=tree, started=now, finished=now,
+            error={"type": KILLED, "message": message, "traceback": ""},
+            sweep={"name": self.ledger.name, "id": self.ledger.id, "job": job},
+            versions=versions(), git=git_state(),  # type: ignore[arg-type]
+        )  # fmt: skip
+        file_record(record, records_folder(outputs_root()))
+        self.ledger.end(Entry(job=job, words=words, code=FAILED, key=record.key, error=message))
+
+
+def tell(ledger: Ledger) -> None:
+    """Print how a sweep ended."""
+    print(summary(ledger), file=sys.stderr)
+    print(f"ledger: {ledger.folder}", file=sys.stderr)

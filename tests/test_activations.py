@@ -1,0 +1,70 @@
+"""Ranges of activations in a Record, held against the quantizers themselves."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from qexp.activations import activation_ranges, sqnr
+from qexp.artifacts import Ranges
+from qexp.artifacts import Statistics as StatisticsArtifact
+from qexp.config import Form, MaxCalibrator, Placement, Quant, Scheme
+from qexp.quant.calibrators import activation_range
+from qexp.quant.grid import activation_grid, quantize_dequantize, scale_and_zero_point
+from qexp.quant.statistics import Statistics
+
+PLACEMENT = Placement(name="x", sites=("linear.input",))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("clip", [1.0, 0.5])
+def test_noise_is_that_of_quantizing_the_values(
+    tmp_path: Path, bits: int, symmetric: bool, clip: float
+) -> None:
+    values = torch.randn(200_000, generator=torch.Generator().manual_seed(bits)) * 3
+    seen = Statistics()
+    seen.add("layer:linear.input", values)
+    scheme = Scheme.model_validate({"activation": {"symmetric": symmetric}})
+    form = Form(
+        placement=Placement(name="x", sites=("linear.input",)),
+        quant=Quant(activation_bits=bits),
+        scheme=scheme,
+    )
+    grid = activation_grid(form.quant, form.scheme.activation)
+    assert grid is not None
+    low, high = activation_range(seen["layer:linear.input"], MaxCalibrator(kind="max"), grid)
+    scale, zero = scale_and_zero_point(low * clip, high * clip, grid)
+    (told,) = _told(tmp_path, form, seen, scale, zero).values()
+    quantized = quantize_dequantize(values, scale, grid.qmin - zero, grid.qmax - zero)
+    expected = 10 * math.log10(float((values**2).sum() / ((values - quantized) ** 2).sum()))
+    assert told["sqnr"] == pytest.approx(expected, abs=0.1)
+    assert told["seen_low"] == float(values.min())
+    assert told["seen_high"] == float(values.max())
+    assert told["high"] == pytest.approx(float((grid.qmax - zero) * scale), rel=1e-6)
+
+
+def _told(folder: Path, form: Form, seen: Statistics, scale: torch.Tensor, zero: torch.Tensor) -> dict:
+    statistics, ranges = StatisticsArtifact(folder, "s"), Ranges(folder, "r")
+    seen.save(statistics.file)
+    save_file({"layer:linear.input/scale": scale, "layer:linear.input/zero_point": zero}, ranges.file)
+    return activation_ranges(form, statistics, ranges)
+
+
+def test_no_noise_is_no_number() -> None:
+    assert sqnr(np.array([0, 0]), 0.0, 1.0, -128, 127) is None
+    assert sqnr(np.array([0, 0, 0, 0]), 1.0, 1.0, -128, 127) is None
+
+
+def test_float_activations_have_no_ranges(tmp_path: Path) -> None:
+    form = Form(
+        placement=Placement(name="x", sites=("linear.weight",)),
+        quant=Quant(activation_bits=32),
+        scheme=Scheme(),
+    )
+    assert activation_ranges(form, StatisticsArtifact(tmp_path, "s"), Ranges(tmp_path, "r")) == {}
