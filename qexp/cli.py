@@ -71,18 +71,18 @@ def _launch(words: Words) -> int:
     from qexp.sweeping import tell
 
     ledgers: list[Ledger] = []
-    interrupted = False
     try:
         with _launchers(partial(_watched, words, ledgers)):
             _hydra(words.for_hydra(), _task)
-    except (KeyboardInterrupt, SystemExit) as error:
-        if isinstance(error, SystemExit) and error.code not in (INTERRUPTED, None, 0):
-            raise
-        interrupted = isinstance(error, KeyboardInterrupt) or error.code == INTERRUPTED
-    for ledger in ledgers[:1]:
-        tell(ledger)
-    if interrupted:
+    except KeyboardInterrupt:
         return INTERRUPTED
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            return INTERRUPTED
+        raise
+    finally:
+        for ledger in ledgers:
+            tell(ledger)
     return max((ledger.exit_code for ledger in ledgers), default=max(_codes, default=0))
 
 

@@ -8,6 +8,7 @@
     ├── KernelError          C kernels that cannot be compiled here; never ends a run, a slower way takes over
     ├── TrainingError        a loss that is not a number, a checkpoint that does not fit
     ├── DeployError          an export or a runtime that refuses the graph
+    ├── LaunchError          a launcher of a sweep that could not start its jobs, or lost them
     └── StoreError           an artifact that cannot be written, read or trusted
 
 A message says which field, which value, what is allowed, and what to do next. Programming
@@ -50,6 +51,10 @@ class TrainingError(QexpError):
 
 class DeployError(QexpError):
     """A graph cannot be exported, loaded or run."""
+
+
+class LaunchError(QexpError):
+    """The jobs of a sweep could not be started, or not all of them were waited for."""
 
 
 class StoreError(QexpError):

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from qexp.cluster import patient, verdict
-from qexp.errors import FAILED
+from qexp.errors import FAILED, LaunchError
 from qexp.last_words import KILLED, bury
 from qexp.ledger import Entry, Ledger, summary
 from qexp.provenance import git_state, versions
@@ -52,6 +52,11 @@ class Watched:
         try:
             with surroundings:
                 results = launch(job_overrides, initial_job_idx)
+        except Exception as error:
+            raise LaunchError(
+                f"{kind} did not come to its end: {type(error).__name__}: {error}; hydra.launcher.… holds what "
+                "it asks for, and the ledger's folder its logs"
+            ) from error
         finally:
             self._account(range(initial_job_idx, initial_job_idx + len(job_overrides)))
         return results
