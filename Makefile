@@ -1,23 +1,31 @@
 # make demo   one whole run on generated data, from nothing to a table
 # make test   the tests that take minutes in all; make test-all adds the slow ones
+# make sweep name=glue_ptq   a sweep of sweeps/; words="..." goes along, such as words="hydra/launcher=joblib"
+# make packages   what the slow tests need besides Python, from Debian; they skip without
 # make check  ruff, mypy --strict, import layers
 
 PYTHON ?= python3
 VENV   ?= .venv
 # A fixed version keeps pip from choosing among builds of very different size.
 TORCH  ?= torch==2.13.0
-# An oracle of the tests. Its wheel is pure Python but asks for packages that it does not need.
-ORACLE := pytorch-quantization==2.1.3
+# Pure Python that asks for packages it does not need, or for older ones than it works with: an oracle of the
+# tests, and Hydra's sweeper that searches.
+ALONE  := pytorch-quantization==2.1.3 hydra-optuna-sweeper==1.3.0
+# A private SLURM for the tests of sweeps, and a browser for that of the HTML page.
+PACKAGES := slurm-wlm slurmdbd munge mariadb-server chromium
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-all check format report clean
+name   ?= smoke
+words  ?=
+
+.PHONY: sweep packages demo test test-all check format report clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
-	$(BIN)/python -m pip install --quiet --no-deps --only-binary=:all: $(ORACLE)
+	$(BIN)/python -m pip install --quiet --no-deps --only-binary=:all: $(ALONE)
 	touch $(READY)
 
 demo: $(READY)
@@ -38,6 +46,12 @@ check: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+sweep: $(READY)
+	$(BIN)/python -m qexp --config-dir sweeps --config-name $(name) $(words)
+
+packages:
+	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $(PACKAGES)
 
 report: $(READY)
 	$(BIN)/python -m qexp.report

@@ -25,8 +25,8 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from qexp.errors import FAILED, INTERRUPTED, QexpError
-from qexp.words import Words
+from qexp.errors import FAILED, INTERRUPTED, ConfigError, QexpError
+from qexp.words import DRY_RUN, Words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,6 +144,11 @@ def _watched(
 def _planned(plan: Plan, launcher: Any, context: HydraContext, config: DictConfig) -> Any:
     from qexp.planning import Planned
 
+    if not str(config.hydra.sweeper._target_).endswith("BasicSweeper"):
+        raise ConfigError(
+            f"{DRY_RUN}: {config.hydra.sweeper._target_} chooses each job by the scores of earlier ones, so there "
+            f"is no plan; run it without {DRY_RUN}"
+        )
     return Planned(plan, partial(_composed, context, config))
 
 

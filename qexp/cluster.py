@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+REQUEUED = -1
+"""Code with which submitit leaves the process of a job that goes back to the queue."""
 SECONDS = 20
 """How long SLURM's database may take to answer."""
 

@@ -14,13 +14,14 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from qexp.cluster import REQUEUED, verdict
 from qexp.errors import FAILED
 from qexp.ledger import Entry, Ledger
 from qexp.records import Failure, Record, file_record, records_folder
@@ -57,6 +58,8 @@ class LastWords:
 def last_words(outputs: Path, ledger: Path | None) -> Iterator[LastWords]:
     """Claim a place for the words; they are withdrawn at the end, whatever it is, but not by a kill.
 
+    SIGTERM that comes as ``SystemExit`` is a kill; a job that goes back to its scheduler's queue comes again.
+
     Raises:
         StoreError: The outputs cannot be written.
     """
@@ -68,8 +71,14 @@ def last_words(outputs: Path, ledger: Path | None) -> Iterator[LastWords]:
             words = LastWords(folder / f"{name}.json", ledger)
             try:
                 yield words
-            finally:
+            except SystemExit as end:
+                if end.code == REQUEUED:
+                    words.file.unlink(missing_ok=True)
+                raise
+            except BaseException:
                 words.file.unlink(missing_ok=True)
+                raise
+            words.file.unlink(missing_ok=True)
 
 
 def running_folder(outputs: Path) -> Path:
@@ -93,15 +102,12 @@ def scheduler_id() -> str | None:
     return os.environ.get("SLURM_JOB_ID")
 
 
-def bury(
-    outputs: Path, over: Ledger | None = None, verdict: Callable[[str], str | None] = lambda job: None
-) -> list[Record]:
+def bury(outputs: Path, over: Ledger | None = None) -> list[Record]:
     """File the Records of runs that are dead; returns them.
 
     Args:
         outputs: Folder for everything a run writes.
         over: A sweep of which it is known that no process works on it any more.
-        verdict: What the scheduler says of a job of that name, such as ``CANCELLED``.
 
     Raises:
         StoreError: A Record or an entry in a ledger cannot be written.
@@ -112,11 +118,11 @@ def bury(
             tree = json.loads(file.read_text(encoding="utf-8"))
             of_sweep = over is not None and tree["ledger"] == str(over.folder)
             if of_sweep or _is_dead(file):
-                records.append(_file(outputs, file, tree, verdict))
+                records.append(_file(outputs, file, tree))
     return records
 
 
-def _file(outputs: Path, file: Path, tree: dict[str, Any], verdict: Callable[[str], str | None]) -> Record:
+def _file(outputs: Path, file: Path, tree: dict[str, Any]) -> Record:
     record = Record.from_json(json.dumps(tree["record"]))
     last_seen = datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat()
     assert record.error is not None

@@ -22,7 +22,7 @@ from qexp.errors import ConfigError, QexpError
 from qexp.outcome import Nothing
 from qexp.pipeline import run_line, sources_of
 from qexp.records import Record, outputs_root, read_all, records_folder
-from qexp.reporting.table import NOT_ASKED, Table, markdown
+from qexp.reporting.table import NOT_ASKED, Table, joined, markdown
 from qexp.runtime import Runtime
 from qexp.standard_output import print_out
 from qexp.store import Stage, digest
@@ -67,7 +67,10 @@ class Plan:
     """What some jobs need, together."""
 
     jobs: list[list[Need]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    problems: dict[str, list[int]] = field(default_factory=dict)
+    """Jobs that cannot be planned, by what is wrong with them."""
+    count: int = 0
+    """Jobs that were added."""
     _sources: dict[str, Sources] = field(default_factory=dict)
 
     @property
@@ -77,10 +80,11 @@ class Plan:
 
     def add(self, tree: Mapping[str, Any], *, sweep: bool = False) -> None:
         """Walk one job; what is wrong with it is noted."""
+        job, self.count = self.count, self.count + 1
         try:
             self.jobs.append(self._needs(tree, sweep))
         except QexpError as error:
-            self.problems.append(f"job {len(self.jobs) + len(self.problems)}: {error}")
+            self.problems.setdefault(str(error), []).append(job)
 
     def show(self) -> None:
         """Print it."""
@@ -103,9 +107,9 @@ class Plan:
         caption = (
             f"In all {_time(all_seconds)}, one stage after another, if each takes what such stages took."
         )
-        jobs = len(self.jobs) + len(self.problems)
-        title = f"plan of {jobs} job{'s' if jobs > 1 else ''}"
-        return markdown(Table(title, columns, tuple(rows), (caption,), tuple(self.problems)))
+        title = f"plan of {self.count} job{'s' if self.count > 1 else ''}"
+        notes = (f"cannot run: job {joined(jobs)}: {problem}" for problem, jobs in self.problems.items())
+        return markdown(Table(title, columns, tuple(rows), (caption,), tuple(notes)))
 
     def _needs(self, tree: Mapping[str, Any], sweep: bool) -> list[Need]:
         try:
@@ -137,16 +141,7 @@ class Planned:
     compose: Callable[[Sequence[str]], Mapping[str, Any]]
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
-        """Plan all jobs.
-
-        Raises:
-            ConfigError: The sweep decides on its jobs by the scores of earlier ones.
-        """
-        if initial_job_idx:
-            raise ConfigError(
-                "--dry-run: this sweep chooses jobs by earlier scores, or runs them in batches, so "
-                "they cannot be planned; run it without --dry-run"
-            )
+        """Plan all jobs."""
         for words in job_overrides:
             self.plan.add(self.compose(words), sweep=True)
         return []

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from qexp.cluster import patient, verdict
+from qexp.cluster import patient
 from qexp.errors import FAILED, LaunchError
 from qexp.last_words import KILLED, bury
 from qexp.ledger import Entry, Ledger, summary
@@ -54,7 +54,7 @@ class Watched:
                 results = launch(job_overrides, initial_job_idx)
         except Exception as error:
             raise LaunchError(
-                f"{kind} did not come to its end: {type(error).__name__}: {error}; hydra.launcher.… holds what "
+                f"{kind} did not come to its end: {type(error).__name__}: {error}; hydra.launcher.… has what "
                 "it asks for, and the ledger's folder its logs"
             ) from error
         finally:
@@ -96,7 +96,7 @@ class Watched:
             self._bury()
 
     def _bury(self) -> list[Record]:
-        return bury(outputs_root(), over=self.ledger, verdict=verdict)
+        return bury(outputs_root(), over=self.ledger)
 
     def _never_started(self, job: int, words: Sequence[str]) -> None:
         """File the Record of a job that did not live long enough to do it."""

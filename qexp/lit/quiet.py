@@ -14,11 +14,16 @@ LOGGERS = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Ctrl-C stays Ctrl-C: Lightning would leave the process there and then, without a Record."""
+    """Ctrl-C stays Ctrl-C: Lightning would leave the process there and then, without a Record.
+
+    Other ways out pass: a scheduler that takes the machine back, or SIGTERM.
+    """
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
     except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from error
