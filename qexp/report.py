@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from qexp.errors import QexpError, StoreError
-from qexp.records import OUTPUTS_VARIABLE, outputs_root, read_all, records_folder, write_text
+from qexp.records import OUTPUTS_VARIABLE, Record, outputs_root, read_all, records_folder, write_text
 from qexp.reporting.comparison import Comparison, compare
+from qexp.reporting.facts import Run
 from qexp.reporting.glue import Average, averages
 from qexp.reporting.glue_table import averages_table
 from qexp.reporting.layout import table_of
@@ -25,6 +26,8 @@ from qexp.standard_output import print_out
 
 HOW_TO_MAKE_ONE = "make a Record with a run, such as: python -m qexp task=mrpc quant=w8a8"
 AVERAGES_FILE = "glue-averages"
+DEFAULT = "in the outputs"
+"""Value of an option that was given without a place."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Report:
     """Over GLUE; none where only some tasks are wanted."""
     complete: bool
     """Whether every Record could be read."""
+    records: Sequence[Record]
+    """All that were read, of the wanted tasks."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,19 +49,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     outputs: Path = options.outputs or outputs_root()
     if options.command == "compare":
-        if options.task or options.write:
-            parser.error("--task and --write are for the tables, not for compare")
+        if options.task or options.write or options.html or options.plots:
+            parser.error("--task, --write, --html and --plots are for the tables, not for compare")
         return _compare(options, outputs)
     try:
         report = _read(outputs, options.task)
     except StoreError as error:
         print(f"qexp.report: {error}", file=sys.stderr)
         return 2
-    text = csv_text if options.format == "csv" else markdown_text
-    print_out(text(report.comparisons, report.averages))
+    if not (options.html or options.plots):
+        text = csv_text if options.format == "csv" else markdown_text
+        print_out(text(report.comparisons, report.averages))
     try:
         if options.write:
             write_tables(report, outputs / "tables")
+        for path in write_pictures(report, options.html, options.plots, outputs):
+            print_out(f"{path}\n")
     except StoreError as error:
         print(f"qexp.report: {error}", file=sys.stderr)
         return 1
@@ -89,6 +97,27 @@ def write_tables(report: Report, folder: Path) -> list[Path]:
     return paths
 
 
+def write_pictures(report: Report, html: str | None, plots: str | None, outputs: Path) -> Iterator[Path]:
+    """Write the page and the plots that are asked for; DEFAULT is a place in the outputs.
+
+    Raises:
+        StoreError: a file cannot be written.
+    """
+    if html:
+        from qexp.reporting.page import page
+
+        overviews = [averages_table(report.averages)] if report.averages else []
+        path = outputs / "report.html" if html == DEFAULT else Path(html)
+        write_text(path, page(report.comparisons, report.records, overviews))
+        yield path
+    if plots:
+        from qexp.reporting.galleries import galleries
+        from qexp.reporting.plots import write_plots
+
+        folder = outputs / "plots" if plots == DEFAULT else Path(plots)
+        yield from write_plots(galleries(report.comparisons), folder)
+
+
 def _read(outputs: Path, tasks: Sequence[str] | None) -> Report:
     """What the Records say of the wanted tasks."""
     folder = records_folder(outputs)
@@ -105,7 +134,8 @@ def _read(outputs: Path, tasks: Sequence[str] | None) -> Report:
     if unknown:
         raise StoreError(f"no Records of task {', '.join(unknown)}; there are Records of: {', '.join(known)}")
     wanted = [each for each in comparisons if not tasks or each.task in tasks]
-    return Report(wanted, [] if tasks else averages(records), not unreadable)
+    kept = [record for record in records if not tasks or Run(record).task in tasks]
+    return Report(wanted, [] if tasks else averages(records), not unreadable, kept)
 
 
 def _compare(options: argparse.Namespace, outputs: Path) -> int:
@@ -142,6 +172,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--write", action="store_true", help="also write tables/<task>.md and .csv into the outputs"
+    )
+    parser.add_argument(
+        "--html",
+        nargs="?",
+        const=DEFAULT,
+        metavar="FILE",
+        help="write one page with all tables and charts, instead of printing them (default: report.html in the outputs)",
+    )
+    parser.add_argument(
+        "--plots",
+        nargs="?",
+        const=DEFAULT,
+        metavar="DIR",
+        help="write each chart of the page as PNG and SVG (default: plots in the outputs)",
     )
     _add_compare(parser.add_subparsers(dest="command", title="instead of the tables"))
     return parser
