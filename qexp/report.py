@@ -178,14 +178,16 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         const=DEFAULT,
         metavar="FILE",
-        help="write one page with all tables and charts, instead of printing them (default: report.html in the outputs)",
+        help="write one page of all tables and charts, and print its path (default: report.html in the "
+        "outputs)",
     )
     parser.add_argument(
         "--plots",
         nargs="?",
         const=DEFAULT,
         metavar="DIR",
-        help="write each chart of the page as PNG and SVG (default: plots in the outputs)",
+        help="write each chart of that page as PNG and SVG, and print their paths (default: plots in the "
+        "outputs)",
     )
     _add_compare(parser.add_subparsers(dest="command", title="instead of the tables"))
     return parser

@@ -69,11 +69,11 @@ class Plane:
 
 @dataclass(frozen=True)
 class Mark:
-    """A piece of a lane; ``dot`` and ``median`` stand at ``low``, the others reach to ``high``."""
+    """A piece of a lane; ``dot``, ``ring`` and ``median`` stand at ``low``, the others reach to ``high``."""
 
     low: float
     high: float
-    kind: Literal["dot", "median", "bar", "seen"]
+    kind: Literal["dot", "ring", "median", "bar", "seen"]
     words: str = ""
     colour: int = 0
 

@@ -23,9 +23,7 @@ def galleries(comparisons: Sequence[Comparison]) -> list[Gallery]:
 def _of_tasks(comparisons: Sequence[Comparison]) -> list[Gallery]:
     colours, task = colours_of(comparisons), _task(comparisons)
 
-    def gallery(
-        name: str, lead: str, draw: Callable[..., Chart | None], empty: str, command: str
-    ) -> Gallery:
+    def gallery(name: str, lead: str, draw: Callable[..., Chart | None], empty: str, command: str) -> Gallery:
         drawn = {title(each): draw(each, colours) for each in comparisons}
         charts = tuple(chart for chart in drawn.values() if chart)
         without = [task for task, chart in drawn.items() if chart is None]
@@ -43,7 +41,7 @@ def _of_tasks(comparisons: Sequence[Comparison]) -> list[Gallery]:
         ),
         gallery(
             "Accuracy against latency",
-            "Medians over the seeds; left and up is better. Simulated graphs are shown but stand on no front.",
+            "Medians over the seeds; left and up is better. Simulated graphs are shown, but on no front.",
             latency_chart,
             "Fewer than two graphs with a latency and a score.",
             f"python -m qexp -m task={task} quant=w8a8,w4a8 deploy=onnxruntime",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from html import escape
 
 from qexp.reporting.table import Table
@@ -11,7 +12,9 @@ MOST_ROWS = 1000
 """Rows that a page shows of one table."""
 LONG = 60
 """Letters of a cell from which on it is broken into lines."""
-_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?![\w.])")
+MOST_NOTES = 8
+"""More of them are folded."""
+_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.])")
 _LAST = re.compile(r"-> ([+-]?\d+(?:\.\d+)?)")
 _BAD = ("failed", "missing", "undefined")
 
@@ -24,20 +27,23 @@ def html_table(table: Table, level: int = 3) -> str:
             f'<th scope="col" aria-sort="none"><button type="button">{escape(name)}</button></th>'
             for name in table.columns
         )
-        rows = "\n".join(
-            f"<tr>{''.join(map(_cell, row))}</tr>" for row in table.rows[:MOST_ROWS]
-        )
+        rows = "\n".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in table.rows[:MOST_ROWS])
         label = escape(f"Table {table.title}")
         parts += [
             f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">',
             f'<table class="sortable"><thead><tr>{head}</tr></thead>',
             f"<tbody>\n{rows}\n</tbody></table></div>",
         ]
-    left = len(table.rows) - MOST_ROWS
-    notes = [*table.notes, *([f"Left out here: the last {left} rows of {len(table.rows)}."] if left > 0 else [])]
-    if notes:
-        parts.append(f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in notes)}</ul>')
-    return "\n".join(parts)
+    if (left := len(table.rows) - MOST_ROWS) > 0:
+        parts.append(f'<p class="notes">Left out here: the last {left} rows of {len(table.rows)}.</p>')
+    return "\n".join([*parts, _notes(table.notes)])
+
+
+def _notes(notes: Sequence[str]) -> str:
+    items = f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in notes)}</ul>'
+    if len(notes) > MOST_NOTES:
+        return f'<details><summary class="notes">{len(notes)} notes</summary>{items}</details>'
+    return items if notes else ""
 
 
 def sort_number(cell: str) -> float | None:

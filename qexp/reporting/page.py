@@ -99,7 +99,7 @@ def _figure(chart: Chart, *, hidden: bool) -> str:
             f"<figcaption>{escape(chart.title)}</figcaption>",
             legend(chart),
             f'<div class="drawing">{svg(chart)}</div>',
-            f'<output class="read"></output>{notes}',
+            f'{notes}<output class="read"></output>',
             "</figure>",
         ]
     )

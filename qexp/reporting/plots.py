@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from qexp.errors import StoreError
@@ -21,7 +22,7 @@ PALETTE = ("#1d2126", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#5
 """Okabe and Ito, "Color Universal Design" (2008); yellow and black darkened, brown for the eighth."""
 GREY = "#8a929c"
 SHAPES = "osD^"
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "qexp",  # the same chart gives the same file
     "text.parse_math": False,  # a dollar in a name is a dollar
@@ -64,13 +65,13 @@ def draw(chart: Chart) -> Figure:
         figure = Figure(figsize=(6.8 if isinstance(chart, Plane) else 8.4, height), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
-        axes.set_title(shortened(chart.title, 90), fontsize=10.5, loc="left")
+        figure.suptitle(fill(chart.title, 80), fontsize=10.5, x=0.01, ha="left")
         axes.set_xlabel(chart.x.label)
         axes.set_xscale(chart.x.scale)
         if isinstance(chart, Plane):
             _plane(axes, chart)
         else:
-            _lanes(axes, chart)
+            _lanes(figure, axes, chart)
         if chart.notes:
             figure.supxlabel("\n".join(chart.notes), fontsize=8, color=GREY, x=0.01, ha="left")
     return figure
@@ -81,11 +82,13 @@ def _plane(axes: Axes, chart: Plane) -> None:
     axes.set_yscale(chart.y.scale)
     axes.margins(0.07)
     for series in chart.series:
-        _series(axes, series)
+        if series.form != "front":
+            _series(axes, series)
+    for series in chart.series:
+        if series.form == "front":
+            _front(axes, series)
     for dot in (dot for series in chart.series for dot in series.dots if dot.label):
-        axes.annotate(
-            dot.label, (dot.x, dot.y), (0, 7), textcoords="offset points", fontsize=8, ha="center"
-        )
+        axes.annotate(dot.label, (dot.x, dot.y), (4, 6), textcoords="offset points", fontsize=8)
     if any(series.name for series in chart.series):
         axes.legend(loc="best")
 
@@ -93,9 +96,7 @@ def _plane(axes: Axes, chart: Plane) -> None:
 def _series(axes: Axes, series: Series) -> None:
     x, y = [dot.x for dot in series.dots], [dot.y for dot in series.dots]
     colour, name = _colour(series.colour), series.name or "_"
-    if series.form == "front":
-        axes.step(x, y, where="post", color=colour, linestyle="--", linewidth=1.2, label=name, zorder=1.5)
-    elif series.form == "line":
+    if series.form == "line":
         axes.plot(x, y, color=colour, label=name, marker="o" if len(x) == 1 else None)
     else:
         face = "white" if series.form == "hollow" else colour
@@ -103,27 +104,40 @@ def _series(axes: Axes, series: Series) -> None:
         axes.scatter(x, y, s=42, marker=shape, facecolors=face, edgecolors=colour, label=name, zorder=3)
 
 
-def _lanes(axes: Axes, chart: Lanes) -> None:
+def _front(axes: Axes, series: Series) -> None:
+    """A staircase over the dots, from the lower edge to the right one; the edges stay where they are."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    x, y = [dot.x for dot in series.dots], [dot.y for dot in series.dots]
+    (line,) = axes.step([x[0], *x, right], [low, *y, y[-1]], where="post", zorder=1.5, label=series.name)
+    line.set(color=_colour(series.colour), linestyle="--", linewidth=1.2)
+    axes.set_xlim(left, right)
+    axes.set_ylim(low, high)
+
+
+def _lanes(figure: Figure, axes: Axes, chart: Lanes) -> None:
     for row, lane in enumerate(chart.lanes):
         for mark in lane.marks:
             _mark(axes, mark, row)
     names = [shortened(lane.name, 60) for lane in chart.lanes]
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.use_sticky_edges = False
+    axes.margins(x=0.03)
     axes.grid(visible=False, axis="y")
     if chart.legend:
         handles = [_mark(axes, mark, None) for _, mark in chart.legend]
-        axes.legend(
-            handles, [name for name, _ in chart.legend], loc="lower right", bbox_to_anchor=(1, 1), ncols=2
-        )
+        names = [name for name, _ in chart.legend]
+        figure.legend(handles, names, loc="outside upper right", ncols=len(names))
 
 
 def _mark(axes: Axes, mark: Mark, row: int | None) -> Any:
     """Draw a mark on its row; without a row, a sample for the legend that stands nowhere."""
     colour, at = _colour(mark.colour), [float("nan") if row is None else row]
-    if mark.kind in ("dot", "median"):
-        shape = {"marker": "o", "s": 26} if mark.kind == "dot" else {"marker": "|", "s": 110, "linewidths": 2.2}
-        return axes.scatter([mark.low], at, color=colour, alpha=0.85, zorder=3, **shape)
+    if mark.kind == "median":
+        return axes.scatter([mark.low], at, s=110, marker="|", color=colour, linewidths=2.2, zorder=3)
+    if mark.kind in ("dot", "ring"):
+        face = "white" if mark.kind == "ring" else colour
+        return axes.scatter([mark.low], at, s=28, facecolors=face, edgecolors=colour, alpha=0.85, zorder=3)
     height, alpha = (0.72, 0.4) if mark.kind == "seen" else (0.36, 1.0)
     return axes.barh(at, [mark.high - mark.low], height, left=[mark.low], color=colour, alpha=alpha)
 

@@ -62,9 +62,7 @@ def curves_chart(chosen: Chosen) -> Plane | None:
         return None
     losses = [dot.y for each in series for dot in each.dots]
     y = Axis("loss", scale_of(losses))
-    return Plane(
-        f"{chosen.group}-curves", chosen.group, f"{chosen.group}: loss", Axis("step"), y, series
-    )
+    return Plane(f"{chosen.group}-curves", chosen.group, f"{chosen.group}: loss", Axis("step"), y, series)
 
 
 def noise_chart(chosen: Chosen) -> Lanes | None:
@@ -128,15 +126,16 @@ def without_shared_beginning(names: Sequence[str]) -> list[str]:
 def _best_of(comparison: Comparison) -> Iterator[Chosen]:
     """The best run of each row that has anything to show, the best first."""
     names, task = names_of(comparison), title(comparison)
-    found: list[tuple[float, Chosen]] = []
+    found: list[tuple[tuple[bool, float], Chosen]] = []
     for row in comparison.rows:
         runs = [run for run in _runs_of(row) if run.record.curves or run.record.ranges]
         scored = [(_result(run, row, comparison), run) for run in runs]
         if scored:
             score, run = max(scored, key=lambda each: each[0])
             failed = ", failed" if run.record.status == "failed" else ""
-            found.append((score, Chosen(run, f"{task} {names[id(row)]} seed {run.seed}{failed}")))
-    yield from (each for _, each in sorted(found, key=lambda pair: -pair[0]))
+            rank = not run.record.ranges, -score  # what a float run shows, the quantized ones begin with
+            found.append((rank, Chosen(run, f"{task} {names[id(row)]} seed {run.seed}{failed}")))
+    yield from (each for _, each in sorted(found, key=lambda pair: pair[0]))
 
 
 def _runs_of(row: Row) -> Iterable[Run]:

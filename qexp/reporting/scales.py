@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from qexp.reporting.charts import WIDE, Scale
 
-
 LARGEST = 1e150
 """Numbers beyond are drawn as if they were this large: differences must stay finite."""
 

@@ -17,6 +17,8 @@ HEIGHT = 300
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 8, 40
 LANE, NAME = 26, 12
 """Height of a lane, and how much of it its name takes."""
+TALL = 12
+"""A chart of more lanes has its numbers above, too."""
 LETTER = 5.6
 """Width of a letter, on average."""
 CLOSE = 13
@@ -73,7 +75,8 @@ def _y_axis(y: Ruler, label: str) -> Iterator[str]:
         yield f'<path class="grid" d="M{LEFT} {place:.1f}H{WIDTH - RIGHT}"/>'
         yield _text(LEFT - 5, place + 4, printed(value), "end")
     middle = (y.start + y.end) / 2
-    yield f'<text text-anchor="middle" transform="translate(10 {middle:g}) rotate(-90)">{escape(label)}</text>'
+    turned = f'text-anchor="middle" transform="translate(10 {middle:g}) rotate(-90)"'
+    yield f"<text {turned}>{escape(label)}</text>"
 
 
 def _lines(series: Series, x: Ruler, y: Ruler) -> Iterator[str]:
@@ -124,12 +127,15 @@ def _labels(dots: Sequence[Dot], x: Ruler, y: Ruler) -> Iterator[str]:
 def _lanes(chart: Lanes) -> tuple[float, list[str]]:
     ends = [end for lane in chart.lanes for mark in lane.marks for end in (mark.low, mark.high)]
     x = ruler(chart.x.scale, ends, LEFT / 2, WIDTH - RIGHT, pad=0.03)
-    bottom = TOP + LANE * len(chart.lanes) + 6
-    parts = [*_x_axis(x, TOP, bottom, chart.x.label)]
+    above = TOP + 12 if len(chart.lanes) > TALL else TOP
+    bottom = above + LANE * len(chart.lanes) + 6
+    parts = [*_x_axis(x, above, bottom, chart.x.label)]
+    if above > TOP:
+        parts += [_text(x.at(value), above - 5, printed(value), "middle") for value in x.ticks()]
     if chart.x.scale != "log" and min(ends) <= 0 <= max(ends):
-        parts.append(f'<path class="zero" d="M{x.at(0):.1f} {TOP}V{bottom:g}"/>')
+        parts.append(f'<path class="zero" d="M{x.at(0):.1f} {above}V{bottom:g}"/>')
     for index, lane in enumerate(chart.lanes):
-        top = TOP + LANE * index
+        top = above + LANE * index
         most = int((WIDTH - 8) / LETTER)
         parts.append(_text(4, top + NAME - 2, shortened(lane.name, most), "start", "label", lane.name))
         parts += [_mark(mark, x, top + NAME + (LANE - NAME) / 2 - 1) for mark in lane.marks]
@@ -139,8 +145,9 @@ def _lanes(chart: Lanes) -> tuple[float, list[str]]:
 def _mark(mark: Mark, x: Ruler, middle: float) -> str:
     low, colour, title = x.at(mark.low), _colour(mark.colour), _title(mark.words)
     width = max(x.at(mark.high) - low, 1)
-    if mark.kind == "dot":
-        return f'<circle class="dot {colour}" cx="{low:.1f}" cy="{middle:.1f}" r="4.5">{title}</circle>'
+    if mark.kind in ("dot", "ring"):
+        kind = "dot hollow" if mark.kind == "ring" else "dot"
+        return f'<circle class="{kind} {colour}" cx="{low:.1f}" cy="{middle:.1f}" r="4.5">{title}</circle>'
     if mark.kind == "median":
         box = f'x="{low - 1.25:.1f}" y="{middle - 7:.1f}" width="2.5" height="14"'
     else:
@@ -159,7 +166,7 @@ def _series_sample(series: Series) -> str:
 
 def _mark_sample(mark: Mark) -> str:
     line = ruler("linear", (0, 1), 3, 17, pad=0)
-    low = 0.5 if mark.kind in ("dot", "median") else 0
+    low = 0 if mark.kind in ("bar", "seen") else 0.5
     return _mark(Mark(low, 1, mark.kind, "", mark.colour), line, 7)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from statistics import median
+from typing import Literal
 
 from qexp.reporting.charts import MUTED, Axis, Dot, Lane, Lanes, Mark, Plane, Series
 from qexp.reporting.comparison import Comparison, Row, order_of
@@ -17,7 +18,10 @@ from qexp.reporting.table import MEBIBYTE
 
 MOST_LANES = 32
 """Rows of one chart of seeds."""
-SIZE = Quantity("size", "int8")
+MOST_GRAPHS = 300
+"""Dots of one chart."""
+SHAPES = 4
+"""How many models can be told apart by the shape of their dots."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def names_of(comparison: Comparison) -> dict[int, str]:
 def size_chart(comparison: Comparison, colours: Mapping[str, int]) -> Plane | None:
     """Score against the size of the ONNX file; none without two files."""
     axis = "size of the ONNX file (MiB)"
-    graphs = _graphs(comparison, Quantity("size", "fp32"), SIZE, MEBIBYTE)
+    graphs = _graphs(comparison, Quantity("size", "fp32"), Quantity("size", "int8"), MEBIBYTE)
     return _against(comparison, graphs, colours, "size", axis, "MiB")
 
 
@@ -65,28 +69,38 @@ def latency_chart(comparison: Comparison, colours: Mapping[str, int]) -> Plane |
     """
     known = {name.batch for row in comparison.rows for name in row.cells if name.name == "latency"}
     batch = min(known, key=lambda text: (len(text), text), default="1")
-    both = (Quantity("latency", graph, "p50_ms", batch) for graph in ("fp32", "int8"))
-    graphs = _graphs(comparison, *both, 1)
+    fp32, int8 = (Quantity("latency", graph, "p50_ms", batch) for graph in ("fp32", "int8"))
+    graphs = _graphs(comparison, fp32, int8, 1)
     axis = f"latency of batch {batch} (ms, p50)"
     return _against(comparison, graphs, colours, "latency", axis, "ms")
 
 
 def _graphs(comparison: Comparison, fp32: Quantity, int8: Quantity, unit: float) -> list[Graph]:
     metric, names = (comparison.metrics or ("",))[0], names_of(comparison)
-    found: list[Graph] = []
-    floats: dict[tuple[str, float], list[tuple[float, Row]]] = {}
+    found = _float_graphs(comparison, metric, fp32, unit)
     for row in comparison.rows:
-        score, cost = _median(row, Quantity("score", "fp32", metric)), _median(row, fp32)
-        if score is not None and cost is not None:
-            floats.setdefault((row.model, score), []).append((cost / unit, row))
         score, cost = _exported(row, metric), _median(row, int8)
         if row.quant != "fp32" and score is not None and cost is not None:
             found.append(Graph(row, names[id(row)], cost / unit, score, row.quant, row.simulated))
-    shown = model_names(row.model for row in comparison.rows)
-    for (model, score), costs in floats.items():
-        words = f"{shown[model]} fp32"
-        found.append(Graph(costs[0][1], words, median(cost for cost, _ in costs), score, "fp32", False))
     return found
+
+
+def _float_graphs(comparison: Comparison, metric: str, cost_name: Quantity, unit: float) -> list[Graph]:
+    """FP32 graphs: of a model's FP32 rows where it has any, else those that its quantized rows began with.
+
+    Rows that began with the same one measured the same graph again.
+    """
+    own = {row.model for row in comparison.rows if row.quant == "fp32" and _median(row, cost_name)}
+    names = model_names(row.model for row in comparison.rows)
+    found: dict[tuple[str, float], list[tuple[float, Row]]] = {}
+    for row in comparison.rows:
+        score, cost = _median(row, Quantity("score", "fp32", metric)), _median(row, cost_name)
+        if score is not None and cost is not None and (row.quant == "fp32" or row.model not in own):
+            found.setdefault((row.model, score), []).append((cost / unit, row))
+    return [
+        Graph(rows[0][1], f"{names[model]} fp32", median(cost for cost, _ in rows), score, "fp32", False)
+        for (model, score), rows in found.items()
+    ]
 
 
 def _exported(row: Row, metric: str) -> float | None:
@@ -118,52 +132,49 @@ def _against(
         return None
     rivals = [graph for graph in graphs if not (graph.simulated and name == "latency")]
     best = [rivals[index] for index in front([(graph.cost, graph.score) for graph in rivals])]
-    models = list(dict.fromkeys(graph.row.model for graph in graphs))
-    line = tuple(Dot(graph.cost, graph.score) for graph in best)
-    series = [Series("Pareto front", line, MUTED, "front")]
-    for key in sorted({_series_key(graph) for graph in graphs}, key=lambda key: (key[0], colours[key[1]])):
-        dots = [_dot(graph, graph in best, unit, models) for graph in graphs if _series_key(graph) == key]
-        series.append(_series(key, dots, colours, models, comparison))
+    first = [*best, *sorted(graphs, key=lambda graph: -graph.score)]
+    kept = list({id(graph): graph for graph in first}.values())[:MOST_GRAPHS]
+    task, metric = title(comparison), comparison.metrics[0]
     notes = ["Hollow: simulated, no integer kernel computes with fewer than 8 bits."] * any(
-        graph.simulated for graph in graphs
+        graph.simulated for graph in kept
     )
-    metric, scale = comparison.metrics[0], scale_of([graph.cost for graph in graphs])
-    task = title(comparison)
+    if left := len(graphs) - len(kept):
+        notes.append(f"Left out: {left} graphs of a lower score; they are in the table.")
+    line = Series("Pareto front", tuple(Dot(graph.cost, graph.score) for graph in best), MUTED, "front")
     return Plane(
         f"{task}-{name}",
         task,
         f"{task}: {metric} against {name}",
-        Axis(axis, scale),
+        Axis(axis, scale_of([graph.cost for graph in kept])),
         Axis(f"{metric} (%)"),
-        tuple(series),
+        (line, *_series(kept, {id(graph) for graph in best}, colours, unit)),
         tuple(notes),
     )
 
 
-def _series_key(graph: Graph) -> tuple[str, str, bool]:
-    return graph.row.model, graph.quant, graph.simulated
-
-
 def _series(
-    key: tuple[str, str, bool],
-    dots: Sequence[Dot],
-    colours: Mapping[str, int],
-    models: Sequence[str],
-    comparison: Comparison,
-) -> Series:
-    model, quant, simulated = key
-    names = model_names(row.model for row in comparison.rows)
-    words = f"{names[model]} {quant}" if len(models) > 1 else quant
-    words += ", simulated" if simulated else ""
-    form = "hollow" if simulated else "dots"
-    return Series(words, tuple(dots), colours[quant], form, models.index(model))  # type: ignore[arg-type]
+    graphs: Sequence[Graph], best: Set[int], colours: Mapping[str, int], unit: str
+) -> Iterator[Series]:
+    """One for each model and bit-width; for bit-widths alone where models are too many to tell apart."""
+    models = sorted({graph.row.model for graph in graphs})
+    apart = 1 < len(models) <= SHAPES
+    names = model_names(models)
+    groups: dict[tuple[int, int, str], list[Graph]] = {}
+    for graph in graphs:
+        shape = models.index(graph.row.model) if apart else 0
+        groups.setdefault((shape, colours[graph.quant], graph.quant), []).append(graph)
+    for (shape, colour, quant), of_group in sorted(groups.items(), key=lambda item: item[0]):
+        words = f"{names[models[shape]]} {quant}" if apart else quant
+        words += ", simulated" if of_group[0].simulated else ""
+        dots = tuple(_dot(graph, id(graph) in best, unit, alone=len(models) == 1) for graph in of_group)
+        yield Series(words, dots, colour, "hollow" if of_group[0].simulated else "dots", shape)
 
 
-def _dot(graph: Graph, best: bool, unit: str, models: Sequence[str]) -> Dot:
+def _dot(graph: Graph, best: bool, unit: str, *, alone: bool) -> Dot:
     words = f"{graph.name}: {graph.score:.2f} % at {graph.cost:.4g} {unit}"
     words += ", simulated" if graph.simulated else ""
     words += ", on the Pareto front" if best else ""
-    label = graph.name if len(models) > 1 else graph.name.split(" ", 1)[1]
+    label = graph.name.split(" ", 1)[1] if alone else graph.name
     return Dot(graph.cost, graph.score, words, label if best else "")
 
 
@@ -184,7 +195,7 @@ def seed_chart(comparison: Comparison, colours: Mapping[str, int]) -> Lanes | No
         f"{task}: {metric} of each seed",
         Axis(f"{metric} (%)"),
         tuple(lanes[index][1] for index in kept),
-        (("one seed", Mark(0, 0, "dot", colour=0)), ("median", Mark(0, 0, "median", colour=MUTED))),
+        (("one seed", Mark(0, 0, "dot")), ("median", Mark(0, 0, "median"))),
         tuple(notes),
     )
 
@@ -196,10 +207,11 @@ def _seed_lanes(comparison: Comparison, colours: Mapping[str, int]) -> Iterator[
         if cell is None or cell.median is None:
             continue
         name = f"{names[id(row)]}{', simulated' if row.simulated else ''}"
+        kind: Literal["ring", "dot"] = "ring" if row.simulated else "dot"
         marks = [
-            Mark(value, value, "dot", f"{name}: seed {seed}, {value:.2f} %", colours[row.quant])
+            Mark(value, value, kind, f"{name}: seed {seed}, {value:.2f} %", colours[row.quant])
             for seed, value in cell.values.items()
             if value is not None
         ]
-        middle = Mark(cell.median, cell.median, "median", f"{name}: median {cell.median:.2f} %", MUTED)
+        middle = Mark(cell.median, cell.median, "median", f"{name}: median {cell.median:.2f} %")
         yield cell.median, Lane(name, (middle, *marks))
