@@ -11,6 +11,9 @@ from qexp.reporting.charts import WIDE, Scale
 LARGEST = 1e150
 """Numbers beyond are drawn as if they were this large: differences must stay finite."""
 
+SMALLEST = 1e-9
+"""Numbers that are less apart are drawn at one place."""
+
 
 @dataclass(frozen=True)
 class Ruler:
@@ -42,8 +45,9 @@ def ruler(scale: Scale, values: Iterable[float], start: float, end: float, *, pa
     """A line that holds all values, with room at both ends; a single value stands in its middle."""
     bent = [_bent(scale, value) for value in values]
     low, high = min(bent), max(bent)
-    alike = high - low <= 1e-6 * max(abs(low), abs(high))
-    room = (abs(high) * 0.05 or 0.5) if alike else (high - low) * pad
+    size = max(abs(low), abs(high))
+    alike = high - low <= max(1e-6 * size, SMALLEST)
+    room = max(0.05 * size, 0.5 if size < SMALLEST else 0) if alike else (high - low) * pad
     return Ruler(scale, low - room, high + room, start, end)
 
 
