@@ -37,8 +37,8 @@ class Report:
     comparisons: Sequence[Comparison]
     averages: Sequence[Average]
     """Over GLUE; none where only some tasks are wanted."""
-    complete: bool
-    """Whether every Record could be read."""
+    unreadable: int
+    """Records that could not be read."""
     records: Sequence[Record]
     """All that were read, of the wanted tasks."""
 
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StoreError as error:
         print(f"qexp.report: {error}", file=sys.stderr)
         return 1
-    return 0 if report.complete else 1
+    return 1 if report.unreadable else 0
 
 
 def markdown_text(comparisons: Sequence[Comparison], averages: Sequence[Average] = ()) -> str:
@@ -108,7 +108,7 @@ def write_pictures(report: Report, html: str | None, plots: str | None, outputs:
 
         overviews = [averages_table(report.averages)] if report.averages else []
         path = outputs / "report.html" if html == DEFAULT else Path(html)
-        write_text(path, page(report.comparisons, report.records, overviews))
+        write_text(path, page(report.comparisons, report.records, overviews, unreadable=report.unreadable))
         yield path
     if plots:
         from qexp.reporting.galleries import galleries
@@ -135,7 +135,7 @@ def _read(outputs: Path, tasks: Sequence[str] | None) -> Report:
         raise StoreError(f"no Records of task {', '.join(unknown)}; there are Records of: {', '.join(known)}")
     wanted = [each for each in comparisons if not tasks or each.task in tasks]
     kept = [record for record in records if not tasks or Run(record).task in tasks]
-    return Report(wanted, [] if tasks else averages(records), not unreadable, kept)
+    return Report(wanted, [] if tasks else averages(records), len(unreadable), kept)
 
 
 def _compare(options: argparse.Namespace, outputs: Path) -> int:

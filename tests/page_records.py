@@ -29,7 +29,9 @@ def forty() -> list[Record]:
                         task, model=model, quant=quant, seed=seed, deploy=ONNXRUNTIME, method={"kind": method}
                     )
                     runs.append(full(tree, chance))
-        runs.append(failed(experiment(task, quant="w4a8", seed=3), f"no {HOSTILE}\nsecond line"))
+        qat = {"model": "models/minilm", "deploy": ONNXRUNTIME, "method": {"kind": "qat"}}
+        tree = experiment(task, quant="w4a8", seed=3, **qat)
+        runs.append(failed(tree, f"no {HOSTILE}\nsecond line"))
     return [replace(run, key=f"{number:06}") for number, run in enumerate(runs)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -177,4 +178,5 @@ def _save(figure: Figure, path: Path) -> None:
             f"--plots {path}: {error.strerror or error}; make room or name another folder"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
