@@ -1,4 +1,6 @@
-"""Tables from the Records of many runs, and two runs held against each other: ``python -m qexp.report``.
+"""Tables, charts and one page from the Records of many runs, and two runs held against each other.
+
+``python -m qexp.report``
 
 Exit codes: 0, it could report; 1, it could, but a Record was unreadable or a table could not be
 written (each is named on stderr); 2, there is nothing to report on, or two runs that cannot be compared.

@@ -75,6 +75,15 @@ def test_simulated_graphs_are_hollow_named_and_win_nothing_by_latency() -> None:
     assert "Hollow: simulated" in drawn.notes[0]
 
 
+def test_labels_leave_out_the_only_model_whatever_its_name() -> None:
+    runs = [
+        replace(run, experiment={**run.experiment, "model": {"name": "my own model"}}) for run in RIVALS[:2]
+    ]
+    found = dots(chart(runs, "Accuracy against size"))
+    assert {dot.label for dot in found} == {"fp32", "w8a8 qat learned"}
+    assert all(dot.words.startswith("my own model ") for dot in found)
+
+
 def test_the_exported_score_counts_where_it_was_measured() -> None:
     run = RIVALS[1]
     broken = replace(run, scores={**run.scores, "onnx": {"matthews": 31.0}})

@@ -204,7 +204,7 @@ def test_html_is_written_into_the_outputs_or_where_asked(
     assert capsys.readouterr().out == f"{elsewhere}\n"
     text = elsewhere.read_text(encoding="utf-8")
     assert "<h3>cola</h3>" in text
-    assert "mrpc" not in text
+    assert "<h3>mrpc</h3>" not in text
     assert "GLUE" not in text
 
 

@@ -95,5 +95,7 @@ def _of_runs(comparisons: Sequence[Comparison]) -> list[Gallery]:
 
 
 def _task(comparisons: Sequence[Comparison]) -> str:
-    """A task for the commands, as a shell reads it."""
-    return shlex.quote(comparisons[0].task if comparisons else "mrpc")
+    """A task for the commands, as a shell reads it: the first one whose models can be exported."""
+    runs = (run for comparison in comparisons for row in comparison.rows for run in row.runs)
+    tasks = (run.task for run in runs if run.find("task.kind") != "translation")
+    return shlex.quote(next(tasks, "mrpc"))

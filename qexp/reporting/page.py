@@ -24,6 +24,8 @@ ASSETS = Path(__file__).parent / "assets"
 MOST_FAILURES = 200
 """Failed runs with a row of their own, the newest first."""
 TITLE = "qexp report"
+ONE = "python -m qexp task=mrpc quant=w8a8"
+MANY = "python -m qexp -m task=cola,mrpc,rte quant=fp32,w8a8"
 
 
 def page(
@@ -40,8 +42,13 @@ def page(
     Records that nothing could be read from.
     """
     sections = [
-        _section("Overview", map(html_table, overviews), "No table over several tasks."),
-        _section("Tables", (html_table(table_of(each)) for each in comparisons), "No run has begun."),
+        _section(
+            "Overview",
+            map(html_table, overviews),
+            "None of these combinations was run on several tasks.",
+            MANY,
+        ),
+        _section("Tables", (html_table(table_of(each)) for each in comparisons), "There are no runs.", ONE),
         *map(_gallery, galleries(comparisons)),
         _section("Failed runs", _failures(records), "No run failed."),
     ]
@@ -64,16 +71,16 @@ def _place(name: str) -> str:
     return name.lower().replace(" ", "-")
 
 
-def _section(name: str, parts: Iterable[str], empty: str) -> tuple[str, str]:
-    """Name and text of a section; an empty one says so."""
-    inner = "\n".join(parts) or f'<p class="empty">{escape(empty)}</p>'
+def _section(name: str, parts: Iterable[str], empty: str, command: str = "") -> tuple[str, str]:
+    """Name and text of a section; an empty one says why, and the command that fills it."""
+    fill = f" Fill it with</p><pre>{escape(command)}</pre>" if command else "</p>"
+    inner = "\n".join(parts) or f'<p class="empty">{escape(empty)}{fill}'
     return name, f'<section id="{_place(name)}">\n<h2>{escape(name)}</h2>\n{inner}\n</section>'
 
 
 def _gallery(gallery: Gallery) -> tuple[str, str]:
     if not gallery.charts:
-        why = f'<p class="empty">{escape(gallery.empty)} Fill it with</p>'
-        return _section(gallery.title, [why, f"<pre>{escape(gallery.command)}</pre>"], "")
+        return _section(gallery.title, [], gallery.empty, gallery.command)
     parts = [f'<p class="caption">{escape(gallery.lead)}</p>']
     if gallery.one_by_one and len(gallery.charts) > 1:
         parts.append(_choice(gallery))
@@ -83,7 +90,7 @@ def _gallery(gallery: Gallery) -> tuple[str, str]:
     )
     parts += [f'<div class="{kind}">\n{figures}\n</div>']
     parts += [f'<p class="notes">{escape(note)}</p>' for note in gallery.notes]
-    return _section(gallery.title, parts, "")
+    return _section(gallery.title, parts, gallery.empty)
 
 
 def _choice(gallery: Gallery) -> str:

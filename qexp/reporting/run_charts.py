@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 
@@ -128,7 +128,7 @@ def _best_of(comparison: Comparison) -> Iterator[Chosen]:
     names, task = names_of(comparison), title(comparison)
     found: list[tuple[tuple[bool, float], Chosen]] = []
     for row in comparison.rows:
-        runs = [run for run in _runs_of(row) if run.record.curves or run.record.ranges]
+        runs = [run for run in row.runs if run.record.curves or run.record.ranges]
         scored = [(_result(run, row, comparison), run) for run in runs]
         if scored:
             score, run = max(scored, key=lambda each: each[0])
@@ -136,10 +136,6 @@ def _best_of(comparison: Comparison) -> Iterator[Chosen]:
             rank = not run.record.ranges, -score  # what a float run shows, the quantized ones begin with
             found.append((rank, Chosen(run, f"{task} {names[id(row)]} seed {run.seed}{failed}")))
     yield from (each for _, each in sorted(found, key=lambda pair: pair[0]))
-
-
-def _runs_of(row: Row) -> Iterable[Run]:
-    return (run for each in row.by_seed.values() for run in (each.best, *each.failed) if run)
 
 
 def _result(run: Run, row: Row, comparison: Comparison) -> float:
@@ -150,7 +146,7 @@ def _result(run: Run, row: Row, comparison: Comparison) -> float:
 
 
 def _count(comparison: Comparison) -> int:
-    runs = (run for row in comparison.rows for run in _runs_of(row))
+    runs = (run for row in comparison.rows for run in row.runs)
     return sum(bool(run.record.curves or run.record.ranges) for run in runs)
 
 

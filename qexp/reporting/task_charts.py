@@ -115,8 +115,7 @@ def _median(row: Row, quantity: Quantity) -> float | None:
 
 def last_stage(row: Row) -> str:
     """Stage whose score is the row's result."""
-    runs = [run for each in row.by_seed.values() for run in (each.best, *each.failed) if run]
-    stages = [stage for run in runs for stage in run.stages if stage in STAGES]
+    stages = [stage for run in row.runs for stage in run.stages if stage in STAGES]
     return max(stages, key=list(STAGES).index, default="fp32")
 
 
@@ -166,16 +165,17 @@ def _series(
     for (shape, colour, quant), of_group in sorted(groups.items(), key=lambda item: item[0]):
         words = f"{names[models[shape]]} {quant}" if apart else quant
         words += ", simulated" if of_group[0].simulated else ""
-        dots = tuple(_dot(graph, id(graph) in best, unit, alone=len(models) == 1) for graph in of_group)
+        known = f"{names[models[0]]} " if len(models) == 1 else ""
+        dots = tuple(_dot(graph, id(graph) in best, unit, known) for graph in of_group)
         yield Series(words, dots, colour, "hollow" if of_group[0].simulated else "dots", shape)
 
 
-def _dot(graph: Graph, best: bool, unit: str, *, alone: bool) -> Dot:
+def _dot(graph: Graph, best: bool, unit: str, known: str) -> Dot:
+    """``known`` is how all names begin, and no label does."""
     words = f"{graph.name}: {graph.score:.2f} % at {graph.cost:.4g} {unit}"
     words += ", simulated" if graph.simulated else ""
     words += ", on the Pareto front" if best else ""
-    label = graph.name.split(" ", 1)[1] if alone else graph.name
-    return Dot(graph.cost, graph.score, words, label if best else "")
+    return Dot(graph.cost, graph.score, words, graph.name.removeprefix(known) if best else "")
 
 
 def seed_chart(comparison: Comparison, colours: Mapping[str, int]) -> Lanes | None:
