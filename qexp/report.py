@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -23,13 +23,12 @@ from qexp.reporting.glue import Average, averages
 from qexp.reporting.glue_table import averages_table
 from qexp.reporting.layout import table_of
 from qexp.reporting.lines import csv_text
+from qexp.reporting.pictures import add_options, write_pictures
 from qexp.reporting.table import markdown
 from qexp.standard_output import print_out
 
 HOW_TO_MAKE_ONE = "make a Record with a run, such as: python -m qexp task=mrpc quant=w8a8"
 AVERAGES_FILE = "glue-averages"
-DEFAULT = "in the outputs"
-"""Value of an option that was given without a place."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.write:
             write_tables(report, outputs / "tables")
-        for path in write_pictures(report, options.html, options.plots, outputs):
+        overviews = [averages_table(report.averages)] if report.averages else []
+        pictures = report.comparisons, report.records, overviews, report.unreadable
+        for path in write_pictures(options, outputs, *pictures):
             print_out(f"{path}\n")
     except StoreError as error:
         print(f"qexp.report: {error}", file=sys.stderr)
@@ -97,27 +98,6 @@ def write_tables(report: Report, folder: Path) -> list[Path]:
             paths.append(folder / f"{name}.{ending}")
             write_text(paths[-1], text)
     return paths
-
-
-def write_pictures(report: Report, html: str | None, plots: str | None, outputs: Path) -> Iterator[Path]:
-    """Write the page and the plots that are asked for; DEFAULT is a place in the outputs.
-
-    Raises:
-        StoreError: a file cannot be written.
-    """
-    if html:
-        from qexp.reporting.page import page
-
-        overviews = [averages_table(report.averages)] if report.averages else []
-        path = outputs / "report.html" if html == DEFAULT else Path(html)
-        write_text(path, page(report.comparisons, report.records, overviews, unreadable=report.unreadable))
-        yield path
-    if plots:
-        from qexp.reporting.galleries import galleries
-        from qexp.reporting.plots import write_plots
-
-        folder = outputs / "plots" if plots == DEFAULT else Path(plots)
-        yield from write_plots(galleries(report.comparisons), folder)
 
 
 def _read(outputs: Path, tasks: Sequence[str] | None) -> Report:
@@ -175,22 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--write", action="store_true", help="also write tables/<task>.md and .csv into the outputs"
     )
-    parser.add_argument(
-        "--html",
-        nargs="?",
-        const=DEFAULT,
-        metavar="FILE",
-        help="write one page of all tables and charts, and print its path (default: report.html in the "
-        "outputs)",
-    )
-    parser.add_argument(
-        "--plots",
-        nargs="?",
-        const=DEFAULT,
-        metavar="DIR",
-        help="write each chart of that page as PNG and SVG, and print their paths (default: plots in the "
-        "outputs)",
-    )
+    add_options(parser)
     _add_compare(parser.add_subparsers(dest="command", title="instead of the tables"))
     return parser
 

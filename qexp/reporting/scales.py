@@ -12,7 +12,7 @@ LARGEST = 1e150
 """Numbers beyond are drawn as if they were this large: differences must stay finite."""
 
 SMALLEST = 1e-9
-"""Numbers that are less apart are drawn at one place."""
+"""Numbers that are less apart are drawn at one place, and no logarithm is taken of a smaller one."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,9 @@ def _powers(scale: Scale) -> list[float]:
 
 def _bent(scale: Scale, value: float) -> float:
     value = max(-LARGEST, min(LARGEST, value))
-    return math.log(value) if scale == "log" else math.asinh(value) if scale == "asinh" else value
+    return (
+        math.log(max(value, SMALLEST)) if scale == "log" else math.asinh(value) if scale == "asinh" else value
+    )
 
 
 def _straight(scale: Scale, value: float) -> float:
