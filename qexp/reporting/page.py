@@ -16,7 +16,7 @@ from qexp.reporting.facts import Run
 from qexp.reporting.galleries import galleries
 from qexp.reporting.html_table import html_table
 from qexp.reporting.layout import table_of
-from qexp.reporting.selection import describe, first_line, without_superseded
+from qexp.reporting.selection import describe, first_line
 from qexp.reporting.svg import legend, svg
 from qexp.reporting.table import Table
 
@@ -50,7 +50,7 @@ def page(
         ),
         _section("Tables", (html_table(table_of(each)) for each in comparisons), "There are no runs.", ONE),
         *map(_gallery, galleries(comparisons)),
-        _section("Failed runs", _failures(records), "No run failed."),
+        _section("Failed runs", _failures(comparisons), "No run failed."),
     ]
     links = "".join(f'<a href="#{_place(name)}">{escape(name)}</a>' for name, _ in sections)
     return Template(_asset("page.html")).substitute(
@@ -145,9 +145,11 @@ def _versions(records: Sequence[Record]) -> str:
     )
 
 
-def _failures(records: Sequence[Record]) -> list[str]:
-    """A table of the failed runs that no later success has made up for."""
-    known = without_superseded(map(Run, records))
+def _failures(comparisons: Sequence[Comparison]) -> list[str]:
+    """A table of the failed runs that no success has made up for."""
+    rows_of = (row for comparison in comparisons for row in comparison.rows)
+    known = [run for row in rows_of for run in row.runs]
+    known += [run for comparison in comparisons for run in comparison.refused]
     failed = [run for run in known if run.record.status == "failed"]
     runs = sorted(failed, key=lambda run: run.record.finished_at, reverse=True)
     rows = tuple(
