@@ -1,4 +1,6 @@
-"""Tables from the Records of many runs, and two runs held against each other: ``python -m qexp.report``.
+"""Tables, charts and one page from the Records of many runs, and two runs held against each other.
+
+``python -m qexp.report``
 
 Exit codes: 0, it could report; 1, it could, but a Record was unreadable or a table could not be
 written (each is named on stderr); 2, there is nothing to report on, or two runs that cannot be compared.
@@ -14,12 +16,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 from qexp.errors import QexpError, StoreError
-from qexp.records import OUTPUTS_VARIABLE, outputs_root, read_all, records_folder, write_text
+from qexp.records import OUTPUTS_VARIABLE, Record, outputs_root, read_all, records_folder, write_text
 from qexp.reporting.comparison import Comparison, compare
+from qexp.reporting.facts import Run
 from qexp.reporting.glue import Average, averages
 from qexp.reporting.glue_table import averages_table
 from qexp.reporting.layout import table_of
 from qexp.reporting.lines import csv_text
+from qexp.reporting.pictures import add_options, write_pictures
 from qexp.reporting.table import markdown
 from qexp.standard_output import print_out
 
@@ -34,8 +38,10 @@ class Report:
     comparisons: Sequence[Comparison]
     averages: Sequence[Average]
     """Over GLUE; none where only some tasks are wanted."""
-    complete: bool
-    """Whether every Record could be read."""
+    unreadable: int
+    """Records that could not be read."""
+    records: Sequence[Record]
+    """All that were read, of the wanted tasks."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,23 +50,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     outputs: Path = options.outputs or outputs_root()
     if options.command == "compare":
-        if options.task or options.write:
-            parser.error("--task and --write are for the tables, not for compare")
+        if options.task or options.write or options.html or options.plots:
+            parser.error("--task, --write, --html and --plots are for the tables, not for compare")
         return _compare(options, outputs)
     try:
         report = _read(outputs, options.task)
     except StoreError as error:
         print(f"qexp.report: {error}", file=sys.stderr)
         return 2
-    text = csv_text if options.format == "csv" else markdown_text
-    print_out(text(report.comparisons, report.averages))
+    if not (options.html or options.plots):
+        text = csv_text if options.format == "csv" else markdown_text
+        print_out(text(report.comparisons, report.averages))
     try:
         if options.write:
             write_tables(report, outputs / "tables")
+        overviews = [averages_table(report.averages)] if report.averages else []
+        pictures = report.comparisons, report.records, overviews, report.unreadable
+        for path in write_pictures(options, outputs, *pictures):
+            print_out(f"{path}\n")
     except StoreError as error:
         print(f"qexp.report: {error}", file=sys.stderr)
         return 1
-    return 0 if report.complete else 1
+    return 1 if report.unreadable else 0
 
 
 def markdown_text(comparisons: Sequence[Comparison], averages: Sequence[Average] = ()) -> str:
@@ -105,7 +116,8 @@ def _read(outputs: Path, tasks: Sequence[str] | None) -> Report:
     if unknown:
         raise StoreError(f"no Records of task {', '.join(unknown)}; there are Records of: {', '.join(known)}")
     wanted = [each for each in comparisons if not tasks or each.task in tasks]
-    return Report(wanted, [] if tasks else averages(records), not unreadable)
+    kept = [record for record in records if not tasks or Run(record).task in tasks]
+    return Report(wanted, [] if tasks else averages(records), len(unreadable), kept)
 
 
 def _compare(options: argparse.Namespace, outputs: Path) -> int:
@@ -143,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--write", action="store_true", help="also write tables/<task>.md and .csv into the outputs"
     )
+    add_options(parser)
     _add_compare(parser.add_subparsers(dest="command", title="instead of the tables"))
     return parser
 

@@ -191,6 +191,58 @@ def test_a_full_disk_keeps_the_old_tables(
     assert (outputs / "tables" / "mrpc.md").read_text() == before
 
 
+def test_html_is_written_into_the_outputs_or_where_asked(
+    outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(outputs, mix())
+    assert main(["--outputs", str(outputs), "--html"]) == 0
+    assert capsys.readouterr().out == f"{outputs / 'report.html'}\n"
+    text = (outputs / "report.html").read_text(encoding="utf-8")
+    assert all(f"<h3>{name}</h3>" in text for name in ("GLUE averages", "cola", "mrpc"))
+    elsewhere = outputs / "new" / "page.html"
+    assert main(["--outputs", str(outputs), "--task", "cola", "--html", str(elsewhere)]) == 0
+    assert capsys.readouterr().out == f"{elsewhere}\n"
+    text = elsewhere.read_text(encoding="utf-8")
+    assert "<h3>cola</h3>" in text
+    assert "<h3>mrpc</h3>" not in text
+    assert "GLUE averages" not in text
+
+
+def test_html_tells_what_could_not_be_read(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(outputs, mix())
+    (outputs / "records" / "cut.json").write_text("{")
+    assert main(["--outputs", str(outputs), "--html"]) == 1
+    assert "cut.json" in capsys.readouterr().err
+    assert "1 unreadable, left out" in (outputs / "report.html").read_text(encoding="utf-8")
+
+
+def test_plots_are_written_and_their_paths_printed(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(outputs, mix())
+    assert main(["--outputs", str(outputs), "--plots"]) == 0
+    paths = capsys.readouterr().out.splitlines()
+    names = [f"{task}-seeds.{ending}" for task in ("cola", "mrpc") for ending in ("png", "svg")]
+    assert paths == [str(outputs / "plots" / name) for name in names]
+    assert all(Path(path).stat().st_size > 1000 for path in paths)
+    assert main(["--outputs", str(outputs), "--html", "--plots", str(outputs / "p"), "--write"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 5
+    assert (outputs / "tables" / "cola.md").exists()
+
+
+def test_a_page_that_cannot_be_written_is_an_error(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(outputs, mix())
+    blocked = outputs / "records" / "000.json" / "page.html"
+    assert main(["--outputs", str(outputs), "--html", str(blocked)]) == 1
+    assert f"cannot write page.html in {blocked.parent}" in capsys.readouterr().err
+    assert main(["--outputs", str(outputs), "--plots", str(blocked.parent)]) == 1
+    assert "name another folder" in capsys.readouterr().err
+
+
+def test_page_and_plots_are_not_for_two_runs(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--html", "--outputs", str(outputs), "compare", "a", "b"])
+    assert "are for the tables, not for compare" in capsys.readouterr().err
+
+
 def test_outputs_default_to_the_variable(
     outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -57,8 +57,9 @@ def test_words_alone_need_neither_arrays_nor_models(words: list[str], modules_fi
 def test_a_report_needs_records_only(modules_file: Path, outputs: Path) -> None:
     for seed in range(200):
         write(deployed(experiment(quant="w4a8" if seed % 2 else "w8a8", seed=seed)), outputs / "records")
-    modules = imported("qexp.report", file=modules_file)
-    assert not modules & (HEAVY | {"numpy", "pyarrow", "pydantic", "hydra", "rich"})
+    for words in ((), ("--html",)):
+        modules = imported("qexp.report", *words, file=modules_file)
+        assert not modules & (HEAVY | {"numpy", "pyarrow", "pydantic", "hydra", "rich"})
 
 
 def test_help_of_a_look_at_a_run_needs_nothing_heavy(modules_file: Path) -> None:

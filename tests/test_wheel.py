@@ -48,3 +48,5 @@ def test_the_wheel_brings_its_configuration_along(tmp_path: Path) -> None:
     kernels = {file.name for file in (ROOT / "qexp" / "kernels").glob("*.c")}
     assert kernels
     assert {file.name for file in (tmp_path / "site" / "qexp" / "kernels").iterdir()} == kernels
+    assets = {file.name for file in (tmp_path / "site" / "qexp" / "reporting" / "assets").iterdir()}
+    assert assets == {"page.html", "page.css", "page.js"}

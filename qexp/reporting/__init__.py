@@ -5,6 +5,10 @@ what tells rows apart, ``comparison`` builds one table for each task, kind of da
 ``layout`` puts it into words, and ``lines`` into machine-readable lines. ``runs`` has the final
 table of a single run. ``glue`` takes averages over tasks, and ``glue_table`` lays them out.
 
+Charts are plain values (``charts``), made by ``task_charts`` (with ``pareto``) and ``run_charts``, gathered
+in ``galleries``, and drawn twice: into the one ``page`` (``svg``, ``scales``, ``html_table``, ``assets/``)
+and into files by ``plots``, which alone needs matplotlib. ``pictures`` is what the command says of both.
+
 Apart from these, two runs on the same rows: ``evaluations`` finds their predictions, ``paired`` compares them
 (these two need numpy and pyarrow, so only the command imports them), ``pair_table`` puts it into words, and
 ``command`` says how to run a Record again.

@@ -70,6 +70,11 @@ class Row:
         return tuple(seed for seed, of_seed in self.by_seed.items() if of_seed.best)
 
     @property
+    def runs(self) -> list[Run]:
+        """Runs that speak for the row: by seed, the one that succeeded before those that failed."""
+        return [run for each in self.by_seed.values() for run in (each.best, *each.failed) if run]
+
+    @property
     def simulated(self) -> bool:
         """Whether a bit-width is below what an integer kernel computes with."""
         return min(self.bits) < INTEGER_KERNEL_BITS
@@ -77,8 +82,7 @@ class Row:
     @property
     def broken_parity(self) -> list[Run]:
         """Runs whose exported graph did not reproduce their scores."""
-        runs = [run for each in self.by_seed.values() for run in (each.best, *each.failed) if run]
-        return [run for run in runs if run.record.parity and not run.record.parity["passed"]]
+        return [run for run in self.runs if run.record.parity and not run.record.parity["passed"]]
 
 
 @dataclass(frozen=True)
