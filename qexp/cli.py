@@ -146,8 +146,8 @@ def _planned(plan: Plan, launcher: Any, context: HydraContext, config: DictConfi
 
     if not str(config.hydra.sweeper._target_).endswith("BasicSweeper"):
         raise ConfigError(
-            f"{DRY_RUN}: {config.hydra.sweeper._target_} chooses each job by the scores of earlier ones, so there "
-            f"is no plan; run it without {DRY_RUN}"
+            f"{DRY_RUN}: {config.hydra.sweeper._target_} chooses each job by the scores of earlier ones, so "
+            f"there is no plan; run it without {DRY_RUN}"
         )
     return Planned(plan, partial(_composed, context, config))
 
