@@ -20,6 +20,7 @@ from qexp.provenance import git_state, versions
 from qexp.records import Record, outputs_root, read, records_folder, write
 from qexp.runtime import Runtime
 from qexp.store import digest
+from qexp.tracking.mirror import Mirror, mirror_of
 from qexp.wording import explain
 
 
@@ -35,6 +36,7 @@ class Job:
     outcome: Outcome = field(default_factory=Outcome)
     experiment: Experiment | None = None
     runtime: Runtime | None = None
+    mirror: Mirror | None = None
 
     def run(self) -> int:
         """Do it; print the table or the error; return the exit code."""
@@ -49,6 +51,17 @@ class Job:
         except QexpError as problem:
             _print_error(error or problem)
             return FAILED
+        code = self._tell(record, path, error)
+        try:
+            if self.mirror is not None:
+                self.mirror.ends(record)
+        except KeyboardInterrupt as problem:
+            _print_error(problem)
+            return INTERRUPTED
+        return code
+
+    def _tell(self, record: Record, path: Path, error: BaseException | None) -> int:
+        """Print the table or the error; the exit code."""
         if error is not None:
             _print_error(error)
             print(f"record: {path}", file=sys.stderr)
@@ -63,6 +76,9 @@ class Job:
         except ValidationError as error:
             raise ConfigError(explain(error)) from None
         self.runtime = Runtime.at(outputs_root(), self.experiment.machine)
+        self.mirror = mirror_of(self.experiment, self.runtime.screen, outputs_root())
+        if self.mirror is not None:
+            self.runtime = replace(self.runtime, follower=self.mirror)
         run_line(self.experiment, self.runtime, self.outcome, sweep=self.sweep)
 
     def _record(self, started: datetime, error: BaseException | None) -> Record:

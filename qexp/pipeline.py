@@ -57,6 +57,7 @@ def run_line(experiment: Experiment, rt: Runtime, outcome: Outcome, *, sweep: bo
         QexpError: of the kind that fits; see :mod:`qexp.errors`.
     """
     rows, checkpoint = _sources(experiment, rt, outcome, sweep)
+    rt.follower.found(outcome.key(experiment), rows.source)
     task = experiment.task.taught
     tokens = rt.walk(prepare.STAGE, rows, checkpoint, task, rt=rt)
     assert outcome.data is not None
@@ -129,6 +130,7 @@ def _score(
         experiment.budget.evaluation_rows, experiment.numerics.inference, rt=rt,
     )  # fmt: skip
     outcome.scores[name] = scores.metrics
+    rt.follower.scored(name, scores.metrics)
     if scores.notes:
         outcome.scoring[name] = scores.notes
     return scores

@@ -14,7 +14,6 @@ from qexp.config.tracking import AnyTracker, NoTracker
 from qexp.config.training import AnyFinetune, AnyMethod, Training
 from qexp.config.work import AnyDeploy, Budget, Machine, Numerics, Schooling
 
-
 _NOT_IDENTITY: dict[str, Any] = {"machine": True, "tracker": True, "data": {"source", "root"}}
 
 
