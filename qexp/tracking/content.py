@@ -140,7 +140,7 @@ def _confusion(record: Record, outputs: Path) -> dict[str, Table]:
 
 
 def _named(ids: Iterable[int], classes: Sequence[str]) -> tuple[Cell, ...]:
-    """Classes by name; an id that has none, such as the label of a row that nobody labelled, stays a number."""
+    """Classes by name; an id that has none, such as the label of an unlabelled row, stays a number."""
     return tuple(classes[each] if 0 <= each < len(classes) else str(each) for each in ids)
 
 
