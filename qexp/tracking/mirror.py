@@ -101,6 +101,7 @@ class Mirror:
         folder, unsent = tracker.close(content, draw(content))
         if unsent:
             self._warn(unsent)
+            digest = ""  # of nothing: the same run fills the page once more
         now = Filed(tracker.target, content.status, digest, str(folder), curve_digests(content.curves))
         write_text(self._file(page.key), json.dumps(asdict(now), indent=1) + "\n")
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import netrc
 import os
+import queue
 import shutil
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,40 +80,39 @@ class WandbPage:
         self._run.summary.update(known)
 
     def close(self, content: Content, pictures: Mapping[str, Picture]) -> tuple[Path, str]:
-        """Curves, tables and pictures, summary, graph; then wait until all is sent, at most ``timeout``.
+        """Fill the page and wait until all is sent, at most ``timeout``.
 
         Raises:
             Exception: whatever wandb raises.
         """
+        assert self._run is not None
+        folder = Path(self._run.dir).parent
+        if not _within(self._config.timeout, lambda: self._fill(content, pictures)):
+            waited = f"not all was sent within tracker.timeout={self._config.timeout:g} s"
+            return folder, f"{waited}; what was not is in {folder}, and wandb sync sends it"
+        if self._replaced and self._replaced != folder:
+            shutil.rmtree(self._replaced, ignore_errors=True)
+        return folder, ""
+
+    def _fill(self, content: Content, pictures: Mapping[str, Picture]) -> None:
+        """What is written at once comes first; tables and the graph ask the server whether they may."""
         import wandb
 
         assert self._run is not None and self._page is not None
-        run, folder = self._run, Path(self._run.dir).parent
+        run = self._run
         self._log_curves(content)
+        run.summary.update(dict(content.summary))
         shown: dict[str, Any] = {name: wandb.Image(picture) for name, picture in pictures.items()}
         shown |= {f"tables/{name}": _table(table) for name, table in content.tables.items()}
         if shown:
             run.log(shown)
-        run.summary.update(dict(content.summary))
         if content.graph:
             artifact = wandb.Artifact(f"{self._page.name}-{self._page.key[:12]}", "model")
             artifact.add_file(
                 str(content.graph), policy="immutable"
             )  # as all in the store, so without a copy
             run.log_artifact(artifact)
-        unsent = self._finish(0 if content.status == "ok" else 1, folder)
-        if self._replaced and self._replaced != folder:
-            shutil.rmtree(self._replaced, ignore_errors=True)
-        return folder, unsent
-
-    def _finish(self, code: int, folder: Path) -> str:
-        assert self._run is not None
-        try:
-            self._run.finish(exit_code=code)
-        except TimeoutError:
-            waited = f"not all was sent within tracker.timeout={self._config.timeout:g} s"
-            return f"{waited}; it is kept, and sent by: wandb sync {folder}"
-        return ""
+        run.finish(exit_code=0 if content.status == "ok" else 1)
 
     def _log_curves(self, content: Content) -> None:
         """Losses over their own steps; a curve that the page has already is left alone."""
@@ -175,6 +175,32 @@ def _stay_in(outputs: Path) -> None:
     if not (Path.home() / ".config" / "wandb").exists():  # the server of wandb login --host stands there
         os.environ.setdefault("WANDB_CONFIG_DIR", str(folder / "config"))
     os.environ.setdefault("WANDB_SILENT", "true")
+
+
+def _within(seconds: float, action: Callable[[], None]) -> bool:
+    """Whether an action came to its end in time; wandb asks the server in places that know no timeout.
+
+    Raises:
+        Exception: what the action raises, but for a timeout of its own.
+    """
+    ended: queue.Queue[Exception | None] = queue.Queue()
+
+    def act() -> None:
+        try:
+            action()
+        except Exception as error:
+            ended.put(error)
+        else:
+            ended.put(None)
+
+    threading.Thread(target=act, daemon=True).start()
+    try:
+        error = ended.get(timeout=seconds)
+    except queue.Empty:
+        return False
+    if error is not None and not isinstance(error, TimeoutError):
+        raise error
+    return error is None
 
 
 def _unsent(filed: Filed) -> bool:
