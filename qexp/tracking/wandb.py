@@ -64,10 +64,12 @@ class WandbPage:
             self._there = filed.curves
         reason = self._why_offline()
         if reason is None:
+            before = self._attempts()
             try:
                 self._run = self._start("online")
             except Exception as error:
                 reason = _first_line(error)
+                self._forget(self._attempts() - before)
         if self._run is None:
             self._run = self._start("offline")
             return f"offline ({reason}); later: wandb sync {Path(self._run.dir).parent}"
@@ -140,6 +142,19 @@ class WandbPage:
         ):
             return f"no answer from {known.base_url}"
         return None
+
+    def _attempts(self) -> set[Path]:
+        """Folders of times that the page was online."""
+        assert self._page is not None
+        return set((Path(os.environ["WANDB_DIR"]) / "wandb").glob(f"run-*-{self._page.key}"))
+
+    def _forget(self, attempts: set[Path]) -> None:
+        """End wandb's service, which holds the id of the page that it could not open; drop the empty logs."""
+        import wandb
+
+        wandb.teardown()
+        for folder in attempts:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _start(self, mode: str) -> wandb.Run:
         import wandb

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
@@ -30,6 +33,9 @@ RANGES = {
     }
     for stage in ("ptq", "qat")
 }  # fmt: skip
+FP32 = [0, 0, 1, 1, 1, 0]
+QAT = [0, 1, 1, 1, 0, 0]
+LABELS = [0, 0, 1, 1, 0, 1]
 KEY = "0123456789abcdef0123456789abcdef"
 WANDB_PLACES = ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_SILENT")
 
@@ -70,6 +76,28 @@ def result(experiment: Experiment, **fields: Any) -> Record:
     """The Record of a whole run of it."""
     known = {"key": KEY, "curves": CURVES, "ranges": RANGES, **fields}
     return record_factory.deployed(experiment.model_dump(mode="json"), **known)
+
+
+def predicted(outputs: Path, experiment: Experiment, **fields: Any) -> Record:
+    """A Record with predictions of three stages in the store."""
+    stages = []
+    for stage, predictions in (("fp32", FP32), ("ptq", LABELS), ("qat", QAT)):
+        folder = outputs / "artifacts" / "6-scores" / stage
+        folder.mkdir(parents=True, exist_ok=True)
+        logits = {f"logit_{each}": np.zeros(6) for each in range(2)}
+        order = np.arange(6) if stage == "fp32" else np.arange(6)[::-1]
+        columns = {
+            "id": np.arange(6),
+            "prediction": np.array(predictions),
+            "label": np.array(LABELS),
+            **logits,
+        }
+        table = pa.table({name: column[order] for name, column in columns.items()})
+        pq.write_table(table, folder / "predictions-validation.parquet")
+        stages.append({"stage": "6-scores", "key": stage, "state": "built", "seconds": 1.0})
+    graphs = [{"stage": "7-onnx", "key": key, "state": "cached", "seconds": 0.0} for key in ("plain", "int8")]
+    stages = stages[: len(result(experiment).scores)]
+    return result(experiment, stages=[*stages, *graphs], **fields)
 
 
 def track(mirror: Mirror, record: Record) -> None:

@@ -7,44 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from qexp.config import Experiment
-from qexp.records import Record
 from qexp.stages import export
 from qexp.tracking import content
 from qexp.tracking.content import content_of, page_of, without_secrets
 from qexp.tracking.pictures import draw
 from qexp.tracking.tracker import digest_of
-from tests.tracking.conftest import CURVES, KEY, RANGES, asked, result
-
-FP32 = [0, 0, 1, 1, 1, 0]
-QAT = [0, 1, 1, 1, 0, 0]
-LABELS = [0, 0, 1, 1, 0, 1]
-
-
-def predicted(outputs: Path, experiment: Experiment, **fields: Any) -> Record:
-    """A Record with predictions of three stages in the store."""
-    stages = []
-    for stage, predictions in (("fp32", FP32), ("ptq", LABELS), ("qat", QAT)):
-        folder = outputs / "artifacts" / "6-scores" / stage
-        folder.mkdir(parents=True, exist_ok=True)
-        logits = {f"logit_{each}": np.zeros(6) for each in range(2)}
-        order = np.arange(6) if stage == "fp32" else np.arange(6)[::-1]
-        columns = {
-            "id": np.arange(6),
-            "prediction": np.array(predictions),
-            "label": np.array(LABELS),
-            **logits,
-        }
-        table = pa.table({name: column[order] for name, column in columns.items()})
-        pq.write_table(table, folder / "predictions-validation.parquet")
-        stages.append({"stage": "6-scores", "key": stage, "state": "built", "seconds": 1.0})
-    graphs = [{"stage": "7-onnx", "key": key, "state": "cached", "seconds": 0.0} for key in ("plain", "int8")]
-    stages = stages[: len(result(experiment).scores)]
-    return result(experiment, stages=[*stages, *graphs], **fields)
+from tests.tracking.conftest import CURVES, FP32, KEY, LABELS, QAT, RANGES, asked, predicted, result
 
 
 def nothing_left_out(message: str) -> None:
