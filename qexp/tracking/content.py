@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,13 +13,10 @@ from qexp.errors import QexpError
 from qexp.records import Record
 from qexp.reporting.evaluations import TORCH_STAGES, evaluations, joined_rows
 from qexp.reporting.facts import Run
-from qexp.tracking.tracker import Cell, Content, Page, Table
+from qexp.tracking.tracker import Cell, Content, Page, Table, without_secrets
 
 ONNX = "7-onnx"
 """Stage of the exported graphs (a test holds it to the stage's name)."""
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
-_LEAST_SECRET = 6
-"""Characters of a value that is worth hiding; shorter ones occur everywhere."""
 
 
 def page_of(experiment: Experiment, key: str, source: str | None, group: str | None) -> Page:
@@ -64,15 +59,6 @@ def content_of(record: Record, outputs: Path, warn: Callable[[str], None]) -> Co
         {name: table for name, table in tables.items() if table.rows},
         _graph(record, outputs),
     )
-
-
-def without_secrets(text: str) -> str:
-    """The first line of a text, with values of the environment that look like secrets replaced by names."""
-    line = next(iter(text.strip().splitlines()), "")
-    for name, value in os.environ.items():
-        if _SECRET.search(name) and len(value) >= _LEAST_SECRET:
-            line = line.replace(value, f"${name}")
-    return line if len(line) <= 300 else f"{line[:299]}…"
 
 
 def _summary(record: Record) -> Iterator[tuple[str, Cell]]:

@@ -14,10 +14,10 @@ from qexp.config import Experiment, NoTracker, Tensorboard, Wandb
 from qexp.errors import ConfigError
 from qexp.records import Record, write_text
 from qexp.runtime import Screen
-from qexp.tracking.content import content_of, page_of, without_secrets
+from qexp.tracking.content import content_of, page_of
 from qexp.tracking.pictures import draw
 from qexp.tracking.tensorboard import TensorboardPage
-from qexp.tracking.tracker import Filed, Page, Tracker, curve_digests, digest_of
+from qexp.tracking.tracker import Filed, Page, Tracker, digest_of, without_secrets
 from qexp.tracking.wandb import WandbPage
 
 PAGES: dict[type[Any], Callable[[Any, Path], Tracker]] = {Wandb: WandbPage, Tensorboard: TensorboardPage}
@@ -98,11 +98,11 @@ class Mirror:
                 self._say(f"the page shows this already: {filed.folder}")
                 return
             self._open(tracker, page, filed)
-        folder, unsent = tracker.close(content, draw(content))
-        if unsent:
-            self._warn(unsent)
+        closed = tracker.close(content, draw(content))
+        if closed.unsent:
+            self._warn(closed.unsent)
             digest = ""  # of nothing: the same run fills the page once more
-        now = Filed(tracker.target, content.status, digest, str(folder), curve_digests(content.curves))
+        now = Filed(tracker.target, content.status, digest, str(closed.folder), dict(closed.curves))
         write_text(self._file(page.key), json.dumps(asdict(now), indent=1) + "\n")
 
     def _open(self, tracker: Tracker, page: Page, filed: Filed | None) -> None:

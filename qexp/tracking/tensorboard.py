@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from qexp.config import Tensorboard
 from qexp.reporting.facts import leaves
-from qexp.tracking.tracker import Content, Filed, Page, Picture, Table
+from qexp.tracking.tracker import Closed, Content, Filed, Page, Picture, Table, curve_digests
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -58,7 +58,7 @@ class TensorboardPage:
                 self._scalar(f"{stage}/{metric}", score)
         self._writer.flush()
 
-    def close(self, content: Content, pictures: Mapping[str, Picture]) -> tuple[Path, str]:
+    def close(self, content: Content, pictures: Mapping[str, Picture]) -> Closed:
         """Scalars, curves, tables as Markdown, pictures, and the line of the run among hyperparameters.
 
         Raises:
@@ -78,7 +78,7 @@ class TensorboardPage:
         writer.add_text("status", str(content.summary.get("error", content.status)))
         self._compare(content)
         writer.close()
-        return Path(writer.log_dir), ""
+        return Closed(Path(writer.log_dir), curve_digests(content.curves))
 
     def _scalar(self, name: str, value: float) -> None:
         assert self._writer is not None

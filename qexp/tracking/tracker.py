@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +18,9 @@ from qexp.store import digest
 Cell = str | float | int | None
 Picture = NDArray[np.uint8]
 """Red, green and blue, [height, width, 3]."""
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
+_LEAST_SECRET = 6
+"""Characters of a value that is worth hiding; shorter ones occur everywhere."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,18 @@ class Filed:
     """Digest of each curve on the page."""
 
 
+@dataclass(frozen=True)
+class Closed:
+    """What came of filling a page."""
+
+    folder: Path
+    """Its local files."""
+    curves: Mapping[str, str]
+    """Digest of each curve on it."""
+    unsent: str = ""
+    """What is to be done if not all of it has arrived."""
+
+
 class Tracker(Protocol):
     """One page in one place. Methods may raise anything; :class:`qexp.tracking.mirror.Mirror` copes."""
 
@@ -94,12 +111,8 @@ class Tracker(Protocol):
     def scored(self, stage: str, scores: Mapping[str, float | None]) -> None:
         """Show the scores of a stage (percent, by metric) of a run that goes on."""
 
-    def close(self, content: Content, pictures: Mapping[str, Picture]) -> tuple[Path, str]:
-        """Fill the page that was opened, and finish it.
-
-        Returns:
-            The folder of its local files, and what is to be done if not all of it has arrived, else "".
-        """
+    def close(self, content: Content, pictures: Mapping[str, Picture]) -> Closed:
+        """Fill the page that was opened, and finish it."""
 
 
 def digest_of(page: Page, content: Content) -> str:
@@ -111,3 +124,12 @@ def digest_of(page: Page, content: Content) -> str:
 def curve_digests(curves: Mapping[str, Curve]) -> dict[str, str]:
     """Hash of each curve."""
     return {name: digest(dict(curve)) for name, curve in curves.items()}
+
+
+def without_secrets(text: str) -> str:
+    """The first line of a text, with values of the environment that look like secrets replaced by names."""
+    line = next(iter(text.strip().splitlines()), "")
+    for name, value in os.environ.items():
+        if _SECRET.search(name) and len(value) >= _LEAST_SECRET:
+            line = line.replace(value, f"${name}")
+    return line if len(line) <= 300 else f"{line[:299]}…"

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from qexp.config import Wandb
-from qexp.tracking.tracker import Content, Filed, Page, Picture, Table, curve_digests
+from qexp.tracking.tracker import Closed, Content, Filed, Page, Picture, Table, curve_digests, without_secrets
 
 if TYPE_CHECKING:
     import wandb
@@ -41,8 +41,8 @@ class WandbPage:
         self._config = config
         self._page: Page | None = None
         self._run: wandb.Run | None = None
-        self._there: Mapping[str, str] = {}
-        """Digests of the curves that W&B has."""
+        self._there: dict[str, str] = {}
+        """Digests of the curves that the page has."""
         self._replaced: Path | None = None
         """Local files that were never sent, and that this page makes superfluous."""
         _stay_in(outputs)
@@ -61,14 +61,14 @@ class WandbPage:
         if filed and _unsent(filed):
             self._replaced = Path(filed.folder)
         elif filed:
-            self._there = filed.curves
+            self._there = dict(filed.curves)
         reason = self._why_offline()
         if reason is None:
             before = self._attempts()
             try:
                 self._run = self._start("online")
             except Exception as error:
-                reason = _first_line(error)
+                reason = _told(error)
                 self._forget(self._attempts() - before)
         if self._run is None:
             self._run = self._start("offline")
@@ -81,20 +81,18 @@ class WandbPage:
         known = {f"{stage}/{metric}": score for metric, score in scores.items() if score is not None}
         self._run.summary.update(known)
 
-    def close(self, content: Content, pictures: Mapping[str, Picture]) -> tuple[Path, str]:
-        """Fill the page and wait until all is sent, at most ``timeout``.
-
-        Raises:
-            Exception: whatever wandb raises.
-        """
+    def close(self, content: Content, pictures: Mapping[str, Picture]) -> Closed:
+        """Fill the page and wait until all is sent, at most ``timeout``."""
         assert self._run is not None
         folder = Path(self._run.dir).parent
-        if not _within(self._config.timeout, lambda: self._fill(content, pictures)):
-            waited = f"not all was sent within tracker.timeout={self._config.timeout:g} s"
-            return folder, f"{waited}; what was not is in {folder}, and wandb sync sends it"
+        error = _within(self._config.timeout, lambda: self._fill(content, pictures))
+        if error is not None:
+            return Closed(
+                folder, self._there, f"{_told(error)}; what is not on the page: wandb sync {folder}"
+            )
         if self._replaced and self._replaced != folder:
             shutil.rmtree(self._replaced, ignore_errors=True)
-        return folder, ""
+        return Closed(folder, self._there)
 
     def _fill(self, content: Content, pictures: Mapping[str, Picture]) -> None:
         """What is written at once comes first; tables and the graph ask the server whether they may."""
@@ -102,29 +100,33 @@ class WandbPage:
 
         assert self._run is not None and self._page is not None
         run = self._run
-        self._log_curves(content)
-        run.summary.update(dict(content.summary))
-        shown: dict[str, Any] = {name: wandb.Image(picture) for name, picture in pictures.items()}
-        shown |= {f"tables/{name}": _table(table) for name, table in content.tables.items()}
-        if shown:
-            run.log(shown)
-        if content.graph:
-            artifact = wandb.Artifact(f"{self._page.name}-{self._page.key[:12]}", "model")
-            artifact.add_file(
-                str(content.graph), policy="immutable"
-            )  # as all in the store, so without a copy
-            run.log_artifact(artifact)
-        run.finish(exit_code=0 if content.status == "ok" else 1)
+        try:
+            self._log_curves(content)
+            run.summary.update(dict(content.summary))
+            shown: dict[str, Any] = {name: wandb.Image(picture) for name, picture in pictures.items()}
+            shown |= {f"tables/{name}": _table(table) for name, table in content.tables.items()}
+            if shown:
+                run.log(shown)
+            if content.graph:
+                artifact = wandb.Artifact(f"{self._page.name}-{self._page.key[:12]}", "model")
+                artifact.add_file(
+                    str(content.graph), policy="immutable"
+                )  # as all in the store: without a copy
+                run.log_artifact(artifact)
+        finally:
+            run.finish(exit_code=0 if content.status == "ok" else 1)
 
     def _log_curves(self, content: Content) -> None:
         """Losses over their own steps; a curve that the page has already is left alone."""
         assert self._run is not None
         for name, digest in curve_digests(content.curves).items():
             self._run.define_metric(f"loss/{name}", step_metric=f"step/{name}")
-            if self._there.get(name) != digest:
-                curve = content.curves[name]
-                for step, loss in zip(curve["step"], curve["loss"], strict=True):
-                    self._run.log({f"step/{name}": step, f"loss/{name}": loss})
+            if self._there.get(name) == digest:
+                continue
+            curve = content.curves[name]
+            for step, loss in zip(curve["step"], curve["loss"], strict=True):
+                self._run.log({f"step/{name}": step, f"loss/{name}": loss})
+            self._there[name] = digest
 
     def _why_offline(self) -> str | None:
         """Why there is no point in trying to be online."""
@@ -152,7 +154,8 @@ class WandbPage:
         """End wandb's service, which holds the id of the page that it could not open; drop the empty logs."""
         import wandb
 
-        wandb.teardown()
+        with suppress(SystemExit):  # which wandb raises where its service came to a bad end
+            wandb.teardown()
         for folder in attempts:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -192,30 +195,28 @@ def _stay_in(outputs: Path) -> None:
     os.environ.setdefault("WANDB_SILENT", "true")
 
 
-def _within(seconds: float, action: Callable[[], None]) -> bool:
-    """Whether an action came to its end in time; wandb asks the server in places that know no timeout.
-
-    Raises:
-        Exception: what the action raises, but for a timeout of its own.
-    """
-    ended: queue.Queue[Exception | None] = queue.Queue()
+def _within(seconds: float, action: Callable[[], None]) -> BaseException | None:
+    """What an action raised, if anything; wandb asks the server in places that know no timeout."""
+    ended: queue.Queue[BaseException | None] = queue.Queue()
 
     def act() -> None:
         try:
             action()
-        except Exception as error:
+        except BaseException as error:  # among them SystemExit, which would end this thread in silence
             ended.put(error)
         else:
             ended.put(None)
 
     threading.Thread(target=act, daemon=True).start()
     try:
-        error = ended.get(timeout=seconds)
+        return ended.get(timeout=seconds)
     except queue.Empty:
-        return False
-    if error is not None and not isinstance(error, TimeoutError):
-        raise error
-    return error is None
+        return TimeoutError(f"not all was sent within tracker.timeout={seconds:g} s")
+
+
+def _told(error: BaseException) -> str:
+    """An error in a line, without what it may have read in the environment."""
+    return without_secrets(f"{type(error).__name__}: {error}")
 
 
 def _unsent(filed: Filed) -> bool:
@@ -255,7 +256,3 @@ def _table(table: Table) -> wandb.Table:
     import wandb
 
     return wandb.Table(columns=list(table.columns), data=[list(row) for row in table.rows])
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"

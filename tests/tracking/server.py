@@ -27,6 +27,26 @@ _ANSWERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "mutation UpsertBucket": lambda variables: {
         "upsertBucket": {"bucket": _bucket(str(variables.get("name"))), "inserted": True}
     },
+    "query Viewer": lambda variables: {
+        "viewer": {
+            "id": "dQ==",
+            "entity": "me",
+            "username": "me",
+            "email": "",
+            "flags": "{}",
+            "teams": {"edges": []},
+        }
+    },
+    "query ArtifactType": lambda variables: {"project": None},
+    "mutation CreateArtifact": lambda variables: {
+        "createArtifact": {
+            "artifact": {
+                "id": "YQ==",
+                "state": "COMMITTED",
+                "artifactSequence": {"id": "cw==", "latestArtifact": None},
+            }
+        }
+    },
 }
 
 
@@ -81,8 +101,18 @@ class Server:
                 server.requests.append(request)
                 query = str(request.get("query"))
                 variables = request.get("variables") or {}
+                if "mutation CreateRunFiles" in query:
+                    return self._answer({"data": {"createRunFiles": self._places(variables["files"])}})
                 data = next((answer(variables) for name, answer in _ANSWERS.items() if name in query), {})
                 self._answer({"data": data})
+
+            def do_PUT(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                self._answer({})
+
+            def _places(self, names: list[str]) -> dict[str, Any]:
+                files = [{"name": name, "uploadUrl": f"{server.url}/upload/{name}"} for name in names]
+                return {"runID": "aWQ=", "uploadHeaders": [], "files": files}
 
             def _answer(self, tree: dict[str, Any]) -> None:
                 if server.silent.is_set():

@@ -11,9 +11,9 @@ import pytest
 
 from qexp.stages import export
 from qexp.tracking import content
-from qexp.tracking.content import content_of, page_of, without_secrets
+from qexp.tracking.content import content_of, page_of
 from qexp.tracking.pictures import draw
-from qexp.tracking.tracker import digest_of
+from qexp.tracking.tracker import digest_of, without_secrets
 from tests.tracking.conftest import CURVES, FP32, KEY, LABELS, QAT, RANGES, asked, predicted, result
 
 
