@@ -18,6 +18,7 @@ from qexp.runtime import Screen
 from qexp.tracking.mirror import Mirror, mirror_of
 from tests import record_factory
 from tests.conftest import compose
+from tests.tracking.processes import end_service
 
 CURVES = {
     "fp32": {"step": [10, 20, 30], "loss": [0.7, 0.5, 0.25]},
@@ -49,9 +50,7 @@ def _nobody_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         monkeypatch.setenv(name, "")  # so that what a run sets is undone
         monkeypatch.delenv(name)
     yield
-    import wandb
-
-    wandb.teardown()
+    end_service()
 
 
 @pytest.fixture
