@@ -48,6 +48,7 @@ def _losses(content: Content) -> Figure:
 def _ranges(rows: list[dict[str, Any]], stage: str) -> Figure:
     """A bar for each quantizer, over what calibration saw of the activation."""
     figure, axes = _blank(9.0, 1.2 + 0.17 * len(rows))
+    axes.set_xscale("symlog")
     places = np.arange(len(rows))
     for names, height, colour, label in (
         (("seen_low", "seen_high"), 0.8, GREY, "seen"), (("low", "high"), 0.4, BLUE, "range"),
@@ -56,9 +57,8 @@ def _ranges(rows: list[dict[str, Any]], stage: str) -> Figure:
         axes.barh(places, high - low, left=low, height=height, color=colour, label=label)
     axes.set_yticks(places, [_short(row["quantizer"]) for row in rows], fontsize=6)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xscale("symlog")
     axes.set_title(f"activation ranges, {stage}", fontsize=9)
-    axes.legend(frameon=False, fontsize=7)
+    axes.legend(frameon=False, fontsize=7, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderpad=0)
     return figure
 
 
