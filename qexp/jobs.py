@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ from qexp.provenance import git_state, versions
 from qexp.records import Failure, Record, SweepJob, file_record, outputs_root, records_folder
 from qexp.runtime import Runtime
 from qexp.store import digest
+from qexp.tracking.mirror import Mirror, mirror_of
 from qexp.wording import explain
 
 
@@ -34,6 +35,11 @@ class Place:
     """What tells it from the others."""
     crowded: bool = False
     """Whether other jobs write to the same terminal at the same time."""
+
+    @property
+    def name(self) -> str:
+        """Of the sweep, with what tells it from others of that name."""
+        return f"{self.ledger.name}-{self.ledger.id}"
 
     @property
     def as_json(self) -> SweepJob:
@@ -57,6 +63,7 @@ class Job:
     experiment: Experiment | None = None
     runtime: Runtime | None = None
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    mirror: Mirror | None = None
 
     def run(self) -> int:
         """Do it; print the table or the error; return the exit code."""
@@ -88,6 +95,12 @@ class Job:
             self._show(record)
         if path is not None:
             print(f"record: {path}", file=sys.stderr)
+        try:
+            if self.mirror is not None:
+                self.mirror.ends(record)
+        except KeyboardInterrupt as problem:
+            _print_error(problem)
+            code = INTERRUPTED
         if self.place is not None:
             self.place.ledger.end(self._entry(self.place, record, code, error))
         return code
@@ -103,9 +116,14 @@ class Job:
             entering=lambda stage: self._say_if_killed(words, f"in {stage}"),
             prefix=f"[{self.place.job}] " if self.place and self.place.crowded else "",
         )  # fmt: skip
+        group = self.place.name if self.place else None
+        self.mirror = mirror_of(self.experiment, self.runtime.screen, outputs_root(), group=group)
+        if self.mirror is not None:
+            self.runtime = replace(self.runtime, follower=self.mirror)
         rows, checkpoint = sources_of(self.experiment, sweep=self.sweep)
         announce(self.experiment, rows, self.runtime)
         self.outcome.start(rows, checkpoint)
+        self.runtime.follower.found(self.outcome.key(self.experiment), rows.source)
         run_line(self.experiment, self.runtime, self.outcome, rows, checkpoint)
 
     def _say_if_killed(self, words: LastWords, when: str) -> None:

@@ -122,6 +122,8 @@ def _score(
         experiment.budget.evaluation_rows, experiment.numerics.inference, rt=rt,
     )  # fmt: skip
     outcome.note(name, scores)
+    if name in outcome.scores:
+        rt.follower.scored(name, outcome.scores[name])
     return scores
 
 

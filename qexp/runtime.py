@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -39,6 +39,26 @@ class Visit:
     key: str
     state: Literal["built", "cached"]
     seconds: float
+
+
+class Follower(Protocol):
+    """Who is told how a run goes on, and has no say in it."""
+
+    def found(self, key: str, source: str) -> None:
+        """Rows and weights are there, hence the run's key; the source of rows is ``local hub sample``."""
+
+    def scored(self, stage: str, scores: Mapping[str, float | None]) -> None:
+        """A stage (``fp32 ptq qat``) has its scores: percent by metric."""
+
+
+class Nobody:
+    """No follower."""
+
+    def found(self, key: str, source: str) -> None:
+        """Nothing."""
+
+    def scored(self, stage: str, scores: Mapping[str, float | None]) -> None:
+        """Nothing."""
 
 
 @dataclass
@@ -101,6 +121,7 @@ class Runtime:
     entering: Callable[[str], None] = _nothing
     """Told of every stage before it is looked for or built."""
     visits: list[Visit] = field(default_factory=list)
+    follower: Follower = field(default_factory=Nobody)
 
     @classmethod
     def at(

@@ -156,8 +156,8 @@ def _parser() -> argparse.ArgumentParser:
     checking.set_defaults(act=verify)
     collecting = commands.add_parser(
         "gc", help="remove what nobody needs",
-        description="Removes folders that a killed process left half-made, damaged ones, and leases without a "
-        "holder; never what a process has claimed.",
+        description="Removes what a killed process left half-made, what is damaged, and leases without "
+        "a holder; never what a process has claimed.",
     )  # fmt: skip
     collecting.add_argument("--unused", action="store_true", help="also artifacts that no Record names")
     collecting.add_argument(

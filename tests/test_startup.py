@@ -17,7 +17,7 @@ from tests.record_factory import deployed, experiment
 HEAVY = {
     "torch", "transformers", "tokenizers", "datasets", "pandas", "safetensors", "huggingface_hub", "onnx",
     "onnxscript", "onnxruntime", "pytorch_lightning", "lightning", "sklearn", "scipy", "matplotlib",
-    "sacrebleu",
+    "sacrebleu", "wandb", "tensorboard",
 }  # fmt: skip
 """What only the work itself needs."""
 

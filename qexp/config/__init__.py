@@ -5,7 +5,8 @@ are frozen pydantic models that refuse unknown fields. The sentence under a fiel
 its unit, and what special values mean; ``qexp.cli`` prints the same sentences in its help.
 
 Sections above the line in :class:`Experiment` say *what* is computed and are part of stage keys;
-``machine`` says *how*; only what of it shows in the bits of a result, :class:`Numerics`, is.
+``machine`` says *how*; only what of it shows in the bits of a result, :class:`Numerics`, is. ``tracker``
+says where results are mirrored, which never is.
 """
 
 from qexp.config.experiment import Experiment
@@ -43,6 +44,7 @@ from qexp.config.task import (
     TranslationTask,
     score_name,
 )
+from qexp.config.tracking import AnyTracker, NoTracker, Tensorboard, Wandb
 from qexp.config.training import AnyFinetune, AnyMethod, Finetuned, NoMethod, Ptq, Qat, Schedule, Training
 from qexp.config.work import AnyDeploy, Budget, Machine, NoDeploy, Numerics, Onnx, OnnxRuntime, Schooling
 
@@ -54,6 +56,7 @@ __all__ = [
     "AnyFinetune",
     "AnyMethod",
     "AnyTask",
+    "AnyTracker",
     "BeamSearch",
     "Bits",
     "Budget",
@@ -73,6 +76,7 @@ __all__ = [
     "MseCalibrator",
     "NoDeploy",
     "NoMethod",
+    "NoTracker",
     "Numerics",
     "Onnx",
     "OnnxRuntime",
@@ -90,10 +94,12 @@ __all__ = [
     "SiteKind",
     "SpanSearch",
     "Task",
+    "Tensorboard",
     "TextTask",
     "Training",
     "TranslationTask",
     "ValueType",
+    "Wandb",
     "WeightScheme",
     "score_name",
 ]

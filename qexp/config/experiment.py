@@ -10,8 +10,11 @@ from pydantic import Field, model_validator
 from qexp.config.quantization import AnyCalibrator, Calibration, Form, Placement, Quant, Scheme
 from qexp.config.section import FLOAT_BITS, Section
 from qexp.config.task import AnyTask, Data, Model, TranslationTask
+from qexp.config.tracking import AnyTracker, NoTracker
 from qexp.config.training import AnyFinetune, AnyMethod, Training
 from qexp.config.work import AnyDeploy, Budget, Machine, Numerics, Schooling
+
+_NOT_IDENTITY: dict[str, Any] = {"machine": True, "tracker": True, "data": {"source", "root"}}
 
 
 class Experiment(Section):
@@ -33,6 +36,7 @@ class Experiment(Section):
     """Seed of every draw: new head, order of rows, dropout, calibration rows."""
 
     machine: Machine = Machine()
+    tracker: AnyTracker = NoTracker()
 
     @model_validator(mode="before")
     @classmethod
@@ -105,7 +109,7 @@ class Experiment(Section):
     @property
     def identity(self) -> dict[str, Any]:
         """Everything above the line, as plain JSON values."""
-        tree = self.model_dump(mode="json", exclude={"machine": True, "data": {"source", "root"}})
+        tree = self.model_dump(mode="json", exclude=_NOT_IDENTITY)
         return tree | {"numerics": self.numerics.model_dump(mode="json")}
 
 

@@ -13,7 +13,7 @@ from qexp.reporting.facts import Run, leaves
 
 _BY_KIND = ("calibrator", "finetune", "method", "deploy")
 _BY_NAME = ("task", "placement", "budget")
-_HERE = ("machine.threads", "machine.checkpoint_seconds", "machine.progress", "data.source")
+_HERE = ("tracker.", "machine.threads", "machine.checkpoint_seconds", "machine.progress", "data.source")
 """What a rerun elsewhere decides for itself, or what a group's word says already."""
 
 

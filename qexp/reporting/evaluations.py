@@ -96,12 +96,12 @@ def find_evaluation(words: str, stage: str | None, outputs: Path) -> Evaluation:
     """
     key, _, asked = words.partition(":")
     run = Run(read(_record_file(key, records_folder(outputs))))
-    folders = _folders(run, outputs / "artifacts")
-    wanted = asked or stage or next((name for name in reversed(TORCH_STAGES) if name in folders), "fp32")
-    if wanted not in folders:
-        there = ", ".join(folders) or "none: it ended before it had scores"
+    found = evaluations(run, outputs)
+    wanted = asked or stage or next((name for name in reversed(TORCH_STAGES) if name in found), "fp32")
+    if wanted not in found:
+        there = ", ".join(found) or "none: it ended before it had scores"
         raise StoreError(f"{words}: run {run.record.key} has no scores of stage {wanted}; it has {there}")
-    return Evaluation(run, wanted, folders[wanted])
+    return found[wanted]
 
 
 def _record_file(key: str, folder: Path) -> Path:
@@ -121,13 +121,13 @@ def _record_file(key: str, folder: Path) -> Path:
     return folder / f"{found[0]}.json"
 
 
-def _folders(run: Run, artifacts: Path) -> dict[str, Path]:
-    """Artifact of each stage that has scores.
+def evaluations(run: Run, outputs: Path) -> dict[str, Evaluation]:
+    """Each stage of a run that has scores, in the order of the line, with its artifact.
 
     Raises:
         StoreError: the Record lists another number of evaluations than it has scores.
     """
-    found: dict[str, Path] = {}
+    found: dict[str, Evaluation] = {}
     for folder, of_folder in ((SCORES, TORCH_STAGES), (PARITY, ("onnx",))):
         stages = [stage for stage in of_folder if stage in run.record.scores]
         keys = [str(visit.get("key")) for visit in run.record.stages if visit.get("stage") == folder]
@@ -137,7 +137,8 @@ def _folders(run: Run, artifacts: Path) -> dict[str, Path]:
                 f"{len(keys)} artifacts {folder}, so which is whose cannot be told; run it again: "
                 f"{command_of(run)}"
             )
-        found |= {stage: artifacts / folder / key for stage, key in zip(stages, keys, strict=True)}
+        artifacts = [outputs / "artifacts" / folder / key for key in keys]
+        found |= {stage: Evaluation(run, stage, of) for stage, of in zip(stages, artifacts, strict=True)}
     return found
 
 

@@ -1,0 +1,135 @@
+"""What a page shows of an experiment, and later of its Record."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import cast
+
+from qexp.artifacts import Graph
+from qexp.config import Experiment
+from qexp.errors import QexpError
+from qexp.records import Record
+from qexp.reporting.evaluations import TORCH_STAGES, evaluations, joined_rows
+from qexp.reporting.facts import Run
+from qexp.tracking.tracker import Cell, Content, Page, Table, without_secrets
+
+ONNX = "7-onnx"
+"""Stage of the exported graphs (a test holds it to the stage's name)."""
+
+
+def page_of(experiment: Experiment, key: str, source: str | None, group: str | None) -> Page:
+    """The page of a run.
+
+    Args:
+        experiment: What was asked.
+        key: Run key.
+        source: Where its rows come from; None if that was never decided.
+        group: Id of the sweep.
+    """
+    task, quant, method = experiment.task.name, experiment.quant.name, experiment.method.kind
+    tags = [task, quant, experiment.model.name.rsplit("/", 1)[-1], experiment.budget.name]
+    if experiment.quant.enabled:
+        tags += [method, experiment.calibrator.kind, experiment.placement.name]
+    if source == "sample":
+        tags.append("sample")
+    config = experiment.model_dump(mode="json", exclude={"tracker"})
+    name = f"{task}-{quant}-{method}-s{experiment.seed}"
+    short = (tag[:64] for tag in tags)  # as much as W&B takes
+    return Page(key, name, group, task, tuple(dict.fromkeys(short)), config)
+
+
+def content_of(record: Record, outputs: Path, warn: Callable[[str], None]) -> Content:
+    """Everything that a Record has to show; what of it cannot be read is left out with a warning."""
+    tables = {
+        "scores": _scores(record),
+        "latency": _latency(record),
+        "sizes": Table(("graph", "bytes"), tuple((record.bytes or {}).items())),
+        "ranges": _ranges(record),
+    }
+    try:
+        tables |= _confusion(record, outputs)
+    except QexpError as error:
+        warn(f"no table of predictions: {error}")
+    return Content(
+        record.status,
+        {name: value for name, value in _summary(record) if value is not None},
+        dict(record.curves),
+        {name: table for name, table in tables.items() if table.rows},
+        _graph(record, outputs),
+    )
+
+
+def _summary(record: Record) -> Iterator[tuple[str, Cell]]:
+    yield "status", record.status
+    if record.error:
+        yield "error", without_secrets(f"{record.error['type']}: {record.error['message']}")
+    for stage, scores in record.scores.items():
+        for metric, score in scores.items():
+            yield f"{stage}/{metric}", score
+    for name, value in (record.parity or {}).items():
+        yield f"parity/{name}", cast(Cell, value)
+    for graph, size in (record.bytes or {}).items():
+        yield f"bytes/{graph}", size
+    for graph, batches in (record.latency or {}).items():
+        for batch, timing in batches.items():
+            yield f"latency/{graph}/{batch}/p50_ms", timing["p50_ms"]
+
+
+def _scores(record: Record) -> Table:
+    metrics = tuple(dict.fromkeys(metric for scores in record.scores.values() for metric in scores))
+    rows = ((stage, *map(scores.get, metrics)) for stage, scores in record.scores.items())
+    return Table(("stage", *metrics), tuple(rows))
+
+
+def _latency(record: Record) -> Table:
+    names = ("p50_ms", "p90_ms", "p99_ms", "samples_per_second")
+    rows = (
+        (graph, int(batch), *(timing[name] for name in names))  # type: ignore[literal-required]
+        for graph, batches in (record.latency or {}).items()
+        for batch, timing in batches.items()
+    )
+    return Table(("graph", "batch", *names), tuple(rows))
+
+
+def _ranges(record: Record) -> Table:
+    names = ("low", "high", "seen_low", "seen_high", "sqnr")
+    rows = (
+        (stage, quantizer, *(found[name] for name in names))  # type: ignore[literal-required]
+        for stage, quantizers in record.ranges.items()
+        for quantizer, found in quantizers.items()
+    )
+    return Table(("stage", "quantizer", *names), tuple(rows))
+
+
+def _confusion(record: Record, outputs: Path) -> dict[str, Table]:
+    """How often the float and the quantized model predict which classes, by evaluation split.
+
+    Raises:
+        QexpError: predictions are gone, damaged, or no numbers.
+    """
+    run = Run(record)
+    if run.find("task.kind") != "classification":
+        return {}
+    found = evaluations(run, outputs)
+    last = next((stage for stage in reversed(TORCH_STAGES) if stage in found), "fp32")
+    if last == "fp32":
+        return {}
+    classes = run.find("task.labels", ())
+    tables = {}
+    for split in found[last].splits:
+        counts = Counter(zip(*map(list, joined_rows(found["fp32"], found[last], split)), strict=True))
+        rows = tuple((*_named(of, classes), count) for of, count in sorted(counts.items()))
+        tables[f"confusion/{split}"] = Table(("fp32", last, "label", "rows"), rows)
+    return tables
+
+
+def _named(ids: Iterable[int], classes: Sequence[str]) -> tuple[Cell, ...]:
+    """Classes by name; an id that has none, such as the label of an unlabelled row, stays a number."""
+    return tuple(classes[each] if 0 <= each < len(classes) else str(each) for each in ids)
+
+
+def _graph(record: Record, outputs: Path) -> Path | None:
+    keys = [visit["key"] for visit in record.stages if visit["stage"] == ONNX]
+    return Graph(outputs / "artifacts" / ONNX / keys[-1], keys[-1]).file if keys else None

@@ -1,0 +1,143 @@
+"""What a run tells its tracker, and why a tracker can never stop a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from qexp.config import Experiment, NoTracker, Tensorboard, Wandb
+from qexp.errors import ConfigError
+from qexp.records import Record, write_text
+from qexp.runtime import Screen
+from qexp.tracking.content import content_of, page_of
+from qexp.tracking.pictures import draw
+from qexp.tracking.tensorboard import TensorboardPage
+from qexp.tracking.tracker import Filed, Page, Tracker, digest_of, without_secrets
+from qexp.tracking.wandb import WandbPage
+
+PAGES: dict[type[Any], Callable[[Any, Path], Tracker]] = {Wandb: WandbPage, Tensorboard: TensorboardPage}
+"""The tracker of each section."""
+
+
+def mirror_of(
+    experiment: Experiment, screen: Screen, outputs: Path, group: str | None = None
+) -> Mirror | None:
+    """The mirror that an experiment asks for.
+
+    Args:
+        experiment: What is asked.
+        screen: Where news and warnings go.
+        outputs: Folder that the run writes to.
+        group: Id of the sweep that the run belongs to.
+
+    Raises:
+        ConfigError: the tracker's package is not installed.
+    """
+    config = experiment.tracker
+    if isinstance(config, NoTracker):
+        return None
+    try:
+        version(config.kind)
+    except PackageNotFoundError:
+        raise ConfigError(
+            f"tracker={config.kind}: the package {config.kind} is not installed; install it with "
+            f"pip install 'qexp[{config.kind}]', or drop tracker=…"
+        ) from None
+    return Mirror(experiment, screen, outputs, group)
+
+
+@dataclass
+class Mirror:
+    """A run's page. Whatever goes wrong in a tracker is one warning, and the end of the page alone."""
+
+    experiment: Experiment
+    screen: Screen
+    outputs: Path
+    group: str | None = None
+    _source: str | None = None
+    _tracker: Tracker | None = None
+    """Of the page that is open."""
+    _lost: bool = False
+
+    def found(self, key: str, source: str) -> None:
+        """Open the page of a run that begins, unless it shows a result already."""
+        self._source = source
+        self._safely(lambda: self._begin(key))
+
+    def scored(self, stage: str, scores: Mapping[str, float | None]) -> None:
+        """Show scores of a run that goes on."""
+        if self._tracker is not None:
+            self._safely(partial(self._tracker.scored, stage, scores))
+
+    def ends(self, record: Record) -> None:
+        """Fill the page with a Record; one that shows this already, or a better one, is left alone."""
+        self._safely(lambda: self._end(record))
+
+    def _begin(self, key: str) -> None:
+        tracker = self._new()
+        filed = self._filed(key, tracker)
+        if filed is None or filed.status != "ok":
+            self._open(tracker, self._page(key), filed)
+
+    def _end(self, record: Record) -> None:
+        page, tracker = self._page(record.key), self._tracker or self._new()
+        filed = self._filed(page.key, tracker)
+        if filed and filed.status == "ok" and record.status == "failed":
+            self._say(f"the page keeps its earlier result: {filed.folder}")
+            return
+        content = content_of(record, self.outputs, self.screen.warn)
+        content = content if tracker.takes_graphs else replace(content, graph=None)
+        digest = digest_of(page, content)
+        if self._tracker is None:
+            if filed and filed.digest == digest:
+                self._say(f"the page shows this already: {filed.folder}")
+                return
+            self._open(tracker, page, filed)
+        closed = tracker.close(content, draw(content))
+        if closed.unsent:
+            self._warn(closed.unsent)
+            digest = ""  # of nothing: the same run fills the page once more
+        now = Filed(tracker.target, content.status, digest, str(closed.folder), dict(closed.curves))
+        write_text(self._file(page.key), json.dumps(asdict(now), indent=1) + "\n")
+
+    def _open(self, tracker: Tracker, page: Page, filed: Filed | None) -> None:
+        self._say(tracker.open(page, filed))
+        self._tracker = tracker
+
+    def _page(self, key: str) -> Page:
+        return page_of(self.experiment, key, self._source, self.group)
+
+    def _new(self) -> Tracker:
+        config = self.experiment.tracker
+        return PAGES[type(config)](config, self.outputs)
+
+    def _file(self, key: str) -> Path:
+        return self.outputs / "tracked" / self.experiment.tracker.kind / f"{key}.json"
+
+    def _filed(self, key: str, tracker: Tracker) -> Filed | None:
+        """What the page has shown since an earlier run, if it went to the same place and is still there."""
+        try:
+            filed = Filed(**json.loads(self._file(key).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):  # none, or cut off: the page is filled once more
+            return None
+        return filed if filed.target == tracker.target and tracker.holds(filed) else None
+
+    def _safely(self, action: Callable[[], None]) -> None:
+        if self._lost:
+            return
+        try:
+            action()
+        except Exception as error:
+            self._lost = True
+            self._warn(f"{type(error).__name__}: {without_secrets(str(error))}; the run goes on without it")
+
+    def _say(self, message: str) -> None:
+        self.screen.say(f"{self.experiment.tracker.kind}: {without_secrets(message)}")
+
+    def _warn(self, message: str) -> None:
+        self.screen.warn(f"tracker={self.experiment.tracker.kind}: {message}")

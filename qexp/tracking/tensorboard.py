@@ -1,0 +1,111 @@
+"""TensorBoard; the only file that knows it.
+
+A page is a folder of event files. It is written whole each time, so nothing in it doubles.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qexp.config import Tensorboard
+from qexp.reporting.facts import leaves
+from qexp.tracking.tracker import Closed, Content, Filed, Page, Picture, Table, curve_digests
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class TensorboardPage:
+    """Event files in ``<outputs>/tensorboard/<sweep or runs>/<name>-<key>``."""
+
+    takes_graphs = False
+
+    def __init__(self, config: Tensorboard, outputs: Path) -> None:
+        self.target = str(outputs / "tensorboard")
+        self._page: Page | None = None
+        self._writer: SummaryWriter | None = None
+        self._shown: set[str] = set()
+
+    def holds(self, filed: Filed) -> bool:
+        """Unless the folder was deleted."""
+        return Path(filed.folder).is_dir()
+
+    def open(self, page: Page, filed: Filed | None) -> str:
+        """Begin the folder anew.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder = Path(self.target) / (page.group or "runs") / f"{page.name}-{page.key[:8]}"
+        for earlier in {folder, Path(filed.folder)} if filed else {folder}:
+            shutil.rmtree(earlier, ignore_errors=True)
+        self._page, self._writer = page, SummaryWriter(str(folder))
+        self._writer.add_text("tags", ", ".join((page.job_type, *page.tags)))
+        self._writer.add_text("config", _markdown(_listed(page)))
+        self._writer.flush()
+        return f"{folder}; tensorboard --logdir {self.target}"
+
+    def scored(self, stage: str, scores: Mapping[str, float | None]) -> None:
+        """A scalar for each score, at step 0."""
+        assert self._writer is not None
+        for metric, score in scores.items():
+            if score is not None:
+                self._scalar(f"{stage}/{metric}", score)
+        self._writer.flush()
+
+    def close(self, content: Content, pictures: Mapping[str, Picture]) -> Closed:
+        """Scalars, curves, tables as Markdown, pictures, and the line of the run among hyperparameters.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        assert self._writer is not None
+        writer = self._writer
+        for name, score in content.scores.items():
+            self._scalar(name, score)
+        for name, curve in content.curves.items():
+            for step, loss in zip(curve["step"], curve["loss"], strict=True):
+                writer.add_scalar(f"loss/{name}", loss, step)
+        for name, table in content.tables.items():
+            writer.add_text(f"tables/{name}", _markdown(table))
+        for name, picture in pictures.items():
+            writer.add_image(name, picture, dataformats="HWC")
+        writer.add_text("status", str(content.summary.get("error", content.status)))
+        self._compare(content)
+        writer.close()
+        return Closed(Path(writer.log_dir), curve_digests(content.curves))
+
+    def _scalar(self, name: str, value: float) -> None:
+        assert self._writer is not None
+        if name not in self._shown:
+            self._writer.add_scalar(name, value, 0)
+            self._shown.add(name)
+
+    def _compare(self, content: Content) -> None:
+        """What the tab of hyperparameters lists; ``add_hparams`` would make another folder for it."""
+        from torch.utils.tensorboard.summary import hparams
+
+        assert self._writer is not None and self._page is not None
+        values = {str(path): _plain(value) for path, value in _listed(self._page).rows if value is not None}
+        for part in hparams(values, content.scores):
+            self._writer._get_file_writer().add_summary(part)
+
+
+def _listed(page: Page) -> Table:
+    return Table(("field", "value"), tuple(leaves(page.config)))
+
+
+def _plain(value: object) -> str | float | int | bool:
+    return value if isinstance(value, str | float | int) else str(value)
+
+
+def _markdown(table: Table) -> str:
+    lines = [table.columns, ["---"] * len(table.columns), *table.rows]
+    return "\n".join(
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
+    )

@@ -1,0 +1,128 @@
+"""What of a run is shown, and that secrets are not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qexp.stages import export
+from qexp.tracking import content
+from qexp.tracking.content import content_of, page_of
+from qexp.tracking.pictures import draw
+from qexp.tracking.tracker import digest_of, without_secrets
+from tests.tracking.conftest import CURVES, FP32, KEY, LABELS, QAT, RANGES, asked, predicted, result
+
+
+def nothing_left_out(message: str) -> None:
+    raise AssertionError(message)
+
+
+def test_every_part_of_a_record_is_shown(outputs: Path) -> None:
+    record = predicted(outputs, asked("quant=w8a8"))
+    shown = content_of(record, outputs, nothing_left_out)
+    assert shown.curves == CURVES
+    assert shown.summary["qat/f1"] == record.scores["qat"]["f1"]
+    assert shown.summary["bytes/int8"] == 23_000_000
+    assert shown.summary["latency/int8/1/p50_ms"] == 5.0
+    assert shown.summary["parity/agreement"] == 100.0
+    assert shown.tables["scores"].columns == ("stage", "accuracy", "f1")
+    assert [row[0] for row in shown.tables["scores"].rows] == ["fp32", "ptq", "qat"]
+    assert len(shown.tables["ranges"].rows) == sum(map(len, RANGES.values()))
+    assert shown.tables["latency"].rows[0] == ("fp32", 1, 12.0, 13.0, 15.0, 80.0)
+    assert shown.graph == outputs / "artifacts" / export.STAGE.name / "int8" / "model.onnx"
+    assert export.STAGE.name == content.ONNX
+
+
+def test_fp32_is_held_against_the_last_quantized_stage_row_by_row(outputs: Path) -> None:
+    table = content_of(predicted(outputs, asked()), outputs, nothing_left_out).tables["confusion/validation"]
+    assert table.columns == ("fp32", "qat", "label", "rows")
+    no, yes = asked().task.labels  # type: ignore[union-attr]
+    counts: dict[tuple[str, str, str], int] = {}
+    for triple in zip(FP32, QAT, LABELS, strict=True):
+        words = tuple((no, yes)[each] for each in triple)
+        counts[words] = counts.get(words, 0) + 1  # type: ignore[index,arg-type]
+    assert {row[:3]: row[3] for row in table.rows} == counts
+
+
+def test_predictions_that_are_gone_cost_their_table_only(outputs: Path) -> None:
+    record = predicted(outputs, asked())
+    (outputs / "artifacts" / "6-scores" / "qat" / "predictions-validation.parquet").unlink()
+    warnings: list[str] = []
+    shown = content_of(record, outputs, warnings.append)
+    assert [name for name in shown.tables if "confusion" in name] == []
+    assert "scores" in shown.tables
+    assert len(warnings) == 1
+    assert "are gone" in warnings[0]
+
+
+@pytest.mark.parametrize("words", [("quant=fp32",), ("task=stsb", "method=ptq")], ids=" ".join)
+def test_without_two_classifiers_there_is_no_confusion(words: tuple[str, ...], outputs: Path) -> None:
+    shown = content_of(predicted(outputs, asked(*words)), outputs, nothing_left_out)
+    assert not [name for name in shown.tables if "confusion" in name]
+
+
+def test_pictures_are_drawn_of_what_is_there(outputs: Path) -> None:
+    pictures = draw(content_of(predicted(outputs, asked()), outputs, nothing_left_out))
+    names = {"loss", "ranges/ptq", "ranges/qat", "confusion/validation"}
+    assert set(pictures) == {f"pictures/{name}" for name in names}
+    for picture in pictures.values():
+        assert picture.dtype == np.uint8
+        assert picture.ndim == 3 and picture.shape[2] == 3
+        assert picture.min() < 100 < 250 < picture.max(), "an empty picture"
+    assert draw(content_of(result(asked(), curves={}, ranges={}, scores={}), outputs, nothing_left_out)) == {}
+
+
+def test_a_failed_run_shows_one_line_of_its_error(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "hunter2hunter2")
+    error = {
+        "type": "DataError",
+        "message": "no hunter2hunter2 here\nmore",
+        "traceback": "Traceback hunter2hunter2",
+    }
+    record = result(asked(), status="failed", error=error, scores={}, parity=None, latency=None, bytes=None)
+    shown = content_of(record, outputs, nothing_left_out)
+    assert dict(shown.summary) == {"status": "failed", "error": "DataError: no $SOME_API_KEY here"}
+
+
+def test_first_line_only_and_not_for_ever() -> None:
+    assert without_secrets("") == ""
+    assert without_secrets("a\nb") == "a"
+    assert len(without_secrets("x" * 1000)) == 300
+
+
+def test_a_page_is_grouped_by_sweep_task_and_quant() -> None:
+    page = page_of(asked("quant=w4a8", "method=ptq", "budget=smoke"), KEY, "sample", "sweep-7")
+    assert (page.group, page.job_type) == ("sweep-7", "mrpc")
+    assert {"mrpc", "w4a8", "ptq", "mse", "gemm", "smoke", "sample"} <= set(page.tags)
+    assert page.name == "mrpc-w4a8-ptq-s1"
+    assert "tracker" not in page.config
+    assert page.config["quant"]["weight_bits"] == 4
+    assert not {"ptq", "mse"} & set(page_of(asked("quant=fp32"), KEY, "local", None).tags)
+
+
+def test_the_digest_is_of_what_is_shown_not_of_when(outputs: Path) -> None:
+    page = page_of(asked(), KEY, "local", None)
+
+    def digest(**fields: Any) -> str:
+        record = predicted(outputs, asked(), **fields)
+        return digest_of(page, content_of(record, outputs, nothing_left_out))
+
+    assert digest() == digest(finished="2027-01-01T00:00:00+00:00", warnings=["slow"])
+    assert digest() != digest(curves={})
+    assert json.dumps(digest())
+
+
+def test_a_tracker_is_in_no_key_and_no_setting() -> None:
+    from qexp.reporting.command import command_of
+    from qexp.reporting.facts import Run
+
+    plain, tracked = asked(), asked("tracker=wandb", "tracker.project=secret-plan")
+    assert plain.identity == tracked.identity
+    ours, theirs = (Run(result(each)) for each in (plain, tracked))
+    assert (ours.settings, ours.identity) == (theirs.settings, theirs.identity)
+    assert command_of(ours) == command_of(theirs)
+    assert "track" not in command_of(theirs)
