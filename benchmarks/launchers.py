@@ -3,7 +3,7 @@
     python -m benchmarks.launchers [--apart] [--slurm] [--json FILE] [WORDS ...]
 
 WORDS are those of ``python -m qexp -m``; commas make jobs. By default 24 jobs: three tasks of GLUE (QEXP_DATA
-names the folder with their rows), W8A8 and W4A8, PTQ and QAT, two calibrators, 40 steps of each training. Each
+names the folder with their rows), W8A8 and W4A8, PTQ and QAT, two calibrators, 40 steps a training. Each
 variant begins with an empty store, runs once, and is timed from outside:
 
     serial       ``python -m qexp -m``
