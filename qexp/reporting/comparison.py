@@ -12,7 +12,7 @@ from typing import Literal
 
 from qexp.records import Record
 from qexp.reporting.facts import FLOAT_BITS, INTEGER_KERNEL_BITS, Quantity, Run
-from qexp.reporting.selection import Attempts, attempts, short_name, without_superseded
+from qexp.reporting.selection import Attempts, attempts, runs_of, short_name
 from qexp.reporting.settings import ABSENT, Split, split_settings
 
 Status = Literal["ok", "partial", "undefined", "failed", "missing"]
@@ -106,9 +106,9 @@ class Comparison:
         return tuple(row.settings.get(path, ABSENT) for path in self.split.columns)
 
 
-def compare(records: Iterable[Record]) -> list[Comparison]:
+def compare(records: Iterable[Record | Run]) -> list[Comparison]:
     """Sort Records into comparisons: sample apart from real data, smoke apart from full budgets."""
-    runs = without_superseded(Run(record) for record in records)
+    runs = runs_of(records)
     groups: dict[tuple[str, bool, str], list[Run]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: run.made_up is None):
         made_up = run.made_up

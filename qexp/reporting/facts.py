@@ -149,18 +149,16 @@ class Run:
     @cached_property
     def identity(self) -> str:
         """Two runs of the same identity asked for the same, wherever their rows came from."""
-        return json.dumps(dict(self._leaves_without(_HOW)), sort_keys=True)
+        return json.dumps(_without(self._leaves, _HOW), sort_keys=True)
 
     @cached_property
     def settings(self) -> dict[str, str]:
         """What can tell two rows apart beside model and quant: printed values by dotted path."""
-        return {path: _printed(value) for path, value in self._leaves_without(_NOT_IN_SETTINGS)}
+        return {path: _printed(value) for path, value in _without(self._leaves, _NOT_IN_SETTINGS).items()}
 
-    def _leaves_without(self, paths: Sequence[str]) -> Iterator[tuple[str, Any]]:
-        """Values of the experiment by dotted path, but those at or below the paths."""
-        for path, value in leaves(self.record.experiment):
-            if not any(path == left or path.startswith(f"{left}.") for left in paths):
-                yield path, value
+    @cached_property
+    def _leaves(self) -> dict[str, Any]:
+        return dict(leaves(self.record.experiment))
 
     @cached_property
     def benchmark(self) -> dict[str, str]:
@@ -227,6 +225,12 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         return
     for name, child in value.items():
         yield from leaves(child, f"{path}.{name}" if path else str(name))
+
+
+def _without(values: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
+    """Values by dotted path, but those at or below the paths."""
+    below = tuple(f"{path}." for path in paths)
+    return {path: value for path, value in values.items() if path not in paths and not path.startswith(below)}
 
 
 def _whole(value: Any, default: int) -> int:

@@ -35,7 +35,7 @@ def averages_table(averages: Sequence[Average]) -> Table:
             names[each.model],
             each.quant,
             *(each.settings.get(path, ABSENT) for path in split.columns),
-            *(_shown(each.cells.get(stage)) for stage in stages),
+            *(spread(each.cells.get(stage)) for stage in stages),
             "; ".join(each.gaps) or NOT_ASKED,
         )
         for each in averages
@@ -49,7 +49,8 @@ def averages_table(averages: Sequence[Average]) -> Table:
     return Table(TITLE, (*header, "lacks"), rows, caption, notes)
 
 
-def _shown(cell: Cell | None) -> str:
+def spread(cell: Cell | None) -> str:
+    """``81.50 (81.00..82.00) n=2``, or what is in the way."""
     if cell is None or cell.median is None:
         return NOT_ASKED if cell is None else cell.status
     shown = score(cell.median)
@@ -60,5 +61,4 @@ def _shown(cell: Cell | None) -> str:
 
 def _explained(convention: Convention) -> str:
     """``aimet: cola matthews, mrpc f1, …; source``."""
-    parts = [f"{task} {' and '.join(metrics)}" for task, metrics in convention.metrics.items()]
-    return f"{convention.name}: {', '.join(parts)}. From {convention.source}."
+    return f"{convention.name}: {convention.told()}. From {convention.source}."
