@@ -9,33 +9,22 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote
 
-from qexp.errors import QexpError, StoreError
-from qexp.records import OUTPUTS_VARIABLE, outputs_root, read_all, records_folder, write_text
-from qexp.reporting.comparison import Comparison, compare
-from qexp.reporting.glue import Average, averages
-from qexp.reporting.glue_table import averages_table
-from qexp.reporting.layout import table_of
-from qexp.reporting.lines import csv_text
+from qexp.errors import DataError, QexpError, StoreError
+from qexp.records import OUTPUTS_VARIABLE, outputs_root, read_all, records_folder
+from qexp.reporting.contents import Report, report_of
+from qexp.reporting.document import FORMATS, write_tables
+from qexp.reporting.facts import Run
+from qexp.reporting.glue import BY_NAME
+from qexp.reporting.interval_table import Intervals
 from qexp.reporting.table import markdown
 from qexp.standard_output import print_out
 
 HOW_TO_MAKE_ONE = "make a Record with a run, such as: python -m qexp task=mrpc quant=w8a8"
-AVERAGES_FILE = "glue-averages"
-
-
-@dataclass(frozen=True)
-class Report:
-    """All that Records have to say."""
-
-    comparisons: Sequence[Comparison]
-    averages: Sequence[Average]
-    """Over GLUE; none where only some tasks are wanted."""
-    complete: bool
-    """Whether every Record could be read."""
+RESAMPLES = 2000
+"""Of rows and seeds, for each interval of a report."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,54 +33,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     outputs: Path = options.outputs or outputs_root()
     if options.command == "compare":
-        if options.task or options.write:
-            parser.error("--task and --write are for the tables, not for compare")
+        if options.task or options.write or options.intervals:
+            parser.error("--task, --intervals and --write are for the tables, not for compare")
+        if options.format not in ("markdown", "csv"):
+            parser.error(f"--format {options.format}: compare prints markdown or csv")
         return _compare(options, outputs)
     try:
-        report = _read(outputs, options.task)
-    except StoreError as error:
+        report, complete = _read(options, outputs)
+    except (StoreError, DataError) as error:
         print(f"qexp.report: {error}", file=sys.stderr)
         return 2
-    text = csv_text if options.format == "csv" else markdown_text
-    print_out(text(report.comparisons, report.averages))
+    _, text = FORMATS[options.format]
+    print_out(text(report))
     try:
         if options.write:
             write_tables(report, outputs / "tables")
     except StoreError as error:
         print(f"qexp.report: {error}", file=sys.stderr)
         return 1
-    return 0 if report.complete else 1
+    return 0 if complete else 1
 
 
-def markdown_text(comparisons: Sequence[Comparison], averages: Sequence[Average] = ()) -> str:
-    """All tables as one Markdown text."""
-    tables = [table_of(comparison) for comparison in comparisons]
-    return "\n".join(map(markdown, [*tables, *([averages_table(averages)] if averages else [])]))
-
-
-def write_tables(report: Report, folder: Path) -> list[Path]:
-    """Write ``<task>.md`` and ``<task>.csv`` for each task, and the averages over GLUE likewise.
-
-    Raises:
-        StoreError: the folder cannot be written.
-    """
-    parts: dict[str, tuple[Sequence[Comparison], Sequence[Average]]] = {}
-    for task in dict.fromkeys(comparison.task for comparison in report.comparisons):
-        of_task = [comparison for comparison in report.comparisons if comparison.task == task]
-        parts[quote(task, safe="")] = (of_task, ())
-    if report.averages:
-        parts[AVERAGES_FILE] = ((), report.averages)
-    paths = []
-    for name, part in parts.items():
-        for ending, text in (("md", markdown_text(*part)), ("csv", csv_text(*part))):
-            paths.append(folder / f"{name}.{ending}")
-            write_text(paths[-1], text)
-    return paths
-
-
-def _read(outputs: Path, tasks: Sequence[str] | None) -> Report:
-    """What the Records say of the wanted tasks."""
-    folder = records_folder(outputs)
+def _read(options: argparse.Namespace, outputs: Path) -> tuple[Report, bool]:
+    """What the Records say of the wanted tasks, and whether every one could be read."""
+    folder, tasks = records_folder(outputs), options.task
     if not folder.is_dir():
         raise StoreError(f"no folder {folder}; {HOW_TO_MAKE_ONE}, or name other outputs with --outputs")
     records, unreadable = read_all(folder)
@@ -99,13 +64,21 @@ def _read(outputs: Path, tasks: Sequence[str] | None) -> Report:
         print(f"qexp.report: left out {each.path}: {each.reason}", file=sys.stderr)
     if not records:
         raise StoreError(f"no Records in {folder}; {HOW_TO_MAKE_ONE}, or name other outputs with --outputs")
-    comparisons = compare(records)
-    known = list(dict.fromkeys(comparison.task for comparison in comparisons))
-    unknown = [task for task in tasks or () if task not in known]
-    if unknown:
+    runs = [Run(record) for record in records]
+    known = sorted({run.task for run in runs})
+    if unknown := [task for task in tasks or () if task not in known]:
         raise StoreError(f"no Records of task {', '.join(unknown)}; there are Records of: {', '.join(known)}")
-    wanted = [each for each in comparisons if not tasks or each.task in tasks]
-    return Report(wanted, [] if tasks else averages(records), not unreadable)
+    report = report_of(runs, BY_NAME[options.convention], options.published, tasks)
+    if options.intervals:
+        report = replace(report, intervals=_intervals(report, outputs))
+    return report, not unreadable
+
+
+def _intervals(report: Report, outputs: Path) -> Intervals:
+    from qexp.reporting.intervals import intervals
+
+    found, lacking = intervals(report.comparisons, outputs, resamples=RESAMPLES)
+    return Intervals(found, lacking, RESAMPLES)
 
 
 def _compare(options: argparse.Namespace, outputs: Path) -> int:
@@ -131,8 +104,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m qexp.report",
         description="Tables from the Records of all runs: one for each task, apart for sample rows and for "
-        "smoke budgets. Failed runs and missing combinations are marked, never left out. Averages over GLUE "
-        "come last.",
+        "smoke budgets; then all tasks side by side with what others published, relative losses against "
+        "FP32, and averages over GLUE. Failed runs and missing combinations are marked, never left out.",
         epilog="Exit code 0: reported; 1: reported, but a Record was unreadable or a table could not be "
         "written; 2: nothing to report on, or two runs that cannot be compared.",
     )
@@ -141,7 +114,27 @@ def _parser() -> argparse.ArgumentParser:
         "--task", action="append", metavar="NAME", help="only this task; repeat it for several (default: all)"
     )
     parser.add_argument(
-        "--write", action="store_true", help="also write tables/<task>.md and .csv into the outputs"
+        "--write",
+        action="store_true",
+        help="also write all tables, in every format, into tables/ of the outputs",
+    )
+    parser.add_argument(
+        "--convention",
+        choices=BY_NAME,
+        default="aimet",
+        help="what stands for a task of GLUE in the overview, and what its average is (default: aimet)",
+    )
+    parser.add_argument(
+        "--published",
+        choices=("family", "all", "none"),
+        default="family",
+        help="others' numbers beside full budgets on real rows: of the same architectures (default) or all",
+    )
+    parser.add_argument(
+        "--intervals",
+        action="store_true",
+        help=f"also intervals of differences to FP32, by {RESAMPLES} resamples of rows and seeds; takes time "
+        "and the predictions that runs left",
     )
     _add_compare(parser.add_subparsers(dest="command", title="instead of the tables"))
     return parser
@@ -158,8 +151,9 @@ def _add_shared(parser: argparse.ArgumentParser, outputs: str | None, form: str)
     )
     parser.add_argument(
         "--format",
-        choices=("markdown", "csv"),
-        help="what is printed: Markdown to read (default), or CSV with one line for each row and number",
+        choices=FORMATS,
+        help="what is printed: Markdown to read (default), CSV with one line for each row and number, LaTeX "
+        "(booktabs), or JSON with all numbers",
         default=form,
     )
 

@@ -108,19 +108,29 @@ class Comparison:
 
 def compare(records: Iterable[Record | Run]) -> list[Comparison]:
     """Sort Records into comparisons: sample apart from real data, smoke apart from full budgets."""
-    runs = runs_of(records)
+    groups = by_data(runs_of(records))
+    return [_comparison(*key, groups[key]) for key in sorted(groups, key=_group_order)]
+
+
+def by_data(runs: Iterable[Run]) -> dict[tuple[str, bool, str], list[Run]]:
+    """Runs by task, whether rows are made up, and budget: what shares no table."""
     groups: dict[tuple[str, bool, str], list[Run]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: run.made_up is None):
         made_up = run.made_up
         if made_up is None:  # failed before its data was found: goes with its siblings, real ones first
             made_up = (run.task, False, run.budget) not in groups and (run.task, True, run.budget) in groups
         groups[run.task, made_up, run.budget].append(run)
-    return [_comparison(*key, groups[key]) for key in sorted(groups, key=_group_order)]
+    return groups
 
 
 def _group_order(key: tuple[str, bool, str]) -> tuple[str, bool, int, str]:
     task, made_up, budget = key
-    return task, made_up, BUDGETS.index(budget) if budget in BUDGETS else len(BUDGETS), budget
+    return task, made_up, *budget_order(budget)
+
+
+def budget_order(budget: str) -> tuple[int, str]:
+    """Full budgets first, smoke last, others of the user's own behind."""
+    return BUDGETS.index(budget) if budget in BUDGETS else len(BUDGETS), budget
 
 
 def _comparison(task: str, made_up: bool, budget: str, group: Sequence[Run]) -> Comparison:

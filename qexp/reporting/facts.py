@@ -37,8 +37,18 @@ _NOT_IN_SETTINGS = (
 class Quantity:
     """One number that a run can have."""
 
-    name: Literal["score", "difference", "average", "size", "latency"]
-    """``difference`` is QAT minus FP32 of one seed, ``average`` the mean over tasks."""
+    name: Literal[
+        "score",
+        "difference",
+        "average",
+        "size",
+        "latency",
+        "task_score",
+        "task_average",
+        "relative_loss",
+    ]
+    """``difference`` is QAT minus FP32 of one seed, ``average`` the mean over tasks; ``task_score`` and
+    ``task_average`` are those of an overview, ``relative_loss`` what quantization costs of the FP32 score."""
     stage: str
     """``fp32 ptq qat onnx`` of a score, ``qat-fp32`` of a difference, else the graph: ``fp32 int8``."""
     metric: str = ""
@@ -60,17 +70,17 @@ class Run:
 
     record: Record
 
-    @property
+    @cached_property
     def task(self) -> str:
         """Name of the task."""
         return str(self.find("task.name", "unknown"))
 
-    @property
+    @cached_property
     def model(self) -> str:
         """Name of the model, whole."""
         return str(self.find("model.name", "unknown"))
 
-    @property
+    @cached_property
     def seed(self) -> int:
         """Seed of the run."""
         return _whole(self.find("seed"), 0)
@@ -80,18 +90,18 @@ class Run:
         """Whether the words never became an experiment, so that what stands in it is unchecked."""
         return self.record.error is not None and self.record.error["type"] == "ConfigError"
 
-    @property
+    @cached_property
     def method(self) -> str:
         """``none``, ``ptq`` or ``qat``."""
         return str(self.find("method.kind", "none"))
 
-    @property
+    @cached_property
     def bits(self) -> tuple[int, int]:
         """Bits of weights and of activations."""
         weight, activation = self.find("quant.weight_bits"), self.find("quant.activation_bits")
         return _whole(weight, FLOAT_BITS), _whole(activation, FLOAT_BITS)
 
-    @property
+    @cached_property
     def quant(self) -> str:
         """``fp32``, or the short form such as ``w4a8`` (as :attr:`qexp.config.Quant.name`)."""
         weight, activation = self.bits
@@ -102,7 +112,7 @@ class Run:
         """Whether a bit-width is below what an integer kernel computes with."""
         return min(self.bits) < INTEGER_KERNEL_BITS
 
-    @property
+    @cached_property
     def budget(self) -> str:
         """Name of the budget; ``limited`` where a budget called full has a limit all the same."""
         name = str(self.find("budget.name", "full"))
@@ -111,7 +121,7 @@ class Run:
         ]
         return "limited" if name == "full" and limits else name
 
-    @property
+    @cached_property
     def source(self) -> str | None:
         """Where rows came from, or should have: ``local hub sample``; None if it was never decided."""
         asked = self.find("data.source", "auto")

@@ -98,7 +98,7 @@ def averages(records: Iterable[Record | Run]) -> list[Average]:
     runs = (run for run in runs_of(records) if run.task in TASKS and counts(run))
     found = [
         _average(group, convention)
-        for group in grouped((Candidate(run, run.settings) for run in runs), FEWEST_TASKS)
+        for group in grouped((Candidate(run, run.quant, run.settings) for run in runs), FEWEST_TASKS)
         for convention in CONVENTIONS
     ]
     return sorted(found, key=lambda each: (*order_of(each.model, each.bits), sorted(each.settings.items())))

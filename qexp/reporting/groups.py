@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from statistics import fmean
 
 from qexp.reporting.comparison import Cell
@@ -31,7 +31,13 @@ class Candidate:
     """A run, with those of its settings that tell rows apart."""
 
     run: Run
+    quant: str
     settings: Settings
+
+    @cached_property
+    def own(self) -> Settings:
+        """Settings that are a matter of the task."""
+        return {path: value for path, value in self.settings.items() if of_a_task(path)}
 
     @cached_property
     def shared(self) -> frozenset[tuple[str, str]]:
@@ -85,12 +91,13 @@ def grouped(candidates: Iterable[Candidate], fewest_tasks: int = 1) -> Iterator[
     """Groups of runs, each with at least so many tasks before its variants are told apart."""
     found: dict[object, list[Candidate]] = defaultdict(list)
     for each in candidates:
-        found[each.run.model, each.run.quant, each.shared].append(each)
+        found[each.run.model, each.quant, each.shared].append(each)
     for members in found.values():
         if len({each.run.task for each in members}) >= fewest_tasks:
             yield from _variants(members)
 
 
+@cache
 def of_a_task(path: str) -> bool:
     """Whether a setting may differ between the tasks of a row."""
     return path in OF_A_TASK or path.startswith("task.")
@@ -101,11 +108,7 @@ def _variants(candidates: Sequence[Candidate]) -> Iterator[Group]:
 
     A task that was run with one value only belongs to all groups: its runs are what there is.
     """
-    swept = sorted(
-        path
-        for path in {path for each in candidates for path in each.settings if of_a_task(path)}
-        if any(len(values) > 1 for values in _by_task(candidates, (path,)).values())
-    )
+    swept = _swept(candidates)
     by_task = _by_task(candidates, swept)
     several = dict.fromkeys(value for values in by_task.values() if len(values) > 1 for value in values)
     for chosen in several or [()]:
@@ -116,6 +119,19 @@ def _variants(candidates: Sequence[Candidate]) -> Iterator[Group]:
         ]
         settings = dict(members[0].shared) | dict(zip(swept, chosen, strict=True))
         yield Group(settings, _attempts([each.run for each in members]), members[0].run)
+
+
+def _swept(candidates: Sequence[Candidate]) -> list[str]:
+    """Settings of a task that have several values within one."""
+    known: dict[str, dict[frozenset[tuple[str, str]], Settings]] = defaultdict(dict)
+    for each in candidates:
+        known[each.run.task][frozenset(each.own.items())] = each.own
+    found: set[str] = set()
+    for different in known.values():
+        settings = list(different.values())
+        paths = {path for own in settings for path in own} if len(settings) > 1 else ()
+        found |= {path for path in paths if len({own.get(path) for own in settings}) > 1}
+    return sorted(found)
 
 
 def _by_task(
