@@ -221,9 +221,11 @@ def _missing_rows(rows: Sequence[Row], columns: Sequence[str], seeds: tuple[int,
         settings = list(dict.fromkeys(factors[2] for factors in present))
         varying = sum(len(choices) > 1 for choices in (models, quants, settings))
         pairs = {pair for factors in present for pair in _pairs(factors)}
+        of_settings = {factors[2]: row for factors, row in reversed(present.items())}
+        of_quant = {factors[1]: row for factors, row in reversed(present.items())}
         for factors in itertools.product(models, quants, settings):
             if factors not in present and (varying < 3 or pairs.issuperset(_pairs(factors))):
-                yield _missing_row(factors, present, seeds)
+                yield _missing_row(factors, of_settings[factors[2]], of_quant[factors[1]].bits, seeds)
 
 
 Factors = tuple[str, str, tuple[str | None, ...]]
@@ -237,12 +239,12 @@ def _pairs(factors: Factors) -> list[tuple[object, ...]]:
     return [("model", "quant", *factors[:2]), ("quant", *factors[1:]), ("model", factors[0], factors[2])]
 
 
-def _missing_row(factors: Factors, present: Mapping[Factors, Row], seeds: tuple[int, ...]) -> Row:
+def _missing_row(
+    factors: Factors, same_settings: Row, bits: tuple[int, int], seeds: tuple[int, ...]
+) -> Row:
     """A row without any run, with the cells that a row of the same settings has."""
-    same_settings = next(row for known, row in present.items() if known[2] == factors[2])
-    same_bits = next(row for known, row in present.items() if known[1] == factors[1])
     cells = {quantity: Cell({}, {}, seeds) for quantity in same_settings.cells}
-    return Row(factors[0], factors[1], same_bits.bits, same_settings.settings, {}, cells)
+    return Row(factors[0], factors[1], bits, same_settings.settings, {}, cells)
 
 
 def _mixtures(runs: Sequence[Run]) -> list[str]:
