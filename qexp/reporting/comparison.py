@@ -239,9 +239,7 @@ def _pairs(factors: Factors) -> list[tuple[object, ...]]:
     return [("model", "quant", *factors[:2]), ("quant", *factors[1:]), ("model", factors[0], factors[2])]
 
 
-def _missing_row(
-    factors: Factors, same_settings: Row, bits: tuple[int, int], seeds: tuple[int, ...]
-) -> Row:
+def _missing_row(factors: Factors, same_settings: Row, bits: tuple[int, int], seeds: tuple[int, ...]) -> Row:
     """A row without any run, with the cells that a row of the same settings has."""
     cells = {quantity: Cell({}, {}, seeds) for quantity in same_settings.cells}
     return Row(factors[0], factors[1], bits, same_settings.settings, {}, cells)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from qexp.reporting.comparison import Cell
 from qexp.reporting.glue import CONVENTIONS, Average, Convention
-from qexp.reporting.layout import STAGES, model_names
+from qexp.reporting.layout import STAGES, Footnotes, model_names, without_number
 from qexp.reporting.settings import ABSENT, Split, label, split_settings
 from qexp.reporting.table import NOT_ASKED, Table, score
 
@@ -57,6 +57,13 @@ def spread(cell: Cell | None) -> str:
     if len(cell.numbers) > 1:
         shown += f" ({score(cell.numbers[0])}..{score(cell.numbers[-1])})"
     return shown if cell.status == "ok" else f"{shown} n={len(cell.numbers)}"
+
+
+def spread_or_why(cell: Cell | None, footnotes: Footnotes) -> str:
+    """The same, with a footnote for what failed."""
+    if cell is None or not cell.numbers:
+        return without_number(cell, footnotes)
+    return f"{spread(cell)}, {footnotes.mark(list(cell.failed.values()))}" if cell.failed else spread(cell)
 
 
 def _explained(convention: Convention) -> str:

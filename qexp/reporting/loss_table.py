@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from qexp.reporting.comparison import Cell
-from qexp.reporting.glue_table import spread
-from qexp.reporting.layout import STAGES, Footnotes, model_names, title, without_number
+from qexp.reporting.glue_table import spread_or_why
+from qexp.reporting.layout import STAGES, Footnotes, model_names, title
 from qexp.reporting.losses import STAGES as LOSING
 from qexp.reporting.losses import Loss, PublishedLoss
 from qexp.reporting.published import told_of
@@ -40,8 +39,8 @@ def _table(losses: Sequence[Loss], published: Sequence[PublishedLoss]) -> Table:
             names[loss.row.model],
             loss.row.quant,
             *comparison.columns_of(loss.row),
-            _shown(loss.fp32, footnotes),
-            *(_shown(loss.cells.get(stage), footnotes) for stage in stages),
+            spread_or_why(loss.fp32, footnotes),
+            *(spread_or_why(loss.cells.get(stage), footnotes) for stage in stages),
         )
         for loss in losses
     ]
@@ -59,7 +58,3 @@ def _theirs(each: PublishedLoss, settings: int, stages: Sequence[str]) -> tuple[
     cells = [score(each.loss) if stage == each.row.method else NOT_ASKED for stage in stages]
     facts = (each.metric, f"published: {each.row.label}", each.row.quant)
     return (*facts, *[NOT_ASKED] * settings, score(each.fp32), *cells)
-
-
-def _shown(cell: Cell | None, footnotes: Footnotes) -> str:
-    return spread(cell) if cell and cell.numbers else without_number(cell, footnotes)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qexp.reporting.glue_table import spread
-from qexp.reporting.layout import STAGES, WARNINGS, Footnotes, model_names, without_number
+from qexp.reporting.glue_table import spread, spread_or_why
+from qexp.reporting.layout import STAGES, WARNINGS, Footnotes, model_names
 from qexp.reporting.overview import TASK_ORDER, Overview, OverviewRow
 from qexp.reporting.published import Published, shown_average, shown_score, told_of
 from qexp.reporting.settings import ABSENT, label
@@ -48,10 +48,7 @@ def beside_ours(overview: Overview, published: Sequence[Published]) -> list[Publ
 def _ours(overview: Overview, row: OverviewRow, name: str, footnotes: Footnotes) -> list[str]:
     method = NOT_ASKED if row.stage == "fp32" else STAGES[row.stage]
     settings = (ABSENT if value is None else value for value in overview.settings_of(row))
-    cells = [
-        spread(cell) if cell.numbers else without_number(cell, footnotes) if cell.failed else cell.status
-        for cell in row.cells
-    ]
+    cells = [spread_or_why(cell, footnotes) for cell in row.cells]
     return [name, row.quant, method, *settings, *cells, *([spread(row.average)] if row.average else [])]
 
 

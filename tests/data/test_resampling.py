@@ -12,7 +12,7 @@ from scipy.stats import bootstrap
 
 from qexp.data import resampling
 from qexp.data.measures import MEASURES
-from qexp.data.resampling import Cells, paired_bootstrap
+from qexp.data.resampling import Cells, paired_bootstrap, resampled_medians
 
 CLASSES, NUMBERS = (
     {name: MEASURES[kind][name] for name in names}
@@ -116,3 +116,28 @@ def test_resamples_without_a_correlation_are_undefined() -> None:
         assert np.isnan(constant).all()
         # without the third row, (2/3)^3, or with nothing else, (1/3)^3
         assert np.isnan(varied).mean() == pytest.approx(9 / 27, abs=0.06)
+
+
+def test_one_seed_has_nothing_to_draw() -> None:
+    numbers = np.random.default_rng(0).normal(size=(1, 50))
+    assert np.array_equal(resampled_medians(numbers, 0), numbers[0])
+
+
+def test_medians_over_seeds_spread_as_scipys_bootstrap_of_the_median() -> None:
+    values = np.array([1.0, 2.0, 4.0, 8.0, 16.0])
+    ours = resampled_medians(np.repeat(values[:, None], 20_000, axis=1), 3)
+    known = bootstrap((values,), np.median, n_resamples=20_000, method="percentile", rng=0)
+    shares = [[(each == value).mean() for value in values] for each in (ours, known.bootstrap_distribution)]
+    assert shares[0] == pytest.approx(shares[1], abs=0.015)
+
+
+def test_rows_and_seeds_add_their_variances() -> None:
+    """Of two seeds the median is a mean: its variance is that of the rows plus half the seeds' own."""
+    rows = np.random.default_rng(1).normal(scale=0.5, size=40_000)
+    medians = resampled_medians(np.stack([rows - 1, rows + 1]), 2)
+    assert medians.var() == pytest.approx(0.25 + 1 / 2, rel=0.03)
+
+
+def test_a_seed_that_is_undefined_makes_its_draws_undefined() -> None:
+    medians = resampled_medians(np.stack([np.full(4000, np.nan), np.ones(4000)]), 0)
+    assert np.isnan(medians).mean() == pytest.approx(0.75, abs=0.03)
