@@ -50,6 +50,17 @@ def test_stages_are_rows_and_what_is_shared_is_one() -> None:
     ]  # fmt: skip
 
 
+def test_runs_that_should_share_a_score_and_do_not_are_told() -> None:
+    later = {"scores": {**SCORES, "fp32": {"f1": 91.0, "accuracy": 88.0}}, "finished": "2026-03-02T00:00:00"}
+    same = record(experiment(method={"kind": "ptq"}), scores=SCORES)
+    runs = [same, record(experiment(quant="w4a8", method={"kind": "ptq"}), **later)]
+    table = overview_table(only(runs))
+    assert rows_of(table)[0]["mrpc"] == "91.00"
+    assert "minilm fp32 FP32: runs have different scores of mrpc (seed 1); the newest is shown" in table.notes
+    agreeing = [same, record(experiment(quant="w4a8", method={"kind": "ptq"}), scores=SCORES)]
+    assert not any("different scores" in note for note in overview_table(only(agreeing)).notes)
+
+
 def test_a_setting_that_a_stage_does_not_have_tells_nothing_apart() -> None:
     runs = [record(experiment(quant="fp32")), record(experiment())]
     assert overview_table(only(runs)).columns[:4] == ("model", "quant", "method", "mrpc")

@@ -23,6 +23,9 @@ OF_A_TASK = (
 """Settings that may differ between the tasks of one row, beside those of the task itself: how long and how
 fast it is trained, and on what."""
 
+DIGITS = 6
+"""Behind the point, to which scores of one artifact agree."""
+
 Settings = Mapping[str, str]
 
 
@@ -52,7 +55,12 @@ class Group:
     settings: Settings
     runs: Mapping[tuple[str, int], Attempts]
     """By task and seed."""
-    example: Run
+    members: Sequence[Run]
+
+    @property
+    def example(self) -> Run:
+        """Any of the runs."""
+        return self.members[0]
 
     @cached_property
     def seeds(self) -> list[int]:
@@ -63,6 +71,16 @@ class Group:
     def tasks(self) -> set[str]:
         """Tasks with a run, also with a failed one."""
         return {task for task, _ in self.runs}
+
+    def disagreeing(self, stage: str) -> list[str]:
+        """``mrpc (seed 1)``: where runs that should have the same scores of the stage have different ones."""
+        known: dict[tuple[str, int], set[tuple[tuple[str, float | None], ...]]] = defaultdict(set)
+        for run in self.members:
+            scores = run.record.scores.get(stage, {}) if run.record.status == "ok" else {}
+            if scores:
+                rounded = {name: value and round(value, DIGITS) for name, value in scores.items()}
+                known[run.task, run.seed].add(tuple(sorted(rounded.items())))
+        return [f"{task} (seed {seed})" for (task, seed), found in sorted(known.items()) if len(found) > 1]
 
     def cell(self, task: str, stage: str, metrics: Sequence[str]) -> Cell:
         """The mean of a task's metrics over the seeds."""
@@ -118,7 +136,8 @@ def _variants(candidates: Sequence[Candidate]) -> Iterator[Group]:
             for each in (next(iter(values.values())) if len(values) == 1 else values.get(chosen, ()))
         ]
         settings = dict(members[0].shared) | dict(zip(swept, chosen, strict=True))
-        yield Group(settings, _attempts([each.run for each in members]), members[0].run)
+        runs = [each.run for each in members]
+        yield Group(settings, _attempts(runs), runs)
 
 
 def _swept(candidates: Sequence[Candidate]) -> list[str]:

@@ -50,6 +50,8 @@ class OverviewRow:
     """By column."""
     average: Cell | None
     """Of the tables that have one; what it lacks is told with the averages (:mod:`qexp.reporting.glue`)."""
+    disagreeing: tuple[str, ...]
+    """Where runs that share the row have different scores, of which the newest is shown."""
 
     @property
     def simulated(self) -> bool:
@@ -150,6 +152,7 @@ def _row(group: Group, stage: str, columns: Sequence[Column], convention: Conven
         settings=group.settings,
         cells=tuple(group.cell(each.task, stage, each.metrics) for each in columns),
         average=average_cell(group, convention, stage) if convention else None,
+        disagreeing=tuple(group.disagreeing(stage)),
     )
 
 

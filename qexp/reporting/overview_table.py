@@ -22,7 +22,13 @@ def overview_table(overview: Overview, published: Sequence[Published] = ()) -> T
     ours = [_ours(overview, row, names[row.model], footnotes) for row in overview.rows]
     beside = beside_ours(overview, published)
     theirs = [_theirs(overview, row) for row in beside]
-    notes = (*footnotes.lines(), *_lacking(overview), *overview.split.follows, *told_of(beside))
+    notes = (
+        *footnotes.lines(),
+        *_lacking(overview),
+        *_disagreeing(overview, names),
+        *overview.split.follows,
+        *told_of(beside),
+    )
     rows = tuple(map(tuple, [*ours, *theirs]))
     return Table(title(overview), tuple(header), rows, _caption(overview, bool(beside)), notes, len(theirs))
 
@@ -67,6 +73,16 @@ def _lacking(overview: Overview) -> list[str]:
     needed = overview.convention.metrics if overview.convention else {}
     absent = [task for task in TASK_ORDER if task in needed and task not in known]
     return [f"no average: no Records of {joined(absent)}"] if overview.averaged and absent else []
+
+
+def _disagreeing(overview: Overview, names: dict[str, str]) -> list[str]:
+    """Rows whose runs should have the same scores and have not, as on other devices or rows of data."""
+    return [
+        f"{names[row.model]} {row.quant} {STAGES[row.stage]}: runs have different scores of "
+        f"{joined(row.disagreeing[:3])}{', …' if row.disagreeing[3:] else ''}; the newest is shown"
+        for row in overview.rows
+        if row.disagreeing
+    ]
 
 
 def _caption(overview: Overview, with_published: bool) -> tuple[str, ...]:
