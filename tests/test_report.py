@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import io
+import json
 import os
 import statistics
 import subprocess
@@ -75,6 +76,29 @@ def test_one_task_only(outputs: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert (
         capsys.readouterr().err == "qexp.report: no Records of task rte; there are Records of: cola, mrpc\n"
     )
+
+
+def test_conventions_forms_and_published_rows_are_chosen(
+    outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(outputs, mix())
+    words = ["--outputs", str(outputs)]
+    assert main([*words, "--convention", "q8bert", "--published", "all"]) == 0
+    text = capsys.readouterr().out
+    assert "GLUE (q8bert)" in text
+    assert "published: Q8BERT, bert-base [S]" in text
+    assert main(words) == 0
+    assert "published: " not in capsys.readouterr().out  # no architecture that anybody published
+    assert main([*words, "--format", "latex"]) == 0
+    assert capsys.readouterr().out.startswith("\\begin{table}")
+    assert main([*words, "--format", "json"]) == 0
+    assert {table["task"] for table in json.loads(capsys.readouterr().out)["tables"]} == {"cola", "mrpc"}
+
+
+def test_compare_has_two_forms_only(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["compare", "abcdef", "abcdeg", "--format", "latex"])
+    assert "--format latex: compare prints markdown or csv" in capsys.readouterr().err
 
 
 def test_csv_has_raw_numbers(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,8 +6,8 @@ what tells rows apart, ``comparison`` builds one table for each task, kind of da
 table of a single run. ``groups`` finds runs of several tasks that belong to one row; ``glue`` takes
 averages over tasks, ``overview`` sets all tasks side by side, ``losses`` has what quantization costs of each
 score, and ``glue_table``, ``overview_table`` and ``loss_table`` lay them out. ``published`` reads the numbers
-of others (``qexp/published``). ``contents`` is all of this at once, and ``document`` its text in each form, by
-way of ``table`` (Markdown), ``lines`` (CSV), ``latex`` and ``json_form``.
+of others (``qexp/published``). ``contents`` is all of this at once, and ``document`` its text in each form,
+by way of ``table`` (Markdown), ``lines`` (CSV), ``latex`` and ``json_form``.
 
 Apart from these, two runs on the same rows: ``evaluations`` finds their predictions, ``paired`` compares them
 (these two, and ``intervals`` over rows

@@ -22,15 +22,12 @@ def overview_table(overview: Overview, published: Sequence[Published] = ()) -> T
     ours = [_ours(overview, row, names[row.model], footnotes) for row in overview.rows]
     beside = beside_ours(overview, published)
     theirs = [_theirs(overview, row) for row in beside]
-    notes = (
-        *footnotes.lines(),
-        *_lacking(overview),
-        *_disagreeing(overview, names),
-        *overview.split.follows,
-        *told_of(beside),
-    )
+    notes = [*footnotes.lines(), *_lacking(overview), *_disagreeing(overview, names)]
+    notes += [*overview.split.follows, *told_of(beside)]
     rows = tuple(map(tuple, [*ours, *theirs]))
-    return Table(title(overview), tuple(header), rows, _caption(overview, bool(beside)), notes, len(theirs))
+    return Table(
+        title(overview), tuple(header), rows, _caption(overview, bool(beside)), tuple(notes), len(theirs)
+    )
 
 
 def title(overview: Overview) -> str:
@@ -76,7 +73,7 @@ def _lacking(overview: Overview) -> list[str]:
 
 
 def _disagreeing(overview: Overview, names: dict[str, str]) -> list[str]:
-    """Rows whose runs should have the same scores and have not, as on other devices or rows of data."""
+    """Rows whose runs should have the same scores and have not, as on other devices or data."""
     return [
         f"{names[row.model]} {row.quant} {STAGES[row.stage]}: runs have different scores of "
         f"{joined(row.disagreeing[:3])}{', …' if row.disagreeing[3:] else ''}; the newest is shown"
