@@ -23,6 +23,8 @@ from qexp.reporting.table import markdown
 from qexp.standard_output import print_out
 
 HOW_TO_MAKE_ONE = "make a Record with a run, such as: python -m qexp task=mrpc quant=w8a8"
+OF_TABLES = ("task", "write", "convention", "published", "intervals")
+"""Options that compare refuses."""
 RESAMPLES = 2000
 """Of rows and seeds, for each interval of a report."""
 
@@ -33,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     outputs: Path = options.outputs or outputs_root()
     if options.command == "compare":
-        if options.task or options.write or options.intervals:
-            parser.error("--task, --intervals and --write are for the tables, not for compare")
+        if given := [f"--{name}" for name in OF_TABLES if getattr(options, name)]:
+            parser.error(f"{' and '.join(given)}: for the tables, not for compare")
         if options.format not in ("markdown", "csv"):
             parser.error(f"--format {options.format}: compare prints markdown or csv")
         return _compare(options, outputs)
@@ -68,7 +70,7 @@ def _read(options: argparse.Namespace, outputs: Path) -> tuple[Report, bool]:
     known = sorted({run.task for run in runs})
     if unknown := [task for task in tasks or () if task not in known]:
         raise StoreError(f"no Records of task {', '.join(unknown)}; there are Records of: {', '.join(known)}")
-    report = report_of(runs, BY_NAME[options.convention], options.published, tasks)
+    report = report_of(runs, BY_NAME[options.convention or "aimet"], options.published or "family", tasks)
     if options.intervals:
         report = replace(report, intervals=_intervals(report, outputs))
     return report, not unreadable
@@ -121,13 +123,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--convention",
         choices=BY_NAME,
-        default="aimet",
         help="what stands for a task of GLUE in the overview, and what its average is (default: aimet)",
     )
     parser.add_argument(
         "--published",
         choices=("family", "all", "none"),
-        default="family",
         help="others' numbers beside full budgets on real rows: of the same architectures (default) or all",
     )
     parser.add_argument(
