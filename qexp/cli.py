@@ -68,8 +68,6 @@ def main() -> None:
 
 def _launch(words: Words) -> int:
     """Run one job, or a sweep with its ledger; the exit code."""
-    from qexp.sweeping import tell
-
     ledgers: list[Ledger] = []
     try:
         with _launchers(partial(_watched, words, ledgers)):
@@ -81,9 +79,16 @@ def _launch(words: Words) -> int:
             return INTERRUPTED
         raise
     finally:
-        for ledger in ledgers:
-            tell(ledger)
+        _tell(ledgers)
     return max((ledger.exit_code for ledger in ledgers), default=max(_codes, default=0))
+
+
+def _tell(ledgers: Sequence[Ledger]) -> None:
+    """Print how sweeps ended."""
+    for ledger in ledgers:
+        from qexp.ledger import summary
+
+        print(f"{summary(ledger)}\nledger: {ledger.folder}", file=sys.stderr)
 
 
 def _plan(words: Words) -> int:

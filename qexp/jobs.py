@@ -18,7 +18,8 @@ from qexp.ledger import Entry, Ledger
 from qexp.outcome import Outcome
 from qexp.pipeline import announce, run_line, sources_of
 from qexp.provenance import git_state, versions
-from qexp.records import Failure, Record, SweepJob, file_record, outputs_root, records_folder
+from qexp.record_parts import Failure, SweepJob
+from qexp.records import Record, file_record, outputs_root, records_folder
 from qexp.runtime import Runtime
 from qexp.store import digest
 from qexp.tracking.mirror import Mirror, mirror_of

@@ -24,7 +24,8 @@ from typing import Any
 from qexp.cluster import REQUEUED, verdict
 from qexp.errors import FAILED
 from qexp.ledger import Entry, Ledger
-from qexp.records import Failure, Record, file_record, records_folder
+from qexp.record_parts import Failure
+from qexp.records import RUNNING, Record, file_record, records_folder
 from qexp.store import writing
 from qexp.store.lease import SILENCE, claimed, is_claimed
 
@@ -83,7 +84,7 @@ def last_words(outputs: Path, ledger: Path | None) -> Iterator[LastWords]:
 
 def running_folder(outputs: Path) -> Path:
     """Folder of the runs that go on."""
-    return outputs / "running"
+    return outputs / RUNNING
 
 
 def death(when: str) -> Failure:

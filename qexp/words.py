@@ -9,6 +9,31 @@ from pathlib import Path
 from qexp.records import outputs_root
 
 DRY_RUN = "--dry-run"
+_WITH_VALUE = {
+    "--config-name",
+    "-cn",
+    "--config-dir",
+    "-cd",
+    "--config-path",
+    "-cp",
+    "--package",
+    "-p",
+    "--cfg",
+}
+_WITH_VALUE |= {"-c", "--info", "-i", "--experimental-rerun"}
+"""Options that Hydra takes a word after."""
+_QUESTIONS = {
+    "--help",
+    "-h",
+    "--hydra-help",
+    "--version",
+    "--cfg",
+    "-c",
+    "--info",
+    "-i",
+    "--shell-completion",
+}
+"""Options with which Hydra answers and runs nothing; it wants all values in one piece."""
 _NOT_WHAT = ("hydra/launcher", "hydra.launcher", "+hydra.launcher", "++hydra.launcher", "hydra.sweep.", "-")
 """How words begin that say how jobs are run, not which."""
 
@@ -25,16 +50,20 @@ class Words:
         return DRY_RUN in self.all
 
     def for_hydra(self, folder: Path | None = None) -> list[str]:
-        """Words with what Hydra must know besides: where it writes, by default in a new folder."""
+        """Words with what Hydra must know besides: where it writes, by default in a new folder.
+
+        Hydra wants all values in one piece, so ours go before the first of them.
+        """
         words = [word for word in self.all if word != DRY_RUN]
-        asks_for_help = {"--help", "-h"} & set(words)
-        if asks_for_help and not any(word.startswith("task=") for word in words):
+        if {"--help", "-h"} & {*words} and not any(word.startswith("task=") for word in words):
             words.append("task=mrpc")  # Hydra composes even for its help, and a task has no default
+        more = []
         if folder is not None:
-            return [*words, *(f"hydra.{mode}.dir={_quoted(folder)}" for mode in ("run", "sweep"))]
-        if not asks_for_help and not any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in words):
-            words.append(f"hydra.sweep.dir={_quoted(self._sweep_folder)}")
-        return words
+            more = [f"hydra.{mode}.dir={_quoted(folder)}" for mode in ("run", "sweep")]
+        elif not any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in words):
+            more = [f"hydra.sweep.dir={_quoted(self._sweep_folder)}"]
+        place = next((words.index(word) for word in self._values() if not word.startswith("-")), len(words))
+        return words if {*words} & _QUESTIONS else [*words[:place], *more, *words[place:]]
 
     @property
     def name(self) -> str:
@@ -68,9 +97,8 @@ class Words:
 
     def _values(self) -> list[str]:
         """Words that are no options and no options' values."""
-        taken = {"--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp", "--package", "-p"}
         before = ["", *self.all]
-        return [word for previous, word in zip(before, self.all, strict=False) if previous not in taken]
+        return [word for previous, word in zip(before, self.all, strict=False) if previous not in _WITH_VALUE]
 
 
 def _quoted(path: Path) -> str:
