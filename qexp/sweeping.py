@@ -42,23 +42,30 @@ class Watched:
     died: set[int] = field(default_factory=set)
 
     def launch(self, job_overrides: Jobs, initial_job_idx: int) -> Sequence[Any]:
-        """Run all jobs; what they returned, or nothing if one of them was lost."""
+        """Run all jobs; what they returned, or nothing if one of them was lost.
+
+        On Ctrl-C nothing is said in the name of jobs: a scheduler may go on with them.
+
+        Raises:
+            LaunchError: The launcher gave up.
+        """
         self.ledger.expect(job_overrides, initial_job_idx)
         kind = type(self.launcher).__name__
         surroundings: AbstractContextManager[None] = nullcontext()
         if kind in ("SlurmLauncher", "LocalLauncher"):
             surroundings = patient()
         launch = self._again if kind == "JoblibLauncher" else self.launcher.launch
+        jobs = range(initial_job_idx, initial_job_idx + len(job_overrides))
         try:
             with surroundings:
                 results = launch(job_overrides, initial_job_idx)
         except Exception as error:
+            self._account(jobs)
             raise LaunchError(
                 f"{kind} did not come to its end: {type(error).__name__}: {error}; hydra.launcher.… has what "
                 "it asks for, and the ledger's folder its logs"
             ) from error
-        finally:
-            self._account(range(initial_job_idx, initial_job_idx + len(job_overrides)))
+        self._account(jobs)
         return results
 
     def _again(self, job_overrides: Jobs, first: int) -> Sequence[Any]:
