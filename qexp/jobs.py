@@ -19,7 +19,7 @@ from qexp.outcome import Outcome
 from qexp.pipeline import announce, run_line, sources_of
 from qexp.provenance import git_state, versions
 from qexp.record_parts import Failure, SweepJob
-from qexp.records import Record, file_record, outputs_root, records_folder
+from qexp.records import Record, file_record, forget_failure, outputs_root, records_folder
 from qexp.runtime import Runtime
 from qexp.store import digest
 from qexp.tracking.mirror import Mirror, mirror_of
@@ -87,6 +87,8 @@ class Job:
         path = None
         try:
             path = file_record(record, records_folder(outputs_root()))
+            if self.experiment and record.status == "ok":
+                forget_failure(Outcome().key(self.experiment), records_folder(outputs_root()))
         except QexpError as problem:
             error = error or problem
         code = self._code(record, error)
@@ -107,11 +109,11 @@ class Job:
         return code
 
     def _walk(self, words: LastWords) -> None:
-        self._say_if_killed(words, FIRST)
         try:
             self.experiment = Experiment.model_validate(self.tree)
         except ValidationError as error:
             raise ConfigError(explain(error)) from None
+        self._say_if_killed(words, FIRST)
         self.runtime = Runtime.at(
             outputs_root(), self.experiment.machine, threads=self.threads,
             entering=lambda stage: self._say_if_killed(words, f"in {stage}"),

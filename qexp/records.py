@@ -175,6 +175,17 @@ def file_record(record: Record, folder: Path) -> Path:
     return write(record, folder)
 
 
+def forget_failure(key: str, folder: Path) -> None:
+    """Remove the Record of a failure that has been made good.
+
+    A run that dies before it knows its rows is filed under another key than the one that goes through.
+    """
+    file = folder / f"{key}.json"
+    with contextlib.suppress(StoreError, FileNotFoundError):
+        if read(file).status == "failed":
+            file.unlink()
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a text file atomically: a reader finds the old text or the new, never a part.
 
