@@ -92,6 +92,11 @@ class Average:
     gaps: tuple[str, ...]
     """What the average of the last stage lacks, such as ``rte failed (seed 2)``."""
 
+    @property
+    def has_numbers(self) -> bool:
+        """Whether one stage of one seed has all of its tasks."""
+        return any(cell.numbers for cell in self.cells.values())
+
 
 def averages(records: Iterable[Record | Run]) -> list[Average]:
     """Averages of each group of runs with full budgets on real rows, by every convention."""
