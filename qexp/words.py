@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from qexp.records import outputs_root
 
 DRY_RUN = "--dry-run"
-_NOT_WHAT = ("hydra/launcher", "hydra.launcher", "+hydra.launcher", "++hydra.launcher", "hydra.sweep.", "-")
-"""How words begin that say how jobs are run, not which."""
+_NOT_WHAT = ("hydra/launcher=", "hydra.launcher.", "hydra.sweep.", "-")
+"""How words begin that say how jobs are run, not which; one or two ``+`` may stand before."""
 
 
 class Words:
@@ -39,16 +40,20 @@ class Words:
     @property
     def name(self) -> str:
         """Name of the sweep's file; ``sweep`` for one that was typed."""
-        return Path(self._value("--config-name", "-cn") or "sweep").stem
+        return Path(self._file_name or "sweep").name
 
     @property
     def identity(self) -> str:
         """Of a sweep: the same for the same jobs, however they are launched; 8 hexadecimal digits."""
-        what = sorted(word for word in self._values() if not word.startswith(_NOT_WHAT))
-        folder, name = self._value("--config-dir", "-cd"), self._value("--config-name", "-cn")
-        file = Path(folder or ".") / f"{Path(name or '').stem}.yaml"
-        content = file.read_text(encoding="utf-8") if name and file.is_file() else ""
+        what = sorted(word for word in self._values() if not word.lstrip("+").startswith(_NOT_WHAT))
+        file = Path(self._value("--config-dir", "-cd") or ".") / f"{self._file_name}.yaml"
+        content = file.read_text(encoding="utf-8") if self._file_name and file.is_file() else ""
         return hashlib.sha256("\n".join([self.name, content, *what]).encode()).hexdigest()[:8]
+
+    @property
+    def _file_name(self) -> str:
+        """What ``--config-name`` says, without the ending that Hydra lets one write or leave out."""
+        return (self._value("--config-name", "-cn") or "").removesuffix(".yaml")
 
     @property
     def _sweep_folder(self) -> Path:
@@ -74,5 +79,9 @@ class Words:
 
 
 def _quoted(path: Path) -> str:
-    """A path in Hydra's grammar."""
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+    """A path in Hydra's grammar; its ``${`` would be an interpolation for OmegaConf, which reads it next.
+
+    Both take a backslash for itself unless what they escape follows it.
+    """
+    plain = re.sub(r"(\\*)\$\{", r"\1\1\\${", str(path))
+    return "'" + re.sub(r"(\\*)('|$)", lambda end: 2 * end[1] + ("\\'" if end[2] else ""), plain) + "'"
