@@ -106,11 +106,11 @@ class Job:
         return code
 
     def _walk(self, words: LastWords) -> None:
-        self._say_if_killed(words, FIRST)
         try:
             self.experiment = Experiment.model_validate(self.tree)
         except ValidationError as error:
             raise ConfigError(explain(error)) from None
+        self._say_if_killed(words, FIRST)
         self.runtime = Runtime.at(
             outputs_root(), self.experiment.machine, threads=self.threads,
             entering=lambda stage: self._say_if_killed(words, f"in {stage}"),

@@ -15,8 +15,8 @@ from qexp.words import Words
 
 SWEEP = ("-m", "task=cola,mrpc", "quant=w8a8")
 HOSTILE = (
-    "two words", "it's", '"quoted"', "a=b", "a,b", "${x}", "${oc.env:HOME}", "$x", "back\\slash", "\\${x}", "\\'",
-    "end\\", "{a,b", "[0]", "100%", "a#b", "a:b", "ü", "-m", "'", "*",
+    "two words", "it's", '"quoted"', "a=b", "a,b", "${x}", "${oc.env:HOME}", "$x", "back\\slash", "\\${x}",
+    "\\'", "end\\", "{a,b", "[0]", "100%", "a#b", "a:b", "ü", "-m", "'", "*",
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ What a claim guards must bear that a holder which was only asleep wakes up: see 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,13 +48,28 @@ def _names(path: Path, token: str | None) -> bool:
 
 
 def is_claimed(path: Path) -> bool:
-    """Whether some process holds a claim, as far as this machine can tell now; nothing is waited for."""
+    """Whether some process holds a claim, as far as this machine can tell now; nothing is waited for.
+
+    That of another machine has ended when nobody touched it for twice the silence by the file system's clock.
+    """
     lease = SoftFileLease(path, lease_duration=SILENCE)
     if not path.exists():
         return False
     try:
         lease.acquire(timeout=0)
     except Timeout:
-        return True
+        return not _is_silent(path)
     lease.release()
     return False
+
+
+def _is_silent(path: Path) -> bool:
+    """Whether a file is so old, compared with one that is written beside it now."""
+    probe = path.with_name(f".clock-{secrets.token_hex(4)}")
+    try:
+        probe.touch()
+        return probe.stat().st_mtime - path.stat().st_mtime > 2 * SILENCE
+    except OSError:
+        return False
+    finally:
+        probe.unlink(missing_ok=True)
