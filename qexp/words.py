@@ -10,8 +10,13 @@ from pathlib import Path
 from qexp.records import outputs_root
 
 DRY_RUN = "--dry-run"
-_NOT_WHAT = ("hydra/launcher=", "hydra.launcher.", "hydra.sweep.", "-")
+_NOT_WHAT = ("hydra/launcher=", "hydra.launcher.", "hydra.sweep.")
 """How words begin that say how jobs are run, not which; one or two ``+`` may stand before."""
+_TAKE_A_VALUE = {
+    "--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp", "--package", "-p", "--cfg", "-c",
+    "--info", "-i", "--experimental-rerun",
+}  # fmt: skip
+"""Options of Hydra that another word follows."""
 
 
 class Words:
@@ -28,14 +33,17 @@ class Words:
     def for_hydra(self, folder: Path | None = None) -> list[str]:
         """Words with what Hydra must know besides: where it writes, by default in a new folder."""
         words = [word for word in self.all if word != DRY_RUN]
+        more = []
         asks_for_help = {"--help", "-h"} & set(words)
         if asks_for_help and not any(word.startswith("task=") for word in words):
-            words.append("task=mrpc")  # Hydra composes even for its help, and a task has no default
+            more.append("task=mrpc")  # Hydra composes even for its help, and a task has no default
         if folder is not None:
-            return [*words, *(f"hydra.{mode}.dir={_quoted(folder)}" for mode in ("run", "sweep"))]
-        if not asks_for_help and not any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in words):
-            words.append(f"hydra.sweep.dir={_quoted(self._sweep_folder)}")
-        return words
+            more += [f"hydra.{mode}.dir={_quoted(folder)}" for mode in ("run", "sweep")]
+        elif not asks_for_help and not any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in words):
+            more.append(f"hydra.sweep.dir={_quoted(self._sweep_folder)}")
+        first = next(iter(self._values()), None)  # argparse takes overrides that stand together, no others
+        place = len(words) if first is None else words.index(first)
+        return [*words[:place], *more, *words[place:]]
 
     @property
     def name(self) -> str:
@@ -73,9 +81,9 @@ class Words:
 
     def _values(self) -> list[str]:
         """Words that are no options and no options' values."""
-        taken = {"--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp", "--package", "-p"}
         before = ["", *self.all]
-        return [word for previous, word in zip(before, self.all, strict=False) if previous not in taken]
+        pairs = zip(before, self.all, strict=False)
+        return [word for previous, word in pairs if previous not in _TAKE_A_VALUE and word[:1] != "-"]
 
 
 def _quoted(path: Path) -> str:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
@@ -132,6 +133,30 @@ def test_hydra_never_sees_the_word_that_it_does_not_know() -> None:
     words = Words(["task=mrpc", "--dry-run"])
     assert words.dry_run
     assert "--dry-run" not in words.for_hydra() + words.for_hydra(Path(os.sep))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["task=mrpc", "--cfg", "job"],
+        ["--cfg", "job", "task=mrpc"],
+        ["-c", "job", "task=mrpc", "seed=1"],
+        ["task=cola,mrpc", "seed=1", "-m"],
+        ["-m", "task=cola,mrpc"],
+        ["--config-dir", "sweeps", "--config-name", "table"],
+        ["--config-name", "table", "seed=1", "--config-dir", "sweeps"],
+        ["--info", "defaults", "task=mrpc"],
+        ["quant=w8a8", "--help"],
+        ["--help"],
+    ],
+    ids=" ".join,
+)
+def test_options_may_stand_before_or_behind(words: list[str]) -> None:
+    parser = get_args_parser()
+    own = [word for word in parser.parse_args(words).overrides if "=" in word]
+    for more in (Words(words).for_hydra(), Words(words).for_hydra(Path("/here"))):
+        assert set(own) <= set(parser.parse_args(more).overrides)
+        assert len(more) > len(words)
 
 
 @pytest.mark.parametrize(("words", "more"), [(["--help"], ["task=mrpc"]), (["-h", "task=cola"], [])])

@@ -68,7 +68,7 @@ def claimed_if_free(path: Path) -> Iterator[bool]:
 
 
 def is_claimed(path: Path) -> bool:
-    """Whether some process holds a claim, as far as this machine can tell now; one that has ended is removed."""
+    """Whether some process holds a claim, as far as this machine can tell; one that has ended is removed."""
     if not path.exists():
         return False
     with claimed_if_free(path) as free:
