@@ -68,8 +68,6 @@ def main() -> None:
 
 def _launch(words: Words) -> int:
     """Run one job, or a sweep with its ledger; the exit code."""
-    from qexp.sweeping import tell
-
     ledgers: list[Ledger] = []
     try:
         with _launchers(partial(_watched, words, ledgers)):
@@ -82,8 +80,15 @@ def _launch(words: Words) -> int:
         raise
     finally:
         for ledger in ledgers:
-            tell(ledger)
+            _tell(ledger)
     return max((ledger.exit_code for ledger in ledgers), default=max(_codes, default=0))
+
+
+def _tell(ledger: Ledger) -> None:
+    """Say how a sweep ended."""
+    from qexp.ledger import summary
+
+    print(f"{summary(ledger)}\nledger: {ledger.folder}", file=sys.stderr)
 
 
 def _plan(words: Words) -> int:

@@ -20,7 +20,7 @@ from qexp.cluster import patient
 from qexp.config import Experiment
 from qexp.errors import FAILED, LaunchError
 from qexp.last_words import KILLED, bury
-from qexp.ledger import Entry, Ledger, summary
+from qexp.ledger import Entry, Ledger
 from qexp.provenance import git_state, versions
 from qexp.records import Record, file_record, outputs_root, records_folder
 from qexp.store import digest
@@ -120,9 +120,3 @@ class Watched:
         )  # fmt: skip
         file_record(record, records_folder(outputs_root()))
         self.ledger.end(Entry(job=job, words=words, code=FAILED, key=record.key, error=message))
-
-
-def tell(ledger: Ledger) -> None:
-    """Print how a sweep ended."""
-    print(summary(ledger), file=sys.stderr)
-    print(f"ledger: {ledger.folder}", file=sys.stderr)

@@ -16,7 +16,7 @@ from qexp.last_words import KILLED, death, last_words, running_folder
 from qexp.ledger import Entry, Ledger
 from qexp.records import Record, file_record, read_all, records_folder
 from qexp.reporting.comparison import compare
-from qexp.sweeping import Watched, tell
+from qexp.sweeping import Watched
 from tests.conftest import compose
 from tests.record_factory import experiment, record
 
@@ -270,14 +270,3 @@ def test_dead_runs_of_another_sweep_are_not_this_ones(ledger: Ledger, outputs: P
     _launch(launcher)
     assert launcher.launched == [[0, 1, 2], [2], [1]]
     assert earlier.entry(0) is not None
-
-
-def test_the_end_is_told_on_standard_error(
-    ledger: Ledger, outputs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _launch(BasicLauncher(ledger, outputs))
-    tell(ledger)
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert "3 jobs, 3 ok" in shown.err
-    assert str(ledger.folder) in shown.err

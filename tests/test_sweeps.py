@@ -83,7 +83,7 @@ def test_a_job_that_fails_stops_no_other_and_the_same_command_does_what_is_missi
     code, news = first.wait()
     assert code == FAILED
     assert "3 jobs, 2 ok, 1 not" in news
-    assert "  job 1: finetune.learning_rate=1e30: failed: " in news
+    assert "  job 1: finetune.learning_rate=1e+30: failed: " in news
     assert "Traceback" not in news
     assert [first.ledger.entries[job].status for job in range(3)] == ["ok", "failed", "ok"]
     assert {"built"} <= {*first.states[2]}
