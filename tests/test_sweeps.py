@@ -78,35 +78,31 @@ def _records(outputs: Path) -> list[Any]:
 def test_a_job_that_fails_stops_no_other_and_the_same_command_does_what_is_missing(
     tiny_bert: Path, outputs: Path
 ) -> None:
-    words = (*QUICK, "method=ptq", "calibration.samples=16", "finetune.learning_rate=1e-4,1e30,2e-4")
+    words = (*QUICK, "quant=fp32", "finetune.learning_rate=1e-4,1e30,2e-4")
     first = Sweep(tiny_bert, outputs, *words)
     code, news = first.wait()
     assert code == FAILED
     assert "3 jobs, 2 ok, 1 not" in news
     assert "  job 1: finetune.learning_rate=1e+30: failed: " in news
     assert "Traceback" not in news
-    assert [first.ledger.entries[job].status for job in range(3)] == ["ok", "failed", "ok"]
-    assert {"built"} <= {*first.states[2]}
+    before = first.ledger
+    assert [before.entries[job].status for job in range(3)] == ["ok", "failed", "ok"]
+    assert "built" in first.states[2]
     errors = {record.sweep["job"]: record.error for record in _records(outputs)}
     assert errors[0] is None is errors[2]
     assert errors[1]["type"] == "TrainingError"
     again = Sweep(tiny_bert, outputs, *words)
     code, news = again.wait()
     assert code == FAILED
-    assert again.ledger.folder != first.ledger.folder
-    assert again.ledger.folder.parent == first.ledger.folder.parent
+    assert again.ledger != before
+    assert again.ledger.folder.parent == before.folder.parent
     assert "0 stages built" in news
     assert len(_records(outputs)) == 3
 
 
 def test_two_sweeps_at_the_same_time_build_every_stage_once(tiny_bert: Path, outputs: Path) -> None:
-    words = (*QUICK, "method=ptq", "calibration.samples=16")
-    both = [
-        Sweep(
-            tiny_bert, outputs, *words, f"quant={bits}", f"hydra.sweep.dir={outputs}/{bits.replace(',', '')}"
-        )
-        for bits in ("w8a8,w4a8", "w4a8,w8a8")
-    ]
+    words = (*QUICK, "method=ptq", "quant=w8a8", "calibration.samples=16")
+    both = [Sweep(tiny_bert, outputs, *words, f"hydra.sweep.dir={outputs}/{name}") for name in "ab"]
     for sweep in both:
         code, news = sweep.wait()
         assert code == OK, news
@@ -121,7 +117,7 @@ def test_two_sweeps_at_the_same_time_build_every_stage_once(tiny_bert: Path, out
     )
     assert set(built.values()) == {1}
     assert Counter(stage for stage, _ in built) == {
-        "1-tokens": 1, "2-fp32": 1, "3-statistics": 1, "4-ranges": 2, "6-scores": 3
+        "1-tokens": 1, "2-fp32": 1, "3-statistics": 1, "4-ranges": 1, "6-scores": 2
     }  # fmt: skip
 
 
