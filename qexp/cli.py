@@ -79,16 +79,16 @@ def _launch(words: Words) -> int:
             return INTERRUPTED
         raise
     finally:
-        for ledger in ledgers:
-            _tell(ledger)
+        _tell(ledgers)
     return max((ledger.exit_code for ledger in ledgers), default=max(_codes, default=0))
 
 
-def _tell(ledger: Ledger) -> None:
-    """Say how a sweep ended."""
-    from qexp.ledger import summary
+def _tell(ledgers: Sequence[Ledger]) -> None:
+    """Print how sweeps ended."""
+    for ledger in ledgers:
+        from qexp.ledger import summary
 
-    print(f"{summary(ledger)}\nledger: {ledger.folder}", file=sys.stderr)
+        print(f"{summary(ledger)}\nledger: {ledger.folder}", file=sys.stderr)
 
 
 def _plan(words: Words) -> int:

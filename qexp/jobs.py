@@ -18,7 +18,8 @@ from qexp.ledger import Entry, Ledger
 from qexp.outcome import Outcome
 from qexp.pipeline import announce, run_line, sources_of
 from qexp.provenance import git_state, versions
-from qexp.records import Failure, Record, SweepJob, file_record, outputs_root, records_folder
+from qexp.record_parts import Failure, SweepJob
+from qexp.records import Record, file_record, forget_failure, outputs_root, records_folder
 from qexp.runtime import Runtime
 from qexp.store import digest
 from qexp.tracking.mirror import Mirror, mirror_of
@@ -86,6 +87,8 @@ class Job:
         path = None
         try:
             path = file_record(record, records_folder(outputs_root()))
+            if self.experiment and record.status == "ok":
+                forget_failure(Outcome().key(self.experiment), records_folder(outputs_root()))
         except QexpError as problem:
             error = error or problem
         code = self._code(record, error)

@@ -25,7 +25,8 @@ from typing import Any
 from qexp.cluster import REQUEUED, verdict
 from qexp.errors import FAILED, StoreError
 from qexp.ledger import Entry, Ledger
-from qexp.records import Failure, Record, file_record, records_folder, write_text
+from qexp.record_parts import Failure
+from qexp.records import RUNNING, Record, file_record, records_folder, write_text
 from qexp.store import writing
 from qexp.store.disk import make_folder
 from qexp.store.lease import claimed, is_claimed
@@ -87,7 +88,7 @@ def last_words(outputs: Path, ledger: Path | None) -> Iterator[LastWords]:
 
 def running_folder(outputs: Path) -> Path:
     """Folder of the runs that go on."""
-    return outputs / "running"
+    return outputs / RUNNING
 
 
 def death(when: str) -> Failure:

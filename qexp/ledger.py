@@ -151,7 +151,7 @@ def summary(ledger: Ledger) -> str:
 
 def _told(entry: Entry | None) -> str:
     if entry is None:
-        return "failed: it left no word"
+        return "has not ended: it did not start, or goes on"
     if entry.status == "parity":
         return "finished, but its exported graph departs from torch"
     return f"failed: {entry.error}"

@@ -153,6 +153,8 @@ def _deploy(
     if outcome.parity and not outcome.parity["passed"]:
         rt.screen.warn(f"parity: the exported graph departs from torch: {outcome.parity}")
     if isinstance(experiment.deploy, OnnxRuntime):
+        if rt.share is not None:
+            rt.screen.warn("latency: measured while other jobs of the sweep used this machine; time it alone")
         timed = rt.walk(
             benchmark.STAGE, plain, None if graph is plain else graph, experiment.deploy,
             experiment.budget.benchmark_runs, this_host(rt.threads), rt=rt,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,14 +15,23 @@ from qexp.errors import StoreError
 
 Check = Callable[[Any], bool]
 
+_LARGEST = sys.float_info.max
+
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
 def _is_number(value: Any) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and abs(value) <= sys.float_info.max
+    return type(value) in (int, float) and abs(value) <= _LARGEST
+
+
+def _are_numbers(values: Collection[Any], *types: type) -> bool:
+    """:func:`_is_number` of many at once, which may also be of other types: a Record has thousands."""
+    if not {*map(type, values)} <= {int, float, *types}:
+        return False
+    numbers = [value for value in values if value is not None] if types else values
+    return not numbers or (min(numbers) >= -_LARGEST and max(numbers) <= _LARGEST)
 
 
 def _is_time(value: Any) -> bool:
@@ -42,6 +51,14 @@ def _each(check: Check) -> Check:
 
 def _items(check: Check) -> Check:
     return lambda value: isinstance(value, list) and all(map(check, value))
+
+
+def _is_list_of_numbers(value: Any) -> bool:
+    return isinstance(value, list) and _are_numbers(value)
+
+
+def _is_range(value: Any) -> bool:
+    return isinstance(value, dict) and _are_numbers(value.values(), type(None))
 
 
 def _has(**checks: Check) -> Check:
@@ -72,10 +89,10 @@ FORM: dict[str, tuple[Check, str]] = {
     "bytes": (_optional(_each(_is_number)), "null, or numbers by graph"),
     "sites": (_optional(_each(_anything)), "null or an object"),
     "curves": (
-        _each(_has(step=_items(_is_number), loss=_items(_is_number))),
+        _each(_has(step=_is_list_of_numbers, loss=_is_list_of_numbers)),
         "objects with lists step and loss by training",
     ),
-    "ranges": (_each(_each(_each(_optional(_is_number)))), "numbers by stage and quantizer"),
+    "ranges": (_each(_each(_is_range)), "numbers by stage and quantizer"),
     "sweep": (_optional(_has(name=_is_text, id=_is_text, job=_is_number)), "null, or name, id and job"),
     "stages": (_items(_each(_anything)), "a list of objects"),
     "versions": (_each(_is_text), "strings by name"),

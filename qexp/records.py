@@ -18,100 +18,27 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypedDict
+from typing import Any, Literal, NoReturn
 
 from qexp.errors import StoreError
 from qexp.record_form import FORM, check_form, time_of
+from qexp.record_parts import (
+    ActivationRange,
+    Curve,
+    DataUsed,
+    Failure,
+    Git,
+    Parity,
+    Sites,
+    StageRun,
+    SweepJob,
+    Timing,
+)  # fmt: skip
 
+RUNNING = "running"
+"""Folder inside the outputs of what runs leave if they are killed."""
 OUTPUTS_VARIABLE = "QEXP_OUTPUTS"
 """Environment variable that names the folder for everything a run writes."""
-
-
-class Failure(TypedDict):
-    """Why a run failed."""
-
-    type: str
-    message: str
-    traceback: str
-
-
-class DataUsed(TypedDict):
-    """Where rows came from, what identifies them, and how many each split had."""
-
-    source: str
-    fingerprint: str
-    rows: dict[str, int]
-
-
-class Parity(TypedDict):
-    """Exported graph against PyTorch: ``agreement`` in percent, ``metric_difference`` in points."""
-
-    agreement: float | None
-    max_logit_difference: float | None
-    metric_difference: float | None
-    passed: bool
-    rows: int
-
-
-class Timing(TypedDict):
-    """Latency quantiles of one batch in milliseconds, and rows per second."""
-
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    samples_per_second: float
-
-
-class Sites(TypedDict):
-    """How many quantizers were inserted, and at how many sites of each kind."""
-
-    quantizers: int
-    sites: dict[str, int]
-
-
-class StageRun(TypedDict):
-    """One stage of the line: whether its artifact was built or found, and the seconds it took."""
-
-    stage: str
-    key: str
-    state: Literal["built", "cached"]
-    seconds: float
-
-
-class Curve(TypedDict):
-    """Loss of one training, thinned: ``loss`` is the mean over the steps from the one before to ``step``."""
-
-    step: list[int]
-    loss: list[float]
-
-
-class ActivationRange(TypedDict):
-    """Range of one quantized activation, beside what calibration saw of it.
-
-    ``sqnr``: signal over quantization noise in dB, expected from the histogram of calibration; null
-    where it has no noise or no signal.
-    """
-
-    low: float
-    high: float
-    seen_low: float
-    seen_high: float
-    sqnr: float | None
-
-
-class SweepJob(TypedDict):
-    """Job of a sweep: ``name`` is that of its file, ``id`` the same for the same words, ``job`` from 0."""
-
-    name: str
-    id: str
-    job: int
-
-
-class Git(TypedDict):
-    """State of the checkout that computed the Record."""
-
-    commit: str
-    dirty: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,14 +96,15 @@ class Record:
         return time_of(self.finished)
 
     def to_json(self) -> str:
-        """Record as JSON text, every digit kept.
+        """Record as JSON text, one line for each field, every digit kept.
 
         Raises:
             StoreError: a number is NaN or infinite; the message names its place.
         """
         tree = {each.name: getattr(self, each.name) for each in fields(self)}
         try:
-            return json.dumps(tree, allow_nan=False, indent=1) + "\n"
+            lines = (f" {json.dumps(name)}: {json.dumps(tree[name], allow_nan=False)}" for name in tree)
+            return "{\n" + ",\n".join(lines) + "\n}\n"
         except ValueError:
             for path, value in _not_finite(tree):
                 raise StoreError(
@@ -245,6 +173,17 @@ def file_record(record: Record, folder: Path) -> Path:
             if read(folder / f"{record.key}.json").status == "ok":
                 return write(replace(record, key=f"{record.key}-failed"), folder)
     return write(record, folder)
+
+
+def forget_failure(key: str, folder: Path) -> None:
+    """Remove the Record of a failure that has been made good.
+
+    A run that dies before it knows its rows is filed under another key than the one that goes through.
+    """
+    file = folder / f"{key}.json"
+    with contextlib.suppress(StoreError, FileNotFoundError):
+        if read(file).status == "failed":
+            file.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

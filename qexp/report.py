@@ -1,6 +1,4 @@
-"""Tables, charts and one page from the Records of many runs, and two runs held against each other.
-
-``python -m qexp.report``
+"""Tables from the Records of many runs, and two runs held against each other: ``python -m qexp.report``.
 
 Exit codes: 0, it could report; 1, it could, but a Record was unreadable or a table could not be
 written (each is named on stderr); 2, there is nothing to report on, or two runs that cannot be compared.
@@ -11,37 +9,26 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote
 
-from qexp.errors import QexpError, StoreError
-from qexp.records import OUTPUTS_VARIABLE, Record, outputs_root, read_all, records_folder, write_text
-from qexp.reporting.comparison import Comparison, compare
+from qexp.errors import DataError, QexpError, StoreError
+from qexp.records import OUTPUTS_VARIABLE, RUNNING, Record, outputs_root, read_all, records_folder
+from qexp.reporting.contents import Report, report_of
+from qexp.reporting.document import FORMATS, tables_of, write_tables
 from qexp.reporting.facts import Run
-from qexp.reporting.glue import Average, averages
-from qexp.reporting.glue_table import averages_table
-from qexp.reporting.layout import table_of
-from qexp.reporting.lines import csv_text
+from qexp.reporting.glue import BY_NAME
+from qexp.reporting.interval_table import Intervals
 from qexp.reporting.pictures import add_options, write_pictures
 from qexp.reporting.table import markdown
 from qexp.standard_output import print_out
 
 HOW_TO_MAKE_ONE = "make a Record with a run, such as: python -m qexp task=mrpc quant=w8a8"
-AVERAGES_FILE = "glue-averages"
-
-
-@dataclass(frozen=True)
-class Report:
-    """All that Records have to say."""
-
-    comparisons: Sequence[Comparison]
-    averages: Sequence[Average]
-    """Over GLUE; none where only some tasks are wanted."""
-    unreadable: int
-    """Records that could not be read."""
-    records: Sequence[Record]
-    """All that were read, of the wanted tasks."""
+OF_TABLES = ("task", "write", "convention", "published", "intervals", "html", "plots")
+"""Options that compare refuses."""
+RESAMPLES = 2000
+"""Of rows and seeds, for each interval of a report."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,59 +37,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     outputs: Path = options.outputs or outputs_root()
     if options.command == "compare":
-        if options.task or options.write or options.html or options.plots:
-            parser.error("--task, --write, --html and --plots are for the tables, not for compare")
+        if given := [f"--{name}" for name in OF_TABLES if getattr(options, name)]:
+            parser.error(f"{' and '.join(given)}: for the tables, not for compare")
+        if options.format not in ("markdown", "csv"):
+            parser.error(f"--format {options.format}: compare prints markdown or csv")
         return _compare(options, outputs)
     try:
-        report = _read(outputs, options.task)
-    except StoreError as error:
+        report, records, unreadable = _read(options, outputs)
+    except (StoreError, DataError) as error:
         print(f"qexp.report: {error}", file=sys.stderr)
         return 2
     if not (options.html or options.plots):
-        text = csv_text if options.format == "csv" else markdown_text
-        print_out(text(report.comparisons, report.averages))
+        _, text = FORMATS[options.format]
+        print_out(text(report))
     try:
         if options.write:
             write_tables(report, outputs / "tables")
-        overviews = [averages_table(report.averages)] if report.averages else []
-        pictures = report.comparisons, report.records, overviews, report.unreadable
-        for path in write_pictures(options, outputs, *pictures):
+        overviews = tables_of(replace(report, comparisons=()))
+        for path in write_pictures(options, outputs, report.comparisons, records, overviews, unreadable):
             print_out(f"{path}\n")
     except StoreError as error:
         print(f"qexp.report: {error}", file=sys.stderr)
         return 1
-    return 1 if report.unreadable else 0
+    return 1 if unreadable else 0
 
 
-def markdown_text(comparisons: Sequence[Comparison], averages: Sequence[Average] = ()) -> str:
-    """All tables as one Markdown text."""
-    tables = [table_of(comparison) for comparison in comparisons]
-    return "\n".join(map(markdown, [*tables, *([averages_table(averages)] if averages else [])]))
+def _bury(outputs: Path) -> None:
+    """File the Records of runs that were killed since; a report does without where it may not write."""
+    if any((outputs / RUNNING).glob("*.json")):
+        from qexp.last_words import bury
+
+        with suppress(StoreError):
+            bury(outputs)
 
 
-def write_tables(report: Report, folder: Path) -> list[Path]:
-    """Write ``<task>.md`` and ``<task>.csv`` for each task, and the averages over GLUE likewise.
-
-    Raises:
-        StoreError: the folder cannot be written.
-    """
-    parts: dict[str, tuple[Sequence[Comparison], Sequence[Average]]] = {}
-    for task in dict.fromkeys(comparison.task for comparison in report.comparisons):
-        of_task = [comparison for comparison in report.comparisons if comparison.task == task]
-        parts[quote(task, safe="")] = (of_task, ())
-    if report.averages:
-        parts[AVERAGES_FILE] = ((), report.averages)
-    paths = []
-    for name, part in parts.items():
-        for ending, text in (("md", markdown_text(*part)), ("csv", csv_text(*part))):
-            paths.append(folder / f"{name}.{ending}")
-            write_text(paths[-1], text)
-    return paths
-
-
-def _read(outputs: Path, tasks: Sequence[str] | None) -> Report:
-    """What the Records say of the wanted tasks."""
-    folder = records_folder(outputs)
+def _read(options: argparse.Namespace, outputs: Path) -> tuple[Report, list[Record], int]:
+    """What Records of the wanted tasks say, these Records, and how many could not be read."""
+    folder, tasks = records_folder(outputs), options.task
+    _bury(outputs)
     if not folder.is_dir():
         raise StoreError(f"no folder {folder}; {HOW_TO_MAKE_ONE}, or name other outputs with --outputs")
     records, unreadable = read_all(folder)
@@ -110,14 +82,22 @@ def _read(outputs: Path, tasks: Sequence[str] | None) -> Report:
         print(f"qexp.report: left out {each.path}: {each.reason}", file=sys.stderr)
     if not records:
         raise StoreError(f"no Records in {folder}; {HOW_TO_MAKE_ONE}, or name other outputs with --outputs")
-    comparisons = compare(records)
-    known = list(dict.fromkeys(comparison.task for comparison in comparisons))
-    unknown = [task for task in tasks or () if task not in known]
-    if unknown:
+    runs = [Run(record) for record in records]
+    known = sorted({run.task for run in runs})
+    if unknown := [task for task in tasks or () if task not in known]:
         raise StoreError(f"no Records of task {', '.join(unknown)}; there are Records of: {', '.join(known)}")
-    wanted = [each for each in comparisons if not tasks or each.task in tasks]
-    kept = [record for record in records if not tasks or Run(record).task in tasks]
-    return Report(wanted, [] if tasks else averages(records), len(unreadable), kept)
+    report = report_of(runs, BY_NAME[options.convention or "aimet"], options.published or "family", tasks)
+    if options.intervals:
+        report = replace(report, intervals=_intervals(report, outputs))
+    kept = [run.record for run in runs if not tasks or run.task in tasks]
+    return report, kept, len(unreadable)
+
+
+def _intervals(report: Report, outputs: Path) -> Intervals:
+    from qexp.reporting.intervals import intervals
+
+    found, lacking = intervals(report.comparisons, outputs, resamples=RESAMPLES)
+    return Intervals(found, lacking, RESAMPLES)
 
 
 def _compare(options: argparse.Namespace, outputs: Path) -> int:
@@ -143,8 +123,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m qexp.report",
         description="Tables from the Records of all runs: one for each task, apart for sample rows and for "
-        "smoke budgets. Failed runs and missing combinations are marked, never left out. Averages over GLUE "
-        "come last.",
+        "smoke budgets; then all tasks side by side with what others published, relative losses against "
+        "FP32, and averages over GLUE. Failed runs and missing combinations are marked, never left out.",
         epilog="Exit code 0: reported; 1: reported, but a Record was unreadable or a table could not be "
         "written; 2: nothing to report on, or two runs that cannot be compared.",
     )
@@ -153,7 +133,25 @@ def _parser() -> argparse.ArgumentParser:
         "--task", action="append", metavar="NAME", help="only this task; repeat it for several (default: all)"
     )
     parser.add_argument(
-        "--write", action="store_true", help="also write tables/<task>.md and .csv into the outputs"
+        "--write",
+        action="store_true",
+        help="also write all tables, in every format, into tables/ of the outputs",
+    )
+    parser.add_argument(
+        "--convention",
+        choices=BY_NAME,
+        help="what stands for a task of GLUE in the overview, and what its average is (default: aimet)",
+    )
+    parser.add_argument(
+        "--published",
+        choices=("family", "all", "none"),
+        help="others' numbers beside full budgets on real rows: of the same architectures (default) or all",
+    )
+    parser.add_argument(
+        "--intervals",
+        action="store_true",
+        help=f"also intervals of differences to FP32, by {RESAMPLES} resamples of rows and seeds; takes time "
+        "and the predictions that runs left",
     )
     add_options(parser)
     _add_compare(parser.add_subparsers(dest="command", title="instead of the tables"))
@@ -171,8 +169,9 @@ def _add_shared(parser: argparse.ArgumentParser, outputs: str | None, form: str)
     )
     parser.add_argument(
         "--format",
-        choices=("markdown", "csv"),
-        help="what is printed: Markdown to read (default), or CSV with one line for each row and number",
+        choices=FORMATS,
+        help="what is printed: Markdown to read (default), CSV with one line for each row and number, LaTeX "
+        "(booktabs), or JSON with all numbers",
         default=form,
     )
 

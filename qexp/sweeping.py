@@ -21,6 +21,7 @@ from qexp.config import Experiment
 from qexp.errors import FAILED, LaunchError
 from qexp.last_words import KILLED, bury
 from qexp.ledger import Entry, Ledger
+from qexp.outcome import Outcome
 from qexp.provenance import git_state, versions
 from qexp.records import Record, file_record, outputs_root, records_folder
 from qexp.store import digest
@@ -46,7 +47,13 @@ class Watched:
     died: set[int] = field(default_factory=set)
 
     def launch(self, job_overrides: Jobs, initial_job_idx: int) -> Sequence[Any]:
-        """Run all jobs; what they returned, or nothing if one of them was lost."""
+        """Run all jobs; what they returned, or nothing if one of them was lost.
+
+        On Ctrl-C nothing is said in the name of jobs: a scheduler may go on with them.
+
+        Raises:
+            LaunchError: The launcher gave up.
+        """
         self.ledger.expect(job_overrides, initial_job_idx)
         kind = type(self.launcher).__name__
         detached = kind in ("SlurmLauncher", "LocalLauncher")
@@ -110,10 +117,12 @@ class Watched:
         """File the Record of a job that did not live long enough to do it."""
         message = f"never started, or was killed before it could say so; see the logs in {self.ledger.folder}"
         tree, now = dict(self.compose(words)), datetime.now(UTC).isoformat()
+        key = digest(tree)
         with suppress(ValidationError):  # as a run would write it, so that a later one makes up for it
-            tree = Experiment.model_validate(tree).model_dump(mode="json")
+            experiment = Experiment.model_validate(tree)
+            tree, key = experiment.model_dump(mode="json"), Outcome().key(experiment)
         record = Record(
-            key=digest(tree), status="failed", experiment=tree, started=now, finished=now,
+            key=key, status="failed", experiment=tree, started=now, finished=now,
             error={"type": KILLED, "message": message, "traceback": ""},
             sweep={"name": self.ledger.name, "id": self.ledger.id, "job": job},
             versions=versions(), git=git_state(),  # type: ignore[arg-type]

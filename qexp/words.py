@@ -12,11 +12,14 @@ from qexp.records import outputs_root
 DRY_RUN = "--dry-run"
 _NOT_WHAT = ("hydra/launcher=", "hydra.launcher.", "hydra.sweep.")
 """How words begin that say how jobs are run, not which; one or two ``+`` may stand before."""
-_TAKE_A_VALUE = {
+_WITH_VALUE = {
     "--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp", "--package", "-p", "--cfg", "-c",
     "--info", "-i", "--experimental-rerun",
 }  # fmt: skip
-"""Options of Hydra that another word follows."""
+"""Options that Hydra takes a word after."""
+_HELP = {"--help", "-h"}
+_QUESTIONS = _HELP | {"--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
+"""Options with which Hydra answers and runs nothing."""
 
 
 class Words:
@@ -31,17 +34,21 @@ class Words:
         return DRY_RUN in self.all
 
     def for_hydra(self, folder: Path | None = None) -> list[str]:
-        """Words with what Hydra must know besides: where it writes, by default in a new folder."""
+        """Words with what Hydra must know besides: where it writes, by default in a new folder.
+
+        Hydra wants all values in one piece, so ours go before the first of them.
+        """
         words = [word for word in self.all if word != DRY_RUN]
         more = []
-        asks_for_help = {"--help", "-h"} & set(words)
-        if asks_for_help and not any(word.startswith("task=") for word in words):
-            more.append("task=mrpc")  # Hydra composes even for its help, and a task has no default
-        if folder is not None:
-            more += [f"hydra.{mode}.dir={_quoted(folder)}" for mode in ("run", "sweep")]
-        elif not asks_for_help and not any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in words):
-            more.append(f"hydra.sweep.dir={_quoted(self._sweep_folder)}")
-        first = next(iter(self._values()), None)  # argparse takes overrides that stand together, no others
+        if _HELP & {*words} and not any(word.startswith("task=") for word in words):
+            more = ["task=mrpc"]  # Hydra composes even for its help, and a task has no default
+        elif folder is not None:
+            more = [f"hydra.{mode}.dir={_quoted(folder)}" for mode in ("run", "sweep")]
+        elif not (
+            _QUESTIONS & {*words} or any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in words)
+        ):
+            more = [f"hydra.sweep.dir={_quoted(self._sweep_folder)}"]
+        first = next(iter(self._values()), None)
         place = len(words) if first is None else words.index(first)
         return [*words[:place], *more, *words[place:]]
 
@@ -83,7 +90,7 @@ class Words:
         """Words that are no options and no options' values."""
         before = ["", *self.all]
         pairs = zip(before, self.all, strict=False)
-        return [word for previous, word in pairs if previous not in _TAKE_A_VALUE and word[:1] != "-"]
+        return [word for previous, word in pairs if previous not in _WITH_VALUE and word[:1] != "-"]
 
 
 def _quoted(path: Path) -> str:

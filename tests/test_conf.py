@@ -47,7 +47,7 @@ def test_every_task_composes_with_the_main_bit_widths(task: str, quant: str) -> 
 def test_files_are_plain(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     assert "_target_" not in text
-    if file.parent.name != "recipe":
+    if "recipe" not in file.parts:
         assert "@package _global_" not in text
     if file.name != "config.yaml":
         assert "${" not in text.replace("${hydra.help", ""), "interpolations live in the hydra block only"

@@ -12,7 +12,8 @@ import yaml
 
 from qexp.cli import conf_folder
 from qexp.records import Record
-from qexp.report import markdown_text
+from qexp.reporting.contents import Report
+from qexp.reporting.document import markdown_text
 from qexp.reporting.glue import CONVENTIONS, TASKS, Average, averages
 from qexp.reporting.glue_table import averages_table
 from qexp.reporting.lines import csv_text
@@ -228,8 +229,8 @@ def test_the_table_and_the_lines() -> None:
     assert cells["aimet", "w8a8"] == ("0.00", "0.00", "53.50", "-")
     assert cells["aimet", "w4a8"] == ("missing", "missing", "missing", "rte missing")
     assert any(note.startswith("q8bert: ") and "no MNLI" in note for note in table.notes)
-    assert markdown_text([], found) == markdown(table)
-    lines = list(csv.DictReader(io.StringIO(csv_text([], found))))
+    assert markdown_text(Report(averages=found)) == markdown(table)
+    lines = list(csv.DictReader(io.StringIO(csv_text(Report(averages=found)))))
     assert len(lines) == 2 * len(CONVENTIONS) * 3
     (line,) = (
         each for each in lines if (each["metric"], each["quant"], each["stage"]) == ("aimet", "w8a8", "qat")

@@ -107,7 +107,7 @@ def test_summary_names_jobs_that_are_not_well_by_what_tells_them_apart(ledger: L
         "table-01234567: 3 jobs, 0 ok, 3 not; 1 stages built, 1 reused",
         "  job 0: task=cola: failed: the loss is nan",
         "  job 1: task=mrpc: finished, but its exported graph departs from torch",
-        "  job 2: task=rte: failed: it left no word",
+        "  job 2: task=rte: has not ended: it did not start, or goes on",
         "  the same command goes on from here: what is finished is reused",
     ]
 
@@ -116,7 +116,7 @@ def test_summary_of_a_single_job_names_all_its_words(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.begin("sweep", "0")
     ledger.expect([["task=cola", "seed=1"]], 0)
-    assert "job 0: task=cola seed=1: failed" in summary(ledger)
+    assert "job 0: task=cola seed=1: has not ended" in summary(ledger)
 
 
 def test_status_tells_a_failure_from_a_graph_that_departs() -> None:

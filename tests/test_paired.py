@@ -355,7 +355,7 @@ def test_bad_options(words: tuple[str, ...], capsys: pytest.CaptureFixture[str])
 def test_options_of_the_tables_are_not_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--write", "compare", "abcdef", "abcdef"])
-    assert "--task and --write are for the tables" in capsys.readouterr().err
+    assert "--write: for the tables, not for compare" in capsys.readouterr().err
 
 
 # what cannot be paired

@@ -38,7 +38,7 @@ def words(tiny_bert: Path, tmp_path: Path) -> list[str]:
         pq.write_table(table, tmp_path / "data" / "mrpc" / f"{split}.parquet")
     return [
         "task=mrpc", f"model.name={tiny_bert}", *QUICK[:-1], "data=local", f"data.root={tmp_path / 'data'}",
-        "finetune.epochs=0.05", "budget.evaluation_rows=20",
+        "finetune.epochs=0.02", "budget.evaluation_rows=20", "calibration.samples=16",
     ]  # fmt: skip
 
 

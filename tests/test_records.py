@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from qexp import records
 from qexp.errors import StoreError
 from qexp.record_form import FORM
-from qexp.records import Record, UnreadableRecord, outputs_root, read, read_all, write
+from qexp.records import Record, UnreadableRecord, forget_failure, outputs_root, read, read_all, write
 from tests.record_factory import deployed, experiment, failed, record
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -224,3 +224,11 @@ def test_outputs_are_the_variable_or_a_folder_here(tmp_path: Path, monkeypatch: 
     assert outputs_root() == tmp_path / "outputs"
     monkeypatch.setenv("QEXP_OUTPUTS", "elsewhere")
     assert outputs_root() == tmp_path / "elsewhere"
+
+
+def test_a_failure_made_good_goes_and_a_result_stays(tmp_path: Path) -> None:
+    write(failed(experiment(), key="early"), tmp_path)
+    write(record(experiment(), key="result"), tmp_path)
+    for key in ("early", "result", "absent"):
+        forget_failure(key, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["result.json"]

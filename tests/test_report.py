@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import io
+import json
 import os
 import statistics
 import subprocess
@@ -54,21 +55,50 @@ def test_markdown_of_a_mix(outputs: Path, capsys: pytest.CaptureFixture[str]) ->
     assert [line for line in text.splitlines() if line.startswith("##")] == [
         "## cola",
         "## mrpc",
+        "## overview: GLUE",
+        "## relative loss: cola",
+        "## relative loss: mrpc",
         "## GLUE averages",
     ]
     assert "1 of 2: seed 2 failed [1]" in text
     assert "[1] TrainingError: the loss is nan" in text
     assert text.count("| simulated ") == 2
+    assert "[1] TrainingError" in text[text.index("## relative loss: cola") :]
 
 
 def test_one_task_only(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill(outputs, mix())
     assert main(["--outputs", str(outputs), "--task", "cola"]) == 0
-    assert "mrpc" not in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "mrpc" not in text
+    assert "GLUE (aimet)" not in text
     assert main(["--outputs", str(outputs), "--task", "rte"]) == 2
     assert (
         capsys.readouterr().err == "qexp.report: no Records of task rte; there are Records of: cola, mrpc\n"
     )
+
+
+def test_conventions_forms_and_published_rows_are_chosen(
+    outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(outputs, mix())
+    words = ["--outputs", str(outputs)]
+    assert main([*words, "--convention", "q8bert", "--published", "all"]) == 0
+    text = capsys.readouterr().out
+    assert "GLUE (q8bert)" in text
+    assert "published: Q8BERT, bert-base [S]" in text
+    assert main(words) == 0
+    assert "published: " not in capsys.readouterr().out  # no architecture that anybody published
+    assert main([*words, "--format", "latex"]) == 0
+    assert capsys.readouterr().out.startswith("\\begin{table}")
+    assert main([*words, "--format", "json"]) == 0
+    assert {table["task"] for table in json.loads(capsys.readouterr().out)["tables"]} == {"cola", "mrpc"}
+
+
+def test_compare_has_two_forms_only(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["compare", "abcdef", "abcdeg", "--format", "latex"])
+    assert "--format latex: compare prints markdown or csv" in capsys.readouterr().err
 
 
 def test_csv_has_raw_numbers(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,21 +185,11 @@ def test_only_unreadable_records_are_nothing_to_report_on(
 def test_write_puts_each_task_into_files(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill(outputs, [*mix(), record({**experiment(), "task": {**experiment()["task"], "name": "my/task"}})])
     assert main(["--outputs", str(outputs), "--write"]) == 0
-    names = [
-        "cola.csv",
-        "cola.md",
-        "glue-averages.csv",
-        "glue-averages.md",
-        "mrpc.csv",
-        "mrpc.md",
-        "my%2Ftask.csv",
-        "my%2Ftask.md",
-    ]
-    assert sorted(path.name for path in (outputs / "tables").iterdir()) == names
-    parts = [
-        (outputs / "tables" / f"{task}.md").read_text()
-        for task in ("cola", "mrpc", "my%2Ftask", "glue-averages")
-    ]
+    names = ["cola", "mrpc", "my%2Ftask", "overview", "relative-loss", "glue-averages"]
+    assert {path.name for path in (outputs / "tables").iterdir()} == {
+        f"{name}.{ending}" for name in names for ending in ("md", "csv", "tex", "json")
+    }
+    parts = [(outputs / "tables" / f"{name}.md").read_text() for name in names]
     assert capsys.readouterr().out == "\n".join(parts)
     assert {line["task"] for line in lines_of((outputs / "tables" / "cola.csv").read_text())} == {"cola"}
 
@@ -187,7 +207,7 @@ def test_a_full_disk_keeps_the_old_tables(
     monkeypatch.setattr(records.os, "replace", refuse)
     assert main(["--outputs", str(outputs), "--write"]) == 1
     assert "No space left on device" in capsys.readouterr().err
-    assert sorted(path.name for path in (outputs / "tables").iterdir()) == ["mrpc.csv", "mrpc.md"]
+    assert not [path.name for path in (outputs / "tables").iterdir() if path.name.startswith(".")]
     assert (outputs / "tables" / "mrpc.md").read_text() == before
 
 
@@ -240,7 +260,7 @@ def test_a_page_that_cannot_be_written_is_an_error(outputs: Path, capsys: pytest
 def test_page_and_plots_are_not_for_two_runs(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--html", "--outputs", str(outputs), "compare", "a", "b"])
-    assert "are for the tables, not for compare" in capsys.readouterr().err
+    assert "for the tables, not for compare" in capsys.readouterr().err
 
 
 def test_outputs_default_to_the_variable(
@@ -258,7 +278,7 @@ def test_the_module_runs_at_once_and_a_closed_pipe_is_no_error(outputs: Path) ->
     start = time.perf_counter()
     done = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True)
     assert time.perf_counter() - start < 5  # 0.15 s measured; a busy machine is no failure
-    assert "Failed runs and missing combinations are marked" in done.stdout
+    assert "Failed runs and missing combinations are marked" in " ".join(done.stdout.split())
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None

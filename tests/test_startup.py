@@ -15,7 +15,7 @@ from qexp.records import write
 from tests.record_factory import deployed, experiment
 
 HEAVY = {
-    "torch", "transformers", "tokenizers", "datasets", "pandas", "safetensors", "huggingface_hub", "onnx",
+    "torch", "transformers", "tokenizers", "datasets", "pandas", "huggingface_hub", "onnx",
     "onnxscript", "onnxruntime", "pytorch_lightning", "lightning", "sklearn", "scipy", "matplotlib",
     "sacrebleu", "wandb", "tensorboard",
 }  # fmt: skip

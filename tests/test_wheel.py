@@ -45,6 +45,9 @@ def test_the_wheel_brings_its_configuration_along(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[0] == str(tmp_path / "site" / "qexp" / "conf")
     assert "name: stsb" in done.stdout
     assert (tmp_path / "site" / "qexp" / "sweeps" / "smoke.yaml").exists()
+    published = {file.name for file in (ROOT / "qexp" / "published").glob("*.yaml")}
+    assert published
+    assert {file.name for file in (tmp_path / "site" / "qexp" / "published").iterdir()} == published
     kernels = {file.name for file in (ROOT / "qexp" / "kernels").glob("*.c")}
     assert kernels
     assert {file.name for file in (tmp_path / "site" / "qexp" / "kernels").iterdir()} == kernels

@@ -156,7 +156,6 @@ def test_options_may_stand_before_or_behind(words: list[str]) -> None:
     own = [word for word in parser.parse_args(words).overrides if "=" in word]
     for more in (Words(words).for_hydra(), Words(words).for_hydra(Path("/here"))):
         assert set(own) <= set(parser.parse_args(more).overrides)
-        assert len(more) > len(words)
 
 
 @pytest.mark.parametrize(("words", "more"), [(["--help"], ["task=mrpc"]), (["-h", "task=cola"], [])])

@@ -1,4 +1,4 @@
-"""Metrics of many resamples of the rows at once, for two evaluations of the same rows.
+"""Metrics of many resamples of the rows at once, for evaluations of the same rows.
 
 Rows that are alike in all numbers that go into a metric make one cell, and a resample is how often each cell
 was drawn: the same draw as of rows with replacement, in less memory.
@@ -6,7 +6,7 @@ was drawn: the same draw as of rows with replacement, in less memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -45,22 +45,22 @@ class Cells:
 
 
 def paired_bootstrap(
-    measures: Mapping[str, Measure], first: Array, second: Array, labels: Array, *, resamples: int, seed: int
-) -> dict[str, tuple[Floats, Floats]]:
-    """Metrics of both predictions on the same resamples of the rows (Efron's bootstrap).
+    measures: Mapping[str, Measure], sides: Sequence[Array], labels: Array, *, resamples: int, seed: int
+) -> dict[str, list[Floats]]:
+    """Metrics of several predictions on the same resamples of the rows (Efron's bootstrap).
 
     Args:
         measures: Metrics by name.
-        first: Predictions, [rows]: class ids, finite numbers or texts.
-        second: The same of the other evaluation, row by row.
+        sides: Predictions of each evaluation, row by row the same, [rows] each: class ids, finite numbers or
+            texts.
         labels: Gold values, [rows].
         resamples: How many.
         seed: Of the draws.
 
     Returns:
-        Percent by metric, for both predictions, [resamples]; NaN where a metric is undefined.
+        Percent by metric, for each of the predictions, [resamples]; NaN where a metric is undefined.
     """
-    pairs = [(measure, side) for measure in measures.values() for side in (first, second)]
+    pairs = [(measure, side) for measure in measures.values() for side in sides]
     numbers = [measure.statistics(side, labels) for measure, side in pairs]
     cells = Cells.of(np.concatenate(numbers, axis=1))
     ends = list(accumulate(each.shape[1] for each in numbers))
@@ -70,4 +70,24 @@ def paired_bootstrap(
         for counts in cells.draws(resamples, seed)
     ]
     scores = iter([np.concatenate(of_pair) for of_pair in zip(*parts, strict=True)])
-    return dict(zip(measures, zip(scores, scores, strict=True), strict=True))
+    return {name: [next(scores) for _ in sides] for name in measures}
+
+
+def resampled_medians(of_seeds: Floats, seed: int) -> Floats:
+    """Median over a draw of the seeds with replacement, anew for each resample of the rows.
+
+    Rows and seeds are drawn independently of each other, so that the spread of the medians covers both: the
+    pigeonhole bootstrap of crossed factors (Owen 2007, "The pigeonhole bootstrap", Annals of Applied
+    Statistics 1; after McCullagh 2000). It errs to the wide side. Of one seed there is nothing to draw.
+
+    Args:
+        of_seeds: A number of each seed on each resample of the rows, [seeds, resamples].
+        seed: Of the draws.
+
+    Returns:
+        [resamples]; NaN where a number that was drawn is.
+    """
+    count, resamples = of_seeds.shape
+    drawn = np.random.default_rng(seed).integers(0, count, size=(count, resamples))
+    medians: Floats = np.median(np.take_along_axis(of_seeds, drawn, axis=0), axis=0)
+    return medians

@@ -12,7 +12,7 @@ from typing import Literal
 
 from qexp.records import Record
 from qexp.reporting.facts import FLOAT_BITS, INTEGER_KERNEL_BITS, Quantity, Run
-from qexp.reporting.selection import Attempts, attempts, short_name, without_superseded
+from qexp.reporting.selection import Attempts, attempts, runs_of, short_name
 from qexp.reporting.settings import ABSENT, Split, split_settings
 
 Status = Literal["ok", "partial", "undefined", "failed", "missing"]
@@ -110,21 +110,31 @@ class Comparison:
         return tuple(row.settings.get(path, ABSENT) for path in self.split.columns)
 
 
-def compare(records: Iterable[Record]) -> list[Comparison]:
+def compare(records: Iterable[Record | Run]) -> list[Comparison]:
     """Sort Records into comparisons: sample apart from real data, smoke apart from full budgets."""
-    runs = without_superseded(Run(record) for record in records)
+    groups = by_data(runs_of(records))
+    return [_comparison(*key, groups[key]) for key in sorted(groups, key=_group_order)]
+
+
+def by_data(runs: Iterable[Run]) -> dict[tuple[str, bool, str], list[Run]]:
+    """Runs by task, whether rows are made up, and budget: what shares no table."""
     groups: dict[tuple[str, bool, str], list[Run]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: run.made_up is None):
         made_up = run.made_up
         if made_up is None:  # failed before its data was found: goes with its siblings, real ones first
             made_up = (run.task, False, run.budget) not in groups and (run.task, True, run.budget) in groups
         groups[run.task, made_up, run.budget].append(run)
-    return [_comparison(*key, groups[key]) for key in sorted(groups, key=_group_order)]
+    return groups
 
 
 def _group_order(key: tuple[str, bool, str]) -> tuple[str, bool, int, str]:
     task, made_up, budget = key
-    return task, made_up, BUDGETS.index(budget) if budget in BUDGETS else len(BUDGETS), budget
+    return task, made_up, *budget_order(budget)
+
+
+def budget_order(budget: str) -> tuple[int, str]:
+    """Full budgets first, smoke last, others of the user's own behind."""
+    return BUDGETS.index(budget) if budget in BUDGETS else len(BUDGETS), budget
 
 
 def _comparison(task: str, made_up: bool, budget: str, group: Sequence[Run]) -> Comparison:
@@ -215,9 +225,11 @@ def _missing_rows(rows: Sequence[Row], columns: Sequence[str], seeds: tuple[int,
         settings = list(dict.fromkeys(factors[2] for factors in present))
         varying = sum(len(choices) > 1 for choices in (models, quants, settings))
         pairs = {pair for factors in present for pair in _pairs(factors)}
+        of_settings = {factors[2]: row for factors, row in reversed(present.items())}
+        of_quant = {factors[1]: row for factors, row in reversed(present.items())}
         for factors in itertools.product(models, quants, settings):
             if factors not in present and (varying < 3 or pairs.issuperset(_pairs(factors))):
-                yield _missing_row(factors, present, seeds)
+                yield _missing_row(factors, of_settings[factors[2]], of_quant[factors[1]].bits, seeds)
 
 
 Factors = tuple[str, str, tuple[str | None, ...]]
@@ -231,12 +243,10 @@ def _pairs(factors: Factors) -> list[tuple[object, ...]]:
     return [("model", "quant", *factors[:2]), ("quant", *factors[1:]), ("model", factors[0], factors[2])]
 
 
-def _missing_row(factors: Factors, present: Mapping[Factors, Row], seeds: tuple[int, ...]) -> Row:
+def _missing_row(factors: Factors, same_settings: Row, bits: tuple[int, int], seeds: tuple[int, ...]) -> Row:
     """A row without any run, with the cells that a row of the same settings has."""
-    same_settings = next(row for known, row in present.items() if known[2] == factors[2])
-    same_bits = next(row for known, row in present.items() if known[1] == factors[1])
     cells = {quantity: Cell({}, {}, seeds) for quantity in same_settings.cells}
-    return Row(factors[0], factors[1], same_bits.bits, same_settings.settings, {}, cells)
+    return Row(factors[0], factors[1], bits, same_settings.settings, {}, cells)
 
 
 def _mixtures(runs: Sequence[Run]) -> list[str]:

@@ -96,12 +96,21 @@ def find_evaluation(words: str, stage: str | None, outputs: Path) -> Evaluation:
     """
     key, _, asked = words.partition(":")
     run = Run(read(_record_file(key, records_folder(outputs))))
+    scored = (name for name in reversed(TORCH_STAGES) if name in run.record.scores)
+    return evaluation_of(run, asked or stage or next(scored, "fp32"), outputs)
+
+
+def evaluation_of(run: Run, stage: str, outputs: Path) -> Evaluation:
+    """The evaluation of one stage of a run.
+
+    Raises:
+        StoreError: the run has no such stage, or its artifacts cannot be told apart.
+    """
     found = evaluations(run, outputs)
-    wanted = asked or stage or next((name for name in reversed(TORCH_STAGES) if name in found), "fp32")
-    if wanted not in found:
+    if stage not in found:
         there = ", ".join(found) or "none: it ended before it had scores"
-        raise StoreError(f"{words}: run {run.record.key} has no scores of stage {wanted}; it has {there}")
-    return found[wanted]
+        raise StoreError(f"run {run.record.key} has no scores of stage {stage}; it has {there}")
+    return found[stage]
 
 
 def _record_file(key: str, folder: Path) -> Path:

@@ -37,8 +37,18 @@ _NOT_IN_SETTINGS = (
 class Quantity:
     """One number that a run can have."""
 
-    name: Literal["score", "difference", "average", "size", "latency"]
-    """``difference`` is QAT minus FP32 of one seed, ``average`` the mean over tasks."""
+    name: Literal[
+        "score",
+        "difference",
+        "average",
+        "size",
+        "latency",
+        "task_score",
+        "task_average",
+        "relative_loss",
+    ]
+    """``difference`` is QAT minus FP32 of one seed, ``average`` the mean over tasks; ``task_score`` and
+    ``task_average`` are those of an overview, ``relative_loss`` what quantization costs of the FP32 score."""
     stage: str
     """``fp32 ptq qat onnx`` of a score, ``qat-fp32`` of a difference, else the graph: ``fp32 int8``."""
     metric: str = ""
@@ -60,17 +70,17 @@ class Run:
 
     record: Record
 
-    @property
+    @cached_property
     def task(self) -> str:
         """Name of the task."""
         return str(self.find("task.name", "unknown"))
 
-    @property
+    @cached_property
     def model(self) -> str:
         """Name of the model, whole."""
         return str(self.find("model.name", "unknown"))
 
-    @property
+    @cached_property
     def seed(self) -> int:
         """Seed of the run."""
         return _whole(self.find("seed"), 0)
@@ -80,18 +90,18 @@ class Run:
         """Whether the words never became an experiment, so that what stands in it is unchecked."""
         return self.record.error is not None and self.record.error["type"] == "ConfigError"
 
-    @property
+    @cached_property
     def method(self) -> str:
         """``none``, ``ptq`` or ``qat``."""
         return str(self.find("method.kind", "none"))
 
-    @property
+    @cached_property
     def bits(self) -> tuple[int, int]:
         """Bits of weights and of activations."""
         weight, activation = self.find("quant.weight_bits"), self.find("quant.activation_bits")
         return _whole(weight, FLOAT_BITS), _whole(activation, FLOAT_BITS)
 
-    @property
+    @cached_property
     def quant(self) -> str:
         """``fp32``, or the short form such as ``w4a8`` (as :attr:`qexp.config.Quant.name`)."""
         weight, activation = self.bits
@@ -102,7 +112,7 @@ class Run:
         """Whether a bit-width is below what an integer kernel computes with."""
         return min(self.bits) < INTEGER_KERNEL_BITS
 
-    @property
+    @cached_property
     def budget(self) -> str:
         """Name of the budget; ``limited`` where a budget called full has a limit all the same."""
         name = str(self.find("budget.name", "full"))
@@ -111,7 +121,7 @@ class Run:
         ]
         return "limited" if name == "full" and limits else name
 
-    @property
+    @cached_property
     def source(self) -> str | None:
         """Where rows came from, or should have: ``local hub sample``; None if it was never decided."""
         asked = self.find("data.source", "auto")
@@ -149,18 +159,16 @@ class Run:
     @cached_property
     def identity(self) -> str:
         """Two runs of the same identity asked for the same, wherever their rows came from."""
-        return json.dumps(dict(self._leaves_without(_HOW)), sort_keys=True)
+        return json.dumps(_without(self._leaves, _HOW), sort_keys=True)
 
     @cached_property
     def settings(self) -> dict[str, str]:
         """What can tell two rows apart beside model and quant: printed values by dotted path."""
-        return {path: _printed(value) for path, value in self._leaves_without(_NOT_IN_SETTINGS)}
+        return {path: _printed(value) for path, value in _without(self._leaves, _NOT_IN_SETTINGS).items()}
 
-    def _leaves_without(self, paths: Sequence[str]) -> Iterator[tuple[str, Any]]:
-        """Values of the experiment by dotted path, but those at or below the paths."""
-        for path, value in leaves(self.record.experiment):
-            if not any(path == left or path.startswith(f"{left}.") for left in paths):
-                yield path, value
+    @cached_property
+    def _leaves(self) -> dict[str, Any]:
+        return dict(leaves(self.record.experiment))
 
     @cached_property
     def benchmark(self) -> dict[str, str]:
@@ -227,6 +235,12 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         return
     for name, child in value.items():
         yield from leaves(child, f"{path}.{name}" if path else str(name))
+
+
+def _without(values: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
+    """Values by dotted path, but those at or below the paths."""
+    below = tuple(f"{path}." for path in paths)
+    return {path: value for path, value in values.items() if path not in paths and not path.startswith(below)}
 
 
 def _whole(value: Any, default: int) -> int:

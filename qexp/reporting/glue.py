@@ -2,20 +2,22 @@
 
 Papers differ in the metric that stands for a task and in the tasks that count, so an average without the name
 of its convention compares with nothing. One exists only where each of its tasks was run with the same model,
-bit-widths and settings; of these, only what is a matter of the task may differ (:data:`OF_A_TASK`).
+bit-widths and settings; of these, only what is a matter of the task may differ
+(:data:`qexp.reporting.groups.OF_A_TASK`).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from qexp.records import Record
 from qexp.reporting.comparison import Cell, order_of
 from qexp.reporting.facts import Quantity, Run
-from qexp.reporting.selection import Attempts, attempts, without_superseded
+from qexp.reporting.groups import Candidate, Group, grouped
+from qexp.reporting.selection import Attempts, runs_of
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,14 @@ class Convention:
     metrics: Mapping[str, tuple[str, ...]]
     """Keys of the scores whose mean stands for a task, by task; the average is the mean over the tasks."""
     source: str
+
+    def average(self, scores: Mapping[str, Sequence[float]]) -> float:
+        """Mean over the tasks, of the mean of each task's numbers."""
+        return fmean(fmean(scores[task]) for task in self.metrics)
+
+    def told(self) -> str:
+        """``cola matthews, mrpc f1, …``."""
+        return ", ".join(f"{task} {' and '.join(metrics)}" for task, metrics in self.metrics.items())
 
 
 _ONE_METRIC = {"cola": ("matthews",), "sst2": ("accuracy",), "qnli": ("accuracy",), "rte": ("accuracy",)}
@@ -63,13 +73,7 @@ CONVENTIONS = (
     ),
 )
 TASKS = tuple(dict.fromkeys(task for convention in CONVENTIONS for task in convention.metrics))
-OF_A_TASK = (
-    *("finetune.learning_rate", "finetune.epochs", "finetune.batch_size", "finetune.weight_decay"),
-    *("finetune.warmup", "method.learning_rate", "method.range_learning_rate", "method.epochs"),
-    *("machine.accelerator", "machine.devices", "machine.accumulate", "machine.compile", "machine.kernels"),
-)
-"""Settings that may differ between the tasks of one average, beside those of the task itself: how long and
-how fast it is trained, and on what."""
+BY_NAME = {convention.name: convention for convention in CONVENTIONS}
 FEWEST_TASKS = 2
 """An average is in sight, and its missing tasks worth telling, from so many tasks on."""
 
@@ -89,106 +93,54 @@ class Average:
     """What the average of the last stage lacks, such as ``rte failed (seed 2)``."""
 
 
-@dataclass(frozen=True)
-class _Group:
-    """Runs that belong to one average."""
-
-    settings: Mapping[str, str]
-    runs: Mapping[tuple[str, int], Attempts]
-    """By task and seed."""
-    example: Run
-
-    @property
-    def seeds(self) -> list[int]:
-        """All seeds of any task."""
-        return sorted({seed for _, seed in self.runs})
-
-
-def averages(records: Iterable[Record]) -> list[Average]:
+def averages(records: Iterable[Record | Run]) -> list[Average]:
     """Averages of each group of runs with full budgets on real rows, by every convention."""
-    runs = [run for run in without_superseded(Run(record) for record in records) if _counts(run)]
-    groups: dict[object, list[Run]] = defaultdict(list)
-    for run in runs:
-        shared = frozenset((path, value) for path, value in run.settings.items() if not _of_a_task(path))
-        groups[run.model, run.quant, shared].append(run)
+    runs = (run for run in runs_of(records) if run.task in TASKS and counts(run))
     found = [
         _average(group, convention)
-        for members in groups.values()
-        if len({run.task for run in members}) >= FEWEST_TASKS
-        for group in _variants(members)
+        for group in grouped((Candidate(run, run.quant, run.settings) for run in runs), FEWEST_TASKS)
         for convention in CONVENTIONS
     ]
     return sorted(found, key=lambda each: (*order_of(each.model, each.bits), sorted(each.settings.items())))
 
 
-def _counts(run: Run) -> bool:
-    return run.task in TASKS and run.budget == "full" and run.made_up is False and not run.refused
+def counts(run: Run) -> bool:
+    """Whether a run may go into an average: a full budget on real rows."""
+    return run.budget == "full" and run.made_up is False and not run.refused
 
 
-def _of_a_task(path: str) -> bool:
-    return path in OF_A_TASK or path.startswith("task.")
-
-
-def _variants(runs: Sequence[Run]) -> Iterator[_Group]:
-    """One group, or one for each value of the task's settings that were varied within a task.
-
-    A task that was run with one value only belongs to all groups: its runs are what there is.
-    """
-    swept = sorted(
-        path
-        for path in {path for run in runs for path in run.settings if _of_a_task(path)}
-        if any(len(values) > 1 for values in _by_task(runs, (path,)).values())
-    )
-    by_task = _by_task(runs, swept)
-    several = dict.fromkeys(value for values in by_task.values() if len(values) > 1 for value in values)
-    for chosen in several or [()]:
-        members = [
-            run
-            for values in by_task.values()
-            for run in (next(iter(values.values())) if len(values) == 1 else values.get(chosen, ()))
-        ]
-        shared = {path: value for path, value in members[0].settings.items() if not _of_a_task(path)}
-        settings = shared | dict(zip(swept, chosen, strict=True))
-        yield _Group(settings, _attempts(members), members[0])
-
-
-def _by_task(runs: Sequence[Run], paths: Sequence[str]) -> dict[str, dict[tuple[str, ...], list[Run]]]:
-    """Runs by task and by the values of settings."""
-    found: dict[str, dict[tuple[str, ...], list[Run]]] = defaultdict(lambda: defaultdict(list))
-    for run in runs:
-        found[run.task][tuple(run.settings.get(path, "-") for path in paths)].append(run)
-    return found
-
-
-def _attempts(runs: Sequence[Run]) -> dict[tuple[str, int], Attempts]:
-    by_seed: dict[tuple[str, int], list[Run]] = defaultdict(list)
-    for run in runs:
-        by_seed[run.task, run.seed].append(run)
-    return {key: attempts(of_seed)[0] for key, of_seed in by_seed.items()}
-
-
-def _average(group: _Group, convention: Convention) -> Average:
-    run, cells = group.example, dict[str, Cell]()
-    for stage in run.stages:
-        lacking = _lacking(group, convention, stage)
-        values: dict[int, float | None] = {
-            seed: None if lacking[seed] else fmean(_numbers(group, convention, stage, seed))
-            for seed in group.seeds
-            if set(lacking[seed].values()) <= {"undefined"}
-        }
-        cells[stage] = Cell(values, {}, tuple(seed for seed in group.seeds if seed not in values))
-    gaps = _gaps(_lacking(group, convention, run.stages[-1]))
+def _average(group: Group, convention: Convention) -> Average:
+    run = group.example
+    cells = {stage: average_cell(group, convention, stage) for stage in run.stages}
+    gaps = gaps_of(group, convention, run.stages[-1])
     return Average(run.model, run.quant, run.bits, group.settings, convention, cells, gaps)
 
 
-def _numbers(group: _Group, convention: Convention, stage: str, seed: int) -> Iterator[float]:
-    """What stands for each task; all are there and defined."""
-    for task, metrics in convention.metrics.items():
-        measured = group.runs[task, seed].measured
-        yield fmean(measured[Quantity("score", stage, metric)] or 0.0 for metric in metrics)
+def average_cell(group: Group, convention: Convention, stage: str) -> Cell:
+    """The average over the seeds that have every task."""
+    lacking = _lacking(group, convention, stage)
+    values: dict[int, float | None] = {
+        seed: None if lacking[seed] else convention.average(_scores(group, convention, stage, seed))
+        for seed in group.seeds
+        if set(lacking[seed].values()) <= {"undefined"}
+    }
+    return Cell(values, {}, tuple(seed for seed in group.seeds if seed not in values))
 
 
-def _lacking(group: _Group, convention: Convention, stage: str) -> dict[int, dict[str, str]]:
+def gaps_of(group: Group, convention: Convention, stage: str) -> tuple[str, ...]:
+    """What an average lacks: ``rte missing``, or ``rte failed (seed 2)`` where other seeds have it."""
+    return _gaps(_lacking(group, convention, stage))
+
+
+def _scores(group: Group, convention: Convention, stage: str, seed: int) -> dict[str, list[float]]:
+    """Numbers by task; all are there and defined."""
+    return {
+        task: [group.runs[task, seed].measured[Quantity("score", stage, metric)] or 0.0 for metric in metrics]
+        for task, metrics in convention.metrics.items()
+    }
+
+
+def _lacking(group: Group, convention: Convention, stage: str) -> dict[int, dict[str, str]]:
     """By seed, the tasks without a number, and why."""
     return {
         seed: {
@@ -211,7 +163,6 @@ def _reason(of_seed: Attempts | None, stage: str, metrics: Sequence[str]) -> str
 
 
 def _gaps(lacking: Mapping[int, Mapping[str, str]]) -> tuple[str, ...]:
-    """``rte missing``, or ``rte failed (seed 2)`` where other seeds have it."""
     seeds: dict[str, list[int]] = defaultdict(list)
     for seed, reasons in lacking.items():
         for task, reason in reasons.items():

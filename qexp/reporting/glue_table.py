@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from qexp.reporting.comparison import Cell
 from qexp.reporting.glue import CONVENTIONS, Average, Convention
-from qexp.reporting.layout import STAGES, model_names
+from qexp.reporting.layout import STAGES, Footnotes, model_names, without_number
 from qexp.reporting.settings import ABSENT, Split, label, split_settings
 from qexp.reporting.table import NOT_ASKED, Table, score
 
@@ -35,7 +35,7 @@ def averages_table(averages: Sequence[Average]) -> Table:
             names[each.model],
             each.quant,
             *(each.settings.get(path, ABSENT) for path in split.columns),
-            *(_shown(each.cells.get(stage)) for stage in stages),
+            *(spread(each.cells.get(stage)) for stage in stages),
             "; ".join(each.gaps) or NOT_ASKED,
         )
         for each in averages
@@ -49,7 +49,8 @@ def averages_table(averages: Sequence[Average]) -> Table:
     return Table(TITLE, (*header, "lacks"), rows, caption, notes)
 
 
-def _shown(cell: Cell | None) -> str:
+def spread(cell: Cell | None) -> str:
+    """``81.50 (81.00..82.00) n=2``, or what is in the way."""
     if cell is None or cell.median is None:
         return NOT_ASKED if cell is None else cell.status
     shown = score(cell.median)
@@ -58,7 +59,13 @@ def _shown(cell: Cell | None) -> str:
     return shown if cell.status == "ok" else f"{shown} n={len(cell.numbers)}"
 
 
+def spread_or_why(cell: Cell | None, footnotes: Footnotes) -> str:
+    """The same, with a footnote for what failed."""
+    if cell is None or not cell.numbers:
+        return without_number(cell, footnotes)
+    return f"{spread(cell)}, {footnotes.mark(list(cell.failed.values()))}" if cell.failed else spread(cell)
+
+
 def _explained(convention: Convention) -> str:
     """``aimet: cola matthews, mrpc f1, …; source``."""
-    parts = [f"{task} {' and '.join(metrics)}" for task, metrics in convention.metrics.items()]
-    return f"{convention.name}: {', '.join(parts)}. From {convention.source}."
+    return f"{convention.name}: {convention.told()}. From {convention.source}."

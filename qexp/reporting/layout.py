@@ -109,7 +109,7 @@ def _score(row: Row, quantity: Quantity, footnotes: Footnotes) -> str:
     cell = row.cells.get(quantity)
     printed = text.points if quantity.name == "difference" else text.score
     if cell is None or not cell.numbers:
-        return _without_number(cell, footnotes)
+        return without_number(cell, footnotes)
     shown = printed(cell.median)
     if len(cell.numbers) > 1:
         shown += f" ({printed(cell.numbers[0])}..{printed(cell.numbers[-1])})"
@@ -121,7 +121,8 @@ def _score(row: Row, quantity: Quantity, footnotes: Footnotes) -> str:
     return f"{shown} {DAGGER}" if exported else shown
 
 
-def _without_number(cell: Cell | None, footnotes: Footnotes) -> str:
+def without_number(cell: Cell | None, footnotes: Footnotes) -> str:
+    """What is in the way of a cell's number."""
     if cell is None:
         return NOT_ASKED
     if cell.failed:
@@ -140,9 +141,9 @@ def _pair(
     cells = [row.cells.get(Quantity(name, graph, *which)) for graph in ("fp32", "int8")]  # type: ignore[arg-type]
     fp32, int8 = (cell.median if cell else None for cell in cells)
     if fp32 is None and int8 is None:
-        return _without_number(next((cell for cell in cells if cell), None), footnotes)
+        return without_number(next((cell for cell in cells if cell), None), footnotes)
     lost = int8 is None and cells[1] is not None
-    return f"{printed(fp32, int8)} -> {_without_number(cells[1], footnotes)}" if lost else printed(fp32, int8)
+    return f"{printed(fp32, int8)} -> {without_number(cells[1], footnotes)}" if lost else printed(fp32, int8)
 
 
 def _latency(row: Row, footnotes: Footnotes) -> str:

@@ -1,16 +1,25 @@
-"""Comparisons as CSV: one line for each row and quantity, numbers raw."""
+"""A report as CSV: one line for each row and quantity, numbers raw."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
-from qexp.reporting.comparison import Cell, Comparison
+from qexp.reporting.comparison import Cell, Comparison, Row
+from qexp.reporting.contents import Report
 from qexp.reporting.facts import INTEGER_KERNEL_BITS, Quantity
 from qexp.reporting.glue import Average
 from qexp.reporting.glue_table import columns_of
+from qexp.reporting.losses import Loss
+from qexp.reporting.overview import Overview, OverviewRow
+from qexp.reporting.published import Published
 from qexp.reporting.selection import first_line
+from qexp.reporting.settings import Split
+
+if TYPE_CHECKING:
+    from qexp.reporting.intervals import Interval
 
 ALWAYS = ("method.kind", "calibrator.kind", "placement.name")
 """Settings that have a column of their own even where they do not differ."""
@@ -18,29 +27,50 @@ FACTS = ("task", "data", "budget", "model", "quant")
 NUMBERS = (
     *("quantity", "stage", "metric", "batch", "unit", "status", "n", "median", "min", "max"),
     *("seeds", "failed_seeds", "missing_seeds", "undefined_seeds", "simulated", "parity", "error"),
+    *("low", "high", "source", "mark"),
 )
 
 
-def csv_text(comparisons: Sequence[Comparison], averages: Sequence[Average] = ()) -> str:
-    """CSV with a header; settings stand in columns named by their dotted paths."""
-    columns = (*(each.split for each in comparisons), columns_of(averages))
-    settings = dict.fromkeys((*ALWAYS, *(path for split in columns for path in split.columns)))
+def csv_text(report: Report) -> str:
+    """CSV with a header; settings stand in columns named by their dotted paths.
+
+    A relative loss is in percent of the FP32 score, an interval in points above FP32 with its ends in ``low``
+    and ``high``; what others published has its source and mark.
+    """
+    settings = dict.fromkeys((*ALWAYS, *(path for split in _splits(report) for path in split.columns)))
     file = io.StringIO()
     writer = csv.DictWriter(file, [*FACTS, *settings, *NUMBERS], lineterminator="\n")
     writer.writeheader()
-    for comparison in comparisons:
+    for comparison in report.comparisons:
         writer.writerows(_lines(comparison, settings))
-    for average in averages:
+    for overview in report.overviews:
+        writer.writerows(_overview_lines(overview, settings))
+    for row in report.published:
+        writer.writerows(_published_lines(row))
+    for loss in report.losses:
+        writer.writerows(_loss_lines(loss, settings))
+    for each in report.published_losses:
+        of_loss = {"task": each.task, "metric": each.metric, "median": each.loss}
+        writer.writerow(_of_published(each.row) | of_loss | {"quantity": "relative_loss"})
+    for interval in report.intervals.found if report.intervals else ():
+        writer.writerow(_interval_line(interval, settings))
+    for average in report.averages:
         writer.writerows(_average_lines(average, settings))
     return file.getvalue()
 
 
+def _splits(report: Report) -> list[Split]:
+    """What tells the rows of each table apart."""
+    comparisons = [*report.comparisons, *(loss.comparison for loss in report.losses)]
+    comparisons += [each.comparison for each in report.intervals.found] if report.intervals else []
+    splits = [each.split for each in comparisons] + [each.split for each in report.overviews]
+    return [*splits, columns_of(report.averages)]
+
+
 def _lines(comparison: Comparison, settings: Iterable[str]) -> Iterator[Mapping[str, object]]:
-    data = "sample" if comparison.made_up else "real"
-    facts = {"task": comparison.task, "data": data, "budget": comparison.budget}
+    facts = _data_of(comparison)
     for row in comparison.rows:
-        of_row = {"model": row.model, "quant": row.quant, "simulated": _yes(row.simulated)}
-        of_row |= {path: row.settings.get(path, "") for path in settings}
+        of_row = _of_row(row, settings)
         if any(of_seed.best and of_seed.best.record.parity for of_seed in row.by_seed.values()):
             of_row["parity"] = "passed"
         if row.broken_parity:
@@ -60,6 +90,62 @@ def _average_lines(average: Average, settings: Iterable[str]) -> Iterator[Mappin
     for stage, cell in average.cells.items():
         numbers = _numbers(Quantity("average", stage, average.convention.name), cell)
         yield {**facts, **numbers, "error": "; ".join(average.gaps)}
+
+
+def _overview_lines(overview: Overview, settings: Iterable[str]) -> Iterator[Mapping[str, object]]:
+    facts = _data_of(overview)
+    for row in overview.rows:
+        of_row = _of_row(row, settings)
+        for column, cell in zip(overview.columns, row.cells, strict=True):
+            quantity = Quantity("task_score", row.stage, "+".join(column.metrics))
+            yield {**facts, "task": column.task, **of_row, **_numbers(quantity, cell)}
+        if row.average and overview.convention:
+            quantity = Quantity("task_average", row.stage, overview.convention.name)
+            yield {**facts, "task": "glue", **of_row, **_numbers(quantity, row.average)}
+
+
+def _loss_lines(loss: Loss, settings: Iterable[str]) -> Iterator[Mapping[str, object]]:
+    facts = {**_data_of(loss.comparison), **_of_row(loss.row, settings)}
+    for stage, cell in loss.cells.items():
+        yield {**facts, **_numbers(Quantity("relative_loss", stage, loss.metric), cell)}
+
+
+def _interval_line(interval: Interval, settings: Iterable[str]) -> Mapping[str, object]:
+    comparison = interval.comparison
+    facts = {**_data_of(comparison), **_of_row(interval.row, settings)}
+    numbers = {"n": len(interval.seeds), "median": interval.points, "seeds": _spaced(interval.seeds)}
+    ends = {"unit": "points", "low": interval.low, "high": interval.high}
+    stage = {"quantity": "interval", "stage": f"{interval.stage}-fp32", "metric": interval.metric}
+    return {**facts, **stage, **numbers, **ends}
+
+
+def _published_lines(row: Published) -> Iterator[Mapping[str, object]]:
+    for task, scores in row.scores.items():
+        for metric, value in scores.items():
+            yield {**_of_published(row), "task": task, "metric": metric, "median": value}
+    for convention, value in row.average.items():
+        average = {"task": "glue", "metric": convention, "median": value, "quantity": "average"}
+        yield _of_published(row) | average
+
+
+def _of_published(row: Published) -> dict[str, object]:
+    """Its facts, as a score that ``task``, ``metric`` and ``median`` are to be given."""
+    source = ", ".join(word for word in (row.source, row.detail, row.split) if word)
+    stage = "fp32" if row.quant == "fp32" else row.method
+    return {
+        "data": "published", "model": row.model, "quant": row.quant, "method.kind": row.method,
+        "quantity": "score", "stage": stage, "unit": "percent", "source": source, "mark": row.mark,
+    }  # fmt: skip
+
+
+def _data_of(each: Comparison | Overview) -> dict[str, object]:
+    facts: dict[str, object] = {"data": "sample" if each.made_up else "real", "budget": each.budget}
+    return facts | ({"task": each.task} if isinstance(each, Comparison) else {})
+
+
+def _of_row(row: Row | OverviewRow, settings: Iterable[str]) -> dict[str, object]:
+    of_row: dict[str, object] = {"model": row.model, "quant": row.quant, "simulated": _yes(row.simulated)}
+    return of_row | {path: row.settings.get(path, "") for path in settings}
 
 
 def _numbers(quantity: Quantity, cell: Cell) -> dict[str, object]:

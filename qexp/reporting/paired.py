@@ -117,13 +117,13 @@ def _listed(value: Any) -> str:
 
 
 def _pair(first: Evaluation, second: Evaluation, split: str, resamples: int, seed: int) -> Pair:
-    measures, kind = _measures(first), str(first.run.find("task.kind"))
+    measures, kind = measures_of(first), str(first.run.find("task.kind"))
     ours, theirs, labels = joined_rows(first, second, split)
     scores = [
-        _checked(each, split, {name: observed(of, values, labels) for name, of in measures.items()})
+        checked_scores(each, split, {name: observed(of, values, labels) for name, of in measures.items()})
         for each, values in ((first, ours), (second, theirs))
     ]
-    drawn = paired_bootstrap(measures, ours, theirs, labels, resamples=resamples, seed=seed)
+    drawn = paired_bootstrap(measures, (ours, theirs), labels, resamples=resamples, seed=seed)
     return Pair(
         first=first,
         second=second,
@@ -133,10 +133,10 @@ def _pair(first: Evaluation, second: Evaluation, split: str, resamples: int, see
         distance=float(np.abs(theirs.astype(np.float64) - ours).mean()) if kind == "regression" else None,
         differences=tuple(
             Difference(
-                _score_name(first, name, split),
+                score_name(first, name, split),
                 scores[0][name],
                 scores[1][name],
-                *_interval(drawn[name][1] - drawn[name][0]),
+                *interval_of(drawn[name][1] - drawn[name][0]),
             )
             for name in measures
         ),
@@ -146,7 +146,7 @@ def _pair(first: Evaluation, second: Evaluation, split: str, resamples: int, see
     )
 
 
-def _measures(each: Evaluation) -> dict[str, Measure]:
+def measures_of(each: Evaluation) -> dict[str, Measure]:
     """Metrics of the task, by name."""
     kind, metrics = each.run.find("task.kind"), each.run.find("task.metrics", ())
     known = MEASURES.get(kind, {})
@@ -158,15 +158,17 @@ def _measures(each: Evaluation) -> dict[str, Measure]:
     return {metric: known[metric] for metric in metrics}
 
 
-def _score_name(each: Evaluation, metric: str, split: str) -> str:
+def score_name(each: Evaluation, metric: str, split: str) -> str:
     """Key of a score (as :func:`qexp.config.score_name`)."""
     return metric if len(each.splits) == 1 else f"{metric}@{split}"
 
 
-def _checked(each: Evaluation, split: str, found: Mapping[str, float | None]) -> dict[str, float | None]:
+def checked_scores(
+    each: Evaluation, split: str, found: Mapping[str, float | None]
+) -> dict[str, float | None]:
     """The scores, held against the Record's: predictions of another run would be compared under its name."""
     for metric, value in found.items():
-        name = _score_name(each, metric, split)
+        name = score_name(each, metric, split)
         known = each.scores.get(name)
         same = known is value if known is None or value is None else abs(known - value) <= SAME_SCORE
         if not same:
@@ -177,7 +179,7 @@ def _checked(each: Evaluation, split: str, found: Mapping[str, float | None]) ->
     return dict(found)
 
 
-def _interval(differences: NDArray[np.float64]) -> tuple[float | None, float | None, int]:
+def interval_of(differences: NDArray[np.float64]) -> tuple[float | None, float | None, int]:
     """Percentile interval, and how many resamples it leaves out as undefined."""
     defined = differences[np.isfinite(differences)]
     if not len(defined):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 
-from qexp.records import ActivationRange
+from qexp.record_parts import ActivationRange
 from qexp.reporting.charts import MUTED, Axis, Dot, Lane, Lanes, Mark, Plane, Series
 from qexp.reporting.comparison import Comparison, Row
 from qexp.reporting.facts import Quantity, Run

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from qexp.records import Record
 from qexp.reporting.facts import Quantity, Run
 
 
@@ -38,12 +39,13 @@ class Attempts:
         return next((run for run in self.failed if quantity in run.promised), None)
 
 
-def without_superseded(runs: Iterable[Run]) -> list[Run]:
-    """Leave out a failed run where a later one of the identical experiment succeeded.
+def runs_of(records: Iterable[Record | Run]) -> list[Run]:
+    """Records read for tables, but a failed one where a later one of the identical experiment succeeded.
 
-    A success on sample rows does not make up for a failure on real ones that were asked for.
+    A success on sample rows does not make up for a failure on real ones that were asked for. Runs are taken
+    as they are: what was read of them once serves all tables.
     """
-    runs = list(runs)
+    runs = [each if isinstance(each, Run) else Run(each) for each in records]
     successes = defaultdict(list)
     for run in runs:
         if run.record.status == "ok":

@@ -22,6 +22,8 @@ class Table:
     """Lines above the table: what a reader must know first."""
     notes: tuple[str, ...] = ()
     """Lines below the table: footnotes first."""
+    foreign: int = 0
+    """Rows at the end that others published."""
 
 
 def markdown(table: Table) -> str:

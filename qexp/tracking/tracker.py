@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from qexp.records import Curve
+from qexp.record_parts import Curve
 from qexp.store import digest
 
 Cell = str | float | int | None

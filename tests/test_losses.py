@@ -1,0 +1,77 @@
+"""Relative loss: the numbers of the page that printed it first, and pairing by seed."""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qexp.reporting.comparison import compare
+from qexp.reporting.loss_table import loss_tables
+from qexp.reporting.losses import losses, published_losses, relative_loss
+from qexp.reporting.published import published
+from tests.record_factory import experiment, failed, record
+
+NLP_ARCHITECT = {
+    "cola": 0.00, "mrpc": 0.49, "qnli": -0.35, "qqp": -0.14, "rte": 1.32, "sst2": 0.13, "stsb": 0.65,
+    "squad": 0.81,
+}  # fmt: skip
+"""Column "Quantization Aware Training" of NLP Architect's page on Q8BERT, BERT-base."""
+
+
+def test_losses_of_q8bert_are_those_that_it_printed() -> None:
+    found = {
+        each.task: each.loss
+        for each in published_losses(published())
+        if (each.row.source, each.row.method) == ("Q8BERT", "qat")
+    }
+    assert found == pytest.approx(NLP_ARCHITECT, abs=0.0051)
+
+
+@given(st.floats(0.01, 100), st.floats(-100, 100))
+def test_the_loss_gives_the_score_back(fp32: float, quantized: float) -> None:
+    loss = relative_loss(fp32, quantized)
+    assert loss is not None
+    assert fp32 * (1 - loss / 100) == pytest.approx(quantized, abs=1e-9)
+
+
+@pytest.mark.parametrize(("fp32", "quantized"), [(None, 1.0), (1.0, None), (0.0, 1.0), (-3.0, 1.0)])
+def test_nothing_relative_to_nothing(fp32: float | None, quantized: float | None) -> None:
+    assert relative_loss(fp32, quantized) is None
+
+
+def scores(fp32: float, ptq: float, qat: float) -> dict[str, dict[str, float | None]]:
+    return {stage: {"f1": value} for stage, value in (("fp32", fp32), ("ptq", ptq), ("qat", qat))}
+
+
+def test_seeds_are_paired_before_the_median() -> None:
+    numbers = {1: (80.0, 60.0, 79.0), 2: (90.0, 63.0, 90.9), 3: (50.0, 45.0, 49.0)}
+    runs = [record(experiment(seed=seed), scores=scores(*of)) for seed, of in numbers.items()]
+    (loss,) = (each for each in losses(compare(runs)) if each.metric == "f1")
+    assert loss.cells["ptq"].values == pytest.approx({1: 25.0, 2: 30.0, 3: 10.0})
+    assert loss.cells["ptq"].median == pytest.approx(statistics.median((25.0, 30.0, 10.0)))
+    assert loss.cells["qat"].values == pytest.approx({1: 1.25, 2: -1.0, 3: 2.0})
+    (table,) = loss_tables(losses(compare(runs)), ())
+    row = next(dict(zip(table.columns, each, strict=True)) for each in table.rows if each[0] == "f1")
+    assert row["PTQ loss (%)"] == "25.00 (10.00..30.00)"
+    assert row["QAT loss (%)"] == "1.25 (-1.00..2.00)"
+
+
+def test_fp32_alone_loses_nothing_and_a_failure_is_marked() -> None:
+    assert losses(compare([record(experiment(quant="fp32"))])) == []
+    runs = [record(experiment(seed=1)), failed(experiment(seed=2))]
+    (table,) = loss_tables(losses(compare(runs)), ())
+    assert any("failed [1]" in cell for cell in table.rows[0])
+    assert table.notes[0].startswith("[1] TrainingError: the loss is nan")
+
+
+def test_published_losses_stand_below_real_rows_of_full_budgets_only() -> None:
+    theirs = published_losses(published())
+    real = losses(compare([record(experiment("cola", "google-bert/bert-base-uncased"))]))
+    (table,) = loss_tables(real, theirs)
+    assert table.foreign > 0
+    assert all(row[1].startswith("published: ") for row in table.rows[-table.foreign :])
+    sample = losses(compare([record(experiment("cola"), source="sample")]))
+    assert [table.foreign for table in loss_tables(sample, theirs)] == [0]
