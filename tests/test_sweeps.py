@@ -25,7 +25,7 @@ from tests.conftest import compose
 
 QUICK = (
     "task=mrpc", "data=sample", "deploy=none", "budget=smoke", "budget.evaluation_rows=20",
-    "finetune.epochs=0.02", "machine.progress=false", "machine.threads=1",
+    "finetune.epochs=0.05", "machine.progress=false", "machine.threads=1",
 )  # fmt: skip
 LONG = (*QUICK[:-3], "finetune.epochs=1", "machine.checkpoint_seconds=0.2", *QUICK[-2:])
 
