@@ -73,5 +73,6 @@ def verdict(job: str) -> str | None:
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None
-    lines = done.stdout.split("\n")
-    return lines[0].strip() or None
+    if done.returncode != 0:
+        return None
+    return done.stdout.split("\n")[0].strip() or None

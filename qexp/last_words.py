@@ -2,6 +2,7 @@
 
     outputs/running/<run>.json     what is known of a run that goes on: its Record, were it to die now
     outputs/running/<run>.lease    claimed by its process
+    outputs/running/<run>.burial   claimed by who files the Record of a dead one
 
 A process that is killed with SIGKILL, by a scheduler or for its memory has no chance to say so. Whoever
 comes next (another run, the end of the sweep, a report) sees that nobody holds the claim any more, and
@@ -22,12 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from qexp.cluster import REQUEUED, verdict
-from qexp.errors import FAILED
+from qexp.errors import FAILED, StoreError
 from qexp.ledger import Entry, Ledger
 from qexp.record_parts import Failure
-from qexp.records import RUNNING, Record, file_record, records_folder
+from qexp.records import RUNNING, Record, file_record, records_folder, write_text
 from qexp.store import writing
-from qexp.store.lease import SILENCE, claimed, is_claimed
+from qexp.store.disk import make_folder
+from qexp.store.lease import claimed, is_claimed
 
 KILLED = "Killed"
 """Type of the error of a run that died without a word."""
@@ -43,16 +45,18 @@ class LastWords:
     """Folder of the sweep's ledger."""
 
     def write(self, record: Record, words: list[str]) -> None:
-        """Replace what would be filed if the process died now; ``words`` tell the job in its sweep."""
+        """Replace what would be filed if the process died now; ``words`` tell the job in its sweep.
+
+        Raises:
+            StoreError: The outputs cannot be written.
+        """
         tree = {
             "record": json.loads(record.to_json()),
             "ledger": str(self.ledger) if self.ledger else None,
             "words": words,
             "scheduler": scheduler_id(),
         }
-        aside = self.file.with_suffix(".tmp")
-        aside.write_text(json.dumps(tree), encoding="utf-8")
-        os.replace(aside, self.file)
+        write_text(self.file, json.dumps(tree))
 
 
 @contextmanager
@@ -67,7 +71,7 @@ def last_words(outputs: Path, ledger: Path | None) -> Iterator[LastWords]:
     folder = running_folder(outputs)
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with claimed(folder / f"{name}.lease", lambda: None):
             words = LastWords(folder / f"{name}.json", ledger)
             try:
@@ -111,16 +115,32 @@ def bury(outputs: Path, over: Ledger | None = None) -> list[Record]:
         over: A sweep of which it is known that no process works on it any more.
 
     Raises:
-        StoreError: A Record or an entry in a ledger cannot be written.
+        StoreError: A Record or an entry in a ledger cannot be written, or last words cannot be read.
     """
     records = []
     for file in sorted(running_folder(outputs).glob("*.json")):
-        with suppress(FileNotFoundError):  # another process is burying the same run
-            tree = json.loads(file.read_text(encoding="utf-8"))
-            of_sweep = over is not None and tree["ledger"] == str(over.folder)
-            if of_sweep or _is_dead(file):
-                records.append(_file(outputs, file, tree))
+        with suppress(FileNotFoundError):  # the run has ended, or another process buried it
+            if is_claimed(file.with_suffix(".lease")) and not _is_of(over, file):
+                continue
+            with claimed(file.with_suffix(".burial"), lambda: None):
+                records.append(_file(outputs, file, _read(file)))
     return records
+
+
+def _is_of(ledger: Ledger | None, file: Path) -> bool:
+    return ledger is not None and bool(_read(file)["ledger"] == str(ledger.folder))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        tree: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        Record.from_json(json.dumps(tree["record"]))
+        return tree
+    except (ValueError, LookupError, TypeError, StoreError) as error:
+        raise StoreError(
+            f"{file}: not the last words of a run ({type(error).__name__}: {error}); delete it if no run of "
+            "another version of qexp goes on, and run the same command again"
+        ) from None
 
 
 def _file(outputs: Path, file: Path, tree: dict[str, Any]) -> Record:
@@ -147,21 +167,6 @@ def _file(outputs: Path, file: Path, tree: dict[str, Any]) -> Record:
     return record
 
 
-def _is_dead(file: Path) -> bool:
-    """Whether nobody holds the claim, or nobody touched it for too long by the clock of the file system."""
-    lease = file.with_suffix(".lease")
-    if not is_claimed(lease):
-        return True
-    probe = file.with_name(f".clock-{secrets.token_hex(4)}")
-    try:
-        probe.touch()
-        return probe.stat().st_mtime - lease.stat().st_mtime > 2 * SILENCE
-    except OSError:
-        return False
-    finally:
-        probe.unlink(missing_ok=True)
-
-
 def going_on(outputs: Path) -> int:
     """Number of runs that go on, as far as this machine can tell."""
-    return sum(not _is_dead(file) for file in running_folder(outputs).glob("*.json"))
+    return sum(is_claimed(file.with_suffix(".lease")) for file in running_folder(outputs).glob("*.json"))

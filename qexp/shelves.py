@@ -7,13 +7,14 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from qexp.records import Record
-from qexp.store.lease import is_claimed
+from qexp.store.lease import claimed_if_free, is_claimed
 from qexp.store.manifest import Manifest, read_manifest
 
 Kind = Literal["artifact", "work", "broken", "lease"]
@@ -38,20 +39,25 @@ class Item:
 
     @cached_property
     def bytes(self) -> int:
-        """Size of all its files."""
-        if not self.path.is_dir():
-            return self.path.stat().st_size
-        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+        """Size of all its files; of one that a run removes meanwhile, what was there."""
+        found = 0
+        with suppress(FileNotFoundError):
+            for file in self.path.rglob("*") if self.path.is_dir() else [self.path]:
+                found += file.stat().st_size if file.is_file() else 0
+        return found
 
     @property
     def days(self) -> float:
-        """Days since it was last changed."""
-        return (time.time() - self.path.stat().st_mtime) / 86400
+        """Days since it was last changed; none for what a run removed meanwhile."""
+        try:
+            return (time.time() - self.path.stat().st_mtime) / 86400
+        except FileNotFoundError:
+            return 0.0
 
     @property
     def is_in_use(self) -> bool:
         """Whether a process has claimed its key."""
-        return is_claimed(self.path.with_name(f"{self.key}.lease"))
+        return is_claimed(self._lease)
 
     @property
     def manifest(self) -> Manifest:
@@ -62,13 +68,22 @@ class Item:
         """
         return read_manifest(self.path)
 
-    def remove(self) -> None:
-        """Delete it; a folder is renamed first, so that nobody finds half of it."""
-        if not self.path.is_dir():
-            self.path.unlink(missing_ok=True)
-            return
-        gone = self.path.with_name(f"{self.key}.broken-0{time.time_ns()}")
-        shutil.rmtree(self.path.rename(gone))
+    def remove(self) -> bool:
+        """Delete it, unless a process has claimed its key by now; whether it is gone.
+
+        A folder is renamed first, so that nobody finds half of it.
+        """
+        with claimed_if_free(self._lease) as free:
+            if free and self.path.is_dir():
+                gone = self.path.with_name(f"{self.key}.broken-0{time.time_ns()}")
+                shutil.rmtree(self.path.rename(gone))
+            elif free and self.path != self._lease:
+                self.path.unlink(missing_ok=True)
+        return free
+
+    @property
+    def _lease(self) -> Path:
+        return self.path.with_name(f"{self.key}.lease")
 
 
 def items(root: Path) -> Iterator[Item]:
@@ -80,4 +95,5 @@ def items(root: Path) -> Iterator[Item]:
 
 def uses(records: Iterable[Record]) -> Counter[tuple[str, str]]:
     """How many Records name an artifact, by stage and key."""
-    return Counter((stage["stage"], stage["key"]) for record in records for stage in record.stages)
+    stages = (stage for record in records for stage in record.stages)
+    return Counter((stage["stage"], stage["key"]) for stage in stages if {"stage", "key"} <= {*stage})

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from pydantic import ValidationError
+
 from qexp.cluster import patient
+from qexp.config import Experiment
 from qexp.errors import FAILED, LaunchError
 from qexp.last_words import KILLED, bury
 from qexp.ledger import Entry, Ledger
+from qexp.outcome import Outcome
 from qexp.provenance import git_state, versions
 from qexp.records import Record, file_record, outputs_root, records_folder
 from qexp.store import digest
@@ -33,7 +38,7 @@ class Launcher(Protocol):
 
 @dataclass
 class Watched:
-    """A launcher whose jobs are all accounted for."""
+    """A launcher whose jobs are all accounted for, unless the user interrupts it."""
 
     launcher: Launcher
     ledger: Ledger
@@ -51,16 +56,15 @@ class Watched:
         """
         self.ledger.expect(job_overrides, initial_job_idx)
         kind = type(self.launcher).__name__
-        surroundings: AbstractContextManager[None] = nullcontext()
-        if kind in ("SlurmLauncher", "LocalLauncher"):
-            surroundings = patient()
+        detached = kind in ("SlurmLauncher", "LocalLauncher")
+        surroundings: AbstractContextManager[None] = patient() if detached else nullcontext()
         launch = self._again if kind == "JoblibLauncher" else self.launcher.launch
         jobs = range(initial_job_idx, initial_job_idx + len(job_overrides))
         try:
             with surroundings:
                 results = launch(job_overrides, initial_job_idx)
         except Exception as error:
-            self._account(jobs)
+            self._account(jobs, all_ended=not detached)
             raise LaunchError(
                 f"{kind} did not come to its end: {type(error).__name__}: {error}; hydra.launcher.… has what "
                 "it asks for, and the ledger's folder its logs"
@@ -74,20 +78,24 @@ class Watched:
         Jobs that were running get one more chance, each alone, so that one which always dies, say of a lack
         of memory, takes no other with it. Jobs that have an entry in the ledger return at once.
         """
-        for _ in job_overrides:
+        patience = 2  # a worker may die before any job could say that it runs
+        for _ in range(len(job_overrides) + patience):
             try:
                 return self.launcher.launch(job_overrides, first)
-            except Exception as error:
-                dead = [record.sweep["job"] for record in self._bury() if record.sweep]
+            except BrokenProcessPool as error:
+                ended = {*self.ledger.entries}
+                self._bury()
+                dead = {*self.ledger.entries} - ended
                 print(f"a worker of the sweep was killed ({type(error).__name__}); going on", file=sys.stderr)
                 self.died.update(dead)
-                if not dead:
+                patience -= not dead
+                if not patience:
                     raise
         return []
 
-    def _account(self, jobs: Sequence[int]) -> None:
+    def _account(self, jobs: Sequence[int], *, all_ended: bool = True) -> None:
         """See that every job has an entry and a Record, and that those which died got their second chance."""
-        self._bury()
+        self._bury(all_ended=all_ended)
         words = self.ledger.jobs
         for job in sorted(self.died):
             self._alone(job, words[job])
@@ -102,15 +110,19 @@ class Watched:
         except Exception:
             self._bury()
 
-    def _bury(self) -> list[Record]:
-        return bury(outputs_root(), over=self.ledger)
+    def _bury(self, *, all_ended: bool = True) -> None:
+        bury(outputs_root(), over=self.ledger if all_ended else None)
 
     def _never_started(self, job: int, words: Sequence[str]) -> None:
         """File the Record of a job that did not live long enough to do it."""
         message = f"never started, or was killed before it could say so; see the logs in {self.ledger.folder}"
         tree, now = dict(self.compose(words)), datetime.now(UTC).isoformat()
+        key = digest(tree)
+        with suppress(ValidationError):  # as a run would write it, so that a later one makes up for it
+            experiment = Experiment.model_validate(tree)
+            tree, key = experiment.model_dump(mode="json"), Outcome().key(experiment)
         record = Record(
-            key=digest(tree), status="failed", experiment=tree, started=now, finished=now,
+            key=key, status="failed", experiment=tree, started=now, finished=now,
             error={"type": KILLED, "message": message, "traceback": ""},
             sweep={"name": self.ledger.name, "id": self.ledger.id, "job": job},
             versions=versions(), git=git_state(),  # type: ignore[arg-type]

@@ -76,15 +76,14 @@ def collect(outputs: Path, options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 2
-    used = _uses(outputs)
+    used = _uses(outputs) if options.unused else Counter()
     waste = [item for item in items(outputs / "artifacts") if _is_waste(item, used, options)]
-    freed = sum(item.bytes for item in waste)
-    counts = Counter(item.kind for item in waste)
-    for item in waste:
-        if options.dry_run:
-            print_out(f"{item.stage}/{item.path.name}\n")
-        else:
-            item.remove()
+    sizes = [item.bytes for item in waste]
+    if options.dry_run:
+        print_out("".join(f"{item.stage}/{item.path.name}\n" for item in waste))
+    gone = [True if options.dry_run else item.remove() for item in waste]
+    counts = Counter(item.kind for item, is_gone in zip(waste, gone, strict=True) if is_gone)
+    freed = sum(size for size, is_gone in zip(sizes, gone, strict=True) if is_gone)
     told = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "nothing"
     print_out(f"{'would remove' if options.dry_run else 'removed'} {told}: {freed / MEBIBYTE:.1f} MiB\n")
     return 0

@@ -3,39 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from qexp.records import outputs_root
 
 DRY_RUN = "--dry-run"
+_NOT_WHAT = ("hydra/launcher=", "hydra.launcher.", "hydra.sweep.")
+"""How words begin that say how jobs are run, not which; one or two ``+`` may stand before."""
 _WITH_VALUE = {
-    "--config-name",
-    "-cn",
-    "--config-dir",
-    "-cd",
-    "--config-path",
-    "-cp",
-    "--package",
-    "-p",
-    "--cfg",
-}
-_WITH_VALUE |= {"-c", "--info", "-i", "--experimental-rerun"}
+    "--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp", "--package", "-p", "--cfg", "-c",
+    "--info", "-i", "--experimental-rerun",
+}  # fmt: skip
 """Options that Hydra takes a word after."""
-_QUESTIONS = {
-    "--help",
-    "-h",
-    "--hydra-help",
-    "--version",
-    "--cfg",
-    "-c",
-    "--info",
-    "-i",
-    "--shell-completion",
-}
-"""Options with which Hydra answers and runs nothing; it wants all values in one piece."""
-_NOT_WHAT = ("hydra/launcher", "hydra.launcher", "+hydra.launcher", "++hydra.launcher", "hydra.sweep.", "-")
-"""How words begin that say how jobs are run, not which."""
+_HELP = {"--help", "-h"}
+_QUESTIONS = _HELP | {"--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
+"""Options with which Hydra answers and runs nothing."""
 
 
 class Words:
@@ -55,29 +39,36 @@ class Words:
         Hydra wants all values in one piece, so ours go before the first of them.
         """
         words = [word for word in self.all if word != DRY_RUN]
-        if {"--help", "-h"} & {*words} and not any(word.startswith("task=") for word in words):
-            words.append("task=mrpc")  # Hydra composes even for its help, and a task has no default
         more = []
-        if folder is not None:
+        if _HELP & {*words} and not any(word.startswith("task=") for word in words):
+            more = ["task=mrpc"]  # Hydra composes even for its help, and a task has no default
+        elif folder is not None:
             more = [f"hydra.{mode}.dir={_quoted(folder)}" for mode in ("run", "sweep")]
-        elif not any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in words):
+        elif not (
+            _QUESTIONS & {*words} or any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in words)
+        ):
             more = [f"hydra.sweep.dir={_quoted(self._sweep_folder)}"]
-        place = next((words.index(word) for word in self._values() if not word.startswith("-")), len(words))
-        return words if {*words} & _QUESTIONS else [*words[:place], *more, *words[place:]]
+        first = next(iter(self._values()), None)
+        place = len(words) if first is None else words.index(first)
+        return [*words[:place], *more, *words[place:]]
 
     @property
     def name(self) -> str:
         """Name of the sweep's file; ``sweep`` for one that was typed."""
-        return Path(self._value("--config-name", "-cn") or "sweep").stem
+        return Path(self._file_name or "sweep").name
 
     @property
     def identity(self) -> str:
         """Of a sweep: the same for the same jobs, however they are launched; 8 hexadecimal digits."""
-        what = sorted(word for word in self._values() if not word.startswith(_NOT_WHAT))
-        folder, name = self._value("--config-dir", "-cd"), self._value("--config-name", "-cn")
-        file = Path(folder or ".") / f"{Path(name or '').stem}.yaml"
-        content = file.read_text(encoding="utf-8") if name and file.is_file() else ""
+        what = sorted(word for word in self._values() if not word.lstrip("+").startswith(_NOT_WHAT))
+        file = Path(self._value("--config-dir", "-cd") or ".") / f"{self._file_name}.yaml"
+        content = file.read_text(encoding="utf-8") if self._file_name and file.is_file() else ""
         return hashlib.sha256("\n".join([self.name, content, *what]).encode()).hexdigest()[:8]
+
+    @property
+    def _file_name(self) -> str:
+        """What ``--config-name`` says, without the ending that Hydra lets one write or leave out."""
+        return (self._value("--config-name", "-cn") or "").removesuffix(".yaml")
 
     @property
     def _sweep_folder(self) -> Path:
@@ -98,9 +89,14 @@ class Words:
     def _values(self) -> list[str]:
         """Words that are no options and no options' values."""
         before = ["", *self.all]
-        return [word for previous, word in zip(before, self.all, strict=False) if previous not in _WITH_VALUE]
+        pairs = zip(before, self.all, strict=False)
+        return [word for previous, word in pairs if previous not in _WITH_VALUE and word[:1] != "-"]
 
 
 def _quoted(path: Path) -> str:
-    """A path in Hydra's grammar."""
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+    """A path in Hydra's grammar; its ``${`` would be an interpolation for OmegaConf, which reads it next.
+
+    Both take a backslash for itself unless what they escape follows it.
+    """
+    plain = re.sub(r"(\\*)\$\{", r"\1\1\\${", str(path))
+    return "'" + re.sub(r"(\\*)('|$)", lambda end: 2 * end[1] + ("\\'" if end[2] else ""), plain) + "'"

@@ -73,7 +73,7 @@ def test_ctrl_c_in_a_training_leaves_a_record(tiny_bert: Path, tmp_path: Path, o
     listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=listening) as process:
         try:
-            while not list(outputs.glob("artifacts/2-fp32/*.work/scratch/last.ckpt")):
+            while not list(outputs.glob("artifacts/2-fp32/*.work-*/scratch/last.ckpt")):
                 assert process.poll() is None
                 time.sleep(0.1)
             process.send_signal(signal.SIGINT)

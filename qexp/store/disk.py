@@ -23,10 +23,26 @@ def writing(folder: Path) -> Iterator[None]:
         code = _disk_code(error)
         if code is None:
             raise
-        raise StoreError(
-            f"cannot write below {folder}: {os.strerror(code).lower()}; free space or rights there, "
-            "or set QEXP_OUTPUTS to another folder, and run the same command again"
-        ) from error
+        raise _cannot_write(folder, code) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, where they are not there yet.
+
+    Raises:
+        StoreError: it cannot be made, as where a file is in the way.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(folder, error.errno or errno.EIO) from error
+
+
+def _cannot_write(folder: Path, code: int) -> StoreError:
+    return StoreError(
+        f"cannot write below {folder}: {os.strerror(code).lower()}; free space or rights there, "
+        "or set QEXP_OUTPUTS to another folder, and run the same command again"
+    )
 
 
 def _disk_code(error: BaseException) -> int | None:

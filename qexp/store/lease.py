@@ -7,6 +7,7 @@ What a claim guards must bear that a holder which was only asleep wakes up: see 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,14 +47,41 @@ def _names(path: Path, token: str | None) -> bool:
         return False
 
 
-def is_claimed(path: Path) -> bool:
-    """Whether some process holds a claim, as far as this machine can tell now; nothing is waited for."""
+@contextmanager
+def claimed_if_free(path: Path) -> Iterator[bool]:
+    """Hold a claim if nobody else does, as far as this machine can tell now; gives whether it is held.
+
+    That of another machine has ended when nobody touched it for twice the silence by the file system's clock.
+    """
+    if _is_silent(path):
+        path.unlink(missing_ok=True)
     lease = SoftFileLease(path, lease_duration=SILENCE)
-    if not path.exists():
-        return False
     try:
         lease.acquire(timeout=0)
     except Timeout:
-        return True
-    lease.release()
-    return False
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lease.release()
+
+
+def is_claimed(path: Path) -> bool:
+    """Whether some process holds a claim, as far as this machine can tell; one that has ended is removed."""
+    if not path.exists():
+        return False
+    with claimed_if_free(path) as free:
+        return not free
+
+
+def _is_silent(path: Path) -> bool:
+    """Whether a file is that old, compared with one that is written beside it now."""
+    probe = path.with_name(f".clock-{secrets.token_hex(4)}")
+    try:
+        probe.touch()
+        return probe.stat().st_mtime - path.stat().st_mtime > 2 * SILENCE
+    except OSError:
+        return False
+    finally:
+        probe.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from qexp.errors import StoreError
 from qexp.store.stage import Stage, key_of
@@ -58,7 +58,7 @@ def read_manifest(folder: Path) -> Manifest:
         StoreError: there is none, or it is cut off or not of a list's form.
     """
     try:
-        tree = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        tree = json.loads((folder / MANIFEST).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
         known = {name: tree.get(name) for name in Manifest.__dataclass_fields__}
         if not isinstance(known["files"], dict) or not isinstance(known["inputs"], dict):
             raise ValueError("files and inputs must be objects")
@@ -104,6 +104,10 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """The inputs that differ, one after the other, as ``name: old -> new``."""
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     return "; ".join(f"{name}: {old.get(name)} -> {new.get(name)}" for name in names)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _files(folder: Path) -> list[str]:
