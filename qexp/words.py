@@ -20,6 +20,9 @@ _WITH_VALUE = {
 _HELP = {"--help", "-h"}
 _QUESTIONS = _HELP | {"--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
 """Options with which Hydra answers and runs nothing."""
+_FIELD = re.compile(r"(?P<path>\+{0,2}(?P<group>\w+)\.[\w.]+)=(?P<value>.*)", re.DOTALL)
+_CHOICE = re.compile(r"(choice|range|interval|tag|glob|shuffle|sort)\(|[^\[{'\"]*,", re.DOTALL)
+"""How a value begins that stands for several."""
 
 
 class Words:
@@ -38,7 +41,7 @@ class Words:
 
         Hydra wants all values in one piece, so ours go before the first of them.
         """
-        words = [word for word in self.all if word != DRY_RUN]
+        words = [self._of_jobs(word) for word in self.all if word != DRY_RUN]
         more = []
         if _HELP & {*words} and not any(word.startswith("task=") for word in words):
             more = ["task=mrpc"]  # Hydra composes even for its help, and a task has no default
@@ -49,8 +52,27 @@ class Words:
         ):
             more = [f"hydra.sweep.dir={_quoted(self._sweep_folder)}"]
         first = next(iter(self._values()), None)
-        place = len(words) if first is None else words.index(first)
+        place = len(words) if first is None else words.index(self._of_jobs(first))
         return [*words[:place], *more, *words[place:]]
+
+    def _of_jobs(self, word: str) -> str:
+        """A value of a group that is swept is left to the jobs, as a choice of one.
+
+        Hydra 1.3 first composes a sweep without what is swept, and refuses ``task.max_length=64`` there
+        because no task is chosen yet.
+        """
+        field = _FIELD.fullmatch(word)
+        if not field or field["group"] not in self._swept or _CHOICE.match(field["value"]):
+            return word
+        return f"{field['path']}=choice({field['value']})"
+
+    @property
+    def _swept(self) -> set[str]:
+        """Groups of which a sweep tries several options."""
+        if not {"-m", "--multirun"} & {*self.all}:
+            return set()
+        parted = (word.partition("=") for word in self._values())
+        return {name.lstrip("+") for name, _, value in parted if "," in value and "." not in name}
 
     @property
     def name(self) -> str:

@@ -161,3 +161,19 @@ def test_options_may_stand_before_or_behind(words: list[str]) -> None:
 @pytest.mark.parametrize(("words", "more"), [(["--help"], ["task=mrpc"]), (["-h", "task=cola"], [])])
 def test_help_needs_a_task_to_compose(words: list[str], more: list[str]) -> None:
     assert Words(words).for_hydra() == [*words, *more]
+
+
+@pytest.mark.parametrize(
+    ("word", "given"),
+    [
+        ("task.max_length=64", "task.max_length=choice(64)"),
+        ("++task.metrics=[f1,accuracy]", "++task.metrics=choice([f1,accuracy])"),
+        ("task.max_length=64,128", "task.max_length=64,128"),
+        ("task.max_length=range(1,3)", "task.max_length=range(1,3)"),
+        ("finetune.epochs=2", "finetune.epochs=2"),
+        ("seed=1", "seed=1"),
+    ],
+)
+def test_value_of_a_swept_group_is_left_to_the_jobs(word: str, given: str) -> None:
+    assert given in Words(["-m", "task=cola,mrpc", word]).for_hydra()
+    assert word in Words(["task=cola", word]).for_hydra()
