@@ -1,5 +1,5 @@
 # make demo   one whole run on generated data, from nothing to a table
-# make test   the tests that take minutes in all; make test-all adds the slow ones
+# make test   the tests that take minutes in all; make test-slow the others, make test-all both
 # make sweep name=glue_ptq   a sweep of sweeps/; words="..." goes along, such as words="hydra/launcher=joblib"
 # make packages   what the slow tests need besides Python, from Debian; they skip without
 # make check  ruff, mypy --strict, import layers
@@ -16,10 +16,13 @@ PACKAGES := slurm-wlm slurmdbd munge mariadb-server chromium
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
+# A process of tests for each core, files whole, since tests of one share what they train; each with one thread.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --dist loadfile
+
 name   ?= smoke
 words  ?=
 
-.PHONY: sweep packages demo test test-all check format report clean
+.PHONY: sweep packages demo test test-all test-slow check format report clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -32,10 +35,13 @@ demo: $(READY)
 	$(BIN)/python -m qexp task=mrpc quant=w8a8 data=sample
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
+
+test-slow: $(READY)
+	$(PYTEST) -m slow
 
 check: $(READY)
 	$(BIN)/ruff check .
