@@ -73,11 +73,12 @@ def report_of(
     comparisons, published = compare(runs), chosen(beside, _models(runs))
     if tasks:
         published = [row for row in published if set(tasks) & set(row.scores)]
+    found = [] if tasks else averages(runs)  # where none has all of its tasks, the overview says so
     return Report(
         comparisons=comparisons,
         overviews=overviews(runs, convention, averaged=not tasks),
         losses=losses(comparisons),
-        averages=[] if tasks else averages(runs),
+        averages=found if any(each.has_numbers for each in found) else [],
         published=published,
         published_losses=published_losses(published),
     )

@@ -19,16 +19,13 @@ from qexp.reporting.table import Table, markdown
 
 
 def tables_of(report: Report) -> list[Table]:
-    """Each task, then all tasks side by side, then what quantization costs, then averages.
-
-    Where no average has all of its tasks, their table is left out; the overview says what is missing.
-    """
+    """Each task, then all tasks side by side, then what quantization costs, then averages."""
     return [
         *map(table_of, report.comparisons),
         *(overview_table(overview, report.published) for overview in report.overviews),
         *loss_tables(report.losses, report.published_losses),
         *(interval_tables(report.intervals) if report.intervals else []),
-        *([averages_table(report.averages)] if any(each.has_numbers for each in report.averages) else []),
+        *([averages_table(report.averages)] if report.averages else []),
     ]
 
 
