@@ -71,6 +71,9 @@ class Job:
         outputs = outputs_root()
         try:
             bury(outputs)
+        except QexpError as problem:  # of other runs: no reason to stop this one
+            print(f"warning: {problem}", file=sys.stderr)
+        try:
             with last_words(outputs, self.place.ledger.folder if self.place else None) as words:
                 return self._run(words)
         except QexpError as problem:

@@ -317,3 +317,13 @@ def test_full_disk_is_one_clear_error(
     monkeypatch.setattr("qexp.data.npy.GrowingArray.append", full)
     words = ("task=mrpc", f"model.name={tiny_bert}", *QUICK)
     _failed(words, "StoreError", "no space left", "QEXP_OUTPUTS", capsys=capsys)
+
+
+def test_last_words_of_another_run_that_cannot_be_read_stop_nothing(
+    tiny_bert: Path, outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (outputs / "running").mkdir(parents=True)
+    (outputs / "running" / "torn.json").write_text("{")
+    code, _ = run("task=mrpc", "quant=fp32", "deploy=none", *QUICK[:-1], f"model.name={tiny_bert}")
+    assert code == OK, record_problem()
+    assert "torn.json" in capsys.readouterr().err
