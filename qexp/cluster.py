@@ -13,6 +13,8 @@ from typing import Any
 
 REQUEUED = -1
 """Code with which submitit leaves the process of a job that goes back to the queue."""
+OUT_OF_TIME = "UncompletedJobError"
+"""Name of what submitit raises in a job whose time is up, wherever that job is."""
 SECONDS = 20
 """How long SLURM's database may take to answer."""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
 
+from qexp.cluster import OUT_OF_TIME
 from qexp.config import Experiment
 from qexp.errors import FAILED, INTERRUPTED, OK, ConfigError, QexpError
 from qexp.last_words import FIRST, LastWords, bury, death, last_words
@@ -194,7 +195,15 @@ class Job:
 
 def _failure(error: BaseException) -> Failure:
     text = "".join(traceback.format_exception(error))
-    return {"type": type(error).__name__, "message": str(error) or type(error).__name__, "traceback": text}
+    cause = next((each for each in _chain(error) if type(each).__name__ == OUT_OF_TIME), error)
+    return {"type": type(cause).__name__, "message": str(cause) or type(cause).__name__, "traceback": text}
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it came of: a library may put its own in the place of a scheduler's."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _print_error(error: BaseException) -> None:

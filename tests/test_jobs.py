@@ -327,3 +327,21 @@ def test_last_words_of_another_run_that_cannot_be_read_stop_nothing(
     code, _ = run("task=mrpc", "quant=fp32", "deploy=none", *QUICK[:-1], f"model.name={tiny_bert}")
     assert code == OK, record_problem()
     assert "torn.json" in capsys.readouterr().err
+
+
+def test_time_that_is_up_is_told_whatever_a_library_makes_of_it(
+    tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from submitit.core.utils import UncompletedJobError
+
+    def interrupted(*_: object, **__: object) -> None:
+        try:
+            raise UncompletedJobError("Job not requeued because: timed-out too many times.")
+        except UncompletedJobError as error:
+            raise ModuleNotFoundError("could not import module 'Model'") from error
+
+    monkeypatch.setattr("qexp.jobs.run_line", interrupted)
+    code, found = run("task=mrpc", "quant=fp32", "deploy=none", *QUICK[:-1], f"model.name={tiny_bert}")
+    assert code == FAILED
+    assert "timed-out" in found["error"]["message"]
+    assert "could not import" in found["error"]["traceback"]
