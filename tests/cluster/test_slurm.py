@@ -60,14 +60,11 @@ class Sweep:
         files = list(attempts[-1].glob("[0-9]*.json")) if attempts else []
         return {int(file.stem): json.loads(file.read_text()) for file in files}
 
-    def running(self, stage: str) -> set[int]:
-        """Jobs that are in a stage."""
-        found = set()
-        for file in (self.outputs / "running").glob("*.json"):
-            record = json.loads(file.read_text())["record"]
-            if f"in {stage}" in record["error"]["message"]:
-                found.add(record["sweep"]["job"])
-        return found
+    def checkpoints_since(self, number: int) -> int:
+        """Trainings that saved their state since a job ended."""
+        (ended,) = (self.outputs / "sweeps").glob(f"*/*/{number}.json")
+        saved = (self.outputs / "artifacts" / "2-fp32").glob("*.work-*/scratch/last.ckpt")
+        return sum(file.stat().st_mtime > ended.stat().st_mtime for file in saved)
 
     def resumed_at(self, number: int) -> int:
         """Step from which the fine-tuning of a job went on when it was built."""
@@ -99,7 +96,8 @@ def test_others_finish_when_jobs_fail_are_cancelled_and_are_preempted(
         "hydra.launcher.timeout_min=12", "hydra.launcher.signal_delay_s=5",
     ]  # fmt: skip
     sweep = Sweep(cluster, tmp_path, words)
-    until(lambda: {2, 3} <= sweep.running("2-fp32") and 1 in sweep.entries)
+    until(lambda: 1 in sweep.entries)
+    until(lambda: sweep.checkpoints_since(1) == 3)
     cluster.ask("scancel", sweep.job(2))
     until(lambda: cluster.jobs()[sweep.job(2)].startswith("CANCELLED"))
     urgent = cluster.ask(
