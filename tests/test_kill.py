@@ -94,6 +94,7 @@ def test_sweep_that_is_killed_again_and_again_ends_with_the_same_bits(
         while True:
             attempt = Attempt(words, outputs)
             if (news := attempt.end(chance.uniform(0.2, 0.8) * duration)) is not None:
+                duration = min(duration, time.monotonic() - attempt.started)
                 break
             kills += 1
             print(f"round {rounds}, kill {kills}: {attempt.kill(chance)}")
