@@ -132,10 +132,10 @@ def _is_of(ledger: Ledger | None, file: Path) -> bool:
 
 
 def _read(file: Path) -> dict[str, Any]:
+    """What ``LastWords.write`` wrote, with the Record as one."""
     try:
         tree: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        Record.from_json(json.dumps(tree["record"]))
-        return tree
+        return {**tree, "record": Record.from_json(json.dumps(tree["record"]))}
     except (ValueError, LookupError, TypeError, StoreError) as error:
         raise StoreError(
             f"{file}: not the last words of a run ({type(error).__name__}: {error}); delete it if no run of "
@@ -144,7 +144,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _file(outputs: Path, file: Path, tree: dict[str, Any]) -> Record:
-    record = Record.from_json(json.dumps(tree["record"]))
+    record: Record = tree["record"]
     last_seen = datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat()
     assert record.error is not None
     error = record.error
