@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from qexp.cli import conf_folder
 from qexp.config import Experiment, Machine
@@ -16,6 +17,11 @@ from qexp.runtime import Runtime
 if not Path("/dev/nvidia0").exists():
     # Before anything imports Triton, whose own library is made for one way of running or the other.
     os.environ["TRITON_INTERPRET"] = "1"
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("drawn", deadline=None)
+settings.register_profile("repeated", deadline=None, derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "drawn"))
 
 WORDS = [
     "the",

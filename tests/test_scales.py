@@ -33,8 +33,8 @@ def test_every_number_stands_on_the_line_in_its_order(values: list[float]) -> No
 def test_round_numbers_are_evenly_apart_and_not_too_few(low: float, width: float, most: int) -> None:
     found = round_numbers(low, low + width, most)
     assert most / 5 - 1 <= len(found) <= most
-    steps = {round((b - a) / width, 6) for a, b in pairwise(found)}
-    assert len(steps) <= 1
+    steps = [(b - a) / width for a, b in pairwise(found)]
+    assert all(step == pytest.approx(steps[0], abs=1e-6) for step in steps)
 
 
 def test_round_numbers_of_known_ranges() -> None:
