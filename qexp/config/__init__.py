@@ -9,19 +9,23 @@ Sections above the line in :class:`Experiment` say *what* is computed and are pa
 says where results are mirrored, which never is.
 """
 
-from qexp.config.experiment import Experiment
-from qexp.config.quantization import (
-    ActivationScheme,
+from qexp.config.calibration import (
     AnyCalibrator,
     Calibration,
     Calibrator,
     ClipCalibrator,
     EmaCalibrator,
     EntropyCalibrator,
-    Form,
     MaxCalibrator,
     MseCalibrator,
     PercentileCalibrator,
+    SqnrCalibrator,
+)
+from qexp.config.experiment import Experiment
+from qexp.config.quantization import (
+    ActivationScheme,
+    Form,
+    Override,
     Placement,
     Quant,
     Scheme,
@@ -29,6 +33,7 @@ from qexp.config.quantization import (
     ValueType,
     WeightScheme,
 )
+from qexp.config.refinement import Refinement
 from qexp.config.section import FLOAT_BITS, Bits, Section
 from qexp.config.task import (
     AnyTask,
@@ -45,7 +50,19 @@ from qexp.config.task import (
     score_name,
 )
 from qexp.config.tracking import AnyTracker, NoTracker, Tensorboard, Wandb
-from qexp.config.training import AnyFinetune, AnyMethod, Finetuned, NoMethod, Ptq, Qat, Schedule, Training
+from qexp.config.training import (
+    AnyFinetune,
+    AnyMethod,
+    Control,
+    Distillation,
+    Finetuned,
+    Further,
+    NoMethod,
+    Ptq,
+    Qat,
+    Schedule,
+    Training,
+)
 from qexp.config.work import AnyDeploy, Budget, Machine, NoDeploy, Numerics, Onnx, OnnxRuntime, Schooling
 
 __all__ = [
@@ -63,12 +80,15 @@ __all__ = [
     "Calibration",
     "Calibrator",
     "ClipCalibrator",
+    "Control",
     "Data",
+    "Distillation",
     "EmaCalibrator",
     "EntropyCalibrator",
     "Experiment",
     "Finetuned",
     "Form",
+    "Further",
     "Machine",
     "MaxCalibrator",
     "Metric",
@@ -80,12 +100,14 @@ __all__ = [
     "Numerics",
     "Onnx",
     "OnnxRuntime",
+    "Override",
     "PercentileCalibrator",
     "Placement",
     "Ptq",
     "Qat",
     "Quant",
     "QuestionTask",
+    "Refinement",
     "Schedule",
     "Scheme",
     "Schooling",
@@ -93,6 +115,7 @@ __all__ = [
     "Section",
     "SiteKind",
     "SpanSearch",
+    "SqnrCalibrator",
     "Task",
     "Tensorboard",
     "TextTask",

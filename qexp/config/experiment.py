@@ -7,7 +7,9 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from qexp.config.quantization import AnyCalibrator, Calibration, Form, Placement, Quant, Scheme
+from qexp.config.calibration import AnyCalibrator, Calibration
+from qexp.config.quantization import Form, Placement, Quant, Scheme
+from qexp.config.refinement import Refinement
 from qexp.config.section import FLOAT_BITS, Section
 from qexp.config.task import AnyTask, Data, Model, TranslationTask
 from qexp.config.tracking import AnyTracker, NoTracker
@@ -28,6 +30,7 @@ class Experiment(Section):
     calibrator: AnyCalibrator
     calibration: Calibration = Calibration()
     placement: Placement
+    refinement: Refinement = Refinement()
     finetune: AnyFinetune
     method: AnyMethod
     deploy: AnyDeploy
@@ -45,10 +48,15 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> Self:
-        if not self.quant.enabled and self.method.kind != "none":
+        if not self.quant.enabled and self.method.kind in ("ptq", "qat"):
             raise ValueError(
                 f"method={self.method.kind} with quant=fp32: there is nothing to quantize; "
                 "drop method=…, or choose bit-widths such as quant=w8a8"
+            )
+        if self.quant.enabled and self.method.kind == "control":
+            raise ValueError(
+                f"method=control with quant={self.quant.name}: the control is trained without quantizers; "
+                "use quant=fp32, or method=qat"
             )
         return self
 
@@ -164,12 +172,13 @@ def _resolve_method(tree: dict[str, Any]) -> None:
     if method.get("kind") == "auto":
         off = all(width == FLOAT_BITS for width in bits)
         tree["method"] = method = {"kind": "none"} if off else {**method, "kind": "qat"}
-    if method.get("kind") != "qat":
+    if method.get("kind") not in ("qat", "control"):
         return
     _fill(method, of_task)
     if method.get("epochs") is None:
         method.pop("epochs", None)
     if method.get("learning_rate") is None and isinstance(rate, int | float):
         method["learning_rate"] = rate / 2
-    if method.get("range_learning_rate") is None and isinstance(method.get("learning_rate"), int | float):
+    rates = isinstance(method.get("learning_rate"), int | float) and method.get("kind") == "qat"
+    if rates and method.get("range_learning_rate") is None:
         method["range_learning_rate"] = 10 * method["learning_rate"]

@@ -1,43 +1,12 @@
-"""Bit-widths, grids, calibrators and sites."""
+"""Bit-widths, grids and sites."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from qexp.config.section import FLOAT_BITS, Bits, Section
-
-
-class Quant(Section):
-    """Bit-widths."""
-
-    weight_bits: Bits = 8
-    """Bits of a weight, 2 to 16; 32 leaves weights in floating point."""
-    activation_bits: Bits = 8
-    """Bits of an activation, 2 to 16; 32 leaves activations in floating point."""
-
-    @field_validator("weight_bits", "activation_bits")
-    @classmethod
-    def _known_width(cls, bits: int) -> int:
-        if 16 < bits < FLOAT_BITS:
-            raise ValueError(f"{bits} bits: allowed are 2 to 16, or {FLOAT_BITS} for floating point")
-        return bits
-
-    @property
-    def name(self) -> str:
-        """``fp32``, or the usual short form, such as ``w4a8``."""
-        return f"w{self.weight_bits}a{self.activation_bits}" if self.enabled else "fp32"
-
-    @property
-    def quantizes_activations(self) -> bool:
-        """Whether activations have grids."""
-        return self.activation_bits < FLOAT_BITS
-
-    @property
-    def enabled(self) -> bool:
-        """Whether anything is quantized at all."""
-        return min(self.weight_bits, self.activation_bits) < FLOAT_BITS
+from qexp.config.section import FLOAT_BITS, Bits, Section, known_width
 
 
 class WeightScheme(Section):
@@ -52,10 +21,15 @@ class WeightScheme(Section):
 class ActivationScheme(Section):
     """Form of the activation grids."""
 
-    granularity: Literal["per_tensor"] = "per_tensor"
-    """One range for the tensor."""
+    granularity: Literal["per_tensor", "per_token", "per_embedding_group"] = "per_tensor"
+    """One range for the tensor; one for each token, found as it comes by; or one for each group of embedding
+    dimensions, where the last axis is that of the embedding, and one for the tensor elsewhere."""
     symmetric: bool = False
     """Zero point 0 and a signed grid; false is an unsigned grid with a zero point."""
+    groups: int = Field(default=6, ge=2)
+    """Groups of embedding dimensions, of ``per_embedding_group``."""
+    permute: bool = True
+    """Whether groups hold dimensions of similar range, the same ones throughout a layer, not neighbours."""
 
 
 class Scheme(Section):
@@ -65,108 +39,93 @@ class Scheme(Section):
     """Form of the weight grids."""
     activation: ActivationScheme = ActivationScheme()
     """Form of the activation grids."""
+    clip_gelu: float | None = Field(default=None, gt=0)
+    """Largest magnitude in the range of what a nonlinearity gives; null has no such limit."""
 
 
-class Calibrator(Section):
-    """What the calibrators have in common."""
+class Override(Section):
+    """What is different at some sites; null is as everywhere."""
 
-    weights: Literal["max", "mse"] = "max"
-    """How weight ranges are found: the largest magnitude, or the least squared error."""
+    weight_bits: Bits | None = None
+    """Bits of their weights; 32 leaves them in floating point."""
+    activation_bits: Bits | None = None
+    """Bits of their activations; 32 leaves them in floating point."""
+    weight: WeightScheme | None = None
+    """Form of their weight grids."""
+    activation: ActivationScheme | None = None
+    """Form of their activation grids."""
 
-
-class MaxCalibrator(Calibrator):
-    """Smallest and largest value seen."""
-
-    kind: Literal["max"]
-    """Tag of the section."""
-
-
-class EmaCalibrator(Calibrator):
-    """Exponential moving average of each batch's smallest and largest value."""
-
-    kind: Literal["ema"]
-    """Tag of the section."""
-    decay: float = Field(default=0.9, ge=0, lt=1)
-    """Weight of the past; 0 keeps only the last batch."""
+    _known_widths = field_validator("weight_bits", "activation_bits")(known_width)
 
 
-class PercentileCalibrator(Calibrator):
-    """Range that keeps this share of the magnitudes."""
+class Quant(Section):
+    """Bit-widths."""
 
-    kind: Literal["percentile"]
-    """Tag of the section."""
-    percentile: float = Field(default=99.99, gt=0, le=100)
-    """Share of values inside the range, in percent."""
+    weight_bits: Bits = 8
+    """Bits of a weight, 2 to 16; 32 leaves weights in floating point."""
+    activation_bits: Bits = 8
+    """Bits of an activation, 2 to 16; 32 leaves activations in floating point."""
+    embedding_bits: Bits | None = None
+    """Bits of tables of embeddings; null is ``weight_bits``."""
+    overrides: dict[str, Override] = Field(default_factory=dict)
+    """By a glob over sites, such as ``*.pooler.*``: what is different there. A site is called by its module,
+    or by module and kind as in ``*.output:residual.sum``; ``@first`` and ``@last`` are the sites of the first
+    and the last layer. Of several that match, a later one wins, field by field."""
 
+    _known_widths = field_validator("weight_bits", "activation_bits", "embedding_bits")(known_width)
 
-class MseCalibrator(Calibrator):
-    """Range with the least squared quantization error."""
-
-    kind: Literal["mse"]
-    """Tag of the section."""
-    candidates: int = Field(default=100, ge=2)
-    """How many shrunken ranges are tried for each grid."""
-
-
-class EntropyCalibrator(Calibrator):
-    """Range with the least Kullback-Leibler divergence of the magnitudes, as TensorRT's."""
-
-    kind: Literal["entropy"]
-    """Tag of the section."""
-    bins: int = Field(default=2048, ge=256, le=2048)
-    """Bins of a histogram between zero and the first batch's largest magnitude; a power of two."""
-    first: int = Field(default=128, ge=2, le=256)
-    """The narrowest range that is tried, in bins."""
-    stride: int = Field(default=1, ge=1)
-    """Bins from one range that is tried to the next."""
-
-    @field_validator("bins")
+    @field_validator("overrides", mode="before")
     @classmethod
-    def _power_of_two(cls, bins: int) -> int:
-        if bins & (bins - 1):
-            raise ValueError(f"{bins} bins: allowed are 256, 512, 1024 and 2048")
-        return bins
+    def _none(cls, overrides: Any) -> Any:
+        return {} if overrides is None else overrides
 
+    @property
+    def name(self) -> str:
+        """``fp32``, or the usual short form, such as ``w4a8``; of mixed precision, ``w4a8-mixed``."""
+        if not self.enabled:
+            return "fp32"
+        own = self.embedding_bits not in (None, self.weight_bits)
+        table = f"e{self.embedding_bits}" if own else ""
+        return f"w{self.weight_bits}a{self.activation_bits}{table}{'-mixed' if self.overrides else ''}"
 
-class ClipCalibrator(Calibrator):
-    """Smallest and largest value seen, but never beyond a ceiling, as NeurST's min/max."""
+    @property
+    def quantizes_activations(self) -> bool:
+        """Whether any activation has a grid."""
+        widths = (self.activation_bits, *(each.activation_bits for each in self.overrides.values()))
+        return any(bits is not None and bits < FLOAT_BITS for bits in widths)
 
-    kind: Literal["clip"]
-    """Tag of the section."""
-    weight_clip_max: float = Field(default=1.0, gt=0)
-    """Largest magnitude that a weight's range has."""
-    activation_clip_max: float = Field(default=16.0, gt=0)
-    """Largest magnitude that an activation's range has."""
+    @property
+    def quantizes_weights(self) -> bool:
+        """Whether any weight has a grid."""
+        own = (self.weight_bits, self.embedding_bits)
+        widths = (*own, *(each.weight_bits for each in self.overrides.values()))
+        return any(bits is not None and bits < FLOAT_BITS for bits in widths)
 
-
-AnyCalibrator = Annotated[
-    MaxCalibrator | EmaCalibrator | PercentileCalibrator | MseCalibrator | EntropyCalibrator | ClipCalibrator,
-    Field(discriminator="kind"),
-]
-
-
-class Calibration(Section):
-    """What calibration looks at."""
-
-    samples: int = Field(default=512, ge=1)
-    """Rows of the train split, drawn by ``seed``."""
-    batch_size: int = Field(default=32, ge=1)
-    """Rows in a batch."""
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is quantized at all."""
+        return self.quantizes_activations or self.quantizes_weights
 
 
 SiteKind = Literal[
     "linear.weight",
     "linear.input",
+    "linear.output",
     "embedding.weight",
+    "embedding.output",
     "matmul.query",
     "matmul.key",
     "matmul.probs",
     "matmul.value",
+    "attention.scores",
+    "attention.masked_scores",
     "attention.context",
     "attention.output",
     "activation.output",
+    "layernorm.input",
     "layernorm.output",
     "residual.input",
+    "residual.sum",
     "declared.weight",
     "declared.activation",
 ]
@@ -185,6 +144,20 @@ class Placement(Section):
     """Whether probabilities have the range [0, 1] and outputs of ReLU one from 0, both on unsigned grids."""
     exclude: tuple[str, ...] = ()
     """Globs over module names whose sites stay in floating point, such as ``*classifier*``."""
+    fuse_qkv: bool = False
+    """Whether the projections to queries, keys and values are one matrix product: one range for their
+    outputs, and one for their weights where that is per tensor."""
+    mask_value: float | None = Field(default=None, lt=0)
+    """What is added to the scores of padding, such as -6; null is the lowest float32."""
+
+    @model_validator(mode="after")
+    def _masks_lie_on_a_grid(self) -> Self:
+        if "attention.masked_scores" in self.sites and self.mask_value is None:
+            raise ValueError(
+                "sites has attention.masked_scores, but mask_value is null: no grid holds scores beside the "
+                "lowest float32; set placement.mask_value=-6, or drop the site"
+            )
+        return self
 
 
 class Form(Section):

@@ -16,3 +16,14 @@ class Section(BaseModel):
     """Base of all sections: frozen, and closed to fields that it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+def known_width(bits: int | None) -> int | None:
+    """Bits that a grid can have, or floating point; null stays null.
+
+    Raises:
+        ValueError: between 16 and 32 bits.
+    """
+    if bits is not None and 16 < bits < FLOAT_BITS:
+        raise ValueError(f"{bits} bits: allowed are 2 to 16, or {FLOAT_BITS} for floating point")
+    return bits

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from qexp.config.section import Section
 
@@ -23,24 +23,73 @@ class Ptq(Section):
     """Tag of the section."""
 
 
-class Qat(Section):
+class Distillation(Section):
+    """What a training learns from the run's own FP32 model, besides the labels; a weight of 0 is without."""
+
+    labels: float = Field(default=1.0, ge=0)
+    """Weight of the task's own loss."""
+    logits: float = Field(default=0.0, ge=0)
+    """Weight of the distance of logits: Kullback-Leibler divergence, or squared error of a regression."""
+    temperature: float = Field(default=2.0, gt=0)
+    """What logits are divided by before they become probabilities; the loss is multiplied by its square."""
+    hidden: float = Field(default=0.0, ge=0)
+    """Weight of the mean squared error of hidden states, over all layers."""
+    attention: float = Field(default=0.0, ge=0)
+    """Weight of the Kullback-Leibler divergence of attention probabilities, over all layers."""
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there is anything to learn from a teacher."""
+        return max(self.logits, self.hidden, self.attention) > 0
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Self:
+        if not self.enabled and not self.labels:
+            raise ValueError(
+                "all weights are 0: raise method.distillation.labels or .logits, so that there is a loss"
+            )
+        return self
+
+
+class Further(Section):
+    """Training that goes on from the FP32 model."""
+
+    learning_rate: float | None = Field(default=None, gt=0)
+    """Peak rate of the weights; null is half the fine-tuning rate."""
+    epochs: float = Field(default=2.0, gt=0)
+    """Passes over the train split; null is the task's number, else 2."""
+    dropout: float | None = Field(default=0.0, ge=0, lt=1)
+    """Dropout during this training; null keeps the model's own."""
+    distillation: Distillation = Distillation()
+    """What is learned from the FP32 model."""
+
+
+class Control(Further):
+    """The same training without quantizers: shows what comes from training longer, or from a teacher."""
+
+    kind: Literal["control"]
+    """Tag of the section."""
+
+
+class Qat(Further):
     """Quantization-aware training: goes on from the calibrated model."""
 
     kind: Literal["qat"]
     """Tag of the section."""
-    ranges: Literal["frozen", "learned"] = "learned"
-    """Keep the calibrated ranges, or learn the scales (LSQ)."""
-    learning_rate: float | None = Field(default=None, gt=0)
-    """Peak rate of the weights; null is half the fine-tuning rate."""
+    ranges: Literal["frozen", "ema", "learned"] = "learned"
+    """Keep the calibrated ranges; follow the batches with a moving average, and weights as they are; or learn
+    the scales (LSQ)."""
     range_learning_rate: float | None = Field(default=None, gt=0)
     """Peak rate of the learned log-scales; null is ``learning_rate`` times 10."""
-    epochs: float = Field(default=2.0, gt=0)
-    """Passes over the train split; null is the task's number, else 2."""
-    dropout: float | None = Field(default=0.0, ge=0, lt=1)
-    """Dropout while training with quantization; null keeps the model's own."""
+    zero_points: Literal["fixed", "learned"] = "fixed"
+    """Whether learned ranges of asymmetric grids learn their zero points, too (LSQ+)."""
+    range_decay: float = Field(default=0.9999, ge=0, lt=1)
+    """Weight of the past in the moving average of ``ranges: ema``."""
+    recalibrate_weights: bool = False
+    """Whether weight ranges are found anew, from the trained weights, at the end."""
 
 
-AnyMethod = Annotated[NoMethod | Ptq | Qat, Field(discriminator="kind")]
+AnyMethod = Annotated[NoMethod | Ptq | Qat | Control, Field(discriminator="kind")]
 
 Schedule = Literal["linear", "inverse_sqrt"]
 

@@ -1,0 +1,119 @@
+"""Calibrators: how ranges are chosen, and from which rows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from qexp.config.section import Section
+
+
+class Calibrator(Section):
+    """What the calibrators have in common."""
+
+    weights: Literal["max", "mse", "sqnr"] = "max"
+    """How weight ranges are found: the largest magnitude, the least squared error, or as ``sqnr`` does."""
+
+
+class MaxCalibrator(Calibrator):
+    """Smallest and largest value seen."""
+
+    kind: Literal["max"]
+    """Tag of the section."""
+
+
+class EmaCalibrator(Calibrator):
+    """Exponential moving average of each batch's smallest and largest value."""
+
+    kind: Literal["ema"]
+    """Tag of the section."""
+    decay: float = Field(default=0.9, ge=0, lt=1)
+    """Weight of the past; 0 keeps only the last batch."""
+
+
+class PercentileCalibrator(Calibrator):
+    """Range that keeps this share of the magnitudes."""
+
+    kind: Literal["percentile"]
+    """Tag of the section."""
+    percentile: float = Field(default=99.99, gt=0, le=100)
+    """Share of values inside the range, in percent."""
+
+
+class MseCalibrator(Calibrator):
+    """Range with the least squared quantization error."""
+
+    kind: Literal["mse"]
+    """Tag of the section."""
+    candidates: int = Field(default=100, ge=2)
+    """How many shrunken ranges are tried for each grid, by ``search: grid``."""
+    search: Literal["grid", "golden"] = "grid"
+    """Try shares of the range, or narrow an interval of shares by the golden section."""
+
+
+class SqnrCalibrator(Calibrator):
+    """Range with the least expected noise, where that of clipping counts more: AIMET's ``tf_enhanced``."""
+
+    kind: Literal["sqnr"]
+    """Tag of the section."""
+    gamma: float = Field(default=3.0, gt=0)
+    """Weight of the noise of clipped values."""
+    symmetric_candidates: int = Field(default=101, ge=2)
+    """Scales that are tried for a symmetric grid."""
+    scale_candidates: int = Field(default=17, ge=2)
+    """Scales that are tried for an asymmetric grid."""
+    offset_candidates: int = Field(default=21, ge=2)
+    """Zero points that are tried with each of them."""
+
+
+class EntropyCalibrator(Calibrator):
+    """Range with the least Kullback-Leibler divergence of the magnitudes, as TensorRT's."""
+
+    kind: Literal["entropy"]
+    """Tag of the section."""
+    bins: int = Field(default=2048, ge=256, le=2048)
+    """Bins of a histogram between zero and the first batch's largest magnitude; a power of two."""
+    first: int = Field(default=128, ge=2, le=256)
+    """The narrowest range that is tried, in bins."""
+    stride: int = Field(default=1, ge=1)
+    """Bins from one range that is tried to the next."""
+
+    @field_validator("bins")
+    @classmethod
+    def _power_of_two(cls, bins: int) -> int:
+        if bins & (bins - 1):
+            raise ValueError(f"{bins} bins: allowed are 256, 512, 1024 and 2048")
+        return bins
+
+
+class ClipCalibrator(Calibrator):
+    """Smallest and largest value seen, but never beyond a ceiling, as NeurST's min/max."""
+
+    kind: Literal["clip"]
+    """Tag of the section."""
+    weight_clip_max: float = Field(default=1.0, gt=0)
+    """Largest magnitude that a weight's range has."""
+    activation_clip_max: float = Field(default=16.0, gt=0)
+    """Largest magnitude that an activation's range has."""
+
+
+AnyCalibrator = Annotated[
+    MaxCalibrator
+    | EmaCalibrator
+    | PercentileCalibrator
+    | MseCalibrator
+    | SqnrCalibrator
+    | EntropyCalibrator
+    | ClipCalibrator,
+    Field(discriminator="kind"),
+]
+
+
+class Calibration(Section):
+    """What calibration looks at."""
+
+    samples: int = Field(default=512, ge=1)
+    """Rows of the train split, drawn by ``seed``."""
+    batch_size: int = Field(default=32, ge=1)
+    """Rows in a batch."""

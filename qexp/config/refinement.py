@@ -1,0 +1,28 @@
+"""What is done to a model before or after calibration, without training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from qexp.config.section import Section
+
+
+class Refinement(Section):
+    """Better scaling and rounding, by calibration rows alone."""
+
+    name: str = "none"
+    """Short name, for tables."""
+    equalize: bool = False
+    """Cross-layer equalization: weights of two layers with nothing but a ReLU, or an average over tokens,
+    between them are scaled against each other, which leaves the float model as it is (Nagel et al. 2019)."""
+    migration: float | None = Field(default=None, ge=0, le=1)
+    """Share of the inputs' range that moves into the weights of linear layers, as SmoothQuant's alpha;
+    null is none."""
+    rounding: Literal["nearest", "adaround"] = "nearest"
+    """Round weights to the nearest level, or to the one that keeps each layer's output (AdaRound)."""
+    iterations: int = Field(default=1000, ge=1)
+    """Steps that AdaRound takes for each weight."""
+    bias_correction: bool = False
+    """Take the mean error that quantized weights cause out of each layer's bias (Nagel et al. 2019)."""
