@@ -25,13 +25,13 @@ from benchmarks.options import add_peers, parser, settings, start
 from benchmarks.peers import attempt
 from benchmarks.peers.own import PLACEMENTS
 from benchmarks.shapes import SHAPES, Batch, Family, batch_of
-from qexp.config import AnyCalibrator, Quant, Scheme
+from qexp.config import AnyCalibrator, Form
 from qexp.quant.insert import Quantization, insert
 
 
 def own_pass(model: Any, sites: str, batches: list[Batch]) -> tuple[Callable[[], None], Quantization]:
     """qexp's pass, with empty statistics at its start."""
-    quantization = insert(model, PLACEMENTS[sites], Quant(), Scheme())
+    quantization = insert(model, Form(placement=PLACEMENTS[sites]))
 
     def run() -> None:
         quantization.statistics().clear()

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from qexp.artifacts import Ranges, Statistics
-from qexp.config import FLOAT_BITS, Form
+from qexp.config import Form
 
 Told = dict[str, float | None]
 
@@ -21,17 +21,17 @@ def activation_ranges(
     """All quantized activations, by quantizer, each as :class:`qexp.records.ActivationRange` has it."""
     from safetensors.numpy import load_file
 
-    if form.quant.activation_bits == FLOAT_BITS:
+    if not form.quant.quantizes_activations:
         return {}
     seen, chosen = load_file(statistics.file), load_file(ranges.file)
     names = [key.removesuffix("/lows") for key in seen if key.endswith("/lows")]
-    return {name: _range(form, name, seen, chosen) for name in sorted(names) if f"{name}/scale" in chosen}
+    return {name: _range(name, seen, chosen) for name in sorted(names) if f"{name}/scale" in chosen}
 
 
-def _range(form: Form, name: str, seen: dict[str, Any], chosen: dict[str, Any]) -> Told:
+def _range(name: str, seen: dict[str, Any], chosen: dict[str, Any]) -> Told:
     low, high = float(seen[f"{name}/lows"].min()), float(seen[f"{name}/highs"].max())
     scale, zero = float(chosen[f"{name}/scale"]), int(chosen[f"{name}/zero_point"])
-    first, last = (level - zero for level in _levels(form, low))
+    first, last = (int(level) - zero for level in chosen[f"{name}/levels"])
     return {
         "low": first * scale,
         "high": last * scale,
@@ -39,14 +39,6 @@ def _range(form: Form, name: str, seen: dict[str, Any], chosen: dict[str, Any]) 
         "seen_high": high,
         "sqnr": sqnr(seen[f"{name}/counts"], float(seen[f"{name}/width"]), scale, first, last),
     }
-
-
-def _levels(form: Form, low: float) -> tuple[int, int]:
-    """Integers at the ends of the grid, as ``qexp.quant.grid.activation_grid`` chooses it."""
-    bits = form.quant.activation_bits
-    if form.scheme.activation.symmetric and not (form.placement.typed and low >= 0):
-        return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
-    return 0, (1 << bits) - 1
 
 
 def sqnr(counts: Any, width: float, scale: float, first: int, last: int) -> float | None:

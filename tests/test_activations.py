@@ -15,7 +15,7 @@ from qexp.artifacts import Ranges
 from qexp.artifacts import Statistics as StatisticsArtifact
 from qexp.config import Form, MaxCalibrator, Placement, Quant, Scheme
 from qexp.quant.calibrators import activation_range
-from qexp.quant.grid import activation_grid, quantize_dequantize, scale_and_zero_point
+from qexp.quant.grid import Grid, activation_grid, quantize_dequantize, scale_and_zero_point
 from qexp.quant.statistics import Statistics
 
 PLACEMENT = Placement(name="x", sites=("linear.input",))
@@ -36,11 +36,11 @@ def test_noise_is_that_of_quantizing_the_values(
         quant=Quant(activation_bits=bits),
         scheme=scheme,
     )
-    grid = activation_grid(form.quant, form.scheme.activation)
+    grid = activation_grid(bits, form.scheme.activation)
     assert grid is not None
     low, high = activation_range(seen["layer:linear.input"], MaxCalibrator(kind="max"), grid)
     scale, zero = scale_and_zero_point(low * clip, high * clip, grid)
-    (told,) = _told(tmp_path, form, seen, scale, zero).values()
+    (told,) = _told(tmp_path, form, seen, grid, scale, zero).values()
     quantized = quantize_dequantize(values, scale, grid.qmin - zero, grid.qmax - zero)
     expected = 10 * math.log10(float((values**2).sum() / ((values - quantized) ** 2).sum()))
     assert told["sqnr"] == pytest.approx(expected, abs=0.1)
@@ -49,10 +49,13 @@ def test_noise_is_that_of_quantizing_the_values(
     assert told["high"] == pytest.approx(float((grid.qmax - zero) * scale), rel=1e-6)
 
 
-def _told(folder: Path, form: Form, seen: Statistics, scale: torch.Tensor, zero: torch.Tensor) -> dict:
+def _told(
+    folder: Path, form: Form, seen: Statistics, grid: Grid, scale: torch.Tensor, zero: torch.Tensor
+) -> dict:
     statistics, ranges = StatisticsArtifact(folder, "s"), Ranges(folder, "r")
     seen.save(statistics.file)
-    save_file({"layer:linear.input/scale": scale, "layer:linear.input/zero_point": zero}, ranges.file)
+    name, levels = "layer:linear.input", torch.tensor([grid.qmin, grid.qmax])
+    save_file({f"{name}/scale": scale, f"{name}/zero_point": zero, f"{name}/levels": levels}, ranges.file)
     return activation_ranges(form, statistics, ranges)
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from qexp.config import Experiment
+from qexp.config import Experiment, Form
 from qexp.inspect import main
 from qexp.inspection.text import histogram
 from qexp.jobs import OK, Job
@@ -224,7 +224,7 @@ def test_a_tied_table_is_shown_once_with_all_its_places(
 
     made = experiment("task=mrpc", "recipe=neurst", "deploy=none")
     model: Any = build("marian")
-    quantization = insert(model, made.placement, made.quant, made.scheme)
+    quantization = insert(model, Form(placement=made.placement, quant=made.quant, scheme=made.scheme))
     with torch.no_grad(), quantization.observing():
         model(**batch())
     quantization.calibrate(quantization.statistics(), ClipCalibrator(kind="clip"))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 
 from benchmarks.shapes import Batch
-from qexp.config import MaxCalibrator, Placement, Quant, Scheme, SiteKind
+from qexp.config import Form, MaxCalibrator, Placement, SiteKind
 from qexp.quant.insert import Quantization, insert
 
 Phase = Literal["frozen", "learned"]
@@ -23,7 +23,7 @@ PLACEMENTS = {
 
 def prepare(model: Any, placement: Placement, batch: Batch, phase: Phase = "frozen") -> Quantization:
     """Insert W8A8 quantizers, calibrate them on the batch by the largest values, enter the phase."""
-    quantization = insert(model, placement, Quant(), Scheme())
+    quantization = insert(model, Form(placement=placement))
     with torch.no_grad(), quantization.observing(batch["attention_mask"]):
         model(**batch)
     quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))

@@ -164,5 +164,5 @@ class Form(Section):
     """What is quantized, and on which grids: all that turns a float model into a quantized one."""
 
     placement: Placement
-    quant: Quant
-    scheme: Scheme
+    quant: Quant = Quant()
+    scheme: Scheme = Scheme()

@@ -84,7 +84,7 @@ def load(subject: Subject) -> Quantization:
         ranges = load_file(subject.ranges)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise gone(subject, f"{subject.model.parent} is damaged ({type(error).__name__}: {error})") from error
-    quantization = insert(model.eval(), subject.form.placement, subject.form.quant, subject.form.scheme)
+    quantization = insert(model.eval(), subject.form)
     quantization.load_ranges(ranges)
     return quantization
 
@@ -138,7 +138,7 @@ def _weight(quantization: Quantization, site: Site) -> Weight:
     from qexp.quant.weights import original
 
     weight = original(quantization.model, site).detach()
-    integers = quantization.integers(site.quantizer)
+    integers = quantization.integers(site.name)
     ends = float(weight.min()), float(weight.max())
     return Weight(**_ranges(quantization, site), integers=integers, low=ends[0], high=ends[1])
 

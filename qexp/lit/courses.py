@@ -104,7 +104,7 @@ class QuantizationAware:
         """The encoder with ranges, which are learned or fixed."""
         model = load_saved(self.encoder.model)
         set_dropout(model, self.method.dropout)
-        quantization = insert(model, self.form.placement, self.form.quant, self.form.scheme)
+        quantization = insert(model, self.form)
         quantization.load_ranges(load_file(self.ranges.file))
         quantization.split(parts.count)
         if self.method.ranges == "learned":

@@ -31,7 +31,7 @@ def load_quantized(
     model = load_saved(encoder.model)
     quantization = None
     if form is not None and ranges is not None:
-        quantization = insert(model, form.placement, form.quant, form.scheme)
+        quantization = insert(model, form)
         quantization.load_ranges(load_file(ranges.file))
         quantization.freeze()
     return model.eval().to(device_of(rt.machine)), quantization

@@ -1,4 +1,4 @@
-"""Attention with its four matmul inputs open to quantizers.
+"""Attention with its four matmul inputs, and its scores, open to quantizers.
 
 Registered through transformers' public ``AttentionInterface`` under the name ``qexp``, with the mask
 of eager attention. Without quantizers it computes the very bits of eager attention. It is a function
@@ -20,8 +20,11 @@ from qexp.config import SiteKind
 IMPLEMENTATION = "qexp"
 """Value of ``config._attn_implementation``."""
 
-TAPS = "qexp_matmul_taps"
-"""Attribute of an attending module: what its matmul inputs pass through, by kind of site."""
+TAPS = "qexp_attention_taps"
+"""Attribute of an attending module: what values pass through on their way, by kind of site."""
+
+MASK_VALUE = "qexp_mask_value"
+"""Attribute of an attending module: what is added to the scores of padding; without it, the lowest float."""
 
 Taps = Mapping[SiteKind, Callable[[Tensor], Tensor]]
 
@@ -40,7 +43,8 @@ def attend(
     """Scaled dot-product attention in the order of transformers' eager attention.
 
     Args:
-        module: module that attends; its ``TAPS`` see query, key, probabilities (after dropout) and value.
+        module: module that attends; its ``TAPS`` see query, key, scores before and after the mask,
+            probabilities (after dropout) and value.
         query: [B, heads, T, d]; key and value [B, heads, S, d], where S is T but in cross attention.
         key: see query.
         value: see query.
@@ -57,12 +61,26 @@ def attend(
     query, key = _tap(taps, "matmul.query", query), _tap(taps, "matmul.key", key)
     scaling = query.size(-1) ** -0.5 if scaling is None else scaling
     scores = torch.matmul(query, key.transpose(2, 3)).mul_(scaling)  # in place: no gradient needs the old
-    scores = _plus(_plus(scores, position_bias), attention_mask)
+    scores = _tap(taps, "attention.scores", _plus(scores, position_bias))
+    scores = _tap(taps, "attention.masked_scores", _masked(scores, attention_mask, module))
     probabilities = nn.functional.softmax(scores, dim=-1)
     probabilities = nn.functional.dropout(probabilities, p=dropout, training=module.training)
     probabilities = _tap(taps, "matmul.probs", probabilities)
     context = torch.matmul(probabilities, _tap(taps, "matmul.value", value))
     return context.transpose(1, 2).contiguous(), probabilities
+
+
+def _masked(scores: Tensor, mask: Tensor | None, module: nn.Module) -> Tensor:
+    """Scores plus the mask, in place, but for scores that a tap may have handed to others.
+
+    The mask of a causal attention hides what is to come, not padding alone, and stays as it is.
+    """
+    value = getattr(module, MASK_VALUE, None)
+    if mask is not None and value is not None and not getattr(module, "is_causal", False):
+        mask = mask.clamp(min=value)
+    if "attention.scores" not in getattr(module, TAPS, {}):
+        return _plus(scores, mask)
+    return scores.view_as(scores) if mask is None else scores + mask  # another value, also without a mask
 
 
 def _plus(scores: Tensor, more: Tensor | None) -> Tensor:

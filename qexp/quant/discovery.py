@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -13,13 +12,21 @@ from torch import Tensor, nn
 from qexp.config import Placement
 from qexp.errors import QuantizationError
 from qexp.quant.hooks import AttentionSwitch, AttentionTaps, Handle, Key, Tap, attach, attach_declared
-from qexp.quant.placement import MATMUL_KINDS, WEIGHT_KINDS, Point, chosen, declaring, joined, linears
+from qexp.quant.placement import (
+    ATTENTION_KINDS,
+    FUSED_KINDS,
+    WEIGHT_KINDS,
+    Point,
+    chosen,
+    declaring,
+    joined,
+    linears,
+    nonlinearities,
+)
 
 SOURCE_LENGTH, TARGET_LENGTH = 6, 5
 """Tokens of a row; that they differ tells the sequences apart."""
 
-ATTENDED = ("matmul.value", "linear.input")
-"""Kinds of two sites of which the second sees what attention computed at the first."""
 Example = tuple[Any, ...] | Mapping[str, Any]
 """Arguments of one forward pass, by position or by name."""
 Side = Literal["source", "target"]
@@ -35,6 +42,18 @@ class Value:
     """The sequence whose padding the value's rows have."""
     columns: Side = "source"
     """The same for the key columns of attention probabilities."""
+    nonlinear: bool = False
+    """Whether a nonlinearity, such as GELU, gave it."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Linear layers around the attention of a module."""
+
+    before: tuple[str, ...]
+    """Projections to queries, keys and values: those that run inside the module before it attends."""
+    after: str | None
+    """The output projection: the one that runs next."""
 
 
 class Recorder:
@@ -42,6 +61,7 @@ class Recorder:
 
     def __init__(self, *, two_sequences: bool) -> None:
         self.seen: list[tuple[Key, Tensor]] = []
+        self.nonlinear: dict[int, Tensor] = {}
         self.two_sequences = two_sequences
 
     def tap(self, key: Key) -> Tap:
@@ -49,6 +69,15 @@ class Recorder:
 
         def note(tensor: Tensor) -> Tensor:
             self.seen.append((key, tensor))
+            return tensor
+
+        return note
+
+    def mark(self, _: Key) -> Tap:
+        """A tap that notes that a nonlinearity gave the tensor."""
+
+        def note(tensor: Tensor) -> Tensor:
+            self.nonlinear[id(tensor)] = tensor
             return tensor
 
         return note
@@ -66,7 +95,8 @@ class Recorder:
             value = of_tensor.get(id(tensor), of_site.get(key))
             if value is None:
                 sides = _sides(tensor) if self.two_sequences else ()
-                values.append(value := Value([], *sides))
+                nonlinear = id(tensor) in self.nonlinear
+                values.append(value := Value([], *(sides or ("source", "source")), nonlinear))
             of_tensor.setdefault(id(tensor), value)
             if key not in of_site:
                 of_site[key] = value
@@ -92,11 +122,12 @@ def discover(
         QuantizationError: a wanted kind of site is nowhere in the model, or one on the list was not reached.
     """
     recorder = Recorder(two_sequences=two_sequences(model))
-    handles = attach(model, points, recorder.tap) + attach_declared(model, placement, recorder.tap)
+    handles = attach(model, nonlinearities(model), recorder.mark)
+    handles += attach(model, points, recorder.tap) + attach_declared(model, placement, recorder.tap)
     if wants_attention(placement):
         handles.append(AttentionSwitch(model))
         for name, module in model.named_modules():
-            taps = {k: recorder.tap((k, name)) for k in MATMUL_KINDS if chosen(placement, k, name)}
+            taps = {k: recorder.tap((k, name)) for k in ATTENTION_KINDS if chosen(placement, k, name)}
             handles.append(AttentionTaps(module, taps))
     _run(model, handles, example)
     values = recorder.values()
@@ -104,8 +135,26 @@ def discover(
     return values
 
 
-def output_projections(model: nn.Module, example: Example | None = None) -> list[str]:
-    """Names of the linear layers that take what attention computed: those that run next after it."""
+def fused(values: Sequence[Value], attentions: Mapping[str, Attention]) -> list[Value]:
+    """The values with those of one product to queries, keys and values together as one.
+
+    Where queries come of another sequence than keys and values, they are another product.
+    """
+    merged = list(values)
+    for module, attention in attentions.items():
+        keys = {(kind, module) for kind in FUSED_KINDS}
+        keys |= {("linear.output", name) for name in attention.before}
+        parts = [value for value in merged if keys & set(value.sites)]
+        for rows in dict.fromkeys(value.rows for value in parts):
+            first, *rest = [value for value in parts if value.rows == rows]
+            for value in rest:
+                first.sites.extend(value.sites)
+                merged.remove(value)
+    return merged
+
+
+def attentions(model: nn.Module, example: Example | None = None) -> dict[str, Attention]:
+    """The linear layers around each attention, by the name of the module that attends."""
     recorder = Recorder(two_sequences=False)
     names = linears(model)
     handles: list[Handle] = [AttentionSwitch(model)]
@@ -116,8 +165,17 @@ def output_projections(model: nn.Module, example: Example | None = None) -> list
     ]
     _run(model, handles, example)
     keys = [key for key, _ in recorder.seen]
-    after = [name for (before, _), (kind, name) in pairwise(keys) if (before, kind) == ATTENDED]
-    return list(dict.fromkeys(after))
+    found: dict[str, Attention] = {}
+    for index, (kind, module) in enumerate(keys):
+        if kind == "matmul.value" and module not in found:
+            before = [name for seen, name in keys[:index] if seen == "linear.input" and _within(name, module)]
+            after = next((name for seen, name in keys[index + 1 : index + 2] if seen == "linear.input"), None)
+            found[module] = Attention(tuple(dict.fromkeys(before)), after)
+    return found
+
+
+def _within(name: str, module: str) -> bool:
+    return name.startswith(f"{module}.")
 
 
 def two_sequences(model: nn.Module) -> bool:
@@ -126,8 +184,8 @@ def two_sequences(model: nn.Module) -> bool:
 
 
 def wants_attention(placement: Placement) -> bool:
-    """Whether the placement has sites inside attention."""
-    return any(kind in MATMUL_KINDS for kind in placement.sites)
+    """Whether the placement changes what happens inside attention."""
+    return placement.mask_value is not None or any(kind in ATTENTION_KINDS for kind in placement.sites)
 
 
 def _check_complete(found: set[Key], points: Sequence[Point], placement: Placement, model: nn.Module) -> None:

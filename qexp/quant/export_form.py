@@ -57,7 +57,7 @@ class ExportForm:
         for quantizer in quantizers.values():
             quantizer.switch(Phase.EXPORT)
         self.weights: list[tuple[nn.Module, str, nn.Parameter, QuantizedWeight]] = []
-        self._stored: dict[Quantizer, tuple[Tensor, StoredWeight]] = {}
+        self._stored: dict[int, tuple[Tensor, StoredWeight]] = {}
         for site in sites:
             if site.is_weight:
                 self._store(model.get_submodule(site.module), site.parameter)
@@ -67,9 +67,9 @@ class ExportForm:
         parametrize.remove_parametrizations(module, name, leave_parametrized=False)
         weight, quantizer = getattr(module, name), parametrization.quantizer
         self.weights.append((module, name, weight, parametrization))
-        if quantizer not in self._stored:  # a tied weight is stored once
-            self._stored[quantizer] = stored_integers(weight.detach(), quantizer), StoredWeight(quantizer)
-        integers, dequantize = self._stored[quantizer]
+        if id(weight) not in self._stored:  # a tied weight is stored once
+            self._stored[id(weight)] = stored_integers(weight.detach(), quantizer), StoredWeight(quantizer)
+        integers, dequantize = self._stored[id(weight)]
         delattr(module, name)
         module.register_buffer(name, integers)
         parametrize.register_parametrization(module, name, dequantize, unsafe=True)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qexp.config import FLOAT_BITS, ActivationScheme, Quant, ValueType, WeightScheme
+from qexp.config import FLOAT_BITS, ActivationScheme, ValueType, WeightScheme
 from qexp.errors import QuantizationError
 
 SMALLEST_SCALE = torch.finfo(torch.float32).tiny
@@ -70,24 +70,24 @@ class Grid:
         return parameter.reshape(shape)
 
 
-def weight_grid(quant: Quant, scheme: WeightScheme, *, axis: int = 0) -> Grid | None:
+def weight_grid(bits: int, scheme: WeightScheme, *, axis: int = 0) -> Grid | None:
     """Grid of weights whose output channels lie on ``axis``; None if they stay in floating point."""
-    if quant.weight_bits == FLOAT_BITS:
+    if bits == FLOAT_BITS:
         return None
     channel = axis if scheme.granularity == "per_channel" else None
     symmetric = scheme.symmetric
-    return Grid(quant.weight_bits, signed=symmetric, symmetric=symmetric, narrow=symmetric, axis=channel)
+    return Grid(bits, signed=symmetric, symmetric=symmetric, narrow=symmetric, axis=channel)
 
 
-def activation_grid(quant: Quant, scheme: ActivationScheme, values: ValueType = "act") -> Grid | None:
+def activation_grid(bits: int, scheme: ActivationScheme, values: ValueType = "act") -> Grid | None:
     """Grid of activations, per tensor; None if they stay in floating point.
 
     Unsigned, also if it is symmetric, where it is known that no value is negative.
     """
-    if quant.activation_bits == FLOAT_BITS:
+    if bits == FLOAT_BITS:
         return None
     signed = scheme.symmetric and values == "act"
-    return Grid(bits=quant.activation_bits, signed=signed, symmetric=scheme.symmetric)
+    return Grid(bits, signed=signed, symmetric=scheme.symmetric)
 
 
 def scale_and_zero_point(low: Tensor, high: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from qexp.config import Placement, SiteKind
 from qexp.errors import QuantizationError
-from qexp.quant.attention import IMPLEMENTATION, TAPS, register
+from qexp.quant.attention import IMPLEMENTATION, MASK_VALUE, TAPS, register
 from qexp.quant.module import QuantModule
 from qexp.quant.placement import Point, chosen, declaring, joined
 
@@ -58,15 +58,19 @@ class OutputHook:
 
 
 class AttentionTaps:
-    """Taps on the matmul inputs of one attending module."""
+    """Taps on the values of one attending module, and what masks its scores."""
 
-    def __init__(self, module: nn.Module, taps: Mapping[SiteKind, Tap]) -> None:
+    def __init__(
+        self, module: nn.Module, taps: Mapping[SiteKind, Tap], mask_value: float | None = None
+    ) -> None:
         self.module = module
         setattr(module, TAPS, dict(taps))
+        setattr(module, MASK_VALUE, mask_value)
 
     def remove(self) -> None:
         """Take the taps off."""
         delattr(self.module, TAPS)
+        delattr(self.module, MASK_VALUE)
 
 
 class DeclaredTaps:
@@ -113,12 +117,12 @@ def attach(model: nn.Module, points: Sequence[Point], tap: Callable[[Key], Tap])
     return handles
 
 
-def attach_declared(model: nn.Module, placement: Placement, tap: Callable[[Key], Tap]) -> list[Handle]:
-    """Give each declared activation the tap of its site."""
+def attach_declared(model: nn.Module, placement: Placement, tap: Callable[[Key], Tap | None]) -> list[Handle]:
+    """Give each declared activation the tap of its site, where there is one."""
     kind: SiteKind = "declared.activation"
     handles: list[Handle] = []
     for name, module in declaring(model):
         if chosen(placement, kind, name):
             taps = {own: tap((kind, joined(name, own))) for own in module.declared_activations}
-            handles.append(DeclaredTaps(module, taps))
+            handles.append(DeclaredTaps(module, {own: each for own, each in taps.items() if each}))
     return handles

@@ -20,7 +20,12 @@ from qexp.quant.module import QuantModule
 
 WEIGHT_KINDS: tuple[SiteKind, ...] = ("linear.weight", "embedding.weight", "declared.weight")
 PROJECTION_KINDS: tuple[SiteKind, ...] = ("attention.context", "attention.output")
-MATMUL_KINDS: tuple[SiteKind, ...] = ("matmul.query", "matmul.key", "matmul.probs", "matmul.value")
+FUSED_KINDS: tuple[SiteKind, ...] = ("matmul.query", "matmul.key", "matmul.value")
+SCORE_KINDS: tuple[SiteKind, ...] = ("attention.scores", "attention.masked_scores")
+ATTENTION_KINDS: tuple[SiteKind, ...] = (*FUSED_KINDS, "matmul.probs", *SCORE_KINDS)
+"""Kinds of sites inside attention."""
+PADDED_COLUMNS: tuple[SiteKind, ...] = ("matmul.probs", "attention.scores")
+"""Kinds of sites with a column for each key, of which those of padding do not count."""
 
 RELUS = (nn.ReLU, nn.ReLU6)
 
@@ -41,6 +46,12 @@ class Site:
         """Whether the value is a parameter."""
         return self.kind in WEIGHT_KINDS
 
+    @property
+    def name(self) -> str:
+        """What its quantizer is called, where it is the only or the first of its sites."""
+        place = self.module if self.kind != "declared.weight" else joined(self.module, self.parameter)
+        return f"{place}:{self.kind}"
+
 
 @dataclass(frozen=True)
 class Weight:
@@ -54,8 +65,7 @@ class Weight:
     @property
     def name(self) -> str:
         """What its quantizer is called, where no other module shares the weight."""
-        place = self.module if self.kind != "declared.weight" else joined(self.module, self.parameter)
-        return f"{place}:{self.kind}"
+        return Site(self.kind, self.module, "", self.parameter).name
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,12 @@ RESIDUAL_OPERANDS: Mapping[str, Mapping[str, tuple[Operand, ...]]] = {
     "bert": {"BertSelfOutput": _POST_NORM, "BertOutput": _POST_NORM},
     "roberta": {"RobertaSelfOutput": _POST_NORM, "RobertaOutput": _POST_NORM},
     "electra": {"ElectraSelfOutput": _POST_NORM, "ElectraOutput": _POST_NORM},
+    "mobilebert": {
+        "MobileBertSelfOutput": (Operand("input", index=1), Operand("output", "dense")),
+        "MobileBertOutput": (Operand("input", index=1), Operand("output", "dense")),
+        "OutputBottleneck": _POST_NORM,
+        "FFNOutput": (Operand("input", index=1), Operand("output", "dense")),
+    },
     "distilbert": {
         "TransformerBlock": (
             Operand("input"),
@@ -99,7 +115,8 @@ RESIDUAL_OPERANDS: Mapping[str, Mapping[str, tuple[Operand, ...]]] = {
 
 In DistilBERT the block's input and the first norm's output reach the linear layers through the very
 place where the residual is caught: with ``residual.input`` those layers see quantized inputs too, also
-where ``linear.input`` is not wanted or the layer is excluded.
+where ``linear.input`` is not wanted or the layer is excluded. In MobileBERT it is the same of the input of
+each further feed-forward network. Norms that are children of such a module take the sums.
 """
 
 
@@ -135,9 +152,12 @@ def points(model: nn.Module, placement: Placement, projections: Sequence[str] = 
     found = [Point("linear.input", name, "input") for name in linears(model)]
     found += [Point("attention.context", name, "input") for name in projections]
     found += [Point("attention.output", name, "output") for name in projections]
+    found += [Point("linear.output", name, "output") for name in linears(model)]
+    found += [Point("embedding.output", name, "output") for name in _named(model, _is_embedding)]
+    found += [Point("layernorm.input", name, "input") for name in _named(model, _is_norm)]
     found += [Point("layernorm.output", name, "output") for name in _named(model, _is_norm)]
-    found += [Point("activation.output", name, "output") for name in _named(model, _is_nonlinearity)]
-    if "residual.input" in placement.sites:
+    found += nonlinearities(model)
+    if {"residual.input", "residual.sum"} & set(placement.sites):
         found += _residual_points(model)
     return [point for point in found if chosen(placement, point.kind, point.module)]
 
@@ -153,6 +173,11 @@ def value_type(model: nn.Module, placement: Placement, kind: SiteKind, module: s
     if placement.typed and kind == "activation.output" and isinstance(model.get_submodule(module), RELUS):
         return "relu"
     return "act"
+
+
+def nonlinearities(model: nn.Module) -> list[Point]:
+    """Outputs of all nonlinearities."""
+    return [Point("activation.output", name, "output") for name in _named(model, _is_nonlinearity)]
 
 
 def declaring(model: nn.Module) -> list[tuple[str, QuantModule]]:
@@ -174,14 +199,18 @@ def _named(model: nn.Module, wanted: Callable[[nn.Module], bool]) -> list[str]:
     return [name for name, module in model.named_modules() if wanted(module)]
 
 
+def _is_embedding(module: nn.Module) -> bool:
+    return isinstance(module, nn.Embedding)
+
+
 def _is_table(module: nn.Module) -> bool:
     """Whether it is an embedding with weights; a table of sinusoids, as Marian's of positions, has none."""
-    return isinstance(module, nn.Embedding) and "Sinusoidal" not in type(module).__name__
+    return _is_embedding(module) and "Sinusoidal" not in type(module).__name__
 
 
 def _is_norm(module: nn.Module) -> bool:
     known = isinstance(module, nn.LayerNorm | nn.RMSNorm)
-    return known or type(module).__name__.endswith(("LayerNorm", "RMSNorm"))
+    return known or type(module).__name__.endswith(("LayerNorm", "RMSNorm", "NoNorm"))
 
 
 def _is_nonlinearity(module: nn.Module) -> bool:
@@ -193,15 +222,27 @@ def _is_nonlinearity(module: nn.Module) -> bool:
 def _residual_points(model: nn.Module) -> list[Point]:
     model_type = getattr(getattr(model, "config", None), "model_type", None)
     table = RESIDUAL_OPERANDS.get(str(model_type))
+    adding = [
+        (name, module, table[type(module).__name__])
+        for name, module in model.named_modules()
+        if table and type(module).__name__ in table
+    ]
+    if not adding:
+        raise QuantizationError(
+            f"placement.sites has residual.input or residual.sum, but where {type(model).__name__} "
+            f"(model_type {model_type}) adds its residuals is not known; known are "
+            f"{', '.join(RESIDUAL_OPERANDS)}: drop them from placement.sites, or add the architecture to "
+            "RESIDUAL_OPERANDS in qexp/quant/placement.py"
+        )
     found = [
         Point("residual.input", joined(name, operand.child), operand.side, operand.index)
-        for name, module in model.named_modules()
-        for operand in (table or {}).get(type(module).__name__, ())
+        for name, _, operands in adding
+        for operand in operands
     ]
-    if not found:
-        raise QuantizationError(
-            f"placement.sites has residual.input, but where {type(model).__name__} (model_type {model_type}) "
-            f"adds its residuals is not known; known are {', '.join(RESIDUAL_OPERANDS)}: drop residual.input "
-            "from placement.sites, or add the architecture to RESIDUAL_OPERANDS in qexp/quant/placement.py"
-        )
-    return found
+    sums = [
+        joined(name, child)
+        for name, module, _ in adding
+        for child, norm in module.named_children()
+        if _is_norm(norm)
+    ]
+    return found + [Point("residual.sum", name, "input") for name in sums]

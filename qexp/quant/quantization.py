@@ -19,7 +19,7 @@ from qexp.quant.export_form import ExportForm
 from qexp.quant.grid import quantize
 from qexp.quant.hooks import Handle
 from qexp.quant.padding import Padding
-from qexp.quant.placement import Site
+from qexp.quant.placement import PADDED_COLUMNS, Site
 from qexp.quant.quantizer import Phase, Quantizer
 from qexp.quant.statistics import Statistics
 from qexp.quant.weights import NAME, WeightHandle, after_each_step, original
@@ -115,7 +115,7 @@ class Quantization(nn.Module):
             QuantizationError: an activation is NaN or infinite.
         """
         before = {quantizer: quantizer.phase for quantizer in self.quantizers.values()}
-        kinds = {site.quantizer: site.kind for site in self.sites}
+        columns = {site.quantizer for site in self.sites if site.kind in PADDED_COLUMNS}
         masks: dict[Side, Tensor | None] = {"source": mask, "target": target_mask}
         paddings = {
             (rows, columns): Padding.between(masks[rows], masks[columns])
@@ -126,7 +126,7 @@ class Quantization(nn.Module):
                 quantizer.switch(Phase.OFF)
             else:
                 padding = paddings[self._sides[name]]
-                observe = partial(self._observe, name, padding, kinds[name] == "matmul.probs")
+                observe = partial(self._observe, name, padding, name in columns)
                 quantizer.switch(Phase.OBSERVING, observe)
         try:
             yield
@@ -151,19 +151,20 @@ class Quantization(nn.Module):
                 f"no calibration statistics of {_listed(missing)}: they come from another model or "
                 "placement, or from no batch; observe again with this placement"
             )
-        weights = {site.quantizer: site for site in self.sites if site.is_weight}
         for name, quantizer in self.quantizers.items():
             if name in activations:
                 low, high = activation_range(statistics[name], calibrator, quantizer.grid, quantizer.values)
+                if quantizer.ceiling is not None:
+                    low, high = (end.clamp(-quantizer.ceiling, quantizer.ceiling) for end in (low, high))
             else:
-                low, high = weight_range(original(self.model, weights[name]), calibrator, quantizer.grid)
+                low, high = weight_range(self._weight(name), calibrator, quantizer.grid)
             quantizer.set_range(low, high)
 
     def integers(self, name: str) -> Tensor:
         """A weight on its grid, as it would be stored, in the shape of the weight and on its device.
 
         Args:
-            name: of the weight's quantizer.
+            name: of the weight's site.
 
         Returns:
             Int8 or uint8 up to 8 bits, else int32.
@@ -171,10 +172,10 @@ class Quantization(nn.Module):
         Raises:
             QuantizationError: no weight has such a quantizer, or it has no range yet.
         """
-        known = {site.quantizer: site for site in self.sites if site.is_weight}
+        known = {site.name: site for site in self.sites if site.is_weight}
         if name not in known:
             raise QuantizationError(f"{name}: no weight of that name; there are {_listed(list(known))}")
-        quantizer = self.quantizers[name]
+        quantizer = self.quantizers[known[name].quantizer]
         if not quantizer.calibrated:
             raise QuantizationError(f"{name} has no range: calibrate or load ranges first")
         scale, grid = quantizer.current_scale().detach(), quantizer.grid
@@ -183,11 +184,15 @@ class Quantization(nn.Module):
         return found if grid.bits > 8 else found.to(torch.int8 if grid.signed else torch.uint8)
 
     def ranges(self) -> dict[str, Tensor]:
-        """Copies of all scales and zero points, on the CPU, as ``<quantizer>/scale`` and ``/zero_point``."""
+        """Copies of all ranges, on the CPU: ``<quantizer>/scale``, ``/zero_point`` and ``/levels``.
+
+        The latter are the lowest and the highest integer of its grid.
+        """
         tensors = {}
         for name, quantizer in self.quantizers.items():
             tensors[f"{name}/scale"] = quantizer.current_scale().detach().cpu().clone()
             tensors[f"{name}/zero_point"] = quantizer.zero_point.cpu().clone()
+            tensors[f"{name}/levels"] = torch.tensor([quantizer.grid.qmin, quantizer.grid.qmax])
         return tensors
 
     def load_ranges(self, tensors: Mapping[str, Tensor]) -> None:
@@ -196,16 +201,19 @@ class Quantization(nn.Module):
         Raises:
             QuantizationError: names that are missing or unknown, shapes or values that do not fit.
         """
-        expected = {key: tensor.shape for key, tensor in self.ranges().items()}
+        own = self.ranges()
+        expected = {key: tensor.shape for key, tensor in own.items()}
         shapes = [
             f"{key} {list(tensors[key].shape)} for {list(shape)}"
             for key, shape in expected.items()
             if key in tensors and tensors[key].shape != shape
         ]
+        levels = [key for key in own if key.endswith("/levels") and key in tensors]
         problems = {
             "missing": [key for key in expected if key not in tensors],
             "unknown": [key for key in tensors if key not in expected],
             "of another shape": shapes,
+            "on another grid": [key for key in levels if tensors[key].tolist() != own[key].tolist()],
         }
         found = "; ".join(f"{what}: {_listed(keys)}" for what, keys in problems.items() if keys)
         if found:
@@ -236,6 +244,13 @@ class Quantization(nn.Module):
 
     def _activations(self) -> set[str]:
         return {site.quantizer for site in self.sites if not site.is_weight}
+
+    def _weight(self, name: str) -> Tensor:
+        """The float weight of a quantizer; of several, which have one range, all their elements."""
+        sites = [site for site in self.sites if site.is_weight and site.quantizer == name]
+        found = {id(weight): weight for weight in (original(self.model, site) for site in sites)}
+        first, *rest = found.values()
+        return torch.cat([first.flatten(), *(weight.flatten() for weight in rest)]) if rest else first
 
     def _switch(self, phase: Phase) -> None:
         for quantizer in self.quantizers.values():

@@ -52,6 +52,7 @@ class Quantizer(nn.Module):
         grid: integers to map to.
         channels: number of ranges; None with a grid per tensor.
         values: what is known of the values beforehand.
+        ceiling: largest magnitude that a calibrated range has; None is no limit.
 
     Attributes:
         parts: How many parts a batch is computed in: LSQ's gradient scale is that of the whole batch.
@@ -60,10 +61,17 @@ class Quantizer(nn.Module):
     scale: Tensor
     zero_point: Tensor
 
-    def __init__(self, name: str, grid: Grid, channels: int | None = None, values: ValueType = "act") -> None:
+    def __init__(
+        self,
+        name: str,
+        grid: Grid,
+        channels: int | None = None,
+        values: ValueType = "act",
+        ceiling: float | None = None,
+    ) -> None:
         super().__init__()
         shape = () if channels is None else (channels,)
-        self.name, self.grid, self.values = name, grid, values
+        self.name, self.grid, self.values, self.ceiling = name, grid, values, ceiling
         self.register_buffer("scale", torch.zeros(shape))
         self.register_buffer("zero_point", torch.zeros(shape, dtype=torch.int32))
         self.register_parameter("log_scale", None)

@@ -26,7 +26,7 @@ def run(
     from qexp.runtime import set_threads
 
     set_threads(rt.threads)
-    quantization = insert(load_saved(encoder.model), form.placement, form.quant, form.scheme)
+    quantization = insert(load_saved(encoder.model), form)
     quantization.calibrate(Seen.load(statistics.file), calibrator)
     save_file(quantization.ranges(), Ranges(work.folder, "").file)
     work.write_facts(quantization.describe())

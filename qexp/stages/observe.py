@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qexp.artifacts import Encoder, Statistics, Tokens
-from qexp.config import Calibration, Numerics, Placement, Quant, Scheme, Task
+from qexp.config import Calibration, Form, Numerics, Placement, Quant, Task
 from qexp.runtime import Runtime
 from qexp.store import Stage, Workplace
 
@@ -42,7 +42,7 @@ def run(
 
     set_threads(rt.threads)
     model = load_saved(encoder.model).to(device_of(rt.machine))
-    quantization = insert(model, placement, OBSERVED, Scheme())
+    quantization = insert(model, Form(placement=placement, quant=OBSERVED))
     family = family_of(task)
     split = family.split(tokens.split(task.train))
     count = min(calibration.samples, calibration_rows or calibration.samples, len(split))

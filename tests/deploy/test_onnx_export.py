@@ -14,7 +14,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from qexp.config import ActivationScheme, MaxCalibrator, Placement, Quant, Scheme, WeightScheme
+from qexp.config import ActivationScheme, Form, MaxCalibrator, Placement, Scheme, WeightScheme
 from qexp.deploy.onnx_export import export_onnx
 from qexp.deploy.onnxruntime import Session
 from qexp.errors import DeployError
@@ -184,7 +184,7 @@ def test_inserted_calibrated_exported(tmp_path):
 
     model = encoder("bert")
     sites = ("linear.weight", "linear.input", "matmul.query", "matmul.key", "matmul.probs", "matmul.value")
-    quantization = insert(model, Placement(name="all", sites=sites), Quant(), Scheme())
+    quantization = insert(model, Form(placement=Placement(name="all", sites=sites)))
     values = {name: torch.from_numpy(value) for name, value in batch(tuple(EXAMPLE), 8, 20).items()}
     with quantization.observing(values["attention_mask"]), torch.no_grad():
         model(**values)
@@ -208,7 +208,7 @@ def test_tables_stay_integers_and_are_looked_up_as_such(tmp_path, granularity, s
         weight=WeightScheme(granularity=granularity, symmetric=symmetric),
         activation=ActivationScheme(symmetric=symmetric),
     )
-    quantization = insert(model, NEURST, Quant(), scheme)
+    quantization = insert(model, Form(placement=NEURST, scheme=scheme))
     values = {name: torch.from_numpy(value) for name, value in batch(tuple(EXAMPLE), 8, 20).items()}
     with quantization.observing(values["attention_mask"]), torch.no_grad():
         model(**values)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from qexp.artifacts import Tokens
-from qexp.config import BeamSearch, MaxCalibrator, Placement, Quant, Scheme, Scratch, TranslationTask
+from qexp.config import BeamSearch, Form, MaxCalibrator, Placement, Scratch, TranslationTask
 from qexp.data.checkpoints import Checkpoint
 from qexp.data.pairs import IGNORED
 from qexp.errors import ConfigError, ModelError
@@ -288,7 +288,7 @@ def test_a_quantized_model_writes_with_its_cache_what_it_writes_without(model: A
     batch = batch_of(tokens, range(8))
     sites = ("linear.weight", "linear.input", "matmul.query", "matmul.key", "matmul.probs", "matmul.value")
     placement = Placement.model_validate({"name": "gemm", "sites": sites})
-    quantization = insert(model, placement, Quant(), Scheme())
+    quantization = insert(model, Form(placement=placement))
     with torch.no_grad(), quantization.observing(batch["attention_mask"], batch["target_mask"]):
         logits_of(model(**arguments(model, model_inputs(model), batch)))
     quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from qexp.config import Machine, MaxCalibrator, Numerics, Placement, Quant, Scheme, Schooling
+from qexp.config import Form, Machine, MaxCalibrator, Numerics, Placement, Schooling
 from qexp.lit.classification import Classifier
 from qexp.lit.processes import train
 from qexp.lit.steps import Parts, Steps
@@ -128,7 +128,7 @@ class Tiny:
 
 def quantized(model: torch.nn.Module, phase: str, parts: int = 1) -> Any:
     """Quantizers at every site, calibrated on one batch, frozen or learned."""
-    quantization = insert(model, PLACEMENT, Quant(), Scheme())
+    quantization = insert(model, Form(placement=PLACEMENT))
     batch = batch_of(np.arange(16))
     labels = batch.pop("labels")
     assert len(labels) == 16

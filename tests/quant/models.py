@@ -14,7 +14,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from qexp.config import MaxCalibrator, Placement, Quant, Scheme
+from qexp.config import Form, MaxCalibrator, Placement, Quant, Scheme
 from qexp.quant.insert import Quantization, insert
 
 SHAPE: dict[str, Any] = {
@@ -77,7 +77,7 @@ def calibrated(
     model: Any, quant: Quant | None = None, scheme: Scheme | None = None, placement: Placement = QDQBERT
 ) -> Quantization:
     """Insert, observe one batch, calibrate by the largest values; still off."""
-    quantization = insert(model, placement, quant or Quant(), scheme or Scheme())
+    quantization = insert(model, Form(placement=placement, quant=quant or Quant(), scheme=scheme or Scheme()))
     tensors = batch()
     with torch.no_grad(), quantization.observing(tensors["attention_mask"]):
         model(**tensors)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from qexp.config import ActivationScheme, Quant, WeightScheme
+from qexp.config import ActivationScheme, WeightScheme
 from qexp.errors import QuantizationError
 from qexp.quant.grid import (
     SMALLEST_SCALE,
@@ -193,18 +193,18 @@ def test_impossible_ranges_are_refused(low: float, high: float) -> None:
 
 
 def test_grids_of_the_configuration() -> None:
-    weight = weight_grid(Quant(weight_bits=4), WeightScheme())
+    weight = weight_grid(4, WeightScheme())
     assert weight == Grid(4, signed=True, symmetric=True, narrow=True, axis=0)
     assert (weight.qmin, weight.qmax) == (-7, 7)
-    assert weight_grid(Quant(weight_bits=4), WeightScheme(granularity="per_tensor")).axis is None  # type: ignore[union-attr]
-    activation = activation_grid(Quant(), ActivationScheme(symmetric=True))
+    assert weight_grid(4, WeightScheme(granularity="per_tensor")).axis is None  # type: ignore[union-attr]
+    activation = activation_grid(8, ActivationScheme(symmetric=True))
     assert activation is not None
     assert (activation.qmin, activation.qmax) == (-128, 127)
-    unsigned = activation_grid(Quant(), ActivationScheme(symmetric=False))
+    unsigned = activation_grid(8, ActivationScheme(symmetric=False))
     assert unsigned is not None
     assert (unsigned.qmin, unsigned.qmax) == (0, 255)
-    assert weight_grid(Quant(weight_bits=32), WeightScheme()) is None
-    assert activation_grid(Quant(activation_bits=32), ActivationScheme()) is None
+    assert weight_grid(32, WeightScheme()) is None
+    assert activation_grid(32, ActivationScheme()) is None
 
 
 def test_impossible_grids_are_refused() -> None:

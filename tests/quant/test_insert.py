@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.optim.optimizer import _global_optimizer_post_hooks as optimizer_hooks
 
-from qexp.config import ActivationScheme, MaxCalibrator, Quant, Scheme, WeightScheme
+from qexp.config import ActivationScheme, Form, MaxCalibrator, Quant, Scheme, WeightScheme
 from qexp.errors import QuantizationError
 from qexp.quant.grid import fake_quantize
 from qexp.quant.insert import float_state_dict, insert
@@ -238,7 +238,7 @@ def test_plain_weights_and_ranges_make_the_same_model_again(tmp_path: Path, sche
     save_file(quantization.ranges(), tmp_path / "ranges.safetensors")
     again = build("bert", seed=9)
     again.load_state_dict(load_file(tmp_path / "weights.safetensors"))
-    other = insert(again, QDQBERT, Quant(), scheme)
+    other = insert(again, Form(placement=QDQBERT, scheme=scheme))
     other.load_ranges(load_file(tmp_path / "ranges.safetensors"))
     other.freeze()
     assert torch.equal(logits(again), expected)
@@ -270,7 +270,7 @@ def test_ranges_that_do_not_fit_are_listed() -> None:
 
 
 def test_calibration_without_statistics_names_the_quantizer() -> None:
-    quantization = insert(build("bert"), QDQBERT, Quant(), Scheme())
+    quantization = insert(build("bert"), Form(placement=QDQBERT))
     with pytest.raises(QuantizationError, match="no calibration statistics of"):
         quantization.calibrate(Statistics(), MaxCalibrator(kind="max"))
     with pytest.raises(QuantizationError, match="has no range"):
@@ -279,7 +279,7 @@ def test_calibration_without_statistics_names_the_quantizer() -> None:
 
 def test_padding_does_not_enter_the_statistics() -> None:
     model = build("bert")
-    quantization = insert(model, QDQBERT, Quant(), Scheme())
+    quantization = insert(model, Form(placement=QDQBERT))
     tensors = batch()
     with torch.no_grad(), quantization.observing(tensors["attention_mask"]):
         model(**tensors)
@@ -297,7 +297,7 @@ def test_one_pass_serves_every_bit_width() -> None:
     statistics = calibrated(model, Quant(weight_bits=32)).statistics()
     for quant in (Quant(weight_bits=4, activation_bits=4), Quant(activation_bits=16)):
         copied = build("bert")
-        quantization = insert(copied, QDQBERT, quant, ASYMMETRIC)
+        quantization = insert(copied, Form(placement=QDQBERT, quant=quant, scheme=ASYMMETRIC))
         quantization.calibrate(statistics, MaxCalibrator(kind="max"))
         quantization.freeze()
         assert torch.isfinite(logits(copied)).all()
@@ -354,7 +354,7 @@ def test_an_optimizer_step_ends_what_was_kept_of_weights(fused: bool, copied: bo
         optimizer.step()
     fresh = build("bert")
     fresh.load_state_dict(float_state_dict(model))
-    again = insert(fresh, QDQBERT, Quant(), Scheme())
+    again = insert(fresh, Form(placement=QDQBERT))
     again.load_ranges(quantization.ranges())
     again.freeze()
     with torch.no_grad():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from qexp.config import ActivationScheme, MaxCalibrator, Placement, Quant, Scheme, WeightScheme
+from qexp.config import ActivationScheme, Form, MaxCalibrator, Placement, Quant, Scheme, WeightScheme
 from qexp.errors import QuantizationError
 from qexp.quant.insert import Quantization, float_state_dict, insert
 from qexp.quant.module import DECLARED, QuantModule
@@ -51,7 +51,7 @@ def calibrated(
     model: nn.Module, placement: Placement = DECLARED, scheme: Scheme | None = None
 ) -> Quantization:
     """Insert, observe, calibrate by the largest values; still off."""
-    quantization = insert(model, placement, Quant(), scheme or Scheme(), example=(X[:2],))
+    quantization = insert(model, Form(placement=placement, scheme=scheme or Scheme()), example=(X[:2],))
     with torch.no_grad(), quantization.observing():
         model(X)
     quantization.calibrate(quantization.statistics(), MAX)
@@ -151,7 +151,7 @@ def test_it_trains_with_learned_ranges_and_a_copy_is_its_own() -> None:
 def test_integers_times_scale_are_the_weight() -> None:
     for bits, dtype in ((4, torch.int8), (8, torch.int8), (12, torch.int32)):
         model = Mixer()
-        quantization = insert(model, DECLARED, Quant(weight_bits=bits), Scheme(), example=(X,))
+        quantization = insert(model, Form(placement=DECLARED, quant=Quant(weight_bits=bits)), example=(X,))
         with pytest.raises(QuantizationError, match="has no range"):
             quantization.integers("kernel:declared.weight")
         with quantization.observing(), torch.no_grad():
@@ -202,7 +202,7 @@ def test_a_head_of_ones_own_on_a_transformer() -> None:
 
 
 def test_padding_of_ones_own_values_is_left_out() -> None:
-    quantization = insert(Mixer(), DECLARED, Quant(), Scheme(), example=(X,))
+    quantization = insert(Mixer(), Form(placement=DECLARED), example=(X,))
     mask = torch.ones(6, 4)
     mask[2:, 3] = 0
     with quantization.observing(mask), torch.no_grad():
@@ -238,20 +238,20 @@ def test_a_declared_activation_that_nothing_passes_is_named() -> None:
     model = Mixer()
     model.declare_activation("unused")
     with pytest.raises(QuantizationError, match="no value passes unused of Mixer"):
-        insert(model, DECLARED, Quant(), Scheme(), example=(X,))
+        insert(model, Form(placement=DECLARED), example=(X,))
     assert model.taps == {}
 
 
 def test_what_a_model_takes_must_be_known() -> None:
     with pytest.raises(QuantizationError, match=r"Mixer is no language model.*example=\(x,\)"):
-        insert(Mixer(), DECLARED, Quant(), Scheme())
+        insert(Mixer(), Form(placement=DECLARED))
     tokens = {"input_ids": torch.ones(1, 3, dtype=torch.int64)}
     with pytest.raises(QuantizationError, match="leave the example out"):
-        insert(sequence_models.build("t5"), models.NEURST, Quant(), Scheme(), example=tokens)
+        insert(sequence_models.build("t5"), Form(placement=models.NEURST), example=tokens)
     weights_only = Placement(name="w", sites=("declared.weight",))
-    assert insert(Mixer(), weights_only, Quant(), Scheme()).describe()["quantizers"] == 1
+    assert insert(Mixer(), Form(placement=weights_only)).describe()["quantizers"] == 1
 
 
 def test_arguments_by_name_serve_as_an_example() -> None:
-    quantization = insert(Mixer(), DECLARED, Quant(), Scheme(), example={"x": X})
+    quantization = insert(Mixer(), Form(placement=DECLARED), example={"x": X})
     assert quantization.describe()["quantizers"] == 4

@@ -13,14 +13,14 @@ from torch import Tensor
 from qexp.config import (
     ActivationScheme,
     ClipCalibrator,
+    Form,
     MaxCalibrator,
     Placement,
-    Quant,
     Scheme,
     WeightScheme,
 )
 from qexp.errors import QuantizationError
-from qexp.quant.discovery import output_projections
+from qexp.quant.discovery import attentions
 from qexp.quant.grid import fake_quantize
 from qexp.quant.insert import Quantization, float_state_dict, insert
 from qexp.quant.quantizer import Quantizer
@@ -40,7 +40,7 @@ def calibrated(
 ) -> Quantization:
     """A new model, calibrated on its batch under NeurST's ceilings; still off."""
     model, tensors = module.build(name), module.batch()
-    quantization = insert(model, placement, Quant(), scheme)
+    quantization = insert(model, Form(placement=placement, scheme=scheme))
     with (
         torch.no_grad(),
         quantization.observing(tensors["attention_mask"], tensors.get("decoder_attention_mask")),
@@ -103,7 +103,7 @@ def test_output_projections_are_found_without_knowing_the_architecture(
 ) -> None:
     model = module.build(name)
     expected = [each for each, _ in model.named_modules() if each.endswith(last)]
-    assert sorted(output_projections(model)) == sorted(expected)
+    assert sorted(str(each.after) for each in attentions(model).values()) == sorted(expected)
     assert expected
 
 
@@ -171,9 +171,8 @@ def test_gradients_of_a_tied_table_add_up_from_all_uses() -> None:
             for module in (model.model.encoder.embed_tokens, model.model.decoder.embed_tokens, model.lm_head):
                 module.weight = torch.nn.Parameter(module.weight.detach().clone())
         tensors = sequence_models.batch()
-        quantization = insert(
-            model, Placement(name="e", sites=("embedding.weight", "linear.weight")), Quant(), SYMMETRIC
-        )
+        placement = Placement(name="e", sites=("embedding.weight", "linear.weight"))
+        quantization = insert(model, Form(placement=placement, scheme=SYMMETRIC))
         quantization.calibrate(quantization.statistics(), CLIP)
         quantization.freeze()
         model(**tensors, labels=tensors["decoder_input_ids"]).loss.backward()
@@ -191,7 +190,7 @@ def test_what_was_tied_stays_tied(name: str, tmp_path: Path) -> None:
     model: Any = sequence_models.build(name)
     tied = _tied(model.state_dict())
     assert any(len(names) > 1 for names in tied)
-    quantization = insert(model, NEURST, Quant(), Scheme())
+    quantization = insert(model, Form(placement=NEURST))
     tensors = sequence_models.batch()
     with torch.no_grad(), quantization.observing():
         model(**tensors)
@@ -207,7 +206,7 @@ def test_what_was_tied_stays_tied(name: str, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     again = type(model).from_pretrained(tmp_path).eval()
     assert _tied(again.state_dict()) == tied
-    other = insert(again, NEURST, Quant(), Scheme())
+    other = insert(again, Form(placement=NEURST))
     other.load_ranges(ranges)
     other.freeze()
     assert torch.equal(again(**tensors).logits, expected)
@@ -239,7 +238,7 @@ def test_tied_weights_with_channels_on_two_axes_are_refused(monkeypatch: pytest.
     both = [Weight("linear.weight", "lm_head"), Weight("embedding.weight", "model.shared", axis=1)]
     monkeypatch.setattr(inserting, "weights", lambda *_: both)
     with pytest.raises(QuantizationError, match=r"lm_head and model\.shared share a weight.*axis 0 and 1"):
-        insert(sequence_models.build("marian"), NEURST, Quant(), Scheme())
+        insert(sequence_models.build("marian"), Form(placement=NEURST))
 
 
 def test_all_that_trains_gets_a_gradient_on_an_encoder() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, MobileBertConfig
 
-from qexp.config import Placement, Quant, Scheme
+from qexp.config import Form, Placement, Quant
 from qexp.errors import QuantizationError
 from qexp.quant.insert import Quantization, insert
 from tests.quant.models import CONFIGS, QDQBERT, build
@@ -17,7 +17,7 @@ from tests.quant.models import CONFIGS, QDQBERT, build
 
 def inserted(architecture: str, placement: Placement = QDQBERT, quant: Quant | None = None) -> Quantization:
     """Quantizers in a new model."""
-    return insert(build(architecture), placement, quant or Quant(), Scheme())
+    return insert(build(architecture), Form(placement=placement, quant=quant or Quant()))
 
 
 def shared(quantization: Quantization) -> dict[str, list[tuple[str, str]]]:
@@ -97,16 +97,16 @@ def test_an_unknown_architecture_is_named_with_the_way_out() -> None:
     )  # fmt: skip
     model: Any = AutoModelForSequenceClassification.from_config(config)
     with pytest.raises(QuantizationError, match=r"model_type mobilebert.*RESIDUAL_OPERANDS"):
-        insert(model, QDQBERT, Quant(), Scheme())
+        insert(model, Form(placement=QDQBERT))
     without = Placement(name="q", sites=tuple(kind for kind in QDQBERT.sites if kind != "residual.input"))
-    assert insert(model, without, Quant(), Scheme()).describe()["sites"]["matmul.probs"] == 1
+    assert insert(model, Form(placement=without)).describe()["sites"]["matmul.probs"] == 1
 
 
 def test_a_second_insertion_is_refused() -> None:
     model = build("bert")
-    insert(model, QDQBERT, Quant(), Scheme())
+    insert(model, Form(placement=QDQBERT))
     with pytest.raises(QuantizationError, match="has quantizers already"):
-        insert(model, QDQBERT, Quant(), Scheme())
+        insert(model, Form(placement=QDQBERT))
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
@@ -116,7 +116,7 @@ def test_discovery_leaves_modes_and_random_state_alone(architecture: str) -> Non
     next(model.children()).eval()
     modes = [module.training for module in model.modules()]
     state = torch.get_rng_state()
-    quantization = insert(model, QDQBERT, Quant(), Scheme())
+    quantization = insert(model, Form(placement=QDQBERT))
     assert torch.equal(torch.get_rng_state(), state)
     assert quantization.training
     quantization.remove()

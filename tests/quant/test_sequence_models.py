@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from qexp.config import MaxCalibrator, Placement, Quant, Scheme
+from qexp.config import Form, MaxCalibrator, Placement
 from qexp.quant.insert import Quantization, insert
 from tests.quant.sequence_models import MODELS, batch, build
 
@@ -19,7 +19,7 @@ GEMM = Placement(
 
 def calibrated(model: Any, placement: Placement = GEMM) -> Quantization:
     """Insert, observe one batch, calibrate by the largest values; still off."""
-    quantization = insert(model, placement, Quant(), Scheme())
+    quantization = insert(model, Form(placement=placement))
     tensors = batch()
     masks = tensors["attention_mask"], tensors["decoder_attention_mask"]
     with torch.no_grad(), quantization.observing(*masks):
@@ -50,7 +50,7 @@ def test_off_is_bit_identical_to_eager_and_removal_restores_everything(
 
 @pytest.mark.parametrize("architecture", MODELS)
 def test_encoder_decoder_and_cross_attention_have_all_their_sites(architecture: str) -> None:
-    quantization = insert(build(architecture), GEMM, Quant(), Scheme())
+    quantization = insert(build(architecture), Form(placement=GEMM))
     layers, linears = 2, 2 * (4 + 2) + 2 * (8 + 2) + 1
     matmuls = {kind: 3 * layers for kind in GEMM.sites if kind.startswith("matmul")}
     expected = {"linear.weight": linears, "linear.input": linears, **matmuls}
@@ -89,7 +89,7 @@ def test_each_value_is_quantized_once_for_each_forward(
 @pytest.mark.parametrize(("source", "target"), [(7, 7), (8, 6)])
 def test_garbage_in_padding_changes_no_statistics(architecture: str, source: int, target: int) -> None:
     model = build(architecture)
-    quantization = insert(model, GEMM, Quant(), Scheme())
+    quantization = insert(model, Form(placement=GEMM))
     seen = []
     for garbage in (0, 41):
         tensors = batch(source, target)
@@ -109,7 +109,7 @@ def test_garbage_in_padding_changes_no_statistics(architecture: str, source: int
 def test_each_side_counts_its_own_tokens() -> None:
     """Seven places on both sides, so that shapes alone could not tell them apart."""
     model, tensors = build("marian"), batch()
-    quantization = insert(model, GEMM, Quant(), Scheme())
+    quantization = insert(model, Form(placement=GEMM))
     source, target = tensors["attention_mask"], tensors["decoder_attention_mask"]
     with torch.no_grad(), quantization.observing(source, target):
         model(**tensors)
@@ -129,7 +129,7 @@ def test_each_side_counts_its_own_tokens() -> None:
 @pytest.mark.parametrize("masks", [(None, None), ("source", None), (None, "target")])
 def test_a_side_without_a_mask_counts_whole(masks: tuple[str | None, str | None]) -> None:
     model, tensors = build("marian"), batch()
-    quantization = insert(model, GEMM, Quant(), Scheme())
+    quantization = insert(model, Form(placement=GEMM))
     by_name = {"source": tensors["attention_mask"], "target": tensors["decoder_attention_mask"], None: None}
     source, target = (by_name[each] for each in masks)
     with torch.no_grad(), quantization.observing(source, target):
