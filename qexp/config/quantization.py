@@ -69,8 +69,9 @@ class Quant(Section):
     """Bits of tables of embeddings; null is ``weight_bits``."""
     overrides: dict[str, Override] = Field(default_factory=dict)
     """By a glob over sites, such as ``*.pooler.*``: what is different there. A site is called by its module,
-    or by module and kind as in ``*.output:residual.sum``; ``@first`` and ``@last`` are the sites of the first
-    and the last layer. Of several that match, a later one wins, field by field."""
+    or by module and kind as in ``*.pooler.dense:linear.input``; ``@first`` and ``@last`` are the sites of the
+    first and the last layer, ``@ffn_input``, ``@ffn_output`` and ``@ffn_sum`` those around each feed-forward
+    part. Of several that match, a later one wins, field by field."""
 
     _known_widths = field_validator("weight_bits", "activation_bits", "embedding_bits")(known_width)
 

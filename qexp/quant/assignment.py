@@ -9,9 +9,12 @@ from torch import nn
 
 from qexp.config import ActivationScheme, Form, Override, WeightScheme
 from qexp.errors import QuantizationError
+from qexp.quant.discovery import Example
+from qexp.quant.feed_forward import WORDS as FEED_FORWARD
+from qexp.quant.feed_forward import feed_forward_sites
 from qexp.quant.hooks import Key
 
-WORDS = ("@first", "@last")
+ENDS = ("@first", "@last")
 """Words that stand for the sites of the first and of the last layer."""
 
 
@@ -23,9 +26,11 @@ class Assignment:
     lies in no other.
     """
 
-    def __init__(self, model: nn.Module, form: Form) -> None:
+    def __init__(self, model: nn.Module, form: Form, example: Example | None = None) -> None:
         self.form = form
         self._ends = _ends(model)
+        wants_parts = any(glob in FEED_FORWARD for glob in form.quant.overrides)
+        self._parts = feed_forward_sites(model, example) if wants_parts else {}
 
     def weight(self, sites: Sequence[Key]) -> tuple[int, WeightScheme]:
         """Bits and scheme of a weight that has these sites."""
@@ -65,8 +70,10 @@ class Assignment:
 
     def _matches(self, glob: str, site: Key) -> bool:
         kind, module = site
-        if glob in WORDS:
+        if glob in ENDS:
             return f"{module}.".startswith(self._ends[glob])
+        if glob in FEED_FORWARD:
+            return site in self._parts[glob]
         return fnmatchcase(module, glob) or fnmatchcase(f"{module}:{kind}", glob)
 
 
@@ -79,4 +86,4 @@ def _ends(model: nn.Module) -> dict[str, tuple[str, ...]]:
             stacks.append((name, len(module)))
     firsts = tuple(f"{name}.0." for name, _ in stacks)
     lasts = tuple(f"{name}.{count - 1}." for name, count in stacks)
-    return dict(zip(WORDS, (firsts, lasts), strict=True))
+    return dict(zip(ENDS, (firsts, lasts), strict=True))

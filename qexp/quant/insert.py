@@ -72,7 +72,7 @@ class _Insertion:
 
     def __init__(self, model: nn.Module, form: Form, example: Example | None) -> None:
         self.model, self.form, self.placement = model, form, form.placement
-        self.assignment = Assignment(model, form)
+        self.assignment = Assignment(model, form, example)
         self.attentions = self._attentions(example)
         self.products = self._products()
         self.caught, self.values = self._values(example)

@@ -154,8 +154,8 @@ def points(model: nn.Module, placement: Placement, projections: Sequence[str] = 
     found += [Point("attention.output", name, "output") for name in projections]
     found += [Point("linear.output", name, "output") for name in linears(model)]
     found += [Point("embedding.output", name, "output") for name in _named(model, _is_embedding)]
-    found += [Point("layernorm.input", name, "input") for name in _named(model, _is_norm)]
-    found += [Point("layernorm.output", name, "output") for name in _named(model, _is_norm)]
+    found += [Point("layernorm.input", name, "input") for name in norms(model)]
+    found += [Point("layernorm.output", name, "output") for name in norms(model)]
     found += nonlinearities(model)
     if {"residual.input", "residual.sum"} & set(placement.sites):
         found += _residual_points(model)
@@ -173,6 +173,11 @@ def value_type(model: nn.Module, placement: Placement, kind: SiteKind, module: s
     if placement.typed and kind == "activation.output" and isinstance(model.get_submodule(module), RELUS):
         return "relu"
     return "act"
+
+
+def norms(model: nn.Module) -> list[str]:
+    """Names of all norms."""
+    return _named(model, _is_norm)
 
 
 def nonlinearities(model: nn.Module) -> list[Point]:

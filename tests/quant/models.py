@@ -11,6 +11,7 @@ from transformers import (
     BertConfig,
     DistilBertConfig,
     ElectraConfig,
+    MobileBertConfig,
     RobertaConfig,
 )
 
@@ -34,6 +35,18 @@ CONFIGS = {
     ),
     "electra": lambda: ElectraConfig(**SHAPE, embedding_size=32),
     "electra-projected": lambda: ElectraConfig(**SHAPE, embedding_size=16),
+    "mobilebert": lambda: MobileBertConfig(
+        vocab_size=50,
+        hidden_size=32,
+        embedding_size=16,
+        intra_bottleneck_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=24,
+        num_feedforward_networks=2,
+        max_position_embeddings=32,
+        num_labels=3,
+    ),
 }
 QDQBERT = Placement(
     name="qdqbert",

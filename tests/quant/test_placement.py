@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, MobileBertConfig
+from transformers import AlbertConfig, AutoModelForSequenceClassification
 
 from qexp.config import Form, Placement, Quant
 from qexp.errors import QuantizationError
@@ -91,12 +91,12 @@ def test_32_bits_mean_no_quantizer() -> None:
 
 
 def test_an_unknown_architecture_is_named_with_the_way_out() -> None:
-    config = MobileBertConfig(
-        vocab_size=50, hidden_size=16, embedding_size=16, intra_bottleneck_size=16, num_hidden_layers=1,
-        num_attention_heads=2, intermediate_size=16,
+    config = AlbertConfig(
+        vocab_size=50, hidden_size=16, embedding_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16,
     )  # fmt: skip
     model: Any = AutoModelForSequenceClassification.from_config(config)
-    with pytest.raises(QuantizationError, match=r"model_type mobilebert.*RESIDUAL_OPERANDS"):
+    with pytest.raises(QuantizationError, match=r"model_type albert.*RESIDUAL_OPERANDS"):
         insert(model, Form(placement=QDQBERT))
     without = Placement(name="q", sites=tuple(kind for kind in QDQBERT.sites if kind != "residual.input"))
     assert insert(model, Form(placement=without)).describe()["sites"]["matmul.probs"] == 1
