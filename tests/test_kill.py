@@ -29,16 +29,20 @@ class Attempt:
 
     def __init__(self, words: Sequence[str], outputs: Path) -> None:
         self.outputs, self.started = outputs, time.monotonic()
-        self.driver = subprocess.Popen(
-            [sys.executable, "-m", "qexp", *WORDS, *words], start_new_session=True, text=True,
-            env={**os.environ, "QEXP_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        # A file, not a pipe: workers outlive a killed driver for minutes and would keep a pipe open.
+        self.log = outputs.with_name(f"{outputs.name}-{self.started}.log")
+        with self.log.open("w") as news:
+            self.driver = subprocess.Popen(
+                [sys.executable, "-m", "qexp", *WORDS, *words], start_new_session=True,
+                env={**os.environ, "QEXP_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "1"},
+                stdout=subprocess.DEVNULL, stderr=news,
+            )  # fmt: skip
 
     def end(self, seconds: float | None = None) -> str | None:
         """Its news, or None if it goes on after so many seconds."""
         with suppress(subprocess.TimeoutExpired):
-            return self.driver.communicate(timeout=seconds)[1]
+            self.driver.wait(timeout=seconds)
+            return self.log.read_text(encoding="utf-8")
         return None
 
     def kill(self, chance: random.Random) -> str:
