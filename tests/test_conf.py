@@ -31,7 +31,7 @@ OPTIONS = [(group, file.stem) for group in GROUPS for file in sorted((conf_folde
 def test_every_option_composes(group: str, option: str) -> None:
     task = "translation" if option.startswith("transformer") else "mrpc"
     words = [] if group == "task" else [f"task={task}"]
-    words += ["quant=fp32"] if option == "control" else []
+    words += ["quant=fp32"] if group == "method" and option.endswith("control") else []
     made = experiment(*words, f"{group}={option}")
     assert made.task.metrics
 
