@@ -34,8 +34,8 @@ AIMET = {
 
 def test_every_protocol_of_the_field_is_there() -> None:
     assert RECIPES == [
-        "aimet", "best", "best_control", "bondarenko", "bondarenko_mp", "bondarenko_peg", "ft_mode1", "ft_mode2",
-        "mqbench", "neurst", "q8bert", "qdqbert",
+        "aimet", "best", "best_control", "bondarenko", "bondarenko_mp", "bondarenko_peg", "ft_mode1",
+        "ft_mode2", "mqbench", "neurst", "q8bert", "qdqbert",
     ]  # fmt: skip
     for recipe in RECIPES:
         head = (

@@ -73,6 +73,9 @@ class Quant(Section):
     first and the last layer, ``@ffn_input``, ``@ffn_output`` and ``@ffn_sum`` those around each feed-forward
     part. Of several that match, a later one wins, field by field."""
 
+    label: str = Field(default="mixed", pattern=r"^[a-z0-9]+$")
+    """What tables call the overrides, in ``w8a8-mixed``; small letters and digits."""
+
     _known_widths = field_validator("weight_bits", "activation_bits", "embedding_bits")(known_width)
 
     @field_validator("overrides", mode="before")
@@ -87,7 +90,8 @@ class Quant(Section):
             return "fp32"
         own = self.embedding_bits not in (None, self.weight_bits)
         table = f"e{self.embedding_bits}" if own else ""
-        return f"w{self.weight_bits}a{self.activation_bits}{table}{'-mixed' if self.overrides else ''}"
+        overrides = f"-{self.label}" if self.overrides else ""
+        return f"w{self.weight_bits}a{self.activation_bits}{table}{overrides}"
 
     @property
     def quantizes_activations(self) -> bool:
