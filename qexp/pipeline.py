@@ -105,9 +105,10 @@ def _trained(
     ptq: Quantized, tokens: Tokens, experiment: Experiment, method: Qat, rt: Runtime, outcome: Outcome
 ) -> Quantized:
     assert ptq.ranges is not None and ptq.seen is not None
+    recalibrator = experiment.calibrator if method.recalibrate_weights else None
     trained = rt.walk(
         qat.STAGE, ptq.encoder, ptq.ranges, tokens, experiment.task.taught, experiment.form, method,
-        experiment.finetune, experiment.schooling, rt=rt,
+        recalibrator, experiment.finetune, experiment.schooling, rt=rt,
     )  # fmt: skip
     outcome.note("qat", trained)
     outcome.note_ranges("qat", experiment.form, ptq.seen, trained)

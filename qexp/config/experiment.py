@@ -13,7 +13,7 @@ from qexp.config.refinement import Refinement
 from qexp.config.section import FLOAT_BITS, Section
 from qexp.config.task import AnyTask, Data, Model, TranslationTask
 from qexp.config.tracking import AnyTracker, NoTracker
-from qexp.config.training import AnyFinetune, AnyMethod, Training
+from qexp.config.training import AnyFinetune, AnyMethod, Qat, Training
 from qexp.config.work import AnyDeploy, Budget, Machine, Numerics, Schooling
 
 _NOT_IDENTITY: dict[str, Any] = {"machine": True, "tracker": True, "data": {"source", "root"}}
@@ -61,6 +61,31 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
+    def _ranges_that_can_be_trained(self) -> Self:
+        method, machine = self.method, self.machine
+        if not isinstance(method, Qat):
+            return self
+        if method.ranges == "ema" and machine.devices > 1:
+            raise ValueError(
+                f"method.ranges=ema with machine.devices={machine.devices}: ranges of each process would "
+                "follow its own part of a batch; use machine.devices=1 with machine.accumulate, or "
+                "method.ranges=learned"
+            )
+        if method.ranges == "ema" and machine.compile:
+            raise ValueError(
+                "method.ranges=ema with machine.compile=true: a compiled graph may see a value more than "
+                "once, and its range would follow it each time; use machine.compile=false, or "
+                "method.ranges=learned"
+            )
+        if method.zero_points == "learned" and not self._has_zero_points:
+            raise ValueError(
+                "method.zero_points=learned: no activation has a fixed grid with a zero point, so there is "
+                "none to learn; use scheme.activation.symmetric=false with a range per tensor, or "
+                "method.zero_points=fixed"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _no_graph_of_a_translation(self) -> Self:
         if isinstance(self.task, TranslationTask) and self.deploy.kind != "none":
             raise ValueError(
@@ -93,6 +118,13 @@ class Experiment(Section):
                 f"their product is at most {rows}, or raise finetune.batch_size"
             )
         return self
+
+    @property
+    def _has_zero_points(self) -> bool:
+        """Whether any activation may have a zero point that outlasts a batch."""
+        own = (each.activation for each in self.quant.overrides.values())
+        schemes = [self.scheme.activation, *(scheme for scheme in own if scheme is not None)]
+        return any(not each.symmetric and each.granularity != "per_token" for each in schemes)
 
     @property
     def numerics(self) -> Numerics:

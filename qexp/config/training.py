@@ -82,11 +82,22 @@ class Qat(Further):
     range_learning_rate: float | None = Field(default=None, gt=0)
     """Peak rate of the learned log-scales; null is ``learning_rate`` times 10."""
     zero_points: Literal["fixed", "learned"] = "fixed"
-    """Whether learned ranges of asymmetric grids learn their zero points, too (LSQ+)."""
+    """Whether learned ranges of asymmetric grids of activations learn their zero points, too (LSQ+), at the
+    same rate: a share of the range."""
     range_decay: float = Field(default=0.9999, ge=0, lt=1)
-    """Weight of the past in the moving average of ``ranges: ema``."""
+    """Weight of the past in the moving average of ``ranges: ema``; each of ``machine.accumulate`` parts of a
+    batch counts as one."""
     recalibrate_weights: bool = False
     """Whether weight ranges are found anew, from the trained weights, at the end."""
+
+    @model_validator(mode="after")
+    def _only_learned_ranges_learn_zero_points(self) -> Self:
+        if self.zero_points == "learned" and self.ranges != "learned":
+            raise ValueError(
+                f"zero_points=learned with ranges={self.ranges}: zero points are learned beside scales; use "
+                "method.ranges=learned, or method.zero_points=fixed"
+            )
+        return self
 
 
 AnyMethod = Annotated[NoMethod | Ptq | Qat | Control, Field(discriminator="kind")]

@@ -151,6 +151,6 @@ def _ranges(quantization: Quantization, site: Site) -> dict[str, Any]:
         "kind": site.kind if site.kind != "declared.weight" else joined(site.kind, site.parameter),
         "grid": quantizer.grid,
         "scale": quantizer.current_scale().detach().cpu(),
-        "zero_point": quantizer.zero_point.cpu(),
+        "zero_point": quantizer.current_zero_point().cpu(),
         "shared": tuple(f"{each.module}:{each.kind}" for each in others),
     }

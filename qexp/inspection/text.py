@@ -101,6 +101,8 @@ def _bars(weight: Weight) -> list[str]:
 
 
 def _activation_line(ranges: Ranges) -> str:
+    if ranges.grid.dynamic:
+        return f"{ranges.kind}: a range for each token, {_grid(ranges)}{_shared(ranges)}"
     low, high = ranges.ends
     return (
         f"{ranges.kind}: {low:.6g} to {high:.6g}, scale {_scale(ranges)}, zero point {_zero_point(ranges)}, "

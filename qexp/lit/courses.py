@@ -12,7 +12,7 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 
 from qexp.artifacts import Encoder, Ranges, Tokens, Trained
-from qexp.config import Finetuned, Form, Qat, Schooling, Task, Training
+from qexp.config import AnyCalibrator, Finetuned, Form, Qat, Schooling, Task, Training
 from qexp.data.batches import train_batches
 from qexp.data.checkpoints import Blueprint, Checkpoint
 from qexp.lit.encoder import load_saved, save, set_dropout
@@ -89,6 +89,8 @@ class QuantizationAware:
     training: Training | Finetuned
     """Batches, decay and warm-up of the fine-tuning."""
     schooling: Schooling
+    recalibrator: AnyCalibrator | None = None
+    """What finds the ranges of weights anew, at the end; None leaves them as training did."""
 
     @property
     def title(self) -> str:
@@ -101,14 +103,16 @@ class QuantizationAware:
         return _steps(self.tokens, self.task, size, epochs, self.schooling, parts)
 
     def module(self, steps: int, parts: Parts) -> Student:
-        """The encoder with ranges, which are learned or fixed."""
+        """The encoder with ranges, which are learned, follow the batches, or are fixed."""
         model = load_saved(self.encoder.model)
         set_dropout(model, self.method.dropout)
         quantization = insert(model, self.form)
         quantization.load_ranges(load_file(self.ranges.file))
         quantization.split(parts.count)
         if self.method.ranges == "learned":
-            quantization.learn()
+            quantization.learn(zero_points=self.method.zero_points == "learned")
+        elif self.method.ranges == "ema":
+            quantization.follow(self.method.range_decay)
         else:
             quantization.freeze()
         return family_of(self.task).student(model, self._optimization(steps), quantization)
@@ -118,6 +122,9 @@ class QuantizationAware:
         quantization, out = module.quantization, Trained(folder, "")
         assert isinstance(quantization, Quantization)
         module.cpu()
+        if self.recalibrator is not None:
+            quantization.freeze()
+            quantization.calibrate_weights(self.recalibrator)
         save_file(quantization.ranges(), out.file)
         quantization.remove()
         save(module.model, out.model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel
 from qexp.config import Finetuned, Schedule, Training
 from qexp.lit.encoder import arguments, logits_of, model_inputs
 from qexp.lit.steps import Batch, Parts
+from qexp.quant.quantization import Quantization
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Student(pl.LightningModule):
     """
 
     def __init__(
-        self, model: PreTrainedModel, optimization: Optimization, quantization: nn.Module | None = None
+        self, model: PreTrainedModel, optimization: Optimization, quantization: Quantization | None = None
     ) -> None:
         super().__init__()
         self.model = model
@@ -77,7 +79,8 @@ class Student(pl.LightningModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits of a padded batch, whatever the head."""
-        return logits_of(self.model(**arguments(self.model, self.inputs, batch)))
+        with self._padding(batch):
+            return logits_of(self.model(**arguments(self.model, self.inputs, batch)))
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Mean loss over the part of the batch, a number; ``logits`` are float32."""
@@ -119,6 +122,12 @@ class Student(pl.LightningModule):
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, plan.factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _padding(self, batch: Batch) -> AbstractContextManager[None]:
+        """Tells ranges that follow batches what of this one is padding."""
+        if self.quantization is None or not self.quantization.following:
+            return nullcontext()
+        return self.quantization.padding(batch["attention_mask"], batch.get("target_mask"))
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         plan = self.optimization

@@ -33,6 +33,7 @@ from qexp.lit.encoder import arguments, load_new_head, load_with_head, logits_of
 from qexp.lit.family import Array, Predictions, Run
 from qexp.lit.steps import Batch
 from qexp.lit.student import Optimization, Student
+from qexp.quant.quantization import Quantization
 from qexp.runtime import Runtime, device_of
 
 EVALUATION_BATCH = 64
@@ -51,7 +52,7 @@ class Translator(Student):
         self,
         model: PreTrainedModel,
         optimization: Optimization,
-        quantization: nn.Module | None = None,
+        quantization: Quantization | None = None,
         *,
         label_smoothing: float = 0.0,
     ) -> None:

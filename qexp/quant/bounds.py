@@ -29,8 +29,14 @@ class Bounds:
         if zero_point.dim() == 0 or grid.symmetric:
             zero = 0 if grid.symmetric else int(zero_point)
             return cls(float(grid.qmin - zero), float(grid.qmax - zero))
-        zeros = grid.expand(zero_point, dimensions)
-        return cls((grid.qmin - zeros).float(), (grid.qmax - zeros).float())
+        return cls.around(grid, grid.expand(zero_point, dimensions))
+
+    @classmethod
+    def around(cls, grid: Grid, zero_point: Tensor) -> Bounds:
+        """Bounds of zero points that broadcast with the values. Reads nothing on the host, and passes on
+        the gradient of a zero point that has one.
+        """
+        return cls((grid.qmin - zero_point).float(), (grid.qmax - zero_point).float())
 
     def flat(self, channels: int, device: torch.device = CPU) -> tuple[Tensor, Tensor]:
         """The ends of each channel, float32 [channels]."""

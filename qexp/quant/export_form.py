@@ -12,7 +12,8 @@ from torch.nn.utils import parametrize
 
 from qexp.quant.grid import Grid, quantize
 from qexp.quant.placement import Site
-from qexp.quant.quantizer import Phase, QuantizedWeight, Quantizer
+from qexp.quant.quantized_weight import QuantizedWeight
+from qexp.quant.quantizer import Phase, Quantizer
 
 
 class StoredWeight(nn.Module):

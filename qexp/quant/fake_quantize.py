@@ -6,7 +6,9 @@ reaches the loss.
 Backward is the straight-through estimator: the gradient passes where ``x / scale`` lies inside the
 bounds, ends included, and is zero outside. A learned scale gets the gradient of LSQ (Esser et al.
 2020, "Learned Step Size Quantization", arXiv 1902.08153, equation 3), times its gradient scale
-``1 / sqrt(N * qmax)`` with N the number of elements that share the scale.
+``1 / sqrt(N * qmax)`` with N the number of elements that share the scale. A learned zero point gets
+that of LSQ+'s offset (Bhalgat et al. 2020, arXiv 2004.09576), which is ``-scale`` times the
+zero point: nothing where ``x`` lies inside, all where it is clipped; with the same gradient scale.
 
 Which kernels compute it is chosen for each call, see ``kernels_of``. Scales are tensors even where
 they are one number: dividing a CUDA tensor by a Python number multiplies by the reciprocal, which
@@ -25,7 +27,9 @@ from torch import Tensor
 
 from qexp.quant import cpu_kernels, plain_kernels
 from qexp.quant.bounds import Bounds
-from qexp.quant.grid import Grid
+from qexp.quant.extremes import token_ends
+from qexp.quant.grid import Grid, covering
+from qexp.quant.plain_kernels import sum_to, traced_dynamic
 
 
 class Kernels(Protocol):
@@ -91,23 +95,75 @@ class FakeQuantizeFrozen(torch.autograd.Function):
 
 
 class FakeQuantizeLearned(torch.autograd.Function):
-    """Learned scale: straight-through gradient to ``x``, LSQ gradient to ``scale``."""
+    """Learned scale: straight-through gradient to ``x``, LSQ gradient to ``scale``, LSQ+'s to ``zero``."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, scale: Tensor, bounds: Bounds, factor: float, done: Tensor | None = None
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor,
+        bounds: Bounds,
+        factor: float,
+        done: Tensor | None = None,
+        zero: Tensor | None = None,
     ) -> Tensor:
-        """As with a fixed scale; ``factor`` is LSQ's gradient scale."""
+        """As with a fixed scale.
+
+        Args:
+            ctx: of autograd.
+            x: values.
+            scale: broadcasts with ``x``.
+            bounds: of the zero point.
+            factor: LSQ's gradient scale, on the gradient of ``scale``.
+            done: the result, where it is known.
+            zero: the zero point, if it is learned, in the shape of ``scale``; its gradient is not scaled.
+        """
         ctx.save_for_backward(x, scale)
-        ctx.bounds, ctx.factor = bounds, factor
+        ctx.bounds, ctx.factor, ctx.moves = bounds, factor, zero is not None
         return kernels_of(x, scale).forward(x, scale, bounds) if done is None else done.detach()
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
-        """Gradients of ``x`` and of ``scale``."""
+        """Gradients of ``x``, of ``scale`` and of ``zero``."""
         x, scale = ctx.saved_tensors
-        passed, total = kernels_of(x, scale).backward_learned(grad_outputs[0], x, scale, ctx.bounds)
-        return passed, total * ctx.factor, None, None, None
+        (grad,) = grad_outputs
+        passed, total = kernels_of(x, scale).backward_learned(grad, x, scale, ctx.bounds)
+        clipped = -scale * sum_to((grad - passed).float(), scale) if ctx.moves else None
+        return passed, total * ctx.factor, None, None, None, clipped
+
+
+class FakeQuantizeDynamic(torch.autograd.Function):
+    """Ranges of the values themselves: as none lies outside, the whole gradient passes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, bounds: Bounds) -> Tensor:
+        """Fake-quantize ``x``; ``scale`` broadcasts with it."""
+        return kernels_of(x, scale).forward(x, scale, bounds)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        """Pass the gradient."""
+        return grad_outputs[0], None, None
+
+
+def fake_quantize_tokens(x: Tensor, grid: Grid, *, plain: bool = False) -> Tensor:
+    """Each token's values, along the last axis, on a range of their own.
+
+    Args:
+        x: [..., values].
+        grid: what a range is mapped to.
+        plain: in plain arithmetic, for what traces it: a compiler or an exporter.
+    """
+    scale, zero_point = covering(*token_ends(x), grid)
+    bounds = Bounds.around(grid, zero_point)
+    if plain:
+        return traced_dynamic(x.float(), scale, bounds).to(x.dtype)
+    kernels = kernels_of(x, scale)
+    if x.dtype is not torch.float32 and not kernels.HALVES:
+        return fake_quantize_tokens(x.float(), grid).to(x.dtype)
+    if not torch.is_grad_enabled():
+        return kernels.forward(x, scale, bounds, nan_low=True)
+    return FakeQuantizeDynamic.apply(x, scale, bounds)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def gradient_scale(elements: int, grid: Grid) -> float:

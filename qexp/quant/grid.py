@@ -44,6 +44,8 @@ class Grid:
     """Leave out the lowest integer of a signed grid, so that it mirrors at zero."""
     axis: int | None = None
     """Axis with one range for each index; None is one range for the whole tensor."""
+    dynamic: bool = False
+    """Whether each token, an index of all axes but the last, has the range of its own values."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 16:
@@ -80,14 +82,15 @@ def weight_grid(bits: int, scheme: WeightScheme, *, axis: int = 0) -> Grid | Non
 
 
 def activation_grid(bits: int, scheme: ActivationScheme, values: ValueType = "act") -> Grid | None:
-    """Grid of activations, per tensor; None if they stay in floating point.
+    """Grid of activations, per tensor or per token; None if they stay in floating point.
 
     Unsigned, also if it is symmetric, where it is known that no value is negative.
     """
     if bits == FLOAT_BITS:
         return None
     signed = scheme.symmetric and values == "act"
-    return Grid(bits, signed=signed, symmetric=scheme.symmetric)
+    dynamic = scheme.granularity == "per_token"
+    return Grid(bits, signed=signed, symmetric=scheme.symmetric, dynamic=dynamic)
 
 
 def scale_and_zero_point(low: Tensor, high: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
@@ -106,7 +109,12 @@ def scale_and_zero_point(low: Tensor, high: Tensor, grid: Grid) -> tuple[Tensor,
             f"range [{low.tolist()}, {high.tolist()}]: bounds must be finite and ordered; look for NaN or "
             "infinity in the weights or activations that it was taken from"
         )
-    low, high = low.clamp(max=0.0), high.clamp(min=0.0)
+    return covering(low, high, grid)
+
+
+def covering(low: Tensor, high: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """As ``scale_and_zero_point``, of bounds that nobody looks at: NaN makes a scale NaN."""
+    low, high = low.to(torch.float64).clamp(max=0.0), high.to(torch.float64).clamp(min=0.0)
     if grid.symmetric:
         scale = _positive(torch.maximum(-low, high) / grid.qmax if grid.signed else high / grid.qmax)
         return scale, torch.zeros_like(scale, dtype=torch.int32)

@@ -32,7 +32,8 @@ from qexp.quant.placement import (
     weights,
 )
 from qexp.quant.quantization import Quantization
-from qexp.quant.quantizer import QuantizedWeight, Quantizer
+from qexp.quant.quantized_weight import QuantizedWeight
+from qexp.quant.quantizer import Quantizer
 from qexp.quant.weights import NAME, WeightHandle, float_state_dict
 
 __all__ = ["Quantization", "float_state_dict", "insert"]

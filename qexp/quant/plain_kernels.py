@@ -42,7 +42,7 @@ def backward_learned(grad: Tensor, x: Tensor, scale: Tensor, bounds: Bounds) -> 
     v = x.div(scale)
     passed = _inside(grad, v, bounds, torch.empty_like(x))
     steps = clamp_(v.round(), bounds.lower, bounds.upper)
-    return passed, _sum_to(steps.mul_(grad).addcmul_(passed, v, value=-1), scale)
+    return passed, sum_to(steps.mul_(grad).addcmul_(passed, v, value=-1), scale)
 
 
 def traced(x: Tensor, scale: Tensor, bounds: Bounds, factor: float) -> Tensor:
@@ -51,10 +51,24 @@ def traced(x: Tensor, scale: Tensor, bounds: Bounds, factor: float) -> Tensor:
     The same bits forward: ``c + (round(c) - c)`` is exactly ``round(c)``, since the difference of two
     floats so near to each other is exact; and ``scale + 0`` is ``scale``.
     """
-    held = scale.detach()
-    scale = held + (scale - held) * factor
+    scale = damped(scale, factor)
     c = clamp(x / scale, bounds.lower, bounds.upper)
     return (c + (c.round() - c).detach()) * scale
+
+
+def traced_dynamic(x: Tensor, scale: Tensor, bounds: Bounds) -> Tensor:
+    """The same where ranges are those of the values: the whole gradient passes, to ``x`` alone."""
+    v = x / scale
+    steps = clamp(v.round(), bounds.lower, bounds.upper)
+    if torch.is_grad_enabled():
+        steps = v + (steps - v).detach()
+    return steps * scale
+
+
+def damped(value: Tensor, factor: float) -> Tensor:
+    """``value``, with its gradient times ``factor``."""
+    held = value.detach()
+    return held + (value - held) * factor
 
 
 def _inside(grad: Tensor, v: Tensor, bounds: Bounds, out: Tensor) -> Tensor:
@@ -73,7 +87,8 @@ def _outside(lower: float, upper: float) -> tuple[float, float]:
     return lower, upper
 
 
-def _sum_to(values: Tensor, scale: Tensor) -> Tensor:
+def sum_to(values: Tensor, scale: Tensor) -> Tensor:
+    """Sums over what shares a scale, in the shape of ``scale``, which broadcasts with ``values``."""
     if scale.dim() == 0:
         return values.sum()
     return values.sum([axis for axis in range(values.dim()) if scale.shape[axis] == 1], keepdim=True)

@@ -16,8 +16,10 @@ from qexp.errors import QuantizationError
 from qexp.quant.calibrators import activation_range, weight_range
 from qexp.quant.discovery import Side
 from qexp.quant.export_form import ExportForm
+from qexp.quant.extremes import batch_ends
 from qexp.quant.grid import quantize
 from qexp.quant.hooks import Handle
+from qexp.quant.naming import listed, misfit
 from qexp.quant.padding import Padding
 from qexp.quant.placement import PADDED_COLUMNS, Site
 from qexp.quant.quantizer import Phase, Quantizer
@@ -28,8 +30,8 @@ from qexp.quant.weights import NAME, WeightHandle, after_each_step, original
 class Quantization(nn.Module):
     """The quantizers that ``insert`` put into a model.
 
-    Its parameters are the learned log-scales, none outside the learned phase. Its state holds the
-    scales and zero points.
+    Its parameters are the learned log-scales and shifts of zero points, none outside the learned phase. Its
+    state holds the scales and zero points, and the ends of ranges that follow.
     """
 
     def __init__(
@@ -45,11 +47,13 @@ class Quantization(nn.Module):
         self._names = tuple(quantizers)
         self.by_name = nn.ModuleDict({_key(name): quantizer for name, quantizer in quantizers.items()})
         self._sides = dict(sides)
+        self._with_columns = {site.quantizer for site in sites if site.kind in PADDED_COLUMNS}
         self._statistics = Statistics()
         self.handles: list[Handle] = [
             model.register_forward_hook(self._forget, always_call=True),
-            after_each_step(self._forget_weights),
+            after_each_step(self._after_step),
         ]
+        self.train(model.training)
 
     @property
     def model(self) -> nn.Module:
@@ -82,13 +86,44 @@ class Quantization(nn.Module):
         """
         self._switch(Phase.FROZEN)
 
-    def learn(self) -> None:
+    def learn(self, *, zero_points: bool = False) -> None:
         """Quantize, with log-scales as parameters that start at the ranges.
+
+        Args:
+            zero_points: whether asymmetric ranges of activations learn their zero points, too. Where it is
+                known of values that none is negative, the zero point stays.
 
         Raises:
             QuantizationError: a quantizer has no range yet.
         """
+        activations = self._activations()
+        for name, quantizer in self.quantizers.items():
+            quantizer.learns_zero_point = zero_points and name in activations and quantizer.values == "act"
         self._switch(Phase.LEARNED)
+
+    def follow(self, decay: float) -> None:
+        """Quantize, with ranges that follow what is quantized.
+
+        Ranges of activations start where they are, and move with every forward pass in training mode towards
+        the smallest and largest value of its batch; ``padding`` says what does not count. In evaluation mode
+        they stay. Ranges of weights are those of the weights, now and after each step of an optimizer.
+
+        Args:
+            decay: weight of the past in the moving averages, 0 to below 1.
+
+        Raises:
+            QuantizationError: a quantizer has no range yet.
+        """
+        activations = self._activations()
+        for name, quantizer in self.quantizers.items():
+            quantizer.decay = decay if name in activations else 0.0
+        self._switch(Phase.FOLLOWING)
+        self._follow_weights()
+
+    @property
+    def following(self) -> bool:
+        """Whether ranges follow what is quantized."""
+        return any(quantizer.phase is Phase.FOLLOWING for quantizer in self.quantizers.values())
 
     def split(self, parts: int) -> None:
         """From now on a batch is computed in so many parts, by gradient accumulation or on several devices.
@@ -100,7 +135,7 @@ class Quantization(nn.Module):
             quantizer.parts = parts if name in activations else 1
 
     def range_parameters(self) -> list[nn.Parameter]:
-        """The learned log-scales; empty outside the learned phase."""
+        """The learned log-scales and shifts; empty outside the learned phase."""
         return list(self.parameters())
 
     @contextmanager
@@ -115,24 +150,31 @@ class Quantization(nn.Module):
             QuantizationError: an activation is NaN or infinite.
         """
         before = {quantizer: quantizer.phase for quantizer in self.quantizers.values()}
-        columns = {site.quantizer for site in self.sites if site.kind in PADDED_COLUMNS}
-        masks: dict[Side, Tensor | None] = {"source": mask, "target": target_mask}
-        paddings = {
-            (rows, columns): Padding.between(masks[rows], masks[columns])
-            for rows, columns in set(self._sides.values())
-        }
+        paddings = self._paddings(mask, target_mask)
         for name, quantizer in self.quantizers.items():
             if name not in self._sides:
                 quantizer.switch(Phase.OFF)
             else:
-                padding = paddings[self._sides[name]]
-                observe = partial(self._observe, name, padding, name in columns)
-                quantizer.switch(Phase.OBSERVING, observe)
+                quantizer.switch(Phase.OBSERVING, partial(self._observe, name, paddings[name]))
         try:
             yield
         finally:
             for quantizer, phase in before.items():
                 quantizer.switch(phase)
+
+    @contextmanager
+    def padding(self, mask: Tensor | None = None, target_mask: Tensor | None = None) -> Iterator[None]:
+        """Leave padding out of ranges that follow the batch inside the context; masks as in ``observing``."""
+        quantizers, paddings = self.quantizers, self._paddings(mask, target_mask)
+        for name, padding in paddings.items():
+            if padding is not None:
+                entries = partial(padding.entries, probabilities=name in self._with_columns)
+                quantizers[name].counted = entries
+        try:
+            yield
+        finally:
+            for name in paddings:
+                quantizers[name].counted = None
 
     def statistics(self) -> Statistics:
         """What was collected so far, over all contexts of ``observing``."""
@@ -144,21 +186,30 @@ class Quantization(nn.Module):
         Raises:
             QuantizationError: no statistics of an activation, or a weight that is NaN or infinite.
         """
-        activations = self._activations()
+        activations = self._activations() & self._with_ranges().keys()
         missing = sorted(name for name in activations if name not in statistics or not statistics[name].lows)
         if missing:
             raise QuantizationError(
-                f"no calibration statistics of {_listed(missing)}: they come from another model or "
+                f"no calibration statistics of {listed(missing)}: they come from another model or "
                 "placement, or from no batch; observe again with this placement"
             )
+        self.calibrate_weights(calibrator)
         for name, quantizer in self.quantizers.items():
             if name in activations:
                 low, high = activation_range(statistics[name], calibrator, quantizer.grid, quantizer.values)
                 if quantizer.ceiling is not None:
                     low, high = (end.clamp(-quantizer.ceiling, quantizer.ceiling) for end in (low, high))
-            else:
-                low, high = weight_range(self._weight(name), calibrator, quantizer.grid)
-            quantizer.set_range(low, high)
+                quantizer.set_range(low, high)
+
+    def calibrate_weights(self, calibrator: AnyCalibrator) -> None:
+        """Set the ranges of weights, from the weights as they are now.
+
+        Raises:
+            QuantizationError: a weight that is NaN or infinite.
+        """
+        quantizers = self.quantizers
+        for name, weight in self._weights().items():
+            quantizers[name].set_range(*weight_range(weight, calibrator, quantizers[name].grid))
 
     def integers(self, name: str) -> Tensor:
         """A weight on its grid, as it would be stored, in the shape of the weight and on its device.
@@ -174,24 +225,24 @@ class Quantization(nn.Module):
         """
         known = {site.name: site for site in self.sites if site.is_weight}
         if name not in known:
-            raise QuantizationError(f"{name}: no weight of that name; there are {_listed(list(known))}")
+            raise QuantizationError(f"{name}: no weight of that name; there are {listed(list(known))}")
         quantizer = self.quantizers[known[name].quantizer]
         if not quantizer.calibrated:
             raise QuantizationError(f"{name} has no range: calibrate or load ranges first")
         scale, grid = quantizer.current_scale().detach(), quantizer.grid
         weight = original(self.model, known[name]).detach()
-        found = quantize(weight, scale, quantizer.zero_point, grid)
+        found = quantize(weight, scale, quantizer.current_zero_point(), grid)
         return found if grid.bits > 8 else found.to(torch.int8 if grid.signed else torch.uint8)
 
     def ranges(self) -> dict[str, Tensor]:
         """Copies of all ranges, on the CPU: ``<quantizer>/scale``, ``/zero_point`` and ``/levels``.
 
-        The latter are the lowest and the highest integer of its grid.
+        The latter are the lowest and the highest integer of its grid. Dynamic quantizers have no range.
         """
         tensors = {}
-        for name, quantizer in self.quantizers.items():
+        for name, quantizer in self._with_ranges().items():
             tensors[f"{name}/scale"] = quantizer.current_scale().detach().cpu().clone()
-            tensors[f"{name}/zero_point"] = quantizer.zero_point.cpu().clone()
+            tensors[f"{name}/zero_point"] = quantizer.current_zero_point().cpu().clone()
             tensors[f"{name}/levels"] = torch.tensor([quantizer.grid.qmin, quantizer.grid.qmax])
         return tensors
 
@@ -201,27 +252,13 @@ class Quantization(nn.Module):
         Raises:
             QuantizationError: names that are missing or unknown, shapes or values that do not fit.
         """
-        own = self.ranges()
-        expected = {key: tensor.shape for key, tensor in own.items()}
-        shapes = [
-            f"{key} {list(tensors[key].shape)} for {list(shape)}"
-            for key, shape in expected.items()
-            if key in tensors and tensors[key].shape != shape
-        ]
-        levels = [key for key in own if key.endswith("/levels") and key in tensors]
-        problems = {
-            "missing": [key for key in expected if key not in tensors],
-            "unknown": [key for key in tensors if key not in expected],
-            "of another shape": shapes,
-            "on another grid": [key for key in levels if tensors[key].tolist() != own[key].tolist()],
-        }
-        found = "; ".join(f"{what}: {_listed(keys)}" for what, keys in problems.items() if keys)
+        found = misfit(self.ranges(), tensors)
         if found:
             raise QuantizationError(
                 f"ranges do not fit {type(self.model).__name__}: {found}; they belong to another model, "
                 "placement or scheme: calibrate again"
             )
-        for name, quantizer in self.quantizers.items():
+        for name, quantizer in self._with_ranges().items():
             quantizer.set_scale(tensors[f"{name}/scale"], tensors[f"{name}/zero_point"])
 
     def export_form(self) -> ExportForm:
@@ -240,24 +277,40 @@ class Quantization(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self.handles.append(after_each_step(self._forget_weights))  # a copy is told of steps, too
+        self.handles.append(after_each_step(self._after_step))  # a copy is told of steps, too
 
     def _activations(self) -> set[str]:
         return {site.quantizer for site in self.sites if not site.is_weight}
 
-    def _weight(self, name: str) -> Tensor:
-        """The float weight of a quantizer; of several, which have one range, all their elements."""
-        sites = [site for site in self.sites if site.is_weight and site.quantizer == name]
-        found = {id(weight): weight for weight in (original(self.model, site) for site in sites)}
-        first, *rest = found.values()
-        return torch.cat([first.flatten(), *(weight.flatten() for weight in rest)]) if rest else first
+    def _weights(self) -> dict[str, Tensor]:
+        """The float weights by their quantizers; of several with one range, all their elements."""
+        found: dict[str, dict[int, Tensor]] = {}
+        for site in self.sites:
+            if site.is_weight:
+                weight = original(self.model, site)
+                found.setdefault(site.quantizer, {})[id(weight)] = weight.detach()
+        return {name: _together(list(each.values())) for name, each in found.items()}
+
+    def _with_ranges(self) -> dict[str, Quantizer]:
+        return {name: each for name, each in self.quantizers.items() if not each.grid.dynamic}
+
+    def _paddings(self, mask: Tensor | None, target_mask: Tensor | None) -> dict[str, Padding | None]:
+        """The padding of each activation, by its quantizer."""
+        masks: dict[Side, Tensor | None] = {"source": mask, "target": target_mask}
+        known = {sides: Padding.between(*map(masks.get, sides)) for sides in set(self._sides.values())}
+        return {name: known[sides] for name, sides in self._sides.items()}
 
     def _switch(self, phase: Phase) -> None:
         for quantizer in self.quantizers.values():
             quantizer.switch(phase)
 
-    def _observe(self, name: str, padding: Padding | None, probabilities: bool, value: Tensor) -> None:
-        self._statistics.add(name, value, padding, probabilities=probabilities)
+    def _observe(self, name: str, padding: Padding | None, value: Tensor) -> None:
+        self._statistics.add(name, value, padding, probabilities=name in self._with_columns)
+
+    def _follow_weights(self) -> None:
+        quantizers = self.quantizers
+        for name, weight in self._weights().items():
+            quantizers[name].follow(*batch_ends(weight, quantizers[name].grid.axis))
 
     def _forget(self, *_: Any) -> None:
         if torch.compiler.is_compiling():
@@ -265,17 +318,18 @@ class Quantization(nn.Module):
         for quantizer in self.by_name.values():
             cast("Quantizer", quantizer).forget()
 
-    def _forget_weights(self) -> None:
+    def _after_step(self) -> None:
         for handle in self.handles:
             if isinstance(handle, WeightHandle):
                 handle.weight.forget()
+        if self.following:
+            self._follow_weights()
+
+
+def _together(weights: list[Tensor]) -> Tensor:
+    return torch.cat([weight.flatten() for weight in weights]) if len(weights) > 1 else weights[0]
 
 
 def _key(name: str) -> str:
     """A name of a module may hold no dot."""
     return name.replace(".", "/")
-
-
-def _listed(names: list[str], most: int = 5) -> str:
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest

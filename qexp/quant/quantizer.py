@@ -12,9 +12,16 @@ from torch import Tensor, nn
 from qexp.config import ValueType
 from qexp.errors import QuantizationError
 from qexp.quant.bounds import Bounds
-from qexp.quant.fake_quantize import FakeQuantizeFrozen, FakeQuantizeLearned, gradient_scale, kernels_of
-from qexp.quant.grid import SMALLEST_SCALE, Grid, scale_and_zero_point
-from qexp.quant.plain_kernels import traced
+from qexp.quant.extremes import batch_ends
+from qexp.quant.fake_quantize import (
+    FakeQuantizeFrozen,
+    FakeQuantizeLearned,
+    fake_quantize_tokens,
+    gradient_scale,
+    kernels_of,
+)
+from qexp.quant.grid import SMALLEST_SCALE, Grid, covering, scale_and_zero_point
+from qexp.quant.plain_kernels import damped, traced
 
 Memo = tuple[Tensor, Tensor]
 
@@ -28,8 +35,10 @@ class Phase(StrEnum):
     """Show it to the observer, change nothing."""
     FROZEN = "frozen"
     """Fake-quantize with a fixed scale."""
+    FOLLOWING = "following"
+    """Fake-quantize with a range that follows what comes by in training mode, as a moving average."""
     LEARNED = "learned"
-    """Fake-quantize with a scale that is trained."""
+    """Fake-quantize with a scale, and maybe a zero point, that is trained."""
     EXPORT = "export"
     """Call the operator that an exporter recognizes."""
 
@@ -39,8 +48,17 @@ class Quantizer(nn.Module):
 
     A learned scale is ``scale * exp(log_scale)``: ``log_scale`` starts at 0, so that learning begins
     at exactly the calibrated scale; no step can make a scale zero or negative; and a learning rate
-    means a relative change whatever the size of the values. The parameter exists in the learned phase
-    only; leaving that phase folds it into ``scale``. The zero point is never learned.
+    means a relative change whatever the size of the values. A learned zero point is
+    ``round(zero_point + shift * (qmax - qmin))``, held on the grid, whose rounding and holding pass the
+    gradient through: ``shift`` starts at 0, and the same rate means a change of the same share of the
+    range. The parameters exist in the learned phase only; leaving it folds them into ``scale`` and
+    ``zero_point``.
+
+    A range that follows has its ``ends`` besides, in float64, in that phase only: they start at the range,
+    and ``scale`` and ``zero_point`` cover them at any time. Nothing of it is read on the host.
+
+    A dynamic grid needs no range, and keeps none: that of each token is found as it comes by, whatever
+    the phase that quantizes.
 
     A quantizer remembers its last input and output until ``forget``: the same tensor, at another
     site, and its own output pass without work.
@@ -52,10 +70,13 @@ class Quantizer(nn.Module):
         grid: integers to map to.
         channels: number of ranges; None with a grid per tensor.
         values: what is known of the values beforehand.
-        ceiling: largest magnitude that a calibrated range has; None is no limit.
+        ceiling: largest magnitude that a range has, but one that is learned; None is no limit.
 
     Attributes:
         parts: How many parts a batch is computed in: LSQ's gradient scale is that of the whole batch.
+        learns_zero_point: Whether the learned phase has a ``shift``, read on entering it.
+        decay: Weight of the past in a range that follows.
+        counted: Which entries of a value count for a range that follows; None counts all.
     """
 
     scale: Tensor
@@ -75,18 +96,25 @@ class Quantizer(nn.Module):
         self.register_buffer("scale", torch.zeros(shape))
         self.register_buffer("zero_point", torch.zeros(shape, dtype=torch.int32))
         self.register_parameter("log_scale", None)
+        self.register_parameter("shift", None)
+        self.register_buffer("ends", None)
         self.log_scale: nn.Parameter | None
+        self.shift: nn.Parameter | None
+        self.ends: Tensor | None
         self.phase = Phase.OFF
         self.observer: Callable[[Tensor], None] | None = None
         self.parts = 1
+        self.learns_zero_point = False
+        self.decay = 0.0
+        self.counted: Callable[[Tensor], Tensor | None] | None = None
         self._memo: Memo | None = None
         self._bounds: Bounds | None = None
         self.register_load_state_dict_post_hook(_drop_bounds)  # type: ignore[no-untyped-call]
 
     @property
     def calibrated(self) -> bool:
-        """Whether there is a range; a scale of 0 stands for none."""
-        return bool((self.scale > 0).all())
+        """Whether there is a range, or none is needed; a scale of 0 stands for none."""
+        return self.grid.dynamic or bool((self.scale > 0).all())
 
     def set_range(self, low: Tensor, high: Tensor) -> None:
         """Cover ``[low, high]``, of the shape of ``scale``."""
@@ -109,9 +137,12 @@ class Quantizer(nn.Module):
         self.scale.copy_(scale)
         self.zero_point.copy_(zero_point)
         self._renew_bounds()
-        if self.log_scale is not None:
-            with torch.no_grad():
-                self.log_scale.zero_()
+        with torch.no_grad():
+            for moved in (self.log_scale, self.shift):
+                if moved is not None:
+                    moved.zero_()
+            if self.ends is not None:
+                self.ends.copy_(self._ends())
 
     def current_scale(self) -> Tensor:
         """The scale in use, with its gradient where it is learned; never below the smallest normal float."""
@@ -119,20 +150,39 @@ class Quantizer(nn.Module):
             return self.scale
         return (self.scale * self.log_scale.exp()).clamp(SMALLEST_SCALE, torch.finfo(torch.float32).max)
 
+    def current_zero_point(self) -> Tensor:
+        """The zero point in use, int32."""
+        return self.zero_point if self.shift is None else self._moved().detach().to(torch.int32)
+
+    @torch.no_grad()
+    def follow(self, low: Tensor, high: Tensor) -> None:
+        """Move the ends of a range that follows towards these, of the shape of ``scale``.
+
+        ``end = decay * end + (1 - decay) * now`` (Jacob et al. 2018, arXiv 1712.05877, section 3.1).
+        """
+        assert self.ends is not None  # in the phase that follows
+        now = torch.stack([low, high]).to(torch.float64)
+        if self.ceiling is not None:
+            now = now.clamp(-self.ceiling, self.ceiling)
+        self.ends.lerp_(now, 1 - self.decay)
+        # New tensors: the old ones may be saved for a backward pass.
+        self.scale, self.zero_point = covering(self.ends[0], self.ends[1], self.grid)
+        self._bounds = None
+
     def switch(self, phase: Phase, observer: Callable[[Tensor], None] | None = None) -> None:
-        """Enter a phase; a range that is fixed beforehand stays frozen where others are learned.
+        """Enter a phase; where others are learned or follow, a range that is fixed beforehand stays frozen,
+        and a dynamic one dynamic.
 
         Raises:
             QuantizationError: the phase needs a range and there is none.
         """
-        if phase is Phase.LEARNED and self.values == "softmax":
+        if phase in (Phase.LEARNED, Phase.FOLLOWING) and (self.values == "softmax" or self.grid.dynamic):
             phase = Phase.FROZEN
         if phase not in (Phase.OFF, Phase.OBSERVING) and not self.calibrated:
             raise QuantizationError(f"{self.name} has no range: calibrate or load ranges before {phase}")
-        if phase is Phase.LEARNED and self.log_scale is None:
-            self.log_scale = nn.Parameter(torch.zeros_like(self.scale))
-        elif phase is not Phase.LEARNED and self.log_scale is not None:
+        if phase is not self.phase:
             self._fold()
+            self._unfold(phase)
         self.phase, self.observer = phase, observer
         self.forget()
         self._renew_bounds()
@@ -159,28 +209,35 @@ class Quantizer(nn.Module):
             if self.observer is not None:
                 self.observer(x)
             return x
-        if self.phase is Phase.EXPORT:
+        if self.phase is Phase.EXPORT and not self.grid.dynamic:
             axis = -1 if self.grid.axis is None else self.grid.axis
             grid = self.grid
             return torch.ops.qexp.fake_quantize(  # type: ignore[no-any-return]
                 x, self.scale, self.zero_point, axis, grid.qmin, grid.qmax
             )
+        if self.phase is Phase.FOLLOWING and self.training:
+            counted = None if self.counted is None else self.counted(x)
+            self.follow(*batch_ends(x, self.grid.axis, counted))
         return self._fake_quantize(x)
 
     def _fake_quantize(self, x: Tensor, done: Tensor | None = None) -> Tensor:
         """``done`` is the result, where it is known and only the gradient is to be attached."""
-        bounds = self.bounds(x.dim())
+        if self.grid.dynamic:
+            plain = self.phase is Phase.EXPORT or torch.compiler.is_compiling()
+            return fake_quantize_tokens(x, self.grid, plain=plain)
         scale = self.grid.expand(self.current_scale(), x.dim())
+        factor = 1.0 if self.log_scale is None else self._factor(x, scale)
+        zero = None if self.shift is None else damped(self.grid.expand(self._moved(), x.dim()), factor)
+        bounds = self.bounds(x.dim()) if zero is None else Bounds.around(self.grid, zero)
         if torch.compiler.is_compiling():
-            return traced(x.float(), scale, bounds, self._factor(x, scale)).to(x.dtype)
+            return traced(x.float(), scale, bounds, factor).to(x.dtype)
         if x.dtype is not torch.float32 and not kernels_of(x, scale).HALVES:
             return self._fake_quantize(x.float()).to(x.dtype)
         if not torch.is_grad_enabled():
             return kernels_of(x, scale).forward(x, scale, bounds, nan_low=True)
-        if self.phase is Phase.FROZEN:
+        if self.log_scale is None:
             return FakeQuantizeFrozen.apply(x, scale, bounds, done)  # type: ignore[no-any-return,no-untyped-call]
-        factor = self._factor(x, scale)
-        return FakeQuantizeLearned.apply(x, scale, bounds, factor, done)  # type: ignore[no-any-return,no-untyped-call]
+        return FakeQuantizeLearned.apply(x, scale, bounds, factor, done, zero)  # type: ignore[no-any-return,no-untyped-call]
 
     def _factor(self, x: Tensor, scale: Tensor) -> float:
         """LSQ's gradient scale, for the elements of a whole batch that share a scale."""
@@ -188,7 +245,9 @@ class Quantizer(nn.Module):
 
     def bounds(self, dimensions: int) -> Bounds:
         """Ends of the range for tensors of so many dimensions; computed once while nothing changes."""
-        if self._bounds is None:
+        if self._bounds is None and self.phase is Phase.FOLLOWING and not self.grid.symmetric:
+            self._bounds = Bounds.around(self.grid, self.grid.expand(self.zero_point, dimensions))
+        elif self._bounds is None:
             self._bounds = Bounds.of(self.grid, self.zero_point, dimensions=dimensions)
         return self._bounds
 
@@ -199,9 +258,34 @@ class Quantizer(nn.Module):
             self.bounds(0)
 
     def _fold(self) -> None:
+        """Leave nothing but a scale and a zero point."""
         with torch.no_grad():
-            self.scale.copy_(self.current_scale())
-        self.log_scale = None
+            if self.log_scale is not None:
+                self.scale.copy_(self.current_scale())
+                self.zero_point.copy_(self.current_zero_point())
+        self.log_scale = self.shift = self.ends = None
+
+    def _unfold(self, phase: Phase) -> None:
+        """Make what else a phase keeps, starting at the range as it is."""
+        if phase is Phase.LEARNED:
+            self.log_scale = nn.Parameter(torch.zeros_like(self.scale))
+            if self.learns_zero_point and not self.grid.symmetric:
+                self.shift = nn.Parameter(torch.zeros_like(self.scale))
+        if phase is Phase.FOLLOWING:
+            self.ends = self._ends()
+
+    def _ends(self) -> Tensor:
+        """Float64 [2, ...]: the range that a scale and zero point cover, from which the same two follow."""
+        grid, zero = self.grid, self.zero_point.to(torch.float64)
+        lowest = -grid.qmax if grid.symmetric and grid.signed else grid.qmin
+        return torch.stack([lowest - zero, grid.qmax - zero]) * self.scale.to(torch.float64)
+
+    def _moved(self) -> Tensor:
+        """The learned zero point, a whole number in float32; rounding and holding pass the gradient."""
+        assert self.shift is not None
+        moved = self.zero_point + self.shift * (self.grid.qmax - self.grid.qmin)
+        whole = moved.round().clamp(self.grid.qmin, self.grid.qmax)
+        return moved + (whole - moved).detach()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self.forget()
@@ -217,50 +301,3 @@ class Quantizer(nn.Module):
 def _drop_bounds(quantizer: Any, incompatible: Any) -> None:
     quantizer._renew_bounds()
     quantizer.forget()
-
-
-class QuantizedWeight(nn.Module):
-    """The parametrization of a weight: its quantizer, and the last result.
-
-    A weight is quantized once until it or its scale changes: once for each optimizer step, however many
-    parts a batch is computed in and however often a module is used, and once for a whole evaluation.
-    Changes show in ``Tensor._version``, except writing through ``.data`` and fused optimizers; of steps
-    the model's ``Quantization`` tells, which owns the quantizer.
-    """
-
-    def __init__(self, quantizer: Quantizer) -> None:
-        super().__init__()
-        self._owned_elsewhere = (quantizer,)
-        self._kept: tuple[tuple[Any, ...], Tensor] | None = None
-
-    @property
-    def quantizer(self) -> Quantizer:
-        """The quantizer of this weight."""
-        return self._owned_elsewhere[0]
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """The weight to compute with, of the same shape."""
-        quantizer = self.quantizer
-        if quantizer.phase is Phase.OFF:
-            return weight
-        if torch.compiler.is_compiling():
-            return quantizer._fake_quantize(weight)
-        state = self._state(weight, quantizer)
-        if self._kept is not None and self._kept[0] == state:
-            kept = self._kept[1]
-            return quantizer._fake_quantize(weight, kept) if torch.is_grad_enabled() else kept
-        self.forget()  # before there is a new one: at most one result is alive
-        result = quantizer._fake_quantize(weight)
-        self._kept = (state, result.detach())
-        return result
-
-    def forget(self) -> None:
-        """Let go of the last result."""
-        self._kept = None
-
-    @staticmethod
-    def _state(weight: Tensor, quantizer: Quantizer) -> tuple[Any, ...]:
-        learned = quantizer.log_scale
-        tensors = (weight, quantizer.scale, quantizer.zero_point, *(() if learned is None else (learned,)))
-        versions = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
-        return (torch.is_grad_enabled(), *versions)

@@ -14,7 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from qexp.errors import QuantizationError
 from qexp.quant.hooks import Handle
 from qexp.quant.placement import Site
-from qexp.quant.quantizer import QuantizedWeight
+from qexp.quant.quantized_weight import QuantizedWeight
 
 NAME = "quantization"
 """Name of the ``Quantization`` among the children of its model."""

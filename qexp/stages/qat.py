@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qexp.artifacts import Encoder, Ranges, Tokens, Trained
-from qexp.config import Finetuned, Form, Qat, Schooling, Task, Training
+from qexp.config import AnyCalibrator, Finetuned, Form, Qat, Schooling, Task, Training
 from qexp.runtime import Runtime
 from qexp.store import Stage, Workplace
 
@@ -16,19 +16,23 @@ def run(
     task: Task,
     form: Form,
     method: Qat,
+    recalibrator: AnyCalibrator | None,
     finetune: Training | Finetuned,
     schooling: Schooling,
     *,
     rt: Runtime,
 ) -> None:
-    """Train weights, and scales where they are learned; leave plain float weights and the final ranges."""
+    """Train weights, and ranges where they are learned; leave plain float weights and the final ranges.
+
+    ``recalibrator`` finds the ranges of weights anew, at the end; null leaves them as training did.
+    """
     from qexp.lit.courses import QuantizationAware
     from qexp.lit.processes import train
     from qexp.native import problem
 
     if rt.machine.accelerator == "cpu" and (missing := problem()):
         rt.screen.warn(f"fake quantization runs in plain torch, which is slower: {missing}")
-    course = QuantizationAware(tokens, encoder, ranges, task, form, method, finetune, schooling)
+    course = QuantizationAware(tokens, encoder, ranges, task, form, method, finetune, schooling, recalibrator)
     work.write_facts(train(course, work.folder, work.scratch, rt))
 
 

@@ -7,7 +7,8 @@ import torch
 
 from qexp.errors import QuantizationError
 from qexp.quant.grid import SMALLEST_SCALE, Grid, fake_quantize
-from qexp.quant.quantizer import Phase, QuantizedWeight, Quantizer
+from qexp.quant.quantized_weight import QuantizedWeight
+from qexp.quant.quantizer import Phase, Quantizer
 
 GRID = Grid(8, signed=True, symmetric=True)
 
