@@ -102,6 +102,23 @@ def test_parts_need_rows() -> None:
     assert experiment(*words[:-1], "finetune.batch_size=8").machine.parts == 8
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("method.ranges=ema", "machine.devices=2"), "use machine.devices=1 with machine.accumulate"),
+        (("method.ranges=ema", "machine.compile=true"), "use machine.compile=false"),
+        (("method.zero_points=learned", "method.ranges=frozen"), "use method.ranges=learned"),
+        (("method.zero_points=learned", "scheme.activation.symmetric=true"), "none to learn"),
+        (("method.zero_points=learned", "scheme.activation.granularity=per_token"), "none to learn"),
+    ],
+)
+def test_ranges_that_cannot_be_trained_are_refused(words: tuple[str, ...], told: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        experiment("task=mrpc", "method=qat", *words)
+    assert told in explain(caught.value)
+    experiment("task=mrpc", "method=qat", words[0])
+
+
 def test_fp16_is_for_gpus() -> None:
     assert experiment("task=mrpc", "machine=gpu", "machine.precision=fp16").numerics.precision == "fp16"
     assert experiment("task=mrpc", "machine.precision=bf16").numerics.precision == "bf16"

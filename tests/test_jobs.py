@@ -120,6 +120,27 @@ def test_architectures_walk_the_whole_line(
     assert deploy == "none" or record["parity"]["agreement"] >= 99.5
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("method.ranges=ema", "method.range_decay=0.9", "method.recalibrate_weights=true"),
+        ("calibrator=percentile", "method.ranges=learned", "method.zero_points=learned"),
+        ("scheme.activation.granularity=per_token", "scheme.activation.symmetric=true"),
+    ],
+    ids=["ema", "lsq+", "per token"],
+)
+def test_ranges_that_move_walk_the_whole_line(words: tuple[str, ...], tiny_bert: Path) -> None:
+    code, record = run(
+        "task=rte", "method=qat", "deploy=onnx", *words, f"model.name={tiny_bert}", *QUICK[:-1]
+    )
+    assert code == OK, record_problem()
+    assert set(record["scores"]) == {"fp32", "ptq", "qat", "onnx"}
+    assert record["parity"]["agreement"] >= 99.5
+    assert record["parity"]["max_logit_difference"] < 0.01
+    ptq, qat = (record["ranges"][name] for name in ("ptq", "qat"))
+    assert ptq != qat or (words[0].endswith("per_token") and not qat)
+
+
 @pytest.mark.parametrize("task", ["cola", "sst2", "stsb", "qqp", "mnli", "ax", "qnli", "wnli"])
 def test_every_task_is_served_by_the_sample(task: str, tiny_bert: Path) -> None:
     code, record = run(f"task={task}", "method=ptq", "deploy=none", f"model.name={tiny_bert}", *QUICK[:-1])

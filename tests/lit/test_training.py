@@ -19,7 +19,7 @@ from qexp.lit.steps import Parts, Steps
 from qexp.lit.student import Optimization
 from qexp.lit.training import CHECKPOINT, Seat, fit
 from tests.conftest import experiment, tiny_config
-from tests.lit.tiny import course, largest_difference, quantized, runtime, trained
+from tests.lit.tiny import batch_of, course, largest_difference, quantized, runtime, trained
 
 STEPS = 12
 
@@ -195,8 +195,9 @@ def test_dropout_differs_between_the_parts_of_a_batch(tmp_path: Path) -> None:
     assert len(set(seeds)) == len(seeds)
 
 
-def test_a_training_in_parts_resumes_to_the_same_bits(tmp_path: Path) -> None:
-    numerics = {"accumulate": 3, "dropout": True}
+@pytest.mark.parametrize("phase", ["float", "learned", "shifted", "following"])
+def test_a_training_in_parts_resumes_to_the_same_bits(phase: str, tmp_path: Path) -> None:
+    numerics = {"accumulate": 3, "dropout": True, "phase": phase}
     whole, expected = trained(course(tmp_path / "whole", **numerics))
     with pytest.raises(RuntimeError, match="no luck with part 11"):
         trained(course(tmp_path / "cut", **numerics, trouble=("raise", 0, 10)), seconds=0)
@@ -204,6 +205,35 @@ def test_a_training_in_parts_resumes_to_the_same_bits(tmp_path: Path) -> None:
     assert facts["resumed_at"] == 3
     assert facts["loss"] == whole["loss"]
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert len(_moved(expected)) == {"float": 0, "learned": 0, "shifted": 22, "following": 36}[phase]
+
+
+def _moved(state: dict[str, torch.Tensor]) -> list[str]:
+    """What belongs to ranges that move in another way than by a learned scale."""
+    return [name for name in state if name.endswith((".shift", ".ends"))]
+
+
+def test_learned_zero_points_are_trained(tmp_path: Path) -> None:
+    _, found = trained(course(tmp_path, phase="shifted", count=4))
+    shifts = torch.stack([found[name] for name in _moved(found)])
+    assert (shifts != 0).float().mean() > 0.5
+    assert float(shifts.abs().max()) < 0.05, "their rate is one of shares of the range"
+
+
+def test_ranges_follow_batches_without_their_padding(tmp_path: Path) -> None:
+    """A forward pass of the student tells them."""
+    module = course(tmp_path, phase="following").module(1, Parts()).train()
+    told: list[Any] = []
+    (first,) = (
+        each
+        for each in module.quantization.quantizers.values()
+        if "0.attention.self.query:linear.input" in each.name
+    )
+    first.register_forward_hook(lambda quantizer, args, _: told.append(quantizer.counted(args[0])))
+    batch = batch_of(np.arange(8))
+    module(batch)
+    assert torch.equal(told[0][..., 0], batch["attention_mask"].bool())
+    assert first.counted is None
 
 
 def test_activations_come_in_parts_and_weights_do_not() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from qexp.lit.classification import Classifier
 from qexp.lit.processes import train
 from qexp.lit.steps import Parts, Steps
 from qexp.lit.student import Optimization
-from qexp.quant.insert import insert
+from qexp.quant.insert import Quantization, insert
 from qexp.runtime import Runtime
 from tests.conftest import tiny_config
 
@@ -74,6 +75,15 @@ class Witness(Classifier):
         torch.save(self.model.state_dict(), self.folder / f"rank-{self.global_rank}.pt")
 
 
+PHASES: dict[str, Callable[[Quantization], None]] = {
+    "frozen": Quantization.freeze,
+    "learned": Quantization.learn,
+    "shifted": lambda quantization: quantization.learn(zero_points=True),
+    "following": lambda quantization: quantization.follow(0.9),
+}
+"""Ways of training with ranges."""
+
+
 @dataclass(frozen=True)
 class Tiny:
     """A course over a two-layer encoder with random weights."""
@@ -127,7 +137,7 @@ class Tiny:
 
 
 def quantized(model: torch.nn.Module, phase: str, parts: int = 1) -> Any:
-    """Quantizers at every site, calibrated on one batch, frozen or learned."""
+    """Quantizers at every site, calibrated on one batch, in one of ``PHASES``."""
     quantization = insert(model, Form(placement=PLACEMENT))
     batch = batch_of(np.arange(16))
     labels = batch.pop("labels")
@@ -136,10 +146,7 @@ def quantized(model: torch.nn.Module, phase: str, parts: int = 1) -> Any:
         model.eval()(**batch)
     quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
     quantization.split(parts)
-    if phase == "learned":
-        quantization.learn()
-    else:
-        quantization.freeze()
+    PHASES[phase](quantization)
     return quantization
 
 

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo import utils as dynamo
 
+from qexp.config import ActivationScheme, Scheme
 from qexp.quant.bounds import Bounds
 from qexp.quant.fake_quantize import FakeQuantizeLearned
+from qexp.quant.grid import Grid
+from qexp.quant.insert import Quantization
 from qexp.quant.plain_kernels import traced
 from tests.quant.models import batch, build, calibrated
 
 
 def test_what_the_compiler_sees_is_what_eager_computes() -> None:
     torch.manual_seed(0)
-    values, incoming, bounds = torch.randn(4000), torch.randn(4000), Bounds(-40.0, 37.0)
+    values, incoming, grid = torch.randn(4000), torch.randn(4000), Grid(6, signed=True, symmetric=False)
     results = []
     for way in (traced, FakeQuantizeLearned.apply):
         x, scale = values.clone().requires_grad_(), torch.tensor(0.0371, requires_grad=True)
-        y = way(x, scale, bounds, 0.3)
+        zero = torch.tensor(3.0, requires_grad=True)
+        more = () if way is traced else (None, zero)
+        y = way(x, scale, Bounds.around(grid, zero), 0.3, *more)
         y.backward(incoming)
-        results.append((y.detach(), x.grad, scale.grad))
-    (y, grad_x, grad_scale), (same_y, same_x, same_scale) = results
+        results.append((y.detach(), x.grad, scale.grad, zero.grad))
+    (y, grad_x, grad_scale, grad_zero), (same_y, same_x, same_scale, same_zero) = results
     assert torch.equal(y, same_y)
     torch.testing.assert_close(grad_x, same_x, rtol=1e-6, atol=0)
     torch.testing.assert_close(grad_scale, same_scale, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(grad_zero, same_zero, rtol=1e-4, atol=1e-4)
 
 
 def gradients(model: nn.Module, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -42,13 +49,22 @@ def gradients(model: nn.Module, tensors: dict[str, Tensor]) -> tuple[Tensor, Ten
 @pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("default")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++: torch.compile needs one on a CPU")
-@pytest.mark.parametrize("phase", ["freeze", "learn"])
-def test_a_model_compiles_to_one_graph(phase: str) -> None:
+@pytest.mark.parametrize(
+    ("phase", "scheme"),
+    [
+        (Quantization.freeze, None),
+        (Quantization.learn, None),
+        (lambda each: each.learn(zero_points=True), None),
+        (Quantization.freeze, Scheme(activation=ActivationScheme(granularity="per_token"))),
+    ],
+    ids=["frozen", "learned", "zero points", "per token"],
+)
+def test_a_model_compiles_to_one_graph(phase: Callable[[Quantization], None], scheme: Scheme | None) -> None:
     model = build("bert").train()
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    getattr(calibrated(model), phase)()
+    phase(calibrated(model, scheme=scheme))
     loss, expected = gradients(model, batch())
     dynamo.counters.clear()
     model.compile(dynamic=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from qexp.config import ActivationScheme, MaxCalibrator, MseCalibrator, Quant, Scheme, WeightScheme
+from qexp.config import ActivationScheme, Form, MaxCalibrator, MseCalibrator, Quant, Scheme, WeightScheme
 from qexp.quant.insert import insert
 from qexp.quant.statistics import Statistics
 from tests.quant.models import NEURST, QDQBERT, batch, build, calibrated
@@ -119,7 +119,7 @@ def test_state_and_ranges_come_back(how: str) -> None:
     expected = model(**batch()).logits
     quantization.freeze()
     assert torch.equal(model(**batch()).logits, expected)
-    fresh = insert(copy.deepcopy(build("bert")), QDQBERT, Quant(), ASYMMETRIC)
+    fresh = insert(build("bert"), Form(placement=QDQBERT, scheme=ASYMMETRIC))
     fresh.load_ranges(ranges)
 
 
@@ -141,7 +141,7 @@ def test_tokens_need_no_statistics_and_leave_no_range(symmetric: bool) -> None:
     model = build("bert")
     scheme = Scheme(activation=ActivationScheme(granularity="per_token", symmetric=symmetric))
     reference = model(**batch()).logits.detach()
-    quantization = insert(model, QDQBERT, Quant(), scheme)
+    quantization = insert(model, Form(placement=QDQBERT, scheme=scheme))
     quantization.calibrate(Statistics(), MaxCalibrator(kind="max"))
     activations = {site.quantizer for site in quantization.sites if not site.is_weight}
     ranges = quantization.ranges()
@@ -160,7 +160,7 @@ def test_tokens_need_no_statistics_and_leave_no_range(symmetric: bool) -> None:
 def test_a_token_does_not_depend_on_its_neighbours() -> None:
     """With a range per tensor, a large value of one row would move another row's logits."""
     model = build("bert")
-    quantization = insert(model, QDQBERT, Quant(weight_bits=32), PER_TOKEN)
+    quantization = insert(model, Form(placement=QDQBERT, quant=Quant(weight_bits=32), scheme=PER_TOKEN))
     quantization.freeze()
     tensors = batch()
     alone = {name: tensor[:1] for name, tensor in tensors.items()}
