@@ -24,7 +24,7 @@ from qexp.quant.padding import Padding
 from qexp.quant.placement import PADDED_COLUMNS, Site
 from qexp.quant.quantizer import Phase, Quantizer
 from qexp.quant.statistics import Statistics
-from qexp.quant.weights import NAME, WeightHandle, after_each_step, original
+from qexp.quant.weights import NAME, WeightHandle, after_each_step, original, originals
 
 
 class Quantization(nn.Module):
@@ -208,7 +208,7 @@ class Quantization(nn.Module):
             QuantizationError: a weight that is NaN or infinite.
         """
         quantizers = self.quantizers
-        for name, weight in self._weights().items():
+        for name, weight in originals(self.model, self.sites).items():
             quantizers[name].set_range(*weight_range(weight, calibrator, quantizers[name].grid))
 
     def integers(self, name: str) -> Tensor:
@@ -282,15 +282,6 @@ class Quantization(nn.Module):
     def _activations(self) -> set[str]:
         return {site.quantizer for site in self.sites if not site.is_weight}
 
-    def _weights(self) -> dict[str, Tensor]:
-        """The float weights by their quantizers; of several with one range, all their elements."""
-        found: dict[str, dict[int, Tensor]] = {}
-        for site in self.sites:
-            if site.is_weight:
-                weight = original(self.model, site)
-                found.setdefault(site.quantizer, {})[id(weight)] = weight.detach()
-        return {name: _together(list(each.values())) for name, each in found.items()}
-
     def _with_ranges(self) -> dict[str, Quantizer]:
         return {name: each for name, each in self.quantizers.items() if not each.grid.dynamic}
 
@@ -309,7 +300,7 @@ class Quantization(nn.Module):
 
     def _follow_weights(self) -> None:
         quantizers = self.quantizers
-        for name, weight in self._weights().items():
+        for name, weight in originals(self.model, self.sites).items():
             quantizers[name].follow(*batch_ends(weight, quantizers[name].grid.axis))
 
     def _forget(self, *_: Any) -> None:
@@ -324,10 +315,6 @@ class Quantization(nn.Module):
                 handle.weight.forget()
         if self.following:
             self._follow_weights()
-
-
-def _together(weights: list[Tensor]) -> Tensor:
-    return torch.cat([weight.flatten() for weight in weights]) if len(weights) > 1 else weights[0]
 
 
 def _key(name: str) -> str:

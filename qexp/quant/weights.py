@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -75,3 +76,16 @@ def original(model: nn.Module, site: Site) -> Tensor:
     owner: Any = model.get_submodule(site.module)
     original: Tensor = owner.parametrizations[site.parameter].original
     return original
+
+
+def originals(model: nn.Module, sites: Iterable[Site]) -> dict[str, Tensor]:
+    """The float weights by their quantizers, without gradients; of several with one range, all elements."""
+    found: dict[str, dict[int, Tensor]] = {}
+    for site in (site for site in sites if site.is_weight):
+        weight = original(model, site)
+        found.setdefault(site.quantizer, {})[id(weight)] = weight.detach()
+    return {name: _together(list(each.values())) for name, each in found.items()}
+
+
+def _together(weights: list[Tensor]) -> Tensor:
+    return torch.cat([weight.flatten() for weight in weights]) if len(weights) > 1 else weights[0]

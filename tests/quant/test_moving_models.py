@@ -81,6 +81,35 @@ def test_ranges_of_weights_are_those_of_the_weights_after_every_step() -> None:
             assert torch.equal(found[f"{name}/zero_point"], reference.ranges()[f"{name}/zero_point"])
 
 
+def test_fused_projections_follow_as_one() -> None:
+    model = build("bert")
+    placement = QDQBERT.model_copy(update={"fuse_qkv": True})
+    quantization = calibrated(model, scheme=ASYMMETRIC, placement=placement)
+    quantization.follow(0.5)
+    attention = model.bert.encoder.layer[0].attention.self
+    with torch.no_grad():
+        attention.value.parametrizations.weight.original[0, 0] = 7.0
+        attention.query.parametrizations.weight.original[0, 0] = -5.0
+    step(model, torch.optim.SGD(model.parameters(), lr=0.0))
+    (site,) = (
+        s for s in quantization.sites if s.is_weight and s.module.endswith("layer.0.attention.self.key")
+    )
+    ends = quantization.quantizers[site.quantizer].ends
+    assert ends is not None and ends.tolist() == [-5.0, 7.0]
+
+
+def test_a_ceiling_holds_for_ranges_that_follow() -> None:
+    model = build("bert").train()
+    scheme = Scheme(clip_gelu=0.25)
+    quantization = calibrated(model, scheme=scheme)
+    quantization.follow(0.0)
+    model(**batch())
+    clipped = [each for each in quantization.quantizers.values() if each.ceiling is not None]
+    assert clipped
+    for quantizer in clipped:
+        assert quantizer.ends is not None and float(quantizer.ends.abs().max()) <= 0.25
+
+
 def test_evaluation_changes_no_range() -> None:
     model = build("bert").eval()
     quantization = calibrated(model)
