@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from qexp.config import Experiment, Form
+from qexp.config import Experiment, Form, MaxCalibrator
 from qexp.inspect import main
 from qexp.inspection.text import histogram
 from qexp.jobs import OK, Job
@@ -238,3 +238,17 @@ def test_a_tied_table_is_shown_once_with_all_its_places(
     (tmp_path / "run.json").write_text(json.dumps(tree))
     assert main([str(tmp_path / "run.json"), "--layer", "lm_head", "--outputs", str(tmp_path)]) == 0
     assert "the same value as model.shared:embedding.weight" in capsys.readouterr().out
+
+
+def test_a_range_for_each_token_has_no_numbers() -> None:
+    from qexp.config import ActivationScheme, Scheme
+    from qexp.inspection.layers import layers_of
+    from qexp.inspection.text import in_full
+    from qexp.quant.insert import insert
+    from tests.quant.models import QDQBERT, build
+
+    scheme = Scheme(activation=ActivationScheme(granularity="per_token"))
+    quantization = insert(build("bert"), Form(placement=QDQBERT, scheme=scheme))
+    quantization.calibrate_weights(MaxCalibrator(kind="max"))
+    (layer,) = (each for each in layers_of(quantization) if each.name == LAYER)
+    assert "linear.input: a range for each token, 0 to 255 (8 bits)" in in_full(layer)
