@@ -28,7 +28,7 @@ def run(
 
     if rt.machine.accelerator == "cpu" and (missing := problem()):
         rt.screen.warn(f"fake quantization runs in plain torch, which is slower: {missing}")
-    course = QuantizationAware(tokens, encoder, ranges, task, form, method, finetune, schooling)
+    course = QuantizationAware(tokens, encoder, task, method, finetune, schooling, ranges, form)
     work.write_facts(train(course, work.folder, work.scratch, rt))
 
 
