@@ -13,11 +13,19 @@ from dataclasses import dataclass
 
 from qexp.records import Record
 from qexp.reporting.comparison import Cell, budget_order, by_data, order_of
-from qexp.reporting.facts import FLOAT_BITS, INTEGER_KERNEL_BITS, OF_QUANTIZATION, TORCH_STAGES, Run
+from qexp.reporting.facts import (
+    DISTILLATION,
+    FLOAT_BITS,
+    INTEGER_KERNEL_BITS,
+    OF_QUANTIZATION,
+    TORCH_STAGES,
+    TRAINED,
+    Run,
+)
 from qexp.reporting.glue import FEWEST_TASKS, Convention, average_cell
 from qexp.reporting.groups import Candidate, Group, grouped
 from qexp.reporting.selection import runs_of
-from qexp.reporting.settings import Split, split_settings
+from qexp.reporting.settings import ABSENT, Split, split_settings
 
 TASK_ORDER = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte")
 """Columns of GLUE, as AIMET has them."""
@@ -58,6 +66,11 @@ class OverviewRow:
     """Of the tables that have one; what it lacks is told with the averages (:mod:`qexp.reporting.glue`)."""
     disagreeing: tuple[str, ...]
     """Where runs that share the row have different scores, of which the newest is shown."""
+
+    @property
+    def taught(self) -> bool:
+        """Whether the stage was trained with a teacher."""
+        return self.settings.get(DISTILLATION, ABSENT) != ABSENT
 
     @property
     def simulated(self) -> bool:
@@ -141,12 +154,11 @@ def _order(row: OverviewRow, split: Split) -> tuple[object, ...]:
 
 def _candidates(runs: Sequence[Run], stage: str) -> Iterator[Candidate]:
     """Runs that promise the stage, with the settings that it depends on."""
+    no_teacher = {DISTILLATION: ABSENT} if stage in TRAINED else {}
     for run in runs:
         if stage in run.stages:
-            settings = {
-                path: value for path, value in run.settings.items() if not path.startswith(_OUT[stage])
-            }
-            yield Candidate(run, "fp32" if stage in UNQUANTIZED else run.quant, settings)
+            own = {path: value for path, value in run.settings.items() if not path.startswith(_OUT[stage])}
+            yield Candidate(run, "fp32" if stage in UNQUANTIZED else run.quant, no_teacher | own)
 
 
 def _row(group: Group, stage: str, columns: Sequence[Column], convention: Convention | None) -> OverviewRow:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qexp.reporting.facts import DISTILLATION
 from qexp.reporting.glue_table import spread, spread_or_why
 from qexp.reporting.layout import STAGES, WARNINGS, Footnotes, model_names
 from qexp.reporting.overview import TASK_ORDER, Overview, OverviewRow
@@ -59,7 +58,7 @@ def _method(row: OverviewRow) -> str:
     """``QAT``, or ``QAT + KD`` with a teacher."""
     if row.stage == "fp32":
         return NOT_ASKED
-    return f"{STAGES[row.stage]}{' + KD' if DISTILLATION in row.settings else ''}"
+    return f"{STAGES[row.stage]}{' + KD' if row.taught else ''}"
 
 
 def _theirs(overview: Overview, row: Published) -> list[str]:
@@ -99,7 +98,7 @@ def _caption(overview: Overview, with_published: bool) -> tuple[str, ...]:
     reading += " A row is one stage: FP32 and PTQ scores are shared by all runs that go on from them."
     if any(row.stage == "control" for row in overview.rows):
         reading += " control: the FP32 model, trained on without quantizers."
-    if any(DISTILLATION in row.settings for row in overview.rows):
+    if any(row.taught for row in overview.rows):
         reading += " KD: the FP32 model was the teacher of this training."
     if with_published:
         reading += (
