@@ -34,7 +34,9 @@ def test_one_run_reports_exact_match_and_f1_of_every_stage(tiny_bert: Path, outp
 
 
 def test_answers_are_learned_from_a_teacher(tiny_bert: Path) -> None:
-    code, record = run("task=squad", f"model.name={tiny_bert}", *WORDS[:-2], *WORDS[-1:], *TAUGHT, "deploy=none")
+    code, record = run(
+        "task=squad", f"model.name={tiny_bert}", *WORDS[:-2], *WORDS[-1:], *TAUGHT, "deploy=none"
+    )
     assert code == OK, record_problem()
     assert set(record["scores"]) == {"fp32", "ptq", "qat"}
 

@@ -92,7 +92,8 @@ class Teacher:
             (plan.hidden, lambda: self._apart("hidden", output, theirs, batch)),
             (plan.attention, lambda: self._apart("attention", output, theirs, batch)),
         ]
-        return torch.stack([weight * loss() for weight, loss in losses if weight]).sum()
+        # Without a loss of the logits the head has no gradient, which processes that share a batch wait for.
+        return torch.stack([0 * logits.sum(), *(weight * loss() for weight, loss in losses if weight)]).sum()
 
     def _apart(self, name: str, ours: Any, theirs: Any, batch: Batch) -> Tensor:
         """How far the layers are from the teacher's: a mean over them, and over the rows by their terms."""

@@ -309,6 +309,15 @@ def test_a_batch_in_parts_takes_the_step_of_the_whole_batch(accumulate: int, tmp
     assert largest_difference(expected, found) < 1e-5
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", [ALL, Distillation(labels=0.0, hidden=1.0)], ids=["all", "hidden"])
+def test_two_processes_take_the_steps_of_one(plan: Distillation, tmp_path: Path) -> None:
+    whole, expected = trained(course(tmp_path / "whole", last=3, distillation=plan))
+    split, found = trained(course(tmp_path / "split", last=3, distillation=plan, devices=2))
+    assert split["loss"] == pytest.approx(whole["loss"], abs=1e-4)
+    assert largest_difference(expected, found) < 1e-5
+
+
 def test_parts_of_translations_weigh_by_their_tokens() -> None:
     batch = pairs()
     student, teacher = (sequence_models.build("marian", seed=seed) for seed in (0, 1))
