@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 from qexp.config import Wandb
 from qexp.errors import FAILED, OK, QexpError
 from qexp.records import Record, outputs_root, read_all, records_folder
+from qexp.reporting.facts import TORCH_STAGES, TRAINED
 from qexp.tracking.tracker import without_secrets
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Section, Workspace
 
-STAGES = ("fp32", "ptq", "qat", "onnx")
+STAGES = (*TORCH_STAGES, "onnx")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,7 +75,7 @@ def _losses() -> Section:
     import wandb_workspaces.reports.v2 as panels
     import wandb_workspaces.workspaces as ws
 
-    lines = [panels.LinePlot(title=name, x=f"step/{name}", y=[f"loss/{name}"]) for name in ("fp32", "qat")]
+    lines = [panels.LinePlot(title=name, x=f"step/{name}", y=[f"loss/{name}"]) for name in ("fp32", *TRAINED)]
     return ws.Section(name="Losses", is_open=True, panels=lines)
 
 

@@ -21,6 +21,7 @@ from qexp.pipeline import announce, run_line, sources_of
 from qexp.provenance import git_state, versions
 from qexp.record_parts import Failure, SweepJob
 from qexp.records import Record, file_record, forget_failure, outputs_root, records_folder
+from qexp.reporting.facts import TORCH_STAGES
 from qexp.runtime import Runtime
 from qexp.store import digest
 from qexp.tracking.mirror import Mirror, mirror_of
@@ -156,7 +157,7 @@ class Job:
 
     def _score(self) -> float | None:
         """The primary metric of the last stage that was evaluated in torch."""
-        stages = [name for name in ("fp32", "ptq", "qat") if name in self.outcome.scores]
+        stages = [name for name in TORCH_STAGES if name in self.outcome.scores]
         return next(iter(self.outcome.scores[stages[-1]].values()), None) if stages else None
 
     def _record(self, failure: Failure | None) -> Record:

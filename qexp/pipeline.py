@@ -1,6 +1,7 @@
 """The whole line of stages on one page; the only file that knows their order.
 
     rows, checkpoint -> tokens -> fp32 -> statistics -> ranges -> (qat) -> scores -> onnx -> parity, latency
+                                   -> (control) -> scores, instead of the three behind fp32
 
 What is done is put into an :class:`Outcome` as it comes, so that a run that fails half-way still
 shows what it had.
@@ -11,13 +12,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qexp.artifacts import Encoder, Graph, Ranges, Scores, Statistics, Tokens
-from qexp.config import Experiment, Form, OnnxRuntime, Qat, Training
+from qexp.config import Control, Experiment, Form, OnnxRuntime, Qat, Training
 from qexp.data.checkpoints import Blueprint, Checkpoint, locate
 from qexp.data.sources import Rows, resolve
 from qexp.host import this_host
 from qexp.outcome import Outcome
 from qexp.runtime import Runtime
-from qexp.stages import benchmark, calibrate, evaluate, export, finetune, observe, parity, prepare, qat
+from qexp.stages import (
+    benchmark,
+    calibrate,
+    control,
+    evaluate,
+    export,
+    finetune,
+    observe,
+    parity,
+    prepare,
+    qat,
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,9 @@ def run_line(
     )  # fmt: skip
     outcome.note("fp32", fp32.encoder)
     final, final_scores = fp32, _score("fp32", fp32, tokens, experiment, rt, outcome)
+    if isinstance(experiment.method, Control):
+        final = _trained_on(fp32, tokens, experiment, experiment.method, rt, outcome)
+        final_scores = _score("control", final, tokens, experiment, rt, outcome)
     if experiment.quant.enabled:
         final = _calibrated(fp32.encoder, tokens, experiment, rt, outcome)
         final_scores = _score("ptq", final, tokens, experiment, rt, outcome)
@@ -99,6 +114,17 @@ def _calibrated(
     outcome.note("ptq", ranges)
     outcome.note_ranges("ptq", experiment.form, statistics, ranges)
     return Quantized(encoder, experiment.form, ranges, statistics)
+
+
+def _trained_on(
+    fp32: Quantized, tokens: Tokens, experiment: Experiment, method: Control, rt: Runtime, outcome: Outcome
+) -> Quantized:
+    trained = rt.walk(
+        control.STAGE, fp32.encoder, tokens, experiment.task.taught, method, experiment.finetune,
+        experiment.schooling, rt=rt,
+    )  # fmt: skip
+    outcome.note("control", trained)
+    return Quantized(trained)
 
 
 def _trained(
@@ -142,9 +168,9 @@ def _deploy(
             export.STAGE, model.encoder, model.form, model.ranges, tokens, experiment.task.taught, rt=rt
         )  # fmt: skip
 
-    plain = graph = exported(fp32)
+    plain = graph = exported(fp32 if final.form else final)
     outcome.note("fp32", plain)
-    if final is not fp32:
+    if final.form:
         graph = exported(final)
         outcome.note("int8", graph)
     checked = rt.walk(

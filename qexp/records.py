@@ -62,7 +62,7 @@ class Record:
     model: Mapping[str, str] | None = None
     """Name and fingerprint of the checkpoint that the run started from."""
     scores: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
-    """Percent by stage (``fp32 ptq qat onnx``) and metric; an undefined metric is null."""
+    """Percent by stage (``fp32 control ptq qat onnx``) and metric; an undefined metric is null."""
     scoring: Mapping[str, Any] = field(default_factory=dict)
     """How scores were found, by stage and evaluation split, such as sacreBLEU's signature."""
     parity: Parity | None = None
@@ -76,7 +76,7 @@ class Record:
     sites: Sites | None = None
     """What was quantized."""
     curves: Mapping[str, Curve] = field(default_factory=dict)
-    """Loss by training (``fp32 qat``)."""
+    """Loss by training (``fp32 control qat``)."""
     ranges: Mapping[str, Mapping[str, ActivationRange]] = field(default_factory=dict)
     """Activations by stage (``ptq qat``) and quantizer (``<module>:<site>``)."""
     sweep: SweepJob | None = None

@@ -17,7 +17,7 @@ from qexp.errors import DataError, QexpError, StoreError
 from qexp.records import OUTPUTS_VARIABLE, RUNNING, Record, outputs_root, read_all, records_folder
 from qexp.reporting.contents import Report, report_of
 from qexp.reporting.document import FORMATS, tables_of, write_tables
-from qexp.reporting.facts import Run
+from qexp.reporting.facts import TORCH_STAGES, Run
 from qexp.reporting.glue import BY_NAME
 from qexp.reporting.interval_table import Intervals
 from qexp.reporting.pictures import add_options, write_pictures
@@ -192,7 +192,7 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--split", metavar="NAME", help="one evaluation split (default: each)")
     parser.add_argument(
         "--stage",
-        choices=("fp32", "ptq", "qat", "onnx"),
+        choices=(*TORCH_STAGES, "onnx"),
         help="stage where KEY names none (default: the last one in torch)",
     )
     parser.add_argument(

@@ -48,7 +48,7 @@ class Follower(Protocol):
         """Rows and weights are there, hence the run's key; the source of rows is ``local hub sample``."""
 
     def scored(self, stage: str, scores: Mapping[str, float | None]) -> None:
-        """A stage (``fp32 ptq qat``) has its scores: percent by metric."""
+        """A stage (``fp32 control ptq qat``) has its scores: percent by metric."""
 
 
 class Nobody:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from qexp.config import Experiment
 
 _TAGS = {
-    *("none", "ptq", "qat", "full", "onnx", "onnxruntime", "wandb", "tensorboard"),
+    *("none", "ptq", "qat", "control", "full", "onnx", "onnxruntime", "wandb", "tensorboard"),
     *("max", "ema", "percentile", "mse", "entropy", "clip"),
     *("classification", "regression", "question_answering", "translation"),
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 from qexp.config import Experiment
 from qexp.records import Record
+from qexp.reporting.facts import STAGES_OF_METHOD
 
 TASKS: dict[str, dict[str, Any]] = {
     "mrpc": {
@@ -114,9 +115,8 @@ def scores(tree: Mapping[str, Any], shift: float) -> dict[str, dict[str, float |
     task = tree["task"]
     splits = list(task["evaluation"])
     names = [name if len(splits) == 1 else f"{name}@{split}" for split in splits for name in task["metrics"]]
-    levels = {"fp32": 88.0, "ptq": 80.0, "qat": 86.0}
-    stages = {"none": 1, "ptq": 2, "qat": 3}[tree["method"]["kind"]]
+    levels = {"fp32": 88.0, "control": 89.0, "ptq": 80.0, "qat": 86.0}
     return {
         stage: {name: levels[stage] + shift + index for index, name in enumerate(names)}
-        for stage in list(levels)[:stages]
+        for stage in STAGES_OF_METHOD[tree["method"]["kind"]]
     }

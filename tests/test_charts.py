@@ -96,6 +96,14 @@ def test_a_float_graph_that_rows_share_is_one_dot() -> None:
     assert len([dot for dot in dots(chart(runs, "Accuracy against size")) if "fp32" in dot.words]) == 1
 
 
+def test_the_graph_of_a_control_is_shown_with_its_own_score() -> None:
+    control = experiment("cola", quant="fp32", method={"kind": "control"}, deploy=ONNXRUNTIME)
+    scores = {"fp32": {"matthews": 60.0}, "control": {"matthews": 63.0}}
+    run = record(control, scores=scores, bytes={"fp32": 100 * 2**20})
+    found = dots(chart([*RIVALS, run], "Accuracy against size"))
+    assert {(dot.y, "control" in dot.words) for dot in found if dot.x == 100} == {(60.0, False), (63.0, True)}
+
+
 def test_seeds_have_a_dot_each_and_failures_none() -> None:
     values = {1: 50.0, 2: 53.0, 3: 51.0}
     runs = [

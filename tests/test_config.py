@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from qexp.config import Experiment, Qat, Quant, Training
+from qexp.config import Control, Experiment, Qat, Quant, Training
 from qexp.wording import allowed_fields, explain, unknown_field
 from tests.conftest import compose, experiment
 
@@ -53,6 +53,28 @@ def test_a_rate_that_no_one_says_is_asked_for() -> None:
 def test_method_auto_is_qat_with_bits_and_nothing_without() -> None:
     assert experiment("task=rte", "quant=w8a8").method.kind == "qat"
     assert experiment("task=rte", "quant=fp32").method.kind == "none"
+
+
+def test_method_controlled_is_qat_with_bits_and_its_control_without() -> None:
+    words = ("task=mrpc", "method=controlled", "method.distillation.logits=1", "method.epochs=3")
+    qat, control = experiment(*words).method, experiment(*words, "quant=fp32").method
+    assert isinstance(qat, Qat) and isinstance(control, Control)
+    shared = control.model_dump(exclude={"kind"})
+    assert shared == qat.model_dump(include=set(shared))
+    assert control.epochs == 3 and control.distillation.logits == 1
+
+
+def test_a_control_has_no_quantizers() -> None:
+    with pytest.raises(ValidationError, match="method=control with quant=w8a8: the control is"):
+        experiment("task=mrpc", "quant=w8a8", "method=control")
+
+
+@pytest.mark.parametrize("labels", [0, 2])
+def test_a_weight_of_labels_alone_is_refused(labels: int) -> None:
+    with pytest.raises(ValidationError, match="without a teacher") as caught:
+        experiment("task=mrpc", f"method.distillation.labels={labels}")
+    assert "method.distillation" in explain(caught.value)
+    assert _qat("task=mrpc", f"method.distillation.labels={labels}", "method.distillation.hidden=1")
 
 
 def test_qat_rates_follow_from_finetuning() -> None:

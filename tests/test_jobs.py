@@ -141,6 +141,41 @@ def test_ranges_that_move_walk_the_whole_line(words: tuple[str, ...], tiny_bert:
     assert ptq != qat or (words[0].endswith("per_token") and not qat)
 
 
+TAUGHT = (
+    "method.distillation.logits=1", "method.distillation.hidden=1", "method.distillation.attention=1",
+)  # fmt: skip
+
+
+def test_a_control_goes_on_from_fp32_and_is_what_is_exported(tiny_bert: Path) -> None:
+    words = ("task=mrpc", "quant=fp32", f"model.name={tiny_bert}", *QUICK)
+    code, record = run(*words, "method=control", "method.distillation.logits=1")
+    assert code == OK, record_problem()
+    assert set(record["scores"]) == {"fp32", "control", "onnx"}
+    assert set(record["curves"]) == {"fp32", "control"}
+    assert set(record["bytes"]) == set(record["latency"]) == {"fp32"}
+    stages = [stage["stage"] for stage in record["stages"]]
+    assert stages[:5] == ["1-tokens", "2-fp32", "6-scores", "5-control", "6-scores"]
+    assert record["parity"]["passed"]
+    _, other = run(*words, "method=control", "method.distillation.hidden=1")
+    assert [stage["state"] for stage in other["stages"]][:5] == [*["cached"] * 3, *["built"] * 2]
+    assert other["key"] != record["key"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("task=stsb", "quant=fp32", "method=control"),
+        ("task=mrpc", "quant=w8a8", "placement=linear"),
+        ("task=mrpc", "quant=w4a8", "method.ranges=frozen"),
+    ],
+    ids=" ".join,
+)
+def test_every_kind_of_text_task_learns_from_a_teacher(words: tuple[str, ...], tiny_bert: Path) -> None:
+    code, record = run(*words, *TAUGHT, "deploy=none", f"model.name={tiny_bert}", *QUICK[:-1])
+    assert code == OK, record_problem()
+    assert record["scores"].keys() & {"qat", "control"}
+
+
 @pytest.mark.parametrize("task", ["cola", "sst2", "stsb", "qqp", "mnli", "ax", "qnli", "wnli"])
 def test_every_task_is_served_by_the_sample(task: str, tiny_bert: Path) -> None:
     code, record = run(f"task={task}", "method=ptq", "deploy=none", f"model.name={tiny_bert}", *QUICK[:-1])

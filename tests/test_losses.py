@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import statistics
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qexp.reporting.comparison import compare
+from qexp.records import Record
+from qexp.reporting.comparison import Cell, compare
 from qexp.reporting.loss_table import loss_tables
-from qexp.reporting.losses import losses, published_losses, relative_loss
+from qexp.reporting.losses import AGAINST_CONTROL, losses, published_losses, relative_loss
 from qexp.reporting.published import published
 from tests.record_factory import experiment, failed, record
 
@@ -65,6 +67,49 @@ def test_fp32_alone_loses_nothing_and_a_failure_is_marked() -> None:
     (table,) = loss_tables(losses(compare(runs)), ())
     assert any("failed [1]" in cell for cell in table.rows[0])
     assert table.notes[0].startswith("[1] TrainingError: the loss is nan")
+
+
+KD = {"logits": 1.0}
+
+
+def control(seed: int, score: float, **method: Any) -> Record:
+    tree = experiment(quant="fp32", seed=seed, method={"kind": "control", "distillation": KD, **method})
+    return record(tree, scores={"fp32": {"f1": 80.0}, "control": {"f1": score}})
+
+
+def taught(seed: int, score: float, **method: Any) -> Record:
+    tree = experiment(seed=seed, method={"kind": "qat", "distillation": KD, **method})
+    return record(tree, scores=scores(80.0, 60.0, score))
+
+
+def against_control(runs: list[Record]) -> list[Cell]:
+    found = [each for each in losses(compare(runs)) if each.metric == "f1"]
+    return [each.cells[AGAINST_CONTROL] for each in found if AGAINST_CONTROL in each.cells]
+
+
+def test_qat_is_held_against_its_control_seed_by_seed() -> None:
+    runs = [control(1, 90.0), control(2, 80.0), taught(1, 81.0), taught(2, 84.0), taught(3, 84.0)]
+    (cell,) = against_control(runs)
+    assert cell.values == pytest.approx({1: 10.0, 2: -5.0})
+    assert cell.missing == (3,)
+    (table,) = loss_tables(losses(compare(runs)), ())
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert row["QAT loss (%)"].startswith("-5.00 ")
+    assert row["QAT loss against control (%)"] == "2.50 (-5.00..10.00) n=2"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"epochs": 3.0}, {"distillation": {}}, {"distillation": {"logits": 2.0}}, {"learning_rate": 1e-3}],
+    ids=str,
+)
+def test_another_training_is_no_control(other: dict[str, Any]) -> None:
+    assert against_control([control(1, 90.0), taught(1, 81.0)])
+    assert not against_control([control(1, 90.0, **other), taught(1, 81.0)])
+
+
+def test_a_control_is_one_whatever_the_ranges_are() -> None:
+    assert against_control([control(1, 90.0), taught(1, 81.0, ranges="frozen", range_learning_rate=1.0)])
 
 
 def test_published_losses_stand_below_real_rows_of_full_budgets_only() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -48,6 +49,26 @@ def test_stages_are_rows_and_what_is_shared_is_one() -> None:
         ("w8a8", "PTQ", "80.00"), ("w8a8", "QAT", "89.00"),
         ("w4a8", "PTQ", "80.00"), ("w4a8", "QAT", "87.00"),
     ]  # fmt: skip
+
+
+def test_the_control_is_a_row_and_rows_tell_whether_there_was_a_teacher() -> None:
+    taught: dict[str, Any] = {"distillation": {"logits": 1.0, "hidden": 0.5}}
+    runs = [
+        record(experiment(quant="fp32", method={"kind": "control", **taught}, calibrator={"kind": "mse"})),
+        record(experiment(quant="fp32", method={"kind": "control"})),
+        record(experiment(method={"kind": "qat", **taught})),
+        record(experiment(method={"kind": "qat"})),
+    ]
+    runs = [replace(run, scores={**run.scores, **SCORES}) for run in runs]
+    table = overview_table(only(runs))
+    found = [(each["quant"], each["method"], each["method.distillation"]) for each in rows_of(table)]
+    told = "labels 1, logits 1, hidden 0.5, temperature 2"
+    assert sorted(found) == [
+        ("fp32", "-", "-"), ("fp32", "control", "-"), ("fp32", "control + KD", told),
+        ("w8a8", "PTQ", "-"), ("w8a8", "QAT", "-"), ("w8a8", "QAT + KD", told),
+    ]  # fmt: skip
+    assert "KD: the FP32 model was the teacher" in table.caption[-1]
+    assert "trained on without quantizers" in table.caption[-1]
 
 
 def test_runs_that_should_share_a_score_and_do_not_are_told() -> None:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from qexp.data.sample import sample
 from qexp.jobs import FAILED, OK
-from tests.test_jobs import QUICK, record_problem, run
+from tests.test_jobs import QUICK, TAUGHT, record_problem, run
 
 WINDOWS = ("task.max_length=96", "task.doc_stride=32", "task.max_question=24")
 WORDS = ("quant=w8a8", *WINDOWS, *QUICK, "budget.evaluation_rows=60")
@@ -31,6 +31,14 @@ def test_one_run_reports_exact_match_and_f1_of_every_stage(tiny_bert: Path, outp
     ]
     assert [table.num_rows for table in found] == [60, 60, 60]
     assert found[0].column_names == ["id", "prediction", "label", "logit_0", "logit_1"]
+
+
+def test_answers_are_learned_from_a_teacher(tiny_bert: Path) -> None:
+    code, record = run(
+        "task=squad", f"model.name={tiny_bert}", *WORDS[:-2], *WORDS[-1:], *TAUGHT, "deploy=none"
+    )
+    assert code == OK, record_problem()
+    assert set(record["scores"]) == {"fp32", "ptq", "qat"}
 
 
 def test_questions_without_answer_are_scored_apart(tiny_bert: Path) -> None:

@@ -21,7 +21,7 @@ from qexp.reporting import facts
 from qexp.reporting.comparison import Cell, Comparison, Row, compare
 from qexp.reporting.facts import Quantity, Run
 from qexp.reporting.layout import table_of
-from qexp.reporting.runs import FINAL_COLUMNS, final_table, print_run, show
+from qexp.reporting.runs import final_table, print_run, show
 from qexp.reporting.settings import split_settings
 from qexp.reporting.table import Table, latency, markdown, points, size
 from tests.record_factory import deployed, experiment, failed, parity, record
@@ -430,7 +430,10 @@ def test_a_broken_parity_is_marked_on_the_exported_score_and_explained() -> None
 
 def test_the_final_table_has_a_line_for_each_metric_the_primary_first() -> None:
     table = final_table(deployed(experiment("mnli"), source="hub"))
-    assert table.columns == FINAL_COLUMNS
+    assert table.columns == (
+        *("task", "data", "model", "quant", "metric", "FP32", "PTQ", "QAT", "QAT-FP32"),
+        *("size (MiB)", "latency (ms)"),
+    )
     assert [row[4] for row in table.rows] == ["accuracy@m", "accuracy@mm"]
     first = cells(table, metric="accuracy@m")
     assert (first["task"], first["data"], first["quant"]) == ("mnli", "hub", "w8a8")
@@ -450,6 +453,35 @@ def test_the_final_table_of_each_method_shows_what_it_has() -> None:
     fp32, ptq = experiment(quant="fp32"), experiment(method={"kind": "ptq"})
     assert final_table(record(fp32)).rows[0][6:] == ("-", "-", "-", "-", "-")
     assert final_table(record(ptq)).rows[0][7:] == ("-", "-", "-", "-")
+
+
+def test_the_final_table_of_a_control_has_its_score_beside_fp32() -> None:
+    control = experiment(quant="fp32", method={"kind": "control"})
+    row = cells(final_table(record(control)), metric="f1")
+    assert float(row["control"]) - float(row["FP32"]) == pytest.approx(1)
+    assert row["control-FP32"] == "+1.00"
+    assert "PTQ" not in row
+    lost = failed(control)
+    assert cells(final_table(lost), metric="f1")["control"] == "failed"
+
+
+def test_a_control_is_a_row_of_the_task_and_distillation_tells_rows_apart() -> None:
+    taught: dict[str, Any] = {"distillation": {"logits": 1.0, "temperature": 4.0}}
+    runs = [
+        record(experiment(quant="fp32")),
+        record(experiment(quant="fp32", method={"kind": "control", **taught})),
+        record(experiment(method={"kind": "qat", **taught})),
+        record(experiment(method={"kind": "qat"})),
+    ]
+    (comparison,) = compare(runs)
+    table = table_of(comparison)
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    told = "labels 1, logits 1, temperature 4"
+    assert [(row["quant"], row["method"], row["method.distillation"]) for row in rows] == [
+        ("fp32", "control", told), ("fp32", "none", "-"), ("w8a8", "qat", "-"), ("w8a8", "qat", told),
+    ]  # fmt: skip
+    assert rows[0]["control-FP32"] == "+1.00" and rows[0]["QAT-FP32"] == "-"
+    assert "control: the FP32 model, trained on without quantizers." in table.caption[-1]
 
 
 def test_the_final_table_of_a_failure_says_what_failed() -> None:

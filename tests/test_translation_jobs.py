@@ -18,7 +18,7 @@ from qexp.data.vocabulary import make_tokenizer
 from qexp.jobs import FAILED, OK
 from tests.lit.translators import SIZES
 from tests.quant.sequence_models import MODELS
-from tests.test_jobs import record_problem, run
+from tests.test_jobs import TAUGHT, record_problem, run
 
 QUICK = (
     "budget=smoke", "machine.progress=false", "machine.threads=1", "budget.evaluation_rows=40",
@@ -49,6 +49,13 @@ def test_one_run_reports_bleu_of_fp32_ptq_and_qat_with_its_signature(outputs: Pa
     code, again = run(*SCRATCH, "quant=w8a8")
     assert {stage["state"] for stage in again["stages"]} == {"cached"}
     assert again["scores"] == record["scores"]
+
+
+@pytest.mark.parametrize("words", [("quant=w8a8",), ("quant=fp32", "method=control")], ids=" ".join)
+def test_a_translation_learns_from_a_teacher(words: tuple[str, ...]) -> None:
+    code, record = run(*SCRATCH, *words, *TAUGHT)
+    assert code == OK, record_problem()
+    assert list(record["scores"])[-1] in ("qat", "control")
 
 
 def test_another_search_evaluates_again_and_trains_nothing() -> None:

@@ -13,7 +13,7 @@ from qexp.config.refinement import Refinement
 from qexp.config.section import FLOAT_BITS, Section
 from qexp.config.task import AnyTask, Data, Model, TranslationTask
 from qexp.config.tracking import AnyTracker, NoTracker
-from qexp.config.training import AnyFinetune, AnyMethod, Qat, Training
+from qexp.config.training import AnyFinetune, AnyMethod, Control, Qat, Training
 from qexp.config.work import AnyDeploy, Budget, Machine, Numerics, Schooling
 
 _NOT_IDENTITY: dict[str, Any] = {"machine": True, "tracker": True, "data": {"source", "root"}}
@@ -158,8 +158,8 @@ def resolve_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
 
     ``finetune`` takes null fields from ``model.finetune[task]``, ``model.finetune.default`` and
     ``task.finetune``, in this order, and ``method`` from ``task.qat``; a field that is still null is left
-    to its default. ``method: auto`` becomes ``qat``, or ``none`` with FP32; ``deploy: auto`` becomes
-    ``onnxruntime``, or ``none`` for a translation.
+    to its default. ``method: auto`` becomes ``qat``, or ``none`` with FP32; ``controlled`` becomes ``qat``,
+    or ``control`` with FP32; ``deploy: auto`` becomes ``onnxruntime``, or ``none`` for a translation.
     A tree that is resolved already comes back as it is.
     """
     resolved = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
@@ -194,6 +194,14 @@ def _resolve_deploy(tree: dict[str, Any]) -> None:
         tree["deploy"] = {**tree["deploy"], "kind": "onnxruntime"} if exported else {"kind": "none"}
 
 
+def _without_quantizers(method: Mapping[str, Any]) -> dict[str, Any]:
+    """What a method that was left open becomes with FP32."""
+    if method["kind"] == "auto":
+        return {"kind": "none"}
+    of_ranges = set(Qat.model_fields) - set(Control.model_fields)
+    return {field: value for field, value in method.items() if field not in of_ranges} | {"kind": "control"}
+
+
 def _resolve_method(tree: dict[str, Any]) -> None:
     """Follow numbers only: what is no number is left for the fields' own checks to refuse."""
     quant = tree.get("quant")
@@ -201,9 +209,9 @@ def _resolve_method(tree: dict[str, Any]) -> None:
     bits = [known.get(field, 8) for field in ("weight_bits", "activation_bits")]
     method, rate = tree["method"], tree["finetune"].get("learning_rate", 4e-5)
     of_task = tree["task"].pop("qat", None) or {}
-    if method.get("kind") == "auto":
+    if method.get("kind") in ("auto", "controlled"):
         off = all(width == FLOAT_BITS for width in bits)
-        tree["method"] = method = {"kind": "none"} if off else {**method, "kind": "qat"}
+        tree["method"] = method = _without_quantizers(method) if off else {**method, "kind": "qat"}
     if method.get("kind") not in ("qat", "control"):
         return
     _fill(method, of_task)

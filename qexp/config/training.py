@@ -44,9 +44,10 @@ class Distillation(Section):
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Self:
-        if not self.enabled and not self.labels:
+        if not self.enabled and self.labels != 1:
             raise ValueError(
-                "all weights are 0: raise method.distillation.labels or .logits, so that there is a loss"
+                f"labels={self.labels:g} without a teacher: the weight of the labels counts beside others "
+                "only; raise method.distillation.logits, .hidden or .attention, or set .labels=1"
             )
         return self
 

@@ -17,6 +17,7 @@ from qexp.data.batches import collate
 from qexp.data.checkpoints import Checkpoint
 from qexp.data.metrics import score
 from qexp.data.tokens import TokenSplit
+from qexp.lit.distillation import divergence
 from qexp.lit.encoder import load_finetuned, load_pretrained
 from qexp.lit.family import Array, Predictions, Run
 from qexp.lit.inference import runner, split_logits
@@ -72,6 +73,16 @@ class Texts:
     def terms(self, split: TokenSplit, rows: Array) -> int:
         """One for each row."""
         return len(rows)
+
+    def row_terms(self, batch: Batch) -> Tensor:
+        """All rows are alike."""
+        return torch.ones_like(batch["labels"], dtype=torch.float32)
+
+    def distance(self, ours: Tensor, theirs: Tensor, batch: Batch, temperature: float) -> Tensor:
+        """Mean divergence of the classes, or the mean squared error of a regression."""
+        if ours.shape[-1] == 1:
+            return functional.mse_loss(ours, theirs)
+        return divergence(ours, theirs, temperature).mean()
 
     def predict(
         self, run: Run, tokens: Tokens, name: str, rows: int | None, move: Callable[..., None]

@@ -1,4 +1,4 @@
-"""The two trainings, as plans that are small enough to be sent to another process."""
+"""The trainings, as plans that are small enough to be sent to another process."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from typing import Any, Protocol
 
 import numpy as np
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
 from qexp.artifacts import Encoder, Ranges, Tokens, Trained
-from qexp.config import AnyCalibrator, Finetuned, Form, Qat, Schooling, Task, Training
+from qexp.config import AnyCalibrator, Finetuned, Form, Further, Qat, Schooling, Task, Training
 from qexp.data.batches import train_batches
 from qexp.data.checkpoints import Blueprint, Checkpoint
+from qexp.lit.distillation import Teacher, open_attention
 from qexp.lit.encoder import load_saved, save, set_dropout
 from qexp.lit.families import family_of
+from qexp.lit.family import Family
 from qexp.lit.steps import Parts, Steps
 from qexp.lit.student import Optimization, Student
 from qexp.quant.insert import Quantization, insert
@@ -77,18 +80,68 @@ class FineTuning:
 
 
 @dataclass(frozen=True)
-class QuantizationAware:
-    """A calibrated encoder with its quantizers in the loop."""
+class Continued:
+    """The FP32 model, trained on: what quantization-aware training does, without quantizers."""
 
     tokens: Tokens
     encoder: Encoder
-    ranges: Ranges
     task: Task
-    form: Form
-    method: Qat
+    method: Further
     training: Training | Finetuned
     """Batches, decay and warm-up of the fine-tuning."""
     schooling: Schooling
+
+    @property
+    def title(self) -> str:
+        """For messages and the progress bar."""
+        return f"control {self.task.name}"
+
+    def steps(self, parts: Parts) -> Steps:
+        """All steps, with the parts of one process."""
+        size, epochs = self.training.batch_size, self.method.epochs
+        return _steps(self.tokens, self.task, size, epochs, self.schooling, parts)
+
+    def module(self, steps: int, parts: Parts) -> Student:
+        """The model as it is."""
+        return self._student(self._model(), steps)
+
+    def save(self, module: Student, folder: Path) -> dict[str, Any]:
+        """As transformers saves a model."""
+        save(module.model.cpu(), Encoder(folder, "").model)
+        return {}
+
+    def _model(self) -> PreTrainedModel:
+        model = load_saved(self.encoder.model)
+        set_dropout(model, self.method.dropout)
+        open_attention(model, self.method.distillation)
+        return model
+
+    def _student(
+        self, model: PreTrainedModel, steps: int, quantization: Quantization | None = None
+    ) -> Student:
+        family, method = family_of(self.task), self.method
+        assert method.learning_rate  # null fields were resolved by Experiment
+        ranges = method.range_learning_rate if isinstance(method, Qat) else None
+        optimization = Optimization.of(
+            self.training, method.learning_rate, steps, self.schooling.seed, ranges or 0.0
+        )
+        return family.student(model, optimization, quantization, self._teacher(family))
+
+    def _teacher(self, family: Family) -> Teacher | None:
+        """The model that all began with, where anything is learned from it."""
+        plan = self.method.distillation
+        if not plan.enabled:
+            return None
+        return Teacher(load_saved(self.encoder.model), plan, family.distance, family.row_terms)
+
+
+@dataclass(frozen=True)
+class QuantizationAware(Continued):
+    """A calibrated encoder with its quantizers in the loop."""
+
+    method: Qat
+    ranges: Ranges
+    form: Form
     recalibrator: AnyCalibrator | None = None
     """What finds the ranges of weights anew, at the end; None leaves them as training did."""
 
@@ -97,15 +150,9 @@ class QuantizationAware:
         """For messages and the progress bar."""
         return f"QAT {self.task.name} {self.form.quant.name}"
 
-    def steps(self, parts: Parts) -> Steps:
-        """All steps, with the parts of one process."""
-        size, epochs = self.training.batch_size, self.method.epochs
-        return _steps(self.tokens, self.task, size, epochs, self.schooling, parts)
-
     def module(self, steps: int, parts: Parts) -> Student:
         """The encoder with ranges, which are learned, follow the batches, or are fixed."""
-        model = load_saved(self.encoder.model)
-        set_dropout(model, self.method.dropout)
+        model = self._model()
         quantization = insert(model, self.form)
         quantization.load_ranges(load_file(self.ranges.file))
         quantization.split(parts.count)
@@ -115,7 +162,7 @@ class QuantizationAware:
             quantization.follow(self.method.range_decay)
         else:
             quantization.freeze()
-        return family_of(self.task).student(model, self._optimization(steps), quantization)
+        return self._student(model, steps, quantization)
 
     def save(self, module: Student, folder: Path) -> dict[str, Any]:
         """Plain float weights as transformers saves them, and the final ranges beside them."""
@@ -129,14 +176,6 @@ class QuantizationAware:
         quantization.remove()
         save(module.model, out.model)
         return quantization.describe()
-
-    def _optimization(self, steps: int) -> Optimization:
-        method, training = self.method, self.training
-        assert method.learning_rate  # null fields were resolved by Experiment
-        assert method.range_learning_rate
-        return Optimization.of(
-            training, method.learning_rate, steps, self.schooling.seed, method.range_learning_rate
-        )
 
 
 def _steps(

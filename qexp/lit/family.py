@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from qexp.artifacts import Tokens
@@ -73,6 +73,12 @@ class Family(Protocol):
 
     def terms(self, split: Any, rows: Array) -> int:
         """Over how many terms the loss of a batch of these rows is a mean."""
+
+    def row_terms(self, batch: Batch) -> Tensor:
+        """How many of these terms each row of a batch has, or numbers in the same proportion, [B]."""
+
+    def distance(self, ours: Tensor, theirs: Tensor, batch: Batch, temperature: float) -> Tensor:
+        """How far logits are from a teacher's, a mean over the terms of the loss; all are float32."""
 
     def predict(
         self, run: Run, tokens: Tokens, name: str, rows: int | None, move: Callable[..., None]

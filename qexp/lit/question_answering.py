@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForQuestionAnswering, PreTrainedModel
@@ -20,6 +21,7 @@ from qexp.data.checkpoints import Checkpoint
 from qexp.data.reading import Reading, read_reading
 from qexp.data.squad_metrics import score_v1, score_v2
 from qexp.data.windows import WindowSplit
+from qexp.lit.distillation import divergence
 from qexp.lit.encoder import load_new_head, load_with_head
 from qexp.lit.family import Array, Predictions, Run
 from qexp.lit.inference import EVALUATION_BATCH, runner
@@ -81,6 +83,15 @@ class Questions:
     def terms(self, split: WindowSplit, rows: Array) -> int:
         """One for each window."""
         return len(rows)
+
+    def row_terms(self, batch: Batch) -> Tensor:
+        """All windows are alike."""
+        return torch.ones_like(batch["labels"][:, 0], dtype=torch.float32)
+
+    def distance(self, ours: Tensor, theirs: Tensor, batch: Batch, temperature: float) -> Tensor:
+        """Mean divergence of starts and of ends, over the tokens of a window."""
+        scores = ours.transpose(1, 2), theirs.transpose(1, 2)  # [B, 2, T]
+        return divergence(*scores, temperature, batch["attention_mask"][:, None] != 0).mean()
 
     def predict(
         self, run: Run, tokens: Tokens, name: str, rows: int | None, move: Callable[..., None]

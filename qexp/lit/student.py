@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from qexp.config import Finetuned, Schedule, Training
+from qexp.lit.distillation import Teacher
 from qexp.lit.encoder import arguments, logits_of, model_inputs
 from qexp.lit.steps import Batch, Parts
 from qexp.quant.quantization import Quantization
@@ -64,17 +65,24 @@ class Optimization:
 class Student(pl.LightningModule):
     """A model, trained by its :meth:`loss`; ranges that are learned are trained beside the weights.
 
+    With a teacher, the loss is what :meth:`qexp.lit.distillation.Teacher.loss` makes of it.
+
     Batches come in parts (:class:`qexp.lit.steps.Steps`). Whatever their number and the precision, weights,
     ranges, their gradients and the loss are FP32; autocast is what makes a matmul narrower.
     """
 
     def __init__(
-        self, model: PreTrainedModel, optimization: Optimization, quantization: Quantization | None = None
+        self,
+        model: PreTrainedModel,
+        optimization: Optimization,
+        quantization: Quantization | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.optimization = optimization
         self.quantization = quantization
+        self.teacher = teacher
         self.inputs = model_inputs(model)
 
     def forward(self, batch: Batch) -> Tensor:
@@ -91,7 +99,19 @@ class Student(pl.LightningModule):
 
         Lightning divides by the parts of a process and DDP by the processes; the share is made for that.
         """
-        return self.loss(self(batch).float(), batch) * batch["share"]
+        return self._loss(batch) * batch["share"]
+
+    def _loss(self, batch: Batch) -> Tensor:
+        if self.teacher is None:
+            return self.loss(self(batch).float(), batch)
+        with self._padding(batch):
+            output = self.model(**arguments(self.model, self.inputs, batch), **self.teacher.asked)
+        return self.teacher.loss(output, batch, self.loss)
+
+    def on_train_start(self) -> None:
+        """Take the teacher along to the device."""
+        if self.teacher is not None:
+            self.teacher.to(self.device)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Tie dropout to the step and the part: a resumed training draws the same masks, parts others."""

@@ -29,6 +29,7 @@ from qexp.data.pairs import IGNORED, PairSplit, collate_pairs
 from qexp.data.translation_metrics import bleu, signature
 from qexp.data.vocabulary import POSITIONS
 from qexp.errors import ConfigError
+from qexp.lit.distillation import Teacher, divergence
 from qexp.lit.encoder import arguments, load_new_head, load_with_head, logits_of, model_inputs
 from qexp.lit.family import Array, Predictions, Run
 from qexp.lit.steps import Batch
@@ -53,10 +54,11 @@ class Translator(Student):
         model: PreTrainedModel,
         optimization: Optimization,
         quantization: Quantization | None = None,
+        teacher: Teacher | None = None,
         *,
         label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(model, optimization, quantization)
+        super().__init__(model, optimization, quantization, teacher)
         self.label_smoothing = label_smoothing
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
@@ -103,6 +105,15 @@ class Translations:
     def terms(self, split: PairSplit, rows: Array) -> int:
         """One for each token of a target."""
         return int(split.target_lengths[rows].sum())
+
+    def row_terms(self, batch: Batch) -> Tensor:
+        """The tokens of its target."""
+        return (batch["labels"] != IGNORED).sum(1)
+
+    def distance(self, ours: Tensor, theirs: Tensor, batch: Batch, temperature: float) -> Tensor:
+        """Mean divergence over the tokens of the targets."""
+        counts = batch["labels"] != IGNORED
+        return divergence(ours[counts], theirs[counts], temperature).mean()
 
     def predict(
         self, run: Run, tokens: Tokens, name: str, rows: int | None, move: Callable[..., None]

@@ -55,7 +55,8 @@ def attend(
         kwargs: what other implementations understand.
 
     Returns:
-        Context [B, T, heads, d], and probabilities [B, heads, T, S].
+        Context [B, T, heads, d], and probabilities [B, heads, T, S] as softmax made them: what is dropped or
+        rounded afterwards is no matter of where the module attends to.
     """
     taps: Taps = getattr(module, TAPS, {})
     query, key = _tap(taps, "matmul.query", query), _tap(taps, "matmul.key", key)
@@ -64,9 +65,9 @@ def attend(
     scores = _tap(taps, "attention.scores", _plus(scores, position_bias))
     scores = _tap(taps, "attention.masked_scores", _masked(scores, attention_mask, module))
     probabilities = nn.functional.softmax(scores, dim=-1)
-    probabilities = nn.functional.dropout(probabilities, p=dropout, training=module.training)
-    probabilities = _tap(taps, "matmul.probs", probabilities)
-    context = torch.matmul(probabilities, _tap(taps, "matmul.value", value))
+    kept = nn.functional.dropout(probabilities, p=dropout, training=module.training)
+    kept = _tap(taps, "matmul.probs", kept)
+    context = torch.matmul(kept, _tap(taps, "matmul.value", value))
     return context.transpose(1, 2).contiguous(), probabilities
 
 

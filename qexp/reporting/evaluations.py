@@ -17,14 +17,12 @@ from qexp.artifacts import Scores
 from qexp.errors import DataError, StoreError
 from qexp.records import read, records_folder
 from qexp.reporting.command import command_of
-from qexp.reporting.facts import Run
+from qexp.reporting.facts import TORCH_STAGES, Run
 
 LEAST_PREFIX = 6
 """Characters of a key that it takes to name a run."""
 SCORES, PARITY = "6-scores", "8-parity"
 """Folders of torch's predictions and of the exported graph's (a test holds them to the stages' names)."""
-TORCH_STAGES = ("fp32", "ptq", "qat")
-"""In the order of the line, which is the order in which a Record lists their artifacts."""
 
 Array = NDArray[Any]
 
@@ -86,8 +84,8 @@ def find_evaluation(words: str, stage: str | None, outputs: Path) -> Evaluation:
     """The evaluation that ``KEY`` or ``KEY:STAGE`` names; without a stage, the last one of torch.
 
     Args:
-        words: Key of a Record, or the beginning of one, and a stage: ``fp32 ptq qat``, or ``onnx`` for the
-            exported graph.
+        words: Key of a Record, or the beginning of one, and a stage: ``fp32 control ptq qat``, or ``onnx``
+            for the exported graph.
         stage: For words that name none.
         outputs: Folder that runs wrote to.
 

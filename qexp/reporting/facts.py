@@ -18,7 +18,13 @@ FLOAT_BITS = 32
 """Bit-width that means "not quantized" (:data:`qexp.config.FLOAT_BITS`; a test compares the two)."""
 INTEGER_KERNEL_BITS = 8
 """Smallest bit-width that an integer kernel computes with; below, quantization is simulated."""
-STAGES_OF_METHOD = {"none": ("fp32",), "ptq": ("fp32", "ptq"), "qat": ("fp32", "ptq", "qat")}
+TORCH_STAGES = ("fp32", "control", "ptq", "qat")
+"""In the order of the line, which is the order in which a Record lists their artifacts."""
+TRAINED = ("control", "qat")
+"""Those that go on training from the FP32 model."""
+STAGES_OF_METHOD = {
+    "none": ("fp32",), "control": ("fp32", "control"), "ptq": ("fp32", "ptq"), "qat": ("fp32", "ptq", "qat"),
+}  # fmt: skip
 """Stages that a method promises a score of, in order; the last one is what is exported."""
 
 _HOW = (
@@ -29,8 +35,12 @@ _HOW = (
 _NOT_IN_SETTINGS = (
     *_HOW,
     *("seed", "deploy", "task.name", "model.name", "budget.name"),
-    *("quant.weight_bits", "quant.activation_bits"),
+    *("quant.weight_bits", "quant.activation_bits", "method.distillation"),
 )
+OF_QUANTIZATION = ("quant.", "scheme.", "calibrator.", "calibration.", "placement.", "refinement.")
+"""Beginnings of settings that matter to quantized models only."""
+DISTILLATION = "method.distillation"
+"""What is learned from a teacher, as one setting; runs without a teacher have none."""
 
 
 @dataclass(frozen=True, order=True)
@@ -47,10 +57,12 @@ class Quantity:
         "task_average",
         "relative_loss",
     ]
-    """``difference`` is QAT minus FP32 of one seed, ``average`` the mean over tasks; ``task_score`` and
-    ``task_average`` are those of an overview, ``relative_loss`` what quantization costs of the FP32 score."""
+    """``difference`` is QAT, or its control, minus FP32 of one seed, ``average`` the mean over tasks;
+    ``task_score`` and ``task_average`` are those of an overview, ``relative_loss`` what quantization costs of
+    the FP32 score."""
     stage: str
-    """``fp32 ptq qat onnx`` of a score, ``qat-fp32`` of a difference, else the graph: ``fp32 int8``."""
+    """``fp32 control ptq qat onnx`` of a score, ``qat-fp32`` or ``control-fp32`` of a difference, ``ptq``,
+    ``qat`` or ``qat-control`` of a loss, else the graph: ``fp32 int8``."""
     metric: str = ""
     """Metric of a score, convention of an average, or statistic of a latency such as ``p50_ms``."""
     batch: str = ""
@@ -92,7 +104,7 @@ class Run:
 
     @cached_property
     def method(self) -> str:
-        """``none``, ``ptq`` or ``qat``."""
+        """``none``, ``control``, ``ptq`` or ``qat``."""
         return str(self.find("method.kind", "none"))
 
     @cached_property
@@ -164,7 +176,18 @@ class Run:
     @cached_property
     def settings(self) -> dict[str, str]:
         """What can tell two rows apart beside model and quant: printed values by dotted path."""
-        return {path: _printed(value) for path, value in _without(self._leaves, _NOT_IN_SETTINGS).items()}
+        told = _without(self._leaves, _NOT_IN_SETTINGS)
+        return {path: _printed(value) for path, value in told.items()} | self._distillation
+
+    @property
+    def _distillation(self) -> dict[str, str]:
+        """``labels 1, logits 1, temperature 2``; the temperature is one of logits."""
+        plan = self.find(DISTILLATION, {})
+        if not any(plan.get(name) for name in ("logits", "hidden", "attention")):
+            return {}
+        told = (f"{name} {value:g}" for name, value in plan.items() if value and name != "temperature")
+        temperature = [f"temperature {plan['temperature']:g}"] if plan.get("logits") else []
+        return {DISTILLATION: ", ".join([*told, *temperature])}
 
     @cached_property
     def _leaves(self) -> dict[str, Any]:
@@ -185,12 +208,20 @@ class Run:
             for stage, of_stage in scores.items()
             for metric, value in of_stage.items()
         }
-        for metric, qat in scores.get("qat", {}).items():
-            if metric in scores.get("fp32", {}):
-                fp32 = scores["fp32"][metric]
-                difference = None if qat is None or fp32 is None else qat - fp32
-                found[Quantity("difference", "qat-fp32", metric)] = difference
-        return found | self._costs
+        return found | self._differences | self._costs
+
+    @property
+    def _differences(self) -> dict[Quantity, float | None]:
+        scores = self.record.scores
+        fp32 = scores.get("fp32", {})
+        return {
+            Quantity("difference", f"{stage}-fp32", metric): None
+            if trained is None or (first := fp32[metric]) is None
+            else trained - first
+            for stage in TRAINED
+            for metric, trained in scores.get(stage, {}).items()
+            if metric in fp32
+        }
 
     @property
     def _costs(self) -> dict[Quantity, float | None]:
@@ -209,8 +240,8 @@ class Run:
         stages = (*self.stages, *(["onnx"] if self.deploy != "none" else []))
         graphs = ("fp32",) if self.quant == "fp32" else ("fp32", "int8")
         found = {Quantity("score", stage, metric) for stage in stages for metric in self.metrics}
-        if "qat" in self.stages:
-            found |= {Quantity("difference", "qat-fp32", metric) for metric in self.metrics}
+        for stage in set(TRAINED) & set(self.stages):
+            found |= {Quantity("difference", f"{stage}-fp32", metric) for metric in self.metrics}
         if self.deploy != "none":
             found |= {Quantity("size", graph) for graph in graphs}
         if self.deploy == "onnxruntime":

@@ -1,6 +1,6 @@
 """How sure a difference to FP32 is: intervals over evaluation rows and seeds, from predictions in the store.
 
-For each row of a comparison, metric and quantized stage, the quantity is the median over the seeds of
+For each row of a comparison, metric and stage behind FP32, the quantity is the median over the seeds of
 ``stage - FP32`` in points. Its interval is made of resamples that draw the evaluation rows with replacement,
 the same ones for both stages and for all seeds, and the seeds with replacement, independently
 (:func:`qexp.data.resampling.resampled_medians`); its ends are the 2.5 and 97.5 percentiles (Efron and
@@ -21,7 +21,7 @@ from qexp.data.resampling import paired_bootstrap, resampled_medians
 from qexp.errors import DataError, QexpError
 from qexp.reporting.comparison import Comparison, Row
 from qexp.reporting.evaluations import Array, Evaluation, evaluation_of, joined_rows
-from qexp.reporting.losses import STAGES
+from qexp.reporting.facts import TORCH_STAGES
 from qexp.reporting.paired import checked_scores, interval_of, measures_of, score_name
 
 
@@ -59,7 +59,7 @@ class NoInterval:
 def intervals(
     comparisons: Sequence[Comparison], outputs: Path, *, resamples: int, seed: int = 0
 ) -> tuple[list[Interval], list[NoInterval]]:
-    """Intervals of all rows that have predictions of a quantized stage, and what stops the others.
+    """Intervals of all rows that have predictions of a stage behind FP32, and what stops the others.
 
     Args:
         comparisons: Their rows name the runs.
@@ -71,7 +71,7 @@ def intervals(
     lacking: list[NoInterval] = []
     for comparison in comparisons:
         for row in comparison.rows:
-            for stage in STAGES:
+            for stage in TORCH_STAGES[1:]:
                 try:
                     found += _of_stage(comparison, row, stage, outputs, resamples, seed)
                 except QexpError as error:

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 
 from qexp.reporting import table as text
 from qexp.reporting.comparison import Cell, Comparison, Row
-from qexp.reporting.facts import Quantity, Run
+from qexp.reporting.facts import TRAINED, Quantity, Run
 from qexp.reporting.selection import describe, first_line, short_name
 from qexp.reporting.settings import label
 from qexp.reporting.table import DAGGER, NOT_ASKED, Table, joined
 
-STAGES = {"fp32": "FP32", "ptq": "PTQ", "qat": "QAT"}
+STAGES = {"fp32": "FP32", "control": "control", "ptq": "PTQ", "qat": "QAT"}
+"""The order is that of :data:`qexp.reporting.facts.TORCH_STAGES`."""
 WARNINGS = {
     "sample": "sample: made-up rows. These numbers say nothing about the task itself.",
     "smoke": "smoke: a few steps and rows. These numbers show that the line runs, nothing more.",
@@ -94,7 +95,11 @@ def _score_columns(comparison: Comparison) -> list[tuple[str, Quantity]]:
         for metric in comparison.metrics
         for stage, word in STAGES.items()
     ]
-    columns += [("QAT-FP32", Quantity("difference", "qat-fp32", metric)) for metric in comparison.metrics[:1]]
+    columns += [
+        (f"{STAGES[stage]}-FP32", Quantity("difference", f"{stage}-fp32", metric))
+        for metric in comparison.metrics[:1]
+        for stage in TRAINED
+    ]
     return [(word, quantity) for word, quantity in columns if quantity in known]
 
 
@@ -216,8 +221,11 @@ def _caption(
         told = (f"{label(path)} {value}" for path, value in comparison.split.common.items())
         facts.append(f"All rows: {', '.join(told)}.")
     reading = ["Scores in percent: median over the seeds, and (smallest..largest) where there are several."]
-    if any(quantity.name == "difference" for _, quantity in columns):
-        reading.append(f"QAT-FP32: points of {comparison.metrics[0]}, paired by seed, then the median.")
+    if differences := [word for word, quantity in columns if quantity.name == "difference"]:
+        words = " and ".join(differences)
+        reading.append(f"{words}: points of {comparison.metrics[0]}, paired by seed, then the median.")
+    if any(quantity.stage == "control" for _, quantity in columns):
+        reading.append("control: the FP32 model, trained on without quantizers.")
     reading += ["Size: ONNX file, FP32 -> INT8."] if with_size else []
     reading += [_latency_words(comparison)] if with_latency else []
     reading += (

@@ -6,13 +6,17 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from qexp.reporting.glue_table import spread_or_why
-from qexp.reporting.layout import STAGES, Footnotes, model_names, title
-from qexp.reporting.losses import STAGES as LOSING
-from qexp.reporting.losses import Loss, PublishedLoss
+from qexp.reporting.layout import Footnotes, model_names, title
+from qexp.reporting.losses import AGAINST_CONTROL, Loss, PublishedLoss
 from qexp.reporting.published import told_of
 from qexp.reporting.settings import label
 from qexp.reporting.table import NOT_ASKED, Table, score
 
+COLUMNS = {
+    "ptq": "PTQ loss (%)",
+    "qat": "QAT loss (%)",
+    AGAINST_CONTROL: "QAT loss against control (%)",
+}
 READING = (
     "Percent of the FP32 score that quantization costs, (FP32 - quantized) / FP32, as Q8BERT prints it; "
     "negative is a gain. Paired by seed, then the median, and (smallest..largest) where there are several."
@@ -30,9 +34,9 @@ def loss_tables(losses: Sequence[Loss], published: Sequence[PublishedLoss]) -> l
 def _table(losses: Sequence[Loss], published: Sequence[PublishedLoss]) -> Table:
     comparison, footnotes = losses[0].comparison, Footnotes()
     names = model_names(row.model for row in comparison.rows)
-    stages = [stage for stage in LOSING if any(stage in loss.cells for loss in losses)]
+    stages = [stage for stage in COLUMNS if any(stage in loss.cells for loss in losses)]
     header = ("metric", "model", "quant", *map(label, comparison.split.columns), "FP32")
-    header += tuple(f"{STAGES[stage]} loss (%)" for stage in stages)
+    header += tuple(COLUMNS[stage] for stage in stages)
     rows = [
         (
             loss.metric,

@@ -11,11 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from qexp.reporting.comparison import Cell, Comparison, Row
-from qexp.reporting.facts import Quantity
+from qexp.reporting.facts import DISTILLATION, OF_QUANTIZATION, Quantity
 from qexp.reporting.published import Published, baseline_of
 from qexp.reporting.selection import Attempts
 
 STAGES = ("ptq", "qat")
+AGAINST_CONTROL = "qat-control"
+"""Key of the loss of QAT against the FP32 model that was trained on for as long, with the same teacher."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Loss:
     fp32: Cell
     """Scores in percent."""
     cells: Mapping[str, Cell]
-    """Loss by stage, in percent of the FP32 score; null where that is not above zero."""
+    """Loss by stage, in percent of the FP32 score; null where that is not above zero. Under
+    :data:`AGAINST_CONTROL` that of QAT, in percent of the score of its control."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def losses(comparisons: Sequence[Comparison]) -> list[Loss]:
         for metric in comparison.metrics
         for row in comparison.rows
         if (fp32 := Quantity("score", "fp32", metric)) in row.cells
-        if (cells := dict(_cells(row, metric)))
+        if (cells := dict(_cells(row, metric)) | _against_control(row, metric, comparison.rows))
     ]
 
 
@@ -72,6 +75,28 @@ def _cells(row: Row, metric: str) -> Iterator[tuple[str, Cell]]:
 def _loss(of_seed: Attempts, quantity: Quantity) -> float | None:
     fp32 = of_seed.measured.get(Quantity("score", "fp32", quantity.metric))
     return relative_loss(fp32, of_seed.measured[quantity])
+
+
+def _against_control(row: Row, metric: str, rows: Sequence[Row]) -> dict[str, Cell]:
+    """Seed by seed; a seed without a control is missing."""
+    scores = row.cells.get(Quantity("score", "qat", metric))
+    control = next((other for other in rows if _is_control(other, row)), None)
+    known = control.cells.get(Quantity("score", "control", metric)) if control else None
+    if not scores or not known:
+        return {}
+    paired = {seed: value for seed, value in scores.values.items() if seed in known.values}
+    values = {seed: relative_loss(known.values[seed], value) for seed, value in paired.items()}
+    missing = tuple(sorted({*scores.missing, *(set(scores.values) - set(paired))}))
+    return {AGAINST_CONTROL: Cell(values, scores.failed, missing)}
+
+
+def _is_control(control: Row, row: Row) -> bool:
+    """Whether a row is the same training of the same model, without quantizers."""
+    if control.settings.get("method.kind") != "control" or control.model != row.model:
+        return False
+    other = (*OF_QUANTIZATION, "method.kind", "deploy.", DISTILLATION)
+    alike = [path for path in control.settings if not path.startswith(other)] + [DISTILLATION]
+    return all(control.settings.get(path) == row.settings.get(path) for path in alike)
 
 
 def published_losses(rows: Sequence[Published]) -> list[PublishedLoss]:

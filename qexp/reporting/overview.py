@@ -13,19 +13,33 @@ from dataclasses import dataclass
 
 from qexp.records import Record
 from qexp.reporting.comparison import Cell, budget_order, by_data, order_of
-from qexp.reporting.facts import FLOAT_BITS, INTEGER_KERNEL_BITS, Run
+from qexp.reporting.facts import (
+    DISTILLATION,
+    FLOAT_BITS,
+    INTEGER_KERNEL_BITS,
+    OF_QUANTIZATION,
+    TORCH_STAGES,
+    TRAINED,
+    Run,
+)
 from qexp.reporting.glue import FEWEST_TASKS, Convention, average_cell
 from qexp.reporting.groups import Candidate, Group, grouped
 from qexp.reporting.selection import runs_of
-from qexp.reporting.settings import Split, split_settings
+from qexp.reporting.settings import ABSENT, Split, split_settings
 
 TASK_ORDER = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte")
 """Columns of GLUE, as AIMET has them."""
-STAGE_ORDER = ("fp32", "ptq", "qat")
 SHORT = {"exact_match": "EM", "f1": "F1"}
 """Metrics of answers, as papers print them."""
-_NOT_OF_FP32 = ("quant.", "scheme.", "calibrator.", "calibration.", "placement.", "method.")
 _ALWAYS_OUT = ("method.kind", "budget.")
+_OUT = {
+    "fp32": (*_ALWAYS_OUT, *OF_QUANTIZATION, "method."),
+    "control": (*_ALWAYS_OUT, *OF_QUANTIZATION),
+    "ptq": (*_ALWAYS_OUT, "method."),
+    "qat": _ALWAYS_OUT,
+}
+"""Beginnings of settings that a stage does not depend on."""
+UNQUANTIZED = ("fp32", "control")
 
 
 @dataclass(frozen=True)
@@ -52,6 +66,11 @@ class OverviewRow:
     """Of the tables that have one; what it lacks is told with the averages (:mod:`qexp.reporting.glue`)."""
     disagreeing: tuple[str, ...]
     """Where runs that share the row have different scores, of which the newest is shown."""
+
+    @property
+    def taught(self) -> bool:
+        """Whether the stage was trained with a teacher."""
+        return self.settings.get(DISTILLATION, ABSENT) != ABSENT
 
     @property
     def simulated(self) -> bool:
@@ -120,7 +139,7 @@ def _overview(
     averaged = averaged and of_glue is not None and budget == "full" and not made_up and several
     rows = [
         _row(group, stage, columns, convention if averaged else None)
-        for stage in STAGE_ORDER
+        for stage in TORCH_STAGES
         for group in grouped(_candidates(runs, stage))
     ]
     split = split_settings(_filled(rows))
@@ -130,24 +149,24 @@ def _overview(
 
 def _order(row: OverviewRow, split: Split) -> tuple[object, ...]:
     settings = tuple(row.settings.get(path, "") for path in split.columns)
-    return *order_of(row.model, row.bits), settings, STAGE_ORDER.index(row.stage)
+    return *order_of(row.model, row.bits), settings, TORCH_STAGES.index(row.stage)
 
 
 def _candidates(runs: Sequence[Run], stage: str) -> Iterator[Candidate]:
     """Runs that promise the stage, with the settings that it depends on."""
-    out = {"fp32": (*_ALWAYS_OUT, *_NOT_OF_FP32), "ptq": (*_ALWAYS_OUT, "method.")}.get(stage, _ALWAYS_OUT)
+    no_teacher = {DISTILLATION: ABSENT} if stage in TRAINED else {}
     for run in runs:
         if stage in run.stages:
-            settings = {path: value for path, value in run.settings.items() if not path.startswith(out)}
-            yield Candidate(run, "fp32" if stage == "fp32" else run.quant, settings)
+            own = {path: value for path, value in run.settings.items() if not path.startswith(_OUT[stage])}
+            yield Candidate(run, "fp32" if stage in UNQUANTIZED else run.quant, no_teacher | own)
 
 
 def _row(group: Group, stage: str, columns: Sequence[Column], convention: Convention | None) -> OverviewRow:
     run = group.example
     return OverviewRow(
         model=run.model,
-        quant="fp32" if stage == "fp32" else run.quant,
-        bits=(FLOAT_BITS, FLOAT_BITS) if stage == "fp32" else run.bits,
+        quant="fp32" if stage in UNQUANTIZED else run.quant,
+        bits=(FLOAT_BITS, FLOAT_BITS) if stage in UNQUANTIZED else run.bits,
         stage=stage,
         settings=group.settings,
         cells=tuple(group.cell(each.task, stage, each.metrics) for each in columns),

@@ -49,10 +49,16 @@ def beside_ours(overview: Overview, published: Sequence[Published]) -> list[Publ
 
 
 def _ours(overview: Overview, row: OverviewRow, name: str, footnotes: Footnotes) -> list[str]:
-    method = NOT_ASKED if row.stage == "fp32" else STAGES[row.stage]
     settings = (ABSENT if value is None else value for value in overview.settings_of(row))
     cells = [spread_or_why(cell, footnotes) for cell in row.cells]
-    return [name, row.quant, method, *settings, *cells, *([spread(row.average)] if row.average else [])]
+    return [name, row.quant, _method(row), *settings, *cells, *([spread(row.average)] if row.average else [])]
+
+
+def _method(row: OverviewRow) -> str:
+    """``QAT``, or ``QAT + KD`` with a teacher."""
+    if row.stage == "fp32":
+        return NOT_ASKED
+    return f"{STAGES[row.stage]}{' + KD' if row.taught else ''}"
 
 
 def _theirs(overview: Overview, row: Published) -> list[str]:
@@ -90,6 +96,10 @@ def _caption(overview: Overview, with_published: bool) -> tuple[str, ...]:
         told = ", ".join(f"{column.task} {' and '.join(column.metrics)}" for column in overview.columns)
         reading += f" Metrics by the convention {overview.convention.name}: {told}."
     reading += " A row is one stage: FP32 and PTQ scores are shared by all runs that go on from them."
+    if any(row.stage == "control" for row in overview.rows):
+        reading += " control: the FP32 model, trained on without quantizers."
+    if any(row.taught for row in overview.rows):
+        reading += " KD: the FP32 model was the teacher of this training."
     if with_published:
         reading += (
             " Rows marked published are others' numbers, in none of ours; a number of another metric or "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from qexp.records import Record
 from qexp.reporting import table as text
-from qexp.reporting.facts import Quantity, Run
+from qexp.reporting.facts import STAGES_OF_METHOD, Quantity, Run
 from qexp.reporting.layout import STAGES, WARNINGS, parity_facts, parity_note
 from qexp.reporting.selection import first_line, short_name
 from qexp.reporting.table import DAGGER, NOT_ASKED, Table
@@ -16,11 +16,9 @@ from qexp.reporting.table import DAGGER, NOT_ASKED, Table
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-FINAL_COLUMNS = (
-    *("task", "data", "model", "quant", "metric"),
-    *("FP32", "PTQ", "QAT", "QAT-FP32", "size (MiB)", "latency (ms)"),
-)
-"""Size and latency are FP32 -> INT8, latency the p50 of batch 1."""
+FACTS = ("task", "data", "model", "quant", "metric")
+COSTS = ("size (MiB)", "latency (ms)")
+"""FP32 -> INT8; latency is the p50 of batch 1."""
 _STACKED = (("task", "data"), ("model", "quant"))
 _SAME_FOR_RUN = frozenset({"task", "data", "model", "quant", "size (MiB)", "latency (ms)"})
 
@@ -30,8 +28,10 @@ def final_table(record: Record) -> Table:
     run = Run(record)
     first = (run.task, _data(run), short_name(run.model), run.quant)
     costs = (_size(run), _latency(run))
+    stages = _stages(run)
+    columns = (*FACTS, *(STAGES[stage] for stage in stages), f"{STAGES[stages[-1]]}-FP32", *COSTS)
     rows = tuple((*first, metric, *_scores(run, metric), *costs) for metric in run.metrics or (NOT_ASKED,))
-    return Table(f"{run.task} {short_name(run.model)} {run.quant}", FINAL_COLUMNS, rows, notes=_notes(run))
+    return Table(f"{run.task} {short_name(run.model)} {run.quant}", columns, rows, notes=_notes(run))
 
 
 def rich_table(table: Table, width: int) -> RenderableType:
@@ -72,9 +72,14 @@ def _data(run: Run) -> str:
     return " ".join(marks)
 
 
+def _stages(run: Run) -> Sequence[str]:
+    return STAGES_OF_METHOD["control" if run.method == "control" else "qat"]
+
+
 def _scores(run: Run, metric: str) -> list[str]:
-    cells = [_number(run, Quantity("score", stage, metric)) for stage in STAGES]
-    return [*cells, _number(run, Quantity("difference", "qat-fp32", metric))]
+    stages = _stages(run)
+    cells = [_number(run, Quantity("score", stage, metric)) for stage in stages]
+    return [*cells, _number(run, Quantity("difference", f"{stages[-1]}-fp32", metric))]
 
 
 def _number(run: Run, quantity: Quantity) -> str:
@@ -145,7 +150,13 @@ def _stacked(table: Table) -> Table:
 def _two_lines(row: Sequence[str], index: int, below: int | None) -> str:
     if below is not None:
         return "\n".join(part for part in (row[index], row[below].replace(" ", "\n")) if part)
-    for mark, broken in ((" -> ", " ->\n"), (" (", "\n("), ("QAT-FP32", "QAT\n-FP32"), ("@", "\n@")):
+    for mark, broken in (
+        (" -> ", " ->\n"),
+        (" (", "\n("),
+        ("QAT-FP32", "QAT\n-FP32"),
+        ("control-FP32", "control\n-FP32"),
+        ("@", "\n@"),
+    ):
         row = [*row[:index], row[index].replace(mark, broken), *row[index + 1 :]]
     return row[index].replace(" simulated", "\nsimulated")
 

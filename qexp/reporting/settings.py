@@ -8,6 +8,7 @@ from dataclasses import dataclass
 HEADLINE = (
     "method.kind",
     "method.ranges",
+    "method.distillation",
     "calibrator.kind",
     "calibrator.weights",
     "placement.name",

@@ -90,17 +90,34 @@ def _float_graphs(comparison: Comparison, metric: str, cost_name: Quantity, unit
 
     Rows that began with the same one measured the same graph again.
     """
-    own = {row.model for row in comparison.rows if row.quant == "fp32" and _median(row, cost_name)}
+    own = {row.model for row in comparison.rows if _is_fp32(row) and _median(row, cost_name)}
     names = model_names(row.model for row in comparison.rows)
     found: dict[tuple[str, float], list[tuple[float, Row]]] = {}
     for row in comparison.rows:
-        score, cost = _median(row, Quantity("score", "fp32", metric)), _median(row, cost_name)
+        stage = last_stage(row) if row.quant == "fp32" else "fp32"
+        score, cost = _median(row, Quantity("score", stage, metric)), _median(row, cost_name)
         if score is not None and cost is not None and (row.quant == "fp32" or row.model not in own):
             found.setdefault((row.model, score), []).append((cost / unit, row))
     return [
-        Graph(rows[0][1], f"{names[model]} fp32", median(cost for cost, _ in rows), score, "fp32", False)
+        Graph(
+            rows[0][1],
+            _float_name(names[model], rows),
+            median(cost for cost, _ in rows),
+            score,
+            "fp32",
+            False,
+        )
         for (model, score), rows in found.items()
     ]
+
+
+def _is_fp32(row: Row) -> bool:
+    """Whether its graph is the FP32 model, not one that was trained on as a control."""
+    return row.quant == "fp32" and last_stage(row) == "fp32"
+
+
+def _float_name(model: str, rows: Sequence[tuple[float, Row]]) -> str:
+    return f"{model} fp32{' control' if all(last_stage(row) == 'control' for _, row in rows) else ''}"
 
 
 def _exported(row: Row, metric: str) -> float | None:

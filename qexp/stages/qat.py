@@ -32,7 +32,7 @@ def run(
 
     if rt.machine.accelerator == "cpu" and (missing := problem()):
         rt.screen.warn(f"fake quantization runs in plain torch, which is slower: {missing}")
-    course = QuantizationAware(tokens, encoder, ranges, task, form, method, finetune, schooling, recalibrator)
+    course = QuantizationAware(tokens, encoder, task, method, finetune, schooling, ranges, form, recalibrator)
     work.write_facts(train(course, work.folder, work.scratch, rt))
 
 

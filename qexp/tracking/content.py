@@ -11,8 +11,8 @@ from qexp.artifacts import Graph
 from qexp.config import Experiment
 from qexp.errors import QexpError
 from qexp.records import Record
-from qexp.reporting.evaluations import TORCH_STAGES, evaluations, joined_rows
-from qexp.reporting.facts import Run
+from qexp.reporting.evaluations import evaluations, joined_rows
+from qexp.reporting.facts import TORCH_STAGES, Run
 from qexp.tracking.tracker import Cell, Content, Page, Table, without_secrets
 
 ONNX = "7-onnx"

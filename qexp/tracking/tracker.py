@@ -56,7 +56,7 @@ class Content:
     summary: Mapping[str, Cell]
     """Single values by name, such as ``ptq/f1`` in percent; what is undefined is left out."""
     curves: Mapping[str, Curve] = field(default_factory=dict)
-    """Losses by training: ``fp32 qat``."""
+    """Losses by training: ``fp32 control qat``."""
     tables: Mapping[str, Table] = field(default_factory=dict)
     graph: Path | None = None
     """The exported ONNX file of the last stage."""

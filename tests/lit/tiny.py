@@ -14,14 +14,15 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from qexp.config import Form, Machine, MaxCalibrator, Numerics, Placement, Schooling
-from qexp.lit.classification import Classifier
+from qexp.config import Distillation, Form, Machine, MaxCalibrator, Numerics, Placement, Schooling
+from qexp.lit.classification import Classifier, Texts
+from qexp.lit.distillation import Teacher, open_attention
 from qexp.lit.processes import train
 from qexp.lit.steps import Parts, Steps
 from qexp.lit.student import Optimization
 from qexp.quant.insert import Quantization, insert
 from qexp.runtime import Runtime
-from tests.conftest import tiny_config
+from tests.conftest import experiment, tiny_config
 
 PLACEMENT = Placement(
     name="qdqbert",
@@ -98,6 +99,8 @@ class Tiny:
     trouble: tuple[str, int, int] = ("none", 0, 0)
     """What happens, in which process, before which of its parts."""
     nan: bool = False
+    distillation: Distillation | None = None
+    """What is learned from a teacher of the same form with other weights."""
 
     title: str = "tiny"
 
@@ -115,11 +118,9 @@ class Tiny:
 
     def module(self, steps: int, parts: Parts) -> Witness:
         (self.folder / f"pid-{parts.rank}").write_text(str(os.getpid()))
-        torch.manual_seed(0)
-        dropout = {} if self.dropout else NO_DROPOUT
-        config = tiny_config("bert", 64, num_labels=2, **dropout)
-        config.num_hidden_layers = self.layers
-        model = AutoModelForSequenceClassification.from_config(config)
+        model = self._model(0)
+        if self.distillation:
+            open_attention(model, self.distillation)
         quantization = quantized(model, self.phase, parts.count) if self.phase != "float" else None
         if self.nan:
             with torch.no_grad():
@@ -127,9 +128,22 @@ class Tiny:
         optimization = Optimization(
             self.rate, weight_decay=0.01, warmup=0.1, steps=steps, seed=3, range_learning_rate=1e-2
         )
-        module = Witness(model, optimization, quantization)
+        module = Witness(model, optimization, quantization, self._teacher())
         module.folder = self.folder
         return module
+
+    def _model(self, seed: int) -> Any:
+        torch.manual_seed(seed)
+        dropout = {} if self.dropout else NO_DROPOUT
+        config = tiny_config("bert", 64, num_labels=2, **dropout)
+        config.num_hidden_layers = self.layers
+        return AutoModelForSequenceClassification.from_config(config)
+
+    def _teacher(self) -> Teacher | None:
+        if self.distillation is None:
+            return None
+        family = Texts(experiment("task=mrpc").task)  # type: ignore[arg-type]
+        return Teacher(self._model(1), self.distillation, family.distance, family.row_terms)
 
     def save(self, module: Classifier, folder: Path) -> dict[str, Any]:
         torch.save(module.model.state_dict(), folder / "result.pt")
