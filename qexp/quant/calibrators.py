@@ -109,7 +109,7 @@ def _mse(statistics: ValueStatistics, calibrator: MseCalibrator, grid: Grid) -> 
     """Least squared error over the histogram, values taken as even within a bin.
 
     Symmetric: shares of the range, ``i / candidates`` or by the golden section. Asymmetric: first of the
-    upper end, then of the lower end with the upper end found.
+    upper end, then of the lower end with the upper end found; see ``_golden`` for its own order.
     """
     low, high = _pair(min(statistics.lows), max(statistics.highs))
     if calibrator.search == "golden":
@@ -127,11 +127,16 @@ def _mse(statistics: ValueStatistics, calibrator: MseCalibrator, grid: Grid) -> 
 
 
 def _golden(low: Tensor, high: Tensor, grid: Grid, errors: Callable[..., Tensor]) -> Range:
-    """Shares of ranges [searches], see ``golden``; ``errors`` takes lows, highs and the grid."""
+    """Shares of ranges [searches], see ``golden``; ``errors`` takes lows, highs and the grid.
+
+    Asymmetric: one for both ends, then one of the upper end, then one of the lower end.
+    """
     if grid.symmetric:
         share = best_share(lambda share: errors(low * share, high * share, grid), low)
         return low * share, high * share
     low, high = low.clamp(max=0), high.clamp(min=0)
+    both = best_share(lambda share: errors(low * share, high * share, grid), low)
+    low, high = low * both, high * both
     high = high * best_share(lambda share: errors(low, high * share, grid), low)
     low = low * best_share(lambda share: errors(low * share, high, grid), low)
     return low, high

@@ -51,7 +51,10 @@ def _asymmetric(low: Tensor, high: Tensor, grid: Grid, settings: SqnrCalibrator)
     scales = (widest * _shares(settings.scale_candidates, low))[..., None]
     lows = (scales * offsets[..., None, :]).flatten(-2)
     highs = (scales * (offsets[..., None, :] + steps)).flatten(-2)
-    return torch.maximum(lows, widest * seen), torch.minimum(highs, widest * (seen + steps))
+    first, last = widest * seen, widest * (seen + steps)
+    lows, highs = torch.maximum(lows, first), torch.minimum(highs, last)
+    empty = lows >= highs  # all of the grid lies on the side of zero where nothing was seen
+    return torch.where(empty, first, lows), torch.where(empty, last, highs)
 
 
 def _shares(count: int, like: Tensor) -> Tensor:
