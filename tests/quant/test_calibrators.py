@@ -71,7 +71,7 @@ def test_ema_is_that_of_torchs_observer(decay: float) -> None:
 
 @pytest.mark.parametrize("decay", [0.0, 0.9, 0.999])
 def test_ema_is_the_weighted_mean_of_the_batches(decay: float) -> None:
-    """Unrolled: batch ``k`` of ``n`` weighs ``(1 - decay) * decay ** (n - k)``, the first ``decay ** (n - 1)``."""
+    """Unrolled: a batch weighs ``(1 - decay) * decay ** later``, and the first one ``decay ** later``."""
     data = batches(7)
     weights = np.array([1.0] + [1 - decay] * 6) * decay ** np.arange(6.0, -1, -1)
     expected = [weights @ [float(end(batch)) for batch in data] for end in (torch.amin, torch.amax)]
