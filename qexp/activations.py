@@ -7,23 +7,29 @@ import torch.
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from qexp.artifacts import Ranges, Statistics
 from qexp.config import Form
 
 Told = dict[str, float | None]
+DIMENSION = re.compile(r"/dim_\w+$")
+"""Of statistics: what is of each dimension, which is large and not told."""
 
 
 def activation_ranges(
     form: Form, statistics: Statistics, ranges: Ranges
 ) -> dict[str, dict[str, float | None]]:
     """All quantized activations, by quantizer, each as :class:`qexp.records.ActivationRange` has it."""
+    from safetensors import safe_open
     from safetensors.numpy import load_file
 
     if not form.quant.quantizes_activations:
         return {}
-    seen, chosen = load_file(statistics.file), load_file(ranges.file)
+    chosen = load_file(ranges.file)
+    with safe_open(statistics.file, "numpy") as file:
+        seen = {key: file.get_tensor(key) for key in file.keys() if not DIMENSION.search(key)}  # noqa: SIM118
     names = [key.removesuffix("/lows") for key in seen if key.endswith("/lows")]
     return {name: _range(name, seen, chosen) for name in sorted(names) if f"{name}/scale" in chosen}
 
