@@ -2,8 +2,8 @@
 
 A few dimensions of a transformer's hidden states reach far beyond all others, the same ones for all tokens.
 The dimensions of a value [B, T, H] are split evenly into groups with a range each. With a permutation, they
-are sorted by their range before, so that groups hold dimensions alike. The order is shared within a
-layer, as an integer kernel would need it: there a dimension's range is the largest of all values of that layer.
+are sorted by their range before, so that groups hold dimensions alike. The order is shared within a layer,
+as an integer kernel would need it: a dimension's range is the largest of all values of that layer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from qexp.errors import QuantizationError
 from qexp.quant.calibrators import Range, activation_range
 from qexp.quant.dimensions import DimensionStatistics
 from qexp.quant.grid import Grid
-from qexp.quant.naming import listed
 from qexp.quant.statistics import ValueStatistics
 
 LAYER = re.compile(r"[^:]*?\.\d+(?=[.:])|[^:]*")
@@ -74,8 +73,8 @@ def members_of(
     seen = {name: statistics[name].dimensions for name in groupings}
     if missing := sorted(name for name, dimensions in seen.items() if dimensions is None):
         raise QuantizationError(
-            f"no calibration statistics of each dimension of {listed(missing)}, which per_embedding_group "
-            "needs: observe again, with dimensions"
+            f"no calibration statistics of each dimension of {missing[0]}, one of {len(missing)} values for "
+            "which per_embedding_group needs them: observe again with dimensions=True"
         )
     found = {}
     for grouping in set(groupings.values()):

@@ -79,15 +79,18 @@ def weight_grid(bits: int, scheme: WeightScheme, *, axis: int = 0) -> Grid | Non
     return Grid(bits, signed=symmetric, symmetric=symmetric, narrow=symmetric, axis=channel)
 
 
-def activation_grid(bits: int, scheme: ActivationScheme, values: ValueType = "act") -> Grid | None:
-    """Grid of activations, per tensor; None if they stay in floating point.
+def activation_grid(
+    bits: int, scheme: ActivationScheme, values: ValueType = "act", *, axis: int | None = None
+) -> Grid | None:
+    """Grid of activations, per tensor or with a range for each index of an axis; None if they stay in
+    floating point.
 
     Unsigned, also if it is symmetric, where it is known that no value is negative.
     """
     if bits == FLOAT_BITS:
         return None
     signed = scheme.symmetric and values == "act"
-    return Grid(bits, signed=signed, symmetric=scheme.symmetric)
+    return Grid(bits, signed=signed, symmetric=scheme.symmetric, axis=axis)
 
 
 def scale_and_zero_point(low: Tensor, high: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from qexp.config import ValueType
 from qexp.errors import QuantizationError
 from qexp.quant.bounds import Bounds
+from qexp.quant.embedding_groups import Grouping
 from qexp.quant.fake_quantize import FakeQuantizeFrozen, FakeQuantizeLearned, gradient_scale, kernels_of
 from qexp.quant.grid import SMALLEST_SCALE, Grid, scale_and_zero_point
 from qexp.quant.plain_kernels import traced
@@ -53,6 +54,7 @@ class Quantizer(nn.Module):
         channels: number of ranges; None with a grid per tensor.
         values: what is known of the values beforehand.
         ceiling: largest magnitude that a calibrated range has; None is no limit.
+        grouping: how dimensions share ranges, with a grid whose axis is the last; None shares none.
 
     Attributes:
         parts: How many parts a batch is computed in: LSQ's gradient scale is that of the whole batch.
@@ -68,12 +70,17 @@ class Quantizer(nn.Module):
         channels: int | None = None,
         values: ValueType = "act",
         ceiling: float | None = None,
+        grouping: Grouping | None = None,
     ) -> None:
         super().__init__()
+        channels = channels if grouping is None else grouping.groups
         shape = () if channels is None else (channels,)
         self.name, self.grid, self.values, self.ceiling = name, grid, values, ceiling
         self.register_buffer("scale", torch.zeros(shape))
         self.register_buffer("zero_point", torch.zeros(shape, dtype=torch.int32))
+        self.grouping = grouping
+        self.register_buffer("members", None if grouping is None else grouping.natural())
+        self.members: Tensor | None
         self.register_parameter("log_scale", None)
         self.log_scale: nn.Parameter | None
         self.phase = Phase.OFF
@@ -87,6 +94,22 @@ class Quantizer(nn.Module):
     def calibrated(self) -> bool:
         """Whether there is a range; a scale of 0 stands for none."""
         return bool((self.scale > 0).all())
+
+    def set_members(self, members: Tensor) -> None:
+        """Take over which group each dimension belongs to, int64 [H]; each group has one at least.
+
+        Raises:
+            QuantizationError: others than these groups.
+        """
+        assert self.members is not None  # of a quantizer with a grouping
+        groups = torch.arange(len(self.scale), device=members.device)
+        if not torch.equal(members.unique(), groups):
+            raise QuantizationError(
+                f"{self.name}: groups {members.unique().tolist()} of dimensions, for {len(groups)} ranges: "
+                "calibrate again"
+            )
+        self.members.copy_(members)
+        self._renew_bounds()
 
     def set_range(self, low: Tensor, high: Tensor) -> None:
         """Cover ``[low, high]``, of the shape of ``scale``."""
@@ -160,36 +183,42 @@ class Quantizer(nn.Module):
                 self.observer(x)
             return x
         if self.phase is Phase.EXPORT:
-            axis = -1 if self.grid.axis is None else self.grid.axis
             grid = self.grid
+            axis = -1 if grid.axis is None else grid.axis % x.dim()
+            scale, zero = self.of_dimensions(self.scale), self.of_dimensions(self.zero_point)
             return torch.ops.qexp.fake_quantize(  # type: ignore[no-any-return]
-                x, self.scale, self.zero_point, axis, grid.qmin, grid.qmax
+                x, scale, zero, axis, grid.qmin, grid.qmax
             )
         return self._fake_quantize(x)
 
     def _fake_quantize(self, x: Tensor, done: Tensor | None = None) -> Tensor:
         """``done`` is the result, where it is known and only the gradient is to be attached."""
         bounds = self.bounds(x.dim())
-        scale = self.grid.expand(self.current_scale(), x.dim())
+        scale = self.grid.expand(self.of_dimensions(self.current_scale()), x.dim())
         if torch.compiler.is_compiling():
-            return traced(x.float(), scale, bounds, self._factor(x, scale)).to(x.dtype)
+            return traced(x.float(), scale, bounds, self._factor(x)).to(x.dtype)
         if x.dtype is not torch.float32 and not kernels_of(x, scale).HALVES:
             return self._fake_quantize(x.float()).to(x.dtype)
         if not torch.is_grad_enabled():
             return kernels_of(x, scale).forward(x, scale, bounds, nan_low=True)
         if self.phase is Phase.FROZEN:
             return FakeQuantizeFrozen.apply(x, scale, bounds, done)  # type: ignore[no-any-return,no-untyped-call]
-        factor = self._factor(x, scale)
+        factor = self._factor(x)
         return FakeQuantizeLearned.apply(x, scale, bounds, factor, done)  # type: ignore[no-any-return,no-untyped-call]
 
-    def _factor(self, x: Tensor, scale: Tensor) -> float:
+    def of_dimensions(self, parameter: Tensor) -> Tensor:
+        """A scale or zero point of each dimension [H], where dimensions share them, else as it is."""
+        return parameter if self.members is None else parameter[self.members]
+
+    def _factor(self, x: Tensor) -> float:
         """LSQ's gradient scale, for the elements of a whole batch that share a scale."""
-        return gradient_scale(self.parts * x.numel() // scale.numel(), self.grid)
+        return gradient_scale(self.parts * x.numel() // self.scale.numel(), self.grid)
 
     def bounds(self, dimensions: int) -> Bounds:
         """Ends of the range for tensors of so many dimensions; computed once while nothing changes."""
         if self._bounds is None:
-            self._bounds = Bounds.of(self.grid, self.zero_point, dimensions=dimensions)
+            zero_point = self.of_dimensions(self.zero_point)
+            self._bounds = Bounds.of(self.grid, zero_point, dimensions=dimensions)
         return self._bounds
 
     def _renew_bounds(self) -> None:
