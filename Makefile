@@ -8,9 +8,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 # A fixed version keeps pip from choosing among builds of very different size.
 TORCH  ?= torch==2.13.0
-# Pure Python that asks for packages it does not need, or for older ones than it works with: an oracle of the
-# tests, and Hydra's sweeper that searches.
-ALONE  := pytorch-quantization==2.1.3 hydra-optuna-sweeper==1.3.0
+# Pure Python that asks for packages it does not need, or for older ones than it works with: oracles of the
+# tests (pulp is all that the calibrators of nvidia-modelopt need besides), and Hydra's sweeper that searches.
+ALONE  := pytorch-quantization==2.1.3 nvidia-modelopt==0.47.0 pulp==3.3.2 hydra-optuna-sweeper==1.3.0
 # A private SLURM for the tests of sweeps, and a browser for that of the HTML page.
 PACKAGES := slurm-wlm slurmdbd munge mariadb-server chromium
 BIN    := $(VENV)/bin

@@ -108,7 +108,8 @@ def _calibrated(
 ) -> Quantized:
     statistics = rt.walk(
         observe.STAGE, encoder, tokens, experiment.task.taught, experiment.placement, experiment.calibration,
-        experiment.budget.calibration_rows, experiment.seed, experiment.numerics.inference, rt=rt,
+        experiment.budget.calibration_rows, experiment.seed, experiment.needs_dimensions,
+        experiment.numerics.inference, rt=rt,
     )  # fmt: skip
     ranges = rt.walk(calibrate.STAGE, encoder, statistics, experiment.form, experiment.calibrator, rt=rt)
     outcome.note("ptq", ranges)

@@ -13,9 +13,11 @@ from safetensors.torch import save_file
 from qexp.activations import activation_ranges, sqnr
 from qexp.artifacts import Ranges
 from qexp.artifacts import Statistics as StatisticsArtifact
-from qexp.config import Form, MaxCalibrator, Placement, Quant, Scheme
+from qexp.config import ActivationScheme, Form, MaxCalibrator, Placement, Quant, Scheme
 from qexp.quant.calibrators import activation_range
+from qexp.quant.embedding_groups import Grouping
 from qexp.quant.grid import Grid, activation_grid, quantize_dequantize, scale_and_zero_point
+from qexp.quant.quantizer import Phase, Quantizer
 from qexp.quant.statistics import Statistics
 
 PLACEMENT = Placement(name="x", sites=("linear.input",))
@@ -47,6 +49,32 @@ def test_noise_is_that_of_quantizing_the_values(
     assert told["seen_low"] == float(values.min())
     assert told["seen_high"] == float(values.max())
     assert told["high"] == pytest.approx(float((grid.qmax - zero) * scale), rel=1e-6)
+
+
+def test_groups_of_dimensions_make_the_noise_of_all_dimensions(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(50, 400, 4, generator=generator) * torch.tensor([1.0, 0.0, 30.0, 2.0])
+    seen, name = Statistics(), "layer.0:linear.input"
+    seen.add(name, values, dimensions=True)
+    activation = ActivationScheme(granularity="per_embedding_group", groups=2)
+    form = Form(placement=PLACEMENT, scheme=Scheme(activation=activation))
+    grid = Grid(8, signed=False, symmetric=False, axis=-1)
+    quantizer = Quantizer(name, grid, grouping=Grouping("layer.0", 4, 2, True))
+    quantizer.set_members(torch.tensor([0, 0, 1, 1]))
+    quantizer.set_range(torch.tensor([-3.0, -90.0]), torch.tensor([4.0, 110.0]))
+    statistics, ranges = StatisticsArtifact(tmp_path, "s"), Ranges(tmp_path, "r")
+    seen.save(statistics.file)
+    fields = {"scale": quantizer.scale, "zero_point": quantizer.zero_point, "members": quantizer.members}
+    fields["levels"] = torch.tensor([0, 255])
+    save_file({f"{name}/{field}": tensor for field, tensor in fields.items()}, ranges.file)
+    (told,) = activation_ranges(form, statistics, ranges).values()
+    quantizer.switch(Phase.FROZEN)
+    noise = (quantizer(values) - values).double().square().sum()
+    assert told["sqnr"] == pytest.approx(
+        10 * math.log10(float(values.double().square().sum() / noise)), abs=0.1
+    )
+    assert (told["low"], told["high"]) == (pytest.approx(-90, rel=0.01), pytest.approx(110, rel=0.01))
+    assert (told["seen_low"], told["seen_high"]) == (float(values.min()), float(values.max()))
 
 
 def _told(

@@ -32,6 +32,14 @@ def test_finetune_numbers_come_from_command_line_then_model_then_task() -> None:
     assert _training("task=mrpc", "finetune.learning_rate=7e-6").learning_rate == 7e-6
 
 
+def test_statistics_of_dimensions_are_for_what_needs_them() -> None:
+    override = "quant.overrides={pooler: {activation: {granularity: per_embedding_group}}}"
+    for words in (["scheme=embedding_groups"], [override], ["refinement=smoothquant"]):
+        assert experiment("task=mrpc", *words).needs_dimensions
+    for words in ([], ["scheme=symmetric"], ["refinement=adaround"]):
+        assert not experiment("task=mrpc", *words).needs_dimensions
+
+
 def test_what_no_one_says_is_left_to_its_default() -> None:
     plain, scratch = _training("task=mrpc"), _training("task=translation", "model=transformer_tiny")
     assert (plain.batch_size, plain.warmup, plain.schedule, plain.beta2) == (32, 0.1, "linear", 0.999)

@@ -176,6 +176,19 @@ def test_every_kind_of_text_task_learns_from_a_teacher(words: tuple[str, ...], t
     assert record["scores"].keys() & {"qat", "control"}
 
 
+def test_groups_of_dimensions_walk_the_whole_line(tiny_bert: Path) -> None:
+    """And share no statistics with runs that need none of dimensions, but all that comes before."""
+    words = ("task=rte", "calibrator=sqnr", f"model.name={tiny_bert}", *QUICK)
+    run(*words[:-1], "method=ptq", "deploy=none")
+    code, record = run(*words, "scheme=embedding_groups", "scheme.activation.groups=3")
+    assert code == OK, record_problem()
+    built = [stage["stage"] for stage in record["stages"] if stage["state"] == "built"]
+    assert built[:2] == ["3-statistics", "4-ranges"]
+    assert record["parity"]["agreement"] >= 99.5
+    noise = {name: seen["sqnr"] for name, seen in record["ranges"]["qat"].items()}
+    assert noise and all(each is None or each > 15 for each in noise.values())
+
+
 @pytest.mark.parametrize("task", ["cola", "sst2", "stsb", "qqp", "mnli", "ax", "qnli", "wnli"])
 def test_every_task_is_served_by_the_sample(task: str, tiny_bert: Path) -> None:
     code, record = run(f"task={task}", "method=ptq", "deploy=none", f"model.name={tiny_bert}", *QUICK[:-1])

@@ -142,6 +142,11 @@ class Experiment(Section):
         )
 
     @property
+    def needs_dimensions(self) -> bool:
+        """Whether calibration needs statistics of each embedding dimension."""
+        return self.form.groups_dimensions or self.refinement.migration is not None
+
+    @property
     def form(self) -> Form:
         """What is quantized, and on which grids."""
         return Form(placement=self.placement, quant=self.quant, scheme=self.scheme)

@@ -171,3 +171,10 @@ class Form(Section):
     placement: Placement
     quant: Quant = Quant()
     scheme: Scheme = Scheme()
+
+    @property
+    def groups_dimensions(self) -> bool:
+        """Whether any activation has a range for each group of embedding dimensions."""
+        others = (each.activation for each in self.quant.overrides.values())
+        schemes = (self.scheme.activation, *(each for each in others if each is not None))
+        return any(each.granularity == "per_embedding_group" for each in schemes)

@@ -61,12 +61,24 @@ def _fake_quantize(
 ) -> Any:
     dtype = container(qmin, qmax)
     scale, zero_point = _shaped(scale, axis), _shaped(zero_point, axis)
+    shape = op.Constant(value_ints=[-1 if index == axis else 1 for index in range(len(x.shape or ()))])
     if (qmin, qmax) != (np.iinfo(dtype).min, np.iinfo(dtype).max):
         low, high = (_bound(limit, scale, zero_point) for limit in (qmin, qmax))
-        x = op.Clip(x, low, high) if axis == PER_TENSOR else _clip_along(x, low, high, axis)
+        x = op.Clip(x, low, high) if axis == PER_TENSOR else _clip_along(x, low, high, shape)
     zero = op.Cast(zero_point, to=INTEGERS[dtype])
-    along = {} if axis == PER_TENSOR else {"axis": axis}
-    return op.DequantizeLinear(op.QuantizeLinear(x, scale, zero, **along), scale, zero, **along)
+    if axis == PER_TENSOR:
+        return op.DequantizeLinear(op.QuantizeLinear(x, scale, zero), scale, zero)
+    return _dequantize_along(op.QuantizeLinear(x, scale, zero, axis=axis), scale, zero_point, shape)
+
+
+def _dequantize_along(q: ir.Value, scale: ir.Value, zero_point: ir.Value, shape: ir.Value) -> Any:
+    """``DequantizeLinear`` of an activation, in arithmetic, with the same bits.
+
+    ONNX Runtime takes the operator before a product for a product of integers whatever its axis, and
+    its kernel then refuses an activation with more than one scale.
+    """
+    zero = op.Reshape(op.Cast(zero_point, to=ir.DataType.FLOAT), shape)
+    return op.Mul(op.Sub(op.Cast(q, to=ir.DataType.FLOAT), zero), op.Reshape(scale, shape))
 
 
 def _dequantize(q: ir.Value, scale: ir.Value, zero_point: ir.Value, axis: int) -> Any:
@@ -86,9 +98,8 @@ def _bound(limit: int, scale: ir.Value, zero_point: ir.Value) -> Any:
     return op.Mul(integer, scale)
 
 
-def _clip_along(x: ir.Value, low: ir.Value, high: ir.Value, axis: int) -> Any:
-    """``Clip`` with one pair of bounds for each index of ``axis``; ONNX's own takes scalars only."""
-    shape = op.Constant(value_ints=[-1 if index == axis else 1 for index in range(len(x.shape or ()))])
+def _clip_along(x: ir.Value, low: ir.Value, high: ir.Value, shape: ir.Value) -> Any:
+    """``Clip`` with one pair of bounds for each index of an axis; ONNX's own takes scalars only."""
     return op.Min(op.Max(x, op.Reshape(low, shape)), op.Reshape(high, shape))
 
 

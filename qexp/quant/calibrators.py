@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,19 +18,24 @@ from qexp.config import (
     MaxCalibrator,
     MseCalibrator,
     PercentileCalibrator,
+    SqnrCalibrator,
     ValueType,
 )
 from qexp.quant.entropy import threshold
+from qexp.quant.golden import best_share
 from qexp.quant.grid import Grid
 from qexp.quant.histogram import Histogram
+from qexp.quant.sqnr import candidates
 from qexp.quant.squared_error import histogram_errors, row_errors
 from qexp.quant.statistics import ValueStatistics
 
 Range = tuple[Tensor, Tensor]
 """Lowest and highest value to represent; float64 for activations, float32 for weights."""
 
-WEIGHT_CANDIDATES = 100
-"""Candidates of a least-squares weight range where the calibrator has no number of its own."""
+LEAST_SQUARES = MseCalibrator(kind="mse")
+"""How weight ranges of the least squared error are found where the calibrator is of another kind."""
+LEAST_NOISE = SqnrCalibrator(kind="sqnr")
+"""The same for those of the least expected noise."""
 
 
 def activation_range(
@@ -46,11 +52,9 @@ def weight_range(weight: Tensor, calibrator: Calibrator, grid: Grid) -> Range:
     """Range of a weight: scalars, or one entry for each index of the grid's axis."""
     weight = weight.detach()
     rows = weight.reshape(1, -1) if grid.axis is None else weight.movedim(grid.axis, 0).flatten(1)
-    if calibrator.weights == "mse":
-        candidates = getattr(calibrator, "candidates", WEIGHT_CANDIDATES)
-        low, high = _least_squares_rows(rows, grid, candidates)
-    else:
-        low, high = rows.amin(1), rows.amax(1)
+    low, high = rows.amin(1), rows.amax(1)
+    if bool((torch.isfinite(low) & torch.isfinite(high)).all()):  # else the quantizer, which knows its name
+        low, high = WEIGHT_RANGES[calibrator.weights](rows, low, high, calibrator, grid)
     if isinstance(calibrator, ClipCalibrator):
         low, high = _below(low, high, calibrator.weight_clip_max)
     return (low[0], high[0]) if grid.axis is None else (low, high)
@@ -104,10 +108,13 @@ def _reaching(counts: Tensor, share: float) -> int:
 def _mse(statistics: ValueStatistics, calibrator: MseCalibrator, grid: Grid) -> Range:
     """Least squared error over the histogram, values taken as even within a bin.
 
-    Symmetric: shares ``i / candidates`` of the range. Asymmetric: first of the upper end, then of
-    the lower end with the upper end found.
+    Symmetric: shares of the range, ``i / candidates`` or by the golden section. Asymmetric: first of the
+    upper end, then of the lower end with the upper end found; see ``_golden`` for its own order.
     """
     low, high = _pair(min(statistics.lows), max(statistics.highs))
+    if calibrator.search == "golden":
+        low, high = _golden(low[None], high[None], grid, partial(histogram_errors, statistics.histogram))
+        return low[0], high[0]
     shares = torch.arange(calibrator.candidates, 0, -1, dtype=torch.float64) / calibrator.candidates
     one = torch.ones_like(shares)
     if grid.symmetric:
@@ -116,6 +123,22 @@ def _mse(statistics: ValueStatistics, calibrator: MseCalibrator, grid: Grid) -> 
     low, high = low.clamp(max=0), high.clamp(min=0)
     high = high * shares[_best(statistics.histogram, low * one, high * shares, grid)]
     low = low * shares[_best(statistics.histogram, low * shares, high * one, grid)]
+    return low, high
+
+
+def _golden(low: Tensor, high: Tensor, grid: Grid, errors: Callable[..., Tensor]) -> Range:
+    """Shares of ranges [searches], see ``golden``; ``errors`` takes lows, highs and the grid.
+
+    Asymmetric: one for both ends, then one of the upper end, then one of the lower end.
+    """
+    if grid.symmetric:
+        share = best_share(lambda share: errors(low * share, high * share, grid), low)
+        return low * share, high * share
+    low, high = low.clamp(max=0), high.clamp(min=0)
+    both = best_share(lambda share: errors(low * share, high * share, grid), low)
+    low, high = low * both, high * both
+    high = high * best_share(lambda share: errors(low, high * share, grid), low)
+    low = low * best_share(lambda share: errors(low * share, high, grid), low)
     return low, high
 
 
@@ -148,14 +171,40 @@ def _coarser(statistics: ValueStatistics, bins: int) -> tuple[Tensor, float]:
     return whole.view(-1, together).sum(1), histogram.width * together
 
 
-def _least_squares_rows(rows: Tensor, grid: Grid, candidates: int) -> Range:
-    """Each row's range, of shares ``i / candidates`` of its full one, with the least squared error."""
-    low, high = rows.amin(1), rows.amax(1)
-    if not bool((torch.isfinite(low) & torch.isfinite(high)).all()):
-        return low, high  # the quantizer, which knows its name, refuses them
-    shares = torch.arange(candidates, 0, -1, dtype=rows.dtype, device=rows.device) / candidates
+def _sqnr(statistics: ValueStatistics, calibrator: SqnrCalibrator, grid: Grid) -> Range:
+    """Least expected noise over the histogram, see ``sqnr``."""
+    low, high = candidates(*_pair(min(statistics.lows), max(statistics.highs)), grid, calibrator)
+    noise = histogram_errors(statistics.histogram, low, high, grid, clipping=calibrator.gamma)
+    best = int(noise.argmin())
+    return low[best], high[best]
+
+
+def _whole_rows(rows: Tensor, low: Tensor, high: Tensor, calibrator: Calibrator, grid: Grid) -> Range:
+    return low, high
+
+
+def _least_squares_rows(rows: Tensor, low: Tensor, high: Tensor, calibrator: Calibrator, grid: Grid) -> Range:
+    """Each row's range, of shares of its full one, with the least squared error."""
+    settings = calibrator if isinstance(calibrator, MseCalibrator) else LEAST_SQUARES
+    if settings.search == "golden":
+        found = _golden(low.double(), high.double(), grid, partial(_errors_of_rows, rows))
+        return found[0].to(rows.dtype), found[1].to(rows.dtype)
+    shares = torch.arange(settings.candidates, 0, -1, dtype=rows.dtype, device=rows.device)
+    shares /= settings.candidates
     best = row_errors(rows, low[:, None] * shares, high[:, None] * shares, grid).argmin(1)
     return low * shares[best], high * shares[best]
+
+
+def _errors_of_rows(rows: Tensor, low: Tensor, high: Tensor, grid: Grid) -> Tensor:
+    return row_errors(rows, low[:, None], high[:, None], grid)[:, 0]
+
+
+def _least_noise_rows(rows: Tensor, low: Tensor, high: Tensor, calibrator: Calibrator, grid: Grid) -> Range:
+    """Each row's range with the least expected noise, see ``sqnr``."""
+    settings = calibrator if isinstance(calibrator, SqnrCalibrator) else LEAST_NOISE
+    lows, highs = candidates(low, high, grid, settings)
+    best = row_errors(rows, lows, highs, grid, clipping=settings.gamma).argmin(1, keepdim=True)
+    return lows.gather(1, best)[:, 0].to(rows.dtype), highs.gather(1, best)[:, 0].to(rows.dtype)
 
 
 def _pair(low: float, high: float) -> Range:
@@ -168,5 +217,13 @@ ACTIVATION_RANGES: Mapping[type[Calibrator], Callable[[ValueStatistics, Any, Gri
     PercentileCalibrator: _percentile,
     MseCalibrator: _mse,
     EntropyCalibrator: _entropy,
+    SqnrCalibrator: _sqnr,
     ClipCalibrator: _clip,
 }
+
+WEIGHT_RANGES: Mapping[str, Callable[[Tensor, Tensor, Tensor, Calibrator, Grid], Range]] = {
+    "max": _whole_rows,
+    "mse": _least_squares_rows,
+    "sqnr": _least_noise_rows,
+}
+"""By ``calibrator.weights``: from rows and the ends of each to ranges."""

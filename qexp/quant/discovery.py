@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -44,6 +44,8 @@ class Value:
     """The same for the key columns of attention probabilities."""
     nonlinear: bool = False
     """Whether a nonlinearity, such as GELU, gave it."""
+    width: int | None = None
+    """Dimensions of a value [B, T, H]: H."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ class Recorder:
             if value is None:
                 sides = _sides(tensor) if self.two_sequences else ()
                 nonlinear = id(tensor) in self.nonlinear
-                values.append(value := Value([], *(sides or ("source", "source")), nonlinear))
+                width = tensor.shape[2] if tensor.dim() == 3 else None
+                values.append(value := Value([], *(sides or ("source", "source")), nonlinear, width))
             of_tensor.setdefault(id(tensor), value)
             if key not in of_site:
                 of_site[key] = value
@@ -150,6 +153,8 @@ def fused(values: Sequence[Value], attentions: Mapping[str, Attention]) -> list[
             for value in rest:
                 first.sites.extend(value.sites)
                 merged.remove(value)
+            if any(value.width != first.width for value in rest):
+                merged[merged.index(first)] = replace(first, width=None)
     return merged
 
 

@@ -81,8 +81,11 @@ def weight_grid(bits: int, scheme: WeightScheme, *, axis: int = 0) -> Grid | Non
     return Grid(bits, signed=symmetric, symmetric=symmetric, narrow=symmetric, axis=channel)
 
 
-def activation_grid(bits: int, scheme: ActivationScheme, values: ValueType = "act") -> Grid | None:
-    """Grid of activations, per tensor or per token; None if they stay in floating point.
+def activation_grid(
+    bits: int, scheme: ActivationScheme, values: ValueType = "act", *, axis: int | None = None
+) -> Grid | None:
+    """Grid of activations, per tensor, per token, or with a range for each index of an axis; None if they
+    stay in floating point.
 
     Unsigned, also if it is symmetric, where it is known that no value is negative.
     """
@@ -90,7 +93,7 @@ def activation_grid(bits: int, scheme: ActivationScheme, values: ValueType = "ac
         return None
     signed = scheme.symmetric and values == "act"
     dynamic = scheme.granularity == "per_token"
-    return Grid(bits, signed=signed, symmetric=scheme.symmetric, dynamic=dynamic)
+    return Grid(bits, signed=signed, symmetric=scheme.symmetric, axis=axis, dynamic=dynamic)
 
 
 def scale_and_zero_point(low: Tensor, high: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:

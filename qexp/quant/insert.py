@@ -18,6 +18,7 @@ from qexp.quant.discovery import (
     discover,
     fused,
 )
+from qexp.quant.embedding_groups import Grouping
 from qexp.quant.grid import Grid, activation_grid, weight_grid
 from qexp.quant.hooks import AttentionSwitch, AttentionTaps, Handle, Key, Tap, attach, attach_declared
 from qexp.quant.placement import (
@@ -158,9 +159,10 @@ class _Insertion:
         types = [value_type(self.model, self.placement, *site) for site in value.sites]
         known: ValueType = next((each for each in types if each != "act"), "act")
         bits, scheme = self.assignment.activation(value.sites)
-        grid = activation_grid(bits, scheme, known)
+        grouping = Grouping.of(name, value.width, scheme)
+        grid = activation_grid(bits, scheme, known, axis=None if grouping is None else -1)
         ceiling = self.form.scheme.clip_gelu if value.nonlinear else None
-        return None if grid is None else Quantizer(name, grid, values=known, ceiling=ceiling)
+        return None if grid is None else Quantizer(name, grid, None, known, ceiling, grouping)
 
     def _parametrize(self, sites: Iterable[Site], quantizers: dict[str, Quantizer]) -> list[Handle]:
         handles: list[Handle] = []

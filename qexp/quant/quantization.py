@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from qexp.config import AnyCalibrator
 from qexp.errors import QuantizationError
-from qexp.quant.calibrators import activation_range, weight_range
+from qexp.quant.calibrators import Range, activation_range, weight_range
 from qexp.quant.discovery import Side
+from qexp.quant.embedding_groups import group_ranges, members_of
 from qexp.quant.export_form import ExportForm
 from qexp.quant.extremes import batch_ends
 from qexp.quant.grid import quantize
@@ -23,7 +24,7 @@ from qexp.quant.naming import listed, misfit
 from qexp.quant.padding import Padding
 from qexp.quant.placement import PADDED_COLUMNS, Site
 from qexp.quant.quantizer import Phase, Quantizer
-from qexp.quant.statistics import Statistics
+from qexp.quant.statistics import Statistics, ValueStatistics
 from qexp.quant.weights import NAME, WeightHandle, after_each_step, original, originals
 
 
@@ -139,12 +140,15 @@ class Quantization(nn.Module):
         return list(self.parameters())
 
     @contextmanager
-    def observing(self, mask: Tensor | None = None, target_mask: Tensor | None = None) -> Iterator[None]:
+    def observing(
+        self, mask: Tensor | None = None, target_mask: Tensor | None = None, *, dimensions: bool = False
+    ) -> Iterator[None]:
         """Collect statistics of what the model computes, in floating point, inside the context.
 
         Args:
             mask: attention mask [B, S] of the batch inside, non-zero for tokens that count; None counts all.
             target_mask: the same for the decoder's tokens, [B, T], of a model with encoder and decoder.
+            dimensions: whether each dimension of a value [B, T, H] is looked at apart, too.
 
         Raises:
             QuantizationError: an activation is NaN or infinite.
@@ -155,7 +159,8 @@ class Quantization(nn.Module):
             if name not in self._sides:
                 quantizer.switch(Phase.OFF)
             else:
-                quantizer.switch(Phase.OBSERVING, partial(self._observe, name, paddings[name]))
+                observe = partial(self._observe, name, paddings[name], dimensions)
+                quantizer.switch(Phase.OBSERVING, observe)
         try:
             yield
         finally:
@@ -184,7 +189,8 @@ class Quantization(nn.Module):
         """Set all ranges: of activations from statistics, of weights from the weights as they are now.
 
         Raises:
-            QuantizationError: no statistics of an activation, or a weight that is NaN or infinite.
+            QuantizationError: no statistics of an activation, or none of its dimensions where they are asked
+                for, or a weight that is NaN or infinite.
         """
         activations = self._activations() & self._with_ranges().keys()
         missing = sorted(name for name in activations if name not in statistics or not statistics[name].lows)
@@ -193,10 +199,11 @@ class Quantization(nn.Module):
                 f"no calibration statistics of {listed(missing)}: they come from another model or "
                 "placement, or from no batch; observe again with this placement"
             )
+        self._group(statistics)
         self.calibrate_weights(calibrator)
         for name, quantizer in self.quantizers.items():
             if name in activations:
-                low, high = activation_range(statistics[name], calibrator, quantizer.grid, quantizer.values)
+                low, high = _range(statistics[name], calibrator, quantizer)
                 if quantizer.ceiling is not None:
                     low, high = (end.clamp(-quantizer.ceiling, quantizer.ceiling) for end in (low, high))
                 quantizer.set_range(low, high)
@@ -237,12 +244,15 @@ class Quantization(nn.Module):
     def ranges(self) -> dict[str, Tensor]:
         """Copies of all ranges, on the CPU: ``<quantizer>/scale``, ``/zero_point`` and ``/levels``.
 
-        The latter are the lowest and the highest integer of its grid. Dynamic quantizers have no range.
+        The latter are the lowest and the highest integer of its grid. Where dimensions share ranges,
+        ``/members`` says which, int64 [H]. Dynamic quantizers have no range.
         """
         tensors = {}
         for name, quantizer in self._with_ranges().items():
             tensors[f"{name}/scale"] = quantizer.current_scale().detach().cpu().clone()
             tensors[f"{name}/zero_point"] = quantizer.current_zero_point().cpu().clone()
+            if quantizer.members is not None:
+                tensors[f"{name}/members"] = quantizer.members.cpu().clone()
             tensors[f"{name}/levels"] = torch.tensor([quantizer.grid.qmin, quantizer.grid.qmax])
         return tensors
 
@@ -260,6 +270,8 @@ class Quantization(nn.Module):
             )
         for name, quantizer in self._with_ranges().items():
             quantizer.set_scale(tensors[f"{name}/scale"], tensors[f"{name}/zero_point"])
+            if quantizer.members is not None:
+                quantizer.set_members(tensors[f"{name}/members"])
 
     def export_form(self) -> ExportForm:
         """Turn the model, now, into what ``torch.export`` is to see; see ``ExportForm``.
@@ -279,6 +291,13 @@ class Quantization(nn.Module):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.handles.append(after_each_step(self._after_step))  # a copy is told of steps, too
 
+    def _group(self, statistics: Statistics) -> None:
+        """Choose which dimensions share a range."""
+        quantizers = self.quantizers
+        groupings = {name: each.grouping for name, each in quantizers.items() if each.grouping is not None}
+        for name, members in members_of(groupings, statistics).items():
+            quantizers[name].set_members(members)
+
     def _activations(self) -> set[str]:
         return {site.quantizer for site in self.sites if not site.is_weight}
 
@@ -295,8 +314,9 @@ class Quantization(nn.Module):
         for quantizer in self.quantizers.values():
             quantizer.switch(phase)
 
-    def _observe(self, name: str, padding: Padding | None, value: Tensor) -> None:
-        self._statistics.add(name, value, padding, probabilities=name in self._with_columns)
+    def _observe(self, name: str, padding: Padding | None, dimensions: bool, value: Tensor) -> None:
+        columns = name in self._with_columns
+        self._statistics.add(name, value, padding, probabilities=columns, dimensions=dimensions)
 
     def _follow_weights(self) -> None:
         quantizers = self.quantizers
@@ -315,6 +335,13 @@ class Quantization(nn.Module):
                 handle.weight.forget()
         if self.following:
             self._follow_weights()
+
+
+def _range(statistics: ValueStatistics, calibrator: AnyCalibrator, quantizer: Quantizer) -> Range:
+    settings = (calibrator, quantizer.grid, quantizer.values)
+    if quantizer.members is None:
+        return activation_range(statistics, *settings)
+    return group_ranges(statistics, quantizer.members.cpu(), *settings)
 
 
 def _key(name: str) -> str:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from qexp.config import ValueType
 from qexp.errors import QuantizationError
 from qexp.quant.bounds import Bounds
-from qexp.quant.extremes import batch_ends
+from qexp.quant.embedding_groups import Grouping
+from qexp.quant.extremes import Ends, batch_ends
 from qexp.quant.fake_quantize import (
     FakeQuantizeFrozen,
     FakeQuantizeLearned,
@@ -71,6 +72,7 @@ class Quantizer(nn.Module):
         channels: number of ranges; None with a grid per tensor.
         values: what is known of the values beforehand.
         ceiling: largest magnitude that a range has, but one that is learned; None is no limit.
+        grouping: how dimensions share ranges, with a grid whose axis is the last; None shares none.
 
     Attributes:
         parts: How many parts a batch is computed in: LSQ's gradient scale is that of the whole batch.
@@ -89,12 +91,17 @@ class Quantizer(nn.Module):
         channels: int | None = None,
         values: ValueType = "act",
         ceiling: float | None = None,
+        grouping: Grouping | None = None,
     ) -> None:
         super().__init__()
+        channels = channels if grouping is None else grouping.groups
         shape = () if channels is None else (channels,)
         self.name, self.grid, self.values, self.ceiling = name, grid, values, ceiling
         self.register_buffer("scale", torch.zeros(shape))
         self.register_buffer("zero_point", torch.zeros(shape, dtype=torch.int32))
+        self.grouping = grouping
+        self.register_buffer("members", None if grouping is None else grouping.natural())
+        self.members: Tensor | None
         self.register_parameter("log_scale", None)
         self.register_parameter("shift", None)
         self.register_buffer("ends", None)
@@ -115,6 +122,22 @@ class Quantizer(nn.Module):
     def calibrated(self) -> bool:
         """Whether there is a range, or none is needed; a scale of 0 stands for none."""
         return self.grid.dynamic or bool((self.scale > 0).all())
+
+    def set_members(self, members: Tensor) -> None:
+        """Take over which group each dimension belongs to, int64 [H]; each group has one at least.
+
+        Raises:
+            QuantizationError: others than these groups.
+        """
+        assert self.members is not None  # of a quantizer with a grouping
+        groups = torch.arange(len(self.scale), device=members.device)
+        if not torch.equal(members.unique(), groups):
+            raise QuantizationError(
+                f"{self.name}: groups {members.unique().tolist()} of dimensions, for {len(groups)} ranges: "
+                "calibrate again"
+            )
+        self.members.copy_(members)
+        self._renew_bounds()
 
     def set_range(self, low: Tensor, high: Tensor) -> None:
         """Cover ``[low, high]``, of the shape of ``scale``."""
@@ -210,14 +233,15 @@ class Quantizer(nn.Module):
                 self.observer(x)
             return x
         if self.phase is Phase.EXPORT and not self.grid.dynamic:
-            axis = -1 if self.grid.axis is None else self.grid.axis
             grid = self.grid
+            axis = -1 if grid.axis is None else grid.axis % x.dim()
+            scale, zero = self.of_dimensions(self.scale), self.of_dimensions(self.zero_point)
             return torch.ops.qexp.fake_quantize(  # type: ignore[no-any-return]
-                x, self.scale, self.zero_point, axis, grid.qmin, grid.qmax
+                x, scale, zero, axis, grid.qmin, grid.qmax
             )
         if self.phase is Phase.FOLLOWING and self.training:
             counted = None if self.counted is None else self.counted(x)
-            self.follow(*batch_ends(x, self.grid.axis, counted))
+            self.follow(*self._of_groups(*batch_ends(x, self.grid.axis, counted)))
         return self._fake_quantize(x)
 
     def _fake_quantize(self, x: Tensor, done: Tensor | None = None) -> Tensor:
@@ -225,9 +249,11 @@ class Quantizer(nn.Module):
         if self.grid.dynamic:
             plain = self.phase is Phase.EXPORT or torch.compiler.is_compiling()
             return fake_quantize_tokens(x, self.grid, plain=plain)
-        scale = self.grid.expand(self.current_scale(), x.dim())
-        factor = 1.0 if self.log_scale is None else self._factor(x, scale)
-        zero = None if self.shift is None else damped(self.grid.expand(self._moved(), x.dim()), factor)
+        scale = self.grid.expand(self.of_dimensions(self.current_scale()), x.dim())
+        factor = 1.0 if self.log_scale is None else self._factor(x)
+        zero = None
+        if self.shift is not None:
+            zero = damped(self.grid.expand(self.of_dimensions(self._moved()), x.dim()), factor)
         bounds = self.bounds(x.dim()) if zero is None else Bounds.around(self.grid, zero)
         if torch.compiler.is_compiling():
             return traced(x.float(), scale, bounds, factor).to(x.dtype)
@@ -239,16 +265,30 @@ class Quantizer(nn.Module):
             return FakeQuantizeFrozen.apply(x, scale, bounds, done)  # type: ignore[no-any-return,no-untyped-call]
         return FakeQuantizeLearned.apply(x, scale, bounds, factor, done, zero)  # type: ignore[no-any-return,no-untyped-call]
 
-    def _factor(self, x: Tensor, scale: Tensor) -> float:
+    def of_dimensions(self, parameter: Tensor) -> Tensor:
+        """A scale or zero point of each dimension [H], where dimensions share them, else as it is."""
+        return parameter if self.members is None else parameter[self.members]
+
+    def _of_groups(self, low: Tensor, high: Tensor) -> Ends:
+        """Ends of each group, of those of its dimensions [H]; without groups, as they are."""
+        if self.members is None:
+            return low, high
+        nothing = torch.full_like(self.scale, torch.inf)
+        lows = nothing.scatter_reduce(0, self.members, low.float(), "amin")
+        return lows, (-nothing).scatter_reduce(0, self.members, high.float(), "amax")
+
+    def _factor(self, x: Tensor) -> float:
         """LSQ's gradient scale, for the elements of a whole batch that share a scale."""
-        return gradient_scale(self.parts * x.numel() // scale.numel(), self.grid)
+        return gradient_scale(self.parts * x.numel() // self.scale.numel(), self.grid)
 
     def bounds(self, dimensions: int) -> Bounds:
         """Ends of the range for tensors of so many dimensions; computed once while nothing changes."""
-        if self._bounds is None and self.phase is Phase.FOLLOWING and not self.grid.symmetric:
-            self._bounds = Bounds.around(self.grid, self.grid.expand(self.zero_point, dimensions))
-        elif self._bounds is None:
-            self._bounds = Bounds.of(self.grid, self.zero_point, dimensions=dimensions)
+        if self._bounds is None:
+            zero_point = self.of_dimensions(self.zero_point)
+            if self.phase is Phase.FOLLOWING and not self.grid.symmetric:
+                self._bounds = Bounds.around(self.grid, self.grid.expand(zero_point, dimensions))
+            else:
+                self._bounds = Bounds.of(self.grid, zero_point, dimensions=dimensions)
         return self._bounds
 
     def _renew_bounds(self) -> None:

@@ -8,27 +8,33 @@ is cheaper depends on whether a grid has more levels or a histogram more bins:
   ``R(t)`` sums ``x - t`` over all ``x > t``. ``R`` at an edge of a bin is a sum that is computed once;
   within a bin it is a parabola. So a candidate costs one look-up for each of its levels.
 - By bins. The integral of the error over a bin is a difference of ``_potential`` at its edges.
+
+Errors of clipped values can be given another weight than those of rounding. Clipped is what would round
+to a level that the grid does not have, half a step or more beyond its ends.
 """
 
 from __future__ import annotations
 
-from ctypes import c_int, c_int64, c_void_p
+from ctypes import c_float, c_int, c_int64, c_void_p
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from qexp import native
-from qexp.quant.grid import Grid, quantize_dequantize, scale_and_zero_point
+from qexp.quant.grid import Grid, divide, quantize_dequantize, scale_and_zero_point
 from qexp.quant.histogram import Histogram
 
 BLOCK = 1 << 18
 """Elements worked on at a time: small enough for the cache."""
 
 
-def histogram_errors(histogram: Histogram, low: Tensor, high: Tensor, grid: Grid) -> Tensor:
-    """Summed squared error of each range [candidates], float64.
+def histogram_errors(
+    histogram: Histogram, low: Tensor, high: Tensor, grid: Grid, *, clipping: float = 1.0
+) -> Tensor:
+    """Summed squared error of each range [candidates], float64; ``clipping`` is the weight of clipped values.
 
     Rounding adds about 1e-16 of the values' sum of squares, so the smallest errors of wide grids, about
     1e-9 of that sum with 16 bits, are right to about 1e-6 of themselves.
@@ -39,7 +45,10 @@ def histogram_errors(histogram: Histogram, low: Tensor, high: Tensor, grid: Grid
     steps, lower, upper = scale.double() / histogram.width, grid.qmin - zero, grid.qmax - zero
     edges = histogram.counts.diff(prepend=torch.zeros(1), append=torch.zeros(1)).count_nonzero()
     by = _by_levels if grid.qmax - grid.qmin < int(edges) else _by_bins
-    return by(histogram, steps, lower, upper) * histogram.width**2
+    errors = by(histogram, steps, lower, upper)
+    if clipping != 1:
+        errors += (clipping - 1) * _clipped(histogram, steps, lower, upper)
+    return errors * histogram.width**2
 
 
 def _by_levels(histogram: Histogram, scale: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
@@ -54,9 +63,9 @@ def _by_levels(histogram: Histogram, scale: Tensor, lower: Tensor, upper: Tensor
 def _gain(counts: Tensor, scale: Tensor, levels: Tensor) -> Tensor:
     """Sum of ``R`` over the first thresholds on one side of zero, as many as there are levels."""
     bins = counts.numel()
-    above = torch.nn.functional.pad(counts.flip(0).cumsum(0).flip(0), (0, 1))
-    tail = torch.nn.functional.pad((above[1:] + counts / 2).flip(0).cumsum(0).flip(0), (0, 1))
-    counts = torch.nn.functional.pad(counts, (0, 1))
+    above = pad(counts.flip(0).cumsum(0).flip(0), (0, 1))
+    tail = pad((above[1:] + counts / 2).flip(0).cumsum(0).flip(0), (0, 1))
+    counts = pad(counts, (0, 1))
     sums = []
     most = max(int(levels.max()), 1)
     for part in torch.arange(len(scale)).split(max(1, BLOCK // most)):
@@ -92,40 +101,68 @@ def _potential(v: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     return nearest / 12 + ((inside - nearest) ** 3 + (v - inside) ** 3) / 3
 
 
-def row_errors(rows: Tensor, low: Tensor, high: Tensor, grid: Grid) -> Tensor:
+def _clipped(histogram: Histogram, scale: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """The part of the error that is of clipped values; ``scale`` in bins."""
+    half, counts = histogram.half, histogram.counts.double()
+    return _beyond(counts[half:], scale, upper) + _beyond(counts[:half].flip(0), scale, -lower)
+
+
+def _beyond(counts: Tensor, scale: Tensor, levels: Tensor) -> Tensor:
+    """Error of what is clipped on one side of zero, where there are so many levels.
+
+    The bin in which clipping begins counts in part, by an integral; the bins behind it by moments.
+    """
+    bins = counts.numel()
+    place = torch.arange(bins, dtype=torch.float64)
+    moments = (torch.ones_like(place), place + 0.5, place * (place + 1) + 1 / 3)
+    number, total, squares = (pad((counts * moment).flip(0).cumsum(0).flip(0), (0, 1)) for moment in moments)
+    last = levels * scale
+    threshold = (last + scale / 2).clamp(max=bins)
+    cut = threshold.long()
+    behind = (cut + 1).clamp(max=bins)
+    part = pad(counts, (0, 1))[cut] * ((cut + 1 - last) ** 3 - (threshold - last) ** 3) / 3
+    return part + squares[behind] - 2 * last * total[behind] + last**2 * number[behind]
+
+
+def row_errors(rows: Tensor, low: Tensor, high: Tensor, grid: Grid, *, clipping: float = 1.0) -> Tensor:
     """Summed squared error of each row [rows, columns] in each of its ranges [rows, candidates], float64.
 
-    Terms are those of quantization in float32; their sum is right to about 1e-6 of itself.
+    ``clipping`` is the weight of clipped values. Terms are those of quantization in float32; their sum is
+    right to about 1e-6 of itself.
     """
     scale, zero = scale_and_zero_point(low, high, grid)
     lower, upper = (grid.qmin - zero).to(rows.dtype), (grid.qmax - zero).to(rows.dtype)
     if rows.is_cpu and rows.dtype is torch.float32 and _kernel() is not None:
-        return _native_errors(rows.contiguous(), scale, lower, upper)
-    return _plain_errors(rows, scale, lower, upper)
+        return _native_errors(rows.contiguous(), scale, lower, upper, clipping)
+    return _plain_errors(rows, scale, lower, upper, clipping)
 
 
-def _native_errors(rows: Tensor, scale: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+def _native_errors(rows: Tensor, scale: Tensor, lower: Tensor, upper: Tensor, clipping: float) -> Tensor:
     operands = [tensor.contiguous() for tensor in (scale, lower, upper)]
     errors = torch.empty(scale.shape, dtype=torch.float64)
-    addresses = [tensor.data_ptr() for tensor in (*operands, errors)]
-    _kernel()(rows.data_ptr(), *rows.shape, scale.shape[1], *addresses, torch.get_num_threads())
+    addresses = [tensor.data_ptr() for tensor in operands]
+    threads = torch.get_num_threads()
+    _kernel()(rows.data_ptr(), *rows.shape, scale.shape[1], *addresses, clipping, errors.data_ptr(), threads)
     return errors
 
 
-def _plain_errors(rows: Tensor, scale: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+def _plain_errors(rows: Tensor, scale: Tensor, lower: Tensor, upper: Tensor, clipping: float) -> Tensor:
     errors = torch.zeros(scale.shape, dtype=torch.float64, device=rows.device)
     block = max(1, BLOCK // rows.shape[1])
     for part in torch.arange(len(rows), device=rows.device).split(block):
         for index in range(scale.shape[1]):
             s, first, last = (t[part, index, None] for t in (scale, lower, upper))
             for columns in rows[part].split(BLOCK, dim=1):
-                difference = quantize_dequantize(columns, s, first, last).sub_(columns)
-                errors[part, index] += difference.square_().sum(1)
+                squares = quantize_dequantize(columns, s, first, last).sub_(columns).square_()
+                if clipping != 1:
+                    level = divide(columns, s).round_()
+                    squares.mul_(torch.where((level < first) | (level > last), clipping, 1.0))
+                errors[part, index] += squares.sum(1)
     return errors
 
 
 @cache
 def _kernel() -> Any:
     """The kernel, or None where it cannot be built."""
-    addresses = (c_void_p, c_void_p, c_void_p, c_void_p)
+    addresses = (c_void_p, c_void_p, c_void_p, c_float, c_void_p)
     return native.function("qexp_row_errors", c_void_p, c_int64, c_int64, c_int64, *addresses, c_int)

@@ -63,9 +63,9 @@ class TensorCounts:
         """As ``Histogram.reach``."""
         first = torch.where(largest > 0, (largest / FIRST_BINS).clamp(min=SMALLEST_WIDTH), largest)
         width = torch.where(self.width > 0, self.width, first)
-        doublings = _doublings(largest / (MOST_HALF * _divisor(width)))
+        doublings = doublings_for(largest / (MOST_HALF * _divisor(width)))
         self._merge(doublings.clamp(max=LONGEST_SHIFT))
-        self.width = width * _power_of_two(doublings)
+        self.width = width * power_of_two(doublings)
         needed = (largest / _divisor(self.width)).ceil().to(torch.int64)
         self.half = torch.maximum(self.half, needed)
 
@@ -98,12 +98,12 @@ def _divisor(width: Tensor) -> Tensor:
     return torch.where(width > 0, width, 1.0)
 
 
-def _doublings(ratio: Tensor) -> Tensor:
+def doublings_for(ratio: Tensor) -> Tensor:
     """Smallest ``k >= 0`` with ``ratio <= 2**k``, int64; exact."""
     mantissa, exponent = torch.frexp(ratio)
     return (exponent.to(torch.int64) - (mantissa == 0.5).to(torch.int64)).clamp(min=0)
 
 
-def _power_of_two(exponent: Tensor) -> Tensor:
+def power_of_two(exponent: Tensor) -> Tensor:
     """``2**exponent`` as float64, exact on every device, which ``pow`` and ``exp2`` do not promise."""
     return ((exponent + 1023) << 52).view(torch.float64)

@@ -20,6 +20,7 @@ def run(
     calibration: Calibration,
     calibration_rows: int | None,
     seed: int,
+    dimensions: bool,
     numerics: Numerics,
     *,
     rt: Runtime,
@@ -29,7 +30,7 @@ def run(
     Rows of similar length share a batch, and batches come in random order: little is computed on
     padding, and a moving average does not end with the longest rows. Which rows share a batch matters
     to ``ema`` alone; the first batch's largest magnitude sets the width of the bins, within which the
-    other calibrators are exact.
+    other calibrators are exact. What some of them need of each dimension is left out where nothing does.
     """
     import numpy as np
 
@@ -54,7 +55,8 @@ def run(
     with rt.screen.bar(f"observe {task.name}", total=count) as move:
         for batch in batches:
             tensors = family.collate(split, batch, tokens.pad_id)
-            with quantization.observing(tensors["attention_mask"], tensors.get("target_mask")):
+            masks = tensors["attention_mask"], tensors.get("target_mask")
+            with quantization.observing(*masks, dimensions=dimensions):
                 forward(tensors)
             move(len(batch))
     quantization.statistics().save(Statistics(work.folder, "").file)

@@ -14,7 +14,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from qexp.config import ActivationScheme, Form, MaxCalibrator, Placement, Scheme, WeightScheme
+from qexp.config import ActivationScheme, Form, MaxCalibrator, Placement, Quant, Scheme, WeightScheme
 from qexp.deploy.onnx_export import export_onnx
 from qexp.deploy.onnxruntime import Session
 from qexp.errors import DeployError
@@ -225,3 +225,35 @@ def test_tables_stay_integers_and_are_looked_up_as_such(tmp_path, granularity, s
     assert kinds == [TensorProto.INT8] * 3
     floats = [each for each in stored.values() if each.data_type == TensorProto.FLOAT and len(each.dims) == 2]
     assert not floats
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_groups_of_dimensions_are_scales_along_the_last_axis(tmp_path, bits):
+    from qexp.quant.insert import insert
+
+    model = encoder("bert")
+    activation = ActivationScheme(granularity="per_embedding_group", groups=5)
+    placement = Placement(name="inputs", sites=("linear.weight", "linear.input"))
+    form = Form(placement=placement, quant=Quant(activation_bits=bits), scheme=Scheme(activation=activation))
+    quantization = insert(model, form)
+    values = {name: torch.from_numpy(value) for name, value in batch(tuple(EXAMPLE), 8, 20).items()}
+    with quantization.observing(values["attention_mask"], dimensions=True), torch.no_grad():
+        model(**values)
+    quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
+    with quantization.export_form():
+        case = _export(tmp_path, model)
+        feed = batch(case.session.inputs, 6, 11)
+        expected = torch_logits(model, feed)
+    for logits in (_run_plainly(case.path, feed), case.session.run(feed)):
+        np.testing.assert_allclose(logits, expected, atol=0.03 * np.abs(expected).max())
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in case.proto.graph.initializer}
+    nodes = [node for node in case.proto.graph.node if node.op_type == "QuantizeLinear"]
+    scales = [stored[node.input[1]] for node in nodes]
+    along = [{each.name: each.i for each in node.attribute}.get("axis") for node in nodes]
+    widths = [
+        (len(scale), len(np.unique(scale)), axis)
+        for scale, axis in zip(scales, along, strict=True)
+        if scale.ndim
+    ]
+    assert sorted(widths) == [(32, 5, 2)] * 3 + [(64, 5, 2)]
+    assert not [name for name in stored if "members" in name]  # constants, not looked up by the runtime

@@ -69,6 +69,16 @@ def test_ema_is_that_of_torchs_observer(decay: float) -> None:
     np.testing.assert_allclose(found, [float(observer.min_val), float(observer.max_val)], rtol=1e-5)
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.9, 0.999])
+def test_ema_is_the_weighted_mean_of_the_batches(decay: float) -> None:
+    """Unrolled: a batch weighs ``(1 - decay) * decay ** later``, and the first one ``decay ** later``."""
+    data = batches(7)
+    weights = np.array([1.0] + [1 - decay] * 6) * decay ** np.arange(6.0, -1, -1)
+    expected = [weights @ [float(end(batch)) for batch in data] for end in (torch.amin, torch.amax)]
+    found = ends(data, EmaCalibrator(kind="ema", decay=decay), ASYMMETRIC)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize("percentile", [50.0, 99.0, 99.9, 99.99, 100.0])
 def test_percentile_of_the_magnitudes_within_a_bin(percentile: float) -> None:
     data = batches()
