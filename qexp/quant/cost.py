@@ -1,9 +1,9 @@
 """What a quantized model costs under an assignment of bits: bytes of its parameters, and bit operations.
 
-A multiply-accumulate of a ``b``-bit weight with an ``a``-bit activation counts ``b * a`` bit operations, as in
-van Baalen et al., "Bayesian Bits" (2020); what Baskin et al., "UNIQ" (2018), count of the accumulator besides is
-left out. Floating point has 32 bits. Linear layers and both matrix products of each attention count; sums, norms
-and nonlinearities do not.
+A multiply-accumulate of a ``b``-bit weight with an ``a``-bit activation counts ``b * a`` bit operations, as
+in van Baalen et al., "Bayesian Bits" (2020); what Baskin et al., "UNIQ" (2018), add for the accumulator is
+left out. Floating point has 32 bits. Linear layers and both matrix products of each attention count; sums,
+norms and nonlinearities do not.
 """
 
 from __future__ import annotations
@@ -141,6 +141,8 @@ class Watch:
     linears: dict[str, Product] = field(default_factory=dict)
     operands: dict[str, dict[SiteKind, list[Tensor]]] = field(default_factory=dict)
     """Operands in attention by module."""
+    numbers: dict[int, int] = field(default_factory=dict)
+    """Of the tensors that linear layers read, by identity."""
 
     @contextmanager
     def attached(self, quantization: Quantization) -> Iterator[None]:
@@ -185,7 +187,8 @@ class Watch:
         self.kept.append(args[0])
         before = self.linears[name].macs if name in self.linears else 0
         macs = before + output.numel() * module.in_features
-        self.linears[name] = Product(name, macs, (self._name(args[0]), weight), id(args[0]))
+        reads = self.numbers.setdefault(id(args[0]), len(self.numbers))
+        self.linears[name] = Product(name, macs, (self._name(args[0]), weight), reads)
 
 
 class _Operands:
