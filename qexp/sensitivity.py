@@ -101,8 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     add_options(parser)
     parser.add_argument(
         "--by", choices=BY, default="group",
-        help="what is switched at once: what a runtime computes together, such as queries, keys and values of "
-        "an attention (group, the default), a layer of the model, or all sites of a kind",
+        help="what is switched at once: what a runtime computes together, such as queries, keys and values "
+        "of an attention (group, the default), a layer of the model, or all sites of a kind",
     )  # fmt: skip
     parser.add_argument(
         "--stage", choices=tuple(FOLDERS),

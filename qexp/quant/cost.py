@@ -21,7 +21,6 @@ from qexp.config import FLOAT_BITS, SiteKind
 from qexp.quant.attention import TAPS
 from qexp.quant.discovery import two_sequences
 from qexp.quant.hooks import AttentionSwitch, Handle, Tap
-from qexp.quant.placement import MATMUL_KINDS
 from qexp.quant.quantization import Quantization
 from qexp.quant.weights import original
 
@@ -31,6 +30,8 @@ OFFSET = 2
 """The first position of RoBERTa, which it leaves unused."""
 FLOAT_BYTES = 4
 """Of a parameter in floating point, a scale or a zero point."""
+OPERANDS: tuple[SiteKind, ...] = ("matmul.query", "matmul.key", "matmul.probs", "matmul.value")
+"""Of the two products of an attention."""
 Bits = Mapping[str, int]
 """Bits by the name of a quantizer; one that is not there leaves its value in floating point."""
 
@@ -166,7 +167,7 @@ class Watch:
         """Linear layers in the order of the forward pass, then attention."""
         found = list(self.linears.values())
         for name, kinds in self.operands.items():
-            query, key, probabilities, value = (kinds.get(kind, []) for kind in MATMUL_KINDS)
+            query, key, probabilities, value = (kinds.get(kind, []) for kind in OPERANDS)
             for left, right in zip(query, key, strict=True):  # [B, heads, T, d] and [B, heads, S, d]
                 found.append(self._product(name, left, right, right.shape[-2]))
             for left, right in zip(probabilities, value, strict=True):  # [B, heads, T, S], [B, heads, S, d]
@@ -197,7 +198,7 @@ class _Operands:
     def __init__(self, module: nn.Module, noted: dict[SiteKind, list[Tensor]]) -> None:
         self.module, self.before = module, getattr(module, TAPS, None)
         taps = self.before or {}
-        noting = {kind: partial(self._note, noted, kind, taps.get(kind)) for kind in MATMUL_KINDS}
+        noting = {kind: partial(self._note, noted, kind, taps.get(kind)) for kind in OPERANDS}
         setattr(module, TAPS, {**taps, **noting})
 
     @staticmethod

@@ -52,7 +52,9 @@ def write_pictures(
         from qexp.reporting.page import page
 
         path = outputs / "report.html" if options.html == HERE else Path(options.html)
-        write_text(path, page(comparisons, records, overviews, unreadable=unreadable, measured=measured(outputs)))
+        write_text(
+            path, page(comparisons, records, overviews, unreadable=unreadable, measured=measured(outputs))
+        )
         yield path
     if options.plots:
         from qexp.reporting.galleries import galleries

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
-from qexp.config import MaxCalibrator, Placement, Quant, Scheme
+from qexp.config import Form, MaxCalibrator, Placement
 from qexp.inspection.site_groups import Group, groups_of, layer_of
 from qexp.quant.cost import work_of
 from qexp.quant.insert import Quantization, insert
@@ -84,7 +84,7 @@ def test_distilbert_and_mobilebert_share_as_they_compute() -> None:
 
 def test_a_translator_s_tied_table_is_one_group() -> None:
     model = build_translator("marian")
-    quantization = insert(model, NEURST, Quant(), Scheme())
+    quantization = insert(model, Form(placement=NEURST))
     with torch.no_grad(), quantization.observing():
         model(**pairs())
     quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
@@ -110,7 +110,7 @@ def test_what_a_module_declares_is_one_group() -> None:
     model = nn.Sequential(nn.Linear(4, 4), Scaled()).eval()
     sites: Any = ("linear.weight", "declared.weight", "declared.activation")
     x = torch.randn(1, 3, 4)
-    quantization = insert(model, Placement(name="own", sites=sites), Quant(), Scheme(), example=(x,))
+    quantization = insert(model, Form(placement=Placement(name="own", sites=sites)), example=(x,))
     with torch.no_grad(), quantization.observing():
         model(x)
     quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
@@ -142,4 +142,3 @@ def test_layers_and_kinds() -> None:
 )
 def test_layers_of_modules(module: str, layer: str) -> None:
     assert layer_of(module) == layer
-

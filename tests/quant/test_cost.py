@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from qexp.config import MaxCalibrator, Placement, Quant, Scheme, WeightScheme
+from qexp.config import Form, MaxCalibrator, Placement, Quant, Scheme, WeightScheme
 from qexp.quant.cost import one_row, work_of
 from qexp.quant.insert import Quantization
 from tests.quant.models import CONFIGS, NEURST, QDQBERT, build, calibrated
@@ -127,7 +127,7 @@ def row(tokens: int) -> dict[str, Any]:
 def calibrated_module(model: Any, placement: Placement, quant: Quant, scheme: Scheme) -> Quantization:
     from qexp.quant.insert import insert
 
-    quantization = insert(model, placement, quant, scheme)
+    quantization = insert(model, Form(placement=placement, quant=quant, scheme=scheme))
     quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
     return quantization
 
