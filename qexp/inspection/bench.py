@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -70,6 +70,11 @@ class Rows:
         total = int(self.tokens.facts["rows"][self.split])
         return min(total, self.limit or total)
 
+    def first(self, limit: int | None) -> Rows:
+        """At most so many of them."""
+        limits = [each for each in (limit, self.limit) if each is not None]
+        return replace(self, limit=min(limits, default=None))
+
     def measure(self, run: Run, move: Callable[..., None]) -> Measurement:
         """Predict and score; ``move`` is told of rows."""
         family = family_of(self.task)
@@ -104,19 +109,18 @@ def bench_of(
     """
     subject = subject_of(record, outputs, stage)
     rt = runtime_of(record, outputs, accelerator)
-    rows = rows_of(record, outputs, limit)
+    rows = rows_of(record, outputs).first(limit)
     weights, ranges = (folder_of(record, name, outputs) for name in FOLDERS[subject.stage])
     _, quantization = load_quantized(Encoder(weights, ""), subject.form, Ranges(ranges, ""), rt)
     assert quantization is not None
     return Bench(quantization, rows, rt)
 
 
-def rows_of(record: Record, outputs: Path, limit: int | None = None) -> Rows:
-    """A run's evaluation rows, as many as it evaluated itself unless ``limit`` is less."""
+def rows_of(record: Record, outputs: Path) -> Rows:
+    """A run's evaluation rows, as many as it evaluated itself."""
     experiment = experiment_of(record)
-    limits = [each for each in (limit, experiment.budget.evaluation_rows) if each is not None]
     tokens = Tokens(folder_of(record, "1-tokens", outputs), "")
-    return Rows(experiment.task, tokens, min(limits, default=None))
+    return Rows(experiment.task, tokens, experiment.budget.evaluation_rows)
 
 
 def runtime_of(record: Record, outputs: Path, accelerator: Accelerator | None) -> Runtime:
