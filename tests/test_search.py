@@ -97,15 +97,31 @@ def test_what_is_found_keeps_its_budget_and_runs_as_it_is(
     limit = float(budget[1])
     kept = {"--loss": float(lost), "--size": float(size) - 0.005, "--bops": float(bops) - 0.005}
     assert kept[budget[0]] <= limit
-    env = {**os.environ, "QEXP_OUTPUTS": str(finished)}
-    done = subprocess.run([sys.executable, *first[1:]], capture_output=True, text=True, check=False, env=env)
-    assert done.returncode == 0, done.stderr
-    made = read(Path(re.findall(r"^record: (.*)$", done.stderr, re.MULTILINE)[-1]))
+    made = (_as_written if budget[0] == "--loss" else _as_told)(finished, first[1:], tree["quant"])
     again, before = Experiment.model_validate(made.experiment), record_of(finished).experiment
     whole = Experiment.model_validate({**before, "quant": again.quant.model_dump()})
     assert again.identity == whole.identity
     assert f"{made.scores['ptq']['pearson']:.2f}" == printed
     assert {visit["state"] for visit in made.stages if visit["stage"] == "3-statistics"} == {"cached"}
+
+
+def _as_written(outputs: Path, words: list[str], quant: dict[str, Any]) -> Record:
+    """By the command that the file names."""
+    env = {**os.environ, "QEXP_OUTPUTS": str(outputs)}
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 0, done.stderr
+    return read(Path(re.findall(r"^record: (.*)$", done.stderr, re.MULTILINE)[-1]))
+
+
+def _as_told(outputs: Path, words: list[str], quant: dict[str, Any]) -> Record:
+    """The run as it was, with the bits of the file."""
+    tree = {**record_of(outputs).experiment, "quant": quant}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QEXP_OUTPUTS", str(outputs))
+        job = Job(tree, sweep=False)
+        assert job.run() == OK
+    assert job.experiment is not None
+    return read(records_folder(outputs) / f"{job.outcome.key(job.experiment)}.json")
 
 
 def costs(trials: Trials, budget: list[str]) -> Costs:

@@ -12,7 +12,6 @@ from qexp.errors import QuantizationError, StoreError
 from qexp.records import Record, read, read_all, records_folder
 from qexp.reporting.command import command_of
 from qexp.reporting.facts import Run
-from qexp.store.manifest import problem_of
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -101,6 +100,8 @@ def folder_of(record: Record, stage: str, outputs: Path) -> Path:
     Raises:
         StoreError: it is gone or damaged.
     """
+    from qexp.store.manifest import problem_of
+
     keys = {visit["stage"]: visit["key"] for visit in record.stages}
     if stage not in keys:
         raise gone(record, f"run {record.key[:12]} has no {stage}")
