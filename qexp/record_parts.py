@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 
 class Failure(TypedDict):
@@ -40,11 +40,24 @@ class Timing(TypedDict):
     samples_per_second: float
 
 
+class Cost(TypedDict):
+    """Bytes of all parameters; multiply-accumulates and bit operations of a row of so many tokens."""
+
+    tokens: int
+    macs: int
+    bops: int
+    bytes: int
+
+
 class Sites(TypedDict):
-    """How many quantizers were inserted, and at how many sites of each kind."""
+    """How many quantizers were inserted, at how many sites of each kind, and what the model then costs.
+
+    Older Records have no cost.
+    """
 
     quantizers: int
     sites: dict[str, int]
+    cost: NotRequired[Cost]
 
 
 class StageRun(TypedDict):

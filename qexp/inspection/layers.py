@@ -83,7 +83,9 @@ def load(subject: Subject) -> Quantization:
             model = kind.from_pretrained(subject.model, use_safetensors=True, dtype=torch.float32)
         ranges = load_file(subject.ranges)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise gone(subject, f"{subject.model.parent} is damaged ({type(error).__name__}: {error})") from error
+        raise gone(
+            subject.record, f"{subject.model.parent} is damaged ({type(error).__name__}: {error})"
+        ) from error
     quantization = insert(model.eval(), subject.form)
     quantization.load_ranges(ranges)
     return quantization

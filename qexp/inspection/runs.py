@@ -14,7 +14,9 @@ from qexp.reporting.command import command_of
 from qexp.reporting.facts import Run
 
 if TYPE_CHECKING:
-    from qexp.config import Form
+    from pydantic import ValidationError
+
+    from qexp.config import Experiment, Form
 
 StageName = Literal["ptq", "qat"]
 FOLDERS: dict[StageName, tuple[str, str]] = {"ptq": ("2-fp32", "4-ranges"), "qat": ("5-qat", "5-qat")}
@@ -82,14 +84,33 @@ def subject_of(record: Record, outputs: Path, stage: StageName | None) -> Subjec
     subject = Subject(record, stage, form, Encoder(weights, "").model, Ranges(ranges, "").file)
     for path in (subject.model, subject.ranges):
         if not path.exists():
-            raise gone(subject, f"{path} is gone")
+            raise gone(record, f"{path} is gone")
     return subject
 
 
-def gone(subject: Subject, what: str) -> StoreError:
+def gone(record: Record, what: str) -> StoreError:
     """What to say of an artifact that cannot be used."""
-    command = command_of(Run(subject.record))
+    command = command_of(Run(record))
     return StoreError(f"{what}; this makes it again, if data and checkpoint are the same:\n  {command}")
+
+
+def folder_of(record: Record, stage: str, outputs: Path) -> Path:
+    """Folder of the artifact that a stage left to a run, with the files that it was left with.
+
+    Raises:
+        StoreError: it is gone or damaged.
+    """
+    from qexp.store.manifest import problem_of
+
+    keys = {visit["stage"]: visit["key"] for visit in record.stages}
+    if stage not in keys:
+        raise gone(record, f"run {record.key[:12]} has no {stage}")
+    folder = outputs / "artifacts" / stage / keys[stage]
+    if not folder.is_dir():
+        raise gone(record, f"{folder} is gone")
+    if problem := problem_of(folder):
+        raise gone(record, f"{folder} {problem}")
+    return folder
 
 
 def _nothing_quantized(record: Record) -> None:
@@ -106,6 +127,22 @@ def _nothing_quantized(record: Record) -> None:
     )
 
 
+def experiment_of(record: Record) -> Experiment:
+    """What a run was asked, as today's schema reads it.
+
+    Raises:
+        StoreError: the Record is of another version.
+    """
+    from pydantic import ValidationError
+
+    from qexp.config import Experiment
+
+    try:
+        return Experiment.model_validate(record.experiment)
+    except ValidationError as error:
+        raise _of_another_version(record, error) from None
+
+
 def _form(record: Record) -> Form:
     from pydantic import ValidationError
 
@@ -114,10 +151,14 @@ def _form(record: Record) -> Form:
     try:
         return Form.model_validate({name: record.experiment[name] for name in Form.model_fields})
     except (ValidationError, KeyError) as error:
-        raise StoreError(
-            f"run {record.key[:12]}: its Record is of another version of qexp ({type(error).__name__}: "
-            f"{str(error).splitlines()[0]}); run the experiment again, or use that version"
-        ) from None
+        raise _of_another_version(record, error) from None
+
+
+def _of_another_version(record: Record, error: ValidationError | KeyError) -> StoreError:
+    return StoreError(
+        f"run {record.key[:12]}: its Record is of another version of qexp ({type(error).__name__}: "
+        f"{str(error).splitlines()[0]}); run the experiment again, or use that version"
+    )
 
 
 def _listed(records: Sequence[Record], most: int = 10) -> str:

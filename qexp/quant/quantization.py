@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
@@ -71,6 +71,11 @@ class Quantization(nn.Module):
         """What comes in: a model that runs its children in turn, as ``nn.Sequential``, runs this one, too."""
         return values[0] if len(values) == 1 else values
 
+    @property
+    def bits(self) -> dict[str, int]:
+        """Bits by quantizer."""
+        return {name: quantizer.grid.bits for name, quantizer in self.quantizers.items()}
+
     def describe(self) -> dict[str, Any]:
         """``{"quantizers": number, "sites": {kind: number}}``."""
         return {"quantizers": len(self._names), "sites": dict(Counter(site.kind for site in self.sites))}
@@ -79,13 +84,21 @@ class Quantization(nn.Module):
         """Compute in floating point."""
         self._switch(Phase.OFF)
 
-    def freeze(self) -> None:
+    def freeze(self, names: Collection[str] | None = None) -> None:
         """Quantize with fixed ranges; learned ones keep where they are.
 
+        Args:
+            names: of the quantizers that do; all others are off. None is all of them.
+
         Raises:
-            QuantizationError: a quantizer has no range yet.
+            QuantizationError: a quantizer has no range yet, or there is none of that name.
         """
-        self._switch(Phase.FROZEN)
+        if unknown := sorted({*(names or ())} - {*self._names}):
+            raise QuantizationError(
+                f"no quantizers of the names {_listed(unknown)}: take them from quantizers"
+            )
+        for name, quantizer in self.quantizers.items():
+            quantizer.switch(Phase.FROZEN if names is None or name in names else Phase.OFF)
 
     def learn(self, *, zero_points: bool = False) -> None:
         """Quantize, with log-scales as parameters that start at the ranges.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +13,69 @@ from qexp.reporting.facts import Run, leaves
 
 _BY_KIND = ("calibrator", "finetune", "method", "deploy")
 _BY_NAME = ("task", "placement", "budget")
+_DEFAULTS = {"scheme": "per_channel", "model": "minilm_l6", "refinement": "none"}
+"""Groups of which nothing tells the option: their values are spelled out."""
 _HERE = ("tracker.", "machine.threads", "machine.checkpoint_seconds", "machine.progress", "data.source")
 """What a rerun elsewhere decides for itself, or what a group's word says already."""
 
 
 def command_of(run: Run) -> str:
     """``python -m qexp task=… …``: groups by their options, and every value that these do not give."""
-    options = _options(run)
-    given = {
-        f"{group}.{path}": value
-        for group, option in options.items()
-        for path, value in leaves(_yaml(f"{group}/{option}"))
-    }
-    given |= dict(leaves({name: _yaml("config").get(name) for name in ("seed", "calibration")}))
-    words = [f"{group}={option}" for group, option in options.items() if group not in ("scheme", "model")]
+    options, values = choices_of(run)
+    given = _given(_options(run))
+    words = [f"{group}={option}" for group, option in options.items()]
     words += [f"quant={run.quant}"]
+    words += [f"{'' if path in given else '++'}{path}={_word(value)}" for path, value in values.items()]
+    return shlex.join(["python", "-m", "qexp", *words])
+
+
+def overlay_of(run: Run, quant: Mapping[str, Any], header: Sequence[str]) -> str:
+    """A file for ``--config-name`` that asks for the run again, but for its bits.
+
+    Args:
+        run: what else is asked for.
+        quant: the section of that name.
+        header: lines of a comment.
+    """
+    import yaml  # type: ignore[import-untyped, unused-ignore]
+
+    options, values = choices_of(run)
+    tree: dict[str, Any] = {}
+    for path, value in values.items():
+        *above, name = path.split(".")
+        section = tree
+        for each in above:
+            section = section.setdefault(each, {})
+        section[name] = value
+    defaults = ["config", *({f"override {group}": option} for group, option in options.items()), "_self_"]
+    parts = ({"defaults": defaults}, tree, {"quant": dict(quant)})
+    texts = [yaml.safe_dump(part, sort_keys=False, width=110, allow_unicode=True) for part in parts if part]
+    return "\n".join([*(f"# {line}" for line in header), *texts])
+
+
+def choices_of(run: Run) -> tuple[dict[str, str], dict[str, Any]]:
+    """Options of groups, and by dotted path every value beside ``quant`` that these do not give."""
+    options = _options(run)
+    given = _given(options)
+    values = {}
     for path, value in leaves(run.record.experiment):
         if path.startswith(("quant.", *_HERE)) or (path not in given and _is_default(path, value)):
             continue
         if path.endswith((".kind", "placement.name", "budget.name", "machine.accelerator")):
             continue
         if path not in given or given[path] != value:
-            words.append(f"{'' if path in given else '++'}{path}={_word(value)}")
-    return shlex.join(["python", "-m", "qexp", *words])
+            values[path] = value
+    return {group: option for group, option in options.items() if group not in _DEFAULTS}, values
+
+
+def _given(options: Mapping[str, str]) -> dict[str, Any]:
+    """Values of the options, by dotted path."""
+    found = {
+        f"{group}.{path}": value
+        for group, option in options.items()
+        for path, value in leaves(_yaml(f"{group}/{option}"))
+    }
+    return found | dict(leaves({name: _yaml("config").get(name) for name in ("seed", "calibration")}))
 
 
 def _is_default(path: str, value: Any) -> bool:
@@ -50,7 +90,7 @@ def _options(run: Run) -> dict[str, str]:
     if chosen["method"] == "none":  # what method=auto makes of quant=fp32
         chosen["method"] = "auto"
     chosen |= {"machine": "gpu" if run.find("machine.accelerator") == "gpu" else "cpu", "data": run.source}
-    chosen |= {"scheme": "per_channel", "model": "minilm_l6"}  # the defaults
+    chosen |= _DEFAULTS
     return {group: str(option) for group, option in chosen.items() if option is not None}
 
 

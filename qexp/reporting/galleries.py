@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from qexp.reporting.charts import Chart, Gallery
 from qexp.reporting.comparison import Comparison
 from qexp.reporting.layout import title
 from qexp.reporting.run_charts import Chosen, chosen_runs, curves_chart, noise_chart, ranges_chart
+from qexp.reporting.sensitivity import Sensitivity, chart_of
 from qexp.reporting.task_charts import colours_of, latency_chart, seed_chart, size_chart
 
 MOST_TASKS = 12
 """Charts side by side; more are chosen from."""
 
 
-def galleries(comparisons: Sequence[Comparison]) -> list[Gallery]:
-    """Every gallery, also the empty ones."""
-    return [*_of_tasks(comparisons), *_of_runs(comparisons)]
+Measured = Mapping[str, Sensitivity]
+"""By the key of the run."""
+
+
+def galleries(comparisons: Sequence[Comparison], measured: Measured | None = None) -> list[Gallery]:
+    """Every gallery, also the empty ones; ``measured`` stands in for what is expected of the same runs."""
+    return [*_of_tasks(comparisons), *_of_runs(comparisons, measured or {})]
 
 
 def _of_tasks(comparisons: Sequence[Comparison]) -> list[Gallery]:
@@ -56,7 +62,7 @@ def _of_tasks(comparisons: Sequence[Comparison]) -> list[Gallery]:
     ]
 
 
-def _of_runs(comparisons: Sequence[Comparison]) -> list[Gallery]:
+def _of_runs(comparisons: Sequence[Comparison], measured: Measured) -> list[Gallery]:
     task = _task(comparisons)
     runs, left = chosen_runs(comparisons)
     notes = (f"Left out: {left} other runs; shown is the best run of the best rows of each task.",)
@@ -78,9 +84,10 @@ def _of_runs(comparisons: Sequence[Comparison]) -> list[Gallery]:
         ),
         gallery(
             "Sensitivity",
-            "Signal to quantization noise of each activation, as its histogram of calibration lets "
-            "expect; the noisiest first.",
-            noise_chart,
+            "Signal to quantization noise: of the logits with only these sites quantized, where it was "
+            "measured; else of each activation, as its histogram of calibration lets expect. The noisiest "
+            "first.",
+            partial(_noise_chart, measured),
             "No Record has the noise of its activations: nothing was quantized, or by an older version.",
             f"python -m qexp task={task} quant=w8a8",
         ),
@@ -92,6 +99,12 @@ def _of_runs(comparisons: Sequence[Comparison]) -> list[Gallery]:
             f"python -m qexp task={task} quant=w8a8",
         ),
     ]
+
+
+def _noise_chart(measured: Measured, chosen: Chosen) -> Chart | None:
+    """What was measured of a run, else what is expected."""
+    found = measured.get(chosen.run.record.key)
+    return (found and chart_of(found, f"{chosen.group}-noise", chosen.group)) or noise_chart(chosen)
 
 
 def _task(comparisons: Sequence[Comparison]) -> str:

@@ -13,7 +13,7 @@ from qexp.records import Record
 from qexp.reporting.charts import Chart, Gallery
 from qexp.reporting.comparison import Comparison
 from qexp.reporting.facts import Run
-from qexp.reporting.galleries import galleries
+from qexp.reporting.galleries import Measured, galleries
 from qexp.reporting.html_table import html_table
 from qexp.reporting.layout import table_of
 from qexp.reporting.selection import describe, first_line
@@ -33,13 +33,14 @@ def page(
     records: Sequence[Record],
     overviews: Sequence[Table] = (),
     *,
+    measured: Measured | None = None,
     unreadable: int = 0,
     now: datetime | None = None,
 ) -> str:
     """The page as text.
 
-    ``overviews`` are tables over tasks, such as averages, and stand first. ``unreadable`` is the number of
-    Records that nothing could be read from.
+    ``overviews`` are tables over tasks, such as averages, and stand first. ``measured`` are sensitivities of
+    runs, where they were measured. ``unreadable`` is the number of Records that nothing could be read from.
     """
     sections = [
         _section(
@@ -49,7 +50,7 @@ def page(
             MANY,
         ),
         _section("Tables", (html_table(table_of(each)) for each in comparisons), "There are no runs.", ONE),
-        *map(_gallery, galleries(comparisons)),
+        *map(_gallery, galleries(comparisons, measured)),
         _section("Failed runs", _failures(comparisons), "No run failed."),
     ]
     links = "".join(f'<a href="#{_place(name)}">{escape(name)}</a>' for name, _ in sections)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qexp.records import Record, write_text
 from qexp.reporting.comparison import Comparison
+from qexp.reporting.sensitivity import measured
 from qexp.reporting.table import Table
 
 HERE = "in the outputs"
@@ -45,17 +46,19 @@ def write_pictures(
     """Write the page and the plots that the options ask for; the arguments are those of the page.
 
     Raises:
-        StoreError: a file cannot be written.
+        StoreError: a file cannot be written, or a measured sensitivity cannot be read.
     """
     if options.html:
         from qexp.reporting.page import page
 
         path = outputs / "report.html" if options.html == HERE else Path(options.html)
-        write_text(path, page(comparisons, records, overviews, unreadable=unreadable))
+        write_text(
+            path, page(comparisons, records, overviews, unreadable=unreadable, measured=measured(outputs))
+        )
         yield path
     if options.plots:
         from qexp.reporting.galleries import galleries
         from qexp.reporting.plots import write_plots
 
         folder = outputs / "plots" if options.plots == HERE else Path(options.plots)
-        yield from write_plots(galleries(comparisons), folder)
+        yield from write_plots(galleries(comparisons, measured(outputs)), folder)
