@@ -95,7 +95,7 @@ class Quantization(nn.Module):
         """
         if unknown := sorted({*(names or ())} - {*self._names}):
             raise QuantizationError(
-                f"no quantizers of the names {_listed(unknown)}: take them from quantizers"
+                f"no quantizers of the names {listed(unknown)}: take them from quantizers"
             )
         for name, quantizer in self.quantizers.items():
             quantizer.switch(Phase.FROZEN if names is None or name in names else Phase.OFF)
