@@ -62,7 +62,7 @@ def test_the_control_is_a_row_and_rows_tell_whether_there_was_a_teacher() -> Non
     runs = [replace(run, scores={**run.scores, **SCORES}) for run in runs]
     table = overview_table(only(runs))
     found = [(each["quant"], each["method"], each["method.distillation"]) for each in rows_of(table)]
-    told = "labels 1, logits 1, hidden 0.5, temperature 2"
+    told = "labels 1.0, logits 1.0, hidden 0.5, temperature 2.0"
     assert sorted(found) == [
         ("fp32", "-", "-"), ("fp32", "control", "-"), ("fp32", "control + KD", told),
         ("w8a8", "PTQ", "-"), ("w8a8", "QAT", "-"), ("w8a8", "QAT + KD", told),

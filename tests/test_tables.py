@@ -476,7 +476,7 @@ def test_a_control_is_a_row_of_the_task_and_distillation_tells_rows_apart() -> N
     (comparison,) = compare(runs)
     table = table_of(comparison)
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
-    told = "labels 1, logits 1, temperature 4"
+    told = "labels 1.0, logits 1.0, temperature 4.0"
     assert [(row["quant"], row["method"], row["method.distillation"]) for row in rows] == [
         ("fp32", "control", told), ("fp32", "none", "-"), ("w8a8", "qat", "-"), ("w8a8", "qat", told),
     ]  # fmt: skip

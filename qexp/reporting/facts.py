@@ -181,13 +181,13 @@ class Run:
 
     @property
     def _distillation(self) -> dict[str, str]:
-        """``labels 1, logits 1, temperature 2``; the temperature is one of logits."""
-        plan = self.find(DISTILLATION, {})
-        if not any(plan.get(name) for name in ("logits", "hidden", "attention")):
+        """``labels 1.0, logits 1.0, temperature 2.0``; the temperature is one of logits."""
+        names = ("labels", "logits", "hidden", "attention", "temperature")
+        plan = {name: self.find(f"{DISTILLATION}.{name}") for name in names}
+        if not (plan["logits"] or plan["hidden"] or plan["attention"]):
             return {}
-        told = (f"{name} {value:g}" for name, value in plan.items() if value and name != "temperature")
-        temperature = [f"temperature {plan['temperature']:g}"] if plan.get("logits") else []
-        return {DISTILLATION: ", ".join([*told, *temperature])}
+        plan["temperature"] = plan["temperature"] if plan["logits"] else None
+        return {DISTILLATION: ", ".join(f"{name} {_printed(of)}" for name, of in plan.items() if of)}
 
     @cached_property
     def _leaves(self) -> dict[str, Any]:

@@ -30,8 +30,10 @@ def page_of(experiment: Experiment, key: str, source: str | None, group: str | N
     """
     task, quant, method = experiment.task.name, experiment.quant.name, experiment.method.kind
     tags = [task, quant, experiment.model.name.rsplit("/", 1)[-1], experiment.budget.name]
+    if method != "none":
+        tags.append(method)
     if experiment.quant.enabled:
-        tags += [method, experiment.calibrator.kind, experiment.placement.name]
+        tags += [experiment.calibrator.kind, experiment.placement.name]
     if source == "sample":
         tags.append("sample")
     config = experiment.model_dump(mode="json", exclude={"tracker"})

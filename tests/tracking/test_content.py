@@ -102,6 +102,7 @@ def test_a_page_is_grouped_by_sweep_task_and_quant() -> None:
     assert "tracker" not in page.config
     assert page.config["quant"]["weight_bits"] == 4
     assert not {"ptq", "mse"} & set(page_of(asked("quant=fp32"), KEY, "local", None).tags)
+    assert "control" in page_of(asked("quant=fp32", "method=control"), KEY, "local", None).tags
 
 
 def test_the_digest_is_of_what_is_shown_not_of_when(outputs: Path) -> None:
