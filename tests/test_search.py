@@ -73,6 +73,15 @@ def test_uniform_bits_score_as_a_run_does(finished: Path, trials: Trials) -> Non
     assert trials.measure(uniform[Pair(8, 8)], nothing).score == scores["ptq"]["pearson"]
 
 
+def test_a_record_tells_what_the_run_costs(finished: Path, trials: Trials) -> None:
+    bits = costs(trials, ["--bops"]).bits((Pair(8, 8),) * len(trials.groups))
+    sites = record_of(finished).sites
+    assert sites is not None
+    assert sites["cost"] == trials.work.describe(bits)
+    assert sites["cost"]["tokens"] == 128
+    assert sites["cost"]["bops"] <= sites["cost"]["macs"] * 64
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("budget", [["--bops", "0.02"], ["--size", "0.045"], ["--loss", "0.5"]])
 def test_what_is_found_keeps_its_budget_and_runs_as_it_is(

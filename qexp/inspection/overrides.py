@@ -32,7 +32,9 @@ def quant_of(
         for name, override in _overrides(group, pair, usual, sites):
             before = named.get(name, Override())
             named[name] = before.model_copy(update=override.model_dump(exclude_none=True))
-    return Quant(weight_bits=usual.weight, activation_bits=usual.activation, overrides=named)
+    return Quant(
+        weight_bits=usual.weight, activation_bits=usual.activation, overrides=named, label="searched"
+    )
 
 
 def schemes_of(quant: Quant) -> dict[str, Override]:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
+from qexp.cli import conf_folder
 from qexp.config import Form, MaxCalibrator, Placement
 from qexp.inspection.site_groups import Group, groups_of, layer_of
 from qexp.quant.cost import work_of
@@ -80,6 +82,18 @@ def test_distilbert_and_mobilebert_share_as_they_compute() -> None:
     assert f"{layer}.attention.self.{{query,key}}" in found
     shared = f"{layer}.{{attention.self.value,bottleneck.input.dense,bottleneck.attention.dense}}"
     assert len(found[shared].quantizers) == 4
+
+
+@pytest.mark.parametrize("name", ["aimet", "bondarenko", "mqbench", "q8bert"])
+def test_a_value_at_every_step_does_not_tie_the_layers_together(name: str) -> None:
+    file = conf_folder() / "placement" / f"{name}.yaml"
+    placement = Placement(**yaml.safe_load(file.read_text(encoding="utf-8")))
+    for model in (build("bert"), build("distilbert"), mobilebert()):
+        found = groups(calibrated(model, placement=placement))
+        assert len(found) >= 11
+        assert max(len(group.quantizers) for group in found.values()) <= 6
+        layers = [{layer_of(each.partition(":")[0]) for each in group.quantizers} for group in found.values()]
+        assert all(len(each) <= 2 for each in layers)
 
 
 def test_a_translator_s_tied_table_is_one_group() -> None:
