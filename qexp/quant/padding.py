@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 
 import torch
@@ -86,6 +87,19 @@ class Padding:
         if (id(mask), device) not in self._moved:
             self._moved[id(mask), device] = mask.to(device, non_blocking=True)
         return self._moved[id(mask), device]
+
+
+def paddings_of(
+    sides: Mapping[str, tuple[str, str]], masks: Mapping[str, Tensor | None]
+) -> dict[str, Padding | None]:
+    """The padding of each value, by the sides that its rows and its columns belong to; see ``between``.
+
+    Args:
+        sides: of each value.
+        masks: attention mask [B, T] of each side; None counts all.
+    """
+    known = {pair: Padding.between(masks[pair[0]], masks[pair[1]]) for pair in set(sides.values())}
+    return {name: known[pair] for name, pair in sides.items()}
 
 
 def _full(mask: Tensor | None) -> bool:

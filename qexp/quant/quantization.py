@@ -21,7 +21,7 @@ from qexp.quant.extremes import batch_ends
 from qexp.quant.grid import quantize
 from qexp.quant.hooks import Handle
 from qexp.quant.naming import listed, misfit
-from qexp.quant.padding import Padding
+from qexp.quant.padding import Padding, paddings_of
 from qexp.quant.placement import PADDED_COLUMNS, Site
 from qexp.quant.quantizer import Phase, Quantizer
 from qexp.quant.statistics import Statistics, ValueStatistics
@@ -167,7 +167,7 @@ class Quantization(nn.Module):
             QuantizationError: an activation is NaN or infinite.
         """
         before = {quantizer: quantizer.phase for quantizer in self.quantizers.values()}
-        paddings = self._paddings(mask, target_mask)
+        paddings = paddings_of(self._sides, {"source": mask, "target": target_mask})
         for name, quantizer in self.quantizers.items():
             if name not in self._sides:
                 quantizer.switch(Phase.OFF)
@@ -183,7 +183,8 @@ class Quantization(nn.Module):
     @contextmanager
     def padding(self, mask: Tensor | None = None, target_mask: Tensor | None = None) -> Iterator[None]:
         """Leave padding out of ranges that follow the batch inside the context; masks as in ``observing``."""
-        quantizers, paddings = self.quantizers, self._paddings(mask, target_mask)
+        quantizers = self.quantizers
+        paddings = paddings_of(self._sides, {"source": mask, "target": target_mask})
         for name, padding in paddings.items():
             if padding is not None:
                 entries = partial(padding.entries, probabilities=name in self._with_columns)
@@ -316,12 +317,6 @@ class Quantization(nn.Module):
 
     def _with_ranges(self) -> dict[str, Quantizer]:
         return {name: each for name, each in self.quantizers.items() if not each.grid.dynamic}
-
-    def _paddings(self, mask: Tensor | None, target_mask: Tensor | None) -> dict[str, Padding | None]:
-        """The padding of each activation, by its quantizer."""
-        masks: dict[Side, Tensor | None] = {"source": mask, "target": target_mask}
-        known = {sides: Padding.between(*map(masks.get, sides)) for sides in set(self._sides.values())}
-        return {name: known[sides] for name, sides in self._sides.items()}
 
     def _switch(self, phase: Phase) -> None:
         for quantizer in self.quantizers.values():
