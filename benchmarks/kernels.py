@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from qexp.quant.grid import Grid
-from qexp.quant.quantizer import Phase, Quantizer
+from qexp.quant.phases import Phase
+from qexp.quant.quantizer import Quantizer
 
 Function = Callable[[Tensor], Tensor]
 Form = tuple[bool, bool]

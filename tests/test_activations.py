@@ -17,7 +17,8 @@ from qexp.config import ActivationScheme, Form, MaxCalibrator, Placement, Quant,
 from qexp.quant.calibrators import activation_range
 from qexp.quant.embedding_groups import Grouping
 from qexp.quant.grid import Grid, activation_grid, quantize_dequantize, scale_and_zero_point
-from qexp.quant.quantizer import Phase, Quantizer
+from qexp.quant.phases import Phase
+from qexp.quant.quantizer import Quantizer
 from qexp.quant.statistics import Statistics
 
 PLACEMENT = Placement(name="x", sites=("linear.input",))

@@ -124,7 +124,7 @@ def test_architectures_walk_the_whole_line(
     "words",
     [
         ("method.ranges=ema", "method.range_decay=0.9", "method.recalibrate_weights=true"),
-        ("calibrator=percentile", "method.ranges=learned", "method.zero_points=learned"),
+        ("calibrator=sqnr", "method.ranges=learned", "method.zero_points=learned"),
         ("scheme.activation.granularity=per_token", "scheme.activation.symmetric=true"),
     ],
     ids=["ema", "lsq+", "per token"],

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from qexp.quant.grid import Grid, quantize
+from qexp.quant.phases import Phase
 from qexp.quant.placement import Site
 from qexp.quant.quantized_weight import QuantizedWeight
-from qexp.quant.quantizer import Phase, Quantizer
+from qexp.quant.quantizer import Quantizer
 
 
 class StoredWeight(nn.Module):

@@ -1,4 +1,4 @@
-"""Smallest and largest values: of a batch, or of each of its tokens."""
+"""Smallest and largest values: of a batch, of groups of its dimensions, or of each of its tokens."""
 
 from __future__ import annotations
 
@@ -28,3 +28,11 @@ def token_ends(x: Tensor) -> Ends:
     """Ends of each token's values, along the last axis, which stays with size 1."""
     x = x.detach()
     return x.amin(-1, keepdim=True), x.amax(-1, keepdim=True)
+
+
+def group_ends(ends: Ends, members: Tensor, groups: int) -> Ends:
+    """Ends of each group, float32 [groups], of those of its dimensions [H]; ``members`` is int64 [H]."""
+    nothing = torch.full((groups,), torch.inf, device=members.device)
+    low, high = (end.float() for end in ends)
+    lows = nothing.scatter_reduce(0, members, low, "amin")
+    return lows, (-nothing).scatter_reduce(0, members, high, "amax")

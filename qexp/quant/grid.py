@@ -126,6 +126,13 @@ def covering(low: Tensor, high: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     return scale, zero_point.to(torch.int32)
 
 
+def covered(scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
+    """The ends of a range, float64 [2, ...], for which ``covering`` gives this scale and zero point again."""
+    zero = zero_point.to(torch.float64)
+    lowest = -grid.qmax if grid.symmetric and grid.signed else grid.qmin
+    return torch.stack([lowest - zero, grid.qmax - zero]) * scale.to(torch.float64)
+
+
 def _positive(scale: Tensor) -> Tensor:
     rounded = scale.to(torch.float32).clamp(min=SMALLEST_SCALE, max=torch.finfo(torch.float32).max)
     return torch.where(scale == 0, torch.ones_like(rounded), rounded)

@@ -13,18 +13,20 @@ from torch import Tensor, nn
 
 from qexp.config import AnyCalibrator
 from qexp.errors import QuantizationError
-from qexp.quant.calibrators import Range, activation_range, weight_range
+from qexp.quant.calibrating import calibrate_activations
+from qexp.quant.calibrators import weight_range
 from qexp.quant.discovery import Side
-from qexp.quant.embedding_groups import group_ranges, members_of
 from qexp.quant.export_form import ExportForm
 from qexp.quant.extremes import batch_ends
 from qexp.quant.grid import quantize
 from qexp.quant.hooks import Handle
-from qexp.quant.naming import listed, misfit
+from qexp.quant.naming import listed
 from qexp.quant.padding import Padding, paddings_of
+from qexp.quant.phases import Phase
 from qexp.quant.placement import PADDED_COLUMNS, Site
-from qexp.quant.quantizer import Phase, Quantizer
-from qexp.quant.statistics import Statistics, ValueStatistics
+from qexp.quant.quantizer import Quantizer
+from qexp.quant.range_tensors import ranges_of, take_ranges
+from qexp.quant.statistics import Statistics
 from qexp.quant.weights import NAME, WeightHandle, after_each_step, original, originals
 
 
@@ -206,21 +208,10 @@ class Quantization(nn.Module):
             QuantizationError: no statistics of an activation, or none of its dimensions where they are asked
                 for, or a weight that is NaN or infinite.
         """
-        activations = self._activations() & self._with_ranges().keys()
-        missing = sorted(name for name in activations if name not in statistics or not statistics[name].lows)
-        if missing:
-            raise QuantizationError(
-                f"no calibration statistics of {listed(missing)}: they come from another model or "
-                "placement, or from no batch; observe again with this placement"
-            )
-        self._group(statistics)
+        activations = self._activations()
+        found = {name: each for name, each in self._with_ranges().items() if name in activations}
+        calibrate_activations(found, statistics, calibrator)
         self.calibrate_weights(calibrator)
-        for name, quantizer in self.quantizers.items():
-            if name in activations:
-                low, high = _range(statistics[name], calibrator, quantizer)
-                if quantizer.ceiling is not None:
-                    low, high = (end.clamp(-quantizer.ceiling, quantizer.ceiling) for end in (low, high))
-                quantizer.set_range(low, high)
 
     def calibrate_weights(self, calibrator: AnyCalibrator) -> None:
         """Set the ranges of weights, from the weights as they are now.
@@ -261,14 +252,7 @@ class Quantization(nn.Module):
         The latter are the lowest and the highest integer of its grid. Where dimensions share ranges,
         ``/members`` says which, int64 [H]. Dynamic quantizers have no range.
         """
-        tensors = {}
-        for name, quantizer in self._with_ranges().items():
-            tensors[f"{name}/scale"] = quantizer.current_scale().detach().cpu().clone()
-            tensors[f"{name}/zero_point"] = quantizer.current_zero_point().cpu().clone()
-            if quantizer.members is not None:
-                tensors[f"{name}/members"] = quantizer.members.cpu().clone()
-            tensors[f"{name}/levels"] = torch.tensor([quantizer.grid.qmin, quantizer.grid.qmax])
-        return tensors
+        return ranges_of(self._with_ranges())
 
     def load_ranges(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what ``ranges`` gave.
@@ -276,16 +260,7 @@ class Quantization(nn.Module):
         Raises:
             QuantizationError: names that are missing or unknown, shapes or values that do not fit.
         """
-        found = misfit(self.ranges(), tensors)
-        if found:
-            raise QuantizationError(
-                f"ranges do not fit {type(self.model).__name__}: {found}; they belong to another model, "
-                "placement or scheme: calibrate again"
-            )
-        for name, quantizer in self._with_ranges().items():
-            quantizer.set_scale(tensors[f"{name}/scale"], tensors[f"{name}/zero_point"])
-            if quantizer.members is not None:
-                quantizer.set_members(tensors[f"{name}/members"])
+        take_ranges(self._with_ranges(), tensors, type(self.model).__name__)
 
     def export_form(self) -> ExportForm:
         """Turn the model, now, into what ``torch.export`` is to see; see ``ExportForm``.
@@ -304,13 +279,6 @@ class Quantization(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.handles.append(after_each_step(self._after_step))  # a copy is told of steps, too
-
-    def _group(self, statistics: Statistics) -> None:
-        """Choose which dimensions share a range."""
-        quantizers = self.quantizers
-        groupings = {name: each.grouping for name, each in quantizers.items() if each.grouping is not None}
-        for name, members in members_of(groupings, statistics).items():
-            quantizers[name].set_members(members)
 
     def _activations(self) -> set[str]:
         return {site.quantizer for site in self.sites if not site.is_weight}
@@ -343,13 +311,6 @@ class Quantization(nn.Module):
                 handle.weight.forget()
         if self.following:
             self._follow_weights()
-
-
-def _range(statistics: ValueStatistics, calibrator: AnyCalibrator, quantizer: Quantizer) -> Range:
-    settings = (calibrator, quantizer.grid, quantizer.values)
-    if quantizer.members is None:
-        return activation_range(statistics, *settings)
-    return group_ranges(statistics, quantizer.members.cpu(), *settings)
 
 
 def _key(name: str) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qexp.quant.quantizer import Phase, Quantizer
+from qexp.quant.phases import Phase
+from qexp.quant.quantizer import Quantizer
 
 
 class QuantizedWeight(nn.Module):

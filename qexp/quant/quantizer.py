@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from qexp.config import ValueType
 from qexp.errors import QuantizationError
 from qexp.quant.bounds import Bounds
 from qexp.quant.embedding_groups import Grouping
-from qexp.quant.extremes import Ends, batch_ends
+from qexp.quant.extremes import batch_ends, group_ends
 from qexp.quant.fake_quantize import (
     FakeQuantizeFrozen,
     FakeQuantizeLearned,
@@ -21,27 +20,11 @@ from qexp.quant.fake_quantize import (
     gradient_scale,
     kernels_of,
 )
-from qexp.quant.grid import SMALLEST_SCALE, Grid, covering, scale_and_zero_point
+from qexp.quant.grid import SMALLEST_SCALE, Grid, covered, covering, scale_and_zero_point
+from qexp.quant.phases import Phase
 from qexp.quant.plain_kernels import damped, traced
 
 Memo = tuple[Tensor, Tensor]
-
-
-class Phase(StrEnum):
-    """What a quantizer does with a tensor."""
-
-    OFF = "off"
-    """Nothing."""
-    OBSERVING = "observing"
-    """Show it to the observer, change nothing."""
-    FROZEN = "frozen"
-    """Fake-quantize with a fixed scale."""
-    FOLLOWING = "following"
-    """Fake-quantize with a range that follows what comes by in training mode, as a moving average."""
-    LEARNED = "learned"
-    """Fake-quantize with a scale, and maybe a zero point, that is trained."""
-    EXPORT = "export"
-    """Call the operator that an exporter recognizes."""
 
 
 class Quantizer(nn.Module):
@@ -165,7 +148,7 @@ class Quantizer(nn.Module):
                 if moved is not None:
                     moved.zero_()
             if self.ends is not None:
-                self.ends.copy_(self._ends())
+                self.ends.copy_(covered(self.scale, self.zero_point, self.grid))
 
     def current_scale(self) -> Tensor:
         """The scale in use, with its gradient where it is learned; never below the smallest normal float."""
@@ -241,7 +224,8 @@ class Quantizer(nn.Module):
             )
         if self.phase is Phase.FOLLOWING and self.training:
             counted = None if self.counted is None else self.counted(x)
-            self.follow(*self._of_groups(*batch_ends(x, self.grid.axis, counted)))
+            ends = batch_ends(x, self.grid.axis, counted)
+            self.follow(*(ends if self.members is None else group_ends(ends, self.members, len(self.scale))))
         return self._fake_quantize(x)
 
     def _fake_quantize(self, x: Tensor, done: Tensor | None = None) -> Tensor:
@@ -268,14 +252,6 @@ class Quantizer(nn.Module):
     def of_dimensions(self, parameter: Tensor) -> Tensor:
         """A scale or zero point of each dimension [H], where dimensions share them, else as it is."""
         return parameter if self.members is None else parameter[self.members]
-
-    def _of_groups(self, low: Tensor, high: Tensor) -> Ends:
-        """Ends of each group, of those of its dimensions [H]; without groups, as they are."""
-        if self.members is None:
-            return low, high
-        nothing = torch.full_like(self.scale, torch.inf)
-        lows = nothing.scatter_reduce(0, self.members, low.float(), "amin")
-        return lows, (-nothing).scatter_reduce(0, self.members, high.float(), "amax")
 
     def _factor(self, x: Tensor) -> float:
         """LSQ's gradient scale, for the elements of a whole batch that share a scale."""
@@ -312,13 +288,7 @@ class Quantizer(nn.Module):
             if self.learns_zero_point and not self.grid.symmetric:
                 self.shift = nn.Parameter(torch.zeros_like(self.scale))
         if phase is Phase.FOLLOWING:
-            self.ends = self._ends()
-
-    def _ends(self) -> Tensor:
-        """Float64 [2, ...]: the range that a scale and zero point cover, from which the same two follow."""
-        grid, zero = self.grid, self.zero_point.to(torch.float64)
-        lowest = -grid.qmax if grid.symmetric and grid.signed else grid.qmin
-        return torch.stack([lowest - zero, grid.qmax - zero]) * self.scale.to(torch.float64)
+            self.ends = covered(self.scale, self.zero_point, self.grid)
 
     def _moved(self) -> Tensor:
         """The learned zero point, a whole number in float32; rounding and holding pass the gradient."""

@@ -17,7 +17,8 @@ from qexp.config import ActivationScheme, Form, MaxCalibrator, Quant, Scheme, We
 from qexp.errors import QuantizationError
 from qexp.quant.grid import fake_quantize
 from qexp.quant.insert import float_state_dict, insert
-from qexp.quant.quantizer import Phase, Quantizer
+from qexp.quant.phases import Phase
+from qexp.quant.quantizer import Quantizer
 from qexp.quant.statistics import Statistics
 from tests.quant.models import CONFIGS, QDQBERT, batch, build, calibrated
 

@@ -13,7 +13,7 @@ from qexp.config import ActivationScheme, Form, MaxCalibrator, Placement, Quant,
 from qexp.errors import QuantizationError
 from qexp.quant.insert import Quantization, float_state_dict, insert
 from qexp.quant.module import DECLARED, QuantModule
-from qexp.quant.quantizer import Phase
+from qexp.quant.phases import Phase
 from tests.quant import models, sequence_models
 
 MAX = MaxCalibrator(kind="max")

@@ -7,8 +7,9 @@ import torch
 
 from qexp.errors import QuantizationError
 from qexp.quant.grid import SMALLEST_SCALE, Grid, fake_quantize
+from qexp.quant.phases import Phase
 from qexp.quant.quantized_weight import QuantizedWeight
-from qexp.quant.quantizer import Phase, Quantizer
+from qexp.quant.quantizer import Quantizer
 
 GRID = Grid(8, signed=True, symmetric=True)
 
