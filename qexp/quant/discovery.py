@@ -183,6 +183,14 @@ def _within(name: str, module: str) -> bool:
     return name.startswith(f"{module}.")
 
 
+def inputs_of_linears(model: nn.Module, example: Example | None = None) -> list[Value]:
+    """The values that linear layers read, each with all its readers; layers that do not run are left out."""
+    recorder = Recorder(two_sequences=two_sequences(model))
+    reading = [Point("linear.input", name, "input") for name in linears(model)]
+    run_once(model, attach(model, reading, recorder.tap), example)
+    return recorder.values()
+
+
 def two_sequences(model: nn.Module) -> bool:
     """Whether the model has a decoder beside its encoder."""
     return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
