@@ -22,7 +22,7 @@ class Refinement(Section):
     null is none."""
     rounding: Literal["nearest", "adaround"] = "nearest"
     """Round weights to the nearest level, or to the one that keeps each layer's output (AdaRound)."""
-    iterations: int = Field(default=1000, ge=1)
+    iterations: int = Field(default=500, ge=1)
     """Steps that AdaRound takes for each weight."""
     bias_correction: bool = False
     """Take the mean error that quantized weights cause out of each layer's bias (Nagel et al. 2019)."""
