@@ -71,6 +71,15 @@ class Statistics(Artifact):
         return self.folder / "statistics.safetensors"
 
 
+class Moments(Artifact):
+    """Moments of what linear layers of a float model read; second ones where they were asked for."""
+
+    @property
+    def file(self) -> Path:
+        """Means, largest magnitudes, and means of products."""
+        return self.folder / "moments.safetensors"
+
+
 class Ranges(Artifact):
     """Scales and zero points of every quantizer."""
 

@@ -15,7 +15,7 @@ and so does who called the model, nothing else uses what the first layer compute
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from qexp.quant.discovery import Example, check_example, run_once
-from qexp.quant.placement import linears
+from qexp.quant.placement import linears, own_linears
 
 LARGEST_EXPONENT = 16
 """Channels are multiplied by ``2**-16`` to ``2**16``: far enough for a bounded nonlinearity to show."""
@@ -57,9 +57,9 @@ def find_pairs(model: nn.Module, example: Example | None = None) -> list[Pair]:
     """
     check_example(model, example)
     plain = _Pass(model, example)
-    own = [name for name in plain.inputs if _has_own(model, name)]
-    found = (_Trial(model, name, plain, example).pair() for name in own)
-    return [pair for pair in found if pair is not None and set(pair.seconds) <= set(own)]
+    own = set(own_linears(model))
+    found = [_Trial(model, name, plain, example).pair() for name in plain.inputs if name in own]
+    return [pair for pair in found if pair is not None and set(pair.seconds) <= own]
 
 
 @torch.no_grad()
@@ -84,12 +84,6 @@ def _even(model: nn.Module, pair: Pair) -> float:
     for second in seconds:
         second.weight.mul_(factors)
     return float(torch.maximum(factors, 1 / factors).max())
-
-
-def _has_own(model: nn.Module, name: str) -> bool:
-    """Whether no other module uses the parameters of this one."""
-    uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
-    return all(uses[id(parameter)] == 1 for parameter in model.get_submodule(name).parameters())
 
 
 class _Pass:

@@ -31,14 +31,15 @@ class StoredWeight(nn.Module):
         super().__init__()
         grid = quantizer.grid
         self.axis = -1 if grid.axis is None else grid.axis
+        self.register_buffer("migration", quantizer.migration if quantizer.keeps_migration else None)
+        self.migration: Tensor | None
         self.register_buffer("scale", quantizer.current_scale().detach().clone())
         self.register_buffer("zero_point", (quantizer.zero_point - _shift(grid)).to(_type(grid)))
 
     def forward(self, stored: Tensor) -> Tensor:
         """The weight as float32."""
-        return torch.ops.qexp.dequantize(  # type: ignore[no-any-return]
-            stored, self.scale, self.zero_point, self.axis
-        )
+        weight: Tensor = torch.ops.qexp.dequantize(stored, self.scale, self.zero_point, self.axis)
+        return weight if self.migration is None else weight * self.migration
 
 
 class ExportForm:
@@ -58,6 +59,7 @@ class ExportForm:
         self.phases = [(quantizer, quantizer.phase) for quantizer in quantizers.values()]
         for quantizer in quantizers.values():
             quantizer.switch(Phase.EXPORT)
+        _cancel_migration(sites, quantizers)
         self.weights: list[tuple[nn.Module, str, nn.Parameter, QuantizedWeight]] = []
         self._stored: dict[int, tuple[Tensor, StoredWeight]] = {}
         for site in sites:
@@ -96,9 +98,22 @@ class ExportForm:
         self.restore()
 
 
+def _cancel_migration(sites: Sequence[Site], quantizers: Mapping[str, Quantizer]) -> None:
+    """Where all weights that read a value have its factors, nothing is multiplied again."""
+    weights = {site.module: quantizers[site.quantizer] for site in sites if site.kind == "linear.weight"}
+    readers: dict[str, list[str]] = {}
+    for site in sites:
+        if site.kind == "linear.input" and quantizers[site.quantizer].migration is not None:
+            readers.setdefault(site.quantizer, []).append(site.module)
+    for name, modules in readers.items():
+        there = [weights[module] for module in modules if module in weights]
+        for quantizer in (quantizers[name], *there):
+            quantizer.keeps_migration = len(there) < len(modules)
+
+
 def stored_integers(weight: Tensor, quantizer: Quantizer) -> Tensor:
     """A weight as it is stored: int8 up to 8 bits, int16 above; see ``StoredWeight`` for unsigned grids."""
-    integers = quantize(weight, quantizer.scale, quantizer.zero_point, quantizer.grid)
+    integers = quantize(quantizer.divided(weight), quantizer.scale, quantizer.zero_point, quantizer.grid)
     return (integers - _shift(quantizer.grid)).to(_type(quantizer.grid))
 
 

@@ -7,6 +7,7 @@ module: ``RESIDUAL_OPERANDS`` says where the two operands of each add come by.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -198,6 +199,16 @@ def joined(*names: str) -> str:
 def linears(model: nn.Module) -> list[str]:
     """Names of all linear layers."""
     return _named(model, lambda module: isinstance(module, nn.Linear))
+
+
+def own_linears(model: nn.Module) -> list[str]:
+    """Names of the linear layers that share no parameter with another module."""
+    uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    return [
+        name
+        for name in linears(model)
+        if all(uses[id(parameter)] == 1 for parameter in model.get_submodule(name).parameters())
+    ]
 
 
 def _named(model: nn.Module, wanted: Callable[[nn.Module], bool]) -> list[str]:

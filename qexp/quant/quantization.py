@@ -20,6 +20,7 @@ from qexp.quant.export_form import ExportForm
 from qexp.quant.extremes import batch_ends
 from qexp.quant.grid import quantize
 from qexp.quant.hooks import Handle
+from qexp.quant.migration import factors_of, take_factors
 from qexp.quant.naming import listed
 from qexp.quant.padding import Padding, paddings_of
 from qexp.quant.phases import Phase
@@ -112,7 +113,7 @@ class Quantization(nn.Module):
         Raises:
             QuantizationError: a quantizer has no range yet.
         """
-        activations = self._activations()
+        activations = self.activations()
         for name, quantizer in self.quantizers.items():
             quantizer.learns_zero_point = zero_points and name in activations and quantizer.values == "act"
         self._switch(Phase.LEARNED)
@@ -130,7 +131,7 @@ class Quantization(nn.Module):
         Raises:
             QuantizationError: a quantizer has no range yet.
         """
-        activations = self._activations()
+        activations = self.activations()
         for name, quantizer in self.quantizers.items():
             quantizer.decay = decay if name in activations else 0.0
         self._switch(Phase.FOLLOWING)
@@ -146,7 +147,7 @@ class Quantization(nn.Module):
 
         LSQ's gradient scale of an activation becomes that of the whole batch.
         """
-        activations = self._activations()
+        activations = self.activations()
         for name, quantizer in self.quantizers.items():
             quantizer.parts = parts if name in activations else 1
 
@@ -201,6 +202,14 @@ class Quantization(nn.Module):
         """What was collected so far, over all contexts of ``observing``."""
         return self._statistics
 
+    def activations(self) -> dict[str, list[Site]]:
+        """Sites by the name of their quantizer, without weights."""
+        found: dict[str, list[Site]] = {}
+        for site in self.sites:
+            if not site.is_weight:
+                found.setdefault(site.quantizer, []).append(site)
+        return found
+
     def calibrate(self, statistics: Statistics, calibrator: AnyCalibrator) -> None:
         """Set all ranges: of activations from statistics, of weights from the weights as they are now.
 
@@ -208,7 +217,7 @@ class Quantization(nn.Module):
             QuantizationError: no statistics of an activation, or none of its dimensions where they are asked
                 for, or a weight that is NaN or infinite.
         """
-        activations = self._activations()
+        activations = self.activations()
         found = {name: each for name, each in self._with_ranges().items() if name in activations}
         calibrate_activations(found, statistics, calibrator)
         self.calibrate_weights(calibrator)
@@ -220,7 +229,7 @@ class Quantization(nn.Module):
             QuantizationError: a weight that is NaN or infinite.
         """
         quantizers = self.quantizers
-        for name, weight in originals(self.model, self.sites).items():
+        for name, weight in originals(self.model, self.sites, quantizers).items():
             quantizers[name].set_range(*weight_range(weight, calibrator, quantizers[name].grid))
 
     def integers(self, name: str) -> Tensor:
@@ -242,7 +251,7 @@ class Quantization(nn.Module):
         if not quantizer.calibrated:
             raise QuantizationError(f"{name} has no range: calibrate or load ranges first")
         scale, grid = quantizer.current_scale().detach(), quantizer.grid
-        weight = original(self.model, known[name]).detach()
+        weight = quantizer.divided(original(self.model, known[name]).detach())
         found = quantize(weight, scale, quantizer.current_zero_point(), grid)
         return found if grid.bits > 8 else found.to(torch.int8 if grid.signed else torch.uint8)
 
@@ -251,8 +260,9 @@ class Quantization(nn.Module):
 
         The latter are the lowest and the highest integer of its grid. Where dimensions share ranges,
         ``/members`` says which, int64 [H]. Dynamic quantizers have no range.
+        ``/migration`` is there besides where a quantizer has such factors.
         """
-        return ranges_of(self._with_ranges())
+        return ranges_of(self._with_ranges()) | factors_of(self.quantizers)
 
     def load_ranges(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what ``ranges`` gave.
@@ -260,7 +270,8 @@ class Quantization(nn.Module):
         Raises:
             QuantizationError: names that are missing or unknown, shapes or values that do not fit.
         """
-        take_ranges(self._with_ranges(), tensors, type(self.model).__name__)
+        rest = take_factors(self.model, self.sites, self.quantizers, tensors)
+        take_ranges(self._with_ranges(), rest, type(self.model).__name__)
 
     def export_form(self) -> ExportForm:
         """Turn the model, now, into what ``torch.export`` is to see; see ``ExportForm``.
@@ -280,9 +291,6 @@ class Quantization(nn.Module):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.handles.append(after_each_step(self._after_step))  # a copy is told of steps, too
 
-    def _activations(self) -> set[str]:
-        return {site.quantizer for site in self.sites if not site.is_weight}
-
     def _with_ranges(self) -> dict[str, Quantizer]:
         return {name: each for name, each in self.quantizers.items() if not each.grid.dynamic}
 
@@ -296,7 +304,7 @@ class Quantization(nn.Module):
 
     def _follow_weights(self) -> None:
         quantizers = self.quantizers
-        for name, weight in originals(self.model, self.sites).items():
+        for name, weight in originals(self.model, self.sites, quantizers).items():
             quantizers[name].follow(*batch_ends(weight, quantizers[name].grid.axis))
 
     def _forget(self, *_: Any) -> None:

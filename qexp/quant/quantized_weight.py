@@ -36,13 +36,16 @@ class QuantizedWeight(nn.Module):
         if quantizer.phase is Phase.OFF:
             return weight
         if torch.compiler.is_compiling():
-            return quantizer._fake_quantize(weight)
+            return quantizer.migrated(weight, quantizer._fake_quantize)
         state = self._state(weight, quantizer)
         if self._kept is not None and self._kept[0] == state:
             kept = self._kept[1]
-            return quantizer._fake_quantize(weight, kept) if torch.is_grad_enabled() else kept
+            if not torch.is_grad_enabled():
+                return kept
+            if quantizer.migration is None:
+                return quantizer._fake_quantize(weight, kept)
         self.forget()  # before there is a new one: at most one result is alive
-        result = quantizer._fake_quantize(weight)
+        result = quantizer.migrated(weight, quantizer._fake_quantize)
         self._kept = (state, result.detach())
         return result
 

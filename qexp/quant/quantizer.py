@@ -58,6 +58,9 @@ class Quantizer(nn.Module):
         grouping: how dimensions share ranges, with a grid whose axis is the last; None shares none.
 
     Attributes:
+        migration: Factors [n] along the last axis, see ``quant.migration``: what is quantized is ``x /
+            migration``, and the result is multiplied by it again. None is no such factors.
+        keeps_migration: Whether the export form multiplies again.
         parts: How many parts a batch is computed in: LSQ's gradient scale is that of the whole batch.
         learns_zero_point: Whether the learned phase has a ``shift``, read on entering it.
         decay: Weight of the past in a range that follows.
@@ -91,6 +94,9 @@ class Quantizer(nn.Module):
         self.log_scale: nn.Parameter | None
         self.shift: nn.Parameter | None
         self.ends: Tensor | None
+        self.register_buffer("migration", None)
+        self.migration: Tensor | None
+        self.keeps_migration = True
         self.phase = Phase.OFF
         self.observer: Callable[[Tensor], None] | None = None
         self.parts = 1
@@ -202,13 +208,27 @@ class Quantizer(nn.Module):
         if self.phase is Phase.OFF:
             return x
         if self.phase is not Phase.EXPORT and torch.compiler.is_compiling():
-            return self._process(x)  # equal work is found by the compiler; an export keeps what it is shown
+            # Equal work is found by the compiler; an export keeps what it is shown.
+            return self.migrated(x, self._process)
         memo = self._memo
         if memo is not None and (x is memo[0] or x is memo[1]):
             return memo[1]
-        y = self._process(x)
+        y = self.migrated(x, self._process)
         self._memo = (x, y)
         return y
+
+    def divided(self, x: Tensor) -> Tensor:
+        """What is quantized of a value: itself, or what its factors leave of it."""
+        return x if self.migration is None else x / self.migration
+
+    def migrated(self, x: Tensor, work: Callable[[Tensor], Tensor]) -> Tensor:
+        """The work done on ``x / migration``, times ``migration``."""
+        if self.migration is None:
+            return work(x)
+        y = work(x / self.migration)
+        if self.phase is Phase.OBSERVING:
+            return x
+        return y * self.migration if self.keeps_migration or self.phase is not Phase.EXPORT else y
 
     def _process(self, x: Tensor) -> Tensor:
         if self.phase is Phase.OBSERVING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from qexp.errors import QuantizationError
 from qexp.quant.hooks import Handle
 from qexp.quant.placement import Site
 from qexp.quant.quantized_weight import QuantizedWeight
+from qexp.quant.quantizer import Quantizer
 
 NAME = "quantization"
 """Name of the ``Quantization`` among the children of its model."""
@@ -78,12 +79,17 @@ def original(model: nn.Module, site: Site) -> Tensor:
     return original
 
 
-def originals(model: nn.Module, sites: Iterable[Site]) -> dict[str, Tensor]:
-    """The float weights by their quantizers, without gradients; of several with one range, all elements."""
+def originals(
+    model: nn.Module, sites: Iterable[Site], quantizers: Mapping[str, Quantizer]
+) -> dict[str, Tensor]:
+    """The float weights by their quantizers, without gradients; of several with one range, all elements.
+
+    Divided by the factors of the quantizer, as they are before they are rounded.
+    """
     found: dict[str, dict[int, Tensor]] = {}
     for site in (site for site in sites if site.is_weight):
         weight = original(model, site)
-        found.setdefault(site.quantizer, {})[id(weight)] = weight.detach()
+        found.setdefault(site.quantizer, {})[id(weight)] = quantizers[site.quantizer].divided(weight.detach())
     return {name: _together(list(each.values())) for name, each in found.items()}
 
 

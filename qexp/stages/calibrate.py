@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from qexp.artifacts import Encoder, Ranges, Statistics
+from dataclasses import asdict
+
+from qexp.artifacts import Encoder, Moments, Ranges, Statistics
 from qexp.config import AnyCalibrator, Form
 from qexp.runtime import Runtime
 from qexp.store import Stage, Workplace
@@ -14,24 +16,34 @@ def run(
     statistics: Statistics,
     form: Form,
     calibrator: AnyCalibrator,
+    migration: float | None,
+    moments: Moments | None,
     *,
     rt: Runtime,
 ) -> None:
-    """Choose a scale and a zero point for every quantizer, from statistics alone, and count what it costs."""
+    """Choose a scale and a zero point for every quantizer, from statistics alone, and count what it costs.
+
+    ``migration`` and ``moments`` are those of the statistics.
+    """
     from safetensors.torch import save_file
 
     from qexp.lit.encoder import load_saved
     from qexp.quant.cost import work_of
     from qexp.quant.insert import insert
+    from qexp.quant.migration import migrate
+    from qexp.quant.moments import MomentsFile
     from qexp.quant.statistics import Statistics as Seen
     from qexp.runtime import set_threads
 
     set_threads(rt.threads)
     quantization = insert(load_saved(encoder.model), form)
+    facts = quantization.describe()
+    if migration is not None and moments is not None:
+        facts["migration"] = asdict(migrate(quantization, MomentsFile(moments.file), migration))
     quantization.calibrate(Seen.load(statistics.file), calibrator)
     save_file(quantization.ranges(), Ranges(work.folder, "").file)
-    cost = work_of(quantization).describe(quantization.bits)
-    work.write_facts({**quantization.describe(), "cost": cost})
+    facts["cost"] = work_of(quantization).describe(quantization.bits)
+    work.write_facts(facts)
 
 
 STAGE = Stage("4-ranges", 1, Ranges, run)
