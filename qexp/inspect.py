@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qexp.errors import QexpError
-from qexp.inspection.runs import FOLDERS, find_record, subject_of
+from qexp.inspection.runs import RANGES, find_record, subject_of
 from qexp.records import OUTPUTS_VARIABLE, outputs_root
 from qexp.standard_output import print_out
 
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         help="show these layers in full, such as '*.layer.0.*query'; repeat it for several",
     )  # fmt: skip
     parser.add_argument(
-        "--stage", choices=tuple(FOLDERS),
+        "--stage", choices=tuple(RANGES),
         help="as calibrated (ptq), or as trained with quantization (qat); default: the last one of the run",
     )  # fmt: skip
     parser.add_argument(

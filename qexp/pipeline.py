@@ -2,6 +2,7 @@
 
     rows, checkpoint -> tokens -> fp32 -> statistics -> ranges -> (qat) -> scores -> onnx -> parity, latency
                                    -> (control) -> scores, instead of the three behind fp32
+    with a refinement:            fp32 -> (equalized) -> (moments) -> statistics -> ranges -> (refined)
 
 What is done is put into an :class:`Outcome` as it comes, so that a run that fails half-way still
 shows what it had.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qexp.artifacts import Encoder, Graph, Ranges, Scores, Statistics, Tokens
+from qexp.artifacts import Encoder, Graph, Moments, Ranges, Scores, Statistics, Tokens
 from qexp.config import Control, Experiment, Form, OnnxRuntime, Qat, Training
 from qexp.data.checkpoints import Blueprint, Checkpoint, locate
 from qexp.data.sources import Rows, resolve
@@ -22,13 +23,16 @@ from qexp.stages import (
     benchmark,
     calibrate,
     control,
+    equalize,
     evaluate,
     export,
     finetune,
+    moments,
     observe,
     parity,
     prepare,
     qat,
+    refine,
 )
 
 
@@ -80,7 +84,7 @@ def run_line(
         final = _calibrated(fp32.encoder, tokens, experiment, rt, outcome)
         final_scores = _score("ptq", final, tokens, experiment, rt, outcome)
         if isinstance(experiment.method, Qat):
-            final = _trained(final, tokens, experiment, experiment.method, rt, outcome)
+            final = _trained(final, fp32.encoder, tokens, experiment, experiment.method, rt, outcome)
             final_scores = _score("qat", final, tokens, experiment, rt, outcome)
     if experiment.deploy.kind != "none":
         _deploy(fp32, final, final_scores, tokens, experiment, rt, outcome)
@@ -104,17 +108,44 @@ def _plan(experiment: Experiment) -> str:
 
 
 def _calibrated(
-    encoder: Encoder, tokens: Tokens, experiment: Experiment, rt: Runtime, outcome: Outcome
+    fp32: Encoder, tokens: Tokens, experiment: Experiment, rt: Runtime, outcome: Outcome
 ) -> Quantized:
+    refinement, numerics = experiment.refinement, experiment.numerics.inference
+    encoder = rt.walk(equalize.STAGE, fp32, rt=rt) if refinement.equalize else fp32
+    seen = _moments(encoder, tokens, experiment, rt) if refinement.reads_moments else None
+    sizes = None if refinement.migration is None else seen
     statistics = rt.walk(
         observe.STAGE, encoder, tokens, experiment.task.taught, experiment.placement, experiment.calibration,
-        experiment.budget.calibration_rows, experiment.seed, experiment.needs_dimensions,
-        experiment.numerics.inference, rt=rt,
+        experiment.budget.calibration_rows, experiment.seed, experiment.form.groups_dimensions,
+        refinement.migration, sizes, numerics, rt=rt,
     )  # fmt: skip
-    ranges = rt.walk(calibrate.STAGE, encoder, statistics, experiment.form, experiment.calibrator, rt=rt)
+    ranges = rt.walk(
+        calibrate.STAGE, encoder, statistics, experiment.form, experiment.calibrator, refinement.migration,
+        sizes, rt=rt,
+    )  # fmt: skip
     outcome.note("ptq", ranges)
     outcome.note_ranges("ptq", experiment.form, statistics, ranges)
+    if refinement.changes_weights:
+        assert seen is not None
+        encoder = _refined(encoder, ranges, seen, experiment, rt)
     return Quantized(encoder, experiment.form, ranges, statistics)
+
+
+def _moments(encoder: Encoder, tokens: Tokens, experiment: Experiment, rt: Runtime) -> Moments:
+    return rt.walk(
+        moments.STAGE, encoder, tokens, experiment.task.taught, experiment.calibration,
+        experiment.budget.calibration_rows, experiment.seed, experiment.refinement.rounding == "adaround",
+        experiment.numerics.inference, rt=rt,
+    )  # fmt: skip
+
+
+def _refined(encoder: Encoder, ranges: Ranges, seen: Moments, experiment: Experiment, rt: Runtime) -> Encoder:
+    refinement = experiment.refinement
+    iterations = refinement.iterations if refinement.rounding == "adaround" else None
+    return rt.walk(
+        refine.STAGE, encoder, ranges, seen, experiment.form, refinement.rounding, iterations,
+        refinement.bias_correction, experiment.numerics.inference, rt=rt,
+    )  # fmt: skip
 
 
 def _trained_on(
@@ -129,12 +160,18 @@ def _trained_on(
 
 
 def _trained(
-    ptq: Quantized, tokens: Tokens, experiment: Experiment, method: Qat, rt: Runtime, outcome: Outcome
+    ptq: Quantized,
+    fp32: Encoder,
+    tokens: Tokens,
+    experiment: Experiment,
+    method: Qat,
+    rt: Runtime,
+    outcome: Outcome,
 ) -> Quantized:
     assert ptq.ranges is not None and ptq.seen is not None
     recalibrator = experiment.calibrator if method.recalibrate_weights else None
     trained = rt.walk(
-        qat.STAGE, ptq.encoder, ptq.ranges, tokens, experiment.task.taught, experiment.form, method,
+        qat.STAGE, ptq.encoder, fp32, ptq.ranges, tokens, experiment.task.taught, experiment.form, method,
         recalibrator, experiment.finetune, experiment.schooling, rt=rt,
     )  # fmt: skip
     outcome.note("qat", trained)

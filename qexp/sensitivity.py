@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from qexp.errors import INTERRUPTED, QexpError
 from qexp.inspection.options import COULD_NOT, add_options
-from qexp.inspection.runs import FOLDERS, find_record
+from qexp.inspection.runs import RANGES, find_record
 from qexp.records import outputs_root, write_text
 from qexp.standard_output import print_out
 
@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         "of an attention (group, the default), a layer of the model, or all sites of a kind",
     )  # fmt: skip
     parser.add_argument(
-        "--stage", choices=tuple(FOLDERS),
+        "--stage", choices=tuple(RANGES),
         help="as calibrated (ptq), or as trained with quantization (qat); default: the last one of the run",
     )  # fmt: skip
     return parser

@@ -34,10 +34,10 @@ def test_finetune_numbers_come_from_command_line_then_model_then_task() -> None:
 
 def test_statistics_of_dimensions_are_for_what_needs_them() -> None:
     override = "quant.overrides={pooler: {activation: {granularity: per_embedding_group}}}"
-    for words in (["scheme=embedding_groups"], [override], ["refinement=smoothquant"]):
-        assert experiment("task=mrpc", *words).needs_dimensions
-    for words in ([], ["scheme=symmetric"], ["refinement=adaround"]):
-        assert not experiment("task=mrpc", *words).needs_dimensions
+    for words in (["scheme=embedding_groups"], [override]):
+        assert experiment("task=mrpc", *words).form.groups_dimensions
+    for words in ([], ["scheme=symmetric"], ["refinement=smoothquant"]):
+        assert not experiment("task=mrpc", *words).form.groups_dimensions
 
 
 def test_what_no_one_says_is_left_to_its_default() -> None:

@@ -86,6 +86,28 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
+    def _refines_what_is_there(self) -> Self:
+        refinement, quant, sites = self.refinement, self.quant, self.placement.sites
+        if not quant.enabled:
+            return self
+        weights = quant.quantizes_weights and "linear.weight" in sites
+        if refinement.changes_weights and not weights:
+            raise ValueError(
+                f"refinement={refinement.name} with quant={quant.name} and placement={self.placement.name}: "
+                "no weight of a linear layer is quantized; drop refinement=…, or choose bits below 32 and a "
+                "placement with linear.weight"
+            )
+        inputs = quant.quantizes_activations and "linear.input" in sites
+        if refinement.migration is not None and not (weights and inputs):
+            raise ValueError(
+                f"refinement.migration={refinement.migration} with quant={quant.name} and "
+                f"placement={self.placement.name}: range moves from quantized inputs of linear layers into "
+                "their quantized weights, and one of the two stays in floating point; set "
+                "refinement.migration=null"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _no_graph_of_a_translation(self) -> Self:
         if isinstance(self.task, TranslationTask) and self.deploy.kind != "none":
             raise ValueError(
@@ -140,11 +162,6 @@ class Experiment(Section):
             seed=self.seed,
             numerics=self.numerics,
         )
-
-    @property
-    def needs_dimensions(self) -> bool:
-        """Whether calibration needs statistics of each embedding dimension."""
-        return self.form.groups_dimensions or self.refinement.migration is not None
 
     @property
     def form(self) -> Form:

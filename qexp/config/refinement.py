@@ -26,3 +26,13 @@ class Refinement(Section):
     """Steps that AdaRound takes for each weight."""
     bias_correction: bool = False
     """Take the mean error that quantized weights cause out of each layer's bias (Nagel et al. 2019)."""
+
+    @property
+    def reads_moments(self) -> bool:
+        """Whether anything of it reads what linear layers read, by moments."""
+        return self.migration is not None or self.changes_weights
+
+    @property
+    def changes_weights(self) -> bool:
+        """Whether weights or biases change after calibration."""
+        return self.rounding == "adaround" or self.bias_correction

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from qexp.artifacts import Encoder, Ranges, Tokens
 from qexp.config import Machine, Task
-from qexp.inspection.runs import FOLDERS, StageName, experiment_of, folder_of, subject_of
+from qexp.inspection.runs import StageName, experiment_of, folder_of, stages_of, subject_of
 from qexp.lit.families import family_of
 from qexp.lit.family import Run
 from qexp.lit.inference import load_quantized
@@ -110,7 +110,7 @@ def bench_of(
     subject = subject_of(record, outputs, stage)
     rt = runtime_of(record, outputs, accelerator)
     rows = rows_of(record, outputs).first(limit)
-    weights, ranges = (folder_of(record, name, outputs) for name in FOLDERS[subject.stage])
+    weights, ranges = (folder_of(record, name, outputs) for name in stages_of(record, subject.stage))
     _, quantization = load_quantized(Encoder(weights, ""), subject.form, Ranges(ranges, ""), rt)
     assert quantization is not None
     return Bench(quantization, rows, rt)

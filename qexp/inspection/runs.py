@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from qexp.config import Experiment, Form
 
 StageName = Literal["ptq", "qat"]
-FOLDERS: dict[StageName, tuple[str, str]] = {"ptq": ("2-fp32", "4-ranges"), "qat": ("5-qat", "5-qat")}
-"""Stages that left weights and ranges, by the stage that is asked for."""
+WEIGHTS: dict[StageName, tuple[str, ...]] = {"ptq": ("4-refined", "2-equalized", "2-fp32"), "qat": ("5-qat",)}
+"""Stages that may have left the weights, by the stage that is asked for: the first of them."""
+RANGES: dict[StageName, str] = {"ptq": "4-ranges", "qat": "5-qat"}
+"""Stages that left the ranges."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,18 @@ def subject_of(record: Record, outputs: Path, stage: StageName | None) -> Subjec
     if stage == "qat" and "5-qat" not in keys:
         raise QuantizationError(f"run {record.key[:12]} has no QAT, only calibrated ranges: use --stage ptq")
     form = _form(record)
-    weights, ranges = (outputs / "artifacts" / name / keys[name] for name in FOLDERS[stage])
+    weights, ranges = (outputs / "artifacts" / name / keys[name] for name in stages_of(record, stage))
     subject = Subject(record, stage, form, Encoder(weights, "").model, Ranges(ranges, "").file)
     for path in (subject.model, subject.ranges):
         if not path.exists():
             raise gone(record, f"{path} is gone")
     return subject
+
+
+def stages_of(record: Record, stage: StageName) -> tuple[str, str]:
+    """Stages of the line that left the weights and the ranges of a run that was calibrated, or trained."""
+    there = {visit["stage"] for visit in record.stages}
+    return next((name for name in WEIGHTS[stage] if name in there), WEIGHTS[stage][-1]), RANGES[stage]
 
 
 def gone(record: Record, what: str) -> StoreError:

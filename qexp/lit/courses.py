@@ -127,12 +127,17 @@ class Continued:
         )
         return family.student(model, optimization, quantization, self._teacher(family))
 
+    @property
+    def _origin(self) -> Encoder:
+        """The FP32 model of the run."""
+        return self.encoder
+
     def _teacher(self, family: Family) -> Teacher | None:
         """The model that all began with, where anything is learned from it."""
         plan = self.method.distillation
         if not plan.enabled:
             return None
-        return Teacher(load_saved(self.encoder.model), plan, family.distance, family.row_terms)
+        return Teacher(load_saved(self._origin.model), plan, family.distance, family.row_terms)
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,8 @@ class QuantizationAware(Continued):
     """A calibrated encoder with its quantizers in the loop."""
 
     method: Qat
+    teacher: Encoder
+    """The FP32 model, of which ``encoder`` may be a refinement."""
     ranges: Ranges
     form: Form
     recalibrator: AnyCalibrator | None = None
@@ -149,6 +156,10 @@ class QuantizationAware(Continued):
     def title(self) -> str:
         """For messages and the progress bar."""
         return f"QAT {self.task.name} {self.form.quant.name}"
+
+    @property
+    def _origin(self) -> Encoder:
+        return self.teacher
 
     def module(self, steps: int, parts: Parts) -> Student:
         """The encoder with ranges, which are learned, follow the batches, or are fixed."""

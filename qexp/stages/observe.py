@@ -32,9 +32,9 @@ def run(
     """Run the float model over rows of the train split; every calibrator and bit-width reads the result.
 
     Which rows share a batch matters to ``ema`` alone; the first batch's largest magnitude sets the width of
-    the bins, within which the other calibrators are exact. What some of them need of each dimension is left out
-    where nothing does. With ``migration``, for which ``moments`` say how large inputs are, statistics are of
-    values as they are quantized then.
+    the bins, within which the other calibrators are exact. What some of them need of each dimension is left
+    out where nothing does. With ``migration``, for which ``moments`` say how large inputs are, statistics are
+    of values as they are quantized then.
     """
     from qexp.lit.calibration import CalibrationRows
     from qexp.lit.encoder import load_saved
@@ -55,4 +55,4 @@ def run(
     work.write_facts(facts)
 
 
-STAGE = Stage("3-statistics", 2, Statistics, run)
+STAGE = Stage("3-statistics", 3, Statistics, run)

@@ -11,6 +11,7 @@ from qexp.store import Stage, Workplace
 def run(
     work: Workplace,
     encoder: Encoder,
+    teacher: Encoder,
     ranges: Ranges,
     tokens: Tokens,
     task: Task,
@@ -24,6 +25,8 @@ def run(
 ) -> None:
     """Train weights, and ranges where they are learned; leave plain float weights and the final ranges.
 
+    ``teacher`` is the FP32 model, which ``encoder`` is, too, but after a refinement.
+
     ``recalibrator`` finds the ranges of weights anew, at the end; null leaves them as training did.
     """
     from qexp.lit.courses import QuantizationAware
@@ -32,7 +35,9 @@ def run(
 
     if rt.machine.accelerator == "cpu" and (missing := problem()):
         rt.screen.warn(f"fake quantization runs in plain torch, which is slower: {missing}")
-    course = QuantizationAware(tokens, encoder, task, method, finetune, schooling, ranges, form, recalibrator)
+    course = QuantizationAware(
+        tokens, encoder, task, method, finetune, schooling, teacher, ranges, form, recalibrator
+    )
     work.write_facts(train(course, work.folder, work.scratch, rt))
 
 

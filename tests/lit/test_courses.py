@@ -60,7 +60,7 @@ def aware(made: Made, learned: Sequence[str]) -> QuantizationAware:
     of = asked("qat", learned)
     assert isinstance(of.method, Qat)
     given = (made.tokens, made.encoder, of.task, of.method, of.finetune, of.schooling)
-    return QuantizationAware(*given, made.ranges, of.form)
+    return QuantizationAware(*given, made.encoder, made.ranges, of.form)
 
 
 def taken(course: Continued, folder: Path) -> tuple[list[float], dict[str, Tensor]]:
