@@ -69,6 +69,10 @@ def test_all_of_it_together_and_qat_behind_it(tiny_bert: Path, outputs: Path) ->
         "1-tokens", "2-fp32", "6-scores", "2-equalized", "3-moments", "3-statistics", "4-ranges", "4-refined",
     ]  # fmt: skip
     assert set(record["scores"]) == {"fp32", "ptq", "qat", "onnx"}
+    (manifest,) = (outputs / "artifacts" / "5-qat").glob("*/manifest.json")
+    read = json.loads(manifest.read_text())["inputs"]
+    assert [read["encoder"]] == keys(record, "4-refined")
+    assert [read["teacher"]] == keys(record, "2-fp32")
     assert len(facts(outputs, "2-equalized")["pairs"]) == 2
     assert facts(outputs, "4-ranges")["migration"] == {"moved": 10, "left": 0}
     done = facts(outputs, "4-refined")

@@ -145,6 +145,25 @@ def test_all_phases_agree_and_learning_moves_scales_and_weights(tmp_path: Path) 
     torch.testing.assert_close(logits(model), logits(build("bert")))
 
 
+def test_ranges_that_follow_are_those_of_what_is_rounded(tmp_path: Path) -> None:
+    model = build("bert")
+    quantization = smoothed(model, tmp_path)
+    before = quantization.ranges()
+    quantization.follow(0.5)
+    model.train()
+    logits(model)
+    model.eval()
+    name = "bert.encoder.layer.0.intermediate.dense:linear.weight"
+    quantizer = quantization.quantizers[name]
+    weight = model.bert.encoder.layer[0].intermediate.dense.parametrizations.weight.original
+    largest = (weight / quantizer.migration).detach().abs().amax(1)
+    torch.testing.assert_close(quantizer.scale, largest / 127)
+    quantization.freeze()
+    for key, tensor in quantization.ranges().items():
+        if key.endswith("linear.input/scale"):  # dropout alone moves them, and not by magnitudes
+            assert 0.3 < float(tensor / before[key]) < 3
+
+
 def test_the_gradient_of_a_weight_is_straight_through(tmp_path: Path) -> None:
     model = build("bert")
     quantization = smoothed(model, tmp_path)

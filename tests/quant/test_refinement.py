@@ -94,7 +94,9 @@ def test_outputs_of_layers_come_nearer(tmp_path: Path) -> None:
 
     def error() -> float:
         with torch.no_grad():
-            return float((torch.nn.functional.linear(tokens, layer.weight, layer.bias) - exact).square().sum())
+            return float(
+                (torch.nn.functional.linear(tokens, layer.weight, layer.bias) - exact).square().sum()
+            )
 
     nearest = error()
     refined(quantization, moments, rounding="adaround", iterations=300)
