@@ -139,7 +139,8 @@ def _nearest(glob: str, names: Sequence[str], most: int = 5) -> list[str]:
 def _weight(quantization: Quantization, site: Site) -> Weight:
     from qexp.quant.weights import original
 
-    weight = original(quantization.model, site).detach()
+    quantizer = quantization.quantizers[site.quantizer]
+    weight = quantizer.divided(original(quantization.model, site).detach())
     integers = quantization.integers(site.name)
     ends = float(weight.min()), float(weight.max())
     return Weight(**_ranges(quantization, site), integers=integers, low=ends[0], high=ends[1])

@@ -228,7 +228,8 @@ class Quantizer(nn.Module):
         y = work(x / self.migration)
         if self.phase is Phase.OBSERVING:
             return x
-        return y * self.migration if self.keeps_migration or self.phase is not Phase.EXPORT else y
+        keeps = self.keeps_migration or self.phase is not Phase.EXPORT
+        return (y * self.migration if keeps else y).to(x.dtype)
 
     def _process(self, x: Tensor) -> Tensor:
         if self.phase is Phase.OBSERVING:

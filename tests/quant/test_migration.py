@@ -164,6 +164,16 @@ def test_ranges_that_follow_are_those_of_what_is_rounded(tmp_path: Path) -> None
             assert 0.3 < float(tensor / before[key]) < 3
 
 
+def test_halves_stay_halves(tmp_path: Path) -> None:
+    quantization = smoothed(build("bert"), tmp_path)
+    quantizer = quantization.quantizers["classifier:linear.input"]
+    x = torch.randn(3, 32)
+    with torch.no_grad():
+        half = quantizer(x.bfloat16())
+        assert half.dtype is torch.bfloat16
+        torch.testing.assert_close(half, quantizer(x.bfloat16().float()).bfloat16())
+
+
 def test_the_gradient_of_a_weight_is_straight_through(tmp_path: Path) -> None:
     model = build("bert")
     quantization = smoothed(model, tmp_path)
