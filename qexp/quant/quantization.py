@@ -18,7 +18,6 @@ from qexp.quant.calibrators import weight_range
 from qexp.quant.discovery import Side
 from qexp.quant.export_form import ExportForm
 from qexp.quant.extremes import batch_ends
-from qexp.quant.grid import quantize
 from qexp.quant.hooks import Handle
 from qexp.quant.migration import factors_of, take_factors
 from qexp.quant.naming import listed
@@ -247,20 +246,14 @@ class Quantization(nn.Module):
         known = {site.name: site for site in self.sites if site.is_weight}
         if name not in known:
             raise QuantizationError(f"{name}: no weight of that name; there are {listed(list(known))}")
-        quantizer = self.quantizers[known[name].quantizer]
-        if not quantizer.calibrated:
-            raise QuantizationError(f"{name} has no range: calibrate or load ranges first")
-        scale, grid = quantizer.current_scale().detach(), quantizer.grid
-        weight = quantizer.divided(original(self.model, known[name]).detach())
-        found = quantize(weight, scale, quantizer.current_zero_point(), grid)
-        return found if grid.bits > 8 else found.to(torch.int8 if grid.signed else torch.uint8)
+        return self.quantizers[known[name].quantizer].integers(original(self.model, known[name]).detach())
 
     def ranges(self) -> dict[str, Tensor]:
         """Copies of all ranges, on the CPU: ``<quantizer>/scale``, ``/zero_point`` and ``/levels``.
 
         The latter are the lowest and the highest integer of its grid. Where dimensions share ranges,
-        ``/members`` says which, int64 [H]. Dynamic quantizers have no range.
-        ``/migration`` is there besides where a quantizer has such factors.
+        ``/members`` says which, int64 [H]; where a quantizer has factors, ``/migration`` has them. Dynamic
+        quantizers have no range.
         """
         return ranges_of(self._with_ranges()) | factors_of(self.quantizers)
 
