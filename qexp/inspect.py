@@ -10,8 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from qexp.artifacts import Statistics
 from qexp.errors import QexpError
-from qexp.inspection.runs import RANGES, find_record, subject_of
+from qexp.inspection.runs import RANGES, find_record, folder_of, subject_of
 from qexp.records import OUTPUTS_VARIABLE, outputs_root
 from qexp.standard_output import print_out
 
@@ -31,7 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _show(options: argparse.Namespace) -> None:
     outputs: Path = options.outputs or outputs_root()
-    subject = subject_of(find_record(options.run, outputs), outputs, options.stage)
+    record = find_record(options.run, outputs)
+    subject = subject_of(record, outputs, options.stage)
+    if options.dimensions:
+        _show_dimensions(
+            Statistics(folder_of(record, "3-statistics", outputs), "").file, subject.title, options
+        )
+        return
 
     from qexp.inspection.layers import chosen, layers_of, load
     from qexp.inspection.picture import draw
@@ -44,6 +51,15 @@ def _show(options: argparse.Namespace) -> None:
         draw(layers, options.png, subject.title)
     shown = "\n\n".join(map(in_full, layers)) if options.layer else listing(layers)
     print_out(f"{subject.title}\n{shown}\n")
+
+
+def _show_dimensions(file: Path, title: str, options: argparse.Namespace) -> None:
+    from qexp.inspection.dimensions import dimension_listing, dimensions_of, draw_dimensions
+    from qexp.quant.statistics import Statistics as Seen
+
+    found = dimensions_of(Seen.load(file))
+    draw_dimensions(found, options.dimensions, title)
+    print_out(f"{title}\n{dimension_listing(found)}\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,6 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--png", type=Path, metavar="FILE", help="also write histograms of the integer weights into a PNG"
     )
+    parser.add_argument(
+        "--dimensions", type=Path, metavar="FILE",
+        help="instead: ranges of the embedding dimensions of activations, as a list and a PNG; of a run with "
+        "embedding groups",
+    )  # fmt: skip
     parser.add_argument(
         "--outputs", type=Path, metavar="DIR",
         help=f"folder that runs wrote to (default: {OUTPUTS_VARIABLE}, else ./outputs)",
