@@ -47,8 +47,10 @@ def test_every_protocol_of_the_field_is_there() -> None:
 
 
 @pytest.mark.parametrize("recipe", PROTOCOLS)
-@pytest.mark.parametrize("calibrator", CALIBRATORS)
-@pytest.mark.parametrize("quant", ["w8a8", "w4a8", "w8a16"])
+@pytest.mark.parametrize(
+    ("calibrator", "quant"),
+    [*((calibrator, "w8a8") for calibrator in CALIBRATORS), ("mse", "w4a8"), ("mse", "w8a16")],
+)
 def test_every_recipe_goes_with_every_calibrator_and_bit_width(
     recipe: str, calibrator: str, quant: str
 ) -> None:
@@ -65,7 +67,8 @@ def test_every_recipe_goes_with_every_calibrator_and_bit_width(
 def test_every_recipe_quantizes_every_architecture(recipe: str, architecture: str) -> None:
     made, model, tensors = experiment("task=cola", f"recipe={recipe}"), build(architecture), batch()
     quantization = insert(model, made.form)
-    with torch.no_grad(), quantization.observing(tensors["attention_mask"]):
+    grouped = made.form.groups_dimensions
+    with torch.no_grad(), quantization.observing(tensors["attention_mask"], dimensions=grouped):
         model(**tensors)
     quantization.calibrate(quantization.statistics(), made.calibrator)
     quantization.freeze()

@@ -69,7 +69,7 @@ def test_second_call_loads_what_the_first_built(store: Store) -> None:
 
 def test_key_covers_name_version_and_every_input_but_not_rt() -> None:
     inputs = STAGE.inputs(3, Quant(), rt=object())
-    assert inputs == {"number": 3, "quant": {"weight_bits": 8, "activation_bits": 8}}
+    assert inputs == {"number": 3, "quant": Quant().model_dump(mode="json")}
     keys = {
         STAGE.key(inputs),
         STAGE.key(STAGE.inputs(4, Quant())),
