@@ -94,7 +94,7 @@ def _panel(panel: Axes, each: Dimensions) -> None:
     panel.fill_between(
         np.arange(len(each.low)), each.low, each.high, step="mid", color="#3b6ea5", linewidth=0
     )
-    panel.set_title(short(each.name), fontsize=8)
+    panel.set_title(short(each.name, 60), fontsize=7)
     panel.set_xlabel(f"dimension; widest {each.widest}, {each.outlier:.1f} times the median", fontsize=7)
     panel.set_ylabel("range seen", fontsize=7)
     panel.set_xlim(0, len(each.low) - 1)
