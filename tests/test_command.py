@@ -39,6 +39,16 @@ from tests.record_factory import record
         ),
         ("task=translation", "model=transformer_tiny", "task.search.beams=1", "quant=w4a8"),
         ("task=mrpc", "method.dropout=null", "calibrator=entropy", "deploy.batch_sizes=[1,8]"),
+        (
+            "task=cola",
+            "recipe=bondarenko_peg",
+            "quant.embedding_bits=4",
+        ),
+        (
+            "task=cola",
+            "quant=w4a8",
+            "quant.overrides={*.pooler.*:{activation_bits:16},@last:{weight_bits:8}}",
+        ),
         ("task=squad_v2", "task.search.null_threshold=-2.5", "data.train_rows=8000", "recipe=neurst"),
     ],
     ids=" ".join,
@@ -46,6 +56,7 @@ from tests.record_factory import record
 def test_the_words_mean_the_same_experiment(words: tuple[str, ...]) -> None:
     before = experiment(*words)
     run = Run(record(before.model_dump(mode="json"), source="sample" if "data=sample" in words else "local"))
+    assert run.quant == before.quant.name
     python, dash, module, *again = shlex.split(command_of(run))
     assert (python, dash, module) == ("python", "-m", "qexp")
     cli._offer_widths(again)  # what the command line does with quant=w5a7

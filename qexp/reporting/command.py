@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qexp.reporting.facts import Run, leaves
+from qexp.reporting.facts import FLOAT_BITS, Run, leaves
 
 _BY_KIND = ("calibrator", "finetune", "method", "deploy")
 _BY_NAME = ("task", "placement", "budget")
@@ -20,13 +20,28 @@ _HERE = ("tracker.", "machine.threads", "machine.checkpoint_seconds", "machine.p
 
 
 def command_of(run: Run) -> str:
-    """``python -m qexp task=… …``: groups by their options, and every value that these do not give."""
+    """``python -m qexp task=… …``: groups by their options, and every value that these do not give.
+
+    Hydra's grammar has no quotes for the globs of overrides: one with a colon or a bracket goes into a file,
+    see :func:`overlay_of`.
+    """
     options, values = choices_of(run)
     given = _given(_options(run))
     words = [f"{group}={option}" for group, option in options.items()]
-    words += [f"quant={run.quant}"]
+    words += _quant_words(run)
     words += [f"{'' if path in given else '++'}{path}={_word(value)}" for path, value in values.items()]
     return shlex.join(["python", "-m", "qexp", *words])
+
+
+def _quant_words(run: Run) -> list[str]:
+    weight, activation = run.bits
+    floats = min(run.bits) == FLOAT_BITS
+    words = ["quant=fp32" if floats else f"quant=w{weight}a{activation}"]
+    if (table := run.find("quant.embedding_bits")) is not None:
+        words.append(f"quant.embedding_bits={table}")
+    if overrides := run.find("quant.overrides"):
+        words += [f"quant.label={run.find('quant.label')}", f"quant.overrides={_word(overrides)}"]
+    return words
 
 
 def overlay_of(run: Run, quant: Mapping[str, Any], header: Sequence[str]) -> str:
@@ -108,6 +123,9 @@ def _yaml(name: str) -> Mapping[str, Any]:
 
 def _word(value: Any) -> str:
     """A value in Hydra's grammar."""
+    if isinstance(value, Mapping):
+        told = {name: of for name, of in value.items() if of is not None}
+        return f"{{{','.join(f'{name}:{_word(of)}' for name, of in told.items())}}}"
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_word, value))}]"
     if isinstance(value, str):

@@ -35,7 +35,7 @@ _HOW = (
 _NOT_IN_SETTINGS = (
     *_HOW,
     *("seed", "deploy", "task.name", "model.name", "budget.name"),
-    *("quant.weight_bits", "quant.activation_bits", "method.distillation"),
+    *("quant.weight_bits", "quant.activation_bits", "quant.label", "method.distillation"),
 )
 OF_QUANTIZATION = ("quant.", "scheme.", "calibrator.", "calibration.", "placement.", "refinement.")
 """Beginnings of settings that matter to quantized models only."""
@@ -115,9 +115,13 @@ class Run:
 
     @cached_property
     def quant(self) -> str:
-        """``fp32``, or the short form such as ``w4a8`` (as :attr:`qexp.config.Quant.name`)."""
+        """``fp32``, or the short form such as ``w4a8-mixed`` (as :attr:`qexp.config.Quant.name`)."""
         weight, activation = self.bits
-        return "fp32" if min(weight, activation) == FLOAT_BITS else f"w{weight}a{activation}"
+        table, overrides = self.find("quant.embedding_bits"), self.find("quant.overrides")
+        if min(weight, activation, table or FLOAT_BITS) == FLOAT_BITS and not overrides:
+            return "fp32"
+        own = f"e{table}" if table not in (None, weight) else ""
+        return f"w{weight}a{activation}{own}{'-' + self.find('quant.label', 'mixed') if overrides else ''}"
 
     @property
     def simulated(self) -> bool:
