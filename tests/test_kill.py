@@ -99,7 +99,7 @@ def test_sweep_that_is_killed_again_and_again_ends_with_the_same_bits(
         outputs, before = tmp_path / f"killed-{rounds}", kills
         while True:
             attempt = Attempt(words, outputs)
-            # On a machine that has become slow, all kills may come before anything is done: the last one may end.
+            # On a machine that has become slow, all kills may come before anything is done: then it may end.
             moment = chance.uniform(0.15, 0.6) * duration if kills - before < MOST else None
             if (news := attempt.end(moment)) is not None:
                 break
