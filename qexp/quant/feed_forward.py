@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from qexp.quant.discovery import Example, run_once
-from qexp.quant.hooks import Key, Tap, attach
+from qexp.quant.discovery import Example, Recorder, run_once
+from qexp.quant.hooks import Key, attach
 from qexp.quant.placement import Point, linears, nonlinearities, norms
 
 WORDS = ("@ffn_input", "@ffn_output", "@ffn_sum")
@@ -44,18 +44,10 @@ def _last(seen: list[tuple[Key, Tensor]], kind: str) -> tuple[Key, Tensor]:
 
 def _run(model: nn.Module, example: Example | None) -> list[tuple[Key, Tensor]]:
     """What passes linear layers, nonlinearities and norms, in order; kept alive, so that ids differ."""
-    seen: list[tuple[Key, Tensor]] = []
-
-    def tap(key: Key) -> Tap:
-        def note(tensor: Tensor) -> Tensor:
-            seen.append((key, tensor))
-            return tensor
-
-        return note
-
+    recorder = Recorder(two_sequences=False)
     points = [Point("linear.input", name, "input") for name in linears(model)]
     points += [Point("linear.output", name, "output") for name in linears(model)]
     points += [Point("layernorm.input", name, "input") for name in norms(model)]
     points += [Point("layernorm.output", name, "output") for name in norms(model)]
-    run_once(model, attach(model, [*points, *nonlinearities(model)], tap), example)
-    return seen
+    run_once(model, attach(model, [*points, *nonlinearities(model)], recorder.tap), example)
+    return recorder.seen
