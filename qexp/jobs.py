@@ -20,7 +20,7 @@ from qexp.outcome import Outcome
 from qexp.pipeline import announce, run_line, sources_of
 from qexp.provenance import git_state, versions
 from qexp.record_parts import Failure, SweepJob
-from qexp.records import Record, file_record, forget_failure, outputs_root, records_folder
+from qexp.records import Record, failure_key, file_record, forget_failure, outputs_root, records_folder
 from qexp.reporting.facts import TORCH_STAGES
 from qexp.runtime import Runtime
 from qexp.store import digest
@@ -93,7 +93,8 @@ class Job:
         try:
             path = file_record(record, records_folder(outputs_root()))
             if self.experiment and record.status == "ok":
-                forget_failure(Outcome().key(self.experiment), records_folder(outputs_root()))
+                for key in (Outcome().key(self.experiment), failure_key(record.key)):
+                    forget_failure(key, records_folder(outputs_root()))
         except QexpError as problem:
             error = error or problem
         code = self._code(record, error)

@@ -171,14 +171,20 @@ def file_record(record: Record, folder: Path) -> Path:
     if record.status == "failed" and (folder / f"{record.key}.json").exists():
         with contextlib.suppress(StoreError):  # what cannot be read is no result that could be lost
             if read(folder / f"{record.key}.json").status == "ok":
-                return write(replace(record, key=f"{record.key}-failed"), folder)
+                return write(replace(record, key=failure_key(record.key)), folder)
     return write(record, folder)
+
+
+def failure_key(key: str) -> str:
+    """Key under which a failed rerun lies beside the result of an earlier run."""
+    return f"{key}-failed"
 
 
 def forget_failure(key: str, folder: Path) -> None:
     """Remove the Record of a failure that has been made good.
 
-    A run that dies before it knows its rows is filed under another key than the one that goes through.
+    A run that dies before it knows its rows is filed under another key than the one that goes through, and so is
+    a failed rerun of one that had gone through.
     """
     file = folder / f"{key}.json"
     with contextlib.suppress(StoreError, FileNotFoundError):

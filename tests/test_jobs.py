@@ -361,7 +361,7 @@ def test_interrupted_run_says_so_and_goes_on_from_there(
     assert record["stages"][0]["state"] == "cached"
 
 
-def test_a_failed_rerun_does_not_replace_a_result(
+def test_a_failed_rerun_does_not_replace_a_result_and_goes_when_it_is_made_good(
     tiny_bert: Path, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("task=mrpc", "quant=fp32", "deploy=none", f"model.name={tiny_bert}", *QUICK[:-1])
@@ -370,11 +370,14 @@ def test_a_failed_rerun_does_not_replace_a_result(
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("no luck")
 
-    monkeypatch.setattr("qexp.runtime.Runtime.walk", broken)
-    code, second = run(*words)
+    with monkeypatch.context() as patch:
+        patch.setattr("qexp.runtime.Runtime.walk", broken)
+        code, second = run(*words)
     assert code == FAILED
     assert second["key"] == f"{first['key']}-failed"
     assert json.loads((outputs / "records" / f"{first['key']}.json").read_text())["status"] == "ok"
+    run(*words)
+    assert [file.stem for file in (outputs / "records").glob("*.json")] == [first["key"]]
 
 
 def test_full_disk_is_one_clear_error(
