@@ -13,8 +13,9 @@ from torch import nn
 
 from benchmarks.peers.own import PLACEMENTS, prepare
 from benchmarks.shapes import Batch, Family
+from qexp.deploy.engine import Order
+from qexp.deploy.engines.onnxruntime import Session
 from qexp.deploy.onnx_export import export_onnx
-from qexp.deploy.onnxruntime import Session
 
 FP32_FILE, INT8_FILE = "fp32.onnx", "int8.onnx"
 
@@ -54,7 +55,7 @@ def _in_torch(model: nn.Module) -> Form:
 
 
 def _in_session(path: Path, threads: int) -> Form:
-    session = Session(path, threads)
+    session = Session(Order(path, "int8", threads))
 
     def call(batch: Batch) -> Callable[[], Any]:
         arrays = {name: batch[name].numpy() for name in session.inputs}

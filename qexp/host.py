@@ -30,10 +30,11 @@ class Host:
 @cache
 def this_host(threads: int) -> Host:
     """The machine that this process runs on, with that many threads to compute with."""
-    return Host(_processor(), os.cpu_count() or 1, threads, version("onnxruntime"))
+    return Host(processor(), os.cpu_count() or 1, threads, version("onnxruntime"))
 
 
-def _processor() -> str:
+@cache
+def processor() -> str:
     """Model and vector extensions: virtual machines often share a model name and little else."""
     info = Path("/proc/cpuinfo")
     if not info.exists():

@@ -183,8 +183,8 @@ def failure_key(key: str) -> str:
 def forget_failure(key: str, folder: Path) -> None:
     """Remove the Record of a failure that has been made good.
 
-    A run that dies before it knows its rows is filed under another key than the one that goes through, and so is
-    a failed rerun of one that had gone through.
+    A run that dies before it knows its rows is filed under another key than the one that goes through, and
+    so is a failed rerun of one that had gone through.
     """
     file = folder / f"{key}.json"
     with contextlib.suppress(StoreError, FileNotFoundError):

@@ -24,11 +24,12 @@ def run(
     rt: Runtime,
 ) -> None:
     """Time both graphs in turn on the same batches of full length; ``host`` keeps machines apart."""
-    from qexp.deploy.onnxruntime import Session
+    from qexp.deploy.engine import Order
+    from qexp.deploy.engines.onnxruntime import Session
     from qexp.deploy.timing import measure_alternating
 
     graphs = {"fp32": fp32} | ({"int8": quantized} if quantized else {})
-    sessions = {name: Session(graph.file, threads=host.threads) for name, graph in graphs.items()}
+    sessions = {name: Session(Order(graph.file, "int8", host.threads)) for name, graph in graphs.items()}
     runs = min(deploy.runs, benchmark_runs or deploy.runs)
     latency: dict[str, dict[str, Any]] = {name: {} for name in graphs}
     total = len(deploy.batch_sizes) * (runs + deploy.warmup) * len(graphs)

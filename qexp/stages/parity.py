@@ -31,10 +31,11 @@ def run(
     """Score the graph in ONNX Runtime and compare predictions, logits and metrics with torch's."""
     import torch
 
-    from qexp.deploy.onnxruntime import Session
+    from qexp.deploy.engine import Order
+    from qexp.deploy.engines.onnxruntime import Session
     from qexp.lit.scoring import score_splits
 
-    session = Session(graph.file, threads=rt.threads)
+    session = Session(Order(graph.file, "int8", rt.threads))
     names = graph.facts["inputs"]
 
     def forward(batch: dict[str, Tensor]) -> Tensor:

@@ -15,8 +15,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from qexp.config import ActivationScheme, Form, MaxCalibrator, Placement, Quant, Scheme, WeightScheme
+from qexp.deploy.engine import Order
+from qexp.deploy.engines.onnxruntime import Session
 from qexp.deploy.onnx_export import export_onnx
-from qexp.deploy.onnxruntime import Session
 from qexp.errors import DeployError
 from tests.deploy.tiny import EXAMPLE, QuantizedLinear, batch, encoder, quantized, torch_logits
 
@@ -36,7 +37,7 @@ def _export(folder: Path, model: nn.Module, **bits) -> SimpleNamespace:
     path = folder / "model.onnx"
     export_onnx(model, path, example=EXAMPLE)
     return SimpleNamespace(
-        path=path, model=model, proto=onnx.load(path), session=Session(path, threads=1), **bits
+        path=path, model=model, proto=onnx.load(path), session=Session(Order(path, "int8", 1)), **bits
     )
 
 

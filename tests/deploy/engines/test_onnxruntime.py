@@ -7,7 +7,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from qexp.deploy import onnxruntime as runtime
-from qexp.deploy.onnxruntime import Session, shift_activations
+from qexp.deploy.engine import Order
+from qexp.deploy.engines.onnxruntime import Session, shift_activations
 from qexp.errors import DeployError
 
 SIZE = 64
@@ -64,7 +65,7 @@ def test_largest_values_give_the_numbers_of_the_file(case, saturates, tmp_path, 
     onnx.save(model, tmp_path / "m.onnx")
     values = np.random.default_rng(1).integers(50, 70, (5, SIZE))
     values[1] *= -1
-    got = Session(tmp_path / "m.onnx", threads=1).run({"x": values})
+    got = Session(Order(tmp_path / "m.onnx", "int8", 1)).run({"x": values})
     np.testing.assert_allclose(got, _plainly(model, values), rtol=2e-6)
 
 
@@ -92,7 +93,7 @@ def test_graph_without_int8_activations_is_left_alone():
 @pytest.fixture
 def session(tmp_path):
     onnx.save(_graph(), tmp_path / "m.onnx")
-    return Session(tmp_path / "m.onnx", threads=1)
+    return Session(Order(tmp_path / "m.onnx", "int8", 1))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x07\x12\x03abc"])
@@ -100,7 +101,7 @@ def test_damaged_file_is_refused(content, tmp_path, capfd):
     path = tmp_path / "m.onnx"
     path.write_bytes(content)
     with pytest.raises(DeployError, match=r"m\.onnx.*export"):
-        Session(path, threads=1)
+        Session(Order(path, "int8", 1))
     assert capfd.readouterr() == ("", "")
 
 
@@ -108,12 +109,12 @@ def test_truncated_file_is_refused(tmp_path):
     path = tmp_path / "m.onnx"
     path.write_bytes(_graph().SerializeToString()[:-100])
     with pytest.raises(DeployError, match="export"):
-        Session(path, threads=1)
+        Session(Order(path, "int8", 1))
 
 
 def test_missing_file_is_refused(tmp_path):
     with pytest.raises(DeployError, match=r"no\.onnx"):
-        Session(tmp_path / "no.onnx", threads=1)
+        Session(Order(tmp_path / "no.onnx", "int8", 1))
 
 
 def test_missing_and_unknown_inputs_are_named(session):

@@ -16,11 +16,11 @@ Three things stand between a Q/DQ graph and right, fast numbers (ONNX Runtime 1.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -29,7 +29,9 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from qexp.deploy.engine import Audit, Batch, Info, Order, check_names
 from qexp.errors import DeployError
+from qexp.host import processor
 
 PROVIDERS = ["CPUExecutionProvider"]
 """The part of ONNX Runtime that is used: the CPU, wherever else it could run."""
@@ -38,40 +40,38 @@ PROVIDERS = ["CPUExecutionProvider"]
 class Session:
     """A loaded file, ready to run."""
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, order: Order) -> None:
         """Load and optimize an exported file.
-
-        Args:
-            path: The ONNX file.
-            threads: Cores that one product may use, at least 1.
 
         Raises:
             DeployError: The file is missing, damaged, or not a graph that the runtime knows.
         """
-        model = _load(path)
+        started = time.perf_counter()
+        model = _load(order.graph)
         try:
             # Bytes only for a graph that was changed: by its path a file is read without a second copy.
-            source = model.SerializeToString() if shift_activations(model) else str(path)
-            self._session = onnxruntime.InferenceSession(source, _options(threads), providers=PROVIDERS)
+            source = model.SerializeToString() if shift_activations(model) else str(order.graph)
+            self._session = onnxruntime.InferenceSession(source, _options(order.threads), providers=PROVIDERS)
         except Exception as error:  # the runtime's exceptions have no common base but this one
             raise DeployError(
-                f"{path}: ONNX Runtime {onnxruntime.__version__} refuses the graph: {error}; export it again"
+                f"{order.graph}: ONNX Runtime {onnxruntime.__version__} refuses the graph: {error}; "
+                "export it again"
             ) from error
+        self.info = Info(
+            "onnxruntime", onnxruntime.__version__, processor(), order.precision,
+            order.graph.stat().st_size, time.perf_counter() - started,
+        )  # fmt: skip
+        """What it is."""
         self.inputs: tuple[str, ...] = tuple(value.name for value in self._session.get_inputs())
         """Names of the inputs, all int64 [batch, length]."""
 
-    def run(self, batch: Mapping[str, NDArray[np.integer[Any]]]) -> NDArray[np.float32]:
+    def run(self, batch: Batch) -> NDArray[np.float32]:
         """Compute the logits [batch, outputs] of a batch that has exactly ``inputs``.
 
         Raises:
             DeployError: An input is missing or unknown, or the runtime refuses a value or shape.
         """
-        missing, extra = set(self.inputs) - set(batch), set(batch) - set(self.inputs)
-        if missing or extra:
-            raise DeployError(
-                f"batch: has {sorted(batch)}, the graph takes {sorted(self.inputs)}; "
-                f"add {sorted(missing)}, leave out {sorted(extra)}"
-            )
+        check_names(self.inputs, batch)
         feed = {name: np.asarray(values).astype(np.int64, casting="safe") for name, values in batch.items()}
         try:
             logits: NDArray[np.float32] = self._session.run(None, feed)[0]
@@ -82,6 +82,19 @@ class Session:
                 "[batch, length] below the vocabulary size, not longer than the model's positions"
             ) from error
         return logits
+
+    def audit(self, batch: Batch) -> Audit | None:
+        """What it does with a batch of that shape."""
+        return None
+
+
+def load(order: Order) -> Session:
+    """A session for an exported file.
+
+    Raises:
+        DeployError: as ``Session``.
+    """
+    return Session(order)
 
 
 def shift_activations(model: onnx.ModelProto) -> bool:
