@@ -6,8 +6,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from qexp.deploy import onnxruntime as runtime
 from qexp.deploy.engine import Order
+from qexp.deploy.engines import onnxruntime as runtime
 from qexp.deploy.engines.onnxruntime import Session, shift_activations
 from qexp.errors import DeployError
 
