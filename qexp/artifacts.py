@@ -135,4 +135,4 @@ class Parity(Scores):
 
 
 class Latency(Artifact):
-    """Times of the graphs, side by side: ``facts["latency"]``."""
+    """Engines side by side: times by shape, audits, and what each engine is."""

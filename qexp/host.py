@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from qexp.config import RuntimeName
 from qexp.store import digest
 
 
@@ -19,7 +21,10 @@ class Host:
     processor: str
     cores: int
     threads: int
-    onnxruntime: str
+    runtimes: tuple[str, ...]
+    """Name and version of each runtime that is asked for."""
+    gpu: str | None = None
+    """Model of the GPU; null without one, or where none is asked for."""
 
     @property
     def fingerprint(self) -> str:
@@ -27,10 +32,40 @@ class Host:
         return digest(asdict(self))
 
 
+PACKAGES: dict[RuntimeName, tuple[str, ...]] = {
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "openvino": ("openvino",),
+    "tensorrt": ("tensorrt", "tensorrt-cu13-bindings", "tensorrt-cu12-bindings", "tensorrt-bindings"),
+    "tensorrt_rtx": ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings", "tensorrt-rtx"),
+    "torch_int8": ("torch",),
+}
+"""Distributions that a runtime can come from."""
+ON_A_GPU: frozenset[RuntimeName] = frozenset({"tensorrt", "tensorrt_rtx", "torch_int8"})
+"""Runtimes that compute on a GPU where there is one."""
+
+
 @cache
-def this_host(threads: int) -> Host:
+def this_host(threads: int, runtimes: tuple[RuntimeName, ...]) -> Host:
     """The machine that this process runs on, with that many threads to compute with."""
-    return Host(processor(), os.cpu_count() or 1, threads, version("onnxruntime"))
+    versions = tuple(f"{runtime} {_version(runtime)}" for runtime in runtimes)
+    gpu = _gpu() if ON_A_GPU & set(runtimes) else None
+    return Host(processor(), os.cpu_count() or 1, threads, versions, gpu)
+
+
+def _version(runtime: RuntimeName) -> str:
+    for package in PACKAGES[runtime]:
+        with suppress(PackageNotFoundError):
+            return version(package)
+    return "absent"
+
+
+def _gpu() -> str | None:
+    """Model of the first NVIDIA GPU, as its driver tells without any library."""
+    for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            if line.startswith("Model:"):
+                return line.removeprefix("Model:").strip()
+    return None
 
 
 @cache

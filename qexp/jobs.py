@@ -142,7 +142,8 @@ class Job:
     def _code(record: Record, error: BaseException | None) -> int:
         if error is not None:
             return INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
-        return OK if record.parity is None or record.parity["passed"] else FAILED
+        gates = [found["gate"] for found in record.engines.values() if "gate" in found]
+        return OK if all(gate["passed"] for gate in gates) else FAILED
 
     def _entry(self, place: Place, record: Record, code: int, error: BaseException | None) -> Entry:
         return Entry(
@@ -178,6 +179,7 @@ class Job:
             parity=found.parity,  # type: ignore[arg-type]
             latency=found.latency,
             host=found.host,
+            engines=found.engines,  # type: ignore[arg-type]
             bytes=found.bytes,
             sites=found.sites,  # type: ignore[arg-type]
             curves=found.curves,

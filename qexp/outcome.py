@@ -19,7 +19,7 @@ from qexp.artifacts import (
     Tokens,
     Trained,
 )  # fmt: skip
-from qexp.config import Experiment, Form
+from qexp.config import Engines, Experiment, Form
 from qexp.data.checkpoints import Blueprint, Checkpoint
 from qexp.data.sources import Rows
 from qexp.store import digest
@@ -40,6 +40,7 @@ class Outcome:
     bytes: dict[str, int] | None = None
     sites: dict[str, Any] | None = None
     host: dict[str, Any] | None = None
+    engines: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def key(self, experiment: Experiment) -> str:
         """The run's key: the experiment, and the content of its rows and of its checkpoint."""
@@ -61,6 +62,24 @@ class Outcome:
         """Note the ranges of activations beside what calibration saw."""
         self.ranges[name] = activation_ranges(form, statistics, ranges)
 
+    def note_gate(self, name: str, parity: Parity) -> None:
+        """Note what the gate found of an engine; the first one's is the run's."""
+        found = self.engines.setdefault(name, {})
+        found |= {"info": parity.facts["engine"], "gate": parity.facts["parity"], "scores": parity.metrics}
+
+    def note_own(self, deploy: Engines) -> None:
+        """Note the times of the first runtime at the first length as the run's: by graph and batch size."""
+        length = deploy.lengths[0]
+        for precision in ("fp32", "int8"):
+            timed = self.engines.get(f"{deploy.runtimes[0]}/{precision}", {}).get("latency", {})
+            own = {str(rows): timed.get(f"{rows}x{length}") for rows in deploy.batch_sizes}
+            if found := {rows: times for rows, times in own.items() if times}:
+                self.latency = {**(self.latency or {}), precision: found}
+
+    def note_problem(self, name: str, problem: str) -> None:
+        """Note why there is no such engine."""
+        self.engines[name] = {"problems": {"engine": problem}}
+
 
 class Nothing(Outcome):
     """Of a line that is walked only to see what it would do: no artifact needs to be there."""
@@ -70,6 +89,12 @@ class Nothing(Outcome):
 
     def note_ranges(self, name: str, form: Form, statistics: Statistics, ranges: Ranges) -> None:
         """Leave the artifacts alone."""
+
+    def note_gate(self, name: str, parity: Parity) -> None:
+        """Leave the artifact alone."""
+
+    def note_own(self, deploy: Engines) -> None:
+        """Leave it alone."""
 
 
 def _tokens(outcome: Outcome, name: str, tokens: Any) -> None:
@@ -101,7 +126,13 @@ def _parity(outcome: Outcome, name: str, parity: Any) -> None:
 
 
 def _latency(outcome: Outcome, name: str, latency: Any) -> None:
-    outcome.latency, outcome.host = latency.facts["latency"], latency.facts["host"]
+    facts = latency.facts
+    outcome.host = facts["host"]
+    for engine, info in facts["engines"].items():
+        found = outcome.engines.setdefault(engine, {})
+        found |= {"info": info, "latency": facts["latency"].get(engine, {})}
+        found |= {"audit": facts["audits"][engine]} if facts["audits"][engine] else {}
+        found |= {"problems": facts["problems"][engine]} if engine in facts["problems"] else {}
 
 
 _TAKE: Mapping[type[Artifact], tuple[Callable[[Outcome, str, Any], None], ...]] = {

@@ -10,41 +10,27 @@ shows what it had.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
-from qexp.artifacts import Encoder, Graph, Moments, Ranges, Scores, Statistics, Tokens
-from qexp.config import Control, Experiment, Form, OnnxRuntime, Qat, Training
+from qexp.artifacts import Encoder, Moments, Ranges, Tokens
+from qexp.config import Control, Experiment, Qat, Training
 from qexp.data.checkpoints import Blueprint, Checkpoint, locate
 from qexp.data.sources import Rows, resolve
-from qexp.host import this_host
+from qexp.deployment import Deployment, Quantized
 from qexp.outcome import Outcome
 from qexp.runtime import Runtime
 from qexp.stages import (
-    benchmark,
     calibrate,
     control,
     equalize,
     evaluate,
-    export,
     finetune,
     moments,
     observe,
-    parity,
     prepare,
     qat,
     refine,
 )
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """A model as it is evaluated and exported: float, or with a form and ranges."""
-
-    encoder: Encoder
-    form: Form | None = None
-    ranges: Ranges | None = None
-    seen: Statistics | None = None
-    """What its ranges were chosen from."""
 
 
 def sources_of(experiment: Experiment, *, sweep: bool = False) -> tuple[Rows, Checkpoint | Blueprint]:
@@ -76,18 +62,18 @@ def run_line(
         )
     )  # fmt: skip
     outcome.note("fp32", fp32.encoder)
-    final, final_scores = fp32, _score("fp32", fp32, tokens, experiment, rt, outcome)
+    final = fp32 = _score("fp32", fp32, tokens, experiment, rt, outcome)
     if isinstance(experiment.method, Control):
         final = _trained_on(fp32, tokens, experiment, experiment.method, rt, outcome)
-        final_scores = _score("control", final, tokens, experiment, rt, outcome)
+        final = _score("control", final, tokens, experiment, rt, outcome)
     if experiment.quant.enabled:
         final = _calibrated(fp32.encoder, tokens, experiment, rt, outcome)
-        final_scores = _score("ptq", final, tokens, experiment, rt, outcome)
+        final = _score("ptq", final, tokens, experiment, rt, outcome)
         if isinstance(experiment.method, Qat):
             final = _trained(final, fp32.encoder, tokens, experiment, experiment.method, rt, outcome)
-            final_scores = _score("qat", final, tokens, experiment, rt, outcome)
+            final = _score("qat", final, tokens, experiment, rt, outcome)
     if experiment.deploy.kind != "none":
-        _deploy(fp32, final, final_scores, tokens, experiment, rt, outcome)
+        Deployment(fp32, final, tokens, experiment, rt, outcome).run()
 
 
 def announce(experiment: Experiment, rows: Rows, rt: Runtime) -> None:
@@ -181,7 +167,8 @@ def _trained(
 
 def _score(
     name: str, model: Quantized, tokens: Tokens, experiment: Experiment, rt: Runtime, outcome: Outcome
-) -> Scores:
+) -> Quantized:
+    """The model with its scores."""
     scores = rt.walk(
         evaluate.STAGE, model.encoder, model.form, model.ranges, tokens, experiment.task,
         experiment.budget.evaluation_rows, experiment.numerics.inference, rt=rt,
@@ -189,39 +176,4 @@ def _score(
     outcome.note(name, scores)
     if name in outcome.scores:
         rt.follower.scored(name, outcome.scores[name])
-    return scores
-
-
-def _deploy(
-    fp32: Quantized,
-    final: Quantized,
-    scores: Scores,
-    tokens: Tokens,
-    experiment: Experiment,
-    rt: Runtime,
-    outcome: Outcome,
-) -> None:
-    def exported(model: Quantized) -> Graph:
-        return rt.walk(
-            export.STAGE, model.encoder, model.form, model.ranges, tokens, experiment.task.taught, rt=rt
-        )  # fmt: skip
-
-    plain = graph = exported(fp32 if final.form else final)
-    outcome.note("fp32", plain)
-    if final.form:
-        graph = exported(final)
-        outcome.note("int8", graph)
-    checked = rt.walk(
-        parity.STAGE, graph, scores, tokens, experiment.task, experiment.budget.evaluation_rows, rt=rt
-    )
-    outcome.note("onnx", checked)
-    if outcome.parity and not outcome.parity["passed"]:
-        rt.screen.warn(f"parity: the exported graph departs from torch: {outcome.parity}")
-    if isinstance(experiment.deploy, OnnxRuntime):
-        if rt.share is not None:
-            rt.screen.warn("latency: measured while other jobs of the sweep used this machine; time it alone")
-        timed = rt.walk(
-            benchmark.STAGE, plain, None if graph is plain else graph, experiment.deploy,
-            experiment.budget.benchmark_runs, this_host(rt.threads), rt=rt,
-        )  # fmt: skip
-        outcome.note("latency", timed)
+    return replace(model, scores=scores)

@@ -86,6 +86,7 @@ FORM: dict[str, tuple[Check, str]] = {
     ),
     "latency": (_optional(_each(_each(_each(_is_number)))), "null, or numbers by graph and batch size"),
     "host": (_optional(_each(_anything)), "null or an object"),
+    "engines": (_each(_each(_each(_anything))), "objects by engine and part"),
     "bytes": (_optional(_each(_is_number)), "null, or numbers by graph"),
     "sites": (_optional(_each(_anything)), "null or an object"),
     "curves": (

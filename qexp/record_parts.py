@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 
 class Failure(TypedDict):
@@ -32,12 +32,43 @@ class Parity(TypedDict):
 
 
 class Timing(TypedDict):
-    """Latency quantiles of one batch in milliseconds, and rows per second."""
+    """Latency quantiles of one batch in milliseconds, rows per second, and joules where they are known."""
 
     p50_ms: float
     p90_ms: float
     p99_ms: float
     samples_per_second: float
+    joules_per_row: NotRequired[float]
+
+
+class Audit(TypedDict):
+    """What an engine does with a batch of ``shape``: matrix products, percent of their work in integers.
+
+    ``conversions``: nodes that only quantize, dequantize or change a layout; ``in_float``: the largest
+    products in floating point, each with ``name``, ``kernel``, ``macs``; ``nodes``: executed, by operator.
+    """
+
+    shape: list[int]
+    products: int
+    integer_share: float
+    conversions: int
+    in_float: list[dict[str, Any]]
+    nodes: dict[str, int]
+
+
+class EngineFound(TypedDict):
+    """One runtime in one precision: each part is there if it came so far.
+
+    ``info``: version, device, bytes, seconds to build, command; ``gate``: the engine against torch;
+    ``scores``: its own; ``latency``: by shape, rows x tokens; ``problems``: by shape, or ``engine`` for all.
+    """
+
+    info: NotRequired[dict[str, Any]]
+    gate: NotRequired[Parity]
+    scores: NotRequired[dict[str, float | None]]
+    latency: NotRequired[dict[str, Timing]]
+    audit: NotRequired[Audit]
+    problems: NotRequired[dict[str, str]]
 
 
 class Cost(TypedDict):

@@ -26,6 +26,7 @@ from qexp.record_parts import (
     ActivationRange,
     Curve,
     DataUsed,
+    EngineFound,
     Failure,
     Git,
     Parity,
@@ -70,7 +71,9 @@ class Record:
     latency: Mapping[str, Mapping[str, Timing]] | None = None
     """By graph (``fp32 int8``) and batch size."""
     host: Mapping[str, Any] | None = None
-    """Processor, cores and threads of the machine that the latency was measured on."""
+    """Processor, cores and threads of the machine that the latency was measured on, and its runtimes."""
+    engines: Mapping[str, EngineFound] = field(default_factory=dict)
+    """By runtime and precision, such as ``openvino/int8``; ``parity`` and ``latency`` are the first one's."""
     bytes: Mapping[str, int] | None = None
     """Size of the exported file by graph (``fp32 int8``)."""
     sites: Sites | None = None

@@ -137,6 +137,11 @@ class Runtime:
         """CPU threads for computing: as configured, else this job's share, else all there are."""
         return self.machine.threads or self.share or cores()
 
+    @property
+    def engines(self) -> Path:
+        """Folder of engines that take long to build, beside the store's."""
+        return self.store.root.with_name("engines")
+
     def walk(self, stage: Stage[P, A_co], *args: P.args, **kwargs: P.kwargs) -> A_co:
         """The artifact of a stage for these inputs: found in the store, or built now."""
         started = time.monotonic()

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from qexp.records import Record
-from tests.record_factory import ONNXRUNTIME, experiment, failed, record, scores
+from tests.record_factory import ENGINES, experiment, failed, record, scores
 
 SITES = (
     *("attention.self.query:linear.input", "attention.self:matmul.key", "attention.self:attention.probs"),
@@ -26,10 +26,10 @@ def forty() -> list[Record]:
             for quant, method in FORMS:
                 for seed in (1, 2):
                     tree = experiment(
-                        task, model=model, quant=quant, seed=seed, deploy=ONNXRUNTIME, method={"kind": method}
+                        task, model=model, quant=quant, seed=seed, deploy=ENGINES, method={"kind": method}
                     )
                     runs.append(full(tree, chance))
-        qat = {"model": "models/minilm", "deploy": ONNXRUNTIME, "method": {"kind": "qat"}}
+        qat = {"model": "models/minilm", "deploy": ENGINES, "method": {"kind": "qat"}}
         tree = experiment(task, quant="w4a8", seed=3, **qat)
         runs.append(failed(tree, f"no {HOSTILE}\nsecond line"))
     return [replace(run, key=f"{number:06}") for number, run in enumerate(runs)]

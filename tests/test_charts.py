@@ -17,7 +17,7 @@ from qexp.reporting.comparison import compare
 from qexp.reporting.galleries import galleries
 from qexp.reporting.run_charts import lowest_chart, natural, without_shared_beginning
 from tests.page_records import forty, full, ranges, timing
-from tests.record_factory import ONNXRUNTIME, deployed, experiment, failed, record
+from tests.record_factory import ENGINES, deployed, experiment, failed, record
 
 TITLES = (
     *("Accuracy against size", "Accuracy against latency", "Seed spread"),
@@ -41,7 +41,7 @@ def dots(chart: Chart, form: str | None = None) -> list[Dot]:
 
 def priced(quant: str, score: float, size: float, ms: float, **words: Any) -> Record:
     """A run whose exported graph has a score, a size in MiB and a latency."""
-    tree = experiment("cola", quant=quant, deploy=ONNXRUNTIME, method={"kind": "auto"}, **words)
+    tree = experiment("cola", quant=quant, deploy=ENGINES, method={"kind": "auto"}, **words)
     graphs = ("fp32",) if quant == "fp32" else ("fp32", "int8")
     return record(
         tree,
@@ -97,7 +97,7 @@ def test_a_float_graph_that_rows_share_is_one_dot() -> None:
 
 
 def test_the_graph_of_a_control_is_shown_with_its_own_score() -> None:
-    control = experiment("cola", quant="fp32", method={"kind": "control"}, deploy=ONNXRUNTIME)
+    control = experiment("cola", quant="fp32", method={"kind": "control"}, deploy=ENGINES)
     scores = {"fp32": {"matthews": 60.0}, "control": {"matthews": 63.0}}
     run = record(control, scores=scores, bytes={"fp32": 100 * 2**20})
     found = dots(chart([*RIVALS, run], "Accuracy against size"))

@@ -49,6 +49,7 @@ from tests.record_factory import record
             "quant=w4a8",
             "quant.overrides={*.pooler.*:{activation_bits:16},@last:{weight_bits:8}}",
         ),
+        ("task=stsb", "deploy=cpu", "deploy.lengths=[64,384]", "deploy.real=true"),
         ("task=squad_v2", "task.search.null_threshold=-2.5", "data.train_rows=8000", "recipe=neurst"),
     ],
     ids=" ".join,

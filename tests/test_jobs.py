@@ -17,7 +17,7 @@ from qexp.jobs import FAILED, INTERRUPTED, OK, Job
 from qexp.stages import qat
 from tests.conftest import compose
 
-QUICK = ("data=sample", "budget=smoke", "machine.progress=false", "machine.threads=2", "deploy.length=16")
+QUICK = ("data=sample", "budget=smoke", "machine.progress=false", "machine.threads=2", "deploy.lengths=[16]")
 
 
 def run(*words: str, sweep: bool = False) -> tuple[int, dict[str, Any]]:

@@ -76,7 +76,7 @@ def _files(folder: Path) -> list[Path]:
                     "method=qat",
                     "method.epochs=0.05",
                     "deploy=onnxruntime",
-                    "deploy.length=16",
+                    "deploy.lengths=[16]",
                 ]
                 for bits in ("w8a8", "w4a8")
             ],

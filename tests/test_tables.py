@@ -259,10 +259,10 @@ def test_benchmarks_of_different_lengths_are_different_rows() -> None:
     long = replace(
         long,
         key="long",
-        experiment={**long.experiment, "deploy": {**long.experiment["deploy"], "length": 384}},
+        experiment={**long.experiment, "deploy": {**long.experiment["deploy"], "lengths": [384]}},
     )
     table = printed([deployed(experiment()), long])
-    assert sorted(row[table.columns.index("deploy.length")] for row in table.rows) == ["128", "384"]
+    assert sorted(row[table.columns.index("deploy.lengths")] for row in table.rows) == ["128", "384"]
 
 
 # failed, missing

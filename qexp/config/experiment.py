@@ -181,7 +181,7 @@ def resolve_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
     ``finetune`` takes null fields from ``model.finetune[task]``, ``model.finetune.default`` and
     ``task.finetune``, in this order, and ``method`` from ``task.qat``; a field that is still null is left
     to its default. ``method: auto`` becomes ``qat``, or ``none`` with FP32; ``controlled`` becomes ``qat``,
-    or ``control`` with FP32; ``deploy: auto`` becomes ``onnxruntime``, or ``none`` for a translation.
+    or ``control`` with FP32; ``deploy: auto`` becomes ``engines``, or ``none`` for a translation.
     A tree that is resolved already comes back as it is.
     """
     resolved = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
@@ -213,7 +213,7 @@ def _fill(section: dict[str, Any], source: Mapping[str, Any]) -> None:
 def _resolve_deploy(tree: dict[str, Any]) -> None:
     if tree["deploy"].get("kind") == "auto":
         exported = tree["task"].get("kind") != "translation"
-        tree["deploy"] = {**tree["deploy"], "kind": "onnxruntime"} if exported else {"kind": "none"}
+        tree["deploy"] = {**tree["deploy"], "kind": "engines"} if exported else {"kind": "none"}
 
 
 def _without_quantizers(method: Mapping[str, Any]) -> dict[str, Any]:

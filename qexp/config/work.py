@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from qexp.config.section import Section
 
@@ -23,22 +23,74 @@ class Onnx(Section):
     """Tag of the section."""
 
 
-class OnnxRuntime(Section):
-    """Export, parity, and a benchmark in ONNX Runtime on the CPU."""
+RuntimeName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "torch_int8"]
+"""A runtime that executes an exported graph."""
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+"""Arithmetic of an engine's large products; ``int8`` wherever the graph quantizes."""
+PRECISIONS: dict[RuntimeName, tuple[Precision, ...]] = {
+    "onnxruntime": ("fp32", "fp16", "int8"),
+    "openvino": ("fp32", "bf16", "int8"),
+    "tensorrt": ("fp32", "fp16", "int8"),
+    "tensorrt_rtx": ("fp32", "fp16", "int8"),
+    "torch_int8": ("fp32", "fp16", "bf16", "int8"),
+}
+"""What each runtime can be asked for."""
 
-    kind: Literal["onnxruntime"]
+
+class Engines(Section):
+    """Export, the gate of every engine, and a benchmark of all of them side by side."""
+
+    kind: Literal["engines"]
     """Tag of the section."""
-    batch_sizes: tuple[int, ...] = (1, 32)
+    runtimes: tuple[RuntimeName, ...] = Field(default=("onnxruntime",), min_length=1)
+    """What executes the graphs; scores, size and latency of the first stand in the tables of scores."""
+    precisions: tuple[Precision, ...] = Field(default=("fp32", "int8"), min_length=1)
+    """Arithmetic, in each runtime that has it; ``int8`` is the run's quantized model."""
+    batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 32), min_length=1)
     """Rows in a timed batch."""
-    length: int = Field(default=128, ge=8)
+    lengths: tuple[Annotated[int, Field(ge=8)], ...] = Field(default=(128,), min_length=1)
     """Tokens in each row of a timed batch."""
+    real: bool = False
+    """Time batches of the evaluation rows too, each padded to its longest row."""
     runs: int = Field(default=30, ge=3)
-    """Timed runs for each graph and batch size, after the warm-up."""
+    """Timed runs for each engine and shape, after the warm-up."""
     warmup: int = Field(default=3, ge=0)
     """Runs that are not timed."""
 
+    @field_validator("runtimes", "precisions", "batch_sizes", "lengths")
+    @classmethod
+    def _named_once(cls, values: tuple[object, ...]) -> tuple[object, ...]:
+        if len(set(values)) != len(values):
+            raise ValueError(f"each value once; got {list(values)}")
+        return values
 
-AnyDeploy = Annotated[NoDeploy | Onnx | OnnxRuntime, Field(discriminator="kind")]
+    @model_validator(mode="after")
+    def _something_for_each(self) -> Self:
+        for runtime in self.runtimes:
+            if not set(PRECISIONS[runtime]) & set(self.precisions):
+                raise ValueError(
+                    f"precisions {list(self.precisions)}: none that runtime {runtime} has; it has "
+                    f"{list(PRECISIONS[runtime])}"
+                )
+        return self
+
+    @property
+    def asked(self) -> tuple[tuple[RuntimeName, Precision], ...]:
+        """Every runtime with each precision that was asked for and that it has."""
+        return tuple(
+            (runtime, precision)
+            for runtime in self.runtimes
+            for precision in self.precisions
+            if precision in PRECISIONS[runtime]
+        )
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """Rows and tokens of the timed batches, small ones first."""
+        return tuple((rows, tokens) for tokens in self.lengths for rows in self.batch_sizes)
+
+
+AnyDeploy = Annotated[NoDeploy | Onnx | Engines, Field(discriminator="kind")]
 
 
 class Budget(Section):

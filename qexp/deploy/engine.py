@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qexp.config import Precision
 from qexp.errors import DeployError
 
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
-"""Arithmetic of the large products; ``int8`` wherever the graph quantizes, FP32 (on a GPU FP16) elsewhere."""
 Batch = Mapping[str, NDArray[Any]]
 """Arrays by the name of an input: integers [batch, length], or what another graph has put out."""
 
@@ -52,6 +51,8 @@ class Info:
     """Time from the graph to an engine that is ready; of one that was kept, the time to load it."""
     command: str | None = None
     """A command of the runtime's own tool that does the same by hand; None where it has no such tool."""
+    memory_bytes: int | None = None
+    """Memory on the device that the engine takes; None where it does not tell."""
 
 
 @dataclass(frozen=True)

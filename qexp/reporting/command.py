@@ -104,6 +104,8 @@ def _options(run: Run) -> dict[str, str]:
     chosen |= {group: run.find(f"{group}.kind") for group in _BY_KIND}
     if chosen["method"] == "none":  # what method=auto makes of quant=fp32
         chosen["method"] = "auto"
+    if chosen["deploy"] == "engines":  # its options are named by their runtimes
+        chosen["deploy"] = run.find("deploy.runtimes", ["auto"])[0]
     chosen |= {"machine": "gpu" if run.find("machine.accelerator") == "gpu" else "cpu", "data": run.source}
     chosen |= _DEFAULTS
     return {group: str(option) for group, option in chosen.items() if option is not None}

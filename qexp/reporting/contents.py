@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from qexp.records import Record
 from qexp.reporting.comparison import Comparison, compare
+from qexp.reporting.engines import EngineRow, engine_rows
 from qexp.reporting.facts import Run
 from qexp.reporting.glue import Average, Convention, averages
 from qexp.reporting.interval_table import Intervals
@@ -17,7 +18,7 @@ from qexp.reporting.published import Choice, Published, chosen
 from qexp.reporting.selection import runs_of
 
 AVERAGES_FILE, OVERVIEW_FILE, LOSSES_FILE = "glue-averages", "overview", "relative-loss"
-INTERVALS_FILE = "intervals"
+INTERVALS_FILE, ENGINES_FILE = "intervals", "engines"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ class Report:
     published_losses: Sequence[PublishedLoss] = ()
     intervals: Intervals | None = None
     """Only where they were asked for."""
+    engines: Sequence[EngineRow] = ()
+    """Engines in every runtime, of all runs that made some."""
 
     def parts(self) -> dict[str, Report]:
         """What goes into each file, by its name without an ending, in the order of the whole report."""
@@ -45,6 +48,8 @@ class Report:
             found[OVERVIEW_FILE] = Report(overviews=self.overviews, published=self.published)
         if self.losses:
             found[LOSSES_FILE] = Report(losses=self.losses, published_losses=self.published_losses)
+        if self.engines:
+            found[ENGINES_FILE] = Report(engines=self.engines)
         if self.intervals:
             found[INTERVALS_FILE] = Report(intervals=self.intervals)
         if self.averages:
@@ -81,6 +86,7 @@ def report_of(
         averages=found if any(each.has_numbers for each in found) else [],
         published=published,
         published_losses=published_losses(published),
+        engines=engine_rows(runs),
     )
 
 

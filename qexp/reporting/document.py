@@ -7,6 +7,7 @@ from pathlib import Path
 
 from qexp.records import write_text
 from qexp.reporting.contents import Report
+from qexp.reporting.engines import engine_tables
 from qexp.reporting.glue_table import averages_table
 from qexp.reporting.interval_table import interval_tables
 from qexp.reporting.json_form import json_text
@@ -19,11 +20,12 @@ from qexp.reporting.table import Table, markdown
 
 
 def tables_of(report: Report) -> list[Table]:
-    """Each task, then all tasks side by side, then what quantization costs, then averages."""
+    """Each task, then all tasks side by side, then what quantization costs, then engines, then averages."""
     return [
         *map(table_of, report.comparisons),
         *(overview_table(overview, report.published) for overview in report.overviews),
         *loss_tables(report.losses, report.published_losses),
+        *engine_tables(report.engines),
         *(interval_tables(report.intervals) if report.intervals else []),
         *([averages_table(report.averages)] if report.averages else []),
     ]

@@ -138,6 +138,8 @@ def evaluations(run: Run, outputs: Path) -> dict[str, Evaluation]:
     for folder, of_folder in ((SCORES, TORCH_STAGES), (PARITY, ("onnx",))):
         stages = [stage for stage in of_folder if stage in run.record.scores]
         keys = [str(visit.get("key")) for visit in run.record.stages if visit.get("stage") == folder]
+        if folder == PARITY:
+            keys = keys[:1]  # the run's own comes first, engines in other runtimes after it
         if len(keys) != len(stages):
             raise StoreError(
                 f"run {run.record.key}: its Record has scores of {', '.join(stages) or 'no stage'} and "

@@ -200,7 +200,7 @@ class Run:
     @cached_property
     def benchmark(self) -> dict[str, str]:
         """Settings of the benchmark by dotted path; empty without one."""
-        deploy = {"deploy": self.find("deploy", {})} if self.deploy == "onnxruntime" else {}
+        deploy = {"deploy": self.find("deploy", {})} if self.deploy == "engines" else {}
         return {path: _printed(value) for path, value in leaves(deploy)}
 
     @cached_property
@@ -248,7 +248,7 @@ class Run:
             found |= {Quantity("difference", f"{stage}-fp32", metric) for metric in self.metrics}
         if self.deploy != "none":
             found |= {Quantity("size", graph) for graph in graphs}
-        if self.deploy == "onnxruntime":
+        if self.deploy == "engines":
             batches = [str(size) for size in self.find("deploy.batch_sizes", ())]
             found |= {Quantity("latency", graph, "p50_ms", size) for graph in graphs for size in batches}
         return frozenset(found)

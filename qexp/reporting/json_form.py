@@ -3,7 +3,8 @@
 The form, which grows by new fields only while :data:`SCHEMA` stays::
 
     {schema, tables: [...], overviews: [...], relative_losses: [...], averages: [...],
-     published: [...], published_losses: [...], intervals: null or {resamples, found: [...], lacking: [...]}}
+     published: [...], published_losses: [...], intervals: null or {resamples, found: [...], lacking: [...]},
+     engines: [{task, model, quant, seed, record, engine, simulated, and the parts of a Record's engine}]}
 
     table           {task, data: real or sample, budget, sources, seeds, metrics, columns, common, rows,
                      refused, notes}; columns are the settings that tell its rows apart, common those that all
@@ -36,6 +37,7 @@ from typing import TYPE_CHECKING, Any
 
 from qexp.reporting.comparison import Cell, Comparison, Row
 from qexp.reporting.contents import Report
+from qexp.reporting.engines import EngineRow
 from qexp.reporting.glue import Average
 from qexp.reporting.interval_table import Intervals
 from qexp.reporting.losses import Loss, PublishedLoss
@@ -58,6 +60,7 @@ def json_text(report: Report) -> str:
         "averages": [*map(_average, report.averages)],
         "published": [*map(asdict, report.published)],
         "published_losses": [*map(_published_loss, report.published_losses)],
+        "engines": [*map(_engine, report.engines)],
         "intervals": _intervals(report.intervals) if report.intervals else None,
     }
     return json.dumps(tree, allow_nan=False, ensure_ascii=False) + "\n"
@@ -143,6 +146,17 @@ def _published_loss(each: PublishedLoss) -> dict[str, Any]:
     names = ("source", "model", "quant", "method", "detail", "mark")
     found = {name: getattr(each.row, name) for name in names}
     return {**found, "task": each.task, "metric": each.metric, "fp32": each.fp32, "loss": each.loss}
+
+
+def _engine(row: EngineRow) -> dict[str, Any]:
+    facts = {"task": row.run.task, "model": row.run.model, "quant": row.run.quant, "seed": row.run.seed}
+    return {
+        **facts,
+        "record": row.run.record.key,
+        "engine": row.name,
+        "simulated": row.simulated,
+        **row.found,
+    }
 
 
 def _intervals(intervals: Intervals) -> dict[str, Any]:

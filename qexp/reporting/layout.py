@@ -238,6 +238,8 @@ def _caption(
 
 def _latency_words(comparison: Comparison) -> str:
     runs = [of_seed.best for row in comparison.rows for of_seed in row.by_seed.values() if of_seed.best]
-    lengths = sorted({str(run.find("deploy.length")) for run in runs if run.record.latency})
-    length = f", {' or '.join(lengths)} tokens" if lengths else ""
-    return f"Latency: p50 of batch 1{length}, ONNX Runtime, FP32 -> INT8."
+    timed = [run for run in runs if run.record.latency]
+    lengths = sorted({str(run.find("deploy.lengths", ["?"])[0]) for run in timed})
+    runtimes = sorted({run.find("deploy.runtimes", ["?"])[0] for run in timed})
+    at = f", {' or '.join(lengths)} tokens, {' or '.join(runtimes)}" if timed else ""
+    return f"Latency: p50 of batch 1{at}, FP32 -> INT8."

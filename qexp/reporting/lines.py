@@ -19,6 +19,7 @@ from qexp.reporting.selection import first_line
 from qexp.reporting.settings import Split
 
 if TYPE_CHECKING:
+    from qexp.reporting.engines import EngineRow
     from qexp.reporting.intervals import Interval
 
 ALWAYS = ("method.kind", "calibrator.kind", "placement.name")
@@ -52,6 +53,8 @@ def csv_text(report: Report) -> str:
     for each in report.published_losses:
         of_loss = {"task": each.task, "metric": each.metric, "median": each.loss}
         writer.writerow(_of_published(each.row) | of_loss | {"quantity": "relative_loss"})
+    for engine in report.engines:
+        writer.writerows(_engine_lines(engine, settings))
     for interval in report.intervals.found if report.intervals else ():
         writer.writerow(_interval_line(interval, settings))
     for average in report.averages:
@@ -117,6 +120,32 @@ def _interval_line(interval: Interval, settings: Iterable[str]) -> Mapping[str, 
     ends = {"unit": "points", "low": interval.low, "high": interval.high}
     stage = {"quantity": "interval", "stage": f"{interval.stage}-fp32", "metric": interval.metric}
     return {**facts, **stage, **numbers, **ends}
+
+
+def _engine_lines(row: EngineRow, settings: Iterable[str]) -> Iterator[Mapping[str, object]]:
+    """Scores, agreement, share of integers, bytes and times of one engine; ``batch`` is a shape."""
+    run, found = row.run, row.found
+    facts: dict[str, object] = {
+        "task": run.task,
+        "data": "sample" if run.made_up else "real",
+        "budget": run.budget,
+    }
+    facts |= {"model": run.model, "quant": run.quant, "stage": row.name, "seeds": run.seed}
+    facts |= {"simulated": _yes(row.simulated), **{path: run.find(path, "") for path in settings}}
+    if gate := found.get("gate"):
+        facts["parity"] = "passed" if gate["passed"] else "failed"
+        yield {**facts, "quantity": "agreement", "unit": "percent", "median": gate["agreement"]}
+    for metric, value in found.get("scores", {}).items():
+        yield {**facts, "quantity": "score", "metric": metric, "unit": "percent", "median": value}
+    if audit := found.get("audit"):
+        yield {**facts, "quantity": "integer_share", "unit": "percent", "median": audit["integer_share"]}
+    if info := found.get("info"):
+        yield {**facts, "quantity": "size", "unit": "bytes", "median": info["bytes"]}
+    for shape, times in found.get("latency", {}).items():
+        for name, value in times.items():
+            yield {**facts, "quantity": "latency", "metric": name, "batch": shape, "median": value}
+    for shape, problem in found.get("problems", {}).items():
+        yield {**facts, "quantity": "problem", "batch": shape, "error": problem}
 
 
 def _published_lines(row: Published) -> Iterator[Mapping[str, object]]:

@@ -1,63 +1,82 @@
-"""Graphs side by side on the clock."""
+"""Engines side by side on the clock, and what they do with the work."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from qexp.artifacts import Graph, Latency
-from qexp.config import OnnxRuntime
+from qexp.artifacts import Graph, Latency, Tokens
+from qexp.config import Engines, Task
 from qexp.host import Host
 from qexp.runtime import Runtime
 from qexp.store import Stage, Workplace
 
+if TYPE_CHECKING:
+    from qexp.deploy.engine import Batch, Engine
+
+MOST_IN_FLOAT = 12
+"""Products in floating point that are told of, the largest first."""
+
 
 def run(
     work: Workplace,
-    fp32: Graph,
-    quantized: Graph | None,
-    deploy: OnnxRuntime,
+    names: tuple[str, ...],
+    graphs: tuple[Graph, ...],
+    tokens: Tokens,
+    task: Task,
+    deploy: Engines,
     benchmark_runs: int | None,
     host: Host,
     *,
     rt: Runtime,
 ) -> None:
-    """Time both graphs in turn on the same batches of full length; ``host`` keeps machines apart."""
-    from qexp.deploy.engine import Order
-    from qexp.deploy.engines.onnxruntime import Session
-    from qexp.deploy.timing import measure_alternating
+    """Time all engines in turn on the same batches; ``host`` keeps machines apart.
 
-    graphs = {"fp32": fp32} | ({"int8": quantized} if quantized else {})
-    sessions = {name: Session(Order(graph.file, "int8", host.threads)) for name, graph in graphs.items()}
+    A shape that one engine refuses, such as one that does not fit its memory, is noted, and the engine goes
+    on with the others.
+    """
+    from qexp.deploy.bench import Bench, pinned
+    from qexp.lit.timing_batches import batches_of
+
+    batches = batches_of(tokens, task, deploy, graphs[0].vocabulary)
     runs = min(deploy.runs, benchmark_runs or deploy.runs)
-    latency: dict[str, dict[str, Any]] = {name: {} for name in graphs}
-    total = len(deploy.batch_sizes) * (runs + deploy.warmup) * len(graphs)
-    with rt.screen.bar("benchmark", total=total) as move:
-        for rows in deploy.batch_sizes:
-            shape = (rows, deploy.length)
-            calls = {name: _call(session, shape, fp32.vocabulary, move) for name, session in sessions.items()}
-            timed = measure_alternating(calls, rows=rows, runs=runs, warmup=deploy.warmup)
-            for name, times in timed.items():
-                latency[name][str(rows)] = asdict(times)
-    work.write_facts({"latency": latency, "host": asdict(host)})
+    total = len(batches) * (runs + deploy.warmup) * len(graphs)
+    with pinned(host.threads), rt.screen.bar("benchmark", total=total) as move:
+        engines = _engines(names, graphs, deploy, rt)
+        bench = Bench(engines, runs, deploy.warmup)
+        for shape, of_shape in batches.items():
+            bench.measure(shape, of_shape, move)
+        first = next(iter(batches.values()))[0]
+        audits = {name: _audit(engine, first) for name, engine in engines.items()}
+    work.write_facts({
+        "latency": bench.latency, "problems": bench.problems, "audits": audits, "host": asdict(host),
+        "engines": {name: asdict(engine.info) for name, engine in engines.items()},
+    })  # fmt: skip
 
 
-def _call(
-    session: Any, shape: tuple[int, int], vocabulary: int, move: Callable[..., None]
-) -> Callable[[], None]:
-    """One timed call on rows of full length, without padding, so that shapes alone decide the work."""
-    import numpy as np
+def _engines(
+    names: tuple[str, ...], graphs: tuple[Graph, ...], deploy: Engines, rt: Runtime
+) -> dict[str, Engine]:
+    from qexp.deploy.engine import Order
+    from qexp.deploy.engines import load
 
-    ids = np.random.default_rng(0).integers(0, vocabulary, shape)
-    full = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-    batch = {name: full[name] for name in session.inputs}
-
-    def call() -> None:
-        session.run(batch)
-        move()
-
-    return call
+    asked = {f"{runtime}/{precision}": (runtime, precision) for runtime, precision in deploy.asked}
+    return {
+        name: load(asked[name][0], Order(graph.file, asked[name][1], rt.threads, deploy.shapes, rt.engines))
+        for name, graph in zip(names, graphs, strict=True)
+    }
 
 
-STAGE = Stage("9-latency", 1, Latency, run)
+def _audit(engine: Engine, batch: Batch) -> dict[str, Any] | None:
+    audit = engine.audit({name: batch[name] for name in engine.inputs})
+    if audit is None:
+        return None
+    left = [asdict(each) for each in audit.in_float[:MOST_IN_FLOAT]]
+    return asdict(audit) | {
+        "products": len(audit.products),
+        "integer_share": audit.integer_share,
+        "in_float": left,
+    }
+
+
+STAGE = Stage("9-latency", 2, Latency, run)

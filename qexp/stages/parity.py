@@ -1,11 +1,13 @@
-"""An exported graph, run over the whole evaluation set, against torch."""
+"""The gate: an engine, run over the whole evaluation set, against torch."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from qexp.artifacts import Graph, Parity, Scores, Tokens
-from qexp.config import Task
+from qexp.config import Precision, RuntimeName, Task
+from qexp.host import Host
 from qexp.runtime import Runtime
 from qexp.store import Stage, Workplace
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MIN_AGREEMENT = 99.5
-"""Least share of rows, in percent, on which graph and torch predict the same."""
+"""Least share of rows, in percent, on which engine and torch predict the same."""
 MAX_METRIC_DIFFERENCE = 0.2
 """Largest difference of a metric, in points."""
 
@@ -25,26 +27,37 @@ def run(
     tokens: Tokens,
     task: Task,
     evaluation_rows: int | None,
+    runtime: RuntimeName,
+    precision: Precision,
+    host: Host,
     *,
     rt: Runtime,
 ) -> None:
-    """Score the graph in ONNX Runtime and compare predictions, logits and metrics with torch's."""
+    """Score the engine and compare predictions, logits and metrics with torch's; ``host`` has its version."""
     import torch
 
     from qexp.deploy.engine import Order
-    from qexp.deploy.engines.onnxruntime import Session
+    from qexp.deploy.engines import load
+    from qexp.lit.inference import EVALUATION_BATCH
     from qexp.lit.scoring import score_splits
 
-    session = Session(Order(graph.file, "int8", rt.threads))
-    names = graph.facts["inputs"]
+    shapes = ((1, 8), (EVALUATION_BATCH, task.max_length))
+    engine = load(runtime, Order(graph.file, precision, rt.threads, shapes, rt.engines))
+    names = engine.inputs
 
     def forward(batch: dict[str, Tensor]) -> Tensor:
-        return torch.from_numpy(session.run({name: batch[name].numpy() for name in names}))
+        return torch.from_numpy(engine.run({name: batch[name].numpy() for name in names}))
 
     out = Parity(work.folder, "")
-    scored = score_splits(forward, tokens, task, evaluation_rows, out, "parity", rt)
+    scored = score_splits(forward, tokens, task, evaluation_rows, out, f"{runtime} {precision}", rt)
     parity = compare(out, scores, scored.metrics, task)
-    work.write_facts({"metrics": scored.metrics, "notes": scored.notes, "parity": parity})
+    facts = {
+        "metrics": scored.metrics,
+        "notes": scored.notes,
+        "parity": parity,
+        "engine": asdict(engine.info),
+    }
+    work.write_facts(facts)
 
 
 def compare(graph: Scores, torch: Scores, metrics: dict[str, float | None], task: Task) -> dict[str, Any]:
@@ -78,4 +91,4 @@ def _points(ours: float | None, theirs: float | None) -> float:
     return abs(ours - theirs)
 
 
-STAGE = Stage("8-parity", 2, Parity, run)
+STAGE = Stage("8-parity", 3, Parity, run)

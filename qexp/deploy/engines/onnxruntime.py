@@ -40,7 +40,7 @@ PROVIDERS = ["CPUExecutionProvider"]
 class Session:
     """A loaded file, ready to run."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, *, optimized: bool = True) -> None:
         """Load and optimize an exported file.
 
         Raises:
@@ -50,8 +50,10 @@ class Session:
         model = _load(order.graph)
         try:
             # Bytes only for a graph that was changed: by its path a file is read without a second copy.
-            source = model.SerializeToString() if shift_activations(model) else str(order.graph)
-            self._session = onnxruntime.InferenceSession(source, _options(order.threads), providers=PROVIDERS)
+            shifted = optimized and shift_activations(model)
+            source = model.SerializeToString() if shifted else str(order.graph)
+            options = _options(order.threads, optimized)
+            self._session = onnxruntime.InferenceSession(source, options, providers=PROVIDERS)
         except Exception as error:  # the runtime's exceptions have no common base but this one
             raise DeployError(
                 f"{order.graph}: ONNX Runtime {onnxruntime.__version__} refuses the graph: {error}; "
@@ -95,6 +97,15 @@ def load(order: Order) -> Session:
         DeployError: as ``Session``.
     """
     return Session(order)
+
+
+def as_written(order: Order) -> Session:
+    """A session that computes every node of the file as it stands, without any optimization: slow, and right.
+
+    Raises:
+        DeployError: as ``Session``.
+    """
+    return Session(order, optimized=False)
 
 
 def shift_activations(model: onnx.ModelProto) -> bool:
@@ -144,8 +155,10 @@ def _load(path: Path) -> onnx.ModelProto:
         raise DeployError(f"{path}: cannot be read as ONNX ({error}); export the model again") from error
 
 
-def _options(threads: int) -> onnxruntime.SessionOptions:
+def _options(threads: int, optimized: bool) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what goes wrong is raised; the log would only say it a second time

@@ -1,0 +1,140 @@
+"""The end of the line: graphs, engines of them in every runtime, the gate of each, and all on the clock.
+
+    model -> onnx -> (half) -> parity of each engine -> latency of all that passed or not
+
+An engine that cannot be had, for want of a package or a device, is noted, and the others go on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from qexp.artifacts import Encoder, Graph, Parity, Ranges, Scores, Statistics, Tokens
+from qexp.config import Engines, Experiment, Form, Onnx, Precision, RuntimeName
+from qexp.errors import DeployError
+from qexp.host import this_host
+from qexp.outcome import Outcome
+from qexp.runtime import Runtime
+from qexp.stages import benchmark, export, halve, parity
+
+STRONGLY_TYPED: frozenset[RuntimeName] = frozenset({"tensorrt", "tensorrt_rtx"})
+"""Runtimes that compute in the types of the graph: what is not INT8 there should be FP16."""
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A model as it is evaluated and exported: float, or with a form and ranges."""
+
+    encoder: Encoder
+    form: Form | None = None
+    ranges: Ranges | None = None
+    seen: Statistics | None = None
+    """What its ranges were chosen from."""
+    scores: Scores | None = None
+    """What torch scored with it."""
+
+
+@dataclass
+class Deployment:
+    """Models of one run on their way to engines."""
+
+    fp32: Quantized
+    final: Quantized
+    """The run's result, which may be the same."""
+    tokens: Tokens
+    experiment: Experiment
+    rt: Runtime
+    outcome: Outcome
+    graphs: dict[str, Graph] = field(default_factory=dict)
+    """Exported so far, by precision."""
+
+    def run(self) -> None:
+        """Export, build, gate and measure what the experiment asks for.
+
+        Raises:
+            DeployError: the model cannot be exported, or not one engine could be had.
+        """
+        deploy = self.experiment.deploy
+        engines = deploy if isinstance(deploy, Engines) else Engines(kind="engines")
+        self._export()
+        asked = [each for each in engines.asked if each[1] != "int8" or self.final.form]
+        if isinstance(deploy, Onnx):
+            asked = asked[-1:]
+        gated = self._gate_all(asked, engines)
+        if isinstance(deploy, Engines):
+            self._measure(gated, deploy)
+
+    def _export(self) -> None:
+        plain = self.fp32 if self.final.form else self.final
+        self.graphs["fp32"] = self._exported(plain)
+        self.outcome.note("fp32", self.graphs["fp32"])
+        if self.final.form:
+            self.graphs["int8"] = self._exported(self.final)
+            self.outcome.note("int8", self.graphs["int8"])
+
+    def _exported(self, model: Quantized) -> Graph:
+        task = self.experiment.task.taught
+        return self.rt.walk(
+            export.STAGE, model.encoder, model.form, model.ranges, self.tokens, task, rt=self.rt
+        )
+
+    def _graph(self, runtime: RuntimeName, precision: Precision) -> Graph:
+        """The file that an engine is made of."""
+        source = "int8" if precision == "int8" else "fp32"
+        half = precision == "fp16" or (precision == "int8" and runtime in STRONGLY_TYPED)
+        if not half or runtime == "torch_int8":
+            return self.graphs[source]
+        if (name := f"{source} half") not in self.graphs:
+            self.graphs[name] = self.rt.walk(halve.STAGE, self.graphs[source], rt=self.rt)
+        return self.graphs[name]
+
+    def _gate_all(self, asked: list[tuple[RuntimeName, Precision]], engines: Engines) -> dict[str, Graph]:
+        """Graphs of the engines that could be had, by their names; the run's own first."""
+        own = [each for each in asked if each[0] == engines.runtimes[0]][-1]
+        found: dict[str, Graph] = {}
+        first: DeployError | None = None
+        for runtime, precision in sorted(asked, key=lambda each: each != own):
+            name = f"{runtime}/{precision}"
+            try:
+                graph = self._graph(runtime, precision)
+                checked = self._gate(graph, runtime, precision)
+            except DeployError as error:
+                first = first or error
+                self.outcome.note_problem(name, str(error))
+                self.rt.screen.warn(f"{name}: {error}")
+                continue
+            found[name] = graph
+            self.outcome.note_gate(name, checked)
+            if (runtime, precision) == own:
+                self.outcome.note("onnx", checked)
+            self._tell(name)
+        if not found and first is not None:
+            raise first
+        return {f"{runtime}/{precision}": found[name] for runtime, precision in asked
+                if (name := f"{runtime}/{precision}") in found}  # fmt: skip
+
+    def _gate(self, graph: Graph, runtime: RuntimeName, precision: Precision) -> Parity:
+        model = self.final if precision == "int8" or not self.final.form else self.fp32
+        host = this_host(self.rt.threads, (runtime,))
+        assert model.scores is not None
+        return self.rt.walk(
+            parity.STAGE, graph, model.scores, self.tokens, self.experiment.task,
+            self.experiment.budget.evaluation_rows, runtime, precision, host, rt=self.rt,
+        )  # fmt: skip
+
+    def _tell(self, name: str) -> None:
+        gate = self.outcome.engines.get(name, {}).get("gate")
+        if gate and not gate["passed"]:
+            self.rt.screen.warn(f"parity: {name} departs from torch: {gate}")
+
+    def _measure(self, gated: dict[str, Graph], deploy: Engines) -> None:
+        if self.rt.share is not None:
+            self.rt.screen.warn(
+                "latency: measured while other jobs of the sweep used this machine; time it alone"
+            )
+        timed = self.rt.walk(
+            benchmark.STAGE, tuple(gated), tuple(gated.values()), self.tokens, self.experiment.task, deploy,
+            self.experiment.budget.benchmark_runs, this_host(self.rt.threads, deploy.runtimes), rt=self.rt,
+        )  # fmt: skip
+        self.outcome.note("latency", timed)
+        self.outcome.note_own(deploy)

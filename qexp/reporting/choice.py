@@ -1,0 +1,52 @@
+"""Which of many runs is worth an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from qexp.reporting.facts import TORCH_STAGES, Run
+from qexp.reporting.pareto import front
+
+WAYS = ("best", "pareto")
+
+
+def candidates(runs: Iterable[Run], tasks: Sequence[str]) -> dict[str, list[Run]]:
+    """Quantized runs with a score, by task: those on real rows with a full budget, where there are any.
+
+    Args:
+        runs: All of them.
+        tasks: Those that are wanted; empty is all.
+    """
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        wanted = not tasks or run.task in tasks
+        if wanted and run.record.status == "ok" and run.quant != "fp32" and final_score(run) is not None:
+            found.setdefault(run.task, []).append(run)
+    return {task: _serious(of_task) for task, of_task in found.items()}
+
+
+def best(runs: Sequence[Run]) -> list[Run]:
+    """The run with the highest score; the smaller one of two that score alike."""
+    return [max(runs, key=lambda run: (final_score(run) or 0.0, -weight(run)))]
+
+
+def pareto(runs: Sequence[Run]) -> list[Run]:
+    """Runs that no other one beats both in bytes of parameters and in score, the smallest first."""
+    return [runs[index] for index in front([(weight(run), final_score(run) or 0.0) for run in runs])]
+
+
+def final_score(run: Run) -> float | None:
+    """The primary metric after the last stage in torch."""
+    last = next((stage for stage in reversed(TORCH_STAGES) if stage in run.record.scores), None)
+    return run.record.scores[last].get(run.metrics[0]) if last is not None and run.metrics else None
+
+
+def weight(run: Run) -> float:
+    """Bytes of all parameters; infinite where an older Record does not tell."""
+    cost = (run.record.sites or {}).get("cost")
+    return float(cost["bytes"]) if cost else float("inf")
+
+
+def _serious(runs: list[Run]) -> list[Run]:
+    real = [run for run in runs if not run.made_up and run.budget == "full"]
+    return real or runs

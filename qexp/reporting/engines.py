@@ -1,0 +1,147 @@
+"""What runtimes made of the runs' graphs: accuracy, speed, size and honesty in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qexp.reporting.facts import Run
+from qexp.reporting.selection import short_name
+from qexp.reporting.table import DAGGER, MEBIBYTE, NOT_ASKED, Table, score
+
+COLUMNS = (
+    *("task", "model", "quant", "method", "seed", "engine", "score", "agreement (%)", "gate"),
+    *("integer work (%)", "size (MiB)"),
+)
+FLOATS = ("fp32", "fp16", "bf16")
+"""Precisions of a run's float model; runs of one fine-tune share it."""
+SIMULATED = "simulated"
+READING = (
+    "Score: the primary metric, of the engine itself over the whole evaluation set. Agreement: rows on which "
+    "it predicts what torch predicts with the same weights and fake quantization. Gate: passed with at least "
+    "99.5 % and a metric within 0.2 points.",
+    "Integer work: multiply-accumulates that the engine really does in integers, from its own account. "
+    "Latency: p50 in ms of a batch of rows x tokens, and how many times faster than the best FP32 engine "
+    "there.",
+)
+
+
+@dataclass(frozen=True)
+class EngineRow:
+    """One runtime in one precision, of one run."""
+
+    run: Run
+    runtime: str
+    precision: str
+    found: Mapping[str, Any]
+    """As in :class:`qexp.record_parts.EngineFound`."""
+
+    @property
+    def name(self) -> str:
+        """``openvino/int8``."""
+        return f"{self.runtime}/{self.precision}"
+
+    @property
+    def simulated(self) -> bool:
+        """Whether no kernel multiplies the run's bit-widths: its accuracy is real, its speed is not."""
+        return self.precision not in FLOATS and self.run.simulated
+
+    def p50(self, shape: str) -> float | None:
+        """Median milliseconds of a shape."""
+        timed = self.found.get("latency", {}).get(shape)
+        return None if timed is None else float(timed["p50_ms"])
+
+
+def engine_rows(runs: Iterable[Run]) -> list[EngineRow]:
+    """Every engine of every run, by task, run and engine."""
+    found = [
+        EngineRow(run, name.split("/")[0], name.split("/")[1], engine)
+        for run in runs
+        for name, engine in run.record.engines.items()
+    ]
+    return sorted(found, key=lambda row: (row.run.task, row.run.model, row.run.record.key))
+
+
+def engine_tables(rows: Sequence[EngineRow]) -> list[Table]:
+    """A table for each task, model and machine, so that only what was measured alike stands side by side."""
+    groups: dict[tuple[str, str, str], list[EngineRow]] = {}
+    for row in rows:
+        groups.setdefault((row.run.task, row.run.model, _machine(row)), []).append(row)
+    return [_table(group, machine) for (_, _, machine), group in groups.items()]
+
+
+def _machine(row: EngineRow) -> str:
+    host = row.run.record.host
+    if not host or "processor" not in host:
+        return ""
+    gpu = f", {host['gpu']}" if host.get("gpu") else ""
+    return f"{host['processor'].split(' [')[0]}, {host['threads']} threads{gpu}"
+
+
+def _table(rows: Sequence[EngineRow], machine: str) -> Table:
+    shapes = list(dict.fromkeys(shape for row in rows for shape in row.found.get("latency", {})))
+    best = {shape: _fastest(rows, shape) for shape in shapes}
+    cells = tuple((*_facts(row), *(_latency(row, shape, best[shape]) for shape in shapes)) for row in rows)
+    title = f"engines: {rows[0].run.task} {short_name(rows[0].run.model)}"
+    marks = {row.run.source for row in rows if row.run.made_up} | {
+        row.run.budget for row in rows if row.run.budget != "full"
+    }
+    caption = (*READING, *([f"Machine: {machine}."] if machine else []))
+    if marks:
+        caption += (f"Not a result: {' and '.join(sorted(map(str, marks)))} runs stand here too.",)
+    return Table(title, (*COLUMNS, *shapes), cells, caption, tuple(_notes(rows)))
+
+
+def _fastest(rows: Sequence[EngineRow], shape: str) -> float | None:
+    """The best FP32 engine's median, for how much faster others are."""
+    times = [time for row in rows if row.precision == "fp32" and (time := row.p50(shape)) is not None]
+    return min(times, default=None)
+
+
+def _facts(row: EngineRow) -> tuple[str, ...]:
+    run, found = row.run, row.found
+    gate, audit, info = found.get("gate"), found.get("audit"), found.get("info")
+    scores: Mapping[str, float | None] = found.get("scores", {})
+    metric = next(iter(run.metrics), "")
+    simulated = f" {SIMULATED}" if row.simulated else ""
+    return (
+        run.task,
+        short_name(run.model),
+        run.quant if row.precision not in FLOATS else "fp32",
+        run.method if row.precision not in FLOATS else NOT_ASKED,
+        str(run.seed),
+        f"{row.name}{simulated}",
+        score(scores[metric]) if metric in scores else NOT_ASKED,
+        NOT_ASKED if gate is None or gate["agreement"] is None else f"{gate['agreement']:.2f}",
+        NOT_ASKED if gate is None else "passed" if gate["passed"] else f"failed {DAGGER}",
+        NOT_ASKED if audit is None else f"{audit['integer_share']:.1f}",
+        NOT_ASKED if info is None else f"{info['bytes'] / MEBIBYTE:.2f}",
+    )
+
+
+def _latency(row: EngineRow, shape: str, best: float | None) -> str:
+    time = row.p50(shape)
+    if time is None:
+        return f"refused {DAGGER}" if shape in row.found.get("problems", {}) else NOT_ASKED
+    return f"{time:.2f}" if best is None else f"{time:.2f} ({best / time:.2f}x)"
+
+
+def _notes(rows: Sequence[EngineRow]) -> list[str]:
+    notes = []
+    for row in rows:
+        where = f"{row.run.record.key[:12]} {row.name}"
+        gate = row.found.get("gate")
+        if gate and not gate["passed"]:
+            notes.append(
+                f"{DAGGER} {where}: departs from torch (agreement {gate['agreement']} %, metric "
+                f"{gate['metric_difference']} points, logits {gate['max_logit_difference']}); "
+                f"python -m qexp.bench {row.run.record.key[:12]} --bisect names the layer"
+            )
+        notes += [f"{DAGGER} {where} {what}: {why}" for what, why in row.found.get("problems", {}).items()]
+    if any(row.simulated for row in rows):
+        notes.append(
+            f"{SIMULATED}: no kernel multiplies these widths; integers are widened to 8 bits, so accuracy "
+            "is that of the format and speed is not."
+        )
+    return notes
