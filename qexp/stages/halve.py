@@ -9,7 +9,7 @@ from qexp.store import Stage, Workplace
 
 def run(work: Workplace, graph: Graph, *, rt: Runtime) -> None:
     """Write the same graph with FP16 in place of FP32; inputs, integers and logits keep their types."""
-    from qexp.deploy.half_precision import to_fp16
+    from qexp.deploy.onnx_half import to_fp16
 
     to_fp16(graph.file, Graph(work.folder, "").file)
     work.write_facts(graph.facts)
