@@ -4,6 +4,10 @@ The execution graph says which layers run, in what precision, and which operatio
 them stands for; with dynamic axes it has no sizes. Those come from the file, read once more with the
 sizes of the batch. An operation whose name is lost in a fusion is looked for along its readers: a product
 is fused with what follows it, a bias or a softmax.
+
+The execution graph says one precision for all of a subgraph, that of its first operand; both products of an
+attention are taken to have it. It does not say whether a layer quantizes activations by itself
+(``DYNAMIC_QUANTIZATION_GROUP_SIZE``): such a layer counts as floating point.
 """
 
 from __future__ import annotations
@@ -19,7 +23,8 @@ import numpy as np
 from qexp.deploy.engine import Audit, Batch, Order, Product
 
 MULTIPLYING = {
-    "FullyConnected", "MatMul", "Subgraph", "ScaledDotProductAttention", "QKVProjection", "LLMMLP", "Convolution",
+    "FullyConnected", "MatMul", "Subgraph", "ScaledDotProductAttention", "QKVProjection", "LLMMLP",
+    "Convolution",
 }  # fmt: skip
 """Layers that products are executed in; a subgraph is compiled as a whole, such as an attention."""
 CONVERSIONS = {"FakeQuantize", "Convert", "Reorder", "Transpose"}
@@ -108,7 +113,9 @@ def _executing(operation: Any, by_name: Mapping[str, _Layer]) -> _Layer | None:
                 if f"{name}/".startswith(f"{each.get_friendly_name()}/"):
                     return layer
         seen |= {each.get_friendly_name() for each in here}
-        readers = [port.get_node() for each in here for out in each.outputs() for port in out.get_target_inputs()]
+        readers = [
+            port.get_node() for each in here for out in each.outputs() for port in out.get_target_inputs()
+        ]
         here = [each for each in readers if each.get_friendly_name() not in seen]
     return None
 
