@@ -5,8 +5,8 @@ them stands for; with dynamic axes it has no sizes. Those come from the file, re
 sizes of the batch. An operation whose name is lost in a fusion is looked for along its readers: a product
 is fused with what follows it, a bias or a softmax.
 
-The execution graph says one precision for all of a subgraph, that of its first operand; both products of an
-attention are taken to have it. It does not say whether a layer quantizes activations by itself
+The execution graph says one kernel for all of a subgraph; both products of an attention are taken to
+have it. It does not say whether a layer quantizes activations by itself
 (``DYNAMIC_QUANTIZATION_GROUP_SIZE``): such a layer counts as floating point.
 """
 
@@ -49,7 +49,8 @@ class _Layer:
 
     @property
     def integer(self) -> bool:
-        return self.precision in INTEGERS
+        """Whether its kernel is one of integers: a float attention that reads a mask of u8 says u8, too."""
+        return self.precision in INTEGERS and self.kernel.rpartition("_")[2].lower() in INTEGERS
 
 
 def audit(compiled: Any, order: Order, batch: Batch) -> Audit:
