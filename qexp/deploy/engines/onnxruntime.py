@@ -101,9 +101,7 @@ def as_written(order: Order) -> Session:
     return Session(order, optimized=False)
 
 
-def audited(
-    graph: Path, options: onnxruntime.SessionOptions, feed: Batch, *, shift: bool = True
-) -> Audit:
+def audited(graph: Path, options: onnxruntime.SessionOptions, feed: Batch, *, shift: bool = True) -> Audit:
     """What a session with these options does with a batch: one run of its own, with a profile.
 
     Args:
