@@ -33,8 +33,8 @@ AIMET = {
 
 def test_every_protocol_of_the_field_is_there() -> None:
     assert RECIPES == [
-        "aimet", "best", "bondarenko", "bondarenko_mp", "bondarenko_peg", "ft_mode1", "ft_mode2", "mqbench",
-        "neurst", "q8bert", "qdqbert",
+        "aimet", "best", "bondarenko", "bondarenko_mp", "bondarenko_peg", "fast_cpu", "ft_mode1", "ft_mode2",
+        "mqbench", "neurst", "q8bert", "qdqbert",
     ]  # fmt: skip
     for recipe in RECIPES:
         head = (

@@ -20,6 +20,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from transformers import PreTrainedModel
 
 from qexp.deploy.onnx_graph import tidy
 from qexp.deploy.onnx_ops import TRANSLATIONS, opset_for
@@ -53,7 +54,7 @@ def export_onnx(
         DeployError: An input is missing, the model cannot be traced or translated, or is too large.
     """
     inputs = _inputs(model, example)
-    with _quiet(), _evaluating(model), torch.no_grad():
+    with _quiet(), _evaluating(model), _plain_attention(model), torch.no_grad():
         program = _trace(model, inputs)
         graph = _translate(program, tuple(inputs), opset or opset_for(program))
         tidy(graph)
@@ -167,6 +168,24 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def _plain_attention(model: nn.Module) -> Iterator[None]:
+    """Write torch's one operator for attention as its products and softmax.
+
+    The exporter breaks it up itself, with a guard against NaN around each softmax that no runtime fuses.
+    Attention that qexp quantizes, or that was chosen otherwise, stays.
+    """
+    chosen = getattr(getattr(model, "config", None), "_attn_implementation", None)
+    if chosen != "sdpa" or not isinstance(model, PreTrainedModel):
+        yield
+        return
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation("sdpa")
 
 
 @contextmanager

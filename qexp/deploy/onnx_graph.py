@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ast import literal_eval
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ from qexp.errors import DeployError
 
 AXES = ("batch", "length")
 """Names of the dynamic axes of every input."""
+SCOPES = "pkg.torch.onnx.name_scopes"
+"""Where the exporter notes the modules that a node is in, from the outermost on, and itself."""
 
 
 def tidy(model: ir.Model) -> None:
@@ -32,6 +36,7 @@ def tidy(model: ir.Model) -> None:
         if node.op_type == "Gather":
             _gather_stored(model.graph, node)
     _name_axes(model.graph)
+    _name_nodes(model.graph)
     _forget_origin(model)
     RemoveUnusedNodesPass()(model)
     model.graph.sort()
@@ -147,6 +152,21 @@ def _name_axes(graph: ir.Graph) -> None:
     for value in graph.outputs:
         sizes = list(value.shape or ())
         value.shape = ir.Shape([AXES[0], *sizes[1:]])
+
+
+def _name_nodes(graph: ir.Graph) -> None:
+    """Call nodes by the module that they come from, so that a runtime's report of them can be read.
+
+    ``bert.encoder.layer.0.output.dense/MatMul``; of several such nodes in a module, a later one has a number.
+    """
+    seen: Counter[str] = Counter()
+    for node in graph:
+        scopes = literal_eval(node.metadata_props.get(SCOPES, "[]"))
+        module = scopes[-2].removeprefix("model").removeprefix(".") if len(scopes) > 1 else ""
+        module = "" if module.startswith("_") else module  # the tracer's own invention, of shapes of inputs
+        name = f"{module}/{node.op_type}" if module else node.op_type
+        seen[name] += 1
+        node.name = name if seen[name] == 1 else f"{name}_{seen[name]}"
 
 
 def _forget_origin(model: ir.Model) -> None:

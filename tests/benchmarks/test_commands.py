@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import calibration, cost_curve, fake_quant, inference, qat_step
+from benchmarks import calibration, cost_curve, deploy, fake_quant, inference, qat_step
 from benchmarks.cost_curve import Point, fit
 
 TINY = ["--model", "tiny", "--threads", "1", "--rounds", "1", "--length", "8", "--no-peers", "--json"]
@@ -96,3 +96,19 @@ def test_the_floor_of_a_small_tensor_has_one_thread() -> None:
     large = fake_quant.floor_seconds(1.0, 2 * fake_quant.GRAIN, 1e-3, threads=2, backward=False)
     assert small == large
     assert fake_quant.floor_seconds(1.0, 0, 1e-3, threads=1, backward=True) == 2.5
+
+
+def test_deploy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install qexp[openvino]")
+    found = run(deploy, tmp_path / "x.json", "--rows", "2", *TINY)
+    table = found["rows"]["2"]
+    names = ["onnxruntime fp32", "onnxruntime int8, qexp", "openvino fp32", "openvino int8, qexp"]
+    assert list(table["readings"]) == list(found["same"]) == names
+    integer = {
+        name: {each["integer"] for each in audit["products"]} for name, audit in table["audits"].items()
+    }
+    assert integer["onnxruntime fp32"] == integer["openvino fp32"] == {False}
+    assert True in integer["onnxruntime int8, qexp"] and True in integer["openvino int8, qexp"]
+    assert all(rate > 0 for _, *rates in table["rates"] for rate in rates)
+    assert not found["left_out"]
+    assert "Best INT8 over best FP32, qexp: " in capsys.readouterr().out

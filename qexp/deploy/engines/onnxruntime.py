@@ -16,6 +16,8 @@ Three things stand between a Q/DQ graph and right, fast numbers (ONNX Runtime 1.
 
 from __future__ import annotations
 
+import json
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -29,6 +31,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from qexp.deploy.audits.onnxruntime import audit
 from qexp.deploy.engine import Audit, Batch, Info, Order, check_names
 from qexp.errors import DeployError
 from qexp.host import processor
@@ -47,18 +50,9 @@ class Session:
             DeployError: The file is missing, damaged, or not a graph that the runtime knows.
         """
         started = time.perf_counter()
-        model = _load(order.graph)
-        try:
-            # Bytes only for a graph that was changed: by its path a file is read without a second copy.
-            shifted = optimized and shift_activations(model)
-            source = model.SerializeToString() if shifted else str(order.graph)
-            options = _options(order.threads, optimized)
-            self._session = onnxruntime.InferenceSession(source, options, providers=PROVIDERS)
-        except Exception as error:  # the runtime's exceptions have no common base but this one
-            raise DeployError(
-                f"{order.graph}: ONNX Runtime {onnxruntime.__version__} refuses the graph: {error}; "
-                "export it again"
-            ) from error
+        self._order, self._optimized = order, optimized
+        options = _options(order.threads, optimized)
+        self._session = _session(order.graph, options, shift=optimized)
         self.info = Info(
             "onnxruntime", onnxruntime.__version__, processor(), order.precision,
             order.graph.stat().st_size, time.perf_counter() - started,
@@ -73,21 +67,20 @@ class Session:
         Raises:
             DeployError: An input is missing or unknown, or the runtime refuses a value or shape.
         """
-        check_names(self.inputs, batch)
-        feed = {name: np.asarray(values).astype(np.int64, casting="safe") for name, values in batch.items()}
-        try:
-            logits: NDArray[np.float32] = self._session.run(None, feed)[0]
-        except Exception as error:  # see above
-            shapes = {name: values.shape for name, values in feed.items()}
-            raise DeployError(
-                f"batch: ONNX Runtime refuses it, with shapes {shapes}: {error}; give integers "
-                "[batch, length] below the vocabulary size, not longer than the model's positions"
-            ) from error
-        return logits
+        return _run(self._session, self._feed(batch))
 
     def audit(self, batch: Batch) -> Audit | None:
-        """What it does with a batch of that shape."""
-        return None
+        """What it does with a batch of that shape, from the profile of a second session.
+
+        Raises:
+            DeployError: as ``run``.
+        """
+        options = _options(self._order.threads, self._optimized)
+        return audited(self._order.graph, options, self._feed(batch), shift=self._optimized)
+
+    def _feed(self, batch: Batch) -> dict[str, NDArray[np.int64]]:
+        check_names(self.inputs, batch)
+        return {name: np.asarray(values).astype(np.int64, casting="safe") for name, values in batch.items()}
 
 
 def load(order: Order) -> Session:
@@ -106,6 +99,59 @@ def as_written(order: Order) -> Session:
         DeployError: as ``Session``.
     """
     return Session(order, optimized=False)
+
+
+def audited(graph: Path, options: onnxruntime.SessionOptions, feed: Batch, *, shift: bool = True) -> Audit:
+    """What a session with these options does with a batch: one run of its own, with a profile.
+
+    Args:
+        graph: an exported file.
+        options: of the session; they come back with profiling on.
+        feed: the graph's inputs, the first of them [rows, tokens].
+        shift: whether int8 activations become uint8 first, as in ``Session``.
+
+    Raises:
+        DeployError: The runtime refuses the graph or the batch.
+    """
+    with tempfile.TemporaryDirectory(prefix="qexp-audit-") as folder:
+        optimized = Path(folder) / "optimized.onnx"
+        options.optimized_model_filepath = str(optimized)
+        options.enable_profiling = True
+        options.profile_file_prefix = f"{folder}/profile"
+        session = _session(graph, options, shift=shift)
+        try:
+            _run(session, feed)
+        finally:
+            profile = Path(session.end_profiling())
+        rows, tokens = next(iter(feed.values())).shape[:2]
+        events = json.loads(profile.read_text(encoding="utf-8"))
+        return audit(onnx.load(optimized, load_external_data=False), events, (rows, tokens))
+
+
+def _session(
+    graph: Path, options: onnxruntime.SessionOptions, *, shift: bool = True
+) -> onnxruntime.InferenceSession:
+    model = _load(graph)
+    try:
+        # Bytes only for a graph that was changed: by its path a file is read without a second copy.
+        source = model.SerializeToString() if shift and shift_activations(model) else str(graph)
+        return onnxruntime.InferenceSession(source, options, providers=PROVIDERS)
+    except Exception as error:  # the runtime's exceptions have no common base but this one
+        raise DeployError(
+            f"{graph}: ONNX Runtime {onnxruntime.__version__} refuses the graph: {error}; export it again"
+        ) from error
+
+
+def _run(session: onnxruntime.InferenceSession, feed: Batch) -> NDArray[np.float32]:
+    try:
+        logits: NDArray[np.float32] = session.run(None, feed)[0]
+    except Exception as error:  # see above
+        shapes = {name: values.shape for name, values in feed.items()}
+        raise DeployError(
+            f"batch: ONNX Runtime refuses it, with shapes {shapes}: {error}; give integers "
+            "[batch, length] below the vocabulary size, not longer than the model's positions"
+        ) from error
+    return logits
 
 
 def shift_activations(model: onnx.ModelProto) -> bool:

@@ -1,0 +1,302 @@
+"""INT8 against FP32 on this CPU: this project's graphs, and what users would pick, in one run.
+
+    python -m benchmarks.deploy [--model minilm_l6] [--checkpoint DIR] [--rows 1,32] [--length 128]
+        [--rounds 9] [--threads 2] [--no-peers] [--json FILE]
+
+All of one checkpoint: FP32 and INT8 (``recipe=fast_cpu``, largest values of the calibration batch) in ONNX
+Runtime and OpenVINO; ONNX Runtime's own quantizers, dynamic and static; NNCF on OpenVINO. They take turns.
+Beside each stand the share of the multiply-accumulates that it does in integers, how often it decides as
+torch in FP32 does, and how far it moves the logits. Without ``--checkpoint`` weights are random. Below: the
+rates of plain products at the model's shapes in FP32 and INT8, which is the most that INT8 can gain.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from benchmarks.forms import FP32_FILE, dynamic_onnxruntime, static_onnxruntime
+from benchmarks.harness import Reading, alternate, write
+from benchmarks.options import add_peers, parser, settings, start
+from benchmarks.peers import attempt
+from benchmarks.shapes import SHAPES, Batch, Family, Shape, batch_of
+from qexp.config import ActivationScheme, Form, MaxCalibrator, Override, Placement, Quant
+from qexp.deploy.audits import openvino as openvino_audit
+from qexp.deploy.engine import Audit, Order
+from qexp.deploy.engines.onnxruntime import Session, audited
+from qexp.deploy.onnx_export import export_onnx
+from qexp.quant.insert import insert
+
+INT8_FILE = "int8.onnx"
+BASELINE = "onnxruntime fp32"
+PRODUCTS = ("linear.weight", "linear.input", "matmul.query", "matmul.key", "matmul.probs", "matmul.value")
+SIGNED = Override(activation=ActivationScheme(symmetric=True))
+FAST = Form(
+    placement=Placement(name="cpu_int8", sites=PRODUCTS, typed=True),
+    quant=Quant(label="cpu", overrides={f"*:matmul.{each}": SIGNED for each in ("query", "key", "value")}),
+)
+"""As ``recipe=fast_cpu``."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A graph in a runtime: what runs a batch, and what tells how."""
+
+    run: Callable[[dict[str, Any]], Any]
+    audit: Callable[[dict[str, Any]], Audit | None]
+
+
+class Checkpoint(Family):
+    """A family with weights of a folder in place of random ones."""
+
+    def __init__(self, shape: Shape, folder: Path) -> None:
+        from transformers import AutoModelForSequenceClassification
+
+        self.folder = folder
+        self.load = AutoModelForSequenceClassification.from_pretrained
+        self.shape = shape
+
+    def build(self, attention: str = "sdpa") -> Any:
+        return self.load(self.folder, attn_implementation=attention).eval()
+
+
+def export(family: Family, calibration: Batch, folder: Path) -> None:
+    """Write both graphs."""
+    example = {name: values for name, values in calibration.items() if name != "labels"}
+    export_onnx(family.build(), folder / FP32_FILE, example=example)
+    model = family.build()
+    quantization = insert(model, FAST)
+    with torch.no_grad(), quantization.observing(example["attention_mask"]):
+        model(**example)
+    quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
+    quantization.export_form()
+    export_onnx(model, folder / INT8_FILE, example=example)
+
+
+def in_onnxruntime(path: Path, threads: int) -> Served:
+    """Through this project's engine."""
+    session = Session(Order(path, "int8", threads))
+    return Served(
+        lambda batch: session.run({name: batch[name] for name in session.inputs}),
+        lambda batch: session.audit({name: batch[name] for name in session.inputs}),
+    )
+
+
+def in_openvino(path: Path, threads: int, model: Any = None) -> Served:
+    """As users would, with the work of FP32 in FP32; the graph of ``path`` or a model made from it."""
+    import openvino
+
+    properties = {
+        "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1,
+        "INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+    }  # fmt: skip
+    compiled = openvino.Core().compile_model(model or path, "CPU", properties)
+    request, names = compiled.create_infer_request(), [port.any_name for port in compiled.inputs]
+
+    def run(batch: dict[str, Any]) -> Any:
+        answer = request.infer({name: batch[name] for name in names}, share_inputs=True)
+        return answer[compiled.output(0)].copy()
+
+    def audit(batch: dict[str, Any]) -> Audit:
+        order = Order(path, "int8", threads)
+        return openvino_audit.audit(compiled, order, {name: batch[name] for name in names})
+
+    return Served(run, audit)
+
+
+def by_onnxruntime(make: Callable[..., Any], file: str) -> Callable[[Family, Batch, Path, int], Served]:
+    """One of ONNX Runtime's own quantizers."""
+
+    def served(family: Family, calibration: Batch, folder: Path, threads: int) -> Served:
+        import onnxruntime
+
+        form = make(family, calibration, folder, threads)
+
+        def audit(batch: dict[str, Any]) -> Audit:
+            names = {value.name for value in onnx.load(folder / file).graph.input}
+            feed = {name: values for name, values in batch.items() if name in names}
+            return audited(folder / file, onnxruntime.SessionOptions(), feed)
+
+        return Served(
+            lambda batch: form.call({name: torch.from_numpy(each) for name, each in batch.items()})(), audit
+        )
+
+    return served
+
+
+def by_nncf(family: Family, calibration: Batch, folder: Path, threads: int) -> Served:
+    """NNCF's post-training quantization of the FP32 graph, told that it is a transformer."""
+    import nncf
+    import openvino
+
+    model = openvino.Core().read_model(folder / FP32_FILE)
+    rows = {name: each.numpy() for name, each in calibration.items() if name != "labels"}
+    each = [{name: values[[row]] for name, values in rows.items()} for row in range(len(rows["input_ids"]))]
+    quantized = nncf.quantize(model, nncf.Dataset(each), model_type=nncf.ModelType.TRANSFORMER)
+    return in_openvino(folder / FP32_FILE, threads, quantized)
+
+
+PEERS: dict[str, Callable[[Family, Batch, Path, int], Served]] = {
+    "onnxruntime.quantization dynamic": by_onnxruntime(dynamic_onnxruntime, "dynamic.onnx"),
+    "onnxruntime.quantization static": by_onnxruntime(static_onnxruntime, "static.onnx"),
+    "openvino + nncf": by_nncf,
+}
+
+
+def served(family: Family, folder: Path, options: Any) -> tuple[dict[str, Served], dict[str, str]]:
+    """Everything that is measured, and what is left out and why."""
+    calibration = batch_of(family.shape, 32, options.length, seed=2, padded=True)
+    export(family, calibration, folder)
+    found = {
+        BASELINE: in_onnxruntime(folder / FP32_FILE, options.threads),
+        "onnxruntime int8, qexp": in_onnxruntime(folder / INT8_FILE, options.threads),
+    }
+    skipped = {}
+    makers: dict[str, Callable[..., Served]] = {
+        "openvino fp32": lambda *_: in_openvino(folder / FP32_FILE, options.threads),
+        "openvino int8, qexp": lambda *_: in_openvino(folder / INT8_FILE, options.threads),
+    }
+    for name, make in (makers | (PEERS if options.peers else {})).items():
+        each, problem = attempt(make, family, calibration, folder, options.threads)
+        if problem is None:
+            found[name] = each
+        else:
+            skipped[name] = problem
+    return found, skipped
+
+
+def agreement(forms: dict[str, Served], family: Family, length: int) -> dict[str, tuple[float, float]]:
+    """Percent of 64 rows decided as torch in FP32, and the largest change of a logit over the largest.
+
+    A regression decides nothing; there the first figure is that of the order of neighbours.
+    """
+    batch = _arrays(batch_of(family.shape, 64, length, seed=3, padded=True))
+    with torch.no_grad():
+        model = family.build()
+        truth = model(**{name: torch.from_numpy(each) for name, each in batch.items()}).logits.numpy()
+    figures = {}
+    for name, form in forms.items():
+        answer = np.asarray(form.run(batch))
+        same = float((_decided(answer) == _decided(truth)).mean())
+        figures[name] = 100 * same, float(np.abs(answer - truth).max() / np.abs(truth).max())
+    return figures
+
+
+def _decided(logits: Any) -> Any:
+    return logits.argmax(1) if logits.shape[1] > 1 else np.diff(logits[:, 0]) > 0
+
+
+def _arrays(batch: Batch) -> dict[str, Any]:
+    return {name: values.numpy() for name, values in batch.items() if name != "labels"}
+
+
+def rates(shape: Shape, rows: int, length: int, threads: int, rounds: int) -> list[tuple[str, float, float]]:
+    """Billions of multiply-accumulates per second of plain products in ONNX Runtime, FP32 and INT8."""
+    sizes = {
+        "query, key, value, output": (shape.width, shape.width),
+        "feed-forward, first": (shape.width, shape.inner),
+        "feed-forward, second": (shape.inner, shape.width),
+    }
+    found = []
+    for name, (inner, width) in sizes.items():
+        calls = {kind: _product(kind, rows * length, inner, width, threads) for kind in ("fp32", "int8")}
+        readings = alternate(calls, rounds, "fp32")
+        macs = rows * length * inner * width / 1e9
+        found.append((name, macs / readings["fp32"].seconds, macs / readings["int8"].seconds))
+    return found
+
+
+def _product(kind: str, rows: int, inner: int, width: int, threads: int) -> Callable[[], Any]:
+    """One product with a stored weight, of floats or of uint8 by int8."""
+    import onnxruntime
+
+    generator = np.random.default_rng(0)
+    left = generator.integers(0, 255, (rows, inner)).astype(np.uint8)
+    right = generator.integers(-127, 128, (inner, width)).astype(np.int8)
+    integer = kind == "int8"
+    if not integer:
+        left, right = left.astype(np.float32), right.astype(np.float32)
+    types = (TensorProto.UINT8, TensorProto.INT32) if integer else (TensorProto.FLOAT, TensorProto.FLOAT)
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger" if integer else "MatMul", ["x", "w"], ["y"])], kind,
+        [helper.make_tensor_value_info("x", types[0], left.shape)],
+        [helper.make_tensor_value_info("y", types[1], (rows, width))],
+        [numpy_helper.from_array(right, "w")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    return lambda: session.run(None, {"x": left})
+
+
+def table(title: str, heads: list[str], lines: list[list[str]]) -> None:
+    """Print Markdown."""
+    print(f"\n## {title}\n\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}", flush=True)
+    for line in lines:
+        print(f"| {' | '.join(line)} |", flush=True)
+
+
+def show(
+    readings: dict[str, Reading], shares: dict[str, float], same: dict[str, tuple[float, float]], title: str
+) -> None:
+    """One batch size: times, audit and agreement, and the best INT8 over the best FP32."""
+    lines = [
+        [
+            name, f"{each.seconds * 1e3:.1f}", f"{1 / each.ratio:.2f}", f"{shares[name]:.1f}",
+            f"{same[name][0]:.1f}", f"{same[name][1]:.2%}",
+        ]
+        for name, each in readings.items()
+    ]  # fmt: skip
+    heads = ["", "ms", "times FP32", "% in integers", "% as FP32 torch", "moves logits"]
+    table(title, heads, lines)
+    fp32 = min(each.seconds for name, each in readings.items() if name.endswith("fp32"))
+    for whose, mine in (("qexp", True), ("others", False)):
+        of = [each.seconds for name, each in readings.items() if name.endswith("qexp") == mine]
+        others = [each.seconds for name, each in readings.items() if name in PEERS]
+        best = min(of) if mine else min(others, default=float("nan"))
+        print(f"\nBest INT8 over best FP32, {whose}: {fp32 / best:.2f} times.", flush=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and print."""
+    found = parser(__doc__ or "", length=128, rounds=9)
+    found.add_argument("--checkpoint", type=Path, help="folder of a fine-tuned encoder of this shape")
+    found.add_argument("--rows", default="1,32", help="batch sizes, with commas between them")
+    add_peers(found)
+    options = start(found, arguments)
+    shape = SHAPES[options.model]
+    family = Checkpoint(shape, options.checkpoint) if options.checkpoint else Family(shape)
+    tables: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="qexp-benchmark-") as folder:
+        forms, skipped = served(family, Path(folder), options)
+        same = agreement(forms, family, options.length)
+        for rows in (int(word) for word in options.rows.split(",")):
+            batch = _arrays(batch_of(shape, rows, options.length, seed=4))
+            audits = {name: form.audit(batch) for name, form in forms.items()}
+            shares = {name: each.integer_share if each else 0.0 for name, each in audits.items()}
+            calls = {name: partial(form.run, batch) for name, form in forms.items()}
+            readings = alternate(calls, options.rounds, BASELINE)
+            show(readings, shares, same, f"{options.model}, {rows} x {options.length}")
+            limit = rates(shape, rows, options.length, options.threads, options.rounds)
+            lines = [[name, f"{a:.0f}", f"{b:.0f}", f"{b / a:.2f}"] for name, a, b in limit]
+            heads = ["", "FP32", "INT8", "ratio"]
+            table(f"Plain products, {rows * options.length} rows: 10^9 MAC/s", heads, lines)
+            tables[str(rows)] = {"readings": readings, "audits": audits, "rates": limit}
+    for name, reason in skipped.items():
+        print(f"\nLeft out: {name}: {reason}")
+    write(options.json, {"settings": settings(options), "rows": tables, "same": same, "left_out": skipped})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
