@@ -26,7 +26,6 @@ from qexp.prediction.predictor import TORCH, Predictor
 from qexp.records import Record, read_all, records_folder
 from tests.tiny_runs import artifacts, lively_bert, run
 
-ROWS = 40
 LABELS = ["negative", "positive"]
 
 
@@ -290,17 +289,19 @@ def test_runtimes_are_those_that_there_are() -> None:
     assert (TORCH, *RUNTIMES) == predict.RUNTIMES
 
 
-def test_standard_input_and_a_reader_that_goes(finished: Path, rows: Path) -> None:
-    """As in ``yes | python -m qexp.predict RUN - | head -1``: the process ends quietly, and by itself."""
+def test_standard_input_and_a_reader_that_goes(finished: Path, tmp_path: Path) -> None:
+    """As in ``python -m qexp.predict RUN - < texts | head -1``: the process ends quietly."""
     words = [sys.executable, "-m", "qexp.predict", record_of(finished).key, "-", "--outputs", str(finished)]
-    pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(words, **pipe, env={**os.environ, "PYTHONIOENCODING": "latin-1"}) as writer:  # type: ignore[call-overload]
-        assert writer.stdin and writer.stdout and writer.stderr
-        writer.stdin.write("the old man – naïve – sees the bird\n".encode() * 4000)
-        writer.stdin.close()
-        first = json.loads(writer.stdout.readline())
+    (tmp_path / "texts").write_bytes("the naïve man sees the bird\n".encode() * 4000)
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    pipe = subprocess.PIPE
+    with (
+        (tmp_path / "texts").open("rb") as texts,
+        subprocess.Popen(words, stdin=texts, stdout=pipe, stderr=pipe, env=environment) as writer,
+    ):
+        assert writer.stdout and writer.stderr
+        assert json.loads(writer.stdout.readline())["index"] == 0
         writer.stdout.close()
-        assert first["index"] == 0
         told = writer.stderr.read().decode()
         assert writer.wait() == 0
     assert "Traceback" not in told
