@@ -46,7 +46,7 @@ def _predict(options: argparse.Namespace) -> int:
     outputs: Path = options.outputs or outputs_root()
     _refuse_same(Path(options.input), options.output)
     model, rt = _model(options, outputs)
-    predictor = _predictor(options, model, rt, outputs)
+    predictor = _predictor(options, model, rt)
     rows = Rows(options.input, predictor.columns, whole=options.keep)
     output = Output(options.output)
     try:
@@ -75,20 +75,20 @@ def _model(options: argparse.Namespace, outputs: Path) -> tuple[Model, Runtime]:
     return model, rt
 
 
-def _predictor(options: argparse.Namespace, model: Model, rt: Runtime, outputs: Path) -> Predictor:
+def _predictor(options: argparse.Namespace, model: Model, rt: Runtime) -> Predictor:
     from qexp.prediction.predictor import Predictor
 
-    run = _run(options, model, rt, outputs)
+    run = _run(options, model, rt)
     rt.screen.say(f"{model.title}: {options.runtime}, {options.precision or model.precision}")
     return Predictor(model, run, batch_size=options.batch_size, keep=options.keep)
 
 
-def _run(options: argparse.Namespace, model: Model, rt: Runtime, outputs: Path) -> Run:
+def _run(options: argparse.Namespace, model: Model, rt: Runtime) -> Run:
     from qexp.prediction.predictor import engine_run, torch_run
 
     precision = options.precision or model.precision
     if options.runtime != "torch":
-        return engine_run(model, options.runtime, precision, options.batch_size, outputs, rt)
+        return engine_run(model, options.runtime, precision, options.batch_size, rt)
     if precision in ("fp16", "bf16"):
         raise ConfigError(
             f"--precision {precision}: torch computes as the run's evaluation did, in fp32 or with int8 "

@@ -20,6 +20,7 @@ from qexp.publication import examples, folder
 from qexp.publication.card import _gate
 from qexp.records import Record, read_all, records_folder
 from tests.conftest import experiment
+from tests.record_factory import record as made_up
 from tests.tiny_runs import artifacts, lively_bert, run
 
 ROOT = Path(__file__).parent.parent
@@ -162,15 +163,12 @@ def test_the_hub_reads_the_card(finished: Path) -> None:
 
 
 def test_the_gate_of_every_engine_is_told() -> None:
-    class Found:
-        parity = None
-        engines = {  # noqa: RUF012 - stands in for a Record
-            "onnxruntime/int8": {"gate": {"agreement": 99.75, "metric_difference": 0.1, "passed": True}},
-            "openvino/int8": {"gate": {"agreement": 90.0, "passed": False}},
-            "openvino/fp32": {"error": "absent"},
-        }
-
-    told = _gate(Found())
+    engines = {
+        "onnxruntime/int8": {"gate": {"agreement": 99.75, "metric_difference": 0.1, "passed": True}},
+        "openvino/int8": {"gate": {"agreement": 90.0, "passed": False}},
+        "openvino/fp32": {"problems": {"engine": "absent"}},
+    }
+    told = _gate(made_up(engines=engines))
     assert (
         "- onnxruntime/int8: passed; predictions agree with torch on 99.75 % of rows, metric differs" in told
     )

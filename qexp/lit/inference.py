@@ -15,7 +15,7 @@ from qexp.config import Form
 from qexp.data.batches import collate, evaluation_batches
 from qexp.data.tokens import TokenSplit
 from qexp.lit.encoder import arguments, load_saved, logits_of, model_inputs
-from qexp.lit.family import EVALUATION_BATCH
+from qexp.lit.family import EVALUATION_BATCH as EVALUATION_BATCH
 from qexp.quant.insert import Quantization, insert
 from qexp.runtime import Runtime, device_of, set_threads
 

@@ -14,7 +14,9 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
 from qexp.artifacts import FACTS, Tokens
+from qexp.config import Precision, RuntimeName
 from qexp.data.preparation import PREPARE
+from qexp.deployment import STRONGLY_TYPED
 from qexp.errors import DataError
 from qexp.inspection.models import Model, graph_of
 from qexp.lit.families import family_of
@@ -23,11 +25,10 @@ from qexp.lit.inference import load_quantized
 from qexp.prediction.kinds import BROKEN, KINDS, Asked, Move
 from qexp.prediction.rows import Row
 from qexp.runtime import Runtime
+from qexp.stages import halve
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from qexp.deploy.engine import Precision
 
 TORCH = "torch"
 """The runtime that evaluated the run: torch, with quantization simulated in floating point."""
@@ -116,9 +117,7 @@ def torch_run(model: Model, rt: Runtime) -> Run:
     return family_of(model.task).runner(loaded, rt)
 
 
-def engine_run(
-    model: Model, runtime: str, precision: Precision, batch_size: int, outputs: Path, rt: Runtime
-) -> Run:
+def engine_run(model: Model, runtime: RuntimeName, precision: Precision, batch_size: int, rt: Runtime) -> Run:
     """Its graph in one of :data:`qexp.deploy.engines.RUNTIMES`.
 
     Raises:
@@ -130,8 +129,11 @@ def engine_run(
     from qexp.deploy.engines import load
 
     graph = graph_of(model, rt)
+    half = precision == "fp16" or (precision == "int8" and runtime in STRONGLY_TYPED)
+    if half and runtime != "torch_int8":
+        graph = rt.walk(halve.STAGE, graph, rt=rt)
     shapes = ((batch_size, model.task.max_length),)
-    engine = load(runtime, Order(graph.file, precision, rt.threads, shapes, outputs / "engines"))
+    engine = load(runtime, Order(graph.file, precision, rt.threads, shapes, rt.engines))
 
     def run(batch: dict[str, Tensor]) -> Tensor:
         return torch.from_numpy(engine.run({name: batch[name].numpy() for name in engine.inputs}))

@@ -12,6 +12,7 @@ from qexp.config import QuestionTask, Task, TextTask, TranslationTask, score_nam
 from qexp.data.hub import SETS, place
 from qexp.inspection.models import Model
 from qexp.publication.examples import with_onnxruntime, with_transformers
+from qexp.records import Record
 from qexp.reporting.command import command_of
 from qexp.reporting.facts import Run
 from qexp.reporting.glue import TASKS as GLUE_TASKS
@@ -170,13 +171,13 @@ def _scores(content: Content) -> Table:
     return Table("Scores in percent", ("model", *metrics), tuple(rows))
 
 
-def _gate(record: Any) -> str:
+def _gate(record: Record) -> str:
     """What became of exported graphs that were held against torch."""
     told = []
     if record.parity:
         told.append(_gate_line("exported graph", record.parity))
-    for engine, found in (getattr(record, "engines", None) or {}).items():
-        if isinstance(gate := found.get("gate"), Mapping):
+    for engine, found in record.engines.items():
+        if gate := found.get("gate"):
             told.append(_gate_line(engine, gate))
     return "\n".join(told) or "No graph of this run was held against torch."
 
