@@ -1,6 +1,6 @@
 """A look at a run's quantized model: ``python -m qexp.inspect RUN``.
 
-Exit codes: 0, it was shown; 2, it could not be, and stderr says why and what to do.
+Exit codes: 0, it was shown; 2, it could not be, and stderr says why and what to do; 130, interrupted.
 """
 
 from __future__ import annotations
@@ -11,26 +11,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qexp.artifacts import Statistics
-from qexp.errors import QexpError
+from qexp.errors import OK
+from qexp.inspection.options import add_run, add_stage, ended
 from qexp.inspection.runs import RANGES, find_record, folder_of, subject_of
-from qexp.records import OUTPUTS_VARIABLE, outputs_root
+from qexp.records import outputs_root
 from qexp.standard_output import print_out
-
-COULD_NOT = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print what is asked for; returns the exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        _show(options)
-    except QexpError as error:
-        print(f"qexp.inspect: {error}", file=sys.stderr)
-        return COULD_NOT
-    return 0
+    return ended("inspect", lambda: _show(options), "nothing was shown")
 
 
-def _show(options: argparse.Namespace) -> None:
+def _show(options: argparse.Namespace) -> int:
     outputs: Path = options.outputs or outputs_root()
     record = find_record(options.run, outputs)
     subject = subject_of(record, outputs, options.stage)
@@ -38,7 +32,7 @@ def _show(options: argparse.Namespace) -> None:
         _show_dimensions(
             Statistics(folder_of(record, "3-statistics", outputs), "").file, subject.title, options
         )
-        return
+        return OK
 
     from qexp.inspection.layers import chosen, layers_of, load
     from qexp.inspection.picture import draw
@@ -51,6 +45,7 @@ def _show(options: argparse.Namespace) -> None:
         draw(layers, options.png, subject.title)
     shown = "\n\n".join(map(in_full, layers)) if options.layer else listing(layers)
     print_out(f"{subject.title}\n{shown}\n")
+    return OK
 
 
 def _show_dimensions(file: Path, title: str, options: argparse.Namespace) -> None:
@@ -69,15 +64,12 @@ def _parser() -> argparse.ArgumentParser:
         "with their integer weights, scales, ranges and histograms. Nothing is computed anew.",
         epilog="Exit code 0: shown; 2: there is nothing to show, and stderr says why.",
     )
-    parser.add_argument("run", metavar="RUN", help="beginning of a run's key, or path of its Record")
+    add_run(parser)
     parser.add_argument(
         "--layer", action="append", metavar="GLOB",
         help="show these layers in full, such as '*.layer.0.*query'; repeat it for several",
     )  # fmt: skip
-    parser.add_argument(
-        "--stage", choices=tuple(RANGES),
-        help="as calibrated (ptq), or as trained with quantization (qat); default: the last one of the run",
-    )  # fmt: skip
+    add_stage(parser, RANGES)
     parser.add_argument(
         "--png", type=Path, metavar="FILE", help="also write histograms of the integer weights into a PNG"
     )
@@ -85,10 +77,6 @@ def _parser() -> argparse.ArgumentParser:
         "--dimensions", type=Path, metavar="FILE",
         help="instead: ranges of the embedding dimensions of activations, as a list and a PNG; of a run with "
         "embedding groups",
-    )  # fmt: skip
-    parser.add_argument(
-        "--outputs", type=Path, metavar="DIR",
-        help=f"folder that runs wrote to (default: {OUTPUTS_VARIABLE}, else ./outputs)",
     )  # fmt: skip
     return parser
 

@@ -85,8 +85,11 @@ class Screen:
         self.say(f"{stage}: another process builds this; waiting for it")
 
     @contextmanager
-    def bar(self, title: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
-        """A progress bar over ``total`` steps; the function that is handed out moves it by ``n=1``."""
+    def bar(self, title: str, total: int | None, done: int = 0) -> Iterator[Callable[..., None]]:
+        """A progress bar over ``total`` steps, None where nobody knows how many.
+
+        The function that is handed out moves it by ``n=1``.
+        """
         columns = (
             TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(),
             TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from qexp.errors import INTERRUPTED, QexpError
-from qexp.inspection.options import COULD_NOT, add_options
+from qexp.errors import OK
+from qexp.inspection.options import add_options, ended
 from qexp.inspection.runs import find_record
 from qexp.records import outputs_root, write_text
 from qexp.standard_output import print_out
@@ -31,18 +31,10 @@ BUDGETS: tuple[Literal["loss", "size", "bops"], ...] = ("loss", "size", "bops")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Search, print and write; returns the exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        _search(options)
-    except QexpError as error:
-        print(f"qexp.search: {error}", file=sys.stderr)
-        return COULD_NOT
-    except KeyboardInterrupt:
-        print("interrupted: nothing was found yet", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    return ended("search", lambda: _search(options), "nothing was found yet")
 
 
-def _search(options: argparse.Namespace) -> None:
+def _search(options: argparse.Namespace) -> int:
     from qexp.inspection.mixed import Budget, Search
     from qexp.inspection.precision import pairs_of
     from qexp.inspection.trials import trials_of
@@ -61,6 +53,7 @@ def _search(options: argparse.Namespace) -> None:
     write_text(folder / f"{name}.md", text)
     print_out(text)
     print(f"written: {folder / name}.yaml", file=sys.stderr)
+    return OK
 
 
 def _overlay(search: Search, found: Assignment, record: Record, folder: Path, name: str) -> str:

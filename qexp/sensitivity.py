@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qexp.errors import INTERRUPTED, QexpError
-from qexp.inspection.options import COULD_NOT, add_options
+from qexp.errors import INTERRUPTED
+from qexp.inspection.options import add_options, add_stage, ended
 from qexp.inspection.runs import RANGES, find_record
 from qexp.records import outputs_root, write_text
 from qexp.standard_output import print_out
@@ -29,14 +29,7 @@ BY = ("group", "layer", "kind")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and write; returns the exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        return _measure(options)
-    except QexpError as error:
-        print(f"qexp.sensitivity: {error}", file=sys.stderr)
-        return COULD_NOT
-    except KeyboardInterrupt:
-        print("interrupted: nothing was measured yet", file=sys.stderr)
-        return INTERRUPTED
+    return ended("sensitivity", lambda: _measure(options), "nothing was measured yet")
 
 
 def _measure(options: argparse.Namespace) -> int:
@@ -104,10 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         help="what is switched at once: what a runtime computes together, such as queries, keys and values "
         "of an attention (group, the default), a layer of the model, or all sites of a kind",
     )  # fmt: skip
-    parser.add_argument(
-        "--stage", choices=tuple(RANGES),
-        help="as calibrated (ptq), or as trained with quantization (qat); default: the last one of the run",
-    )  # fmt: skip
+    add_stage(parser, RANGES)
     return parser
 
 

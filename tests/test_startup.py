@@ -62,7 +62,7 @@ def test_a_report_needs_records_only(modules_file: Path, outputs: Path) -> None:
         assert not modules & (HEAVY | {"numpy", "pyarrow", "pydantic", "hydra", "rich"})
 
 
-@pytest.mark.parametrize("command", ["inspect", "sensitivity", "search"])
+@pytest.mark.parametrize("command", ["inspect", "sensitivity", "search", "predict", "publish"])
 def test_help_of_a_look_at_a_run_needs_nothing_heavy(command: str, modules_file: Path) -> None:
     modules = imported(f"qexp.{command}", "--help", file=modules_file)
     assert not modules & (HEAVY | {"numpy", "pyarrow", "pydantic", "hydra", "rich"})

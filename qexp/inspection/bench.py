@@ -123,8 +123,10 @@ def rows_of(record: Record, outputs: Path) -> Rows:
     return Rows(experiment.task, tokens, experiment.budget.evaluation_rows)
 
 
-def runtime_of(record: Record, outputs: Path, accelerator: Accelerator | None) -> Runtime:
-    """The machine as the run was told of it, but for the accelerator, where another is asked for."""
+def runtime_of(
+    record: Record, outputs: Path, accelerator: Accelerator | None, threads: int | None = None
+) -> Runtime:
+    """The machine as the run was told of it, but for what else is asked for."""
     machine: Machine = experiment_of(record).machine
-    chosen = machine if accelerator is None else machine.model_copy(update={"accelerator": accelerator})
-    return Runtime.at(outputs, chosen)
+    asked = {"accelerator": accelerator, "threads": threads}
+    return Runtime.at(outputs, machine.model_copy(update={name: of for name, of in asked.items() if of}))

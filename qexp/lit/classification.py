@@ -19,7 +19,7 @@ from qexp.data.metrics import score
 from qexp.data.tokens import TokenSplit
 from qexp.lit.distillation import divergence
 from qexp.lit.encoder import load_finetuned, load_pretrained
-from qexp.lit.family import Array, Predictions, Run
+from qexp.lit.family import EVALUATION_BATCH, Array, Predictions, Run
 from qexp.lit.inference import runner, split_logits
 from qexp.lit.steps import Batch
 from qexp.lit.student import Student
@@ -85,11 +85,12 @@ class Texts:
         return divergence(ours, theirs, temperature).mean()
 
     def predict(
-        self, run: Run, tokens: Tokens, name: str, rows: int | None, move: Callable[..., None]
-    ) -> Predictions:
+        self, run: Run, tokens: Tokens, name: str, rows: int | None, move: Callable[..., None],
+        batch_size: int = EVALUATION_BATCH,
+    ) -> Predictions:  # fmt: skip
         """Classes or numbers, with their logits."""
         split = TokenSplit.load(tokens.split(name))
-        logits = split_logits(run, split, rows, pad_id=tokens.pad_id, move=move)
+        logits = split_logits(run, split, rows, pad_id=tokens.pad_id, move=move, batch_size=batch_size)
         return Predictions(
             np.asarray(split.row_ids[:rows]),
             predict(torch.from_numpy(logits)).numpy(),

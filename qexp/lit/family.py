@@ -20,6 +20,9 @@ from qexp.runtime import Runtime
 
 Array = np.ndarray[Any, Any]
 
+EVALUATION_BATCH = 64
+"""Rows, or windows, that evaluations run at once."""
+
 Run = Callable[[Batch], Any]
 """A model as a function from a padded batch to its logits, in torch or in another runtime; or to what
 ``predict`` of a kind of task wants of it."""
@@ -81,9 +84,10 @@ class Family(Protocol):
         """How far logits are from a teacher's, a mean over the terms of the loss; all are float32."""
 
     def predict(
-        self, run: Run, tokens: Tokens, name: str, rows: int | None, move: Callable[..., None]
-    ) -> Predictions:
-        """Predictions of the first ``rows`` rows of a split; None is all."""
+        self, run: Run, tokens: Tokens, name: str, rows: int | None, move: Callable[..., None],
+        batch_size: int = EVALUATION_BATCH,
+    ) -> Predictions:  # fmt: skip
+        """Predictions of the first ``rows`` rows of a split, None is all; so many rows are run at once."""
 
     def score(self, found: Predictions) -> dict[str, float | None]:
         """The task's metrics, in percent; null where one is undefined."""

@@ -15,10 +15,9 @@ from qexp.config import Form
 from qexp.data.batches import collate, evaluation_batches
 from qexp.data.tokens import TokenSplit
 from qexp.lit.encoder import arguments, load_saved, logits_of, model_inputs
+from qexp.lit.family import EVALUATION_BATCH as EVALUATION_BATCH
 from qexp.quant.insert import Quantization, insert
 from qexp.runtime import Runtime, device_of, set_threads
-
-EVALUATION_BATCH = 64
 
 
 def load_quantized(
@@ -44,10 +43,11 @@ def split_logits(
     *,
     pad_id: int,
     move: Callable[..., None],
+    batch_size: int = EVALUATION_BATCH,
 ) -> NDArray[np.float32]:
     """Logits [rows, outputs] of the first ``rows`` rows of a split, in their order; None is all."""
     lengths = split.lengths[:rows]
-    batches = evaluation_batches(lengths, batch_size=EVALUATION_BATCH)
+    batches = evaluation_batches(lengths, batch_size=batch_size)
     parts = []
     for batch in batches:
         parts.append(run(collate(split, batch, pad_id=pad_id)))

@@ -23,8 +23,8 @@ from qexp.data.squad_metrics import score_v1, score_v2
 from qexp.data.windows import WindowSplit
 from qexp.lit.distillation import divergence
 from qexp.lit.encoder import load_new_head, load_with_head
-from qexp.lit.family import Array, Predictions, Run
-from qexp.lit.inference import EVALUATION_BATCH, runner
+from qexp.lit.family import EVALUATION_BATCH, Array, Predictions, Run
+from qexp.lit.inference import runner
 from qexp.lit.steps import Batch
 from qexp.lit.student import Student
 from qexp.runtime import Runtime
@@ -94,13 +94,12 @@ class Questions:
         return divergence(*scores, temperature, batch["attention_mask"][:, None] != 0).mean()
 
     def predict(
-        self, run: Run, tokens: Tokens, name: str, rows: int | None, move: Callable[..., None]
-    ) -> Predictions:
+        self, run: Run, tokens: Tokens, name: str, rows: int | None, move: Callable[..., None],
+        batch_size: int = EVALUATION_BATCH,
+    ) -> Predictions:  # fmt: skip
         """The answer to each question; scores of windows are forgotten as soon as they are searched."""
-        folder = tokens.split(name)
-        reading = read_reading(folder, rows)
-        windows = first_windows(WindowSplit.load(folder), len(reading.golds))
-        answers = self._answers(run, windows, reading, tokens.pad_id, move)
+        reading = read_reading(tokens.split(name), rows)
+        answers = self.answers(run, tokens, name, reading, move, batch_size)
         best = np.stack([answers.scores[:, 0], answers.null_scores], axis=1)
         limits = np.finfo(np.float32)
         return Predictions(
@@ -126,16 +125,19 @@ class Questions:
         """The same text, bool [rows]."""
         return np.asarray(ours.predictions == theirs.predictions, bool)
 
-    def _answers(
-        self, run: Run, windows: WindowSplit, reading: Reading, pad_id: int, move: Callable[..., None]
-    ) -> Answers:
+    def answers(
+        self, run: Run, tokens: Tokens, name: str, reading: Reading, move: Callable[..., None],
+        batch_size: int = EVALUATION_BATCH,
+    ) -> Answers:  # fmt: skip
+        """The answers to the questions of a reading, the first rows of a split, and spans behind them."""
+        windows = first_windows(WindowSplit.load(tokens.split(name)), len(reading.golds))
         search = self.task.search
         null = search.null_threshold if self.task.unanswerable else None
         form = Search(search.n_best, search.max_answer_length, null)
         collector = Collector(windows, reading.contexts, form)
         share = len(reading.golds) / len(windows)
-        for batch in evaluation_batches(windows.lengths, batch_size=EVALUATION_BATCH):
-            logits = run(collate_windows(windows, batch, pad_id=pad_id)).float().cpu().numpy()
+        for batch in evaluation_batches(windows.lengths, batch_size=batch_size):
+            logits = run(collate_windows(windows, batch, pad_id=tokens.pad_id)).float().cpu().numpy()
             collector.add(batch, logits[..., 0], logits[..., 1])
             move(len(batch) * share)
         return collector.answers()

@@ -31,14 +31,12 @@ from qexp.data.vocabulary import POSITIONS
 from qexp.errors import ConfigError
 from qexp.lit.distillation import Teacher, divergence
 from qexp.lit.encoder import arguments, load_new_head, load_with_head, logits_of, model_inputs
-from qexp.lit.family import Array, Predictions, Run
+from qexp.lit.family import EVALUATION_BATCH, Array, Predictions, Run
 from qexp.lit.steps import Batch
 from qexp.lit.student import Optimization, Student
 from qexp.quant.quantization import Quantization
 from qexp.runtime import Runtime, device_of
 
-EVALUATION_BATCH = 64
-"""Sources that are translated at once."""
 KEPT = (
     "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id",
     "forced_eos_token_id", "bad_words_ids", "suppress_tokens",
@@ -116,13 +114,14 @@ class Translations:
         return divergence(ours[counts], theirs[counts], temperature).mean()
 
     def predict(
-        self, run: Run, tokens: Tokens, name: str, rows: int | None, move: Callable[..., None]
-    ) -> Predictions:
+        self, run: Run, tokens: Tokens, name: str, rows: int | None, move: Callable[..., None],
+        batch_size: int = EVALUATION_BATCH,
+    ) -> Predictions:  # fmt: skip
         """Translations, with the score that each had in the search."""
         split = PairSplit.load(tokens.split(name))
         tokenizer = AutoTokenizer.from_pretrained(tokens.tokenizer)
         texts, scores = np.empty(len(split), object), np.empty((len(split), 1), np.float32)
-        batches = evaluation_batches(split.source_lengths[:rows], batch_size=EVALUATION_BATCH)
+        batches = evaluation_batches(split.source_lengths[:rows], batch_size=batch_size)
         for batch in batches:
             ids, score = run(self.collate(split, batch, tokens.pad_id))
             texts[batch] = [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]

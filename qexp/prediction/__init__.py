@@ -1,0 +1,1 @@
+"""New rows in, predictions out."""

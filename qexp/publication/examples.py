@@ -1,0 +1,104 @@
+"""Ten lines that use a published folder, in plain transformers and ONNX Runtime, for its card and docs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from qexp.config import QuestionTask, Task, TextTask, TranslationTask
+
+_TEXTS = {1: '["The old man sees the bird."],', 2: '["The old man sees the bird."], ["A bird is seen."]'}
+_QUESTION = '"Where is the bird?", "The bird is in the tree, and the cat is in the house."'
+
+
+def with_transformers(task: Task, folder: str) -> str:
+    """Python that needs torch and transformers only."""
+    return _TRANSFORMERS[type(task)](task, folder)
+
+
+def with_onnxruntime(task: Task, folder: str, graph: str) -> str | None:
+    """Python that needs ONNX Runtime and a tokenizer only; None for what has no graph."""
+    if isinstance(task, TranslationTask):
+        return None
+    texts, cut = _asked(task)
+    return f"""\
+import onnxruntime
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{folder}")
+session = onnxruntime.InferenceSession("{folder}/{graph}")
+texts = {texts}
+rows = tokenizer(*texts, {cut}, return_tensors="np")
+logits = session.run(None, {{each.name: rows[each.name] for each in session.get_inputs()}})[0]
+{_ONNX_ANSWER[type(task)](task)}"""
+
+
+def _texts(task: TextTask, folder: str) -> str:
+    answer = "[model.config.id2label[place] for place in logits.argmax(-1).tolist()]"
+    return _transformers(
+        task, folder, "AutoModelForSequenceClassification", "logits = model(**rows).logits",
+        f"print({'logits[:, 0].tolist()' if task.kind == 'regression' else answer})",
+    )  # fmt: skip
+
+
+def _questions(task: QuestionTask, folder: str) -> str:
+    return _transformers(
+        task, folder, "AutoModelForQuestionAnswering", "found = model(**rows)",
+        "first, last = found.start_logits.argmax().item(), found.end_logits.argmax().item()\n"
+        'print(tokenizer.decode(rows["input_ids"][0, first : last + 1]))',
+    )  # fmt: skip
+
+
+def _translations(task: TranslationTask, folder: str) -> str:
+    search = f"num_beams={task.search.beams}, max_new_tokens={task.search.max_new_tokens}"
+    return _transformers(
+        task, folder, "AutoModelForSeq2SeqLM", f"words = model.generate(**rows, {search})",
+        "print(tokenizer.batch_decode(words, skip_special_tokens=True))",
+    )  # fmt: skip
+
+
+def _transformers(task: Task, folder: str, auto: str, work: str, answer: str) -> str:
+    texts, cut = _asked(task)
+    return f"""\
+import torch
+from transformers import {auto}, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{folder}")
+model = {auto}.from_pretrained("{folder}")
+texts = {texts}
+rows = tokenizer(*texts, {cut}, return_tensors="pt")
+with torch.inference_mode():
+    {work}
+{answer}
+"""
+
+
+def _asked(task: Task) -> tuple[str, str]:
+    """Texts for the tokenizer, and how they are cut, as in training."""
+    cut = f"padding=True, truncation=True, max_length={task.max_length}"
+    if isinstance(task, QuestionTask):
+        return _QUESTION, f'truncation="only_second", max_length={task.max_length}'
+    if isinstance(task, TextTask):
+        return _TEXTS[len(task.text)], cut
+    assert isinstance(task, TranslationTask)
+    return f'["{task.prefix}The old man sees the bird."],', cut
+
+
+def _onnx_texts(task: TextTask) -> str:
+    if task.kind == "regression":
+        return "print(logits[:, 0].tolist())\n"
+    return f"print([{list(task.labels)}[place] for place in logits.argmax(-1)])\n"
+
+
+def _onnx_questions(task: QuestionTask) -> str:
+    return (
+        "first, last = logits[0].argmax(0)\n"
+        'print(tokenizer.decode(rows["input_ids"][0, first : last + 1]))\n'
+    )  # fmt: skip
+
+
+_TRANSFORMERS: Mapping[type[Task], Callable[..., str]] = {
+    QuestionTask: _questions, TextTask: _texts, TranslationTask: _translations,
+}  # fmt: skip
+_ONNX_ANSWER: Mapping[type[Task], Callable[..., str]] = {
+    QuestionTask: _onnx_questions, TextTask: _onnx_texts,
+}  # fmt: skip
