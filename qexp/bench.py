@@ -77,6 +77,7 @@ def _bench(options: argparse.Namespace) -> int:
 def _made(job: Job) -> Record:
     from qexp.records import read
 
+    assert job.experiment is not None
     return read(records_folder(outputs_root()) / f"{job.outcome.key(job.experiment)}.json")
 
 

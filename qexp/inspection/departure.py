@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,12 +93,12 @@ def departures(record: Record, outputs: Path, runtimes: Sequence[str]) -> list[D
     torch = _outputs(bench, batch, layers)
     layers = [layer for layer in layers if layer.module in torch]
     with tempfile.TemporaryDirectory() as folder:
-        cut = Cuts(graph, batch, Path(folder), bench.rt.threads)
+        cuts = Cuts(graph, batch, Path(folder), bench.rt.threads)
+        as_written = partial(cuts.run, None)
         return [
-            bisect(record.key, runtime, layers, torch, lambda layer, runtime=runtime: cut.run(layer, runtime),
-                   lambda layer: cut.run(layer, None))  # type: ignore[misc]
+            bisect(record.key, runtime, layers, torch, partial(cuts.run, runtime), as_written)
             for runtime in runtimes
-        ]  # fmt: skip
+        ]
 
 
 def layers_of(graph: onnx.ModelProto) -> list[Layer]:
@@ -170,7 +171,7 @@ class Cuts:
     folder: Path
     threads: int
 
-    def run(self, layer: Layer, runtime: str | None) -> Array:
+    def run(self, runtime: str | None, layer: Layer) -> Array:
         """Output of a layer in a runtime, or as the file is written."""
         from qexp.deploy.engine import Order
         from qexp.deploy.engines import load

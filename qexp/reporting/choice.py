@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from qexp.reporting.facts import TORCH_STAGES, Run
 from qexp.reporting.pareto import front
@@ -38,7 +38,10 @@ def pareto(runs: Sequence[Run]) -> list[Run]:
 def final_score(run: Run) -> float | None:
     """The primary metric after the last stage in torch."""
     last = next((stage for stage in reversed(TORCH_STAGES) if stage in run.record.scores), None)
-    return run.record.scores[last].get(run.metrics[0]) if last is not None and run.metrics else None
+    if last is None or not run.metrics:
+        return None
+    scores: Mapping[str, float | None] = run.record.scores[last]
+    return scores.get(run.metrics[0])
 
 
 def weight(run: Run) -> float:

@@ -124,4 +124,4 @@ def _executing(operation: Any, by_name: Mapping[str, _Layer]) -> _Layer | None:
 def _macs(operation: Any) -> int:
     transposed = operation.get_attributes()["transpose_a"]
     left = list(operation.get_input_shape(0))
-    return prod(operation.get_output_shape(0)) * int(left[-2 if transposed else -1])
+    return int(prod(operation.get_output_shape(0)) * left[-2 if transposed else -1])
