@@ -35,6 +35,8 @@ from qexp.host import processor
 
 PROVIDERS = ["CPUExecutionProvider"]
 """The part of ONNX Runtime that is used: the CPU, wherever else it could run."""
+TYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
+"""Types of the inputs that an exported graph has."""
 
 
 class Session:
@@ -64,8 +66,9 @@ class Session:
             order.graph.stat().st_size, time.perf_counter() - started,
         )  # fmt: skip
         """What it is."""
-        self.inputs: tuple[str, ...] = tuple(value.name for value in self._session.get_inputs())
-        """Names of the inputs, all int64 [batch, length]."""
+        self._types = {value.name: TYPES[value.type] for value in self._session.get_inputs()}
+        self.inputs: tuple[str, ...] = tuple(self._types)
+        """Names of the inputs: int64, or float32 of what another graph has put out."""
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
         """Compute the logits [batch, outputs] of a batch that has exactly ``inputs``.
@@ -74,7 +77,10 @@ class Session:
             DeployError: An input is missing or unknown, or the runtime refuses a value or shape.
         """
         check_names(self.inputs, batch)
-        feed = {name: np.asarray(values).astype(np.int64, casting="safe") for name, values in batch.items()}
+        feed = {
+            name: np.asarray(values).astype(self._types[name], casting="safe")
+            for name, values in batch.items()
+        }
         try:
             logits: NDArray[np.float32] = self._session.run(None, feed)[0]
         except Exception as error:  # see above
