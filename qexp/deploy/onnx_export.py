@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import inspect
 import logging
-import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
 import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from qexp.deploy.onnx_file import checked, first_line, write
 from qexp.deploy.onnx_graph import tidy
 from qexp.deploy.onnx_narrow import narrow_weights
 from qexp.deploy.onnx_ops import TRANSLATIONS, WIDE_OPSET, opset_for
@@ -34,8 +32,6 @@ AXES = ("batch", "length")
 """Names of the dynamic axes of these inputs."""
 OUTPUT = "logits"
 """The one output: float32 [batch, outputs]; of question answering [batch, length, 2], starts and ends."""
-MAX_BYTES = 2**31 - 1
-"""What one protobuf message, and so one ONNX file without side files, can hold."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +104,8 @@ def write_graph(part: Part, path: Path, *, opset: int | None = None, narrow: boo
         if narrow:
             narrow_weights(graph)
             RemoveUnusedNodesPass()(graph)
-        proto = _checked(graph)
-    _write(proto, path)
+        proto = checked(graph)
+    write(proto, path)
 
 
 class _Logits(nn.Module):
@@ -155,7 +151,7 @@ def _trace(part: Part) -> ExportedProgram:
         )
     except Exception as error:  # the tracer runs the model's own code, which may raise anything
         raise DeployError(
-            f"{part.name} cannot be traced with dynamic batch and length: {_first_line(error)}; "
+            f"{part.name} cannot be traced with dynamic batch and length: {first_line(error)}; "
             "run the model on the example, and look in its forward pass for Python that depends on values"
         ) from error
 
@@ -174,42 +170,11 @@ def _translate(program: ExportedProgram, part: Part, opset: int) -> ir.Model:
         )
     except Exception as error:  # translations come from three packages, each with its own errors
         raise DeployError(
-            f"the traced model cannot be written with ONNX operators of opset {opset}: {_first_line(error)}; "
+            f"the traced model cannot be written with ONNX operators of opset {opset}: {first_line(error)}; "
             "replace the operator that the message names, or try another opset"
         ) from error
     assert exported is not None
     return exported.model
-
-
-def _checked(graph: ir.Model) -> onnx.ModelProto:
-    size = sum(value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value)
-    if size > MAX_BYTES:
-        raise DeployError(
-            f"the model's values take {size:,} bytes, and one ONNX file holds {MAX_BYTES:,}; "
-            "choose a smaller model"
-        )
-    proto = ir.to_proto(graph)
-    del proto.graph.value_info[:]
-    try:
-        onnx.checker.check_model(proto, full_check=True)
-        onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise DeployError(
-            f"the exported graph is not valid ONNX: {_first_line(error)}; try another opset, or other "
-            "versions of torch and onnxscript"
-        ) from error
-    return proto
-
-
-def _write(proto: onnx.ModelProto, path: Path) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(proto.SerializeToString(deterministic=True))
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
 
 
 @contextmanager
@@ -237,10 +202,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _first_line(error: BaseException) -> str:
-    """The cause at the bottom of a chain of exceptions, in one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"

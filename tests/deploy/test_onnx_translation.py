@@ -108,6 +108,6 @@ def test_the_product_with_a_tied_table_reads_integers_directly(exported: SimpleN
 def test_an_example_without_a_target_is_refused(tmp_path: Path) -> None:
     values = batch()
     del values["decoder_input_ids"]
-    with pytest.raises(DeployError, match="add.*decoder_input_ids"):
+    with pytest.raises(DeployError, match=r"add.*decoder_input_ids"):
         export_translation(build("bart"), tmp_path, example=values)
     assert not list(tmp_path.iterdir())
