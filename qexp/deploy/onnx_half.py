@@ -71,7 +71,7 @@ def _typed(proto: onnx.ModelProto, path: Path) -> ir.Model:
     opset = next((each.version for each in proto.opset_import if each.domain in ("", "ai.onnx")), 0)
     if opset < OLDEST:
         raise DeployError(
-            f"{path}: has opset {opset}, and quantizers know FP16 from {OLDEST} on; export it with a later one"
+            f"{path}: has opset {opset}, quantizers know FP16 from {OLDEST} on; export it with a later one"
         )
     try:
         inferred = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)

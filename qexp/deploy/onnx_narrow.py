@@ -104,17 +104,26 @@ def _pack_table(graph: ir.Graph, value: ir.Value, readers: list[ir.Node]) -> Non
 
 
 def _unpack(graph: ir.Graph, lookup: ir.Node) -> None:
-    """Take the bytes [..., width / 2] apart into [..., width], 0 to 15."""
+    """Take the bytes [..., width / 2] apart into [..., width], 0 to 15.
+
+    Without ``BitShift``: OpenVINO 2026.4 rounds where it should cut off.
+    """
     found = lookup.outputs[0]
-    mask, four = (
-        initializer(graph, f"{found.name}.{name}", np.array(number, np.uint8))
-        for name, number in (("mask", 15), ("shift", 4))
-    )
     uses = list(found.uses())
-    low = ir.node("BitwiseAnd", [found, mask])
-    high = ir.node("BitShift", [found, four], {"direction": "RIGHT"})
+    low_mask, high_mask, sixteenth = (
+        initializer(graph, f"{found.name}.{name}", value)
+        for name, value in (
+            ("low", np.array(0x0F, np.uint8)), ("high", np.array(0xF0, np.uint8)),
+            ("sixteenth", np.array(1 / 16, np.float32)),
+        )
+    )  # fmt: skip
+    low = ir.node("BitwiseAnd", [found, low_mask])
+    masked = ir.node("BitwiseAnd", [found, high_mask])
+    floats = ir.node("Cast", [masked.outputs[0]], {"to": ir.DataType.FLOAT})
+    shifted = ir.node("Mul", [floats.outputs[0], sixteenth])
+    high = ir.node("Cast", [shifted.outputs[0]], {"to": ir.DataType.UINT8})
     both = ir.node("Concat", [low.outputs[0], high.outputs[0]], {"axis": -1})
-    graph.insert_after(lookup, [low, high, both])
+    graph.insert_after(lookup, [low, masked, floats, shifted, high, both])
     for use in uses:
         use.node.replace_input_with(use.idx, both.outputs[0])
 
