@@ -15,6 +15,7 @@ from qexp.deploy.engine import Order
 from qexp.deploy.engines.onnxruntime import Session
 from qexp.deploy.onnx_translation import DECODER, ENCODER, export_translation
 from qexp.lit.engine_translation import EngineTranslator
+from qexp.lit.exported import export, exported_run
 from qexp.lit.translation import Translations, writer
 from tests.conftest import experiment
 from tests.deploy.test_onnx_translation import quantize
@@ -65,7 +66,9 @@ def test_bleu_of_the_sample_is_that_of_torch(tmp_path: Path) -> None:
     by_torch = family.predict(run, tokens, "test", 20, lambda *_: None)
     folder = tmp_path / "graphs"
     folder.mkdir()
-    run = writer(through_engines(model, folder), asked.task.search)
+    rows = family.collate(family.split(tokens.split("train")), np.arange(2), tokens.pad_id)
+    assert export(model, asked.task, folder, rows) == (ENCODER, DECODER)
+    run = exported_run(asked.task, folder, lambda path: Session(Order(path, "fp32", 1)))
     by_engines = family.predict(run, tokens, "test", 20, lambda *_: None)
     assert list(by_engines.predictions) == list(by_torch.predictions)
     assert family.score(by_engines) == family.score(by_torch)
