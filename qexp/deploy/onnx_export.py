@@ -1,4 +1,4 @@
-"""A classifier in torch -> one ONNX file with Q/DQ pairs and dynamic batch and length.
+"""A module in torch -> one ONNX file with Q/DQ pairs and dynamic batch and length.
 
 ``torch.export`` traces the model, ``torch.onnx`` translates the trace, :mod:`qexp.deploy.onnx_ops`
 says how the two quantization operators are written, and :mod:`qexp.deploy.onnx_graph` tidies the result.
@@ -8,34 +8,56 @@ from __future__ import annotations
 
 import inspect
 import logging
-import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
 import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from transformers import PreTrainedModel
 
+from qexp.deploy.onnx_file import checked, first_line, write
 from qexp.deploy.onnx_graph import tidy
-from qexp.deploy.onnx_ops import TRANSLATIONS, opset_for
+from qexp.deploy.onnx_narrow import narrow_weights
+from qexp.deploy.onnx_ops import TRANSLATIONS, WIDE_OPSET, opset_for
 from qexp.errors import DeployError
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """Inputs that an encoder can have, in the order in which the file lists them; all int64 [batch, length]."""
+AXES = ("batch", "length")
+"""Names of the dynamic axes of these inputs."""
 OUTPUT = "logits"
 """The one output: float32 [batch, outputs]; of question answering [batch, length, 2], starts and ends."""
-MAX_BYTES = 2**31 - 1
-"""What one protobuf message, and so one ONNX file without side files, can hold."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one file is to hold."""
+
+    name: str
+    """What messages call it."""
+    module: nn.Module
+    """Takes the inputs by position and returns one tensor."""
+    inputs: Mapping[str, Tensor]
+    """An example of each input; sizes do not matter where axes have names."""
+    axes: Mapping[str, tuple[str | None, ...]]
+    """Names of the dynamic axes of each input, None where the size stays; equal names, equal sizes."""
+    output: str
+    """Name of what comes out."""
 
 
 def export_onnx(
-    model: nn.Module, path: Path, *, example: Mapping[str, Tensor], opset: int | None = None
+    model: nn.Module,
+    path: Path,
+    *,
+    example: Mapping[str, Tensor],
+    opset: int | None = None,
+    narrow: bool = False,
 ) -> None:
     """Write ``model`` as one self-contained ONNX file.
 
@@ -48,18 +70,43 @@ def export_onnx(
         path: The file to write; its folder exists.
         example: Integers [batch, length] for each input. Sizes do not matter, they stay dynamic;
             inputs that the model does not take are ignored.
-        opset: Version of the ONNX operators; None takes 20, or 21 when a grid has more than 8 bits.
+        opset: As in :func:`write_graph`.
+        narrow: As in :func:`write_graph`.
 
     Raises:
         DeployError: An input is missing, the model cannot be traced or translated, or is too large.
     """
     inputs = _inputs(model, example)
-    with _quiet(), _evaluating(model), _plain_attention(model), torch.no_grad():
-        program = _trace(model, inputs)
-        graph = _translate(program, tuple(inputs), opset or opset_for(program))
-        tidy(graph)
-        proto = _checked(graph)
-    _write(proto, path)
+    part = Part(
+        type(model).__name__, _Logits(model, tuple(inputs)), inputs, dict.fromkeys(inputs, AXES), OUTPUT
+    )
+    with evaluating(model), _plain_attention(model):
+        write_graph(part, path, opset=opset, narrow=narrow)
+
+
+def write_graph(part: Part, path: Path, *, opset: int | None = None, narrow: bool = False) -> None:
+    """Write one part of a model, which is in evaluation mode, as one self-contained ONNX file.
+
+    Args:
+        part: What to write.
+        path: The file; it appears whole or not at all.
+        opset: Version of the ONNX operators; None takes 20, or 21 when a grid has more than 8 bits or
+            integers are stored in half a byte.
+        narrow: Whether weights of 4 bits and less are stored in half a byte; see
+            :mod:`qexp.deploy.onnx_narrow`.
+
+    Raises:
+        DeployError: The part cannot be traced or translated, or is too large.
+    """
+    with _quiet(), torch.no_grad():
+        program = _trace(part)
+        graph = _translate(program, part, opset or (WIDE_OPSET if narrow else opset_for(program)))
+        tidy(graph, part.axes)
+        if narrow:
+            narrow_weights(graph)
+            RemoveUnusedNodesPass()(graph)
+        proto = checked(graph)
+    write(proto, path)
 
 
 class _Logits(nn.Module):
@@ -87,34 +134,36 @@ def _inputs(model: nn.Module, example: Mapping[str, Tensor]) -> dict[str, Tensor
             f"{sorted(example)}; add {missing or 'an encoder with these inputs'}"
         )
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    return {name: _at_least_two(example[name]).to(device, torch.int64) for name in taken}
+    return {name: at_least_two(example[name]).to(device, torch.int64) for name in taken}
 
 
-def _at_least_two(values: Tensor) -> Tensor:
+def at_least_two(values: Tensor) -> Tensor:
     """Repeat axes of size 1: the tracer takes such a size for a constant."""
     return values.repeat([2 if size == 1 else 1 for size in values.shape])
 
 
-def _trace(model: nn.Module, inputs: Mapping[str, Tensor]) -> ExportedProgram:
-    dynamic = tuple({0: Dim.DYNAMIC, 1: Dim.DYNAMIC} for _ in inputs)
+def _trace(part: Part) -> ExportedProgram:
+    axes = [part.axes[name] for name in part.inputs]
+    dynamic = tuple({index: Dim.DYNAMIC for index, name in enumerate(each) if name} for each in axes)
+    bundled = isinstance(part.module, _Logits)  # whose inputs are one argument to the tracer
     try:
         return torch.export.export(
-            _Logits(model, tuple(inputs)), tuple(inputs.values()), dynamic_shapes=(dynamic,)
+            part.module, tuple(part.inputs.values()), dynamic_shapes=(dynamic,) if bundled else dynamic
         )
     except Exception as error:  # the tracer runs the model's own code, which may raise anything
         raise DeployError(
-            f"{type(model).__name__} cannot be traced with dynamic batch and length: {_first_line(error)}; "
+            f"{part.name} cannot be traced with dynamic batch and length: {first_line(error)}; "
             "run the model on the example, and look in its forward pass for Python that depends on values"
         ) from error
 
 
-def _translate(program: ExportedProgram, names: tuple[str, ...], opset: int) -> ir.Model:
+def _translate(program: ExportedProgram, part: Part, opset: int) -> ir.Model:
     try:
         exported = torch.onnx.export(
             program,
             (),
-            input_names=names,
-            output_names=[OUTPUT],
+            input_names=tuple(part.inputs),
+            output_names=[part.output],
             opset_version=opset,
             custom_translation_table=TRANSLATIONS,
             dynamo=True,
@@ -122,45 +171,16 @@ def _translate(program: ExportedProgram, names: tuple[str, ...], opset: int) -> 
         )
     except Exception as error:  # translations come from three packages, each with its own errors
         raise DeployError(
-            f"the traced model cannot be written with ONNX operators of opset {opset}: {_first_line(error)}; "
+            f"the traced model cannot be written with ONNX operators of opset {opset}: {first_line(error)}; "
             "replace the operator that the message names, or try another opset"
         ) from error
     assert exported is not None
     return exported.model
 
 
-def _checked(graph: ir.Model) -> onnx.ModelProto:
-    size = sum(value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value)
-    if size > MAX_BYTES:
-        raise DeployError(
-            f"the model's values take {size:,} bytes, and one ONNX file holds {MAX_BYTES:,}; "
-            "choose a smaller model"
-        )
-    proto = ir.to_proto(graph)
-    del proto.graph.value_info[:]
-    try:
-        onnx.checker.check_model(proto, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise DeployError(
-            f"the exported graph is not valid ONNX: {_first_line(error)}; try another opset, or other "
-            "versions of torch and onnxscript"
-        ) from error
-    return proto
-
-
-def _write(proto: onnx.ModelProto, path: Path) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(proto.SerializeToString(deterministic=True))
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """A model in evaluation mode, that comes back in the mode it had."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -201,10 +221,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _first_line(error: BaseException) -> str:
-    """The cause at the bottom of a chain of exceptions, in one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ast import literal_eval
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,16 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from qexp.errors import DeployError
 
-AXES = ("batch", "length")
-"""Names of the dynamic axes of every input."""
 SCOPES = "pkg.torch.onnx.name_scopes"
 """Where the exporter notes the modules that a node is in, from the outermost on, and itself."""
 
 
-def tidy(model: ir.Model) -> None:
+def tidy(model: ir.Model, axes: Mapping[str, Sequence[str | None]]) -> None:
     """Make a graph ready for runtimes, in place: weights as the integers that are multiplied or looked up.
+
+    Args:
+        model: What the exporter made.
+        axes: Names of the dynamic axes of each input; None for an axis whose size stays.
 
     Raises:
         DeployError: A weight or zero point is not a constant of the graph.
@@ -28,28 +31,30 @@ def tidy(model: ir.Model) -> None:
     for node in list(model.graph):
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             _drop_default_axis(node)
-        if node.op_type == "DequantizeLinear" and _constant(node.inputs[0]) is not None:
+        if node.op_type == "DequantizeLinear" and constant(node.inputs[0]) is not None:
             _own_zero_point(model.graph, node)
+    for node in list(model.graph):
+        if node.op_type == "Gather":
+            _gather_stored(model.graph, node)
     for node in list(model.graph):
         if node.op_type == "Transpose":
             _transpose_stored(model.graph, node)
-        if node.op_type == "Gather":
-            _gather_stored(model.graph, node)
-    _name_axes(model.graph)
+    _share_tables(model.graph)
+    _name_axes(model.graph, axes)
     _name_nodes(model.graph)
     _forget_origin(model)
     RemoveUnusedNodesPass()(model)
     model.graph.sort()
 
 
-def _constant(value: ir.Value | None) -> ir.TensorProtocol | None:
+def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
     """Content of an initializer; None for what is computed."""
     return value.const_value if value is not None and value.is_initializer() else None
 
 
 def _drop_default_axis(node: ir.Node) -> None:
     """Drop the ``axis=1`` that the exporter writes out: beside a scalar scale it means nothing."""
-    scale = _constant(node.inputs[1])
+    scale = constant(node.inputs[1])
     if scale is not None and len(scale.shape) == 0:
         node.attributes.pop("axis", None)
 
@@ -68,11 +73,11 @@ def _own_zero_point(graph: ir.Graph, node: ir.Node) -> None:
         zero_point = producer.inputs[0]
         assert zero_point is not None
         producer = zero_point.producer()
-    stored, values = _constant(weight), _constant(zero_point)
+    stored, values = constant(weight), constant(zero_point)
     if stored is None or values is None:
         raise DeployError(f"{weight.name}: its zero point is computed; export it as a buffer of the model")
     name = f"{node.outputs[0].name}.{weight.name}.zero_point"
-    own = _initializer(graph, name, values.numpy().astype(stored.dtype.numpy()))
+    own = initializer(graph, name, values.numpy().astype(stored.dtype.numpy()))
     node.replace_input_with(2, own)
 
 
@@ -87,11 +92,16 @@ def _transpose_stored(graph: ir.Graph, node: ir.Node) -> None:
     if dequantize is None or dequantize.op_type != "DequantizeLinear":
         return
     weight = dequantize.inputs[0]
-    stored = _constant(weight)
-    if weight is None or stored is None or len(dequantize.outputs[0].uses()) != 1 or len(weight.uses()) != 1:
+    stored = constant(weight)
+    if weight is None or stored is None or len(dequantize.outputs[0].uses()) != 1:
         return
+    lookups = [use.node for use in weight.uses() if use.node is not dequantize]
     order = list(node.attributes.get_ints("perm", list(reversed(range(len(stored.shape))))))
-    own = _initializer(graph, f"{weight.name}.transposed", stored.numpy().transpose(order).copy())
+    if not all(_is_lookup(each, weight) for each in lookups) or (lookups and order != [1, 0]):
+        return
+    own = initializer(graph, f"{weight.name}.transposed", stored.numpy().transpose(order).copy())
+    for lookup in lookups:
+        _look_up_columns(graph, lookup, own)
     dequantize.replace_input_with(0, own)
     if "axis" in dequantize.attributes:
         axis = dequantize.attributes["axis"].as_int()
@@ -110,17 +120,55 @@ def _gather_stored(graph: ir.Graph, node: ir.Node) -> None:
     dequantize = table.producer() if table is not None else None
     if dequantize is None or dequantize.op_type != "DequantizeLinear":
         return
-    if _constant(dequantize.inputs[0]) is None or node.attributes.get_int("axis", 0) != 0:
+    if constant(dequantize.inputs[0]) is None or node.attributes.get_int("axis", 0) != 0:
         return
     stored, scale, zero_point = (_rows(parameter, places) for parameter in dequantize.inputs)
     if "axis" not in dequantize.attributes:
         nodes = [stored, ir.node("DequantizeLinear", [stored.outputs[0], *dequantize.inputs[1:]])]
     else:
-        last = _initializer(graph, f"{node.outputs[0].name}.last_axis", np.array([-1]))
+        last = initializer(graph, f"{node.outputs[0].name}.last_axis", np.array([-1]))
         nodes = [stored, scale, zero_point, *_dequantized(stored, scale, zero_point, last)]
     graph.insert_before(node, nodes)
     node.outputs[0].replace_all_uses_with(nodes[-1].outputs[0])
     graph.remove(node, safe=True)
+
+
+def _share_tables(graph: ir.Graph) -> None:
+    """Store a table once that is looked up, and multiplied by, transposed, which the exporter stores anew."""
+    stored = [value for value in graph.initializers.values() if len(value.shape or ()) == 2]
+    for table in stored:
+        lookups = [use.node for use in table.uses()]
+        if lookups and all(_is_lookup(each, table) for each in lookups):
+            for twin in (each for each in stored if each is not table and _is_transposed(table, each)):
+                for lookup in lookups:
+                    _look_up_columns(graph, lookup, twin)
+                break
+
+
+def _is_lookup(node: ir.Node, table: ir.Value) -> bool:
+    if node.op_type != "Gather" or node.attributes.get_int("axis", 0) != 0:
+        return False
+    read, places = node.inputs
+    return read is table and places is not None and places.shape is not None
+
+
+def _is_transposed(left: ir.Value, right: ir.Value) -> bool:
+    ours, theirs = constant(left), constant(right)
+    if ours is None or theirs is None or ours.dtype != theirs.dtype or right.is_graph_output():
+        return False
+    return list(ours.shape) == list(theirs.shape)[::-1] and np.array_equal(ours.numpy(), theirs.numpy().T)
+
+
+def _look_up_columns(graph: ir.Graph, lookup: ir.Node, transposed: ir.Value) -> None:
+    """Look up the columns of a transposed table in place of a table's rows."""
+    places, found = lookup.inputs[1], lookup.outputs[0]
+    assert places is not None
+    assert places.shape is not None
+    columns = ir.node("Gather", [transposed, places], {"axis": 1})
+    rows = ir.node("Transpose", [columns.outputs[0]], {"perm": [*range(1, len(places.shape) + 1), 0]})
+    graph.insert_before(lookup, [columns, rows])
+    found.replace_all_uses_with(rows.outputs[0])
+    graph.remove(lookup, safe=True)
 
 
 def _rows(table: ir.Value | None, places: ir.Value | None) -> ir.Node:
@@ -138,7 +186,8 @@ def _dequantized(stored: ir.Node, scale: ir.Node, zero_point: ir.Node, last: ir.
     return [numbers, zeros, zeros_of_rows, scales, steps, values]
 
 
-def _initializer(graph: ir.Graph, name: str, values: NDArray[Any]) -> ir.Value:
+def initializer(graph: ir.Graph, name: str, values: NDArray[Any]) -> ir.Value:
+    """A new constant of a graph, of a name that is not there yet."""
     tensor = ir.tensor(values, name=name)
     kind = ir.TensorType(tensor.dtype)
     value = ir.Value(name=name, shape=ir.Shape(values.shape), type=kind, const_value=tensor)
@@ -146,12 +195,20 @@ def _initializer(graph: ir.Graph, name: str, values: NDArray[Any]) -> ir.Value:
     return value
 
 
-def _name_axes(graph: ir.Graph) -> None:
+def _name_axes(graph: ir.Graph, axes: Mapping[str, Sequence[str | None]]) -> None:
+    """Name the dynamic axes of inputs, and those of outputs that have the same size."""
+    names: dict[str, str] = {}
     for value in graph.inputs:
-        value.shape = ir.Shape(AXES)
-    for value in graph.outputs:
         sizes = list(value.shape or ())
-        value.shape = ir.Shape([AXES[0], *sizes[1:]])
+        named = [name or size for name, size in zip(axes[str(value.name)], sizes, strict=True)]
+        names |= {_symbol(size): str(name) for name, size in zip(named, sizes, strict=True) if _symbol(size)}
+        value.shape = ir.Shape(named)
+    for value in graph.outputs:
+        value.shape = ir.Shape([names.get(_symbol(size), size) for size in value.shape or ()])
+
+
+def _symbol(size: int | ir.SymbolicDim) -> str:
+    return str(size.value) if isinstance(size, ir.SymbolicDim) else ""
 
 
 def _name_nodes(graph: ir.Graph) -> None:

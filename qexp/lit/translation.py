@@ -35,7 +35,7 @@ from qexp.lit.family import EVALUATION_BATCH, Array, Predictions, Run
 from qexp.lit.steps import Batch
 from qexp.lit.student import Optimization, Student
 from qexp.quant.quantization import Quantization
-from qexp.runtime import Runtime, device_of
+from qexp.runtime import Runtime
 
 KEPT = (
     "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id",
@@ -90,7 +90,7 @@ class Translations:
 
     def runner(self, model: nn.Module, rt: Runtime) -> Run:
         """Beam search."""
-        return writer(model, self.task.search, rt)
+        return writer(model, self.task.search)
 
     def split(self, folder: Path) -> PairSplit:
         """Tokens of both sides."""
@@ -165,13 +165,13 @@ def from_scratch(scratch: Scratch, tokenizer: PreTrainedTokenizerBase, seed: int
     )  # fmt: skip
 
 
-def writer(model: Any, search: BeamSearch, rt: Runtime) -> Callable[[Batch], tuple[Tensor, Tensor]]:
+def writer(model: Any, search: BeamSearch) -> Callable[[Batch], tuple[Tensor, Tensor]]:
     """A function from a padded batch to token ids, int64 [B, longest], and their scores, float32 [B].
 
     Raises:
         ConfigError: Translations may grow longer than the model has positions.
     """
-    plan, device = _plan(model, search), device_of(rt.machine)
+    plan, device = _plan(model, search), model.device
 
     def write(batch: Batch) -> tuple[Tensor, Tensor]:
         source = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
@@ -215,5 +215,5 @@ def _plan(model: Any, search: BeamSearch) -> GenerationConfig:
     beams = {"length_penalty": search.length_penalty, "early_stopping": True} if search.beams > 1 else {}
     return GenerationConfig(
         **own, **beams, num_beams=search.beams, do_sample=False, max_new_tokens=search.max_new_tokens,
-        use_cache=True,
+        use_cache=model.config.use_cache,
     )  # fmt: skip

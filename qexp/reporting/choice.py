@@ -46,8 +46,8 @@ def final_score(run: Run) -> float | None:
 
 def weight(run: Run) -> float:
     """Bytes of all parameters; infinite where an older Record does not tell."""
-    cost = (run.record.sites or {}).get("cost")
-    return float(cost["bytes"]) if cost else float("inf")
+    sites = run.record.sites
+    return float(sites["cost"]["bytes"]) if sites and "cost" in sites else float("inf")
 
 
 def _serious(runs: list[Run]) -> list[Run]:

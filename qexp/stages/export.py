@@ -1,4 +1,4 @@
-"""A model, in float or quantized, to an ONNX file."""
+"""A model, in float or quantized, to an ONNX file, or to two of a translator."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ def run(
     """Write the graph with Q/DQ pairs and integer weights, or in plain FP32 without a form."""
     import numpy as np
 
-    from qexp.deploy.onnx_export import export_onnx
-    from qexp.lit.encoder import model_inputs
+    from qexp.lit.exported import export
     from qexp.lit.families import family_of
     from qexp.lit.inference import load_quantized
 
@@ -30,15 +29,12 @@ def run(
     model = model.cpu()
     if quantization is not None:
         quantization.export_form()
-    else:
-        model.set_attn_implementation("eager")  # sdpa leaves NaN guards in the graph that cost time
     family = family_of(task)
     batch = family.collate(family.split(tokens.split(task.train)), np.arange(2), tokens.pad_id)
-    example = {name: batch[name] for name in model_inputs(model)}
     with rt.screen.bar(f"export {form.quant.name if form else 'fp32'}", total=1) as move:
-        export_onnx(model, Graph(work.folder, "").file, example=example)
+        files = export(model, task, work.folder, batch)
         move()
-    work.write_facts({"inputs": list(example), "vocabulary": model.config.vocab_size})
+    work.write_facts({"files": files, "vocabulary": model.config.vocab_size})
 
 
-STAGE = Stage("7-onnx", 1, Graph, run)
+STAGE = Stage("7-onnx", 2, Graph, run)

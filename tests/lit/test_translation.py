@@ -214,10 +214,10 @@ def greedy(model: Any, ids: torch.Tensor, longest: int) -> list[int]:
     return words[1:]
 
 
-def test_one_beam_is_greedy_search(model: Any, tokens: Tokens, tmp_path: Path) -> None:
+def test_one_beam_is_greedy_search(model: Any, tokens: Tokens) -> None:
     batch = batch_of(tokens)
     search = BeamSearch(beams=1, max_new_tokens=6)
-    words, _ = writer(model, search, runtime(tmp_path))(batch)
+    words, _ = writer(model, search)(batch)
     for ids, mask, found in zip(batch["input_ids"], batch["attention_mask"], words.tolist(), strict=True):
         with torch.no_grad():
             expected = greedy(model, ids[mask == 1], 6)
@@ -241,34 +241,34 @@ def test_scores_are_those_of_the_search(architecture: str, penalty: float) -> No
     torch.testing.assert_close(ours, found.sequences_scores, atol=1e-4, rtol=1e-4)
 
 
-def test_more_beams_find_likelier_texts(model: Any, tokens: Tokens, tmp_path: Path) -> None:
+def test_more_beams_find_likelier_texts(model: Any, tokens: Tokens) -> None:
     batch = batch_of(tokens, range(12))
     found = {}
     for beams in (1, 8):
         search = BeamSearch(beams=beams, length_penalty=0.0, max_new_tokens=5)
-        found[beams] = writer(model, search, runtime(tmp_path))(batch)[1]
+        found[beams] = writer(model, search)(batch)[1]
     assert float(found[8].mean()) > float(found[1].mean())
 
 
-def test_a_text_that_could_outgrow_the_positions_is_refused(model: Any, tmp_path: Path) -> None:
+def test_a_text_that_could_outgrow_the_positions_is_refused(model: Any) -> None:
     with pytest.raises(ConfigError, match=r"max_new_tokens=1024: the model has 1024 positions.*=1023"):
-        writer(model, BeamSearch(max_new_tokens=1024), runtime(tmp_path))
-    writer(model, BeamSearch(max_new_tokens=1023), runtime(tmp_path))
-    writer(build("t5"), BeamSearch(max_new_tokens=5000), runtime(tmp_path))
+        writer(model, BeamSearch(max_new_tokens=1024))
+    writer(model, BeamSearch(max_new_tokens=1023))
+    writer(build("t5"), BeamSearch(max_new_tokens=5000))
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-def test_a_model_of_nans_has_no_score(model: Any, tokens: Tokens, tmp_path: Path, beams: int) -> None:
+def test_a_model_of_nans_has_no_score(model: Any, tokens: Tokens, beams: int) -> None:
     with torch.no_grad():
         model.final_logits_bias.fill_(torch.nan)
     family = Translations(task_of("task.search.max_new_tokens=4", f"task.search.beams={beams}"))
-    found = family.predict(family.runner(model, runtime(tmp_path)), tokens, "test", 5, lambda *_: None)
+    found = family.predict(family.runner(model), tokens, "test", 5, lambda *_: None)
     assert found.broken == 5
 
 
-def test_predictions_are_in_the_order_of_the_rows(model: Any, tokens: Tokens, tmp_path: Path) -> None:
+def test_predictions_are_in_the_order_of_the_rows(model: Any, tokens: Tokens) -> None:
     family = Translations(task_of("task.search.max_new_tokens=8", "task.search.beams=2"))
-    run = family.runner(model, runtime(tmp_path))
+    run = family.runner(model)
     moved: list[int] = []
     found = family.predict(run, tokens, "test", 70, moved.append)
     assert sum(moved) == 70

@@ -23,6 +23,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -38,6 +39,8 @@ from qexp.host import processor
 
 PROVIDERS = ["CPUExecutionProvider"]
 """The part of ONNX Runtime that is used: the CPU, wherever else it could run."""
+TYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
+"""Types of the inputs that an exported graph has."""
 
 
 class Session:
@@ -58,8 +61,9 @@ class Session:
             order.graph.stat().st_size, time.perf_counter() - started,
         )  # fmt: skip
         """What it is."""
-        self.inputs: tuple[str, ...] = tuple(value.name for value in self._session.get_inputs())
-        """Names of the inputs, all int64 [batch, length]."""
+        self._types = {value.name: TYPES[value.type] for value in self._session.get_inputs()}
+        self.inputs: tuple[str, ...] = tuple(self._types)
+        """Names of the inputs: int64, or float32 of what another graph has put out."""
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
         """Compute the logits [batch, outputs] of a batch that has exactly ``inputs``.
@@ -78,9 +82,12 @@ class Session:
         options = _options(self._order.threads, self._optimized)
         return audited(self._order.graph, options, self._feed(batch), shift=self._optimized)
 
-    def _feed(self, batch: Batch) -> dict[str, NDArray[np.int64]]:
+    def _feed(self, batch: Batch) -> dict[str, NDArray[Any]]:
         check_names(self.inputs, batch)
-        return {name: np.asarray(values).astype(np.int64, casting="safe") for name, values in batch.items()}
+        return {
+            name: np.asarray(values).astype(self._types[name], casting="safe")
+            for name, values in batch.items()
+        }
 
 
 def load(order: Order) -> Session:
