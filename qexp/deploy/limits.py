@@ -116,4 +116,4 @@ def _fits(graph: ReferenceEvaluator, rows: int, length: int) -> bool:
     }
     places = np.asarray(graph.run(None, feed)[0])
     whole = places.ndim == 0 or places.shape[-1] in (1, length)
-    return bool(whole and 0 <= places.min() and places.max() < rows)
+    return bool(whole and places.min() >= 0 and places.max() < rows)
