@@ -1,8 +1,8 @@
 """What form of graph each runtime takes, and which bit-widths it computes with: one table.
 
-Sources: ONNX Runtime 1.31 and OpenVINO 2026.4 as measured on tiny encoders (``tests/deploy/engines``); TensorRT for
-RTX 1.7, whose parser refuses zero points and unsigned activations in words of its own; TensorRT's operator page, which
-says the same of TensorRT.
+Sources: ONNX Runtime 1.31 and OpenVINO 2026.4 as measured on tiny encoders (``tests/deploy/engines``);
+TensorRT for RTX 1.7, whose parser refuses zero points in words of its own; TensorRT takes the same form.
+Unsigned integers are refused for both even with zero point 0: their INT8 is signed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from qexp.config.section import FLOAT_BITS
 from qexp.errors import DeployError
 
 Execution = Literal["float", "integer", "stored", "simulated"]
-"""Nothing is quantized; products of integers of these widths; weights stored in these widths and multiplied in
-floating point; the numbers of the grid without any gain, in a wider format."""
+"""Nothing is quantized; products of integers of these widths; weights stored in these widths and multiplied
+in floating point; the numbers of the grid without any gain, in a wider format."""
 ORDER: tuple[Execution, ...] = ("float", "integer", "stored", "simulated")
 """From the real to the pretended."""
 
@@ -83,8 +83,8 @@ def check_graph(runtime: str, model: ModelProto, name: str) -> None:
     wide = [node for node, tensor in points if tensor.data_type in WIDE]
     if wide and not flavour.wide:
         raise DeployError(
-            f"{name}: {runtime} has no grids of 16 bits, and {len(wide)} of this graph's have them, the first at "
-            f"{wide[0]}; use activations and weights of at most 8 bits (quant=w8a8), or onnxruntime or openvino"
+            f"{name}: {runtime} has no grids of 16 bits, and {len(wide)} of this graph's have them, the "
+            f"first at {wide[0]}; use at most 8 bits (quant=w8a8), or onnxruntime or openvino"
         )
     off = [
         node
@@ -93,8 +93,8 @@ def check_graph(runtime: str, model: ModelProto, name: str) -> None:
     ]
     if off and not flavour.zero_points:
         raise DeployError(
-            f"{name}: {runtime} takes signed integers with zero point 0 only, and {len(off)} of this graph's grids "
-            f"are unsigned or have a zero point, the first at {off[0]}; quantize with scheme=symmetric "
+            f"{name}: {runtime} takes signed integers with zero point 0 only, and {len(off)} of this graph's "
+            f"grids are unsigned or have a zero point, the first at {off[0]}; quantize with scheme=symmetric "
             "(and a placement that is not typed), or use onnxruntime or openvino"
         )
 

@@ -85,5 +85,5 @@ def _convert_ends(model: ModelProto, onnx_type: int) -> None:
 
 
 def _rounded(values: NDArray[Any], dtype: Any) -> NDArray[Any]:
-    most = float(ml_dtypes.finfo(dtype).max)
+    most = float(ml_dtypes.finfo(dtype).max)  # type: ignore[no-untyped-call]
     return np.asarray(np.clip(values, -most, most).astype(dtype))

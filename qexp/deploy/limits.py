@@ -39,8 +39,8 @@ class Limits:
             values = batch[name]
             if values.size and not 0 <= int(values.min()) <= int(values.max()) < rows:
                 raise DeployError(
-                    f"batch: {name} holds {values.min()} to {values.max()}, its table has rows 0 to {rows - 1}; "
-                    "use the tokenizer that the model was trained with"
+                    f"batch: {name} holds {values.min()} to {values.max()}, its table has rows 0 to "
+                    f"{rows - 1}; use the tokenizer that the model was trained with"
                 )
             if self.length is not None and values.ndim == 2 and values.shape[1] > self.length:
                 raise DeployError(
@@ -81,7 +81,7 @@ def _longest(model: ModelProto, places: Mapping[str, int]) -> int | None:
 
 
 def _only(model: ModelProto, name: str) -> ReferenceEvaluator | None:
-    """What computes one value from integers of the batch; None if it depends on anything else or on nothing."""
+    """What computes one value from tokens of the batch; None if it needs anything else, or nothing."""
     makers = {output: node for node in model.graph.node for output in node.output}
     stored = {each.name for each in model.graph.initializer}
     wanted, seen = [name], set[str]()
@@ -114,6 +114,7 @@ def _fits(graph: ReferenceEvaluator, rows: int, length: int) -> bool:
     feed: dict[str, NDArray[Any]] = {
         name: np.full((1, length), 1 if "mask" in name else 2, np.int64) for name in graph.input_names
     }
-    places = np.asarray(graph.run(None, feed)[0])
+    results: Any = graph.run(None, feed)
+    places = np.asarray(results[0])
     whole = places.ndim == 0 or places.shape[-1] in (1, length)
     return bool(whole and places.min() >= 0 and places.max() < rows)

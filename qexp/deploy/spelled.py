@@ -1,4 +1,4 @@
-"""Quantization of activations spelled out in floating-point arithmetic, where a runtime's own would be wrong."""
+"""Quantization of activations in floating-point arithmetic, where a runtime's own would be wrong."""
 
 from __future__ import annotations
 
@@ -7,12 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
-
-INTEGERS = {TensorProto.INT8: np.int8, TensorProto.UINT8: np.uint8} | {
-    TensorProto.INT16: np.int16,
-    TensorProto.UINT16: np.uint16,
-}
-"""Types that a zero point can have."""
 
 
 def spell_out(model: ModelProto, chosen: Callable[[NodeProto], bool]) -> bool:
@@ -47,7 +41,7 @@ def readers(graph: GraphProto) -> dict[str, list[NodeProto]]:
 
 def _quantized(graph: GraphProto, node: NodeProto, stored: dict[str, TensorProto]) -> list[NodeProto]:
     x, scale, point = node.input
-    limits = np.iinfo(INTEGERS[stored[point].data_type])
+    limits = np.iinfo(numpy_helper.to_array(stored[point]).dtype)
     bounds = [_number(graph, f"spelled.{limit}", limit, stored) for limit in (limits.min, limits.max)]
     name = node.output[0]
     steps = [f"{name}.{step}" for step in ("divided", "rounded", "moved")]

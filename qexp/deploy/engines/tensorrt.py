@@ -44,7 +44,7 @@ class TensorRTEngine:
         trt = _tensorrt()
         if not torch.cuda.is_available():
             raise DeployError(
-                f"tensorrt {trt.__version__} is installed, and torch {torch.__version__} sees no NVIDIA GPU; run "
+                f"tensorrt {trt.__version__} is here, and torch {torch.__version__} sees no NVIDIA GPU; run "
                 "where one is, with pip install 'qexp[tensorrt]', or take openvino or onnxruntime"
             )
         major = _major(trt)
@@ -61,9 +61,10 @@ class TensorRTEngine:
         self._execution = Execution(trt, engine, found, set(order.shapes))
         self.inputs: tuple[str, ...] = self._execution.inputs
         """Names of the inputs."""
+        command = _command(making.graph_file(model, order, key), model, order, target)
         self.info = Info(
             "tensorrt", str(trt.__version__), target.device, order.precision, len(plan),
-            time.perf_counter() - started, _command(making.graph_file(model, order, key), model, order, target),
+            time.perf_counter() - started, command,
         )  # fmt: skip
         """What it is."""
 
@@ -169,7 +170,7 @@ def _allow_8(trt: ModuleType, config: Any, order: Order) -> None:
     }[order.precision]
     if flags is None:
         raise DeployError(
-            f"precision bf16 is not what TensorRT {trt.__version__} computes with; allowed are fp32, fp16, int8"
+            f"precision bf16 is none of TensorRT {trt.__version__}; allowed are fp32, fp16, int8"
         )
     for flag in flags:
         config.set_flag(flag)

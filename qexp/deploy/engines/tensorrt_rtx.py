@@ -66,9 +66,9 @@ class RtxEngine:
         trt = _tensorrt_rtx()
         if not torch.cuda.is_available():
             raise DeployError(
-                f"tensorrt_rtx {trt.__version__} is installed, and torch {torch.__version__} sees no NVIDIA GPU; "
-                "build engines here with qexp.deploy.engines.tensorrt_rtx.build, and run them where one is, with "
-                "pip install 'qexp[tensorrt_rtx]'"
+                f"tensorrt_rtx {trt.__version__} is here, and torch {torch.__version__} sees no NVIDIA GPU; "
+                "build engines here with qexp.deploy.engines.tensorrt_rtx.build, and run them where one is "
+                "(pip install 'qexp[tensorrt_rtx]')"
             )
         capability = ".".join(str(each) for each in torch.cuda.get_device_capability())
         made = build(order, (capability,))
@@ -85,8 +85,8 @@ class RtxEngine:
         self.inputs: tuple[str, ...] = self._execution.inputs
         """Names of the inputs."""
         self.info = Info(
-            "tensorrt_rtx", str(trt.__version__), torch.cuda.get_device_name(), order.precision, len(made.plan),
-            made.seconds, made.command,
+            "tensorrt_rtx", str(trt.__version__), torch.cuda.get_device_name(), order.precision,
+            len(made.plan), made.seconds, made.command,
         )  # fmt: skip
         """What it is."""
 
@@ -168,7 +168,7 @@ def _check_capabilities(trt: ModuleType, chosen: tuple[str, ...]) -> None:
     unknown = [each for each in chosen if each not in known]
     if unknown:
         raise DeployError(
-            f"compute capability {', '.join(unknown)} is none that TensorRT for RTX {trt.__version__} builds for; "
+            f"compute capability {', '.join(unknown)} is none of TensorRT for RTX {trt.__version__}; "
             f"allowed are {', '.join(known)}; take tensorrt or torch_int8 on other GPUs"
         )
 

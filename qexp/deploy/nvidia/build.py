@@ -122,7 +122,7 @@ def parsed(trt: ModuleType, builder: Any, flags: int, graph: bytes, order: Order
 
 
 def add_profile(builder: Any, config: Any, network: Any, largest: Profile) -> None:
-    """Tell a build for which shapes of the inputs, all [batch, length] or [batch, length, width], to choose."""
+    """Tell a build the shapes of the inputs, which are [batch, length] or [batch, length, width]."""
     profile = builder.create_optimization_profile()
     best = (largest.rows, largest.length)
     for index in range(network.num_inputs):

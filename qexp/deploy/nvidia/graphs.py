@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 from onnx.shape_inference import InferenceError
-
-import numpy as np  # isort: skip
 
 from qexp.deploy.engine import Order
 from qexp.deploy.flavours import check_graph

@@ -167,7 +167,7 @@ def _pair(scale: float, zero_point: int, kind: type) -> onnx.ModelProto:
     seed=st.integers(0, 99),
 )
 def test_a_pair_gives_the_definition_except_at_ties(tmp_path_factory, kind, part, scale, seed):
-    """q = clamp(round(x / s) + z) in double precision; beside a tie the neighbouring step is right as well."""
+    """q = clamp(round(x / s) + z) in double precision; beside a tie the next step is right as well."""
     limits, scale = np.iinfo(kind), np.float32(scale)
     zero_point = int(limits.min + part * (int(limits.max) - int(limits.min)))
     path = tmp_path_factory.mktemp("pair") / "m.onnx"
