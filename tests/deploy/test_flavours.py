@@ -31,7 +31,12 @@ def test_every_runtime_has_a_flavour():
 )
 def test_execution_is_that_of_the_worst_part(widths, cpu, gpu):
     quant = Quant.model_validate(widths)
-    assert [execution(runtime, quant) for runtime in ("onnxruntime", "openvino", *GPUS)] == [cpu, cpu, gpu, gpu]
+    assert [execution(runtime, quant) for runtime in ("onnxruntime", "openvino", *GPUS)] == [
+        cpu,
+        cpu,
+        gpu,
+        gpu,
+    ]
 
 
 @pytest.mark.parametrize(
