@@ -64,7 +64,7 @@ class TensorRTEngine:
         command = _command(making.graph_file(model, order, key), model, order, target)
         self.info = Info(
             "tensorrt", str(trt.__version__), target.device, order.precision, len(plan),
-            time.perf_counter() - started, command,
+            time.perf_counter() - started, command, self.device_bytes,
         )  # fmt: skip
         """What it is."""
 

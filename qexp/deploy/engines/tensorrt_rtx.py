@@ -86,7 +86,7 @@ class RtxEngine:
         """Names of the inputs."""
         self.info = Info(
             "tensorrt_rtx", str(trt.__version__), torch.cuda.get_device_name(), order.precision,
-            len(made.plan), made.seconds, made.command,
+            len(made.plan), made.seconds, made.command, self.device_bytes,
         )  # fmt: skip
         """What it is."""
 
