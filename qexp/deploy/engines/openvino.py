@@ -29,7 +29,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from qexp.deploy.engine import Audit, Batch, Info, Order, Precision, check_names, not_installed
+from qexp.config import Precision
+from qexp.deploy.engine import Audit, Batch, Info, Order, check_names, not_installed
 from qexp.deploy.graph_file import read_graph
 from qexp.deploy.limits import limits
 from qexp.deploy.spelled import readers, spell_out

@@ -165,7 +165,7 @@ def _allow_8(trt: ModuleType, config: Any, order: Order) -> None:
     flags = {
         "fp32": [],
         "fp16": [trt.BuilderFlag.FP16],
-        "bf16": [trt.BuilderFlag.BF16] if hasattr(trt.BuilderFlag, "BF16") else None,
+        "bf16": None,
         "int8": [trt.BuilderFlag.INT8, trt.BuilderFlag.FP16],
     }[order.precision]
     if flags is None:

@@ -13,7 +13,8 @@ from typing import Any
 
 from onnx import ModelProto
 
-from qexp.deploy.engine import Order, Precision
+from qexp.config import Precision
+from qexp.deploy.engine import Order
 from qexp.errors import DeployError
 from qexp.store import digest
 
