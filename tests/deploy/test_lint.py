@@ -43,7 +43,9 @@ def polygraphy(tmp_path_factory):
     def call(*words: str) -> str:
         environment = os.environ | {"PYTHONPATH": str(site), "POLYGRAPHY_USE_TENSORRT_RTX": "1"}
         tool = [sys.executable, str(site / "bin" / "polygraphy")]
-        done = subprocess.run([*tool, *words], env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(  # it leaves a folder of its own where it runs
+            [*tool, *words], env=environment, cwd=site, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
