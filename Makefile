@@ -2,6 +2,7 @@
 # make test   the tests that take minutes in all; make test-slow the others, make test-all both
 # make sweep name=glue_ptq   a sweep of sweeps/; words="..." goes along, such as words="hydra/launcher=joblib"
 # make packages   what the slow tests need besides Python, from Debian; they skip without
+# make rtx    TensorRT for RTX, which builds engines without a GPU; the tests of it skip without
 # make check  ruff, mypy --strict, import layers
 
 PYTHON ?= python3
@@ -11,6 +12,8 @@ TORCH  ?= torch==2.13.0
 # Pure Python that asks for packages it does not need, or for older ones than it works with: oracles of the
 # tests (pulp is all that the calibrators of nvidia-modelopt need besides), and Hydra's sweeper that searches.
 ALONE  := pytorch-quantization==2.1.3 nvidia-modelopt==0.47.0 pulp==3.3.2 hydra-optuna-sweeper==1.3.0
+# NVIDIA's, under NVIDIA's licence. The package of both is a script that fetches them: its parts are what is needed.
+RTX := 1.7.1.116
 # A private SLURM for the tests of sweeps, and a browser for that of the HTML page.
 PACKAGES := slurm-wlm slurmdbd munge mariadb-server chromium
 BIN    := $(VENV)/bin
@@ -22,7 +25,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --dis
 name   ?= smoke
 words  ?=
 
-.PHONY: sweep packages demo test test-all test-slow check format report clean
+.PHONY: sweep packages rtx demo test test-all test-slow check format report clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -58,6 +61,10 @@ sweep: $(READY)
 
 packages:
 	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $(PACKAGES)
+
+rtx: $(READY)
+	$(BIN)/python -m pip install --quiet tensorrt-rtx-cu13-libs==$(RTX) tensorrt-rtx-cu13-bindings==$(RTX)
+	$(BIN)/python -m pip install --quiet --no-deps tensorrt-rtx-cu13==$(RTX)
 
 report: $(READY)
 	$(BIN)/python -m qexp.report

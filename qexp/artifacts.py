@@ -112,11 +112,16 @@ class Scores(Artifact):
 
 
 class Graph(Artifact):
-    """An ONNX file."""
+    """An ONNX file; of a translator two, and its configuration."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All of them; inputs and outputs are dynamic in batch and length."""
+        return tuple(self.folder / name for name in self.facts["files"])
 
     @property
     def file(self) -> Path:
-        """The model; inputs and output are dynamic in batch and length."""
+        """The only one, of a model without a decoder."""
         return self.folder / "model.onnx"
 
     @property
@@ -126,8 +131,8 @@ class Graph(Artifact):
 
     @property
     def bytes(self) -> int:
-        """Size of the file."""
-        return self.file.stat().st_size
+        """Size of all files."""
+        return sum(file.stat().st_size for file in self.files)
 
 
 class Parity(Scores):

@@ -17,8 +17,8 @@ from qexp.outcome import Outcome
 from qexp.runtime import Runtime
 from qexp.stages import benchmark, export, halve, parity
 
-STRONGLY_TYPED: frozenset[RuntimeName] = frozenset({"tensorrt", "tensorrt_rtx"})
-"""Runtimes that compute in the types of the graph: what is not INT8 there should be FP16."""
+HALVED: frozenset[RuntimeName] = frozenset({"onnxruntime"})
+"""Runtimes that want FP16 in the file; the others halve what they are given."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,7 @@ class Deployment:
 
     def _graph(self, runtime: RuntimeName, precision: Precision) -> Graph:
         """The file that an engine is made of."""
-        source = "int8" if precision == "int8" else "fp32"
-        half = precision == "fp16" or (precision == "int8" and runtime in STRONGLY_TYPED)
-        if not half or runtime == "torch_int8":
-            return self.graphs[source]
-        if (name := f"{source} half") not in self.graphs:
-            self.graphs[name] = self.rt.walk(halve.STAGE, self.graphs[source], rt=self.rt)
-        return self.graphs[name]
+        return graph_for(runtime, precision, self.graphs, self.rt)
 
     def _gate_all(self, asked: list[tuple[RuntimeName, Precision]], engines: Engines) -> dict[str, Graph]:
         """Graphs of the engines that could be had, by their names; the run's own first."""
@@ -138,3 +132,20 @@ class Deployment:
         )  # fmt: skip
         self.outcome.note("latency", timed)
         self.outcome.note_own(deploy)
+
+
+def graph_for(runtime: RuntimeName, precision: Precision, graphs: dict[str, Graph], rt: Runtime) -> Graph:
+    """The file that an engine is made of.
+
+    Args:
+        runtime: What executes it.
+        precision: In which arithmetic.
+        graphs: Exported graphs, ``fp32`` and ``int8``; one in half precision is added where it is made.
+        rt: What makes it.
+    """
+    source = "int8" if precision == "int8" else "fp32"
+    if precision != "fp16" or runtime not in HALVED:
+        return graphs[source]
+    if (name := f"{source} half") not in graphs:
+        graphs[name] = rt.walk(halve.STAGE, graphs[source], rt=rt)
+    return graphs[name]

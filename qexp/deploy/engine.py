@@ -110,6 +110,11 @@ def check_names(inputs: tuple[str, ...], batch: Batch) -> None:
         )
 
 
+def not_installed(package: str, extra: str) -> DeployError:
+    """What a runtime says whose package cannot be imported."""
+    return DeployError(f"{package} is not installed; pip install 'qexp[{extra}]'")
+
+
 class Engine(Protocol):
     """A graph that is ready to run."""
 

@@ -16,7 +16,7 @@ import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 from qexp.artifacts import FACTS, Tokens
 from qexp.config import Precision, RuntimeName
 from qexp.data.preparation import PREPARE
-from qexp.deployment import STRONGLY_TYPED
+from qexp.deployment import graph_for
 from qexp.errors import DataError
 from qexp.inspection.models import Model, graph_of
 from qexp.lit.families import family_of
@@ -25,7 +25,6 @@ from qexp.lit.inference import load_quantized
 from qexp.prediction.kinds import BROKEN, KINDS, Asked, Move
 from qexp.prediction.rows import Row
 from qexp.runtime import Runtime
-from qexp.stages import halve
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,9 +128,7 @@ def engine_run(model: Model, runtime: RuntimeName, precision: Precision, batch_s
     from qexp.deploy.engines import load
 
     graph = graph_of(model, rt)
-    half = precision == "fp16" or (precision == "int8" and runtime in STRONGLY_TYPED)
-    if half and runtime != "torch_int8":
-        graph = rt.walk(halve.STAGE, graph, rt=rt)
+    graph = graph_for(runtime, precision, {"fp32": graph, "int8": graph}, rt)
     shapes = ((batch_size, model.task.max_length),)
     engine = load(runtime, Order(graph.file, precision, rt.threads, shapes, rt.engines))
 

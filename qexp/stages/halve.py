@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 from qexp.artifacts import Graph
 from qexp.runtime import Runtime
 from qexp.store import Stage, Workplace
@@ -11,8 +13,10 @@ def run(work: Workplace, graph: Graph, *, rt: Runtime) -> None:
     """Write the same graph with FP16 in place of FP32; inputs, integers and logits keep their types."""
     from qexp.deploy.onnx_half import to_fp16
 
-    to_fp16(graph.file, Graph(work.folder, "").file)
-    work.write_facts(graph.facts)
+    for file in graph.folder.glob("*.json"):  # a translator's configuration, and the facts
+        shutil.copy(file, work.folder)
+    for file in graph.files:
+        to_fp16(file, work.folder / file.name)
 
 
 STAGE = Stage("7-half", 1, Graph, run)

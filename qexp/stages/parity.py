@@ -12,7 +12,9 @@ from qexp.runtime import Runtime
 from qexp.store import Stage, Workplace
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from pathlib import Path
+
+    from qexp.deploy.engine import Engine
 
 MIN_AGREEMENT = 99.5
 """Least share of rows, in percent, on which engine and torch predict the same."""
@@ -34,30 +36,25 @@ def run(
     rt: Runtime,
 ) -> None:
     """Score the engine and compare predictions, logits and metrics with torch's; ``host`` has its version."""
-    import torch
-
     from qexp.deploy.engine import Order
     from qexp.deploy.engines import load
-    from qexp.lit.inference import EVALUATION_BATCH
+    from qexp.lit.exported import exported_run
+    from qexp.lit.family import EVALUATION_BATCH
     from qexp.lit.scoring import score_splits
 
     shapes = ((1, 8), (EVALUATION_BATCH, task.max_length))
-    engine = load(runtime, Order(graph.file, precision, rt.threads, shapes, rt.engines))
-    names = engine.inputs
+    engines: list[Engine] = []
 
-    def forward(batch: dict[str, Tensor]) -> Tensor:
-        return torch.from_numpy(engine.run({name: batch[name].numpy() for name in names}))
+    def loaded(file: Path) -> Engine:
+        engines.append(load(runtime, Order(file, precision, rt.threads, shapes, rt.engines)))
+        return engines[-1]
 
+    forward = exported_run(task, graph.folder, loaded)
     out = Parity(work.folder, "")
     scored = score_splits(forward, tokens, task, evaluation_rows, out, f"{runtime} {precision}", rt)
     parity = compare(out, scores, scored.metrics, task)
-    facts = {
-        "metrics": scored.metrics,
-        "notes": scored.notes,
-        "parity": parity,
-        "engine": asdict(engine.info),
-    }
-    work.write_facts(facts)
+    found = {"parity": parity, "engine": asdict(engines[-1].info) | {"bytes": graph.bytes}}
+    work.write_facts({"metrics": scored.metrics, "notes": scored.notes, **found})
 
 
 def compare(graph: Scores, torch: Scores, metrics: dict[str, float | None], task: Task) -> dict[str, Any]:

@@ -1,0 +1,127 @@
+"""What form of graph each runtime takes, and which bit-widths it computes with: one table.
+
+Sources: ONNX Runtime 1.31 and OpenVINO 2026.4 as measured on tiny encoders (``tests/deploy/engines``);
+TensorRT for RTX 1.7, whose parser refuses zero points in words of its own; TensorRT takes the same form.
+Unsigned integers are refused for both even with zero point 0: their INT8 is signed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from onnx import ModelProto, TensorProto, numpy_helper
+
+from qexp.config import Quant
+from qexp.config.section import FLOAT_BITS
+from qexp.errors import DeployError
+
+Execution = Literal["float", "integer", "stored", "simulated"]
+"""Nothing is quantized; products of integers of these widths; weights stored in these widths and multiplied
+in floating point; the numbers of the grid without any gain, in a wider format."""
+ORDER: tuple[Execution, ...] = ("float", "integer", "stored", "simulated")
+"""From the real to the pretended."""
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """What one runtime takes."""
+
+    opset: int
+    """Version of the ONNX operators to export with."""
+    zero_points: bool
+    """Whether zero points other than 0 and unsigned integers are taken."""
+    wide: bool
+    """Whether grids of 16 bits are taken."""
+    products: Mapping[tuple[int, int], Execution]
+    """How weights and activations of so many bits are computed; what is not listed is ``simulated``."""
+
+
+CPU: dict[tuple[int, int], Execution] = {(8, 8): "integer", (8, FLOAT_BITS): "stored"}
+GPU: dict[tuple[int, int], Execution] = {(8, 8): "integer"}
+FLAVOURS: dict[str, Flavour] = {
+    "onnxruntime": Flavour(20, zero_points=True, wide=True, products=CPU | {(4, FLOAT_BITS): "stored"}),
+    "openvino": Flavour(20, zero_points=True, wide=True, products=CPU | {(4, FLOAT_BITS): "stored"}),
+    "tensorrt": Flavour(20, zero_points=False, wide=False, products=GPU | {(4, FLOAT_BITS): "stored"}),
+    "tensorrt_rtx": Flavour(20, zero_points=False, wide=False, products=GPU | {(4, FLOAT_BITS): "stored"}),
+    "torch_int8": Flavour(20, zero_points=False, wide=False, products=GPU),
+}
+"""By the names of :data:`qexp.deploy.engines.RUNTIMES`."""
+SIGNED = {TensorProto.INT8, TensorProto.INT4}
+"""Types of grids without zero points."""
+WIDE = {TensorProto.INT16, TensorProto.UINT16}
+"""Types that hold 16 bits."""
+
+
+def execution(runtime: str, quant: Quant) -> Execution:
+    """What becomes of the products of a quantized model in a runtime; of mixed bits, the worst part.
+
+    Raises:
+        DeployError: the runtime is not known.
+    """
+    flavour = _flavour(runtime)
+    found = [flavour.products.get(pair, "simulated") for pair in _widths(quant) if pair != (FLOAT_BITS,) * 2]
+    return max(found, key=ORDER.index, default="float")
+
+
+def check_graph(runtime: str, model: ModelProto, name: str) -> None:
+    """See that a runtime takes the form of a graph, before it says so in its own words.
+
+    Args:
+        runtime: A name in :data:`FLAVOURS`.
+        model: The graph.
+        name: What to call the graph.
+
+    Raises:
+        DeployError: the runtime is not known, or the graph has zero points, unsigned integers or 16 bits
+            that it does not take; says which, and what to change.
+    """
+    flavour = _flavour(runtime)
+    points = list(_zero_points(model))
+    wide = [node for node, tensor in points if tensor.data_type in WIDE]
+    if wide and not flavour.wide:
+        raise DeployError(
+            f"{name}: {runtime} has no grids of 16 bits, and {len(wide)} of this graph's have them, the "
+            f"first at {wide[0]}; use at most 8 bits (quant=w8a8), or onnxruntime or openvino"
+        )
+    off = [
+        node
+        for node, tensor in points
+        if tensor.data_type not in SIGNED or np.any(numpy_helper.to_array(tensor).astype(np.int32))
+    ]
+    if off and not flavour.zero_points:
+        raise DeployError(
+            f"{name}: {runtime} takes signed integers with zero point 0 only, and {len(off)} of this graph's "
+            f"grids are unsigned or have a zero point, the first at {off[0]}; quantize with scheme=symmetric "
+            "(and a placement that is not typed), or use onnxruntime or openvino"
+        )
+
+
+def _flavour(runtime: str) -> Flavour:
+    if runtime not in FLAVOURS:
+        raise DeployError(f"runtime {runtime!r} is unknown; allowed are {', '.join(FLAVOURS)}")
+    return FLAVOURS[runtime]
+
+
+def _widths(quant: Quant) -> Iterator[tuple[int, int]]:
+    yield quant.weight_bits, quant.activation_bits
+    for other in quant.overrides.values():
+        yield other.weight_bits or quant.weight_bits, other.activation_bits or quant.activation_bits
+
+
+def _zero_points(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
+    """Nodes that quantize or dequantize, and tables of integers, with their zero points."""
+    stored = {each.name: each for each in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) == 3:
+            if node.input[2] in stored:
+                yield node.name or node.output[0], stored[node.input[2]]
+        elif node.op_type == "Gather" and node.input[0] in stored:
+            table = stored[node.input[0]]
+            if node.input[0].endswith("zero_point") or table.data_type in (
+                TensorProto.UINT8,
+                TensorProto.UINT16,
+            ):
+                yield node.name or node.output[0], table

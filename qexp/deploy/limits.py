@@ -1,0 +1,120 @@
+"""What a graph's inputs may be: rows of the tables that they look up, and the longest batch.
+
+ONNX Runtime refuses an index outside a table. OpenVINO and TensorRT read some other memory and return
+numbers, so their engines ask here first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx.reference import ReferenceEvaluator
+
+from qexp.deploy.engine import Batch
+from qexp.errors import DeployError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a graph can be asked."""
+
+    rows: Mapping[str, int]
+    """By input that looks up a table: the rows of the table."""
+    length: int | None
+    """Tokens of the longest batch; None where no table of positions limits it."""
+
+    def check(self, batch: Batch) -> None:
+        """See that a batch stays within them.
+
+        Raises:
+            DeployError: a value is outside its table, or the batch is too long.
+        """
+        for name, rows in self.rows.items():
+            values = batch[name]
+            if values.size and not 0 <= int(values.min()) <= int(values.max()) < rows:
+                raise DeployError(
+                    f"batch: {name} holds {values.min()} to {values.max()}, its table has rows 0 to "
+                    f"{rows - 1}; use the tokenizer that the model was trained with"
+                )
+            if self.length is not None and values.ndim == 2 and values.shape[1] > self.length:
+                raise DeployError(
+                    f"batch: {name} has {values.shape[1]} tokens, the model has positions for {self.length}; "
+                    "truncate the rows (task.max_length)"
+                )
+
+
+def limits(model: ModelProto) -> Limits:
+    """Find the limits of a graph: those of its tables, by computing which of their rows it asks for."""
+    tables = {each.name: int(each.dims[0]) for each in model.graph.initializer if each.dims}
+    inputs = {each.name for each in model.graph.input}
+    lookups = [(node, tables[node.input[0]]) for node in model.graph.node if _looks_up(node, tables)]
+    rows: dict[str, int] = {}
+    for node, size in lookups:
+        if node.input[1] in inputs:
+            rows[node.input[1]] = min(size, rows.get(node.input[1], size))
+    places = {node.input[1]: size for node, size in lookups if node.input[1] not in inputs}
+    return Limits(rows, _longest(model, places))
+
+
+def _looks_up(node: NodeProto, tables: Mapping[str, int]) -> bool:
+    axis = next((each.i for each in node.attribute if each.name == "axis"), 0)
+    return node.op_type == "Gather" and axis == 0 and node.input[0] in tables
+
+
+def _longest(model: ModelProto, places: Mapping[str, int]) -> int | None:
+    """The largest length for which all places lie in their tables, by halving: a longer one never does."""
+    graphs = [(each, rows) for name, rows in places.items() if (each := _only(model, name)) is not None]
+    if not graphs:
+        return None
+    low, high = 0, max(rows for _, rows in graphs) + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        fits = all(_fits(graph, rows, middle) for graph, rows in graphs)
+        low, high = (middle, high) if fits else (low, middle)
+    return low
+
+
+def _only(model: ModelProto, name: str) -> ReferenceEvaluator | None:
+    """What computes one value from tokens of the batch; None if it needs anything else, or nothing."""
+    makers = {output: node for node in model.graph.node for output in node.output}
+    stored = {each.name for each in model.graph.initializer}
+    wanted, seen = [name], set[str]()
+    while wanted:
+        value = wanted.pop()
+        if value and value not in seen and value not in stored:
+            seen.add(value)
+            wanted.extend(makers[value].input if value in makers else ())
+    inputs = [each for each in model.graph.input if each.name in seen]
+    if not inputs or any(not _of_tokens(each) for each in inputs):
+        return None
+    chosen = [node for node in model.graph.node if seen.intersection(node.output)]
+    read = {each for node in chosen for each in node.input}
+    constants = [each for each in model.graph.initializer if each.name in read]
+    output = helper.make_tensor_value_info(name, TensorProto.INT64, None)
+    graph = helper.make_graph(chosen, "places", inputs, [output], constants)
+    return ReferenceEvaluator(
+        helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    )
+
+
+def _of_tokens(value: onnx.ValueInfoProto) -> bool:
+    kind = value.type.tensor_type
+    return len(kind.shape.dim) == 2 and kind.elem_type in (TensorProto.INT64, TensorProto.INT32)
+
+
+def _fits(graph: ReferenceEvaluator, rows: int, length: int) -> bool:
+    """Whether a row of that many real tokens asks for rows of the table, one for each token."""
+    # Two, since one is the usual padding of RoBERTa, whose positions count only other tokens.
+    feed: dict[str, NDArray[Any]] = {
+        name: np.full((1, length), 1 if "mask" in name else 2, np.int64) for name in graph.input_names
+    }
+    results: Any = graph.run(None, feed)
+    places = np.asarray(results[0])
+    whole = places.ndim == 0 or places.shape[-1] in (1, length)
+    return bool(whole and places.min() >= 0 and places.max() < rows)

@@ -1,0 +1,55 @@
+"""Tiny encoders quantized as experiments do it, exported, with what torch makes of a batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from qexp.config import Experiment, Form, MaxCalibrator
+from qexp.deploy.onnx_export import export_onnx
+from qexp.quant.insert import insert
+from tests.conftest import experiment
+from tests.deploy.tiny import EXAMPLE, batch, encoder, torch_logits
+
+SHAPE = (6, 11)
+"""Rows and tokens of the batch that is compared."""
+
+
+class Exported(NamedTuple):
+    """A graph, a batch for it, and torch's fake-quantized logits."""
+
+    path: Path
+    batch: dict[str, np.ndarray]
+    expected: np.ndarray
+
+
+def export(folder: Path, *words: str, architecture: str = "bert") -> Exported:
+    """Quantize with the words of a command line, such as ``placement=gemm``; without any, not at all."""
+    model, path = encoder(architecture), folder / "model.onnx"
+    if not words:
+        export_onnx(model, path, example=EXAMPLE)
+        return _answered(model, path)
+    made: Experiment = experiment("task=mrpc", *words)
+    form = Form(placement=made.placement, quant=made.quant, scheme=made.scheme)
+    quantization = insert(model, form)
+    values = {name: torch.from_numpy(value) for name, value in batch(tuple(EXAMPLE), 8, 20).items()}
+    grouped = made.scheme.activation.granularity == "per_embedding_group"
+    with quantization.observing(values["attention_mask"], dimensions=grouped), torch.no_grad():
+        model(**{name: value for name, value in values.items() if name in _taken(model)})
+    quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
+    with quantization.export_form():
+        export_onnx(model, path, example=EXAMPLE)
+        return _answered(model, path)
+
+
+def _taken(model: torch.nn.Module) -> tuple[str, ...]:
+    distilled = "distilbert" in type(model).__name__.lower()
+    return tuple(EXAMPLE)[:2] if distilled else tuple(EXAMPLE)
+
+
+def _answered(model: torch.nn.Module, path: Path) -> Exported:
+    feed = batch(_taken(model), *SHAPE)
+    return Exported(path, feed, torch_logits(model, feed))
