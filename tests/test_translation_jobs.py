@@ -51,6 +51,21 @@ def test_one_run_reports_bleu_of_fp32_ptq_and_qat_with_its_signature(outputs: Pa
     assert again["scores"] == record["scores"]
 
 
+def test_whole_translations_go_through_the_exported_files(outputs: Path) -> None:
+    code, record = run(*SCRATCH, "quant=w8a8", "method=ptq", "deploy=onnx")
+    assert code == OK, record_problem()
+    gate = record["engines"]["onnxruntime/int8"]["gate"]
+    assert gate["agreement"] == 100.0
+    assert record["scores"]["onnx"] == record["scores"]["ptq"]
+    (folder,) = {file.parent for file in (outputs / "artifacts" / "7-onnx").glob("*/decoder.onnx")} & {
+        outputs / "artifacts" / "7-onnx" / visit["key"]
+        for visit in record["stages"][-2:]
+        if visit["stage"] == "7-onnx"
+    }
+    assert record["bytes"]["int8"] == sum(file.stat().st_size for file in folder.glob("*.onnx"))
+    assert record["bytes"]["int8"] < record["bytes"]["fp32"] / 2
+
+
 @pytest.mark.parametrize("words", [("quant=w8a8",), ("quant=fp32", "method=control")], ids=" ".join)
 def test_a_translation_learns_from_a_teacher(words: tuple[str, ...]) -> None:
     code, record = run(*SCRATCH, *words, *TAUGHT)
@@ -168,10 +183,7 @@ def test_an_encoder_is_refused(tiny_bert: Path) -> None:
     [
         (["task=mrpc", "model=transformer_tiny"], "models from scratch translate"),
         (["task=translation", "model=transformer_tiny", "finetune=none"], "has not learned anything"),
-        (
-            ["task=translation", "model=transformer_tiny", "deploy=onnx"],
-            "translation models are not exported",
-        ),
+        (["task=translation", "model=transformer_tiny", "deploy=onnxruntime"], "gated, not timed"),
         (["task=translation", "model=transformer_tiny", "model.scratch.heads=3"], "3 do not divide"),
     ],
 )
