@@ -60,7 +60,17 @@ def engine_rows(runs: Iterable[Run]) -> list[EngineRow]:
         for run in runs
         for name, engine in run.record.engines.items()
     ]
-    return sorted(found, key=lambda row: (row.run.task, row.run.model, row.run.record.key))
+    order = [*FLOATS, "int8"]
+    return sorted(
+        found,
+        key=lambda row: (
+            row.run.task,
+            row.run.model,
+            row.run.record.key,
+            order.index(row.precision),
+            row.runtime,
+        ),
+    )
 
 
 def engine_tables(rows: Sequence[EngineRow]) -> list[Table]:
