@@ -258,17 +258,17 @@ def test_a_text_that_could_outgrow_the_positions_is_refused(model: Any) -> None:
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-def test_a_model_of_nans_has_no_score(model: Any, tokens: Tokens, beams: int) -> None:
+def test_a_model_of_nans_has_no_score(model: Any, tokens: Tokens, tmp_path: Path, beams: int) -> None:
     with torch.no_grad():
         model.final_logits_bias.fill_(torch.nan)
     family = Translations(task_of("task.search.max_new_tokens=4", f"task.search.beams={beams}"))
-    found = family.predict(family.runner(model), tokens, "test", 5, lambda *_: None)
+    found = family.predict(family.runner(model, runtime(tmp_path)), tokens, "test", 5, lambda *_: None)
     assert found.broken == 5
 
 
-def test_predictions_are_in_the_order_of_the_rows(model: Any, tokens: Tokens) -> None:
+def test_predictions_are_in_the_order_of_the_rows(model: Any, tokens: Tokens, tmp_path: Path) -> None:
     family = Translations(task_of("task.search.max_new_tokens=8", "task.search.beams=2"))
-    run = family.runner(model)
+    run = family.runner(model, runtime(tmp_path))
     moved: list[int] = []
     found = family.predict(run, tokens, "test", 70, moved.append)
     assert sum(moved) == 70

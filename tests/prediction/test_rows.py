@@ -36,7 +36,7 @@ def commas(path: Path, rows: list[dict[str, str]]) -> None:
 
 
 def tabs(path: Path, rows: list[dict[str, str]]) -> None:
-    lines = ["\t".join(rows[0]), *("\t".join(row.values()) for row in rows)]
+    lines = ["\t".join(rows[0]), *("\t".join(row[name] for name in rows[0]) for row in rows)]
     path.write_bytes("".join(f"{line}\n" for line in lines).encode())
 
 
