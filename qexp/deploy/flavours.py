@@ -46,7 +46,7 @@ FLAVOURS: dict[str, Flavour] = {
     "openvino": Flavour(20, zero_points=True, wide=True, products=CPU | {(4, FLOAT_BITS): "stored"}),
     "tensorrt": Flavour(20, zero_points=False, wide=False, products=GPU | {(4, FLOAT_BITS): "stored"}),
     "tensorrt_rtx": Flavour(20, zero_points=False, wide=False, products=GPU | {(4, FLOAT_BITS): "stored"}),
-    "torch_int8": Flavour(20, zero_points=False, wide=False, products=GPU),
+    "torch_int8": Flavour(20, zero_points=True, wide=True, products=GPU),
 }
 """By the names of :data:`qexp.deploy.engines.RUNTIMES`."""
 SIGNED = {TensorProto.INT8, TensorProto.INT4}

@@ -26,7 +26,8 @@ MULTIPLE = 8
 FEWEST = 17
 """Rows that a product on a GPU must have."""
 LIMITS: dict[torch.dtype, tuple[int, int]] = {
-    torch.int8: (-128, 127), torch.uint8: (0, 255), torch.int16: (-(2**15), 2**15 - 1), torch.int32: (0, 2**16 - 1),
+    torch.int8: (-128, 127), torch.uint8: (0, 255),
+    torch.int16: (-(2**15), 2**15 - 1), torch.int32: (0, 2**16 - 1),
 }  # fmt: skip
 """Of each type that a grid is stored in; uint16 lies in int32."""
 
@@ -38,7 +39,12 @@ def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, *, axis: int = 1, sat
 
 
 def dequantize(
-    q: Tensor, scale: Tensor, zero_point: Tensor | None = None, *, axis: int = 1, kind: torch.dtype = torch.float32
+    q: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None = None,
+    *,
+    axis: int = 1,
+    kind: torch.dtype = torch.float32,
 ) -> Tensor:
     """``(q - zero_point) * scale``, computed in FP32 and rounded to a type."""
     steps = q.float()
@@ -55,7 +61,9 @@ def _along(values: Tensor, dims: int, axis: int) -> Tensor:
 
 def signed(zero_point: Tensor) -> Tensor:
     """The zero point of an unsigned grid after it was moved by 128; of a signed one, itself."""
-    return (zero_point.to(torch.int16) - 128).to(torch.int8) if zero_point.dtype == torch.uint8 else zero_point
+    return (
+        (zero_point.to(torch.int16) - 128).to(torch.int8) if zero_point.dtype == torch.uint8 else zero_point
+    )
 
 
 def padding(rows: int, inner: int, width: int) -> tuple[int, int, int]:
@@ -91,7 +99,7 @@ def product(q: Tensor, weight: Tensor, offset: Tensor, scale: Tensor, kind: torc
 
 
 def multiply(left: Tensor, right: Tensor) -> Tensor:
-    """The exact product of int8 matrices in int32; on a GPU it may have more rows and columns than asked for."""
+    """The exact product of int8 matrices in int32; on a GPU it may have more rows and columns."""
     if left.device.type == "cuda":
         rows, _, _ = padding(left.shape[0], *right.shape)
         inner = right.shape[0] - left.shape[1]
@@ -104,5 +112,5 @@ def exact(device: str) -> bool:
     """Whether this device's product of int8 is right with the largest values: kernels may saturate."""
     left, right = torch.full((32, 64), -128, dtype=torch.int8), torch.full((64, 32), -128, dtype=torch.int8)
     left[::2], right[:, ::2] = 127, 127
-    found = torch._int_mm(left.to(device), right.to(device)).cpu()
+    found = multiply(left.to(device), padded_weight(right, torch.device(device)).to(device)).cpu()
     return torch.equal(found.long(), left.long() @ right.long())

@@ -24,7 +24,8 @@ from qexp.deploy.torch_graph.integers import dequantize, quantize
 Sizes = tuple[int, ...]
 HALVES = (torch.float16, torch.bfloat16)
 TYPES: dict[int, torch.dtype] = {
-    2: torch.uint8, 3: torch.int8, 4: torch.int32, 5: torch.int16, 6: torch.int32, 7: torch.int64, 9: torch.bool,
+    2: torch.uint8, 3: torch.int8, 4: torch.int32, 5: torch.int16, 6: torch.int32,
+    7: torch.int64, 9: torch.bool,
 }  # fmt: skip
 """By ONNX's number of a type; uint16 is kept in int32, which torch computes with."""
 
@@ -37,7 +38,7 @@ def matmul(left: Tensor, right: Tensor) -> Tensor:
 
 def gemm(
     left: Tensor, right: Tensor, bias: Tensor | None = None, *,
-    alpha: float = 1.0, beta: float = 1.0, transA: int = 0, transB: int = 0,  # noqa: N803
+    alpha: float = 1.0, beta: float = 1.0, transA: int = 0, transB: int = 0,
 ) -> Tensor:  # fmt: skip
     """``alpha * left @ right + beta * bias``, either of both transposed first."""
     product = matmul(left.t() if transA else left, right.t() if transB else right)
@@ -46,7 +47,13 @@ def gemm(
 
 
 def _layer_norm(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    stash_type: int = 1,
 ) -> Tensor:
     return functional.layer_norm(x.to(weight.dtype), x.shape[axis:], weight, bias, epsilon)
 
@@ -62,7 +69,9 @@ def _gather_nd(data: Tensor, places: Tensor, *, batch_dims: int = 0) -> Tensor:
     return data[places.unbind(-1)]
 
 
-def _slice(data: Any, starts: Sizes, ends: Sizes, axes: Sizes | None = None, steps: Sizes | None = None) -> Any:
+def _slice(
+    data: Any, starts: Sizes, ends: Sizes, axes: Sizes | None = None, steps: Sizes | None = None
+) -> Any:
     cuts = [slice(*each) for each in zip(starts, ends, steps or (1,) * len(starts), strict=True)]
     if isinstance(data, tuple):
         return data[cuts[0]]
@@ -108,9 +117,17 @@ def _transpose(x: Tensor, *, perm: Sizes | None = None) -> Tensor:
     return x.permute(perm or tuple(reversed(range(x.dim()))))
 
 
-def _pad(x: Tensor, ends: Sizes, value: Tensor | None = None, axes: Sizes | None = None, *, mode: str = "constant") -> Tensor:
+def _pad(
+    x: Tensor, ends: Sizes, value: Tensor | None = None, axes: Sizes | None = None, *, mode: str = "constant"
+) -> Tensor:
     named = axes or tuple(range(x.dim()))
-    both = dict(zip((axis % x.dim() for axis in named), zip(ends[: len(named)], ends[len(named) :], strict=True), strict=True))
+    both = dict(
+        zip(
+            (axis % x.dim() for axis in named),
+            zip(ends[: len(named)], ends[len(named) :], strict=True),
+            strict=True,
+        )
+    )
     flat = [end for axis in reversed(range(x.dim())) for end in both.get(axis, (0, 0))]
     return functional.pad(x, flat, mode, None if value is None else float(value))
 
@@ -124,7 +141,9 @@ def _cumsum(x: Tensor, axis: int, *, exclusive: int = 0, reverse: int = 0) -> Te
     return torch.cumsum(x, axis, dtype=x.dtype)
 
 
-def _split(x: Tensor, sizes: Sizes | None = None, *, axis: int = 0, num_outputs: int = 0) -> tuple[Tensor, ...]:
+def _split(
+    x: Tensor, sizes: Sizes | None = None, *, axis: int = 0, num_outputs: int = 0
+) -> tuple[Tensor, ...]:
     each = -(-x.shape[axis] // num_outputs) if sizes is None else list(sizes)
     return tuple(torch.split(x, each, axis))
 
@@ -137,8 +156,11 @@ def _divide(left: Any, right: Any) -> Any:
     return left // right if both else torch.div(left, right, rounding_mode="trunc")
 
 
-def _mean(x: Tensor, axes: Sizes | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Tensor:
-    return _full(x).mean(axes or tuple(range(x.dim())), keepdim=bool(keepdims))
+def _mean(
+    x: Tensor, axes: Sizes | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+) -> Tensor:
+    mean: Tensor = _full(x).mean(axes or tuple(range(x.dim())), keepdim=bool(keepdims))
+    return mean
 
 
 def _gelu(x: Tensor, *, approximate: str = "none") -> Tensor:
@@ -181,14 +203,18 @@ def _folded(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
 
 
 OPERATORS: dict[str, Callable[..., Any]] = {
-    "Abs": torch.abs, "Add": operator.add, "And": torch.logical_and, "BitwiseAnd": operator.and_, "Clip": _clip,
-    "Concat": _concat, "CumSum": _cumsum, "DequantizeLinear": dequantize, "Div": _divide, "Equal": torch.eq,
-    "Erf": torch.erf, "Exp": _in_full(torch.exp), "Expand": _expand, "Gather": _gather, "GatherND": _gather_nd,
+    "Abs": torch.abs, "Add": operator.add, "And": torch.logical_and, "BitwiseAnd": operator.and_,
+    "Clip": _clip, "Concat": _concat, "CumSum": _cumsum, "DequantizeLinear": dequantize, "Div": _divide,
+    "Equal": torch.eq,
+    "Erf": torch.erf, "Exp": _in_full(torch.exp), "Expand": _expand, "Gather": _gather,
+    "GatherND": _gather_nd,
     "Gelu": _gelu, "Gemm": gemm, "Greater": torch.gt, "GreaterOrEqual": torch.ge, "Identity": _identity,
     "LayerNormalization": _layer_norm, "Less": torch.lt, "LessOrEqual": torch.le, "Log": _in_full(torch.log),
     "MatMul": matmul, "Max": _folded(torch.maximum), "Min": _folded(torch.minimum), "Mul": operator.mul,
-    "Neg": operator.neg, "Not": torch.logical_not, "Or": torch.logical_or, "Pad": _pad, "Pow": _in_full(torch.pow),
-    "QuantizeLinear": quantize, "Reciprocal": _in_full(torch.reciprocal), "ReduceMean": _mean, "Relu": torch.relu,
+    "Neg": operator.neg, "Not": torch.logical_not, "Or": torch.logical_or, "Pad": _pad,
+    "Pow": _in_full(torch.pow),
+    "QuantizeLinear": quantize, "Reciprocal": _in_full(torch.reciprocal), "ReduceMean": _mean,
+    "Relu": torch.relu,
     "Reshape": _reshape, "Shape": _shape, "Sigmoid": torch.sigmoid, "Slice": _slice,
     "Softmax": _softmax, "Split": _split, "Sqrt": _in_full(torch.sqrt),
     "Squeeze": _squeeze, "Sub": operator.sub, "Sum": _folded(operator.add), "Tanh": torch.tanh,
@@ -197,7 +223,8 @@ OPERATORS: dict[str, Callable[..., Any]] = {
 """By operator; ``Cast`` and ``Range`` depend on the type and the device of a graph, and are made with it."""
 IN_PYTHON: dict[str, frozenset[int]] = {
     "Expand": frozenset({1}), "Reshape": frozenset({1}), "Slice": frozenset({1, 2, 3, 4}),
-    "Squeeze": frozenset({1}), "Unsqueeze": frozenset({1}), "Pad": frozenset({1, 3}), "CumSum": frozenset({1}),
+    "Squeeze": frozenset({1}), "Unsqueeze": frozenset({1}), "Pad": frozenset({1, 3}),
+    "CumSum": frozenset({1}),
     "Range": frozenset({0, 1, 2}), "ReduceMean": frozenset({1}), "Split": frozenset({1}),
 }  # fmt: skip
 """Inputs that are integers and tuples of Python."""

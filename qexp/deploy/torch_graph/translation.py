@@ -10,23 +10,20 @@ no batched product of integers, and one call for each head costs more than it ga
 from __future__ import annotations
 
 import operator
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, fx, nn
 
 from qexp.deploy.torch_graph import integers
 from qexp.deploy.torch_graph.operators import IN_PYTHON, OPERATORS, TYPES, cast
+from qexp.deploy.torch_graph.reading import Reading, axis_of
 from qexp.errors import DeployError
 
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16}
-BYTES = {TensorProto.INT8, TensorProto.UINT8}
 OF_SIZES = {
     "Add", "Cast", "Concat", "Div", "Gather", "Identity", "Mul", "Slice", "Squeeze", "Sub", "Unsqueeze",
 }  # fmt: skip
@@ -57,10 +54,10 @@ def translate(model: ModelProto, form: Form) -> fx.GraphModule:
     Raises:
         DeployError: the graph has an operator that is not known here.
     """
-    translation = _Translation(model, form)
+    translation = _Translation(Reading(model), form)
     for value in model.graph.input:
         translation.values[value.name] = translation.graph.placeholder(value.name)
-    for node in model.graph.node:
+    for node in translation.source.nodes:
         translation.add(node)
     translation.graph.output(translation.value(model.graph.output[0].name))
     translation.graph.eliminate_dead_code()
@@ -72,7 +69,7 @@ def translate(model: ModelProto, form: Form) -> fx.GraphModule:
 class _Translation:
     """A graph in the making."""
 
-    model: ModelProto
+    source: Reading
     form: Form
     graph: fx.Graph = field(default_factory=fx.Graph)
     root: nn.Module = field(default_factory=nn.Module)
@@ -81,20 +78,9 @@ class _Translation:
     sizes: set[str] = field(default_factory=set)
     """Values that are integers and tuples of Python."""
 
-    def __post_init__(self) -> None:
-        self.stored = {each.name: each for each in self.model.graph.initializer}
-        self.makers = {output: node for node in self.model.graph.node for output in node.output}
-        self.readers: dict[str, list[NodeProto]] = defaultdict(list)
-        for node in self.model.graph.node:
-            for name in node.input:
-                self.readers[name].append(node)
-
     def add(self, node: NodeProto) -> None:
         """Translate one node."""
-        if node.op_type == "Constant":
-            self.stored[node.output[0]] = _tensor(node)
-            return
-        if node.op_type == "DequantizeLinear" and node.input[0] in self.stored:
+        if node.op_type == "DequantizeLinear" and node.input[0] in self.source.stored:
             self.values[node.output[0]] = self._dequantized(node)
         elif not self._add_product(node):
             function, inputs, attributes = self._call(node)
@@ -142,23 +128,29 @@ class _Translation:
         if made:
             self.sizes.update(node.output)
         return tuple(
-            self._literal(name) if name in self.stored and (made or at in wanted or self._is_place(node, at))
-            else self.value(name)
+            self._literal(name) if made or at in wanted or self._is_place(node, at) else self.value(name)
             for at, name in enumerate(node.input)
-        )  # fmt: skip
+        )
 
     def _of_sizes(self, node: NodeProto) -> bool:
         """Whether it computes sizes: of a table it would take a part, of which sizes say the ends."""
-        known = all(name in self.sizes or name in self.stored for name in node.input)
-        tables = any(name in self.stored and len(self.stored[name].dims) > 1 for name in node.input)
+        known = all(name in self.sizes or name in self.source.stored for name in node.input)
+        tables = any(
+            name in self.source.stored and len(self.source.stored[name].dims) > 1 for name in node.input
+        )
         sized = any(name in self.sizes for name in node.input)
         return node.op_type in OF_SIZES and known and sized and not tables
 
     def _is_place(self, node: NodeProto, at: int) -> bool:
-        return node.op_type == "Gather" and at == 1 and not self.stored[node.input[1]].dims
+        """Whether it is the one index of a ``Gather``."""
+        index = self.source.stored.get(node.input[1]) if node.op_type == "Gather" and at == 1 else None
+        return index is not None and not index.dims
 
     def _literal(self, name: str) -> Any:
-        values = numpy_helper.to_array(self.stored[name]).tolist()
+        """A constant as an integer or a tuple of integers; what is computed, as it is."""
+        if name not in self.source.stored:
+            return self.value(name)
+        values = numpy_helper.to_array(self.source.stored[name]).tolist()
         return tuple(values) if isinstance(values, list) else values
 
     def _kind(self, number: int, node: NodeProto) -> torch.dtype:
@@ -173,33 +165,21 @@ class _Translation:
 
     def _zero_point(self, node: NodeProto, name: str) -> fx.Node:
         """The zero point of a pair, moved where the pair's integers are."""
-        maker = self.makers.get(node.input[0])
+        maker = self.source.makers.get(node.input[0])
         quantizer = node if node.op_type == "QuantizeLinear" else maker
-        if quantizer is None or quantizer.op_type != "QuantizeLinear" or not self._moves(quantizer):
+        if quantizer is None or quantizer.op_type != "QuantizeLinear" or not self.source.moves(quantizer):
             return self._exactly(name)
-        return self._stored_as(f"{name}.signed", lambda: integers.signed(self._constant(name)))
-
-    def _moves(self, quantizer: NodeProto) -> bool:
-        """Whether an activation's unsigned integers become signed: not if anything else reads them."""
-        readers = self.readers[quantizer.output[0]]
-        outside = quantizer.output[0] in {value.name for value in self.model.graph.output}
-        return not outside and all(
-            each.op_type == "DequantizeLinear" and self._has_type(each.input[2], {TensorProto.UINT8})
-            for each in [quantizer, *readers]
-            if each is not quantizer
-        ) and self._has_type(quantizer.input[2], {TensorProto.UINT8})
-
-    def _has_type(self, name: str, types: set[int]) -> bool:
-        return name in self.stored and self.stored[name].data_type in types
+        return self._stored_as(f"{name}.signed", lambda: integers.signed(self.source.constant(name)))
 
     def _add_product(self, node: NodeProto) -> bool:
         """Translate a node as a product of integers, if it is one."""
-        pair = self._pair(node)
-        weight = self._weight(node) if pair is not None else None
+        pair = self.source.pair(node) if self.form.integer else None
+        weight = self.source.weight(node) if pair is not None else None
         if pair is None or weight is None:
             return False
         stored, scales = weight
-        scale, zero = self._constant(pair.input[1]), integers.signed(self._constant(pair.input[2])).to(torch.int32)
+        scale, point = (self.source.constant(name) for name in pair.input[1:])
+        zero = integers.signed(point).to(torch.int32)
         device, name = self.form.device, node.output[0]
         parts: dict[str, Callable[[], Tensor]] = {
             "weight": lambda: integers.padded_weight(stored, device),
@@ -215,45 +195,15 @@ class _Translation:
             self.values[node.output[0]] = call
         return True
 
-    def _pair(self, node: NodeProto) -> NodeProto | None:
-        """The node that dequantizes the activation of a product, if it has 8 bits and one scale."""
-        pair = self.makers.get(node.input[0]) if node.op_type in ("MatMul", "Gemm") else None
-        if not self.form.integer or pair is None or pair.op_type != "DequantizeLinear" or len(pair.input) < 3:
-            return None
-        quantizer = self.makers.get(pair.input[0])
-        single = pair.input[1] in self.stored and not self.stored[pair.input[1]].dims
-        if quantizer is None or quantizer.op_type != "QuantizeLinear" or not single:
-            return None
-        signed = self._has_type(pair.input[2], {TensorProto.INT8}) or self._moves(quantizer)
-        return pair if signed and self._has_type(pair.input[2], BYTES) else None
-
-    def _weight(self, node: NodeProto) -> tuple[Tensor, Tensor] | None:
-        """The int8 weight [inner, width] of a product and its scales, one or one for each column."""
-        pair = self.makers.get(node.input[1])
-        if pair is None or pair.op_type != "DequantizeLinear" or pair.input[0] not in self.stored:
-            return None
-        options = {each.name: helper.get_attribute_value(each) for each in node.attribute}
-        if options.get("alpha", 1) != 1 or options.get("beta", 1) != 1 or options.get("transA"):
-            return None
-        weight, scales = (self._constant(name) for name in pair.input[:2])
-        axis = next((each.i for each in pair.attribute if each.name == "axis"), 1)
-        if options.get("transB"):
-            weight, axis = weight.t(), 1 - axis % 2
-        zeros = self._constant(pair.input[2]) if len(pair.input) == 3 else torch.zeros(())
-        fits = weight.dtype == torch.int8 and weight.dim() == 2 and scales.dim() <= 1
-        if not fits or zeros.any() or (scales.dim() == 1 and axis % 2 != 1):
-            return None
-        return weight, scales
-
     def _dequantized(self, node: NodeProto) -> fx.Node:
         """A stored weight that is multiplied in floating point; dropped again where it is not."""
-        axis = next((each.i for each in node.attribute if each.name == "axis"), 1)
-        values = integers.dequantize(*map(self._constant, node.input), axis=axis, kind=self.form.kind)
+        parts = map(self.source.constant, node.input)
+        values = integers.dequantize(*parts, axis=axis_of(node), kind=self.form.kind)
         return self._store(node.output[0], values)
 
     def _typed(self, name: str) -> Tensor:
         """A constant in the type that the graph computes in."""
-        tensor = self._constant(name)
+        tensor = self.source.constant(name)
         if not tensor.is_floating_point() or self._must_be_full(name, tensor):
             return tensor
         infinite = tensor.abs() >= 1e30
@@ -262,15 +212,13 @@ class _Translation:
     def _must_be_full(self, name: str, tensor: Tensor) -> bool:
         """Whether a constant stays in FP32: a table of scales, or a number that FP16 makes coarse."""
         if tensor.dim() == 1:
-            return any(each.op_type == "Gather" and each.input[0] == name for each in self.readers[name])
+            return any(
+                each.op_type == "Gather" and each.input[0] == name for each in self.source.readers[name]
+            )
         return tensor.dim() == 0 and 0 < abs(float(tensor)) < torch.finfo(torch.float16).tiny
 
     def _exactly(self, name: str) -> fx.Node:
-        return self._stored_as(f"{name}.exact", lambda: self._constant(name))
-
-    def _constant(self, name: str) -> Tensor:
-        values = numpy_helper.to_array(self.stored[name])
-        return torch.from_numpy(_known(values).copy())
+        return self._stored_as(f"{name}.exact", lambda: self.source.constant(name))
 
     def _stored_as(self, name: str, make: Callable[[], Tensor]) -> fx.Node:
         if name not in self.values:
@@ -283,28 +231,8 @@ class _Translation:
         return self.graph.get_attr(attribute)
 
 
-def _known(values: NDArray[Any]) -> NDArray[Any]:
-    """In a type that torch computes with: 4 bits in 8, unsigned 16 in 32, any float in FP32."""
-    if values.dtype == np.uint16:
-        return values.astype(np.int32)
-    if values.dtype.kind == "V" or values.dtype.name in ("int4", "uint4", "bfloat16"):
-        name = values.dtype.name
-        return values.astype({"int4": np.int8, "uint4": np.uint8}.get(name, np.float32))
-    return values.astype(np.float32) if values.dtype.kind == "f" else values
-
-
-def _tensor(node: NodeProto) -> TensorProto:
-    """What a ``Constant`` holds."""
-    (attribute,) = node.attribute
-    value = helper.get_attribute_value(attribute)
-    if isinstance(value, TensorProto):
-        return value
-    kind = np.float32 if "float" in attribute.name else np.int64
-    return numpy_helper.from_array(np.array(value, kind), node.output[0])
-
-
 def _plain(value: Any) -> Any:
     """An attribute as torch takes it."""
     if isinstance(value, bytes):
         return value.decode()
-    return tuple(value) if isinstance(value, (list, tuple)) or hasattr(value, "__len__") and not isinstance(value, str) else value
+    return value if isinstance(value, (int, float, str)) else tuple(value)
