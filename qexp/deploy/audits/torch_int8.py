@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from qexp.deploy.engine import Audit, Product
 from qexp.deploy.torch_graph.integers import product
-from qexp.deploy.torch_graph.operators import gemm, matmul
+from qexp.deploy.torch_graph.operators import attention, gemm, matmul
 
 CONVERSIONS = {"QuantizeLinear", "DequantizeLinear", "Cast", "Transpose"}
 """Operators that only quantize, dequantize, or change a type or a layout."""
@@ -32,10 +32,17 @@ class _Observer(fx.Interpreter):
         result = super().run_node(n)
         if "operator" in n.meta:
             self.executed[n.meta["operator"]] += 1
-        if n.target in (product, matmul, gemm):
-            first, second = (self.env[each] for each in n.args[:2] if isinstance(each, fx.Node))
-            self.products.append(_product(n, first, second, result))
+        if n.target is attention:
+            self.products.extend(_attention(n, self._input(n, 1), result))
+        elif n.target in (product, matmul, gemm):
+            self.products.append(_product(n, self._input(n, 0), self._input(n, 1), result))
         return result
+
+    def _input(self, node: fx.Node, at: int) -> Tensor:
+        source = node.args[at]
+        assert isinstance(source, fx.Node)
+        value: Tensor = self.env[source]
+        return value
 
 
 def _product(node: fx.Node, left: Tensor, right: Tensor, result: Tensor) -> Product:
@@ -43,6 +50,13 @@ def _product(node: fx.Node, left: Tensor, right: Tensor, result: Tensor) -> Prod
     inner = left.shape[0 if node.kwargs.get("transA") else -1]
     kernel = "_int_mm" if integer else "mm" if right.dim() == 2 else "bmm"
     return Product(node.meta["onnx"], kernel, result.numel() * inner, integer)
+
+
+def _attention(node: fx.Node, keys: Tensor, result: Tensor) -> list[Product]:
+    """Both products of an attention: queries by keys, and probabilities by values."""
+    macs = result.numel() * keys.shape[-1]
+    name, kernel = node.meta["onnx"], "scaled_dot_product_attention"
+    return [Product(f"{name}:{part}", kernel, macs, False) for part in ("scores", "context")]
 
 
 def audit(module: fx.GraphModule, inputs: tuple[Tensor, ...]) -> Audit:

@@ -10,7 +10,8 @@ quantized activations by int8 weights are ``torch._int_mm``, exact in int32, whi
   lengths share one form. What is not quantized is computed in FP16.
 - On a CPU nothing is compiled: that takes a minute here, and gains less than a second thread. What is not
   quantized is computed in FP32. FP16 is refused: torch has no fast FP16 product on CPUs.
-- The two products of an attention stay in floating point: torch has no batched product of integers.
+- The two products of an attention stay in floating point: torch has no batched product of integers. Where
+  nothing between them is quantized they are one ``scaled_dot_product_attention``, as FP16 has it.
 - Kernels that are wrong with the largest values, as those of CPUs without VNNI may be, are found out by
   multiplying these; then nothing is multiplied in integers, and the audit says so.
 
@@ -108,7 +109,7 @@ class TorchGraph:
         self._check_ranks(arrays)
         self._limits.check(arrays)
         try:
-            with torch.inference_mode(), _threads(self._threads):
+            with torch.no_grad(), _threads(self._threads):
                 return call(*(torch.from_numpy(values).to(self._device) for values in arrays.values()))
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()

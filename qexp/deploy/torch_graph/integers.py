@@ -10,7 +10,7 @@ oneDNN. It takes signed integers only. An unsigned grid is moved by 128 (:func:`
 + z, 0, 255) - 128 == clamp(round(x / s) + z - 128, -128, 127)``, so no number changes.
 
 The kernels on a GPU want more than 16 rows, and an inner size and a width that are multiples of 8; zeros are
-added to what does not fit (:func:`padded_weight`, :func:`padding`), and cut off from the result.
+added to what does not fit (:func:`padded_weight`, :func:`multiply`), and cut off from the result.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+PADDED = {"cuda"}
+"""Types of devices whose products want certain sizes."""
 MULTIPLE = 8
 """Of which the inner size and the width of a product on a GPU must be multiples."""
 FEWEST = 17
@@ -66,15 +68,15 @@ def signed(zero_point: Tensor) -> Tensor:
     )
 
 
-def padding(rows: int, inner: int, width: int) -> tuple[int, int, int]:
-    """Rows, inner size and width to add to a product for a GPU."""
-    return (FEWEST - rows if rows < FEWEST else 0), -inner % MULTIPLE, -width % MULTIPLE
+def padding(inner: int, width: int) -> tuple[int, int]:
+    """Inner size and width to add to a product for a GPU."""
+    return -inner % MULTIPLE, -width % MULTIPLE
 
 
 def padded_weight(weight: Tensor, device: torch.device) -> Tensor:
     """A weight [inner, width] as the kernels read it: by columns, and of sizes that they take."""
-    if device.type == "cuda":
-        _, inner, width = padding(FEWEST, *weight.shape)
+    if device.type in PADDED:
+        inner, width = padding(*weight.shape)
         weight = functional.pad(weight, (0, width, 0, inner))
     return weight.t().contiguous().t()
 
@@ -93,17 +95,23 @@ def product(q: Tensor, weight: Tensor, offset: Tensor, scale: Tensor, kind: torc
         [..., width].
     """
     flat = q.reshape(-1, q.shape[-1])
-    total = multiply(flat, weight)[: flat.shape[0], : scale.shape[0]]
-    values = (total - offset).float() * scale
+    # What has one row for each row of a batch always counts as few: to ask would mean to compile twice.
+    total = multiply(flat, weight, few=q.dim() == 2 or flat.shape[0] < FEWEST)
+    values = (total[: flat.shape[0], : scale.shape[0]] - offset).float() * scale
     return values.to(kind).reshape(*q.shape[:-1], scale.shape[0])
 
 
-def multiply(left: Tensor, right: Tensor) -> Tensor:
-    """The exact product of int8 matrices in int32; on a GPU it may have more rows and columns."""
-    if left.device.type == "cuda":
-        rows, _, _ = padding(left.shape[0], *right.shape)
+def multiply(left: Tensor, right: Tensor, *, few: bool) -> Tensor:
+    """The exact product of int8 matrices in int32; on a GPU it may have more rows and columns.
+
+    Args:
+        left: int8 [rows, inner].
+        right: as :func:`padded_weight` makes it.
+        few: whether the left side may have too few rows for a GPU.
+    """
+    if left.device.type in PADDED:
         inner = right.shape[0] - left.shape[1]
-        left = functional.pad(left, (0, inner, 0, rows)) if rows or inner else left
+        left = functional.pad(left, (0, inner, 0, FEWEST if few else 0))
     return torch._int_mm(left, right)
 
 
@@ -112,5 +120,6 @@ def exact(device: str) -> bool:
     """Whether this device's product of int8 is right with the largest values: kernels may saturate."""
     left, right = torch.full((32, 64), -128, dtype=torch.int8), torch.full((64, 32), -128, dtype=torch.int8)
     left[::2], right[:, ::2] = 127, 127
-    found = multiply(left.to(device), padded_weight(right, torch.device(device)).to(device)).cpu()
+    weight = padded_weight(right, torch.device(device)).to(device)
+    found = multiply(left.to(device), weight, few=False).cpu()
     return torch.equal(found.long(), left.long() @ right.long())

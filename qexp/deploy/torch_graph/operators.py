@@ -46,6 +46,22 @@ def gemm(
     return product if bias is None else product + (bias if beta == 1 else bias * beta)
 
 
+def attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """``softmax(query @ keys * scale + mask) @ values``, with heads in the second axis of four.
+
+    Args:
+        query: [batch, heads, length, width].
+        keys: [batch, heads, width, tokens].
+        values: [batch, heads, tokens, width].
+        mask: what is added to the scores, broadcast.
+        scale: what they are multiplied by.
+    """
+    kind = min((query.dtype, keys.dtype, values.dtype), key=lambda each: each.itemsize)
+    query, keys, values = (each.to(kind) for each in (query, keys.transpose(-2, -1), values))
+    added = None if mask is None else mask.to(kind)
+    return functional.scaled_dot_product_attention(query, keys, values, added, scale=scale)
+
+
 def _layer_norm(
     x: Tensor,
     weight: Tensor,

@@ -1,16 +1,26 @@
-"""What stands in an ONNX graph: constants, who makes and who reads a value, and products of integers."""
+"""What stands in an ONNX graph: constants, who makes and reads a value, products of integers, attentions."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor
+
+
+class Attention(NamedTuple):
+    """Names of what goes into an attention; no mask is the empty one."""
+
+    query: str
+    keys: str
+    values: str
+    mask: str
+    scale: float
 
 
 class Reading:
@@ -72,10 +82,47 @@ class Reading:
         fits = weight.dtype == torch.int8 and weight.dim() == 2 and (scales.dim() == 0 or axis == 1)
         return (weight, scales) if plain and fits and not zeros.any() else None
 
+    def attention(self, node: NodeProto) -> Attention | None:
+        """The attention that ends in a product, if nothing in between is quantized or read elsewhere."""
+        softmax = self._sole_maker(node, 0, "Softmax") if node.op_type == "MatMul" else None
+        if softmax is None or axis_of(softmax, -1) not in (-1, 3):
+            return None
+        masked = self._sole_maker(softmax, 0, "Add")
+        if masked is None:
+            return self._scored(softmax, 0, node.input[1], "")
+        found = (self._scored(masked, at, node.input[1], masked.input[1 - at]) for at in (0, 1))
+        return next((each for each in found if each is not None), None)
 
-def axis_of(node: NodeProto) -> int:
-    """The axis that the scales of a quantizer belong to."""
-    return next((each.i for each in node.attribute if each.name == "axis"), 1)
+    def _scored(self, reader: NodeProto, at: int, values: str, mask: str) -> Attention | None:
+        factor, scaled = 1.0, self._sole_maker(reader, at, "Mul") or self._sole_maker(reader, at, "Div")
+        if scaled is not None:
+            if scaled.input[1] not in self.stored or self.stored[scaled.input[1]].dims:
+                return None
+            number = float(self.constant(scaled.input[1]))
+            factor, reader, at = number if scaled.op_type == "Mul" else 1 / number, scaled, 0
+        scores = self._sole_maker(reader, at, "MatMul")
+        if scores is None or not all(self._has_heads(each) for each in (*scores.input, values)):
+            return None
+        return Attention(scores.input[0], scores.input[1], values, mask, factor)
+
+    def _sole_maker(self, node: NodeProto, at: int, kind: str) -> NodeProto | None:
+        """What makes an input, if it is of a kind, and only this node reads it."""
+        name = node.input[at]
+        maker = self.makers.get(name)
+        alone = len(self.readers[name]) == 1 and name not in self.outputs
+        return maker if maker is not None and maker.op_type == kind and alone else None
+
+    def _has_heads(self, name: str) -> bool:
+        """Whether a value has four axes, as its maker says."""
+        maker = self.makers.get(name)
+        if maker is None or maker.op_type != "Transpose":
+            return False
+        return len(next((each.ints for each in maker.attribute if each.name == "perm"), ())) == 4
+
+
+def axis_of(node: NodeProto, default: int = 1) -> int:
+    """The axis of a node, such as that which the scales of a quantizer belong to."""
+    return next((each.i for each in node.attribute if each.name == "axis"), default)
 
 
 def _options(node: NodeProto) -> tuple[bool, bool]:

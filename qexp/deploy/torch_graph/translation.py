@@ -19,7 +19,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, fx, nn
 
 from qexp.deploy.torch_graph import integers
-from qexp.deploy.torch_graph.operators import IN_PYTHON, OPERATORS, TYPES, cast
+from qexp.deploy.torch_graph.operators import IN_PYTHON, OPERATORS, TYPES, attention, cast
 from qexp.deploy.torch_graph.reading import Reading, axis_of
 from qexp.errors import DeployError
 
@@ -82,7 +82,7 @@ class _Translation:
         """Translate one node."""
         if node.op_type == "DequantizeLinear" and node.input[0] in self.source.stored:
             self.values[node.output[0]] = self._dequantized(node)
-        elif not self._add_product(node):
+        elif not self._add_product(node) and not self._add_attention(node):
             function, inputs, attributes = self._call(node)
             self._keep(node, self.graph.call_function(function, inputs, attributes))
 
@@ -193,6 +193,16 @@ class _Translation:
         if node.op_type == "Gemm" and len(node.input) == 3:
             call = self.graph.call_function(operator.add, (call, self.value(node.input[2])))
             self.values[node.output[0]] = call
+        return True
+
+    def _add_attention(self, node: NodeProto) -> bool:
+        """Translate a node as the end of an attention, if it is one; what is then of no use is dropped."""
+        found = self.source.attention(node)
+        if found is None:
+            return False
+        inputs = (self.value(name) for name in found[:4])
+        self._keep(node, self.graph.call_function(attention, (*inputs, found.scale)))
+        self.values[node.output[0]].meta["operator"] = "Attention"
         return True
 
     def _dequantized(self, node: NodeProto) -> fx.Node:

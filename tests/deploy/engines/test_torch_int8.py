@@ -161,6 +161,21 @@ def test_the_audit_counts_the_work(eight_bits):
     assert any(each.name.endswith("dense/MatMul") for each in found.products)
 
 
+def test_attention_without_quantizers_is_one_call_with_both_products_told(plain, tmp_path):
+    engine = load("torch_int8", Order(plain.path, "fp32", 1))
+    found = engine.audit(plain.batch)
+    attention = [each for each in found.products if each.kernel == "scaled_dot_product_attention"]
+    assert [each.macs for each in attention] == [6 * 11 * 11 * 32] * 2
+    assert found.nodes["Attention"] == 1 and "Softmax" not in found.nodes
+    model = onnx.load(plain.path)
+    softmax = next(node for node in model.graph.node if node.op_type == "Softmax")
+    model.graph.output.append(onnx.helper.make_tensor_value_info(softmax.output[0], TensorProto.FLOAT, None))
+    onnx.save(model, tmp_path / "m.onnx")  # whose probabilities are wanted, too
+    apart = load("torch_int8", Order(tmp_path / "m.onnx", "fp32", 1))
+    assert {each.kernel for each in apart.audit(plain.batch).in_float} == {"mm", "bmm"}
+    np.testing.assert_allclose(apart.run(plain.batch), engine.run(plain.batch), rtol=1e-4, atol=1e-5)
+
+
 def test_precisions_of_a_float_graph(plain):
     exact = load("torch_int8", Order(plain.path, "fp32", 1))
     np.testing.assert_allclose(exact.run(plain.batch), plain.expected, rtol=1e-4, atol=1e-5)
@@ -213,7 +228,7 @@ def test_each_known_length_is_compiled_twice_and_all_others_once(eight_bits, mon
     def total(*shapes: tuple[int, int]) -> int:
         for shape in shapes:
             inputs = tuple(map(torch.from_numpy, batch(tuple(eight_bits.batch), *shape).values()))
-            with torch.inference_mode():
+            with torch.no_grad():
                 assert torch.equal(compiled(*inputs), module(*inputs))
         return counted.count
 
