@@ -137,6 +137,7 @@ def test_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert list(table["readings"]) == list(table["audits"]) == expected
         integer = {each["integer"] for each in table["audits"]["int8"]["products"]}
         assert integer == {True, False}
-    assert found["parity"]["fp32"] < 1e-5 and found["parity"]["int8"] < (0.1 if on_gpu else 1e-4)
+    assert max(found["parity"]["fp32"]) < 1e-5
+    assert found["parity"]["int8"][0] < (0.1 if on_gpu else 1e-4)
     assert list(found["refused"]) == ([] if on_gpu else ["fp16"])
     assert "| 2x8 | int8 | " in capsys.readouterr().out
