@@ -2,14 +2,14 @@
 
 For a machine that has no other runtime: on a GPU without TensorRT it measures what INT8 gains, under the
 same gate as the others. The graph is translated node by node (:mod:`qexp.deploy.torch_graph`); products of
-quantized activations by int8 weights are ``torch._int_mm``, exact in int32, which TensorRT's are as well.
+quantized activations by int8 weights are ``torch._int_mm``, exact in int32.
 
 - On a GPU the module is compiled: quantizing, dequantizing, bias, GELU and norms become a few kernels of
   Triton around, or inside, the products. Lengths that an order names are compiled for, each once for one row
   and once for more rows, tuned with the most rows of the order and replayed as CUDA graphs. All other
   lengths share one form. What is not quantized is computed in FP16.
-- On a CPU nothing is compiled: that takes a minute here, and gains less than a second thread. What is not
-  quantized is computed in FP32. FP16 is refused: torch has no fast FP16 product on CPUs.
+- On a CPU nothing is compiled: that takes a minute before the first batch. What is not quantized is computed
+  in FP32. FP16 is refused: few CPUs have such arithmetic, and torch goes on slowly without.
 - The two products of an attention stay in floating point: torch has no batched product of integers. Where
   nothing between them is quantized they are one ``scaled_dot_product_attention``, as FP16 has it.
 - Kernels that are wrong with the largest values, as those of CPUs without VNNI may be, are found out by
