@@ -9,14 +9,15 @@ quantized activations by int8 weights are ``torch._int_mm``, exact in int32.
   and once for more rows, tuned with the most rows of the order and replayed as CUDA graphs. All other
   lengths share one form. What is not quantized is computed in FP16.
 - On a CPU nothing is compiled: that takes a minute before the first batch. What is not quantized is computed
-  in FP32. FP16 is refused: few CPUs have such arithmetic, and torch goes on slowly without.
+  in FP32. FP16 is refused: few CPUs have such arithmetic.
 - The two products of an attention stay in floating point: torch has no batched product of integers. Where
   nothing between them is quantized they are one ``scaled_dot_product_attention``, as FP16 has it.
 - Kernels that are wrong with the largest values, as those of CPUs without VNNI may be, are found out by
   multiplying these; then nothing is multiplied in integers, and the audit says so.
 
-Results are those of the Q/DQ pairs up to the rounding of floats: in FP32 a few ulp; in FP16 a value between
-two steps may go to the other one.
+Results are those of the Q/DQ pairs up to the rounding of floats. By that a value between two steps may go to
+the other one, and the layers after it make that larger: as in ONNX Runtime, whose optimized session departs
+from the graph as it is written as far as this engine does.
 """
 
 from __future__ import annotations
