@@ -41,6 +41,7 @@ SHAPES = {
     "tiny": Shape(width=32, layers=2, heads=4, inner=64, vocabulary=100, positions=64),
     "minilm_l6": Shape(width=384, layers=6, heads=12, inner=1536),
     "bert_base": Shape(width=768, layers=12, heads=12, inner=3072),
+    "bert_large": Shape(width=1024, layers=24, heads=16, inner=4096),
 }
 """``tiny`` is for tests of the benchmarks themselves."""
 

@@ -2,7 +2,8 @@
 
 Sources: ONNX Runtime 1.31 and OpenVINO 2026.4 as measured on tiny encoders (``tests/deploy/engines``);
 TensorRT for RTX 1.7, whose parser refuses zero points in words of its own; TensorRT takes the same form.
-Unsigned integers are refused for both even with zero point 0: their INT8 is signed.
+Unsigned integers are refused for both even with zero point 0: their INT8 is signed. torch_int8 moves zero
+points itself, and computes what has more than 8 bits in floating point.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ FLAVOURS: dict[str, Flavour] = {
     "openvino": Flavour(20, zero_points=True, wide=True, products=CPU | {(4, FLOAT_BITS): "stored"}),
     "tensorrt": Flavour(20, zero_points=False, wide=False, products=GPU | {(4, FLOAT_BITS): "stored"}),
     "tensorrt_rtx": Flavour(20, zero_points=False, wide=False, products=GPU | {(4, FLOAT_BITS): "stored"}),
-    "torch_int8": Flavour(20, zero_points=False, wide=False, products=GPU),
+    "torch_int8": Flavour(20, zero_points=True, wide=True, products=GPU),
 }
 """By the names of :data:`qexp.deploy.engines.RUNTIMES`."""
 SIGNED = {TensorProto.INT8, TensorProto.INT4}

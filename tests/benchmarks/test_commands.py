@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks import calibration, cost_curve, deploy, fake_quant, inference, qat_step
+from benchmarks import calibration, cost_curve, deploy, fake_quant, gpu, inference, qat_step
 from benchmarks.cost_curve import Point, fit
 
 TINY = ["--model", "tiny", "--threads", "1", "--rounds", "1", "--length", "8", "--no-peers", "--json"]
@@ -112,3 +113,31 @@ def test_deploy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert all(rate > 0 for _, *rates in table["rates"] for rate in rates)
     assert not found["left_out"]
     assert "Best INT8 over best FP32, qexp: " in capsys.readouterr().out
+
+
+def test_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "--model",
+        "tiny",
+        "--rows",
+        "1,2",
+        "--lengths",
+        "8",
+        "--rounds",
+        "1",
+        "--threads",
+        "1",
+        "--json",
+    ]
+    found = run(gpu, tmp_path / "x.json", *arguments)
+    assert list(found["shapes"]) == ["1x8", "2x8"]
+    on_gpu = torch.cuda.is_available()
+    expected = ["int8", "fp16", "bf16", "fp32"] if on_gpu else ["int8", "bf16", "fp32"]
+    for table in found["shapes"].values():
+        assert list(table["readings"]) == list(table["audits"]) == expected
+        integer = {each["integer"] for each in table["audits"]["int8"]["products"]}
+        assert integer == {True, False}
+    assert max(found["parity"]["fp32"]) < 1e-5
+    assert found["parity"]["int8"][0] < (0.1 if on_gpu else 1e-4)
+    assert list(found["refused"]) == ([] if on_gpu else ["fp16"])
+    assert "| 2x8 | int8 | " in capsys.readouterr().out
