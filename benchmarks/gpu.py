@@ -3,7 +3,7 @@
     python -m benchmarks.gpu [--model bert_base] [--rows 1,8,32,64,128] [--lengths 128,384]
         [--precisions int8,fp16,bf16,fp32] [--rounds 30] [--json FILE]
 
-Graphs are exported as in an experiment with ``quant=w8a8 placement=gemm scheme=symmetric``, from random
+Graphs are exported as in an experiment with ``quant=w8a8 placement=linear scheme=symmetric``, from random
 weights, with the largest values of one batch; nothing is downloaded. One batch goes through ONNX Runtime,
 every node as it is written, and the largest difference of a logit over the largest logit is printed, beside
 that of ONNX Runtime's own optimized session: rounding to another step grows through random layers.

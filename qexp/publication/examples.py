@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 
 from qexp.config import QuestionTask, Task, TextTask, TranslationTask
@@ -86,7 +87,7 @@ def _asked(task: Task) -> tuple[str, str]:
 def _onnx_texts(task: TextTask) -> str:
     if task.kind == "regression":
         return "print(logits[:, 0].tolist())\n"
-    return f"print([{list(task.labels)}[place] for place in logits.argmax(-1)])\n"
+    return f"print([{json.dumps(list(task.labels))}[place] for place in logits.argmax(-1)])\n"
 
 
 def _onnx_questions(task: QuestionTask) -> str:
