@@ -99,6 +99,7 @@ def test_a_new_learning_rate_does_not_tokenize_again(tiny_bert: Path) -> None:
     assert [stage["state"] for stage in record["stages"]] == ["cached", "built", "built"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "ranges", "deploy"),
     [
@@ -120,6 +121,7 @@ def test_architectures_walk_the_whole_line(
     assert deploy == "none" or record["parity"]["agreement"] >= 99.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -176,6 +178,7 @@ def test_every_kind_of_text_task_learns_from_a_teacher(words: tuple[str, ...], t
     assert record["scores"].keys() & {"qat", "control"}
 
 
+@pytest.mark.slow
 def test_groups_of_dimensions_walk_the_whole_line(tiny_bert: Path) -> None:
     """And share no statistics with runs that need none of dimensions, but all that comes before."""
     words = ("task=rte", "calibrator=sqnr", f"model.name={tiny_bert}", *QUICK)
@@ -189,6 +192,7 @@ def test_groups_of_dimensions_walk_the_whole_line(tiny_bert: Path) -> None:
     assert noise and all(each is None or each > 15 for each in noise.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["cola", "sst2", "stsb", "qqp", "mnli", "ax", "qnli", "wnli"])
 def test_every_task_is_served_by_the_sample(task: str, tiny_bert: Path) -> None:
     code, record = run(f"task={task}", "method=ptq", "deploy=none", f"model.name={tiny_bert}", *QUICK[:-1])
@@ -203,6 +207,7 @@ def test_every_task_is_served_by_the_sample(task: str, tiny_bert: Path) -> None:
     assert set(record["scores"]["ptq"]) == expected
 
 
+@pytest.mark.slow
 def test_finetuned_checkpoint_is_taken_as_it_is(tiny_bert: Path, outputs: Path, tmp_path: Path) -> None:
     words = ("task=mrpc", "deploy=none", *QUICK[:-1])
     run(*words, "quant=fp32", f"model.name={tiny_bert}")
@@ -235,6 +240,7 @@ def test_two_processes_score_what_one_does(ranges: str, tiny_bert: Path) -> None
             assert both["scores"][name][metric] == pytest.approx(value, abs=1.0)
 
 
+@pytest.mark.slow
 def test_precision_of_training_does_not_touch_a_finetuned_checkpoint(tiny_bert: Path, outputs: Path) -> None:
     """Nothing is trained, so calibration, ranges and scores are found again."""
     run("task=mrpc", "deploy=none", *QUICK[:-1], "quant=fp32", f"model.name={tiny_bert}")
@@ -248,6 +254,7 @@ def test_precision_of_training_does_not_touch_a_finetuned_checkpoint(tiny_bert: 
     assert _states(narrow) == {"cached"}
 
 
+@pytest.mark.slow
 def test_reference_kernels_train_the_same_model_to_rounding(tiny_bert: Path) -> None:
     """And share all that has no quantizers in training with the fast ones."""
     words = ("task=stsb", "deploy=none", *QUICK[:-1], f"model.name={tiny_bert}", "method.ranges=learned")

@@ -430,6 +430,7 @@ def test_lost_and_damaged_predictions(
 # a real run
 
 
+@pytest.mark.slow
 def test_a_run_and_the_command_after_its_artifacts_were_pruned(
     tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,6 +26,8 @@ from qexp.prediction.predictor import TORCH, Predictor
 from qexp.records import Record, read_all, records_folder
 from tests.tiny_runs import artifacts, lively_bert, run
 
+pytestmark = pytest.mark.slow
+
 LABELS = ["negative", "positive"]
 
 

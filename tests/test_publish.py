@@ -23,6 +23,8 @@ from tests.conftest import experiment
 from tests.record_factory import record as made_up
 from tests.tiny_runs import artifacts, lively_bert, run
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 WITHOUT_QEXP = """
 import sys

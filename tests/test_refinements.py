@@ -58,6 +58,7 @@ def test_a_refinement_adds_its_stages(tiny_bert: Path) -> None:
         assert keys(refined, "6-scores")[1:] != keys(plain, "6-scores")[1:]
 
 
+@pytest.mark.slow
 def test_all_of_it_together_with_qat_and_a_graph_behind_it(tiny_bert: Path, outputs: Path) -> None:
     words = (*LITTLE, "quant=w4a8", f"model.name={tiny_bert}", "refinement=adaround", "deploy=onnx")
     more = ("refinement.equalize=true", "refinement.migration=0.5", "refinement.bias_correction=true")

@@ -51,6 +51,7 @@ def test_one_run_reports_bleu_of_fp32_ptq_and_qat_with_its_signature(outputs: Pa
     assert again["scores"] == record["scores"]
 
 
+@pytest.mark.slow
 def test_whole_translations_go_through_the_exported_files(outputs: Path) -> None:
     code, record = run(*SCRATCH, "quant=w8a8", "method=ptq", "placement=neurst", "deploy=onnx")
     assert code == OK, record_problem()
@@ -79,6 +80,7 @@ def test_another_search_evaluates_again_and_trains_nothing() -> None:
     assert [stage["state"] for stage in record["stages"]] == ["cached", "cached", "built"]
 
 
+@pytest.mark.slow
 def test_the_sample_is_learned(outputs: Path) -> None:
     """A few hundred steps are enough for the captions, if every part of the line does its work."""
     code, record = run(

@@ -279,6 +279,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, split.ids.nby
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_tokens(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, str(tmp_path), "100000"], capture_output=True, text=True, check=True

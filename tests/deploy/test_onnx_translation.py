@@ -20,6 +20,8 @@ from qexp.errors import DeployError
 from qexp.quant.insert import insert
 from tests.quant.sequence_models import MODELS, batch, build
 
+pytestmark = pytest.mark.slow
+
 SITES = (
     "linear.weight", "linear.input", "embedding.weight", "matmul.query", "matmul.key", "matmul.probs",
     "matmul.value",

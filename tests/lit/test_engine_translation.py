@@ -22,6 +22,8 @@ from tests.deploy.test_onnx_translation import quantize
 from tests.lit.translators import WORDS, prepared
 from tests.quant.sequence_models import MODELS, batch, build
 
+pytestmark = pytest.mark.slow
+
 
 def through_engines(model: Any, folder: Path) -> EngineTranslator:
     export_translation(model, folder, example=batch())

@@ -160,6 +160,7 @@ def test_loss_is_cross_entropy_or_squared_error() -> None:
     assert task_loss(torch.tensor([[1.0], [3.0]]), torch.tensor([0.0, 1.0])) == pytest.approx(2.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("phase", "accumulate", "tolerance"),
     [
@@ -195,6 +196,7 @@ def test_dropout_differs_between_the_parts_of_a_batch(tmp_path: Path) -> None:
     assert len(set(seeds)) == len(seeds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["float", "learned", "shifted", "following"])
 def test_a_training_in_parts_resumes_to_the_same_bits(phase: str, tmp_path: Path) -> None:
     numerics = {"accumulate": 3, "dropout": True, "phase": phase}

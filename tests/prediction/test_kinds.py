@@ -17,6 +17,8 @@ from qexp.records import Record
 from tests.lit.translators import SIZES
 from tests.tiny_runs import artifacts, lively_bert, run
 
+pytestmark = pytest.mark.slow
+
 PTQ = ("quant=w8a8", "method=ptq", "deploy=none")
 WINDOWS = ("task.max_length=96", "task.doc_stride=32", "task.max_question=24")
 SHORT = ("task.search.max_new_tokens=12", "task.search.beams=2", "budget.evaluation_rows=12")
