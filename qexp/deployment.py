@@ -52,15 +52,19 @@ class Deployment:
         """Export, build, gate and measure what the experiment asks for.
 
         Raises:
-            DeployError: the model cannot be exported, or not one engine could be had.
+            DeployError: the model cannot be exported, nothing is asked of it, or not one engine could be had.
         """
         deploy = self.experiment.deploy
         engines = deploy if isinstance(deploy, Engines) else Engines(kind="engines")
         self._export()
         asked = [each for each in engines.asked if each[1] != "int8" or self.final.form]
+        if not asked:
+            raise DeployError(
+                f"deploy.precisions={list(engines.precisions)}: a float model has no int8; ask for fp32 too"
+            )
         if isinstance(deploy, Onnx):
-            asked = asked[-1:]
-        gated = self._gate_all(asked, engines)
+            asked = [_own(asked)]
+        gated = self._gate_all(asked)
         if isinstance(deploy, Engines):
             self._measure(gated, deploy)
 
@@ -82,9 +86,9 @@ class Deployment:
         """The file that an engine is made of."""
         return graph_for(runtime, precision, self.graphs, self.rt)
 
-    def _gate_all(self, asked: list[tuple[RuntimeName, Precision]], engines: Engines) -> dict[str, Graph]:
-        """Graphs of the engines that could be had, by their names; the run's own first."""
-        own = [each for each in asked if each[0] == engines.runtimes[0]][-1]
+    def _gate_all(self, asked: list[tuple[RuntimeName, Precision]]) -> dict[str, Graph]:
+        """Graphs of the engines that could be had, by their names; the run's own is gated first."""
+        own = _own(asked)
         found: dict[str, Graph] = {}
         first: DeployError | None = None
         for runtime, precision in sorted(asked, key=lambda each: each != own):
@@ -132,6 +136,12 @@ class Deployment:
         )  # fmt: skip
         self.outcome.note("latency", timed)
         self.outcome.note_own(deploy)
+
+
+def _own(asked: list[tuple[RuntimeName, Precision]]) -> tuple[RuntimeName, Precision]:
+    """The engine whose gate is the run's: of its result, not of its start, in the first runtime."""
+    order: list[Precision] = ["int8", "fp32", "bf16", "fp16"]
+    return min((each for each in asked if each[0] == asked[0][0]), key=lambda each: order.index(each[1]))
 
 
 def graph_for(runtime: RuntimeName, precision: Precision, graphs: dict[str, Graph], rt: Runtime) -> Graph:
