@@ -74,6 +74,7 @@ def test_one_run_reports_fp32_ptq_qat_and_the_second_is_all_cache_hits(
     assert len(list((outputs / "records").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_predictions_are_left_for_every_evaluation(tiny_bert: Path, outputs: Path) -> None:
     run("task=mrpc", "method=ptq", "deploy=none", f"model.name={tiny_bert}", *QUICK[:-1])
     files = sorted((outputs / "artifacts" / "6-scores").glob("*/predictions-validation.parquet"))
@@ -148,6 +149,7 @@ TAUGHT = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_control_goes_on_from_fp32_and_is_what_is_exported(tiny_bert: Path) -> None:
     words = ("task=mrpc", "quant=fp32", f"model.name={tiny_bert}", *QUICK)
     code, record = run(*words, "method=control", "method.distillation.logits=1")

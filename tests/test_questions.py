@@ -16,6 +16,7 @@ WINDOWS = ("task.max_length=96", "task.doc_stride=32", "task.max_question=24")
 WORDS = ("quant=w8a8", *WINDOWS, *QUICK, "budget.evaluation_rows=60")
 
 
+@pytest.mark.slow
 def test_one_run_reports_exact_match_and_f1_of_every_stage(tiny_bert: Path, outputs: Path) -> None:
     code, record = run("task=squad", f"model.name={tiny_bert}", *WORDS)
     # An untrained model scores all spans nearly alike, so that the exported file may choose another one.

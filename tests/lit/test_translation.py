@@ -159,6 +159,7 @@ def trained(tokens: Tokens, folder: Path, **fields: Any) -> tuple[dict[str, Any]
     return dict(facts), load_file(folder / "model" / "model.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("numerics", [{"accumulate": 3}, {"devices": 2}], ids=str)
 def test_a_batch_in_parts_takes_the_step_of_the_whole_batch(
     numerics: dict[str, int], tokens: Tokens, tmp_path: Path

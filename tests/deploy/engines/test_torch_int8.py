@@ -26,6 +26,8 @@ from tests.deploy.engines.test_onnxruntime import SIZE, _graph, _plainly
 from tests.deploy.graphs import Exported, export
 from tests.deploy.tiny import VOCABULARY, batch
 
+pytestmark = pytest.mark.slow
+
 QUANTIZED = {
     "w8a8": ("quant=w8a8", "placement=gemm", "scheme=per_channel"),
     "w8a8 symmetric": ("quant=w8a8", "placement=gemm", "scheme=symmetric"),
