@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from qexp.data.sample import sample
 from qexp.jobs import FAILED, OK
