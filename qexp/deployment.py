@@ -82,10 +82,6 @@ class Deployment:
             export.STAGE, model.encoder, model.form, model.ranges, self.tokens, task, rt=self.rt
         )
 
-    def _graph(self, runtime: RuntimeName, precision: Precision) -> Graph:
-        """The file that an engine is made of."""
-        return graph_for(runtime, precision, self.graphs, self.rt)
-
     def _gate_all(self, asked: list[tuple[RuntimeName, Precision]]) -> dict[str, Graph]:
         """Graphs of the engines that could be had, by their names; the run's own is gated first."""
         own = _own(asked)
@@ -94,7 +90,7 @@ class Deployment:
         for runtime, precision in sorted(asked, key=lambda each: each != own):
             name = f"{runtime}/{precision}"
             try:
-                graph = self._graph(runtime, precision)
+                graph = graph_for(runtime, precision, self.graphs, self.rt)
                 checked = self._gate(graph, runtime, precision)
             except DeployError as error:
                 first = first or error

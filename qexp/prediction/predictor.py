@@ -27,7 +27,7 @@ from qexp.prediction.rows import Row
 from qexp.runtime import Runtime
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 TORCH = "torch"
 """The runtime that evaluated the run: torch, with quantization simulated in floating point."""
@@ -122,20 +122,18 @@ def engine_run(model: Model, runtime: RuntimeName, precision: Precision, batch_s
     Raises:
         DeployError: there is no graph of it, or the runtime is not there or refuses it.
     """
-    import torch
-
     from qexp.deploy.engine import Order
     from qexp.deploy.engines import load
+    from qexp.lit.exported import exported_run
 
     graph = graph_of(model, rt)
     graph = graph_for(runtime, precision, {"fp32": graph, "int8": graph}, rt)
     shapes = ((batch_size, model.task.max_length),)
-    engine = load(runtime, Order(graph.file, precision, rt.threads, shapes, rt.engines))
-
-    def run(batch: dict[str, Tensor]) -> Tensor:
-        return torch.from_numpy(engine.run({name: batch[name].numpy() for name in engine.inputs}))
-
-    return run
+    return exported_run(
+        model.task,
+        graph.folder,
+        lambda file: load(runtime, Order(file, precision, rt.threads, shapes, rt.engines)),
+    )
 
 
 def _beside(rows: Sequence[Row], table: pa.Table) -> pa.Table:

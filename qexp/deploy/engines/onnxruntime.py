@@ -28,12 +28,12 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from qexp.deploy.audits.onnxruntime import audit
 from qexp.deploy.engine import Audit, Batch, Info, Order, check_names
+from qexp.deploy.onnx_file import read
 from qexp.errors import DeployError
 from qexp.host import processor
 
@@ -138,7 +138,7 @@ def audited(graph: Path, options: onnxruntime.SessionOptions, feed: Batch, *, sh
 def _session(
     graph: Path, options: onnxruntime.SessionOptions, *, shift: bool = True
 ) -> onnxruntime.InferenceSession:
-    model = _load(graph)
+    model = read(graph)
     try:
         # Bytes only for a graph that was changed: by its path a file is read without a second copy.
         source = model.SerializeToString() if shift and shift_activations(model) else str(graph)
@@ -199,13 +199,6 @@ def _shifted(graph: onnx.GraphProto, name: str, stored: dict[str, TensorProto]) 
         stored[twin] = numpy_helper.from_array(values, twin)
         graph.initializer.append(stored[twin])
     return twin
-
-
-def _load(path: Path) -> onnx.ModelProto:
-    try:
-        return onnx.load(path, load_external_data=False)
-    except (OSError, DecodeError) as error:
-        raise DeployError(f"{path}: cannot be read as ONNX ({error}); export the model again") from error
 
 
 def _options(threads: int, optimized: bool) -> onnxruntime.SessionOptions:
