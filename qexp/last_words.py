@@ -26,7 +26,7 @@ from qexp.cluster import REQUEUED, verdict
 from qexp.errors import FAILED, StoreError
 from qexp.ledger import Entry, Ledger
 from qexp.record_parts import Failure
-from qexp.records import RUNNING, Record, file_record, records_folder, write_text
+from qexp.records import RUNNING, Record, file_record, made_good, records_folder, write_text
 from qexp.store import writing
 from qexp.store.disk import make_folder
 from qexp.store.lease import claimed, is_claimed
@@ -151,7 +151,8 @@ def _file(outputs: Path, file: Path, tree: dict[str, Any]) -> Record:
     if tree["scheduler"] and (said := verdict(tree["scheduler"])):
         error = {**error, "message": f"{error['message']}, which says {said}"}
     record = replace(record, error=error, finished=last_seen)
-    file_record(record, records_folder(outputs))
+    if not made_good(record, records_folder(outputs)):
+        file_record(record, records_folder(outputs))
     if tree["ledger"] and record.sweep:
         ledger, job = Ledger(Path(tree["ledger"])), record.sweep["job"]
         if ledger.entry(job) is None:

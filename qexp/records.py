@@ -195,6 +195,18 @@ def forget_failure(key: str, folder: Path) -> None:
             file.unlink()
 
 
+def made_good(failure: Record, folder: Path) -> bool:
+    """Whether the same run has gone through since the failed one began.
+
+    A process may be killed after its result is filed, or while another, which goes on, does the same.
+    """
+    try:
+        result = read(folder / f"{failure.key}.json")
+    except StoreError:  # there is none, or none that can be read
+        return False
+    return result.status == "ok" and result.finished_at >= time_of(failure.started)
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a text file atomically: a reader finds the old text or the new, never a part.
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from qexp.cluster import REQUEUED
 from qexp.errors import FAILED, OK, StoreError
 from qexp.last_words import KILLED, bury, death, going_on, last_words, running_folder
 from qexp.ledger import Entry, Ledger
+from qexp.record_form import time_of
 from qexp.records import Record, file_record, read_all, records_folder
 from tests.record_factory import experiment, record
 
@@ -171,8 +173,24 @@ def test_one_who_dies_while_burying_leaves_it_to_the_next(
     assert ledger.entry(1) is not None
 
 
+@pytest.mark.parametrize("finished", ["2026-11-01T10:00:00+00:00", "2026-11-01T10:00:07+00:00"])
+def test_who_dies_after_its_result_or_beside_one_that_goes_through_leaves_no_failure(
+    finished: str, outputs: Path
+) -> None:
+    dying = replace(_dying(None), started="2026-11-01T10:00:00+00:00")
+    result = replace(dying, status="ok", error=None, finished=finished)
+    with suppress(SystemExit), last_words(outputs, None) as words:
+        words.write(dying, [])
+        file_record(result, records_folder(outputs))
+        raise SystemExit(143)
+    assert len(bury(outputs)) == 1
+    assert _records(outputs) == [result]
+    assert _left(outputs) == []
+
+
 def test_a_death_never_goes_over_a_result(outputs: Path, ledger: Ledger) -> None:
-    result = replace(_dying(), status="ok", error=None)
+    began = time_of(_dying().started) - timedelta(seconds=1)
+    result = replace(_dying(), status="ok", error=None, finished=began.isoformat())
     file_record(result, records_folder(outputs))
     _killed(outputs, ledger)
     bury(outputs)
