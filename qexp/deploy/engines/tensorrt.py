@@ -14,15 +14,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from onnx import ModelProto
 
-from qexp.deploy.engine import Audit, Batch, Info, Order, check_names, not_installed
+from qexp.deploy.engine import Info, Order, not_installed
 from qexp.deploy.limits import limits
 from qexp.deploy.nvidia import build as making
-from qexp.deploy.nvidia.execution import Execution
+from qexp.deploy.nvidia.execution import DeviceEngine, Execution
 from qexp.deploy.nvidia.graphs import prepared
 from qexp.errors import DeployError
 
@@ -30,7 +28,7 @@ TYPED = 10
 """The first major version with strongly typed networks."""
 
 
-class TensorRTEngine:
+class TensorRTEngine(DeviceEngine):
     """An engine on this machine's GPU."""
 
     def __init__(self, order: Order) -> None:
@@ -49,48 +47,21 @@ class TensorRTEngine:
             )
         major = _major(trt)
         model = prepared("tensorrt", order, typed=major >= TYPED)
-        self._limits = limits(model)
-        found = making.profiles(order, self._limits.length)
+        found = making.profiles(order, limits(model).length)
         plan, key, target = _plan(trt, order, model, found)
         engine = trt.Runtime(making.listening(trt)[0]).deserialize_cuda_engine(plan)
         if engine is None:
             raise DeployError(
                 f"{order.graph}: TensorRT cannot load its engine: {making.listening(trt)[1].take()}"
             )
-        self._engine, self._major = engine, major
-        self._execution = Execution(trt, engine, found, set(order.shapes))
-        self.inputs: tuple[str, ...] = self._execution.inputs
-        """Names of the inputs."""
+        execution = Execution(trt, engine, found, set(order.shapes))
         command = _command(making.graph_file(model, order, key), model, order, target)
-        self.info = Info(
+        memory = _device_bytes_8(engine) if major < TYPED else _device_bytes_10(engine)
+        info = Info(
             "tensorrt", str(trt.__version__), target.device, order.precision, len(plan),
-            time.perf_counter() - started, command, self.device_bytes,
+            time.perf_counter() - started, command, memory,
         )  # fmt: skip
-        """What it is."""
-
-    @property
-    def device_bytes(self) -> int:
-        """Memory of the device that one execution needs besides weights, inputs and outputs."""
-        return _device_bytes_8(self._engine) if self._major < TYPED else _device_bytes_10(self._engine)
-
-    def layers(self) -> list[dict[str, Any]]:
-        """What the engine inspector tells of every layer."""
-        return self._execution.layers()
-
-    def run(self, batch: Batch) -> NDArray[np.float32]:
-        """Compute the graph's output of a batch that has exactly ``inputs``.
-
-        Raises:
-            DeployError: An input is missing or unknown, a value lies outside its table, the batch is larger
-                than the engine was built for, or the device has no memory for it.
-        """
-        check_names(self.inputs, batch)
-        self._limits.check(batch)
-        return self._execution.run(batch)
-
-    def audit(self, batch: Batch) -> Audit | None:
-        """What it does with a batch of that shape."""
-        return None
+        super().__init__(execution, model, info)
 
 
 def load(order: Order) -> TensorRTEngine:

@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from onnx import ModelProto
 
-from qexp.deploy.engine import Audit, Batch, Info, Order, check_names, not_installed
+from qexp.deploy.engine import Info, Order, not_installed
 from qexp.deploy.limits import limits
 from qexp.deploy.nvidia import build as making
-from qexp.deploy.nvidia.execution import Execution
+from qexp.deploy.nvidia.execution import DeviceEngine, Execution
 from qexp.deploy.nvidia.graphs import prepared
 from qexp.errors import DeployError
 
@@ -53,7 +51,7 @@ class Built:
         return dict(Counter(layer.split()[0] for layer in self.layers))
 
 
-class RtxEngine:
+class RtxEngine(DeviceEngine):
     """An engine on this machine's GPU."""
 
     def __init__(self, order: Order) -> None:
@@ -78,37 +76,13 @@ class RtxEngine:
                 f"{order.graph}: TensorRT for RTX cannot load its engine: {making.listening(trt)[1].take()}"
             )
         model = prepared("tensorrt_rtx", order)
-        self._limits = limits(model)
-        self._engine = engine
-        wide = making.widest(making.profiles(order, self._limits.length))
-        self._execution = Execution(trt, engine, (wide,), set(order.shapes))
-        self.inputs: tuple[str, ...] = self._execution.inputs
-        """Names of the inputs."""
-        self.info = Info(
+        wide = making.widest(making.profiles(order, limits(model).length))
+        execution = Execution(trt, engine, (wide,), set(order.shapes))
+        info = Info(
             "tensorrt_rtx", str(trt.__version__), torch.cuda.get_device_name(), order.precision,
-            len(made.plan), made.seconds, made.command, self.device_bytes,
+            len(made.plan), made.seconds, made.command, int(engine.device_memory_size_v2),
         )  # fmt: skip
-        """What it is."""
-
-    @property
-    def device_bytes(self) -> int:
-        """Memory of the device that one execution needs besides weights, inputs and outputs."""
-        return int(self._engine.device_memory_size_v2)
-
-    def run(self, batch: Batch) -> NDArray[np.float32]:
-        """Compute the graph's output of a batch that has exactly ``inputs``.
-
-        Raises:
-            DeployError: An input is missing or unknown, a value lies outside its table, the batch is larger
-                than the engine was built for, or the device has no memory for it.
-        """
-        check_names(self.inputs, batch)
-        self._limits.check(batch)
-        return self._execution.run(batch)
-
-    def audit(self, batch: Batch) -> Audit | None:
-        """What it does with a batch of that shape."""
-        return None
+        super().__init__(execution, model, info)
 
 
 def load(order: Order) -> RtxEngine:

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from onnx import ModelProto
 
-from qexp.deploy.engine import Batch
+from qexp.deploy.audits.tensorrt import audit
+from qexp.deploy.engine import Audit, Batch, Info, check_names
+from qexp.deploy.limits import limits
 from qexp.deploy.nvidia.build import Profile, listening
 from qexp.errors import DeployError
 
@@ -84,11 +87,11 @@ class Execution:
         numbers: NDArray[np.float32] = result.numpy()
         return numbers
 
-    def layers(self) -> list[dict[str, Any]]:
+    def layers(self) -> list[dict[str, Any] | str]:
         """What the engine inspector tells of every layer."""
         inspector = self._engine.create_engine_inspector()
         told = inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
-        found: list[dict[str, Any]] = json.loads(told)["Layers"]
+        found: list[dict[str, Any] | str] = json.loads(told)["Layers"]
         return found
 
     def _bind(self, shape: Shape) -> Bound:
@@ -139,3 +142,36 @@ class Execution:
         if not bound.context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
             _, messages = listening(self._trt)
             raise DeployError(f"batch: {self._trt.__name__} cannot run it: {messages.take()}")
+
+
+class DeviceEngine:
+    """What engines of both runtimes have in common."""
+
+    def __init__(self, execution: Execution, model: ModelProto, info: Info) -> None:
+        self._execution = execution
+        self._model = model
+        self._limits = limits(model)
+        self.inputs: tuple[str, ...] = execution.inputs
+        """Names of the inputs."""
+        self.info = info
+        """What it is."""
+
+    def layers(self) -> list[dict[str, Any] | str]:
+        """What the engine inspector tells of every layer."""
+        return self._execution.layers()
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        """Compute the graph's output of a batch that has exactly ``inputs``.
+
+        Raises:
+            DeployError: An input is missing or unknown, a value lies outside its table, the batch is larger
+                than the engine was built for, or the device has no memory for it.
+        """
+        check_names(self.inputs, batch)
+        self._limits.check(batch)
+        return self._execution.run(batch)
+
+    def audit(self, batch: Batch) -> Audit | None:
+        """What it does with a batch of that shape, by its inspector."""
+        check_names(self.inputs, batch)
+        return audit(self.layers(), self._model, batch)
