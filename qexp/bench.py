@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qexp.errors import FAILED, INTERRUPTED, OK, QexpError, StoreError
+from qexp.inspection.options import words_of
 from qexp.records import OUTPUTS_VARIABLE, Record, outputs_root, read_all, records_folder
 from qexp.reporting.choice import WAYS, best, candidates, pareto
 from qexp.reporting.command import command_of
@@ -178,11 +179,11 @@ def _parser() -> argparse.ArgumentParser:
         help="without RUN: the run with the best score of each task, or all on the front of score and bytes",
     )  # fmt: skip
     parser.add_argument(
-        "--runtimes", type=_words, metavar="A,B",
+        "--runtimes", type=words_of, metavar="A,B",
         help="of onnxruntime, openvino, tensorrt, tensorrt_rtx, torch_int8 (default: what can run here)",
     )  # fmt: skip
     parser.add_argument(
-        "--precisions", type=_words, default=["fp32", "fp16", "bf16", "int8"], metavar="A,B",
+        "--precisions", type=words_of, default=["fp32", "fp16", "bf16", "int8"], metavar="A,B",
         help="those that a runtime does not have are left out (default: fp32,fp16,bf16,int8)",
     )  # fmt: skip
     _add_sizes(parser)
@@ -215,10 +216,6 @@ def _add_sizes(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--warmup", type=int, default=3, metavar="N", help="calls before them (default: 3)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: as the run did)")
-
-
-def _words(text: str) -> list[str]:
-    return text.split(",")
 
 
 def _numbers(text: str) -> list[int]:

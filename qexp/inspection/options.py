@@ -72,3 +72,8 @@ def positive(text: str) -> int:
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{number}: at least 1")
     return number
+
+
+def words_of(text: str) -> list[str]:
+    """``"a,b"`` -> ``["a", "b"]``."""
+    return text.split(",")

@@ -44,6 +44,8 @@ class Built:
     """Time from the graph to the engine; of one that was kept, the time to parse and load it."""
     command: str
     """The line for the runtime's own tool that builds the same."""
+    version: str
+    """Of the runtime; an engine runs on the same."""
 
     @property
     def kinds(self) -> dict[str, int]:
@@ -119,7 +121,8 @@ def build(order: Order, capabilities: tuple[str, ...] | None = None) -> Built:
     path = order.cache / f"{key}.engine" if order.cache is not None else None
     plan, layers = _plan(trt, order, graph, target, path)
     command = _command(making.graph_file(model, order, key), model, target)
-    return Built(plan, path, layers, chosen, time.perf_counter() - started, command)
+    seconds = time.perf_counter() - started
+    return Built(plan, path, layers, chosen, seconds, command, str(trt.__version__))
 
 
 def known_capabilities(trt: ModuleType) -> dict[str, str]:

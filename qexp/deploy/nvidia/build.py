@@ -15,7 +15,7 @@ from onnx import ModelProto
 
 from qexp.config import Precision
 from qexp.deploy.engine import Order
-from qexp.errors import DeployError
+from qexp.errors import DeployError, StoreError
 from qexp.store import digest
 
 WORST = 5
@@ -160,16 +160,25 @@ def timings(config: Any, folder: Path | None, target: Target) -> Any:
 
 
 def keep(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    """Write a file, whole or not at all.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot be written: {error.strerror or error}; make room, or name another folder"
+        ) from error
 
 
 def graph_file(model: ModelProto, order: Order, key: str) -> Path:
