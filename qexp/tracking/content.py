@@ -49,6 +49,8 @@ def content_of(record: Record, outputs: Path, warn: Callable[[str], None]) -> Co
         "latency": _latency(record),
         "sizes": Table(("graph", "bytes"), tuple((record.bytes or {}).items())),
         "ranges": _ranges(record),
+        "engines": _engines(record),
+        "engines/latency": _engine_latency(record),
     }
     try:
         tables |= _confusion(record, outputs)
@@ -93,6 +95,36 @@ def _latency(record: Record) -> Table:
         for batch, timing in batches.items()
     )
     return Table(("graph", "batch", *names), tuple(rows))
+
+
+def _engines(record: Record) -> Table:
+    """What runtimes made of the graphs: the gate, the audit and the size of each engine."""
+    metrics = tuple(
+        dict.fromkeys(name for found in record.engines.values() for name in found.get("scores", {}))
+    )
+    gate = ("passed", "agreement", "metric_difference", "max_logit_difference")
+    rows = (
+        (
+            name,
+            *map(found.get("scores", {}).get, metrics),
+            *(cast(Cell, found.get("gate", {}).get(each)) for each in gate),
+            cast(Cell, found.get("audit", {}).get("integer_share")),
+            cast(Cell, found.get("info", {}).get("bytes")),
+            "; ".join(f"{what}: {why}" for what, why in found.get("problems", {}).items()),
+        )
+        for name, found in record.engines.items()
+    )
+    return Table(("engine", *metrics, *gate, "integer_share", "bytes", "problems"), tuple(rows))
+
+
+def _engine_latency(record: Record) -> Table:
+    names = ("p50_ms", "p90_ms", "p99_ms", "samples_per_second")
+    rows = (
+        (name, shape, *(timing[each] for each in names))  # type: ignore[literal-required]
+        for name, found in record.engines.items()
+        for shape, timing in found.get("latency", {}).items()
+    )
+    return Table(("engine", "shape", *names), tuple(rows))
 
 
 def _ranges(record: Record) -> Table:

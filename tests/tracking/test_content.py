@@ -14,6 +14,7 @@ from qexp.tracking import content
 from qexp.tracking.content import content_of, page_of
 from qexp.tracking.pictures import draw
 from qexp.tracking.tracker import digest_of, without_secrets
+from tests.record_factory import parity
 from tests.tracking.conftest import CURVES, FP32, KEY, LABELS, QAT, RANGES, asked, predicted, result
 
 
@@ -35,6 +36,29 @@ def test_every_part_of_a_record_is_shown(outputs: Path) -> None:
     assert shown.tables["latency"].rows[0] == ("fp32", 1, 12.0, 13.0, 15.0, 80.0)
     assert shown.graph == outputs / "artifacts" / export.STAGE.name / "int8" / "model.onnx"
     assert export.STAGE.name == content.ONNX
+
+
+def test_engines_are_shown_with_what_could_not_be_had(outputs: Path) -> None:
+    timing = {"p50_ms": 5.0, "p90_ms": 6.0, "p99_ms": 7.0, "samples_per_second": 200.0}
+    engines = {
+        "openvino/int8": {
+            "info": {"bytes": 9, "command": None},
+            "gate": parity(False),
+            "scores": {"f1": 80.0},
+            "audit": {"integer_share": 97.5},
+            "latency": {"1x128": timing},
+        },
+        "tensorrt/int8": {"problems": {"engine": "not installed"}},
+    }
+    shown = content_of(predicted(outputs, asked(), engines=engines), outputs, nothing_left_out)
+    table = shown.tables["engines"]
+    whole = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (whole["engine"], whole["f1"], whole["passed"]) == ("openvino/int8", 80.0, False)
+    assert (whole["agreement"], whole["integer_share"], whole["bytes"]) == (97.25, 97.5, 9)
+    absent = dict(zip(table.columns, table.rows[1], strict=True))
+    assert absent["problems"] == "engine: not installed"
+    assert absent["f1"] is absent["passed"] is absent["bytes"] is None
+    assert shown.tables["engines/latency"].rows == (("openvino/int8", "1x128", 5.0, 6.0, 7.0, 200.0),)
 
 
 def test_fp32_is_held_against_the_last_quantized_stage_row_by_row(outputs: Path) -> None:
