@@ -3,7 +3,8 @@
 Sources: ONNX Runtime 1.31 and OpenVINO 2026.4 as measured on tiny encoders (``tests/deploy/engines``);
 TensorRT for RTX 1.7, whose parser refuses zero points in words of its own; TensorRT takes the same form.
 Unsigned integers are refused for both even with zero point 0: their INT8 is signed. torch_int8 moves zero
-points itself, and computes what has more than 8 bits in floating point.
+points itself, and computes what has more than 8 bits in floating point. TensorRT wants INT4 in blocks, which
+no grid here has.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ ORDER: tuple[Execution, ...] = ("float", "integer", "stored", "simulated")
 class Flavour:
     """What one runtime takes."""
 
-    opset: int
-    """Version of the ONNX operators to export with."""
     zero_points: bool
     """Whether zero points other than 0 and unsigned integers are taken."""
     wide: bool
     """Whether grids of 16 bits are taken."""
+    half_bytes: bool
+    """Whether weights stored as INT4 are taken; where not, the loader stores them in whole bytes."""
     products: Mapping[tuple[int, int], Execution]
     """How weights and activations of so many bits are computed; what is not listed is ``simulated``."""
 
@@ -43,11 +44,19 @@ class Flavour:
 CPU: dict[tuple[int, int], Execution] = {(8, 8): "integer", (8, FLOAT_BITS): "stored"}
 GPU: dict[tuple[int, int], Execution] = {(8, 8): "integer"}
 FLAVOURS: dict[str, Flavour] = {
-    "onnxruntime": Flavour(20, zero_points=True, wide=True, products=CPU | {(4, FLOAT_BITS): "stored"}),
-    "openvino": Flavour(20, zero_points=True, wide=True, products=CPU | {(4, FLOAT_BITS): "stored"}),
-    "tensorrt": Flavour(20, zero_points=False, wide=False, products=GPU | {(4, FLOAT_BITS): "stored"}),
-    "tensorrt_rtx": Flavour(20, zero_points=False, wide=False, products=GPU | {(4, FLOAT_BITS): "stored"}),
-    "torch_int8": Flavour(20, zero_points=True, wide=True, products=GPU),
+    "onnxruntime": Flavour(
+        zero_points=True, wide=True, half_bytes=True, products=CPU | {(4, FLOAT_BITS): "stored"}
+    ),
+    "openvino": Flavour(
+        zero_points=True, wide=True, half_bytes=True, products=CPU | {(4, FLOAT_BITS): "stored"}
+    ),
+    "tensorrt": Flavour(
+        zero_points=False, wide=False, half_bytes=False, products=GPU | {(4, FLOAT_BITS): "stored"}
+    ),
+    "tensorrt_rtx": Flavour(
+        zero_points=False, wide=False, half_bytes=False, products=GPU | {(4, FLOAT_BITS): "stored"}
+    ),
+    "torch_int8": Flavour(zero_points=True, wide=True, half_bytes=False, products=GPU),
 }
 """By the names of :data:`qexp.deploy.engines.RUNTIMES`."""
 SIGNED = {TensorProto.INT8, TensorProto.INT4}

@@ -8,32 +8,30 @@ that is both is left in whole bytes: twice half a byte is no gain. No number cha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
-
 import numpy as np
 import onnx_ir as ir
+from onnx import ModelProto, TensorProto, numpy_helper
 
+from qexp.config import Quant
 from qexp.deploy.onnx_graph import constant, initializer
 
-Use = Literal["always", "float activations", "never"]
-INT4: Mapping[str, Use] = {
-    "onnxruntime": "float activations",
-    "openvino": "float activations",
-    "tensorrt": "never",
-    "tensorrt_rtx": "never",
-    "torch_int8": "never",
-}
-"""When a runtime is given INT4. ONNX Runtime 1.31 and OpenVINO 2026.4 compute the right numbers from it in
-any case, but beside quantized activations they take it apart into floating point, where they would have
-multiplied integers from whole bytes. TensorRT wants INT4 in blocks, which no grid here has."""
+INT4_BITS, WIDE_BITS = 4, 16
 LOWEST, HIGHEST = -8, 7
 """What four bits hold."""
 
 
-def takes_int4(runtime: str, *, activation_bits: int) -> bool:
-    """Whether a graph for that runtime is to be exported with ``narrow``."""
-    return INT4[runtime] == "always" or (INT4[runtime] == "float activations" and activation_bits >= 16)
+def worth_half_bytes(quant: Quant) -> bool:
+    """Whether a model is to be exported with ``narrow``: 4-bit weights beside float or 16-bit activations.
+
+    Beside quantized activations ONNX Runtime 1.31 and OpenVINO 2026.4 compute the right numbers from INT4,
+    too, but take it apart into floating point, where they would have multiplied integers from whole bytes.
+    """
+    overrides = quant.overrides.values()
+    weights = (quant.weight_bits, quant.embedding_bits, *(each.weight_bits for each in overrides))
+    activations = (quant.activation_bits, *(each.activation_bits for each in overrides))
+    return min(bits for bits in weights if bits is not None) <= INT4_BITS and all(
+        bits is None or bits >= WIDE_BITS for bits in activations
+    )
 
 
 def narrow_weights(model: ir.Model) -> None:
@@ -46,6 +44,14 @@ def narrow_weights(model: ir.Model) -> None:
             _narrow_product(model.graph, value, readers)
         elif all(_looks_up(node) for node in readers) and _is_even(value):
             _pack_table(model.graph, value, readers)
+
+
+def widen_weights(model: ModelProto) -> None:
+    """Store INT4 in whole bytes again, in place, for runtimes that take no other; tables stay packed."""
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.INT4:
+            values = numpy_helper.to_array(tensor).astype(np.int8)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
 
 
 def _fits(value: ir.Value) -> bool:

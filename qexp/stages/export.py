@@ -21,6 +21,7 @@ def run(
     """Write the graph with Q/DQ pairs and integer weights, or in plain FP32 without a form."""
     import numpy as np
 
+    from qexp.deploy.onnx_narrow import worth_half_bytes
     from qexp.lit.exported import export
     from qexp.lit.families import family_of
     from qexp.lit.inference import load_quantized
@@ -32,9 +33,10 @@ def run(
     family = family_of(task)
     batch = family.collate(family.split(tokens.split(task.train)), np.arange(2), tokens.pad_id)
     with rt.screen.bar(f"export {form.quant.name if form else 'fp32'}", total=1) as move:
-        files = export(model, task, work.folder, batch)
+        narrow = form is not None and worth_half_bytes(form.quant)
+        files = export(model, task, work.folder, batch, narrow=narrow)
         move()
     work.write_facts({"files": files, "vocabulary": model.config.vocab_size})
 
 
-STAGE = Stage("7-onnx", 2, Graph, run)
+STAGE = Stage("7-onnx", 3, Graph, run)

@@ -17,7 +17,7 @@ from qexp.config import Form, MaxCalibrator, Placement, Quant, Scheme, WeightSch
 from qexp.deploy.engine import Order
 from qexp.deploy.engines.onnxruntime import Session
 from qexp.deploy.onnx_export import export_onnx
-from qexp.deploy.onnx_narrow import takes_int4
+from qexp.deploy.onnx_narrow import widen_weights, worth_half_bytes
 from tests.deploy.tiny import EXAMPLE, batch, encoder
 
 WEIGHTS = ("linear.weight", "embedding.weight")
@@ -95,7 +95,35 @@ def test_weights_of_eight_bits_stay_whole(tmp_path: Path) -> None:
     assert not [each.name for each in graph.initializer if each.data_type == TensorProto.INT4]
 
 
-def test_int4_is_for_runtimes_that_gain_by_it() -> None:
-    assert takes_int4("onnxruntime", activation_bits=32)
-    assert not takes_int4("onnxruntime", activation_bits=8)
-    assert not takes_int4("tensorrt", activation_bits=32)
+@pytest.mark.parametrize(
+    ("words", "worth"),
+    [
+        ({"weight_bits": 4, "activation_bits": 32}, True),
+        ({"weight_bits": 2, "activation_bits": 16}, True),
+        ({"weight_bits": 8, "activation_bits": 32}, False),
+        ({"weight_bits": 8, "activation_bits": 32, "embedding_bits": 4}, True),
+        ({"weight_bits": 4, "activation_bits": 8}, False),
+        ({"weight_bits": 4, "activation_bits": 32, "overrides": {"*": {"activation_bits": 8}}}, False),
+    ],
+    ids=str,
+)
+def test_half_bytes_are_for_what_is_multiplied_in_floating_point(words: dict[str, Any], worth: bool) -> None:
+    assert worth_half_bytes(Quant.model_validate(words)) is worth
+
+
+def test_runtimes_without_int4_get_whole_bytes(tmp_path: Path) -> None:
+    """The two files become one graph again, number for number."""
+    model = quantized(WeightScheme())
+    export_onnx(model, tmp_path / "whole.onnx", example=EXAMPLE)
+    export_onnx(model, tmp_path / "narrow.onnx", example=EXAMPLE, narrow=True)
+    whole, narrow = (onnx.load(tmp_path / f"{name}.onnx") for name in ("whole", "narrow"))
+    widen_weights(narrow)
+    assert not [each.name for each in narrow.graph.initializer if each.data_type == TensorProto.INT4]
+    stored = {each.name: onnx.numpy_helper.to_array(each) for each in narrow.graph.initializer}
+    twins = [each for each in whole.graph.initializer if f"{each.name}.int4" in stored]
+    assert len(twins) > 8
+    for each in twins:
+        np.testing.assert_array_equal(stored[f"{each.name}.int4"], onnx.numpy_helper.to_array(each))
+    values, only_products = batch(tuple(EXAMPLE), 5, 11), tmp_path / "wide.onnx"
+    onnx.save(narrow, only_products)
+    np.testing.assert_array_equal(plainly(only_products, values), plainly(tmp_path / "whole.onnx", values))
