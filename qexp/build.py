@@ -27,6 +27,8 @@ from qexp.records import outputs_root, write_text
 if TYPE_CHECKING:
     from qexp.artifacts import Graph
     from qexp.deploy.engines.tensorrt_rtx import Built
+    from qexp.records import Record
+    from qexp.runtime import Runtime
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 SHAPES = ((1, 128), (32, 128))
@@ -61,7 +63,9 @@ def _build(options: argparse.Namespace) -> int:
     return FAILED if failed else OK
 
 
-def _graphs(record: Any, outputs: Path, options: argparse.Namespace, rt: Any) -> Mapping[Precision, Graph]:
+def _graphs(
+    record: Record, outputs: Path, options: argparse.Namespace, rt: Runtime
+) -> Mapping[Precision, Graph]:
     """The run's exported graph for each precision that it can be built in."""
     from qexp.inspection.models import graph_of, model_of
 
