@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 MIN_AGREEMENT = 99.5
 """Least share of rows, in percent, on which engine and torch predict the same."""
 MAX_METRIC_DIFFERENCE = 0.2
-"""Largest difference of a metric, in points."""
+"""Largest difference of a metric, in points, unless one row of accuracy is worth more."""
+ROUNDING = 1e-9
+"""What two differences that are meant to be equal may differ by."""
 
 
 def run(
@@ -71,13 +73,14 @@ def compare(graph: Scores, torch: Scores, metrics: dict[str, float | None], task
     same = np.concatenate([family.same(first, second) for first, second in pairs])
     agreement = 100.0 * float(same.mean())
     difference = max(_points(metrics[name], torch.metrics[name]) for name in metrics)
+    allowed = max(MAX_METRIC_DIFFERENCE, 100.0 / len(same)) + ROUNDING
     finite = bool(np.isfinite(ours).all() and np.isfinite(theirs).all())
     return {
         "rows": len(same),
         "agreement": agreement,
         "max_logit_difference": float(np.abs(ours - theirs).max()) if finite else None,
         "metric_difference": difference if difference != float("inf") else None,
-        "passed": finite and agreement >= MIN_AGREEMENT and difference <= MAX_METRIC_DIFFERENCE,
+        "passed": finite and agreement >= MIN_AGREEMENT and difference <= allowed,
     }
 
 
@@ -88,4 +91,4 @@ def _points(ours: float | None, theirs: float | None) -> float:
     return abs(ours - theirs)
 
 
-STAGE = Stage("8-parity", 3, Parity, run)
+STAGE = Stage("8-parity", 4, Parity, run)
