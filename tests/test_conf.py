@@ -107,7 +107,17 @@ def test_a_sweep_opens_with_what_one_must_know(sweep: Path) -> None:
     assert places == sorted(places)
 
 
-@pytest.mark.parametrize("sweep", SWEEPS, ids=lambda file: file.stem)
+LARGE = ("recipes",)
+"""Sweeps of so many jobs that composing them all takes half a minute."""
+
+
+@pytest.mark.parametrize(
+    "sweep",
+    [
+        pytest.param(file, id=file.stem, marks=[pytest.mark.slow] if file.stem in LARGE else [])
+        for file in SWEEPS
+    ],
+)
 def test_every_combination_of_a_sweep_composes_and_they_are_as_many_as_it_says(sweep: Path) -> None:
     if sweep.stem == "search":
         pytest.skip("a search chooses its values: see the next test")

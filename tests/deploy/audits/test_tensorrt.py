@@ -19,6 +19,7 @@ from tests.deploy.tiny import EXAMPLE, batch, encoder, quantized
 NAMES = tuple(EXAMPLE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("typed", [True, False], ids=["10", "8.6"])
 @pytest.mark.parametrize("integers", [True, False], ids=["int8", "fp32"])
 def test_work_is_that_of_onnx_runtimes_profile(integers: bool, typed: bool, tmp_path: Path) -> None:
