@@ -198,13 +198,19 @@ def forget_failure(key: str, folder: Path) -> None:
 def made_good(failure: Record, folder: Path) -> bool:
     """Whether the same run has gone through since the failed one began.
 
-    A process may be killed after its result is filed, or while another, which goes on, does the same.
+    A process may be killed after its result is filed, or while another, which goes on, does the same. One
+    that dies before it knows its rows has another key than the result: there the experiment tells.
     """
-    try:
-        result = read(folder / f"{failure.key}.json")
-    except StoreError:  # there is none, or none that can be read
-        return False
-    return result.status == "ok" and result.finished_at >= time_of(failure.started)
+    began = time_of(failure.started)
+    for file in folder.glob("*.json"):
+        with contextlib.suppress(StoreError, FileNotFoundError):  # it tells of no result
+            if file.stat().st_mtime < began.timestamp():
+                continue
+            result = read(file)
+            same = result.key == failure.key or result.experiment == failure.experiment
+            if same and result.status == "ok" and result.finished_at >= began:
+                return True
+    return False
 
 
 def write_text(path: Path, text: str) -> None:

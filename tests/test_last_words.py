@@ -22,7 +22,7 @@ from qexp.errors import FAILED, OK, StoreError
 from qexp.last_words import KILLED, bury, death, going_on, last_words, running_folder
 from qexp.ledger import Entry, Ledger
 from qexp.record_form import time_of
-from qexp.records import Record, file_record, read_all, records_folder
+from qexp.records import Record, file_record, forget_failure, read_all, records_folder
 from tests.record_factory import experiment, record
 
 _RUN = """
@@ -186,6 +186,22 @@ def test_who_dies_after_its_result_or_beside_one_that_goes_through_leaves_no_fai
     assert len(bury(outputs)) == 1
     assert _records(outputs) == [result]
     assert _left(outputs) == []
+
+
+def test_a_run_that_died_before_it_knew_its_rows_is_found_by_its_experiment(outputs: Path) -> None:
+    dying = replace(_dying(None), key="without-rows", started="2026-11-01T10:00:00+00:00")
+    result = replace(_dying(None), status="ok", error=None, finished="2026-11-01T10:00:07+00:00")
+    other = replace(result, key="other", experiment=experiment(seed=7))
+    for name, there in (("other", [other]), ("same", [other, result])):
+        for each in there:
+            file_record(each, records_folder(outputs))
+        with suppress(SystemExit), last_words(outputs, None) as words:
+            words.write(dying, [])
+            raise SystemExit(143)
+        bury(outputs)
+        failures = [each.key for each in _records(outputs) if each.status == "failed"]
+        assert failures == (["without-rows"] if name == "other" else []), name
+        forget_failure("without-rows", records_folder(outputs))
 
 
 def test_a_death_never_goes_over_a_result(outputs: Path, ledger: Ledger) -> None:
