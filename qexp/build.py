@@ -80,11 +80,11 @@ def _one(precision: Precision, graph: Graph, options: argparse.Namespace) -> str
     """Build and write one engine; says what it is."""
     from qexp.deploy.engine import Order
     from qexp.deploy.engines.tensorrt_rtx import build
-    from qexp.deploy.nvidia.build import keep
+    from qexp.store.disk import write_whole
 
     made = build(Order(graph.file, precision, 1, tuple(options.shapes)), options.capabilities)
     path: Path = options.folder / f"{precision}.engine"
-    keep(path, made.plan)
+    write_whole(path, made.plan)
     write_text(path.with_suffix(".json"), json.dumps(_told(precision, graph, made, options), indent=1))
     kinds = ", ".join(f"{count} {kind}" for kind, count in made.kinds.items())
     return (

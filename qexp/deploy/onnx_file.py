@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 import onnx
@@ -11,6 +9,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from qexp.errors import DeployError
+from qexp.store.disk import write_whole
 
 MAX_BYTES = 2**31 - 1
 """What one protobuf message, and so one ONNX file without side files, can hold."""
@@ -42,15 +41,12 @@ def checked(graph: ir.Model) -> onnx.ModelProto:
 
 
 def write(proto: onnx.ModelProto, path: Path) -> None:
-    """Write a file whole or not at all; its folder exists."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(proto.SerializeToString(deterministic=True))
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    """Write a file whole or not at all.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
+    write_whole(path, proto.SerializeToString(deterministic=True))
 
 
 def read(path: Path) -> onnx.ModelProto:

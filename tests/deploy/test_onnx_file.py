@@ -55,13 +55,3 @@ def test_what_one_file_cannot_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -
 def test_an_operator_that_the_opset_lacks_is_refused(operator: str, opset: int) -> None:
     with pytest.raises(DeployError, match=f"not valid ONNX.*{operator}.*try another opset"):
         checked(ir.from_proto(graph(operator, opset)))
-
-
-def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(onnx_file.os, "replace", full)
-    with pytest.raises(OSError, match="no space"):
-        write(graph(), tmp_path / "g.onnx")
-    assert not list(tmp_path.iterdir())

@@ -23,6 +23,7 @@ from qexp.deploy.nvidia import build as making
 from qexp.deploy.nvidia.execution import DeviceEngine, Execution
 from qexp.deploy.nvidia.graphs import prepared
 from qexp.errors import DeployError
+from qexp.store.disk import write_whole
 
 TYPED = 10
 """The first major version with strongly typed networks."""
@@ -101,7 +102,7 @@ def _plan(
         return file.read_bytes(), key, target
     plan = _built(trt, order, graph, target)
     if file is not None:
-        making.keep(file, plan)
+        write_whole(file, plan)
     return plan, key, target
 
 
@@ -119,7 +120,7 @@ def _built(trt: ModuleType, order: Order, graph: bytes, target: making.Target) -
     cache = making.timings(config, order.cache, target)
     plan = making.built(trt, builder, network, config, order)
     if order.cache is not None:
-        making.keep(order.cache / target.timings, bytes(cache.serialize()))
+        write_whole(order.cache / target.timings, bytes(cache.serialize()))
     return plan
 
 

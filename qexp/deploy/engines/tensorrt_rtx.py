@@ -22,6 +22,7 @@ from qexp.deploy.nvidia import build as making
 from qexp.deploy.nvidia.execution import DeviceEngine, Execution
 from qexp.deploy.nvidia.graphs import prepared
 from qexp.errors import DeployError
+from qexp.store.disk import write_whole
 
 AHEAD = "ahead-of-time"
 """What stands for a device where an engine is built for capabilities."""
@@ -170,7 +171,7 @@ def _plan(
     making.add_profile(builder, config, network, target.profiles[0])
     plan = making.built(trt, builder, network, config, order)
     if path is not None:
-        making.keep(path, plan)
+        write_whole(path, plan)
     return plan, layers
 
 

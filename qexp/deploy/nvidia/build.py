@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,8 +13,9 @@ from onnx import ModelProto
 
 from qexp.config import Precision
 from qexp.deploy.engine import Order
-from qexp.errors import DeployError, StoreError
+from qexp.errors import DeployError
 from qexp.store import digest
+from qexp.store.disk import write_whole
 
 WORST = 5
 """Messages of the runtime that an error quotes."""
@@ -159,34 +158,12 @@ def timings(config: Any, folder: Path | None, target: Target) -> Any:
     return cache
 
 
-def keep(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all.
-
-    Raises:
-        StoreError: it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
-    except OSError as error:
-        raise StoreError(
-            f"{path}: cannot be written: {error.strerror or error}; make room, or name another folder"
-        ) from error
-
-
 def graph_file(model: ModelProto, order: Order, key: str) -> Path:
     """Where the rewritten graph is, for the runtime's own tools; the given one where nothing is kept."""
     if order.cache is None:
         return order.graph
     path = order.cache / f"{key}.onnx"
-    keep(path, model.SerializeToString(deterministic=True))
+    write_whole(path, model.SerializeToString(deterministic=True))
     return path
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from qexp.deploy.engine import Order
 from qexp.deploy.half import to_half
-from qexp.deploy.nvidia.build import Profile, Target, keep, profiles, widest
+from qexp.deploy.nvidia.build import Profile, Target, profiles, widest
 from qexp.deploy.nvidia.graphs import dequantize_tables, prepared, to_old_opset
 from qexp.errors import DeployError
 from tests.deploy.graphs import Exported, export
@@ -47,12 +47,6 @@ def test_every_shape_has_its_profile_and_every_smaller_batch_finds_one():
     assert widest(found) == Profile(32, 128)
     assert profiles(Order(Path("m.onnx"), "int8", 1), 40) == (Profile(32, 40),)
     assert profiles(Order(Path("m.onnx"), "int8", 1), None) == (Profile(32, 128),)
-
-
-def test_file_is_kept_whole(tmp_path):
-    keep(tmp_path / "engines" / "a.engine", b"1")
-    keep(tmp_path / "engines" / "a.engine", b"2")
-    assert [file.read_bytes() for file in (tmp_path / "engines").iterdir()] == [b"2"]
 
 
 @pytest.fixture(scope="module")
