@@ -26,7 +26,7 @@ class Bench:
     latency: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     """Quantiles in milliseconds, rows per second, runs, and joules for a row where the machine tells them."""
     problems: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Shapes that an engine refused, with its first line."""
+    """Shapes that an engine refused, with its first line; and ``audit`` where it cannot tell of its work."""
 
     def measure(self, shape: str, batches: Sequence[Batch], move: Callable[..., None]) -> None:
         """Time every engine on the batches, one after another and again from the first, in turns.

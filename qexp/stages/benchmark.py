@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from qexp.artifacts import Graph, Latency, Tokens
 from qexp.config import Engines, Task
+from qexp.errors import DeployError
 from qexp.host import Host
 from qexp.runtime import Runtime
 from qexp.store import Stage, Workplace
 
 if TYPE_CHECKING:
+    from qexp.deploy.bench import Bench
     from qexp.deploy.engine import Batch, Engine
 
 MOST_IN_FLOAT = 12
@@ -47,7 +49,7 @@ def run(
         for shape, of_shape in batches.items():
             bench.measure(shape, of_shape, move)
         first = next(iter(batches.values()))[0]
-        audits = {name: _audit(engine, first) for name, engine in engines.items()}
+        audits = {name: _audit(name, engine, first, bench) for name, engine in engines.items()}
     work.write_facts({
         "latency": bench.latency, "problems": bench.problems, "audits": audits, "host": asdict(host),
         "engines": {name: asdict(engine.info) for name, engine in engines.items()},
@@ -67,8 +69,13 @@ def _engines(
     }
 
 
-def _audit(engine: Engine, batch: Batch) -> dict[str, Any] | None:
-    audit = engine.audit({name: batch[name] for name in engine.inputs})
+def _audit(name: str, engine: Engine, batch: Batch, bench: Bench) -> dict[str, Any] | None:
+    """What an engine tells of its work; times that were measured are not lost if it cannot."""
+    try:
+        audit = engine.audit({each: batch[each] for each in engine.inputs})
+    except DeployError as error:
+        bench.problems.setdefault(name, {})["audit"] = str(error)
+        return None
     if audit is None:
         return None
     left = [asdict(each) for each in audit.in_float[:MOST_IN_FLOAT]]

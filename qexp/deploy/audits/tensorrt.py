@@ -20,9 +20,10 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto, helper, shape_inference
+from onnx import GraphProto, ModelProto, NodeProto, helper, shape_inference
 
 from qexp.deploy.engine import Audit, Batch, Product
+from qexp.errors import DeployError
 
 PRODUCTS = {"MatMul", "Gemm"}
 """Operators of the file that multiply matrices."""
@@ -82,8 +83,22 @@ def work(model: ModelProto, batch: Batch) -> list[tuple[NodeProto, int]]:
     """Every product of a graph with its multiply-accumulates for a batch.
 
     Raises:
-        onnx.shape_inference.InferenceError: the graph does not take such a batch.
+        DeployError: the sizes of a product do not follow from the graph and the batch.
     """
+    products = [node for node in model.graph.node if node.op_type in PRODUCTS]
+    try:
+        fixed = _fixed(model, batch)
+        sizes = _sizes(shape_inference.infer_shapes(fixed, strict_mode=True, data_prop=True).graph)
+        return [(node, _macs(node, sizes)) for node in products]
+    except (shape_inference.InferenceError, LookupError) as error:
+        raise DeployError(
+            f"audit: the work of a batch of {np.shape(next(iter(batch.values())))} cannot be counted: "
+            f"{error}; export the model again"
+        ) from error
+
+
+def _fixed(model: ModelProto, batch: Batch) -> ModelProto:
+    """The graph for batches of that shape alone."""
     fixed = ModelProto()
     fixed.CopyFrom(model)
     del fixed.graph.value_info[:]
@@ -92,10 +107,18 @@ def work(model: ModelProto, batch: Batch) -> list[tuple[NodeProto, int]]:
         value.CopyFrom(helper.make_tensor_value_info(value.name, kind, np.shape(batch[value.name])))
     for value in fixed.graph.output:
         value.type.tensor_type.ClearField("shape")
-    graph = shape_inference.infer_shapes(fixed, strict_mode=True, data_prop=True).graph
+    return fixed
+
+
+def _sizes(graph: GraphProto) -> Sizes:
+    """Those that are known in full."""
     known = [*graph.value_info, *graph.input, *graph.output]
-    sizes: Sizes = {each.name: [axis.dim_value for axis in each.type.tensor_type.shape.dim] for each in known}
-    return [(node, _macs(node, sizes)) for node in graph.node if node.op_type in PRODUCTS]
+    shapes = {each.name: each.type.tensor_type.shape.dim for each in known}
+    return {
+        name: [axis.dim_value for axis in axes]
+        for name, axes in shapes.items()
+        if all(axis.HasField("dim_value") for axis in axes)
+    }
 
 
 def _macs(node: NodeProto, sizes: Sizes) -> int:

@@ -14,6 +14,7 @@ from qexp.deploy.engine import Order
 from qexp.deploy.engines.onnxruntime import load
 from qexp.deploy.nvidia.graphs import prepared
 from qexp.deploy.onnx_export import export_onnx
+from qexp.errors import DeployError
 from tests.deploy.tiny import EXAMPLE, batch, encoder, quantized
 
 NAMES = tuple(EXAMPLE)
@@ -112,3 +113,19 @@ def test_without_metadata_the_name_tells_the_nodes_and_what_no_layer_names_is_fl
 
 def test_names_alone_tell_nothing(two: ModelProto) -> None:
     assert audit(["first + relu", "second"], two, _batch()) is None
+
+
+def test_a_batch_that_does_not_fit_the_graph_is_told(two: ModelProto) -> None:
+    with pytest.raises(DeployError, match=r"audit: the work of a batch of \(2, 4, 9\) cannot be counted"):
+        work(two, {"x": np.zeros((2, 4, 9), np.float32)})
+
+
+def test_sizes_that_no_inference_knows_are_told(two: ModelProto) -> None:
+    two.graph.node[3].CopyFrom(helper.make_node("NonZero", ["y"], ["n"], name="places"))
+    two.graph.node.insert(4, helper.make_node("Cast", ["n"], ["c"], to=TensorProto.FLOAT))
+    two.graph.node.insert(5, helper.make_node("MatMul", ["c", "unknown"], ["w"], name="third"))
+    two.graph.node[6].input[0] = "y"
+    stored = onnx.numpy_helper.from_array(np.ones((1, 2), np.float32), "unknown")
+    two.graph.initializer.append(stored)
+    with pytest.raises(DeployError, match="cannot be counted"):
+        work(two, _batch())
