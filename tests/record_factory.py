@@ -34,7 +34,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "evaluation": {"m": "validation_matched", "mm": "validation_mismatched"},
     },
 }
-BITS = {"fp32": (32, 32), "w8a8": (8, 8), "w4a8": (4, 8), "w4a4": (4, 4), "w8a16": (8, 16)}
+BITS = {"fp32": (32, 32), "w8a8": (8, 8), "w4a8": (4, 8), "w4a4": (4, 4), "w8a16": (8, 16), "w4a32": (4, 32)}
 
 
 def experiment(

@@ -7,6 +7,8 @@ import io
 import json
 from typing import Any
 
+import pytest
+
 from qexp.reporting.contents import report_of
 from qexp.reporting.document import FORMATS, tables_of
 from qexp.reporting.engines import engine_rows, engine_tables
@@ -70,6 +72,23 @@ def test_formats_without_a_kernel_are_called_simulated() -> None:
     found = table(run("w4a8", a_fp32=engine(10.0), a_int8=engine(9.0)))
     assert column(found, "engine") == ["a/fp32", "a/int8 simulated"]
     assert "simulated: " in found.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("quant", "label"),
+    [("w8a8", ""), ("w4a8", " simulated"), ("w8a16", " simulated"), ("w4a32", " weights alone")],
+)
+def test_what_becomes_of_the_widths_is_the_runtimes_answer(quant: str, label: str) -> None:
+    found = table(run(quant, onnxruntime_fp32=engine(10.0), onnxruntime_int8=engine(9.0)))
+    assert column(found, "engine") == ["onnxruntime/fp32", f"onnxruntime/int8{label}"]
+    assert [note.split(":")[0] for note in found.notes] == ([label.strip()] if label else [])
+
+
+def test_overrides_count_among_the_widths() -> None:
+    tree = experiment()
+    tree["quant"]["overrides"] = {"*.pooler.*": {"activation_bits": 16}}
+    found = table(Run(deployed(tree, engines={"openvino/int8": engine(9.0)}, host=HOST)))
+    assert column(found, "engine") == ["openvino/int8 simulated"]
 
 
 def test_machines_do_not_stand_in_one_table() -> None:

@@ -9,14 +9,13 @@ no grid here has.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from onnx import ModelProto, TensorProto, numpy_helper
 
-from qexp.config import Quant
 from qexp.config.section import FLOAT_BITS
 from qexp.errors import DeployError
 
@@ -65,14 +64,18 @@ WIDE = {TensorProto.INT16, TensorProto.UINT16}
 """Types that hold 16 bits."""
 
 
-def execution(runtime: str, quant: Quant) -> Execution:
-    """What becomes of the products of a quantized model in a runtime; of mixed bits, the worst part.
+def execution(runtime: str, widths: Iterable[tuple[int, int]]) -> Execution:
+    """What becomes of products in a runtime; of mixed bits, the worst part.
+
+    Args:
+        runtime: A name in :data:`FLAVOURS`.
+        widths: Bits of weights and of activations, of each part of the model.
 
     Raises:
         DeployError: the runtime is not known.
     """
     flavour = _flavour(runtime)
-    found = [flavour.products.get(pair, "simulated") for pair in _widths(quant) if pair != (FLOAT_BITS,) * 2]
+    found = [flavour.products.get(pair, "simulated") for pair in widths if pair != (FLOAT_BITS,) * 2]
     return max(found, key=ORDER.index, default="float")
 
 
@@ -113,12 +116,6 @@ def _flavour(runtime: str) -> Flavour:
     if runtime not in FLAVOURS:
         raise DeployError(f"runtime {runtime!r} is unknown; allowed are {', '.join(FLAVOURS)}")
     return FLAVOURS[runtime]
-
-
-def _widths(quant: Quant) -> Iterator[tuple[int, int]]:
-    yield quant.weight_bits, quant.activation_bits
-    for other in quant.overrides.values():
-        yield other.weight_bits or quant.weight_bits, other.activation_bits or quant.activation_bits
 
 
 def _zero_points(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from qexp.reporting.facts import Run
 from qexp.reporting.selection import short_name
 from qexp.reporting.table import DAGGER, MEBIBYTE, NOT_ASKED, Table, score
+
+if TYPE_CHECKING:
+    from qexp.deploy.flavours import Execution
 
 COLUMNS = (
     *("task", "model", "quant", "method", "seed", "engine", "score", "agreement (%)", "gate"),
@@ -16,7 +20,13 @@ COLUMNS = (
 )
 FLOATS = ("fp32", "fp16", "bf16")
 """Precisions of a run's float model; runs of one fine-tune share it."""
-SIMULATED = "simulated"
+LABELS: dict[Execution, str] = {"simulated": " simulated", "stored": " weights alone"}
+"""What is said of an engine that does not multiply integers of the run's widths."""
+MEANING: dict[Execution, str] = {
+    "simulated": "simulated: no kernel multiplies these widths; integers are widened to 8 bits, or computed "
+    "in floating point, so accuracy is that of the format and speed is not.",
+    "stored": "weights alone: integers in the file, which are multiplied in floating point.",
+}
 READING = (
     "Score: the primary metric, of the engine itself over the whole evaluation set. Agreement: rows on which "
     "it predicts what torch predicts with the same weights and fake quantization. Gate: passed with at least "
@@ -42,10 +52,21 @@ class EngineRow:
         """``openvino/int8``."""
         return f"{self.runtime}/{self.precision}"
 
+    @cached_property
+    def execution(self) -> Execution:
+        """What becomes of the run's bit-widths in that runtime."""
+        from qexp.deploy.flavours import FLAVOURS, execution
+
+        if self.precision in FLOATS:
+            return "float"
+        if self.runtime not in FLAVOURS:  # of another version
+            return "simulated" if self.run.simulated else "integer"
+        return execution(self.runtime, self.run.widths)
+
     @property
     def simulated(self) -> bool:
         """Whether no kernel multiplies the run's bit-widths: its accuracy is real, its speed is not."""
-        return self.precision not in FLOATS and self.run.simulated
+        return self.execution == "simulated"
 
     def p50(self, shape: str) -> float | None:
         """Median milliseconds of a shape."""
@@ -114,14 +135,13 @@ def _facts(row: EngineRow) -> tuple[str, ...]:
     gate, audit, info = found.get("gate"), found.get("audit"), found.get("info")
     scores: Mapping[str, float | None] = found.get("scores", {})
     metric = next(iter(run.metrics), "")
-    simulated = f" {SIMULATED}" if row.simulated else ""
     return (
         run.task,
         short_name(run.model),
         run.quant if row.precision not in FLOATS else "fp32",
         run.method if row.precision not in FLOATS else NOT_ASKED,
         str(run.seed),
-        f"{row.name}{simulated}",
+        f"{row.name}{LABELS.get(row.execution, '')}",
         score(scores[metric]) if metric in scores else NOT_ASKED,
         NOT_ASKED if gate is None or gate["agreement"] is None else f"{gate['agreement']:.2f}",
         NOT_ASKED if gate is None else "passed" if gate["passed"] else f"failed {DAGGER}",
@@ -149,9 +169,6 @@ def _notes(rows: Sequence[EngineRow]) -> list[str]:
                 f"python -m qexp.bench {row.run.record.key[:12]} --bisect names the layer"
             )
         notes += [f"{DAGGER} {where} {what}: {why}" for what, why in row.found.get("problems", {}).items()]
-    if any(row.simulated for row in rows):
-        notes.append(
-            f"{SIMULATED}: no kernel multiplies these widths; integers are widened to 8 bits, so accuracy "
-            "is that of the format and speed is not."
-        )
+    found = {row.execution for row in rows}
+    notes += [meaning for kind, meaning in MEANING.items() if kind in found]
     return notes

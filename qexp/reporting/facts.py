@@ -114,6 +114,14 @@ class Run:
         return _whole(weight, FLOAT_BITS), _whole(activation, FLOAT_BITS)
 
     @cached_property
+    def widths(self) -> list[tuple[int, int]]:
+        """Bits of weights and of activations of the model, and of each override."""
+        weight, activation = self.bits
+        others: Mapping[str, Mapping[str, Any]] = self.find("quant.overrides") or {}
+        pairs = [(each.get("weight_bits"), each.get("activation_bits")) for each in others.values()]
+        return [self.bits, *((own or weight, of or activation) for own, of in pairs)]
+
+    @cached_property
     def quant(self) -> str:
         """``fp32``, or the short form such as ``w4a8-mixed`` (as :attr:`qexp.config.Quant.name`)."""
         weight, activation = self.bits

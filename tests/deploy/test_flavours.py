@@ -3,7 +3,6 @@ from __future__ import annotations
 import onnx
 import pytest
 
-from qexp.config import Quant
 from qexp.deploy.engines import RUNTIMES
 from qexp.deploy.flavours import FLAVOURS, check_graph, execution
 from qexp.errors import DeployError
@@ -19,19 +18,19 @@ def test_every_runtime_has_a_flavour():
 @pytest.mark.parametrize(
     ("widths", "cpu", "gpu"),
     [
-        ({"weight_bits": 32, "activation_bits": 32}, "float", "float"),
-        ({"weight_bits": 8, "activation_bits": 8}, "integer", "integer"),
-        ({"weight_bits": 8, "activation_bits": 32}, "stored", "simulated"),
-        ({"weight_bits": 4, "activation_bits": 8}, "simulated", "simulated"),
-        ({"weight_bits": 8, "activation_bits": 16}, "simulated", "simulated"),
-        ({"overrides": {"*.pooler.*": {"activation_bits": 16}}}, "simulated", "simulated"),
-        ({"overrides": {"*.pooler.*": {"weight_bits": 32, "activation_bits": 32}}}, "integer", "integer"),
+        ([(32, 32)], "float", "float"),
+        ([(8, 8)], "integer", "integer"),
+        ([(8, 32)], "stored", "simulated"),
+        ([(4, 32)], "stored", "stored"),
+        ([(4, 8)], "simulated", "simulated"),
+        ([(8, 16)], "simulated", "simulated"),
+        ([(8, 8), (8, 16)], "simulated", "simulated"),
+        ([(8, 8), (32, 32)], "integer", "integer"),
     ],
     ids=str,
 )
 def test_execution_is_that_of_the_worst_part(widths, cpu, gpu):
-    quant = Quant.model_validate(widths)
-    assert [execution(runtime, quant) for runtime in ("onnxruntime", "openvino", *GPUS)] == [
+    assert [execution(runtime, widths) for runtime in ("onnxruntime", "openvino", *GPUS)] == [
         cpu,
         cpu,
         gpu,
@@ -61,4 +60,4 @@ def test_graph_is_refused_with_what_to_change(words, advice, tmp_path):
 
 def test_unknown_runtime_is_named():
     with pytest.raises(DeployError, match="'tvm' is unknown; allowed are onnxruntime"):
-        execution("tvm", Quant())
+        execution("tvm", [(8, 8)])
