@@ -107,7 +107,7 @@ class Scores(Artifact):
         return dict(self.facts["notes"])
 
     def predictions(self, split: str) -> Path:
-        """Columns ``id``, ``prediction``, ``label``, ``logit_0`` and so on, in the order of the split."""
+        """Columns ``id``, ``prediction``, ``label``, ``logit_0`` and so on, and maybe ``margin``, by row."""
         return self.folder / f"predictions-{split}.parquet"
 
 
@@ -133,6 +133,10 @@ class Graph(Artifact):
     def bytes(self) -> int:
         """Size of all files."""
         return sum(file.stat().st_size for file in self.files)
+
+
+class NoiseFloor(Scores):
+    """Scores of the same model in another arithmetic: what rounding noise alone changes."""
 
 
 class Parity(Scores):

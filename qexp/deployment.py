@@ -1,6 +1,6 @@
 """The end of the line: graphs, engines of them in every runtime, the gate of each, and all on the clock.
 
-    model -> onnx -> (half) -> parity of each engine -> latency of all that passed or not
+    model -> onnx -> (half) -> noise floor -> parity of each engine -> latency of all that passed or not
 
 An engine that cannot be had, for want of a package or a device, is noted, and the others go on.
 """
@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from qexp.artifacts import Encoder, Graph, Parity, Ranges, Scores, Statistics, Tokens
+from qexp.artifacts import Encoder, Graph, NoiseFloor, Parity, Ranges, Scores, Statistics, Tokens
 from qexp.config import Engines, Experiment, Form, Onnx, Precision, RuntimeName
 from qexp.errors import DeployError
 from qexp.host import this_host
 from qexp.outcome import Outcome
 from qexp.runtime import Runtime
-from qexp.stages import benchmark, export, halve, parity
+from qexp.stages import benchmark, export, halve, noise_floor, parity
 
 HALVED: frozenset[RuntimeName] = frozenset({"onnxruntime"})
 """Runtimes that want FP16 in the file; the others halve what they are given."""
@@ -55,7 +55,8 @@ class Deployment:
             DeployError: the model cannot be exported, nothing is asked of it, or not one engine could be had.
         """
         deploy = self.experiment.deploy
-        engines = deploy if isinstance(deploy, Engines) else Engines(kind="engines")
+        assert isinstance(deploy, Engines | Onnx)
+        engines = deploy if isinstance(deploy, Engines) else Engines(kind="engines", runtimes=deploy.runtimes)
         self._export()
         asked = [each for each in engines.asked if each[1] != "int8" or self.final.form]
         if not asked:
@@ -63,7 +64,7 @@ class Deployment:
                 f"deploy.precisions={list(engines.precisions)}: a float model has no int8; ask for fp32 too"
             )
         if isinstance(deploy, Onnx):
-            asked = [_own(asked)]
+            asked = [_own([each for each in asked if each[0] == runtime]) for runtime in deploy.runtimes]
         gated = self._gate_all(asked)
         if isinstance(deploy, Engines):
             self._measure(gated, deploy)
@@ -112,14 +113,24 @@ class Deployment:
         host = this_host(self.rt.threads, (runtime,))
         assert model.scores is not None
         return self.rt.walk(
-            parity.STAGE, graph, model.scores, self.tokens, self.experiment.task,
-            self.experiment.budget.evaluation_rows, runtime, precision, host, rt=self.rt,
+            parity.STAGE, graph, model.scores, self._floor(model, precision), self.tokens,
+            self.experiment.task, self.experiment.gate_rows, runtime, precision, host, rt=self.rt,
+        )  # fmt: skip
+
+    def _floor(self, model: Quantized, precision: Precision) -> NoiseFloor:
+        """The model's own noise; engines that compute in float32 and in integers share it."""
+        arithmetic: Precision = precision if precision in ("fp16", "bf16") else "fp32"
+        return self.rt.walk(
+            noise_floor.STAGE, model.encoder, model.form, model.ranges, self.tokens, self.experiment.task,
+            self.experiment.gate_rows, arithmetic, self.experiment.numerics.inference, rt=self.rt,
         )  # fmt: skip
 
     def _tell(self, name: str) -> None:
         gate = self.outcome.engines.get(name, {}).get("gate")
         if gate and not gate["passed"]:
-            self.rt.screen.warn(f"parity: {name} departs from torch: {gate}")
+            self.rt.screen.warn(
+                f"gate: {name} is not the model that torch evaluated: {'; '.join(gate['reasons'])}"
+            )
 
     def _measure(self, gated: dict[str, Graph], deploy: Engines) -> None:
         if self.rt.share is not None:

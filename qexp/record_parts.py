@@ -22,13 +22,21 @@ class DataUsed(TypedDict):
 
 
 class Parity(TypedDict):
-    """Exported graph against PyTorch: ``agreement`` in percent, ``metric_difference`` in points."""
+    """Exported graph against PyTorch: ``agreement`` in percent, ``metric_difference`` in points.
+
+    ``floor``: the same numbers of PyTorch in another arithmetic; ``reasons``: what noise does not explain.
+    Records from before there was a noise floor have neither, and no ``verdict``.
+    """
 
     agreement: float | None
     max_logit_difference: float | None
     metric_difference: float | None
     passed: bool
     rows: int
+    verdict: NotRequired[Literal["passed", "within noise", "failed"]]
+    reasons: NotRequired[list[str]]
+    logit_differences: NotRequired[dict[str, float | None]]
+    floor: NotRequired[dict[str, Any]]
 
 
 class Timing(TypedDict):

@@ -14,7 +14,7 @@ from qexp.config.section import FLOAT_BITS, Section
 from qexp.config.task import AnyTask, Data, Model, TranslationTask
 from qexp.config.tracking import AnyTracker, NoTracker
 from qexp.config.training import AnyFinetune, AnyMethod, Control, Qat, Training
-from qexp.config.work import AnyDeploy, Budget, Machine, Numerics, Schooling
+from qexp.config.work import AnyDeploy, Budget, Gate, Machine, Numerics, Schooling
 
 _NOT_IDENTITY: dict[str, Any] = {"machine": True, "tracker": True, "data": {"source", "root"}}
 
@@ -34,6 +34,7 @@ class Experiment(Section):
     finetune: AnyFinetune
     method: AnyMethod
     deploy: AnyDeploy
+    gate: Gate = Gate()
     budget: Budget = Budget()
     seed: int = Field(default=1, ge=0, lt=2**31)
     """Seed of every draw: new head, order of rows, dropout, calibration rows."""
@@ -147,6 +148,12 @@ class Experiment(Section):
         own = (each.activation for each in self.quant.overrides.values())
         schemes = [self.scheme.activation, *(scheme for scheme in own if scheme is not None)]
         return any(not each.symmetric and each.granularity != "per_token" for each in schemes)
+
+    @property
+    def gate_rows(self) -> int | None:
+        """Rows of each evaluation split that the gate compares; None is all."""
+        limits = [each for each in (self.gate.rows, self.budget.evaluation_rows) if each is not None]
+        return min(limits, default=None)
 
     @property
     def numerics(self) -> Numerics:

@@ -15,6 +15,8 @@ Metric = Literal["accuracy", "f1", "matthews", "pearson", "spearman", "exact_mat
 class Task(Section):
     """What all kinds of task have in common: a name, splits and metrics."""
 
+    kind: str
+    """Tag of the section."""
     name: str
     """Name of the data set, as the hub and the local folder spell it."""
     metrics: tuple[Metric, ...] = Field(min_length=1)

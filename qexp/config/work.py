@@ -16,13 +16,6 @@ class NoDeploy(Section):
     """Tag of the section."""
 
 
-class Onnx(Section):
-    """Export to ONNX with Q/DQ pairs, and the parity check of the file."""
-
-    kind: Literal["onnx"]
-    """Tag of the section."""
-
-
 RuntimeName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "torch_int8"]
 """A runtime that executes an exported graph."""
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -35,6 +28,20 @@ PRECISIONS: dict[RuntimeName, tuple[Precision, ...]] = {
     "torch_int8": ("fp32", "fp16", "bf16", "int8"),
 }
 """What each runtime can be asked for."""
+
+
+class Onnx(Section):
+    """Export to ONNX with Q/DQ pairs, and the gate of the file in each runtime."""
+
+    kind: Literal["onnx"]
+    """Tag of the section."""
+    runtimes: tuple[RuntimeName, ...] = Field(default=("onnxruntime",), min_length=1)
+    """What executes the run's result; the gate of the first is the run's."""
+
+    @field_validator("runtimes")
+    @classmethod
+    def _named_once(cls, values: tuple[object, ...]) -> tuple[object, ...]:
+        return _each_once(values)
 
 
 class Engines(Section):
@@ -60,9 +67,7 @@ class Engines(Section):
     @field_validator("runtimes", "precisions", "batch_sizes", "lengths")
     @classmethod
     def _named_once(cls, values: tuple[object, ...]) -> tuple[object, ...]:
-        if len(set(values)) != len(values):
-            raise ValueError(f"each value once; got {list(values)}")
-        return values
+        return _each_once(values)
 
     @model_validator(mode="after")
     def _something_for_each(self) -> Self:
@@ -90,7 +95,22 @@ class Engines(Section):
         return tuple((rows, tokens) for tokens in self.lengths for rows in self.batch_sizes)
 
 
+def _each_once(values: tuple[object, ...]) -> tuple[object, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError(f"each value once; got {list(values)}")
+    return values
+
+
 AnyDeploy = Annotated[NoDeploy | Onnx | Engines, Field(discriminator="kind")]
+
+
+class Gate(Section):
+    """How engines are held against torch."""
+
+    rows: int | None = Field(default=None, ge=50)
+    """The first that many rows of each evaluation split, for the noise floor and each engine; null is all.
+
+    With fewer than 50 no noise can be told from a fault."""
 
 
 class Budget(Section):

@@ -79,6 +79,23 @@ class Answers:
     no_answer_probabilities: Array
     broken: int = 0
 
+    def margins(self, null_threshold: float | None) -> Array:
+        """By how much scores would have to change for another answer, float64 [rows].
+
+        The gap between the best span and the best one at other characters, or with ``null_threshold`` to the
+        score at which there is no answer, whichever is smaller; infinite where nothing else was found.
+        """
+        with np.errstate(invalid="ignore"):  # minus infinity from itself, where there are no spans
+            gaps = self.scores[:, :1] - self.scores
+        other = (self.spans != self.spans[:, :1]).any(axis=2) & (self.scores > -np.inf)
+        margins: Array = np.where(other, gaps, np.inf).min(axis=1)
+        if null_threshold is None:
+            return margins
+        there = np.isfinite(self.scores[:, 0]) & np.isfinite(self.null_scores)
+        to_null = np.where(there, self.null_scores - self.scores[:, 0] - null_threshold, np.inf)
+        # Without an answer only the threshold counts: which span is best changes nothing.
+        return np.where(to_null > 0, to_null, np.minimum(margins, -to_null))
+
 
 class Collector:
     """Takes the logits of windows in any order, and keeps no more than the best spans of each question.

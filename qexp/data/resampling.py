@@ -21,6 +21,8 @@ Floats = NDArray[np.float64]
 
 NUMBERS_AT_ONCE = 2**20
 """Counts that are in memory at one time; 8 bytes each, and a few arrays of that size beside them."""
+ROUNDING = 1e-9
+"""What two differences that are meant to be equal may differ by, in points."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,42 @@ def paired_bootstrap(
     ]
     scores = iter([np.concatenate(of_pair) for of_pair in zip(*parts, strict=True)])
     return {name: [next(scores) for _ in sides] for name in measures}
+
+
+def randomization_test(
+    measure: Measure, ours: Array, theirs: Array, labels: Array, *, draws: int = 2000, seed: int = 0
+) -> float:
+    """How often chance makes a metric of two predictions differ as much as it does: a two-sided p-value.
+
+    Rows are swapped at random; if both sides are alike, the difference of the metric is one of those that
+    swapping gives (approximate randomization, Noreen 1989, "Computer-intensive methods for testing
+    hypotheses").
+
+    Args:
+        measure: The metric.
+        ours: Predictions, [rows]; the metric of both sides is defined.
+        theirs: The same rows by another way.
+        labels: Gold values, [rows].
+        draws: How many swaps.
+        seed: Of the draws.
+    """
+    rows, draw = len(labels), np.random.default_rng(seed)
+    numbers = measure.statistics(np.concatenate([ours, theirs]), np.concatenate([labels, labels]))
+
+    def differences(picked: Floats) -> Floats:
+        """With the rows that are picked from our side and the others from theirs, [draws, rows]."""
+        counts = np.concatenate([picked, 1 - picked], axis=1)
+        first, second = np.split(measure.score(numbers, np.concatenate([counts, 1 - counts])), 2)
+        return np.abs(first - second)
+
+    seen = differences(np.ones((1, rows)))[0] - ROUNDING
+    at_once = max(1, NUMBERS_AT_ONCE // (4 * rows))
+    sizes = (min(at_once, draws - start) for start in range(0, draws, at_once))
+    extreme = sum(
+        int((differences(draw.integers(0, 2, (size, rows)).astype(np.float64)) >= seen).sum())
+        for size in sizes
+    )
+    return (extreme + 1) / (draws + 1)
 
 
 def resampled_medians(of_seeds: Floats, seed: int) -> Floats:

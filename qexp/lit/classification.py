@@ -97,6 +97,7 @@ class Texts:
             np.asarray(split.labels[:rows]),
             logits,
             broken=int((~np.isfinite(logits)).any(axis=1).sum()),
+            margins=margins(logits),
         )
 
     def score(self, found: Predictions) -> dict[str, float | None]:
@@ -116,6 +117,14 @@ def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
     if labels.is_floating_point():
         return functional.mse_loss(logits.squeeze(-1), labels)
     return functional.cross_entropy(logits, labels)
+
+
+def margins(logits: Array) -> Array | None:
+    """Gap between the two largest logits [rows, classes]; None for the one number of a regression."""
+    if logits.shape[1] == 1:
+        return None
+    best = np.sort(logits.astype(np.float64), axis=1)
+    return np.asarray(best[:, -1] - best[:, -2])
 
 
 def predict(logits: Tensor) -> Tensor:

@@ -39,6 +39,8 @@ class Predictions:
         logits: What the predictions were read off, [rows, k].
         broken: How many rows, or windows, had logits that are no numbers; with any, no metric is defined.
         notes: How they were found, for the Record: plain JSON values.
+        margins: By how much the best score exceeds that of the best other prediction, float64 [rows];
+            infinite where there is no other, None where the kind of task has no such score.
     """
 
     ids: Array
@@ -47,6 +49,7 @@ class Predictions:
     logits: NDArray[np.float32]
     broken: int = 0
     notes: Mapping[str, Any] = field(default_factory=dict)
+    margins: Array | None = None
 
 
 class Family(Protocol):

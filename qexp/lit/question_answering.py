@@ -98,7 +98,7 @@ class Questions:
         batch_size: int = EVALUATION_BATCH,
     ) -> Predictions:  # fmt: skip
         """The answer to each question; scores of windows are forgotten as soon as they are searched."""
-        reading = read_reading(tokens.split(name), rows)
+        reading, search = read_reading(tokens.split(name), rows), self.task.search
         answers = self.answers(run, tokens, name, reading, move, batch_size)
         best = np.stack([answers.scores[:, 0], answers.null_scores], axis=1)
         limits = np.finfo(np.float32)
@@ -108,6 +108,7 @@ class Questions:
             _column(reading.golds),
             best.clip(limits.min, limits.max).astype(np.float32),  # without any span: minus infinity
             broken=answers.broken,
+            margins=answers.margins(search.null_threshold if self.task.unanswerable else None),
             notes=self._notes(answers, reading),
         )
 

@@ -22,6 +22,8 @@ class Scored:
 
     metrics: dict[str, float | None] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
+    broken: int = 0
+    """Rows, or windows, with logits that are not finite."""
 
 
 def score_splits(
@@ -34,6 +36,7 @@ def score_splits(
         with rt.screen.bar(f"{title} {name}", total=min(total, rows or total)) as move:
             found = family.predict(run, tokens, split_name, rows, move)
         write_predictions(found, out, name)
+        scored.broken += found.broken
         metrics = family.score(found) if _is_sound(found, rt) else dict.fromkeys(task.metrics)
         scored.metrics |= {score_name(metric, name, task): value for metric, value in metrics.items()}
         if found.notes:
@@ -50,9 +53,10 @@ def _is_sound(found: Predictions, rt: Runtime) -> bool:
 
 
 def write_predictions(found: Predictions, out: Scores, name: str) -> None:
-    """Parquet with ``id``, ``prediction``, ``label``, ``logit_0``, …"""
+    """Parquet with ``id``, ``prediction``, ``label``, ``logit_0``, …, and ``margin`` where it is known."""
     columns = {"id": found.ids, "prediction": found.predictions, "label": found.labels}
     columns |= {f"logit_{index}": column for index, column in enumerate(found.logits.T)}
+    columns |= {} if found.margins is None else {"margin": found.margins}
     pq.write_table(pa.table(columns), out.predictions(name))
 
 
@@ -65,4 +69,5 @@ def read_predictions(scores: Scores, name: str) -> Predictions:
         table["prediction"].to_numpy(),
         table["label"].to_numpy(),
         np.stack(logits, axis=1),
+        margins=table["margin"].to_numpy() if "margin" in table.column_names else None,
     )

@@ -183,7 +183,7 @@ def _gate(record: Record) -> str:
 
 
 def _gate_line(name: str, found: Mapping[str, Any]) -> str:
-    verdict = "passed" if found.get("passed") else "**failed**"
+    verdict = found.get("verdict", "passed") if found.get("passed") else "**failed**"
     numbers = [
         f"{words} {found[field]:.4g}{unit}"
         for field, words, unit in (

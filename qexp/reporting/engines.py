@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from qexp.reporting.facts import Run
+from qexp.reporting.layout import noise_note, parity_facts
 from qexp.reporting.selection import short_name
 from qexp.reporting.table import DAGGER, MEBIBYTE, NOT_ASKED, Table, score
 
@@ -30,7 +31,8 @@ MEANING: dict[Execution, str] = {
 READING = (
     "Score: the primary metric, of the engine itself over the whole evaluation set. Agreement: rows on which "
     "it predicts what torch predicts with the same weights and fake quantization. Gate: passed with at least "
-    "99.5 % and a metric within 0.2 points, or within what one row is worth where that is more.",
+    "99.5 % and a metric within 0.2 points, or within what one row is worth where that is more; within noise if "
+    "it differs no more than torch does from itself in another arithmetic; failed if it differs otherwise.",
     "Integer work: multiply-accumulates that the engine really does in integers, from its own account. "
     "Latency: p50 in ms of a batch of rows x tokens, and how many times faster than the best FP32 engine "
     "there.",
@@ -144,10 +146,17 @@ def _facts(row: EngineRow) -> tuple[str, ...]:
         f"{row.name}{LABELS.get(row.execution, '')}",
         score(scores[metric]) if metric in scores else NOT_ASKED,
         NOT_ASKED if gate is None or gate["agreement"] is None else f"{gate['agreement']:.2f}",
-        NOT_ASKED if gate is None else "passed" if gate["passed"] else f"failed {DAGGER}",
+        NOT_ASKED if gate is None else _verdict(gate),
         NOT_ASKED if audit is None else f"{audit['integer_share']:.1f}",
         NOT_ASKED if info is None else f"{info['bytes'] / MEBIBYTE:.2f}",
     )
+
+
+def _verdict(gate: Mapping[str, Any]) -> str:
+    """In one word; Records from before there was a noise floor only say whether it passed."""
+    if not gate["passed"]:
+        return f"failed {DAGGER}"
+    return str(gate.get("verdict", "passed"))
 
 
 def _latency(row: EngineRow, shape: str, best: float | None) -> str:
@@ -163,11 +172,13 @@ def _notes(rows: Sequence[EngineRow]) -> list[str]:
         where = f"{row.run.record.key[:12]} {row.name}"
         gate = row.found.get("gate")
         if gate and not gate["passed"]:
+            why = "; ".join([parity_facts(gate), *gate.get("reasons", [])])
             notes.append(
-                f"{DAGGER} {where}: departs from torch (agreement {gate['agreement']} %, metric "
-                f"{gate['metric_difference']} points, logits {gate['max_logit_difference']}); "
-                f"python -m qexp.bench {row.run.record.key[:12]} --bisect names the layer"
+                f"{DAGGER} {where}: departs from torch ({why}); python -m qexp.bench "
+                f"{row.run.record.key[:12]} --bisect names the layer"
             )
+        elif gate and gate.get("verdict") == "within noise":
+            notes.append(f"{where}: {noise_note(gate)}")
         notes += [f"{DAGGER} {where} {what}: {why}" for what, why in row.found.get("problems", {}).items()]
     found = {row.execution for row in rows}
     notes += [meaning for kind, meaning in MEANING.items() if kind in found]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from qexp.reporting import table as text
 from qexp.reporting.comparison import Cell, Comparison, Row
@@ -179,16 +180,26 @@ def _named(seeds: Sequence[int]) -> str:
 
 
 def parity_note(run: Run) -> str:
-    """What a failed parity check found, in one line."""
+    """Say in one line what a failed gate found."""
+    parity: Mapping[str, Any] = run.record.parity or {}
+    why = "; ".join([parity_facts(parity), *parity.get("reasons", [])])
     return (
-        f"{DAGGER} {describe(run)}: the exported graph does not reproduce this score "
-        f"({parity_facts(run)}); do not deploy it on the strength of this table"
+        f"{DAGGER} {describe(run)}: the exported graph does not reproduce this score ({why}); do not deploy it "
+        "on the strength of this table"
     )
 
 
-def parity_facts(run: Run) -> str:
-    """Numbers of the parity check."""
-    parity: Mapping[str, object] = run.record.parity or {}
+def noise_note(parity: Mapping[str, Any]) -> str:
+    """Say in one line what a gate within noise found, and the noise beside it."""
+    floor = parity["floor"] | {"max_logit_difference": parity["floor"]["logit_differences"]["max"]}
+    return (
+        f"The exported graph differs from torch as rounding noise does: {parity_facts(parity)}. Noise floor "
+        f"(torch in another arithmetic): {parity_facts(floor)}."
+    )
+
+
+def parity_facts(parity: Mapping[str, Any]) -> str:
+    """List the numbers of a gate, or of a noise floor."""
     facts = [
         f"{words} {value:.4g}{unit}"
         for name, words, unit in (

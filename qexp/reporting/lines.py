@@ -133,7 +133,7 @@ def _engine_lines(row: EngineRow, settings: Iterable[str]) -> Iterator[Mapping[s
     facts |= {"model": run.model, "quant": run.quant, "stage": row.name, "seeds": run.seed}
     facts |= {"simulated": _yes(row.simulated), **{path: run.find(path, "") for path in settings}}
     if gate := found.get("gate"):
-        facts["parity"] = "passed" if gate["passed"] else "failed"
+        facts["parity"] = gate.get("verdict", "passed") if gate["passed"] else "failed"
         yield {**facts, "quantity": "agreement", "unit": "percent", "median": gate["agreement"]}
     for metric, value in found.get("scores", {}).items():
         yield {**facts, "quantity": "score", "metric": metric, "unit": "percent", "median": value}

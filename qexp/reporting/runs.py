@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from qexp.record_parts import Parity
 from qexp.records import Record
 from qexp.reporting import table as text
 from qexp.reporting.facts import STAGES_OF_METHOD, Quantity, Run
-from qexp.reporting.layout import STAGES, WARNINGS, parity_facts, parity_note
+from qexp.reporting.layout import STAGES, WARNINGS, noise_note, parity_facts, parity_note
 from qexp.reporting.selection import first_line, short_name
 from qexp.reporting.table import DAGGER, NOT_ASKED, Table
 
@@ -119,9 +120,16 @@ def _notes(run: Run) -> tuple[str, ...]:
         notes.append(f"failed: {first_line(run)}")
     parity = run.record.parity
     if parity:
-        passed = f"The exported graph reproduces the score: {parity_facts(run)}."
-        notes.append(passed if parity["passed"] else parity_note(run))
+        notes.append(_gate_note(run, parity))
     return tuple(notes)
+
+
+def _gate_note(run: Run, parity: Parity) -> str:
+    if not parity["passed"]:
+        return parity_note(run)
+    if parity.get("verdict") == "within noise":
+        return noise_note(parity)
+    return f"The exported graph reproduces the score: {parity_facts(parity)}."
 
 
 def _quiet(table: Table) -> Table:

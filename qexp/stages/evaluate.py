@@ -32,4 +32,4 @@ def run(
     work.write_facts({"metrics": scored.metrics, "notes": scored.notes})
 
 
-STAGE = Stage("6-scores", 2, Scores, run)
+STAGE = Stage("6-scores", 3, Scores, run)

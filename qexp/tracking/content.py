@@ -73,7 +73,8 @@ def _summary(record: Record) -> Iterator[tuple[str, Cell]]:
         for metric, score in scores.items():
             yield f"{stage}/{metric}", score
     for name, value in (record.parity or {}).items():
-        yield f"parity/{name}", cast(Cell, value)
+        if not isinstance(value, dict | list):
+            yield f"parity/{name}", cast(Cell, value)
     for graph, size in (record.bytes or {}).items():
         yield f"bytes/{graph}", size
     for graph, batches in (record.latency or {}).items():
@@ -102,7 +103,7 @@ def _engines(record: Record) -> Table:
     metrics = tuple(
         dict.fromkeys(name for found in record.engines.values() for name in found.get("scores", {}))
     )
-    gate = ("passed", "agreement", "metric_difference", "max_logit_difference")
+    gate = ("passed", "verdict", "agreement", "metric_difference", "max_logit_difference")
     rows = (
         (
             name,

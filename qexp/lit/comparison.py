@@ -1,0 +1,132 @@
+"""Predictions of an engine and of torch's other arithmetic, row by row beside torch's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qexp.config import Task, score_name
+from qexp.data.measures import MEASURES, Measure, observed
+from qexp.lit.families import family_of
+from qexp.lit.family import Predictions
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Side:
+    """Predictions of one split by one way to compute the model."""
+
+    engine: Predictions
+    torch: Predictions
+    floor: Predictions
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows of all splits: the engine and the floor, each against torch."""
+
+    task: Task
+    splits: Mapping[str, Side]
+    """By the splits' short names."""
+
+    @cached_property
+    def engine(self) -> Array:
+        """Largest difference of a logit in each row, [rows]."""
+        return np.concatenate([logit_differences(side.engine, side.torch) for side in self.splits.values()])
+
+    @cached_property
+    def floor(self) -> Array:
+        """The same of the other arithmetic."""
+        return np.concatenate([logit_differences(side.floor, side.torch) for side in self.splits.values()])
+
+    @cached_property
+    def flips(self) -> tuple[Array, Array]:
+        """Rows with another prediction than torch's: the engine's and the floor's, bool [rows] each."""
+        family, sides = family_of(self.task), self.splits.values()
+        engine = np.concatenate([~family.same(side.engine, side.torch) for side in sides])
+        floor = np.concatenate([~family.same(side.floor, side.torch) for side in sides])
+        return engine, floor
+
+    @cached_property
+    def margins(self) -> Array | None:
+        """Gap between torch's best score and that of its best other prediction, [rows]; None if unknown."""
+        margins = [side.torch.margins for side in self.splits.values()]
+        return None if any(each is None for each in margins) else np.concatenate(margins)  # type: ignore[arg-type]
+
+    @cached_property
+    def spread(self) -> float:
+        """Standard deviation of torch's logits, the largest of the outputs."""
+        logits = np.concatenate([side.torch.logits for side in self.splits.values()]).astype(np.float64)
+        return float(logits.std(axis=0).max())
+
+    @cached_property
+    def finite(self) -> bool:
+        """Whether every logit of engine and torch is a number."""
+        broken = sum(side.engine.broken for side in self.splits.values())
+        return not broken and bool(np.isfinite(self.engine).all())
+
+    @cached_property
+    def metrics(self) -> Mapping[str, tuple[float, float, float]]:
+        """Points by which engine and floor depart from torch, and what one row is worth, by metric."""
+        return {
+            score_name(name, split, self.task): _metric_differences(measure, side)
+            for split, side in self.splits.items()
+            for name, measure in measures_of(self.task).items()
+        }
+
+
+def first_rows(found: Predictions, rows: int | None) -> Predictions:
+    """Of the first so many rows; None is all."""
+    margins = None if found.margins is None else found.margins[:rows]
+    return Predictions(
+        found.ids[:rows], found.predictions[:rows], found.labels[:rows], found.logits[:rows], margins=margins
+    )
+
+
+def splits_of(
+    task: Task, engine: Sequence[Predictions], torch: Sequence[Predictions], floor: Sequence[Predictions]
+) -> dict[str, Side]:
+    """Predictions of each evaluation split, in the task's order."""
+    return {
+        name: Side(*each)
+        for name, each in zip(task.evaluation, zip(engine, torch, floor, strict=True), strict=True)
+    }
+
+
+def _metric_differences(measure: Measure, side: Side) -> tuple[float, float, float]:
+    labels = side.torch.labels
+    engine, torch, floor = (
+        _observed(measure, each, labels) for each in (side.engine, side.torch, side.floor)
+    )
+    return _points(engine, torch), _points(floor, torch), 100.0 / len(labels)
+
+
+def _observed(measure: Measure, found: Predictions, labels: Array) -> float | None:
+    return None if found.broken else observed(measure, found.predictions, labels)
+
+
+def _points(ours: float | None, theirs: float | None) -> float:
+    """Difference of two metrics; undefined agrees with undefined only."""
+    if ours is None or theirs is None:
+        return 0.0 if ours is theirs else float("inf")
+    return abs(ours - theirs)
+
+
+def measures_of(task: Task) -> dict[str, Measure]:
+    known = MEASURES[task.kind]
+    return {name: known[name] for name in task.metrics}
+
+
+def apart(ours: Predictions, theirs: Predictions) -> Array:
+    return ours.logits.astype(np.float64) - theirs.logits.astype(np.float64)
+
+
+def logit_differences(ours: Predictions, theirs: Predictions) -> Array:
+    largest: Array = np.abs(apart(ours, theirs)).max(axis=1)
+    return largest

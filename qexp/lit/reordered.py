@@ -1,0 +1,147 @@
+"""The same model in another float32 arithmetic: what an engine may differ by without being wrong.
+
+IEEE 754 leaves the order of a sum, and the last bit of ``exp``, ``erf`` or ``tanh``, to whoever implements
+an operator; PyTorch, ONNX Runtime and oneDNN each choose their own. Reversing every contraction and every
+normalization, and rounding elementary functions from float64, is one more legitimate choice. Its distance to
+PyTorch's own is therefore a sample of the distance that a correct engine has, at the price of one evaluation.
+Float64 throughout is no such sample: it also leaves out the roundings of single operators, in which float32
+implementations agree (docs/gate.md has both beside each other).
+
+For FP16 and BF16 engines the result of every operator is rounded to that type, as they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from qexp.config import Precision
+
+aten = torch.ops.aten
+HALVES: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
+"""Types that the result of an operator is rounded to; other precisions keep float32."""
+
+
+def reordered(precision: Precision = "fp32") -> AbstractContextManager[Any]:
+    """Compute everything within it in the other order, and in the type of ``precision``.
+
+    Args:
+        precision: ``fp16`` and ``bf16`` round the result of each operator; ``int8`` is ``fp32`` here, since
+            fake quantization is part of the model.
+    """
+    return _Reordered(HALVES.get(precision))
+
+
+class _Reordered(TorchDispatchMode):
+    """Replaces operators that sum, and elementary functions; rounds what comes out."""
+
+    def __init__(self, half: torch.dtype | None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._half = half
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = OPERATORS.get(func, func)(*args, **(kwargs or {}))
+        return result if self._half is None else _rounded(result, self._half)
+
+
+def _rounded(result: Any, half: torch.dtype) -> Any:
+    if isinstance(result, tuple | list):
+        return type(result)(_rounded(item, half) for item in result)
+    if isinstance(result, Tensor) and result.dtype is torch.float32:
+        return result.to(half).to(torch.float32)
+    return result
+
+
+def _mm(a: Tensor, b: Tensor) -> Tensor:
+    return torch.mm(a.flip(-1), b.flip(-2))
+
+
+def _bmm(a: Tensor, b: Tensor) -> Tensor:
+    return torch.bmm(a.flip(-1), b.flip(-2))
+
+
+def _matmul(a: Tensor, b: Tensor) -> Tensor:
+    return torch.matmul(a.flip(-1), b.flip(max(-2, -b.dim())))
+
+
+def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return beta * bias + alpha * _mm(a, b)
+
+
+def _baddbmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return beta * bias + alpha * _bmm(a, b)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    y = torch.matmul(x.flip(-1), weight.flip(-1).transpose(-1, -2))
+    return y if bias is None else y + bias
+
+
+def _layer_norm(
+    x: Tensor, shape: list[int], weight: Tensor | None, bias: Tensor | None, eps: float, *_: Any
+) -> Tensor:
+    return _native_layer_norm(x, shape, weight, bias, eps)[0]
+
+
+def _native_layer_norm(
+    x: Tensor, shape: list[int], weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    axes = list(range(-len(shape), 0))
+    turned = [None if each is None else each.flip(axes) for each in (weight, bias)]
+    y, mean, rstd = aten.native_layer_norm.default(x.flip(axes), shape, *turned, eps)
+    return y.flip(axes), mean, rstd
+
+
+def _softmax(x: Tensor, dim: int, *_: Any) -> Tensor:
+    return torch.softmax(x.double(), dim).to(x.dtype)
+
+
+def _double(function: Callable[..., Tensor]) -> Callable[..., Any]:
+    """An elementary function, computed in float64 and rounded once."""
+
+    def compute(x: Tensor, **options: Any) -> Tensor:
+        return function(x.double(), **options).to(x.dtype)
+
+    return compute
+
+
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+    is_causal: bool = False, **options: Any,
+) -> Tensor:  # fmt: skip
+    """Attention in plain products, which then are reordered; it is only evaluated, so nothing is dropped."""
+    scale = options.get("scale") or query.shape[-1] ** -0.5
+    scores = _matmul(query * scale, key.transpose(-1, -2))
+    if is_causal:
+        causal = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()
+        scores = scores.masked_fill(~causal, float("-inf"))
+    if attn_mask is not None:
+        masked = attn_mask.dtype is torch.bool
+        scores = scores.masked_fill(~attn_mask, float("-inf")) if masked else scores + attn_mask
+    return _matmul(_softmax(scores, -1), value)
+
+
+OPERATORS: Mapping[Any, Callable[..., Any]] = {
+    aten.mm.default: _mm,
+    aten.bmm.default: _bmm,
+    aten.matmul.default: _matmul,
+    aten.addmm.default: _addmm,
+    aten.baddbmm.default: _baddbmm,
+    aten.linear.default: _linear,
+    aten.layer_norm.default: _layer_norm,
+    aten.native_layer_norm.default: _native_layer_norm,
+    aten.softmax.int: _softmax,
+    aten._softmax.default: _softmax,
+    aten.scaled_dot_product_attention.default: _attention,
+    aten.gelu.default: _double(aten.gelu.default),
+    aten.tanh.default: _double(aten.tanh.default),
+    aten.exp.default: _double(aten.exp.default),
+    aten.erf.default: _double(aten.erf.default),
+    aten.sigmoid.default: _double(aten.sigmoid.default),
+}
+"""What each operator is computed by; all others are elementwise and rounded once everywhere."""
