@@ -31,8 +31,9 @@ MEANING: dict[Execution, str] = {
 READING = (
     "Score: the primary metric, of the engine itself over the whole evaluation set. Agreement: rows on which "
     "it predicts what torch predicts with the same weights and fake quantization. Gate: passed with at least "
-    "99.5 % and a metric within 0.2 points, or within what one row is worth where that is more; within noise if "
-    "it differs no more than torch does from itself in another arithmetic; failed if it differs otherwise.",
+    "99.5 % and a metric within 0.2 points, or within what one row is worth where that is more; within noise "
+    "if it differs no more than torch does from itself in another arithmetic; failed if it differs "
+    "otherwise.",
     "Integer work: multiply-accumulates that the engine really does in integers, from its own account. "
     "Latency: p50 in ms of a batch of rows x tokens, and how many times faster than the best FP32 engine "
     "there.",

@@ -184,8 +184,8 @@ def parity_note(run: Run) -> str:
     parity: Mapping[str, Any] = run.record.parity or {}
     why = "; ".join([parity_facts(parity), *parity.get("reasons", [])])
     return (
-        f"{DAGGER} {describe(run)}: the exported graph does not reproduce this score ({why}); do not deploy it "
-        "on the strength of this table"
+        f"{DAGGER} {describe(run)}: the exported graph does not reproduce this score ({why}); do not deploy "
+        "it on the strength of this table"
     )
 
 
