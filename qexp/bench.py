@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qexp.environment import check_environment
 from qexp.errors import FAILED, INTERRUPTED, OK, QexpError, StoreError
 from qexp.inspection.options import words_of
 from qexp.records import OUTPUTS_VARIABLE, Record, outputs_root, read_all, records_folder
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.outputs:
         os.environ[OUTPUTS_VARIABLE] = str(options.outputs)
     try:
+        check_environment()
         return _bench(options)
     except QexpError as error:
         print(f"qexp.bench: {error}", file=sys.stderr)

@@ -20,6 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from qexp.environment import OUTPUTS_VARIABLE as OUTPUTS_VARIABLE
 from qexp.errors import StoreError
 from qexp.record_form import FORM, check_form, time_of
 from qexp.record_parts import (
@@ -38,8 +39,6 @@ from qexp.record_parts import (
 
 RUNNING = "running"
 """Folder inside the outputs of what runs leave if they are killed."""
-OUTPUTS_VARIABLE = "QEXP_OUTPUTS"
-"""Environment variable that names the folder for everything a run writes."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,6 +40,26 @@ def unknown_field(path: str) -> str:
     return f"{path}: no such field; {'.'.join(parents) or 'an experiment'} has {', '.join(known)}{hint}"
 
 
+def unknown_option(group: str, option: str, known: Sequence[str], place: str = "", more: str = "") -> str:
+    """What to say of an option that a group does not have: those that it has, the nearest one last.
+
+    Args:
+        group: The group, such as ``recipe``.
+        option: What was asked for.
+        known: Options of the group, and of folders below it as ``folder/option``.
+        place: Name of the file that asks for it; empty for the command line.
+        more: What the group has besides.
+    """
+    nearest = difflib.get_close_matches(option, known, n=1)
+    hint = f"; did you mean {group}={nearest[0]}?" if nearest else ""
+    asked = f" (asked for in {place})" if place else ""
+    folder = option.rpartition("/")[0]
+    near = [name for name in known if name.rpartition("/")[0] == folder] or list(known)
+    below = dict.fromkeys(f"{name.partition('/')[0]}/…" for name in known if "/" in name and not folder)
+    there = ", ".join([*near, *below, *([more] if more else [])]) or "none"
+    return f"{group}={option}{asked}: no file {group}/{option}.yaml; {group} has {there}{hint}"
+
+
 def allowed_fields(path: Sequence[str]) -> set[str]:
     """Names of the fields of a section; of a tagged section, those of all its kinds."""
     sections = [Experiment]

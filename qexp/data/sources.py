@@ -22,12 +22,10 @@ from qexp.config import Data, QuestionTask, Task, TextTask, TranslationTask
 from qexp.data import hub, pair_rows, question_rows, text_rows
 from qexp.data.checks import ID_COLUMNS, check_columns
 from qexp.data.columns import to_numpy
+from qexp.environment import ROOT_VARIABLE as ROOT_VARIABLE
 from qexp.errors import DataError
 
 Source = Literal["local", "hub", "sample"]
-
-ROOT_VARIABLE = "QEXP_DATA"
-"""Environment variable with the local folder, read where ``data.root`` is null."""
 
 WAYS = {
     "local": "data=local data.root=DIR (DIR/<task>/<split>.parquet)",
