@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from qexp.cli import conf_folder
 from qexp.config import Control, Experiment, Qat, Quant, Training
 from qexp.wording import allowed_fields, explain, unknown_field
 from tests.conftest import compose, experiment
@@ -212,3 +213,52 @@ def test_names_of_bit_widths() -> None:
 def test_sections_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Quant().weight_bits = 4  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "parts"),
+    [
+        (
+            "model",
+            "finetune",
+            {"stbs": {"epochs": 3}, "defualt": {"learning_rate": 1e-4}},
+            ["no task is called stbs or defualt", "did you mean stsb and default?"],
+        ),
+        ("model", "finetune", {"stsb": {"epohcs": 3}}, ["did you mean model.finetune.stsb.epochs?"]),
+        ("model", "finetune", {"stsb": {"epochs": -3}}, ["model.finetune.stsb.epochs=-3", "greater than 0"]),
+        ("task", "finetune", {"epohcs": 3}, ["did you mean task.finetune.epochs?"]),
+        ("task", "qat", {"epohcs": 3}, ["did you mean task.qat.epochs?"]),
+        ("task", "qat", {"learning_rate": "fast"}, ["task.qat.learning_rate=fast", "number"]),
+    ],
+)
+@pytest.mark.parametrize("words", [("finetune=full",), ("finetune=none", "method=ptq")], ids=" ".join)
+def test_recommended_numbers_are_checked_whether_they_are_used_or_not(
+    section: str, field: str, value: dict[str, Any], parts: list[str], words: tuple[str, ...]
+) -> None:
+    tree = compose("task=stsb", *words)
+    tree[section] = {**tree[section], field: value}
+    with pytest.raises(ValidationError) as caught:
+        Experiment.model_validate(tree)
+    told = explain(caught.value)
+    assert "\n" not in told
+    for part in parts:
+        assert part in told
+
+
+def test_a_model_may_have_numbers_for_the_task_at_hand_whatever_its_name() -> None:
+    tree = compose("task=stsb", "task.name=mine")
+    tree["model"] = {**tree["model"], "finetune": {"mine": {"epochs": 7}}}
+    assert Experiment.model_validate(tree).finetune.epochs == 7
+
+
+def test_the_tasks_that_models_may_name_are_those_of_the_configuration() -> None:
+    from qexp.config.recommended import TASKS
+
+    options = [file.stem for file in (conf_folder() / "task").glob("*.yaml")]
+    assert sorted(TASKS) == sorted({experiment(f"task={option}").task.name for option in options})
+
+
+def test_fields_of_overrides_are_named_with_their_neighbours() -> None:
+    assert "did you mean quant.overrides.*pooler*.weight_bits?" in unknown_field(
+        "quant.overrides.*pooler*.weight_bit"
+    )

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from qexp.config.calibration import AnyCalibrator, Calibration
 from qexp.config.quantization import Form, Placement, Quant, Scheme
+from qexp.config.recommended import Recommended
 from qexp.config.refinement import Refinement
 from qexp.config.section import FLOAT_BITS, Section
 from qexp.config.task import AnyTask, Data, Model, TranslationTask
@@ -183,9 +184,13 @@ def resolve_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
     to its default. ``method: auto`` becomes ``qat``, or ``none`` with FP32; ``controlled`` becomes ``qat``,
     or ``control`` with FP32; ``deploy: auto`` becomes ``engines``, or ``none`` for a translation.
     A tree that is resolved already comes back as it is.
+
+    Raises:
+        ValueError: pydantic's, of a field that is recommended and does not exist.
     """
     resolved = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
     if all(isinstance(resolved.get(key), dict) for key in ("task", "model", "finetune", "method")):
+        Recommended.check(resolved["task"], resolved["model"])
         _resolve_finetune(resolved)
         _resolve_method(resolved)
     if all(isinstance(resolved.get(key), dict) for key in ("task", "deploy")):
