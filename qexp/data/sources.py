@@ -19,7 +19,7 @@ import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 import pyarrow.parquet as pq  # type: ignore[import-untyped, unused-ignore]
 
 from qexp.config import Data, QuestionTask, Task, TextTask, TranslationTask
-from qexp.data import hub, pair_rows, question_rows, text_rows
+from qexp.data import class_names, hub, pair_rows, question_rows, text_rows
 from qexp.data.checks import ID_COLUMNS, check_columns
 from qexp.data.columns import to_numpy
 from qexp.environment import ROOT_VARIABLE as ROOT_VARIABLE
@@ -77,6 +77,7 @@ def resolve(data: Data, task: Task, *, sweep: bool = False) -> Rows:
         source, tables, notes = data.source, _SOURCES[data.source](data, task), ()
     form = FORMS[type(task)]
     splits = {split: form.checked(table, task, where) for split, (where, table) in tables.items()}
+    notes += class_names.notes_on_rows(tables, task)
     return Rows(source, fingerprint(splits, sample=source == "sample"), splits, notes=notes)
 
 
