@@ -185,7 +185,7 @@ def _task(config: DictConfig) -> float | None:
 
     known = HydraConfig.get()
     if known.mode != RunMode.MULTIRUN:
-        _codes.append(Job(_tree(config)).run())
+        _codes.append(Job(_tree(config), recipe=known.runtime.choices.get("recipe")).run())
         return None
     ledger = ledger_in(Path(known.sweep.dir).absolute())
     assert ledger is not None, f"no ledger in {known.sweep.dir}"
@@ -193,7 +193,8 @@ def _task(config: DictConfig) -> float | None:
         return ended.score
     beside = _jobs_beside(known, len(ledger.jobs))
     place = Place(ledger, known.job.num, list(known.overrides.task), crowded=beside > 1)
-    code = Job(_tree(config), sweep=True, place=place, threads=_share(beside)).run()
+    recipe = known.runtime.choices.get("recipe")
+    code = Job(_tree(config), sweep=True, place=place, recipe=recipe, threads=_share(beside)).run()
     if code == INTERRUPTED:
         sys.exit(INTERRUPTED)
     entry = ledger.entry(known.job.num)
