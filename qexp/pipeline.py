@@ -43,7 +43,21 @@ def sources_of(experiment: Experiment, *, sweep: bool = False) -> tuple[Rows, Ch
     """
     rows = resolve(experiment.data, experiment.task, sweep=sweep)
     checkpoint = locate(experiment.model)
-    return replace(rows, notes=(*rows.notes, *_head_notes(experiment, checkpoint))), checkpoint
+    notes = (*rows.notes, *_head_notes(experiment, checkpoint), *_row_notes(experiment, rows))
+    return replace(rows, notes=notes), checkpoint
+
+
+def _row_notes(experiment: Experiment, rows: Rows) -> list[str]:
+    """What to say of numbers of rows that the train split does not have."""
+    there = rows.splits[experiment.task.train].num_rows
+    asked = {"data.train_rows": experiment.data.train_rows if experiment.finetune.kind == "full" else None}
+    if experiment.quant.enabled:
+        asked["calibration.samples"] = experiment.calibration.samples
+    return [
+        f"{name}={count}: the train split has {there} rows, and all are used"
+        for name, count in asked.items()
+        if count is not None and count > there
+    ]
 
 
 def _head_notes(experiment: Experiment, checkpoint: Checkpoint | Blueprint) -> tuple[str, ...]:

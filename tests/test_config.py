@@ -262,3 +262,71 @@ def test_fields_of_overrides_are_named_with_their_neighbours() -> None:
     assert "did you mean quant.overrides.*pooler*.weight_bits?" in unknown_field(
         "quant.overrides.*pooler*.weight_bit"
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (
+            ["refinement.iterations=900"],
+            ["iterations=900 with rounding=nearest", "refinement.rounding=adaround"],
+        ),
+        (["calibrator.search=golden", "calibrator.candidates=7"], ["candidates=7 with search=golden"]),
+        (["scheme.activation.groups=3"], ["groups=3 with granularity=per_tensor"]),
+        (["scheme.activation.permute=false"], ["permute=False with granularity=per_tensor"]),
+        (["quant.label=mine"], ["label=mine with no overrides"]),
+        (["method.range_decay=0.5"], ["range_decay=0.5 with ranges=learned", "method.ranges=ema"]),
+        (
+            ["method.ranges=frozen", "method.range_learning_rate=0.5"],
+            ["range_learning_rate=0.5 with ranges=frozen"],
+        ),
+        (["method.distillation.temperature=5"], ["temperature=5.0 with logits=0"]),
+        (["data=sample", "data.root=/rows"], ["root=/rows with data=sample", "data=local"]),
+        (["quant.embedding_bits=4"], ["quant.embedding_bits=4 with placement=gemm", "embedding.weight"]),
+        (["task.metrics=[bleu]"], ["bleu is none of a classification", "accuracy, f1, matthews"]),
+        (["task.metrics=[f1,f1]"], ["f1 is named twice"]),
+        (["task.labels=[same,Same]"], ["each class has a name of its own"]),
+        (["++task.label_range=[0,5]"], ["label_range=(0.0, 5.0) with kind=classification"]),
+        (
+            [
+                "model.revision=main",
+                "++model.scratch={vocabulary:300,layers:1,width:2,heads:1,inner:2,dropout:0}",
+            ],
+            ["revision=main with model.scratch"],
+        ),
+    ],
+    ids=lambda value: " ".join(value) if "=" in value[0] else "",
+)
+def test_what_another_choice_leaves_unread_is_refused(words: list[str], parts: list[str]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        experiment("task=mrpc", *words)
+    told = explain(caught.value)
+    assert "\n" not in told
+    for part in parts:
+        assert part in told
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["refinement=adaround", "refinement.iterations=900"],
+        ["calibrator.candidates=7"],
+        ["scheme=embedding_groups", "scheme.activation.groups=3"],
+        ["method.ranges=ema", "method.range_decay=0.5"],
+        ["method.range_learning_rate=0.5"],
+        ["method.ranges=frozen", "method.learning_rate=1e-5"],
+        ["method.distillation.logits=1", "method.distillation.temperature=5"],
+        ["data=local", "data.root=/rows"],
+        ["quant.embedding_bits=4", "placement=q8bert"],
+        ["quant=fp32", "calibrator=entropy"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_read_and_sections_of_an_fp32_row_are_not_refused(words: list[str]) -> None:
+    made = experiment("task=mrpc", *words)
+    assert Experiment.model_validate(made.model_dump(mode="json")) == made
+
+
+def test_f1_of_three_classes_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"f1 is that of one class, 'neutral', and task.labels names 3"):
+        experiment("task=mnli", "task.metrics=[f1]")

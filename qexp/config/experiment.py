@@ -14,7 +14,7 @@ from qexp.config.refinement import Refinement
 from qexp.config.section import FLOAT_BITS, Section
 from qexp.config.task import AnyTask, Data, Model, TranslationTask
 from qexp.config.tracking import AnyTracker, NoTracker
-from qexp.config.training import AnyFinetune, AnyMethod, Control, Qat, Training
+from qexp.config.training import RANGE_RATE, AnyFinetune, AnyMethod, Control, Qat, Training
 from qexp.config.work import AnyDeploy, Budget, Machine, Numerics, Schooling
 
 _NOT_IDENTITY: dict[str, Any] = {"machine": True, "tracker": True, "data": {"source", "root"}}
@@ -105,6 +105,18 @@ class Experiment(Section):
                 f"placement={self.placement.name}: range moves from quantized inputs of linear layers into "
                 "their quantized weights, and one of the two stays in floating point; set "
                 "refinement.migration=null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _bits_of_tables_have_a_site(self) -> Self:
+        quant, sites = self.quant, self.placement.sites
+        own = quant.embedding_bits not in (None, quant.weight_bits)
+        if quant.enabled and own and "embedding.weight" not in sites:
+            raise ValueError(
+                f"quant.embedding_bits={quant.embedding_bits} with placement={self.placement.name}: it "
+                "leaves tables of embeddings in floating point; add embedding.weight to placement.sites, "
+                "choose a placement that has it, or set quant.embedding_bits=null"
             )
         return self
 
@@ -248,4 +260,4 @@ def _resolve_method(tree: dict[str, Any]) -> None:
         method["learning_rate"] = rate / 2
     rates = isinstance(method.get("learning_rate"), int | float) and method.get("kind") == "qat"
     if rates and method.get("range_learning_rate") is None:
-        method["range_learning_rate"] = 10 * method["learning_rate"]
+        method["range_learning_rate"] = RANGE_RATE * method["learning_rate"]

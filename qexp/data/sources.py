@@ -126,6 +126,9 @@ _Tables = dict[str, tuple[str, pa.Table]]
 def _first_at_hand(data: Data, task: Task, *, sweep: bool) -> tuple[Source, _Tables, tuple[str, ...]]:
     """What ``data.source=auto`` means; only a source out of reach is passed over, never one with bad rows."""
     root = _root(data)
+    if root is not None and not root.is_dir():
+        name = "data.root" if data.root else ROOT_VARIABLE
+        raise DataError(f"{name}={root}: no such folder; correct it, or {_ways('local', 'hub', 'sample')}")
     if root is not None and (root / task.name).is_dir():
         return "local", _local(data, task), ()
     missed = f"no folder {root / task.name}" if root else f"data.root and {ROOT_VARIABLE} are not set"
