@@ -16,10 +16,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qexp.environment import check_environment
 from qexp.errors import FAILED, INTERRUPTED, OK, QexpError, StoreError
 from qexp.inspection.options import words_of
 from qexp.records import OUTPUTS_VARIABLE, Record, outputs_root, read_all, records_folder
-from qexp.reporting.choice import WAYS, best, candidates, pareto
+from qexp.reporting.choice import WAYS, best, candidates, caveat_of, pareto
 from qexp.reporting.command import command_of
 from qexp.reporting.engines import engine_rows, engine_tables
 from qexp.reporting.facts import Run
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.outputs:
         os.environ[OUTPUTS_VARIABLE] = str(options.outputs)
     try:
+        check_environment()
         return _bench(options)
     except QexpError as error:
         print(f"qexp.bench: {error}", file=sys.stderr)
@@ -55,12 +57,15 @@ def _bench(options: argparse.Namespace) -> int:
     from qexp.jobs import Job
 
     chosen = _chosen(options)
+    for run, caveat in ((run, caveat_of(run)) for run in chosen):
+        if caveat:
+            print(f"warning: run {run.record.key[:12]} ({run.task} {run.quant}): {caveat}", file=sys.stderr)
     if options.bisect:
         return _bisect(chosen, options)
     trees = [_tree(run.record, options) for run in chosen]
     codes, made = [], []
-    for tree in trees:
-        job = Job(tree)
+    for run, tree in zip(chosen, trees, strict=True):
+        job = Job(tree, recipe=run.record.recipe)
         codes.append(job.run())
         if codes[-1] == INTERRUPTED:
             return INTERRUPTED

@@ -25,6 +25,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from qexp.environment import check_environment
 from qexp.errors import FAILED, INTERRUPTED, ConfigError, QexpError
 from qexp.words import DRY_RUN, Words
 
@@ -53,12 +54,19 @@ def main() -> None:
     _offer_widths(words.all)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise what goes wrong, so that it is worded here
     try:
+        check_environment()
+        words.check()
         code = _plan(words) if words.dry_run else _launch(words)
     except (HydraException, OmegaConfBaseException) as error:
         print(f"error: {_reword(error)}", file=sys.stderr)
         code = FAILED
     except QexpError as error:
         print(f"error: {error}", file=sys.stderr)
+        code = FAILED
+    except ValueError as error:
+        if "Config group override must be" not in str(error):
+            raise
+        print("error: a group=null: it names no option; leave the word out", file=sys.stderr)
         code = FAILED
     except OSError as error:  # Hydra makes its folder before the run begins
         print(f"error: {error}; QEXP_OUTPUTS names a folder that can be written", file=sys.stderr)
@@ -84,8 +92,8 @@ def _launch(words: Words) -> int:
 
 
 def _tell(ledgers: Sequence[Ledger]) -> None:
-    """Print how sweeps ended."""
-    for ledger in ledgers:
+    """Print how sweeps ended; one whose words were refused has no jobs."""
+    for ledger in (each for each in ledgers if each.jobs):
         from qexp.ledger import summary
 
         print(f"{summary(ledger)}\nledger: {ledger.folder}", file=sys.stderr)
@@ -177,7 +185,7 @@ def _task(config: DictConfig) -> float | None:
 
     known = HydraConfig.get()
     if known.mode != RunMode.MULTIRUN:
-        _codes.append(Job(_tree(config)).run())
+        _codes.append(Job(_tree(config), recipe=known.runtime.choices.get("recipe")).run())
         return None
     ledger = ledger_in(Path(known.sweep.dir).absolute())
     assert ledger is not None, f"no ledger in {known.sweep.dir}"
@@ -185,7 +193,8 @@ def _task(config: DictConfig) -> float | None:
         return ended.score
     beside = _jobs_beside(known, len(ledger.jobs))
     place = Place(ledger, known.job.num, list(known.overrides.task), crowded=beside > 1)
-    code = Job(_tree(config), sweep=True, place=place, threads=_share(beside)).run()
+    recipe = known.runtime.choices.get("recipe")
+    code = Job(_tree(config), sweep=True, place=place, recipe=recipe, threads=_share(beside)).run()
     if code == INTERRUPTED:
         sys.exit(INTERRUPTED)
     entry = ledger.entry(known.job.num)
@@ -228,6 +237,23 @@ def _reword(error: Exception) -> str:
 
         return unknown_field(field[1])
     words = words.split("\nConfig search path", 1)[0]
-    if "'quant/" in words:
-        words += "\nand any other pair of 2 to 16 bits, 32 for floating point, such as quant=w5a7"
+    if found := _NO_OPTION.match(words):
+        return _no_option(found)
     return words
+
+
+_NO_OPTION = re.compile(
+    r"In '(?P<place>[^']+)': Could not find '(?P<group>\w+)/(?P<option>[^']+)'(?P<known>.*)", re.DOTALL
+)
+
+
+def _no_option(found: re.Match[str]) -> str:
+    """An option that a group does not have, in one line."""
+    from qexp.wording import unknown_option
+
+    group, option, place = found["group"], found["option"], found["place"]
+    known = re.findall(r"^\t(\S+)$", found["known"], re.MULTILINE)
+    known += sorted(f"{file.parent.name}/{file.stem}" for file in (conf_folder() / group).glob("*/*.yaml"))
+    more = "and any other pair of 2 to 16 bits, 32 for floating point, such as quant=w5a7"
+    asked_in = "" if place == "config" else place
+    return unknown_option(group, option, known, asked_in, more if group == "quant" else "")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qexp.config import Wandb
+from qexp.environment import unread_variable
 from qexp.errors import FAILED, OK, QexpError
 from qexp.records import Record, outputs_root, read_all, records_folder
 from qexp.reporting.facts import TORCH_STAGES, TRAINED
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--project", default=Wandb.model_fields["project"].default, help="tracker.project")
     parser.add_argument("--outputs", type=Path, help="folder that the runs wrote to")
     options = parser.parse_args(arguments)
+    if problem := unread_variable():
+        parser.error(problem)
     if find_spec("wandb_workspaces") is None:
         print("error: wandb-workspaces is not installed; pip install 'qexp[wandb]'", file=sys.stderr)
         return FAILED

@@ -60,6 +60,8 @@ class Job:
     tree: Mapping[str, Any]
     sweep: bool = False
     place: Place | None = None
+    recipe: str | None = None
+    """Name of the recipe that the tree was composed with, for its Record."""
     threads: int | None = None
     """CPU threads where the experiment leaves them open, for jobs that share a machine."""
     outcome: Outcome = field(default_factory=Outcome)
@@ -130,7 +132,7 @@ class Job:
         if self.mirror is not None:
             self.runtime = replace(self.runtime, follower=self.mirror)
         rows, checkpoint = sources_of(self.experiment, sweep=self.sweep)
-        announce(self.experiment, rows, self.runtime)
+        announce(self.experiment, rows, self.runtime, self.recipe)
         self.outcome.start(rows, checkpoint)
         self.runtime.follower.found(self.outcome.key(self.experiment), rows.source)
         run_line(self.experiment, self.runtime, self.outcome, rows, checkpoint)
@@ -168,6 +170,7 @@ class Job:
         return Record(
             key=found.key(self.experiment) if self.experiment else digest(known),
             status="failed" if failure else "ok",
+            recipe=self.recipe,
             error=failure,
             experiment=known,
             started=self.started.isoformat(),
@@ -176,6 +179,7 @@ class Job:
             model=found.model,
             scores=found.scores,
             scoring=found.scoring,
+            caveats=found.caveats,
             parity=found.parity,  # type: ignore[arg-type]
             latency=found.latency,
             host=found.host,

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow.parquet as pq  # type: ignore[import-untyped, unused-ignore]
+
 from qexp.activations import activation_ranges
 from qexp.artifacts import (
     Artifact,
@@ -19,9 +21,11 @@ from qexp.artifacts import (
     Tokens,
     Trained,
 )  # fmt: skip
-from qexp.config import Engines, Experiment, Form
+from qexp.config import Engines, Experiment, Form, Task, score_name
+from qexp.data.baselines import caveats
 from qexp.data.checkpoints import Blueprint, Checkpoint
 from qexp.data.sources import Rows
+from qexp.record_parts import with_metrics
 from qexp.store import digest
 
 
@@ -33,6 +37,7 @@ class Outcome:
     model: dict[str, Any] | None = None
     scores: dict[str, dict[str, float | None]] = field(default_factory=dict)
     scoring: dict[str, Any] = field(default_factory=dict)
+    caveats: dict[str, dict[str, str]] = field(default_factory=dict)
     curves: dict[str, Any] = field(default_factory=dict)
     ranges: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] | None = None
@@ -62,6 +67,22 @@ class Outcome:
         """Note the ranges of activations beside what calibration saw."""
         self.ranges[name] = activation_ranges(form, statistics, ranges)
 
+    def note_caveats(self, name: str, scores: Scores, task: Task) -> list[str]:
+        """Note why scores of a stage say nothing of its model; the different reasons, with the scores."""
+        found: dict[str, str] = {}
+        for split in task.evaluation:
+            of_split = {
+                str(metric): scores.metrics.get(score_name(metric, split, task)) for metric in task.metrics
+            }
+            table = pq.read_table(scores.predictions(split), columns=["prediction", "label"])
+            predictions, labels = table["prediction"].to_pylist(), table["label"].to_pylist()
+            on = f" of {split}" if len(task.evaluation) > 1 else ""
+            for metric, why in caveats(predictions, labels, task, of_split).items():
+                found[score_name(metric, split, task)] = f"{why}{on}"
+        if found:
+            self.caveats[name] = found
+        return with_metrics({f"{name} {_percent(scores.metrics[name])}": why for name, why in found.items()})
+
     def note_gate(self, name: str, parity: Parity) -> None:
         """Note what the gate found of an engine; the first one's is the run's."""
         found = self.engines.setdefault(name, {})
@@ -81,6 +102,10 @@ class Outcome:
         self.engines[name] = {"problems": {"engine": problem}}
 
 
+def _percent(score: float | None) -> str:
+    return "undefined" if score is None else f"{score:.2f}"
+
+
 class Nothing(Outcome):
     """Of a line that is walked only to see what it would do: no artifact needs to be there."""
 
@@ -89,6 +114,10 @@ class Nothing(Outcome):
 
     def note_ranges(self, name: str, form: Form, statistics: Statistics, ranges: Ranges) -> None:
         """Leave the artifacts alone."""
+
+    def note_caveats(self, name: str, scores: Scores, task: Task) -> list[str]:
+        """Leave the artifact alone."""
+        return []
 
     def note_gate(self, name: str, parity: Parity) -> None:
         """Leave the artifact alone."""

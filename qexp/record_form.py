@@ -75,11 +75,13 @@ FORM: dict[str, tuple[Check, str]] = {
     "experiment": (_each(_anything), "an object"),
     "started": (_is_time, "an ISO 8601 time"),
     "finished": (_is_time, "an ISO 8601 time"),
+    "recipe": (_optional(_is_text), "null or a string"),
     "error": (_optional(_has(type=_is_text, message=_is_text)), "null, or type and message"),
     "data": (_optional(_has(source=_is_text, fingerprint=_is_text)), "null, or source and fingerprint"),
     "model": (_optional(_each(_is_text)), "null, or strings by name"),
     "scores": (_each(_each(_optional(_is_number))), "numbers or null by stage and metric"),
     "scoring": (_each(_each(_anything)), "objects by stage and split"),
+    "caveats": (_each(_each(_is_text)), "strings by stage and metric"),
     "parity": (
         _optional(_has(passed=lambda value: isinstance(value, bool))),
         "null, or an object with passed true or false",

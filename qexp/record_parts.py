@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, NotRequired, TypedDict
+
+
+def with_metrics(caveats: Mapping[str, str]) -> list[str]:
+    """Caveats of one stage, ``accuracy, f1: predicts …``, each reason once; by metric they are given."""
+    metrics: dict[str, list[str]] = {}
+    for metric, why in caveats.items():
+        metrics.setdefault(why, []).append(metric)
+    return [f"{', '.join(names)}: {why}" for why, names in metrics.items()]
 
 
 class Failure(TypedDict):

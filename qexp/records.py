@@ -20,6 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from qexp.environment import OUTPUTS_VARIABLE as OUTPUTS_VARIABLE
 from qexp.errors import StoreError
 from qexp.record_form import FORM, check_form, time_of
 from qexp.record_parts import (
@@ -38,8 +39,6 @@ from qexp.record_parts import (
 
 RUNNING = "running"
 """Folder inside the outputs of what runs leave if they are killed."""
-OUTPUTS_VARIABLE = "QEXP_OUTPUTS"
-"""Environment variable that names the folder for everything a run writes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +55,8 @@ class Record:
     """ISO 8601, UTC."""
     finished: str
     """ISO 8601, UTC."""
+    recipe: str | None = None
+    """Recipe that was asked for (``recipe=…``), whatever other words changed of it; null without one."""
     error: Failure | None = None
     """What stopped a failed run."""
     data: DataUsed | None = None
@@ -66,6 +67,9 @@ class Record:
     """Percent by stage (``fp32 control ptq qat onnx``) and metric; an undefined metric is null."""
     scoring: Mapping[str, Any] = field(default_factory=dict)
     """How scores were found, by stage and evaluation split, such as sacreBLEU's signature."""
+    caveats: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Why scores say nothing of the model, by stage and metric: constant predictions, or no better than
+    chance."""
     parity: Parity | None = None
     """Parity check of the exported graph."""
     latency: Mapping[str, Mapping[str, Timing]] | None = None

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from qexp.environment import unread_variable
 from qexp.errors import DataError, QexpError, StoreError
 from qexp.records import OUTPUTS_VARIABLE, RUNNING, Record, outputs_root, read_all, records_folder
 from qexp.reporting.contents import Report, report_of
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the report; returns the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    if problem := unread_variable():
+        parser.error(problem)
     outputs: Path = options.outputs or outputs_root()
     if options.command == "compare":
         if given := [f"--{name}" for name in OF_TABLES if getattr(options, name)]:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from qexp.environment import unread_variable
 from qexp.errors import StoreError
 from qexp.last_words import going_on
 from qexp.records import OUTPUTS_VARIABLE, outputs_root, read_all, records_folder
@@ -23,7 +24,10 @@ from qexp.store.manifest import problem_of
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what is asked; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if problem := unread_variable():
+        parser.error(problem)
     outputs: Path = options.outputs or outputs_root()
     if not (outputs / "artifacts").is_dir():
         print(

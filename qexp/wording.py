@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
-from typing import Any, Union, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from qexp.config import Experiment
+from qexp.config.recommended import Recommended
 
 _TAGS = {
     *("none", "ptq", "qat", "control", "full", "onnx", "onnxruntime", "wandb", "tensorboard"),
@@ -40,10 +41,35 @@ def unknown_field(path: str) -> str:
     return f"{path}: no such field; {'.'.join(parents) or 'an experiment'} has {', '.join(known)}{hint}"
 
 
+def unknown_option(group: str, option: str, known: Sequence[str], place: str = "", more: str = "") -> str:
+    """What to say of an option that a group does not have: those that it has, the nearest one last.
+
+    Args:
+        group: The group, such as ``recipe``.
+        option: What was asked for.
+        known: Options of the group, and of folders below it as ``folder/option``.
+        place: Name of the file that asks for it; empty for the command line.
+        more: What the group has besides.
+    """
+    nearest = difflib.get_close_matches(option, known, n=1)
+    hint = f"; did you mean {group}={nearest[0]}?" if nearest else ""
+    asked = f" (asked for in {place})" if place else ""
+    folder = option.rpartition("/")[0]
+    near = [name for name in known if name.rpartition("/")[0] == folder] or list(known)
+    below = dict.fromkeys(f"{name.partition('/')[0]}/…" for name in known if "/" in name and not folder)
+    there = ", ".join([*near, *below, *([more] if more else [])]) or "none"
+    return f"{group}={option}{asked}: no file {group}/{option}.yaml; {group} has {there}{hint}"
+
+
 def allowed_fields(path: Sequence[str]) -> set[str]:
     """Names of the fields of a section; of a tagged section, those of all its kinds."""
-    sections = [Experiment]
+    sections: list[Any] = [Experiment, Recommended]
     for name in path:
+        if not any(name in section.model_fields for section in sections) and {*path} & {
+            "finetune",
+            "overrides",
+        }:
+            continue  # a key: the name of a task, or a glob over sites
         fields = [
             section.model_fields[name].annotation for section in sections if name in section.model_fields
         ]
@@ -54,14 +80,15 @@ def allowed_fields(path: Sequence[str]) -> set[str]:
 def _models(annotation: Any) -> Iterator[Any]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
-    elif get_origin(annotation) is not None or isinstance(annotation, Union):  # type: ignore[arg-type]
+    elif get_origin(annotation) is not None:
         for argument in get_args(annotation):
             yield from _models(argument)
 
 
 def _line(problem: Any) -> str:
     path = [str(part) for part in problem["loc"]]
-    clean = [part for place, part in enumerate(path) if place != 1 or part not in _TAGS]
+    tagged = path[:2] != ["task", "qat"]  # a field that is called as a tag of another section
+    clean = [part for place, part in enumerate(path) if place != 1 or part not in _TAGS or not tagged]
     if problem["type"] == "extra_forbidden":
         return unknown_field(".".join(clean))
     if problem["type"] == "missing":

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from qexp.errors import ConfigError
 from qexp.records import outputs_root
 
 DRY_RUN = "--dry-run"
@@ -17,10 +18,15 @@ _WITH_VALUE = {
     "--info", "-i", "--experimental-rerun",
 }  # fmt: skip
 """Options that Hydra takes a word after."""
+_ALIASES = {
+    "-cn": "--config-name", "-cd": "--config-dir", "-cp": "--config-path", "-p": "--package", "-c": "--cfg",
+    "-i": "--info",
+}  # fmt: skip
 _HELP = {"--help", "-h"}
 _QUESTIONS = _HELP | {"--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
 """Options with which Hydra answers and runs nothing."""
 _FIELD = re.compile(r"(?P<path>\+{0,2}(?P<group>\w+)\.[\w.]+)=(?P<value>.*)", re.DOTALL)
+_LIST = re.compile(r"[^=]*=\[[^{]*\]", re.DOTALL)
 _CHOICE = re.compile(r"(choice|range|interval|tag|glob|shuffle|sort)\(|[^\[{'\"]*,", re.DOTALL)
 """How a value begins that stands for several."""
 
@@ -35,6 +41,28 @@ class Words:
     def dry_run(self) -> bool:
         """Whether nothing should be computed."""
         return DRY_RUN in self.all
+
+    def check(self) -> None:
+        """See that no word takes another's place.
+
+        Hydra lets the last of several win, and of a list of options of one group the last one, too.
+
+        Raises:
+            ConfigError: A group, field or option is given twice, or a group has a list of options.
+        """
+        seen: dict[str, str] = {}
+        for name, word in [*self._options(), *((_name(word), word) for word in self._values())]:
+            if name in seen:
+                raise ConfigError(
+                    f"{seen[name]} and {word}: {name} is given twice, and only one can count; keep one of "
+                    f"them{_as_sweep(name, seen[name], word)}"
+                )
+            seen[name] = word
+            if "." not in name and "/" not in name and _LIST.fullmatch(word):
+                raise ConfigError(
+                    f"{word}: a list of options of one group, of which only the last would count; keep one "
+                    f"of them, or try each in a sweep: -m {word.replace('[', '').replace(']', '')}"
+                )
 
     def for_hydra(self, folder: Path | None = None) -> list[str]:
         """Words with what Hydra must know besides: where it writes, by default in a new folder.
@@ -108,11 +136,33 @@ class Words:
                 return value if sign else next(iter(self.all[place + 1 :]), None)
         return None
 
+    def _options(self) -> list[tuple[str, str]]:
+        """Options that take a value: their long names, and how they are written."""
+        found = []
+        for place, word in enumerate(self.all):
+            name, sign, _ = word.partition("=")
+            if name in _WITH_VALUE:
+                written = word if sign else " ".join(self.all[place : place + 2])
+                found.append((_ALIASES.get(name, name), written))
+        return found
+
     def _values(self) -> list[str]:
         """Words that are no options and no options' values."""
         before = ["", *self.all]
         pairs = zip(before, self.all, strict=False)
         return [word for previous, word in pairs if previous not in _WITH_VALUE and word[:1] != "-"]
+
+
+def _name(word: str) -> str:
+    """Group or field that a word sets, without what Hydra writes before it."""
+    return word.partition("=")[0].lstrip("+~")
+
+
+def _as_sweep(name: str, *words: str) -> str:
+    """How to try both, where a sweep can."""
+    if name.startswith(("-", "hydra")):
+        return ""
+    return f", or try each in a sweep: -m {name}={','.join(word.partition('=')[2] for word in words)}"
 
 
 def _quoted(path: Path) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from qexp.reporting.choice import best, candidates, final_score, pareto
+from qexp.reporting.choice import best, candidates, caveat_of, final_score, pareto
 from qexp.reporting.facts import Run
 from tests.record_factory import experiment, failed, record
 
@@ -49,3 +50,14 @@ def test_tasks_can_be_chosen() -> None:
     other = Run(record(tree, key="mrpc"))
     assert list(candidates([other, run(50.0, 1, "a")], ["mrpc"])) == ["mrpc"]
     assert final_score(other) == other.record.scores["ptq"]["f1"]
+
+
+def test_a_score_that_says_nothing_is_the_best_only_where_there_is_no_other() -> None:
+    caveat = {"qat": {"matthews": "predicts 'yes' for all 5 rows"}}
+    constant = run(80.0, 1, "constant")
+    constant = Run(replace(constant.record, caveats=caveat))
+    sound = run(50.0, 1, "sound")
+    assert keys(best([constant, sound])) == ["sound"]
+    assert keys(best([constant])) == ["constant"]
+    assert caveat_of(constant) == "predicts 'yes' for all 5 rows"
+    assert caveat_of(sound) is None

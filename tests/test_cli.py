@@ -39,6 +39,12 @@ def test_cfg_prints_the_configuration_and_any_pair_of_bits_works(tmp_path: Path)
         (["quant=w8a8"], ["task", "mrpc", "stsb"]),
         (["task=mrcp"], ["task/mrcp", "mrpc"]),
         (["task=mrpc", "quant=w17a8"], ["w17a8", "w8a8", "2 to 16"]),
+        (["task=mrpc", "recipe=q8bart"], ["recipe=q8bart", "qdqbert", "did you mean recipe=q8bert?"]),
+        (["-m", "task=mrpc", "recipe=q8bert,q8bart"], ["recipe=q8bart", "did you mean recipe=q8bert?"]),
+        (["task=mrpc", "recipe=q8bart", "--dry-run"], ["recipe=q8bart", "did you mean recipe=q8bert?"]),
+        (["task=mrpc", "recipe=aimet/w8a8_mrcp"], ["did you mean recipe=aimet/w8a8_mrpc?"]),
+        (["task=mrpc", "recipe=null"], ["=null", "leave the word out"]),
+        (["task=mrpc", "quant=w8a8", "quant=w4a8"], ["quant=w8a8 and quant=w4a8"]),
         (["task=mrpc", "method.epoch=2"], ["method.epoch", "did you mean method.epochs?"]),
         (["task=mrpc", "quantt=w8a8"], ["quantt", "did you mean quant?"]),
         (["task=mrpc", "quant=fp32", "method=qat"], ["method=qat", "nothing to quantize", "drop method"]),
@@ -53,6 +59,17 @@ def test_wrong_words_are_one_clear_error(words: list[str], parts: list[str], tmp
     assert done.stderr.startswith("error: ")
     for part in parts:
         assert part in done.stderr
+    assert not list((tmp_path / "outputs").glob("artifacts"))
+
+
+def test_a_sweep_file_with_a_misspelled_recipe_is_one_clear_error(tmp_path: Path) -> None:
+    lines = ["defaults: [config, override task: mrpc, override recipe: q8bart, _self_]"]
+    (tmp_path / "mine.yaml").write_text("\n".join([*lines, "hydra:", "  mode: MULTIRUN", ""]))
+    done = qexp("--config-dir", str(tmp_path), "--config-name", "mine", cwd=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: recipe=q8bart: ")
+    assert line.endswith("did you mean recipe=q8bert?")
 
 
 def test_outputs_that_cannot_be_written_are_one_clear_error(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from qexp.cli import conf_folder
 from qexp.config import Control, Experiment, Qat, Quant, Training
 from qexp.wording import allowed_fields, explain, unknown_field
 from tests.conftest import compose, experiment
@@ -212,3 +213,120 @@ def test_names_of_bit_widths() -> None:
 def test_sections_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Quant().weight_bits = 4  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "parts"),
+    [
+        (
+            "model",
+            "finetune",
+            {"stbs": {"epochs": 3}, "defualt": {"learning_rate": 1e-4}},
+            ["no task is called stbs or defualt", "did you mean stsb and default?"],
+        ),
+        ("model", "finetune", {"stsb": {"epohcs": 3}}, ["did you mean model.finetune.stsb.epochs?"]),
+        ("model", "finetune", {"stsb": {"epochs": -3}}, ["model.finetune.stsb.epochs=-3", "greater than 0"]),
+        ("task", "finetune", {"epohcs": 3}, ["did you mean task.finetune.epochs?"]),
+        ("task", "qat", {"epohcs": 3}, ["did you mean task.qat.epochs?"]),
+        ("task", "qat", {"learning_rate": "fast"}, ["task.qat.learning_rate=fast", "number"]),
+    ],
+)
+@pytest.mark.parametrize("words", [("finetune=full",), ("finetune=none", "method=ptq")], ids=" ".join)
+def test_recommended_numbers_are_checked_whether_they_are_used_or_not(
+    section: str, field: str, value: dict[str, Any], parts: list[str], words: tuple[str, ...]
+) -> None:
+    tree = compose("task=stsb", *words)
+    tree[section] = {**tree[section], field: value}
+    with pytest.raises(ValidationError) as caught:
+        Experiment.model_validate(tree)
+    told = explain(caught.value)
+    assert "\n" not in told
+    for part in parts:
+        assert part in told
+
+
+def test_a_model_may_have_numbers_for_the_task_at_hand_whatever_its_name() -> None:
+    tree = compose("task=stsb", "task.name=mine")
+    tree["model"] = {**tree["model"], "finetune": {"mine": {"epochs": 7}}}
+    assert Experiment.model_validate(tree).finetune.epochs == 7
+
+
+def test_the_tasks_that_models_may_name_are_those_of_the_configuration() -> None:
+    from qexp.config.recommended import TASKS
+
+    options = [file.stem for file in (conf_folder() / "task").glob("*.yaml")]
+    assert sorted(TASKS) == sorted({experiment(f"task={option}").task.name for option in options})
+
+
+def test_fields_of_overrides_are_named_with_their_neighbours() -> None:
+    assert "did you mean quant.overrides.*pooler*.weight_bits?" in unknown_field(
+        "quant.overrides.*pooler*.weight_bit"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (
+            ["refinement.iterations=900"],
+            ["iterations=900 with rounding=nearest", "refinement.rounding=adaround"],
+        ),
+        (["calibrator.search=golden", "calibrator.candidates=7"], ["candidates=7 with search=golden"]),
+        (["scheme.activation.groups=3"], ["groups=3 with granularity=per_tensor"]),
+        (["scheme.activation.permute=false"], ["permute=False with granularity=per_tensor"]),
+        (["quant.label=mine"], ["label=mine with no overrides"]),
+        (["method.range_decay=0.5"], ["range_decay=0.5 with ranges=learned", "method.ranges=ema"]),
+        (
+            ["method.ranges=frozen", "method.range_learning_rate=0.5"],
+            ["range_learning_rate=0.5 with ranges=frozen"],
+        ),
+        (["method.distillation.temperature=5"], ["temperature=5.0 with logits=0"]),
+        (["data=sample", "data.root=/rows"], ["root=/rows with data=sample", "data=local"]),
+        (["quant.embedding_bits=4"], ["quant.embedding_bits=4 with placement=gemm", "embedding.weight"]),
+        (["task.metrics=[bleu]"], ["bleu is none of a classification", "accuracy, f1, matthews"]),
+        (["task.metrics=[f1,f1]"], ["f1 is named twice"]),
+        (["task.labels=[same,Same]"], ["each class has a name of its own"]),
+        (["++task.label_range=[0,5]"], ["label_range=(0.0, 5.0) with kind=classification"]),
+        (
+            [
+                "model.revision=main",
+                "++model.scratch={vocabulary:300,layers:1,width:2,heads:1,inner:2,dropout:0}",
+            ],
+            ["revision=main with model.scratch"],
+        ),
+    ],
+    ids=lambda value: " ".join(value) if "=" in value[0] else "",
+)
+def test_what_another_choice_leaves_unread_is_refused(words: list[str], parts: list[str]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        experiment("task=mrpc", *words)
+    told = explain(caught.value)
+    assert "\n" not in told
+    for part in parts:
+        assert part in told
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["refinement=adaround", "refinement.iterations=900"],
+        ["calibrator.candidates=7"],
+        ["scheme=embedding_groups", "scheme.activation.groups=3"],
+        ["method.ranges=ema", "method.range_decay=0.5"],
+        ["method.range_learning_rate=0.5"],
+        ["method.ranges=frozen", "method.learning_rate=1e-5"],
+        ["method.distillation.logits=1", "method.distillation.temperature=5"],
+        ["data=local", "data.root=/rows"],
+        ["quant.embedding_bits=4", "placement=q8bert"],
+        ["quant=fp32", "calibrator=entropy"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_read_and_sections_of_an_fp32_row_are_not_refused(words: list[str]) -> None:
+    made = experiment("task=mrpc", *words)
+    assert Experiment.model_validate(made.model_dump(mode="json")) == made
+
+
+def test_f1_of_three_classes_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"f1 is that of one class, 'neutral', and task.labels names 3"):
+        experiment("task=mnli", "task.metrics=[f1]")

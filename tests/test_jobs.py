@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -426,3 +427,67 @@ def test_time_that_is_up_is_told_whatever_a_library_makes_of_it(
     assert code == FAILED
     assert "timed-out" in found["error"]["message"]
     assert "could not import" in found["error"]["traceback"]
+
+
+def test_a_model_that_says_one_class_for_all_rows_is_told_of_wherever_its_score_stands(
+    tiny_bert: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("task=mrpc", "method=ptq", "deploy=none", f"model.name={tiny_bert}", *QUICK[:-1])
+    for _ in range(2):  # the second time from the store
+        code, record = run(*words)
+        shown = capsys.readouterr()
+        assert code == OK, record_problem()
+        assert set(record["caveats"]) == {"fp32", "ptq"}
+        for stage, scores in record["scores"].items():
+            (why,) = {*record["caveats"][stage].values()}
+            assert re.fullmatch(r"predicts '(not_)?equivalent' for all 200 rows", why)
+            told = f"{stage} accuracy {scores['accuracy']:.2f}, f1 {scores['f1']:.2f}: {why}"
+            assert told in record["warnings"]
+            assert f"warning: {told}" in shown.err
+        assert "‡ PTQ accuracy, f1: predicts" in shown.out
+
+
+def test_the_recipe_is_named_in_the_first_line_and_in_the_record(
+    tiny_bert: Path, capsys: pytest.CaptureFixture[str], outputs: Path
+) -> None:
+    words = (
+        "task=mrpc",
+        "recipe=q8bert",
+        "quant=fp32",
+        "method=auto",
+        "deploy=none",
+        f"model.name={tiny_bert}",
+    )
+    assert Job(compose(*words, *QUICK[:-1]), recipe="q8bert").run() == OK
+    assert "fp32, recipe q8bert, none, seed 1" in capsys.readouterr().err.splitlines()[0]
+    (file,) = (outputs / "records").glob("*.json")
+    assert json.loads(file.read_text())["recipe"] == "q8bert"
+
+
+def test_a_fine_tuned_head_in_another_order_is_told_and_scores_as_in_the_tasks(
+    tiny_bert: Path, tmp_path: Path
+) -> None:
+    """The same head with its outputs and their names swapped is the same classifier."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    torch.manual_seed(3)
+    names = ["not_equivalent", "equivalent"]
+    found = []
+    for order in ([0, 1], [1, 0]):
+        torch.manual_seed(3)
+        folder = tmp_path / f"head{order[0]}"
+        shutil.copytree(tiny_bert, folder)
+        id2label = {place: names[index] for place, index in enumerate(order)}
+        model = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=2, id2label=id2label)
+        with torch.no_grad():
+            model.classifier.weight.mul_(50)
+            model.classifier.weight.copy_(model.classifier.weight[order].clone())
+        model.save_pretrained(folder)
+        words = ("task=mrpc", "finetune=none", "quant=fp32", "deploy=none", f"model.name={folder}")
+        code, record = run(*words, *QUICK[:-1])
+        assert code == OK, record_problem()
+        found.append(record)
+    assert found[0]["scores"] == found[1]["scores"]
+    told = [any("head were put from its order" in each for each in record["warnings"]) for record in found]
+    assert told == [False, True]

@@ -212,3 +212,18 @@ def test_one_task_alone_has_no_average_of_anybody(task: str) -> None:
     assert [column for column in table.columns if column in ("mrpc", "cola")] == [task]
     assert "GLUE (aimet)" not in table.columns
     assert all(each[task] != "-" for each in rows_of(table))
+
+
+def test_a_score_that_says_nothing_is_marked_in_its_cell() -> None:
+    caveats = {"ptq": {"matthews": "not above 0, the level of chance"}}
+    records = [record(experiment("cola"), caveats=caveats), record(experiment("mrpc"))]
+    (overview,) = overviews(records, BY_NAME["aimet"])
+    table = overview_table(overview)
+    cells = [
+        (row[2], name)
+        for row in table.rows
+        for name, cell in zip(table.columns, row, strict=True)
+        if "‡" in cell
+    ]
+    assert cells == [("PTQ", "cola")]
+    assert any(note.startswith("‡") for note in table.notes)

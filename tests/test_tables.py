@@ -554,3 +554,36 @@ def test_old_experiments_are_tabled_with_what_they_have() -> None:
     table = printed([old, record(experiment())])
     assert {row[0] for row in table.rows} == {"unknown", "minilm"}
     assert isinstance(only([old]).rows[0], Row)
+
+
+CONSTANT = {"ptq": {"f1": "predicts 'yes' for all 5 rows", "accuracy": "predicts 'yes' for all 5 rows"}}
+
+
+def test_a_score_that_says_nothing_is_marked_and_the_reason_told_once() -> None:
+    runs = [record(experiment(seed=seed), caveats=CONSTANT) for seed in (1, 2)]
+    table = printed(runs)
+    (row,) = table.rows
+    marked = {name for name, cell in zip(table.columns, row, strict=True) if cell.endswith("‡")}
+    assert marked == {"f1 PTQ", "accuracy PTQ"}
+    (note,) = (note for note in table.notes if note.startswith("‡"))
+    assert note.startswith("‡ PTQ f1, accuracy: predicts 'yes' for all 5 rows (")
+    assert "seed 1" in note and "seed 2" in note
+
+
+def test_the_table_of_a_run_marks_it_too() -> None:
+    table = final_table(record(caveats=CONSTANT))
+    marked = {row[table.columns.index("PTQ")] for row in table.rows}
+    assert all(cell.endswith(" ‡") for cell in marked)
+    assert "‡ PTQ f1, accuracy: predicts 'yes' for all 5 rows" in table.notes
+    assert not any("‡" in row[table.columns.index("FP32")] for row in table.rows)
+
+
+def test_recipes_have_a_column_where_they_differ_and_are_named_where_they_do_not() -> None:
+    first = record(experiment(calibrator={"kind": "max"}), recipe="q8bert")
+    second = record(experiment(calibrator={"kind": "ema"}))
+    both = printed([first, second])
+    assert sorted(row[both.columns.index("recipe")] for row in both.rows) == ["-", "q8bert"]
+    alone = printed([first])
+    assert "recipe" not in alone.columns
+    assert any("Recipe: q8bert." in line for line in alone.caption)
+    assert not any("Recipe" in line for line in printed([second]).caption)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from qexp.errors import ConfigError
 from qexp.words import Words
 
 SWEEP = ("-m", "task=cola,mrpc", "quant=w8a8")
@@ -177,3 +178,46 @@ def test_help_needs_a_task_to_compose(words: list[str], more: list[str]) -> None
 def test_value_of_a_swept_group_is_left_to_the_jobs(word: str, given: str) -> None:
     assert given in Words(["-m", "task=cola,mrpc", word]).for_hydra()
     assert word in Words(["task=cola", word]).for_hydra()
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (
+            ["recipe=q8bert", "recipe=qdqbert"],
+            ["recipe=q8bert and recipe=qdqbert", "-m recipe=q8bert,qdqbert"],
+        ),
+        (["quant=w8a8", "seed=1", "quant=w4a8"], ["quant=w8a8 and quant=w4a8"]),
+        (["seed=1", "++seed=2"], ["seed=1 and ++seed=2", "-m seed=1,2"]),
+        (["method.epochs=1", "method.epochs=1"], ["method.epochs is given twice"]),
+        (["-m", "quant=w8a8,w4a8", "quant=w8a8"], ["quant=w8a8,w4a8 and quant=w8a8"]),
+        (["~tracker", "tracker=wandb"], ["~tracker and tracker=wandb"]),
+        (["hydra.launcher.n_jobs=2", "hydra.launcher.n_jobs=4"], ["hydra.launcher.n_jobs is given twice"]),
+        (["--config-dir", "a", "--config-dir", "b"], ["--config-dir a and --config-dir b"]),
+        (["-cd", "a", "--config-dir=b"], ["-cd a and --config-dir=b"]),
+        (["recipe=[q8bert,qdqbert]"], ["recipe=[q8bert,qdqbert]", "-m recipe=q8bert,qdqbert"]),
+    ],
+    ids=str,
+)
+def test_no_word_takes_the_place_of_another(words: list[str], parts: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Words(words).check()
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-m", "task=cola,mrpc", "quant=w8a8,w4a8", "seed=1,2"],
+        ["task=mrpc", "task.metrics=[f1,accuracy]", "++task.text=[a,b]"],
+        ["--config-dir", "sweeps", "--config-name", "table", "seed=1"],
+        ["quant=w8a8", "quant.weight_bits=4", "hydra/callbacks=[a,b]"],
+        ["quant.overrides={'*.pooler.*':{weight_bits:8}}"],
+    ],
+    ids=" ".join,
+)
+def test_words_that_all_count_pass(words: list[str]) -> None:
+    Words(words).check()

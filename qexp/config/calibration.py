@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from qexp.config.section import Section
+from qexp.config.section import Section, refuse_unused
 
 
 class Calibrator(Section):
@@ -50,6 +50,13 @@ class MseCalibrator(Calibrator):
     """How many shrunken ranges are tried for each grid, by ``search: grid``."""
     search: Literal["grid", "golden"] = "grid"
     """Try shares of the range, or narrow an interval of shares by the golden section."""
+
+    @model_validator(mode="after")
+    def _candidates_are_of_a_grid(self) -> Self:
+        if self.search != "grid":
+            because, instead = f"search={self.search}", "calibrator.search=grid"
+            refuse_unused(self, ["candidates"], because, instead)
+        return self
 
 
 class SqnrCalibrator(Calibrator):

@@ -9,11 +9,12 @@ from pydantic import Field, model_validator
 
 from qexp.config.calibration import AnyCalibrator, Calibration
 from qexp.config.quantization import Form, Placement, Quant, Scheme
+from qexp.config.recommended import Recommended
 from qexp.config.refinement import Refinement
 from qexp.config.section import FLOAT_BITS, Section
 from qexp.config.task import AnyTask, Data, Model, TranslationTask
 from qexp.config.tracking import AnyTracker, NoTracker
-from qexp.config.training import AnyFinetune, AnyMethod, Control, Qat, Training
+from qexp.config.training import RANGE_RATE, AnyFinetune, AnyMethod, Control, Qat, Training
 from qexp.config.work import AnyDeploy, Budget, Gate, Machine, Numerics, Schooling
 
 _NOT_IDENTITY: dict[str, Any] = {"machine": True, "tracker": True, "data": {"source", "root"}}
@@ -109,6 +110,18 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
+    def _bits_of_tables_have_a_site(self) -> Self:
+        quant, sites = self.quant, self.placement.sites
+        own = quant.embedding_bits not in (None, quant.weight_bits)
+        if quant.enabled and own and "embedding.weight" not in sites:
+            raise ValueError(
+                f"quant.embedding_bits={quant.embedding_bits} with placement={self.placement.name}: it "
+                "leaves tables of embeddings in floating point; add embedding.weight to placement.sites, "
+                "choose a placement that has it, or set quant.embedding_bits=null"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _no_clock_on_a_translation(self) -> Self:
         if isinstance(self.task, TranslationTask) and self.deploy.kind == "engines":
             raise ValueError(
@@ -190,9 +203,13 @@ def resolve_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
     to its default. ``method: auto`` becomes ``qat``, or ``none`` with FP32; ``controlled`` becomes ``qat``,
     or ``control`` with FP32; ``deploy: auto`` becomes ``engines``, or ``none`` for a translation.
     A tree that is resolved already comes back as it is.
+
+    Raises:
+        ValueError: pydantic's, of a field that is recommended and does not exist.
     """
     resolved = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
     if all(isinstance(resolved.get(key), dict) for key in ("task", "model", "finetune", "method")):
+        Recommended.check(resolved["task"], resolved["model"])
         _resolve_finetune(resolved)
         _resolve_method(resolved)
     if all(isinstance(resolved.get(key), dict) for key in ("task", "deploy")):
@@ -250,4 +267,4 @@ def _resolve_method(tree: dict[str, Any]) -> None:
         method["learning_rate"] = rate / 2
     rates = isinstance(method.get("learning_rate"), int | float) and method.get("kind") == "qat"
     if rates and method.get("range_learning_rate") is None:
-        method["range_learning_rate"] = 10 * method["learning_rate"]
+        method["range_learning_rate"] = RANGE_RATE * method["learning_rate"]

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from qexp.config.section import FLOAT_BITS, Bits, Section, known_width
+from qexp.config.section import FLOAT_BITS, Bits, Section, known_width, refuse_unused
 
 
 class WeightScheme(Section):
@@ -30,6 +30,14 @@ class ActivationScheme(Section):
     """Groups of embedding dimensions, of ``per_embedding_group``."""
     permute: bool = True
     """Whether groups hold dimensions of similar range, the same ones throughout a layer, not neighbours."""
+
+    @model_validator(mode="after")
+    def _groups_are_of_dimensions(self) -> Self:
+        if self.granularity != "per_embedding_group":
+            because = f"granularity={self.granularity}"
+            instead = "scheme.activation.granularity=per_embedding_group"
+            refuse_unused(self, ["groups", "permute"], because, instead)
+        return self
 
 
 class Scheme(Section):
@@ -77,6 +85,12 @@ class Quant(Section):
     """What tables call the overrides, in ``w8a8-mixed``; small letters and digits."""
 
     _known_widths = field_validator("weight_bits", "activation_bits", "embedding_bits")(known_width)
+
+    @model_validator(mode="after")
+    def _label_is_of_overrides(self) -> Self:
+        if not self.overrides:
+            refuse_unused(self, ["label"], "no overrides", "some: quant.overrides={GLOB:{…}}")
+        return self
 
     @field_validator("overrides", mode="before")
     @classmethod

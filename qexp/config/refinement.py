@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from qexp.config.section import Section
+from qexp.config.section import Section, refuse_unused
 
 
 class Refinement(Section):
@@ -26,6 +26,13 @@ class Refinement(Section):
     """Steps that AdaRound takes for each weight."""
     bias_correction: bool = False
     """Take the mean error that quantized weights cause out of each layer's bias (Nagel et al. 2019)."""
+
+    @model_validator(mode="after")
+    def _iterations_are_of_adaround(self) -> Self:
+        if self.rounding != "adaround":
+            because, instead = f"rounding={self.rounding}", "refinement.rounding=adaround"
+            refuse_unused(self, ["iterations"], because, instead)
+        return self
 
     @property
     def reads_moments(self) -> bool:

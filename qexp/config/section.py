@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,6 +17,26 @@ class Section(BaseModel):
     """Base of all sections: frozen, and closed to fields that it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+def refuse_unused(section: Section, fields: Sequence[str], because: str, instead: str) -> None:
+    """Refuse fields that were changed although another choice leaves them unread.
+
+    Args:
+        section: Where they stand.
+        fields: Their names.
+        because: The choice, such as ``ranges=frozen``.
+        instead: The choice that reads them.
+
+    Raises:
+        ValueError: one of them is not its default.
+    """
+    for name in fields:
+        value, default = getattr(section, name), type(section).model_fields[name].default
+        if value != default:
+            raise ValueError(
+                f"{name}={value} with {because}: nothing reads it; leave it at {default}, or choose {instead}"
+            )
 
 
 def known_width(bits: int | None) -> int | None:

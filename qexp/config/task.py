@@ -7,9 +7,18 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from qexp.config.section import Section
+from qexp.config.section import Section, refuse_unused
 
 Metric = Literal["accuracy", "f1", "matthews", "pearson", "spearman", "exact_match", "bleu"]
+
+
+METRICS_OF: Mapping[str, tuple[Metric, ...]] = {
+    "classification": ("accuracy", "f1", "matthews"),
+    "regression": ("pearson", "spearman"),
+    "question_answering": ("exact_match", "f1"),
+    "translation": ("bleu",),
+}
+"""Metrics that each kind of task has."""
 
 
 class Task(Section):
@@ -32,6 +41,17 @@ class Task(Section):
     def _is_evaluated(self) -> Self:
         if not self.evaluation:
             raise ValueError("evaluation: name at least one split")
+        return self
+
+    @model_validator(mode="after")
+    def _metrics_fit_kind(self) -> Self:
+        kind = str(getattr(self, "kind", ""))
+        allowed = METRICS_OF.get(kind, self.metrics)
+        for place, metric in enumerate(self.metrics):
+            if metric not in allowed:
+                raise ValueError(f"metrics: {metric} is none of a {kind}; it has {', '.join(allowed)}")
+            if metric in self.metrics[:place]:
+                raise ValueError(f"metrics: {metric} is named twice; name each once")
         return self
 
     @property
@@ -65,6 +85,15 @@ class TextTask(Task):
             raise ValueError("labels: a classification names at least two classes")
         if self.kind == "regression" and self.labels:
             raise ValueError(f"labels: a regression has none, got {self.labels}")
+        if len({label.lower() for label in self.labels}) < len(self.labels):
+            raise ValueError(f"labels: each class has a name of its own, got {list(self.labels)}")
+        if "f1" in self.metrics and len(self.labels) > 2:
+            raise ValueError(
+                f"metrics: f1 is that of one class, {self.labels[1]!r}, and task.labels names "
+                f"{len(self.labels)}; use accuracy or matthews"
+            )
+        if self.kind == "classification":
+            refuse_unused(self, ["label_range"], "kind=classification", "task.kind=regression")
         return self
 
     @property
@@ -185,6 +214,12 @@ class Model(Section):
     scratch: Scratch | None = None
     """Start from random weights of this size (translations only); null starts from a checkpoint."""
 
+    @model_validator(mode="after")
+    def _nothing_to_revise(self) -> Self:
+        if self.scratch is not None:
+            refuse_unused(self, ["revision"], "model.scratch", "a model of the hub")
+        return self
+
 
 class Data(Section):
     """Where rows come from. The rows' fingerprint, not this word, decides what can be reused."""
@@ -195,3 +230,9 @@ class Data(Section):
     """Folder with ``<task>/<split>.parquet``; null reads the environment variable QEXP_DATA."""
     train_rows: int | None = Field(default=None, ge=1)
     """Train on that many rows, drawn by ``seed``; null is all of them."""
+
+    @model_validator(mode="after")
+    def _root_is_local(self) -> Self:
+        if self.source in ("hub", "sample"):
+            refuse_unused(self, ["root"], f"data={self.source}", "data=local")
+        return self

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from qexp.config.section import Section
+from qexp.config.section import Section, refuse_unused
 
 
 class NoMethod(Section):
@@ -49,6 +49,9 @@ class Distillation(Section):
                 f"labels={self.labels:g} without a teacher: the weight of the labels counts beside others "
                 "only; raise method.distillation.logits, .hidden or .attention, or set .labels=1"
             )
+        if not self.logits:
+            instead = "method.distillation.logits=1"
+            refuse_unused(self, ["temperature"], "logits=0", instead)
         return self
 
 
@@ -63,6 +66,10 @@ class Further(Section):
     """Dropout during this training; null keeps the model's own."""
     distillation: Distillation = Distillation()
     """What is learned from the FP32 model."""
+
+
+RANGE_RATE = 10
+"""How many times the rate of the weights learned scales have, where nobody says it."""
 
 
 class Control(Further):
@@ -97,6 +104,19 @@ class Qat(Further):
             raise ValueError(
                 f"zero_points=learned with ranges={self.ranges}: zero points are learned beside scales; use "
                 "method.ranges=learned, or method.zero_points=fixed"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _only_ranges_that_move_have_numbers_for_it(self) -> Self:
+        because = f"ranges={self.ranges}"
+        if self.ranges != "ema":
+            refuse_unused(self, ["range_decay"], because, "method.ranges=ema")
+        followed = self.learning_rate and RANGE_RATE * self.learning_rate
+        if self.ranges != "learned" and self.range_learning_rate not in (None, followed):
+            raise ValueError(
+                f"range_learning_rate={self.range_learning_rate} with {because}: nothing reads it; "
+                "leave it null, or choose method.ranges=learned"
             )
         return self
 

@@ -10,6 +10,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from qexp.config import Model, Scratch
 from qexp.data import hub, packages
@@ -105,6 +106,15 @@ def locate(model: Model) -> Checkpoint | Blueprint:
     return _checkpoint(_packaged(model, package) if package else _from_hub(model), model.name)
 
 
+def config_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The checkpoint's ``config.json``.
+
+    Raises:
+        ModelError: It is gone or no JSON.
+    """
+    return _json(checkpoint.folder / CONFIG, checkpoint.name)
+
+
 def _checkpoint(folder: Path, name: str) -> Checkpoint:
     content = [[file, file_sha256(folder / file)] for file in sorted(_files(folder, name))]
     return Checkpoint(folder, hashlib.sha256(json.dumps(content).encode()).hexdigest(), name)
@@ -194,7 +204,7 @@ def _no_safetensors(folder: Path) -> str:
     )
 
 
-def _json(path: Path, name: str) -> dict[str, object]:
+def _json(path: Path, name: str) -> dict[str, Any]:
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

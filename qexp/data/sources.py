@@ -19,15 +19,13 @@ import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 import pyarrow.parquet as pq  # type: ignore[import-untyped, unused-ignore]
 
 from qexp.config import Data, QuestionTask, Task, TextTask, TranslationTask
-from qexp.data import hub, pair_rows, question_rows, text_rows
+from qexp.data import class_names, hub, pair_rows, question_rows, text_rows
 from qexp.data.checks import ID_COLUMNS, check_columns
 from qexp.data.columns import to_numpy
+from qexp.environment import ROOT_VARIABLE as ROOT_VARIABLE
 from qexp.errors import DataError
 
 Source = Literal["local", "hub", "sample"]
-
-ROOT_VARIABLE = "QEXP_DATA"
-"""Environment variable with the local folder, read where ``data.root`` is null."""
 
 WAYS = {
     "local": "data=local data.root=DIR (DIR/<task>/<split>.parquet)",
@@ -79,6 +77,7 @@ def resolve(data: Data, task: Task, *, sweep: bool = False) -> Rows:
         source, tables, notes = data.source, _SOURCES[data.source](data, task), ()
     form = FORMS[type(task)]
     splits = {split: form.checked(table, task, where) for split, (where, table) in tables.items()}
+    notes += class_names.notes_on_rows(tables, task)
     return Rows(source, fingerprint(splits, sample=source == "sample"), splits, notes=notes)
 
 
@@ -127,6 +126,9 @@ _Tables = dict[str, tuple[str, pa.Table]]
 def _first_at_hand(data: Data, task: Task, *, sweep: bool) -> tuple[Source, _Tables, tuple[str, ...]]:
     """What ``data.source=auto`` means; only a source out of reach is passed over, never one with bad rows."""
     root = _root(data)
+    if root is not None and not root.is_dir():
+        name = "data.root" if data.root else ROOT_VARIABLE
+        raise DataError(f"{name}={root}: no such folder; correct it, or {_ways('local', 'hub', 'sample')}")
     if root is not None and (root / task.name).is_dir():
         return "local", _local(data, task), ()
     missed = f"no folder {root / task.name}" if root else f"data.root and {ROOT_VARIABLE} are not set"

@@ -7,6 +7,7 @@ import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
 from qexp.config import TextTask
 from qexp.data.checks import check_columns, check_rows, refuse, row_ids, texts
+from qexp.data.class_names import ids_in_order_of
 from qexp.data.columns import from_numpy, nulls, to_numpy
 from qexp.errors import DataError
 
@@ -22,7 +23,8 @@ def columns(task: TextTask) -> tuple[str, ...]:
 def checked(table: pa.Table, task: TextTask, where: str) -> pa.Table:
     """The table in its one form: ``id``, those of ``task.text``, and ``label``.
 
-    ``id`` is int64, texts are strings, ``label`` is int64 class ids, or float64 numbers that float32 holds
+    ``id`` is int64, texts are strings, ``label`` is int64 class ids in the order of ``task.labels``, whatever
+    order the table's own schema has, or float64 numbers that float32 holds
     exactly.
 
     Raises:
@@ -35,11 +37,17 @@ def checked(table: pa.Table, task: TextTask, where: str) -> pa.Table:
         form[name] = texts(table.column(name), f"{where}: column {name!r}", fields="task.text")
     values, here = table.column(task.label), f"{where}: column {task.label!r}"
     refuse(nulls(values), values, here, "every row needs a label; fill it in or drop the row")
-    label = _class_ids(values, task, here) if task.kind == "classification" else _numbers(values, task, here)
+    if task.kind == "classification":
+        label = _class_ids(values, task, here, ids_in_order_of(task, table, where))
+    else:
+        label = _numbers(values, task, here)
     return pa.table({**form, "label": label})
 
 
-def _class_ids(values: pa.ChunkedArray, task: TextTask, here: str) -> pa.ChunkedArray:
+def _class_ids(
+    values: pa.ChunkedArray, task: TextTask, here: str, order: list[int] | None
+) -> pa.ChunkedArray:
+    """Class ids in the order of ``task.labels``; ``order`` has that of each id of the table."""
     rule = "allowed are " + ", ".join(f"{i} ({name})" for i, name in enumerate(task.labels))
     if pa.types.is_floating(values.type):
         numbers = to_numpy(values)
@@ -54,7 +62,8 @@ def _class_ids(values: pa.ChunkedArray, task: TextTask, here: str) -> pa.Chunked
             f"labels to data.root/{task.name}/<split>.parquet and choose data=local"
         )
     refuse(bad, values, here, f"{rule}; correct the row, or task.labels")
-    return from_numpy(numbers.astype(np.int64))
+    ids = numbers.astype(np.int64)
+    return from_numpy(ids if order is None else np.asarray(order, np.int64)[ids])
 
 
 def _numbers(values: pa.ChunkedArray, task: TextTask, here: str) -> pa.ChunkedArray:

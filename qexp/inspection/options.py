@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from qexp.environment import check_environment
 from qexp.errors import INTERRUPTED, QexpError
 from qexp.records import OUTPUTS_VARIABLE
 
@@ -23,6 +24,7 @@ def ended(name: str, work: Callable[[], int], interrupted: str) -> int:
         interrupted: What to say of Ctrl-C where the work does not say it better.
     """
     try:
+        check_environment()
         return work()
     except QexpError as error:
         print(f"qexp.{name}: {error}", file=sys.stderr)

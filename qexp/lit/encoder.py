@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from qexp.config import TextTask
+from qexp.data.class_names import label_order
 from qexp.errors import ModelError
 
 HEADS = ("classifier", "pooler", "pre_classifier", "score", "sequence_summary", "logits_proj", "qa_outputs")
@@ -112,25 +113,6 @@ def save(model: PreTrainedModel, folder: Path) -> None:
         model.save_pretrained(folder)
 
 
-def label_order(id2label: Mapping[Any, str], labels: Sequence[str]) -> list[int]:
-    """Output of the checkpoint for each label of the task.
-
-    Names are compared without case and punctuation; ``LABEL_0``, ``LABEL_1``, … mean the task's order.
-
-    Raises:
-        ModelError: the names are others than the task's.
-    """
-    names = {_plain(name): index for index, name in id2label.items()}
-    if set(names) == {f"label{index}" for index in range(len(labels))}:
-        return [names[f"label{index}"] for index in range(len(labels))]
-    if set(names) != {_plain(label) for label in labels}:
-        raise ModelError(
-            f"finetune=none: the checkpoint's labels are {list(id2label.values())}, the task's are "
-            f"{list(labels)}; rename id2label in the checkpoint's config.json to the task's names"
-        )
-    return [names[_plain(label)] for label in labels]
-
-
 def set_dropout(model: nn.Module, rate: float | None) -> None:
     """Give every dropout, a layer or a module's number, that rate; None leaves the model's own."""
     if rate is None:
@@ -205,10 +187,6 @@ def _reorder_head(model: PreTrainedModel, order: list[int]) -> None:
         head.weight.copy_(head.weight[order].clone())
         if head.bias is not None:
             head.bias.copy_(head.bias[order].clone())
-
-
-def _plain(name: str) -> str:
-    return "".join(character for character in name.lower() if character.isalnum())
 
 
 @contextmanager

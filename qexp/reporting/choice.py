@@ -26,8 +26,12 @@ def candidates(runs: Iterable[Run], tasks: Sequence[str]) -> dict[str, list[Run]
 
 
 def best(runs: Sequence[Run]) -> list[Run]:
-    """The run with the highest score; the smaller one of two that score alike."""
-    return [max(runs, key=lambda run: (final_score(run) or 0.0, -weight(run)))]
+    """The run with the highest score; the smaller one of two that score alike.
+
+    A score that says nothing of its model (:func:`caveat_of`) is chosen only where there is no other.
+    """
+    sound = [run for run in runs if caveat_of(run) is None] or runs
+    return [max(sound, key=lambda run: (final_score(run) or 0.0, -weight(run)))]
 
 
 def pareto(runs: Sequence[Run]) -> list[Run]:
@@ -35,9 +39,19 @@ def pareto(runs: Sequence[Run]) -> list[Run]:
     return [runs[index] for index in front([(weight(run), final_score(run) or 0.0) for run in runs])]
 
 
+def caveat_of(run: Run) -> str | None:
+    """Why :func:`final_score` says nothing of the model; None for a sound one."""
+    last = _last_stage(run)
+    return run.caveat(last, run.metrics[0]) if last and run.metrics else None
+
+
+def _last_stage(run: Run) -> str | None:
+    return next((stage for stage in reversed(TORCH_STAGES) if stage in run.record.scores), None)
+
+
 def final_score(run: Run) -> float | None:
     """The primary metric after the last stage in torch."""
-    last = next((stage for stage in reversed(TORCH_STAGES) if stage in run.record.scores), None)
+    last = _last_stage(run)
     if last is None or not run.metrics:
         return None
     scores: Mapping[str, float | None] = run.record.scores[last]

@@ -78,6 +78,8 @@ def choices_of(run: Run) -> tuple[dict[str, str], dict[str, Any]]:
             continue
         if path.endswith((".kind", "placement.name", "budget.name", "machine.accelerator")):
             continue
+        if path == "data.root" and run.source in ("hub", "sample"):
+            continue  # data.source=auto passed over it
         if path not in given or given[path] != value:
             values[path] = value
     return {group: option for group, option in options.items() if group not in _DEFAULTS}, values

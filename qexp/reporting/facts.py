@@ -158,6 +158,10 @@ class Run:
         """Whether the rows are the built-in sample; None if the source was never decided."""
         return None if self.source is None else self.source == "sample"
 
+    def caveat(self, stage: str, metric: str) -> str | None:
+        """Why a score says nothing of the model; None for a sound one, and in Records that are too old."""
+        return self.record.caveats.get(stage, {}).get(metric)
+
     @property
     def metrics(self) -> tuple[str, ...]:
         """Keys of the task's scores, the primary one first (as :func:`qexp.config.score_name`)."""

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from qexp.record_parts import with_metrics
 from qexp.reporting import table as text
 from qexp.reporting.comparison import Cell, Comparison, Row
 from qexp.reporting.facts import TRAINED, Quantity, Run
 from qexp.reporting.selection import describe, first_line, short_name
 from qexp.reporting.settings import label
-from qexp.reporting.table import DAGGER, NOT_ASKED, Table, joined
+from qexp.reporting.table import DAGGER, DOUBLE_DAGGER, NOT_ASKED, Table, joined
 
 STAGES = {"fp32": "FP32", "control": "control", "ptq": "PTQ", "qat": "QAT"}
 """The order is that of :data:`qexp.reporting.facts.TORCH_STAGES`."""
@@ -58,12 +59,14 @@ def table_of(comparison: Comparison) -> Table:
     columns = _score_columns(comparison)
     kinds = {quantity.name for row in comparison.rows for quantity in row.cells}
     show_latency = "latency" in kinds or any(row.simulated for row in comparison.rows)
-    header = ["model", "quant", *map(label, comparison.split.columns), *(title for title, _ in columns)]
+    recipes = [_recipe(row) for row in comparison.rows]
+    header = ["model", "quant", *(["recipe"] * (len({*recipes}) > 1)), *map(label, comparison.split.columns)]
+    header += [title for title, _ in columns]
     header += ["size (MiB)"] * ("size" in kinds) + ["latency (ms)"] * show_latency + ["seeds"]
     names, footnotes = model_names(row.model for row in comparison.rows), Footnotes()
     rows = []
-    for row in comparison.rows:
-        cells = [names[row.model], row.quant, *comparison.columns_of(row)]
+    for row, recipe in zip(comparison.rows, recipes, strict=True):
+        cells = [names[row.model], row.quant, *([recipe] * ("recipe" in header)), *comparison.columns_of(row)]
         cells += [_score(row, quantity, footnotes) for _, quantity in columns]
         cells += [_pair(row, "size", text.size, footnotes)] * ("size" in kinds)
         cells += [_latency(row, footnotes)] * show_latency + [_seeds(row, comparison.seeds, footnotes)]
@@ -71,6 +74,7 @@ def table_of(comparison: Comparison) -> Table:
     notes = (
         *footnotes.lines(),
         *_parity_notes(comparison.rows),
+        *caveat_notes(run for row in comparison.rows for run in row.runs),
         *comparison.split.follows,
         *comparison.notes,
     )
@@ -79,6 +83,11 @@ def table_of(comparison: Comparison) -> Table:
     )
     caption = _caption(comparison, names, columns, "size" in kinds, "latency" in kinds)
     return Table(title(comparison), tuple(header), tuple(rows), caption, notes)
+
+
+def _recipe(row: Row) -> str:
+    """Recipes that the runs of a row were asked with; other words may have changed what they mean."""
+    return joined(sorted({run.record.recipe for run in row.runs if run.record.recipe})) or NOT_ASKED
 
 
 def title(comparison: Comparison) -> str:
@@ -123,6 +132,8 @@ def _score(row: Row, quantity: Quantity, footnotes: Footnotes) -> str:
         shown += f" n={len(cell.numbers)}"
     if None in cell.values.values():
         shown += ", else undefined"
+    if quantity.name == "score" and any(run.caveat(quantity.stage, quantity.metric) for run in row.runs):
+        shown += f" {DOUBLE_DAGGER}"
     exported = quantity.name == "score" and any(quantity.stage == run.stages[-1] for run in row.broken_parity)
     return f"{shown} {DAGGER}" if exported else shown
 
@@ -189,6 +200,24 @@ def parity_note(run: Run) -> str:
     )
 
 
+def caveat_notes(runs: Iterable[Run], *, named: bool = True) -> list[str]:
+    """Why scores of runs say nothing of their models: a line for each stage and reason.
+
+    Args:
+        runs: The runs.
+        named: Whether to say which runs these are.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for stage, of_stage in run.record.caveats.items():
+            for told in with_metrics(of_stage):
+                found.setdefault(f"{STAGES.get(stage, stage)} {told}", {})[describe(run)] = None
+    return [
+        f"{DOUBLE_DAGGER} {told}" + (f" ({'; '.join([*whose][:3])}{_more([*whose][3:])})" if named else "")
+        for told, whose in found.items()
+    ]
+
+
 def noise_note(parity: Mapping[str, Any]) -> str:
     """Say in one line what a gate within noise found, and the noise beside it."""
     floor = parity["floor"] | {"max_logit_difference": parity["floor"]["logit_differences"]["max"]}
@@ -228,6 +257,9 @@ def _caption(
     source = joined(comparison.sources) or "never found"
     facts = [f"Data: {source}. Budget: {comparison.budget}. Seeds: {joined(comparison.seeds)}."]
     facts += [f"{names[model]} is {model}." for model in sorted(names) if names[model] != model]
+    recipes = {_recipe(row) for row in comparison.rows} - {NOT_ASKED}
+    if len(recipes) == 1 and all(_recipe(row) in recipes for row in comparison.rows):
+        facts.append(f"Recipe: {joined(list(recipes))}.")
     if comparison.split.common:
         told = (f"{label(path)} {value}" for path, value in comparison.split.common.items())
         facts.append(f"All rows: {', '.join(told)}.")

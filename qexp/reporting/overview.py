@@ -66,6 +66,8 @@ class OverviewRow:
     """Of the tables that have one; what it lacks is told with the averages (:mod:`qexp.reporting.glue`)."""
     disagreeing: tuple[str, ...]
     """Where runs that share the row have different scores, of which the newest is shown."""
+    doubtful: tuple[bool, ...] = ()
+    """By column: whether a score of it says nothing of its model."""
 
     @property
     def taught(self) -> bool:
@@ -172,7 +174,13 @@ def _row(group: Group, stage: str, columns: Sequence[Column], convention: Conven
         cells=tuple(group.cell(each.task, stage, each.metrics) for each in columns),
         average=average_cell(group, convention, stage) if convention else None,
         disagreeing=tuple(group.disagreeing(stage)),
+        doubtful=tuple(_doubtful(group, stage, each) for each in columns),
     )
+
+
+def _doubtful(group: Group, stage: str, column: Column) -> bool:
+    runs = (run for run in group.members if run.task == column.task)
+    return any(run.caveat(stage, metric) for run in runs for metric in column.metrics)
 
 
 def _filled(rows: Sequence[OverviewRow]) -> list[dict[str, str]]:

@@ -9,7 +9,7 @@ from qexp.reporting.layout import STAGES, WARNINGS, Footnotes, model_names
 from qexp.reporting.overview import TASK_ORDER, Overview, OverviewRow
 from qexp.reporting.published import Published, shown_average, shown_score, told_of
 from qexp.reporting.settings import ABSENT, label
-from qexp.reporting.table import NOT_ASKED, Table, joined
+from qexp.reporting.table import DOUBLE_DAGGER, NOT_ASKED, Table, joined
 
 
 def overview_table(overview: Overview, published: Sequence[Published] = ()) -> Table:
@@ -23,6 +23,10 @@ def overview_table(overview: Overview, published: Sequence[Published] = ()) -> T
     beside = beside_ours(overview, published)
     theirs = [_theirs(overview, row) for row in beside]
     notes = [*footnotes.lines(), *_lacking(overview), *_disagreeing(overview, names)]
+    if any(any(row.doubtful) for row in overview.rows):
+        notes.append(
+            f"{DOUBLE_DAGGER} a score that says nothing of its model; why is told below the task's table"
+        )
     notes += [*overview.split.follows, *told_of(beside)]
     rows = tuple(map(tuple, [*ours, *theirs]))
     return Table(
@@ -50,7 +54,11 @@ def beside_ours(overview: Overview, published: Sequence[Published]) -> list[Publ
 
 def _ours(overview: Overview, row: OverviewRow, name: str, footnotes: Footnotes) -> list[str]:
     settings = (ABSENT if value is None else value for value in overview.settings_of(row))
-    cells = [spread_or_why(cell, footnotes) for cell in row.cells]
+    doubtful = row.doubtful or (False,) * len(row.cells)
+    cells = [
+        f"{spread_or_why(cell, footnotes)}{f' {DOUBLE_DAGGER}' if doubt else ''}"
+        for cell, doubt in zip(row.cells, doubtful, strict=True)
+    ]
     return [name, row.quant, _method(row), *settings, *cells, *([spread(row.average)] if row.average else [])]
 
 

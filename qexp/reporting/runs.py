@@ -10,9 +10,9 @@ from qexp.record_parts import Parity
 from qexp.records import Record
 from qexp.reporting import table as text
 from qexp.reporting.facts import STAGES_OF_METHOD, Quantity, Run
-from qexp.reporting.layout import STAGES, WARNINGS, noise_note, parity_facts, parity_note
+from qexp.reporting.layout import STAGES, WARNINGS, caveat_notes, noise_note, parity_facts, parity_note
 from qexp.reporting.selection import first_line, short_name
-from qexp.reporting.table import DAGGER, NOT_ASKED, Table
+from qexp.reporting.table import DAGGER, DOUBLE_DAGGER, NOT_ASKED, Table
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -89,7 +89,9 @@ def _number(run: Run, quantity: Quantity) -> str:
     printed = text.points if quantity.name == "difference" else text.score
     parity = run.record.parity
     broken = quantity.name == "score" and quantity.stage == run.stages[-1] and parity and not parity["passed"]
-    return printed(run.measured[quantity]) + (f" {DAGGER}" if broken else "")
+    doubtful = quantity.name == "score" and run.caveat(quantity.stage, quantity.metric)
+    mark = f" {DOUBLE_DAGGER}" if doubtful else ""
+    return printed(run.measured[quantity]) + mark + (f" {DAGGER}" if broken else "")
 
 
 def _absent(run: Run, *quantities: Quantity) -> str:
@@ -118,6 +120,7 @@ def _notes(run: Run) -> tuple[str, ...]:
     notes = [WARNINGS[mark] for mark in marks if mark in WARNINGS]
     if run.record.status == "failed":
         notes.append(f"failed: {first_line(run)}")
+    notes += caveat_notes([run], named=False)
     parity = run.record.parity
     if parity:
         notes.append(_gate_note(run, parity))
@@ -177,4 +180,6 @@ def _width(table: Table) -> int:
 def _style(cell: str) -> str:
     if cell.startswith("failed") or cell.endswith(DAGGER):
         return "red"
+    if cell.endswith(DOUBLE_DAGGER):
+        return "yellow"
     return "yellow" if "sample" in cell or "smoke" in cell or cell in ("missing", "undefined") else ""

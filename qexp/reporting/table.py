@@ -8,6 +8,8 @@ from dataclasses import dataclass
 NOT_ASKED = "-"
 """Cell of a number that the experiment does not have."""
 DAGGER = "†"  # the sign readers know for "see the note on this number"
+DOUBLE_DAGGER = "‡"
+"""Mark of a score that says nothing of the model; a note says why."""
 MEBIBYTE = 2**20
 
 

@@ -536,3 +536,15 @@ def test_real_rows(name: str) -> None:
     for split, count in counts.items():
         assert count is None or rows.splits[split].num_rows == count
     assert rows.splits["train"].num_rows > 0
+
+
+@pytest.mark.parametrize("variable", [False, True], ids=["data.root", "QEXP_DATA"])
+def test_a_root_that_is_no_folder_is_never_passed_over(
+    variable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = str(tmp_path / "typo")
+    if variable:
+        monkeypatch.setenv("QEXP_DATA", root)
+    name = "QEXP_DATA" if variable else r"data\.root"
+    with pytest.raises(DataError, match=rf"{name}=.*typo: no such folder"):
+        sources.resolve(Data(root=None if variable else root), PAIRS)
