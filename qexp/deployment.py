@@ -139,7 +139,8 @@ class Deployment:
             )
         timed = self.rt.walk(
             benchmark.STAGE, tuple(gated), tuple(gated.values()), self.tokens, self.experiment.task, deploy,
-            self.experiment.budget.benchmark_runs, this_host(self.rt.threads, deploy.runtimes), rt=self.rt,
+            self.experiment.budget.benchmark_runs, self.experiment.budget.benchmark_rows,
+            this_host(self.rt.threads, deploy.runtimes), rt=self.rt,
         )  # fmt: skip
         self.outcome.note("latency", timed)
         self.outcome.note_own(deploy)

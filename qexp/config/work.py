@@ -60,9 +60,12 @@ class Engines(Section):
     real: bool = False
     """Time batches of the evaluation rows too, each padded to its longest row."""
     runs: int = Field(default=30, ge=3)
-    """Timed runs for each engine and shape, after the warm-up."""
+    """Most timed runs for each engine and shape, after the warm-up."""
     warmup: int = Field(default=3, ge=0)
-    """Runs that are not timed."""
+    """Most runs that are not timed."""
+    seconds: float | None = Field(default=10.0, gt=0)
+    """Time for the runs of all engines on a shape, which also stop when every median is stable; null takes
+    all of the runs."""
 
     @field_validator("runtimes", "precisions", "batch_sizes", "lengths")
     @classmethod
@@ -126,6 +129,8 @@ class Budget(Section):
     """At most that many rows to calibrate on; null is no limit."""
     benchmark_runs: int | None = Field(default=None, ge=3)
     """At most that many timed runs; null is no limit."""
+    benchmark_rows: int | None = Field(default=None, ge=1)
+    """No timed batch has more rows, but for the smallest that is asked for; null is no limit."""
 
 
 class Machine(Section):

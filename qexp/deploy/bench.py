@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import cycle
 from typing import Any
 
 from qexp.deploy.energy import Meter, joules, meters
 from qexp.deploy.engine import Batch, Engine
-from qexp.deploy.timing import measure_alternating
+from qexp.deploy.timing import Effort, measure_alternating
 from qexp.errors import DeployError
 
 
@@ -20,8 +20,8 @@ class Bench:
     """Engines by name, and what was found of them by shape."""
 
     engines: Mapping[str, Engine]
-    runs: int
-    warmup: int
+    effort: Effort
+    """How often each engine is timed on a shape."""
     known: tuple[Meter, ...] = field(default_factory=meters)
     latency: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     """Quantiles in milliseconds, rows per second, runs, and joules for a row where the machine tells them."""
@@ -44,7 +44,7 @@ class Bench:
         if not calls:
             return
         rows = len(next(iter(batches[0].values())))
-        timed = measure_alternating(calls, rows=rows, runs=self.runs, warmup=self.warmup)
+        timed = measure_alternating(calls, replace(self.effort, batches=len(batches)), rows=rows)
         for name, times in timed.items():
             found = asdict(times)
             if self.known:

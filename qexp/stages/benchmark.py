@@ -28,6 +28,7 @@ def run(
     task: Task,
     deploy: Engines,
     benchmark_runs: int | None,
+    benchmark_rows: int | None,
     host: Host,
     *,
     rt: Runtime,
@@ -35,17 +36,18 @@ def run(
     """Time all engines in turn on the same batches; ``host`` keeps machines apart.
 
     A shape that one engine refuses, such as one that does not fit its memory, is noted, and the engine goes
-    on with the others.
+    on with the others. ``benchmark_rows`` leaves out batches with more rows, but for the smallest.
     """
     from qexp.deploy.bench import Bench, pinned
+    from qexp.deploy.timing import Effort
     from qexp.lit.timing_batches import batches_of
 
-    batches = batches_of(tokens, task, deploy, graphs[0].vocabulary)
+    batches = batches_of(tokens, task, _limited(deploy, benchmark_rows), graphs[0].vocabulary)
     runs = min(deploy.runs, benchmark_runs or deploy.runs)
-    total = len(batches) * (runs + deploy.warmup) * len(graphs)
-    with pinned(host.threads), rt.screen.bar("benchmark", total=total) as move:
+    effort = Effort(runs, min(deploy.warmup, runs), deploy.seconds is not None, deploy.seconds)
+    with pinned(host.threads), rt.screen.bar("benchmark", total=None) as move:
         engines = _engines(names, graphs, deploy, rt)
-        bench = Bench(engines, runs, deploy.warmup)
+        bench = Bench(engines, effort)
         for shape, of_shape in batches.items():
             bench.measure(shape, of_shape, move)
         first = next(iter(batches.values()))[0]
@@ -54,6 +56,14 @@ def run(
         "latency": bench.latency, "problems": bench.problems, "audits": audits, "host": asdict(host),
         "engines": {name: asdict(engine.info) for name, engine in engines.items()},
     })  # fmt: skip
+
+
+def _limited(deploy: Engines, rows: int | None) -> Engines:
+    """The same with no batch of more than ``rows`` rows, but for the smallest; null is no limit."""
+    most = max(min(deploy.batch_sizes), rows or max(deploy.batch_sizes))
+    return deploy.model_copy(
+        update={"batch_sizes": tuple(size for size in deploy.batch_sizes if size <= most)}
+    )
 
 
 def _engines(
@@ -86,4 +96,4 @@ def _audit(name: str, engine: Engine, batch: Batch, bench: Bench) -> dict[str, A
     }
 
 
-STAGE = Stage("9-latency", 2, Latency, run)
+STAGE = Stage("9-latency", 3, Latency, run)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from qexp.deploy.bench import Bench, pinned
+from qexp.deploy.timing import Effort
 from tests.deploy.engines_that_fake import FakeEngine
 
 MOVES: list[int] = []
@@ -24,7 +25,7 @@ def batch(rows: int, length: int) -> dict[str, np.ndarray]:
 
 def test_every_engine_gets_every_batch_as_often() -> None:
     engines = {"a": FakeEngine(), "b": FakeEngine(inputs=("input_ids", "attention_mask"))}
-    bench = Bench(engines, runs=4, warmup=2, known=())
+    bench = Bench(engines, Effort(4, 2), known=())
     bench.measure("2xreal", [batch(2, 5), batch(2, 9)], move)
     trial = [(2, 9)]
     for engine in engines.values():
@@ -35,7 +36,7 @@ def test_every_engine_gets_every_batch_as_often() -> None:
 
 def test_a_shape_that_is_refused_is_told_and_the_others_go_on() -> None:
     small, large = FakeEngine(most=64), FakeEngine()
-    bench = Bench({"small": small, "large": large}, runs=3, warmup=0, known=())
+    bench = Bench({"small": small, "large": large}, Effort(3, 0), known=())
     for rows in (1, 32):
         bench.measure(f"{rows}x8", [batch(rows, 8)], move)
     assert list(bench.latency["small"]) == ["1x8"]
@@ -46,13 +47,13 @@ def test_a_shape_that_is_refused_is_told_and_the_others_go_on() -> None:
 def test_energy_stands_where_the_machine_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qexp.deploy.energy.SECONDS", 0.0)
     monkeypatch.setattr("qexp.deploy.bench.joules", lambda call, known: 6.0)
-    bench = Bench({"a": FakeEngine()}, runs=3, warmup=0, known=(lambda: 0.0,))
+    bench = Bench({"a": FakeEngine()}, Effort(3, 0), known=(lambda: 0.0,))
     bench.measure("3x8", [batch(3, 8)], move)
     assert bench.latency["a"]["3x8"]["joules_per_row"] == 2.0
 
 
 def test_rows_per_second_count_the_rows_of_a_batch() -> None:
-    bench = Bench({"a": FakeEngine()}, runs=5, warmup=0, known=())
+    bench = Bench({"a": FakeEngine()}, Effort(5, 0), known=())
     bench.measure("7x8", [batch(7, 8)], move)
     found = bench.latency["a"]["7x8"]
     assert found["samples_per_second"] == pytest.approx(7 / (found["p50_ms"] / 1e3))
