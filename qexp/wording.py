@@ -99,4 +99,5 @@ def _line(problem: Any) -> str:
         return message
     value = problem["input"]
     shown = "" if isinstance(value, dict | BaseModel) else f"={value}"
-    return f"{name}{shown}: {message[0].lower()}{message[1:]}; change {name}=…"
+    said = not shown and "; " in message  # checks of whole sections name the field and the next action
+    return f"{name}{shown}: {message[0].lower()}{message[1:]}" + ("" if said else f"; change {name}=…")
