@@ -22,6 +22,8 @@ from qexp.deploy.onnxruntime_session import new_session
 from qexp.errors import DeployError
 from tests.deploy.tiny import EXAMPLE, QuantizedLinear, batch, encoder, quantized, torch_logits
 
+pytestmark = pytest.mark.integer_products
+
 SHAPES = [(1, 1), (1, 9), (3, 3), (5, 38)]
 """Rows and tokens; (3, 3) because equal sizes must not become one axis."""
 

@@ -18,6 +18,8 @@ from qexp.deploy.onnxruntime_session import new_session
 from qexp.errors import DeployError
 from tests.deploy.tiny import EXAMPLE, batch, encoder, quantized
 
+pytestmark = pytest.mark.integer_products
+
 
 def written(
     folder: Path, nodes: list[onnx.NodeProto], stored: dict[str, np.ndarray], opset: int = 20

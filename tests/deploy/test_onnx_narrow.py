@@ -21,6 +21,8 @@ from qexp.deploy.onnx_narrow import widen_weights, worth_half_bytes
 from qexp.deploy.onnxruntime_session import new_session
 from tests.deploy.tiny import EXAMPLE, batch, encoder
 
+pytestmark = pytest.mark.integer_products
+
 WEIGHTS = ("linear.weight", "embedding.weight")
 
 

@@ -18,6 +18,8 @@ from qexp.errors import DeployError
 from qexp.host import EXACT_VARIABLE, processor, this_host
 from tests.deploy.graphs import export
 
+pytestmark = pytest.mark.integer_products
+
 WORDS = {
     "asymmetric": ("quant=w8a8", "placement=gemm", "scheme=per_channel"),
     "symmetric": ("quant=w8a8", "placement=gemm", "scheme=symmetric"),

@@ -14,6 +14,8 @@ from qexp.deploy.onnxruntime_session import new_session
 from qexp.deploy.unsigned import SEVEN_BITS, shift_activations, shift_shared_weights
 from tests.deploy.engines.test_onnxruntime import SIZE, _graph, _plainly
 
+pytestmark = pytest.mark.integer_products
+
 
 def copy(model: onnx.ModelProto) -> onnx.ModelProto:
     twin = onnx.ModelProto()

@@ -12,6 +12,8 @@ from qexp.deploy.onnxruntime_session import new_session
 from qexp.errors import DeployError
 from qexp.host import EXACT_VARIABLE
 
+pytestmark = pytest.mark.integer_products
+
 SIZE = 64
 SCALE = np.float32(0.5)
 

@@ -15,6 +15,8 @@ from qexp.deploy.onnxruntime_session import new_session
 from qexp.errors import DeployError
 from tests.deploy.graphs import Exported, export
 
+pytestmark = pytest.mark.integer_products
+
 TARGET = Target("tensorrt", "11.4", "NVIDIA L40S", "8.9", "int8", (Profile(1, 128), Profile(8, 128)))
 
 
