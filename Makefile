@@ -1,5 +1,6 @@
 # make demo   one whole run on generated data, from nothing to a table
 # make test   the tests that take minutes in all; make test-slow the others, make test-all both
+# make test-no-vnni   the tests that multiply 8-bit integers, as on a CPU without VNNI: forced, and in an emulator
 # make sweep name=glue_ptq   a sweep of sweeps/; words="..." goes along, such as words="hydra/launcher=joblib"
 # make packages   what the slow tests need besides Python, from Debian; they skip without
 # make rtx    TensorRT for RTX, which builds engines without a GPU; the tests of it skip without
@@ -14,8 +15,8 @@ TORCH  ?= torch==2.13.0
 ALONE  := pytorch-quantization==2.1.3 nvidia-modelopt==0.47.0 pulp==3.3.2 hydra-optuna-sweeper==1.3.0
 # NVIDIA's, under NVIDIA's licence. The package of both is a script that fetches them: its parts are what is needed.
 RTX := 1.7.1.116
-# A private SLURM for the tests of sweeps, and a browser for that of the HTML page.
-PACKAGES := slurm-wlm slurmdbd munge mariadb-server chromium
+# A private SLURM for the tests of sweeps, a browser for that of the HTML page, and an emulator of other CPUs.
+PACKAGES := slurm-wlm slurmdbd munge mariadb-server chromium qemu-user
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
@@ -25,7 +26,11 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --dis
 name   ?= smoke
 words  ?=
 
-.PHONY: sweep packages rtx demo test test-all test-slow check format report clean
+# What is run on a CPU without VNNI; graphs are exported by the run before, since the emulator takes a minute for one.
+EMULATED := tests/deploy/engines/test_onnxruntime.py tests/deploy/test_unsigned.py \
+  tests/deploy/test_onnxruntime_session.py tests/deploy/nvidia/test_build.py
+
+.PHONY: sweep packages rtx demo test test-all test-slow test-no-vnni check format report clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +50,15 @@ test-all: $(READY)
 
 test-slow: $(READY)
 	$(PYTEST) -m slow
+
+test-no-vnni: $(READY)
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; export QEXP_TEST_GRAPHS="$$folder"; \
+	export QEXP_EXACT_INT8_PRODUCTS=1; $(PYTEST) -m "integer_products and not slow" tests/deploy; \
+	$(PYTEST) tests/deploy/test_onnx_translation.py -k marian-int8; \
+	unset QEXP_EXACT_INT8_PRODUCTS; \
+	if command -v qemu-x86_64 > /dev/null; then \
+	  OMP_NUM_THREADS=1 qemu-x86_64 -cpu Haswell $(BIN)/python -m pytest -q -p no:cacheprovider $(EMULATED) -k "not refuse"; \
+	else echo "qemu-x86_64 is not here: SKIPPED what needs a CPU without VNNI; make packages installs it"; fi
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -1,13 +1,16 @@
 """INT8 against FP32 on this CPU: this project's graphs, and what users would pick, in one run.
 
     python -m benchmarks.deploy [--model minilm_l6] [--checkpoint DIR] [--rows 1,32] [--length 128]
-        [--rounds 9] [--threads 2] [--no-peers] [--json FILE]
+        [--rounds 9] [--threads 2] [--no-peers] [--both] [--json FILE]
 
 All of one checkpoint: FP32 and INT8 (``recipe=fast_cpu``, largest values of the calibration batch) in ONNX
 Runtime and OpenVINO; ONNX Runtime's own quantizers, dynamic and static; NNCF on OpenVINO. They take turns.
 Beside each stand the share of the multiply-accumulates that it does in integers, how often it decides as
 torch in FP32 does, and how far it moves the logits. Without ``--checkpoint`` weights are random. Below: the
 rates of plain products at the model's shapes in FP32 and INT8, which is the most that INT8 can gain.
+
+``--both`` adds the INT8 graphs of this project on the exact path (as with ``QEXP_EXACT_INT8_PRODUCTS=1``):
+what engines do on a CPU without VNNI, done by this CPU. That is no measurement of such a CPU.
 """
 
 from __future__ import annotations
@@ -32,13 +35,17 @@ from benchmarks.peers import attempt
 from benchmarks.shapes import SHAPES, Batch, Family, Shape, batch_of
 from qexp.config import ActivationScheme, Form, MaxCalibrator, Override, Placement, Quant
 from qexp.deploy.audits import openvino as openvino_audit
-from qexp.deploy.engine import Audit, Order
-from qexp.deploy.engines.onnxruntime import Session, audited
+from qexp.deploy.engine import Audit, Engine, Order
+from qexp.deploy.engines import onnxruntime as ort_engine
+from qexp.deploy.engines import openvino as openvino_engine
 from qexp.deploy.onnx_export import export_onnx
+from qexp.deploy.onnxruntime_session import new_session
 from qexp.quant.insert import insert
 
 INT8_FILE = "int8.onnx"
 BASELINE = "onnxruntime fp32"
+EXACT_PATH = "exact path"
+"""How forms are called that compute as on a CPU whose products of 8 bits saturate."""
 PRODUCTS = ("linear.weight", "linear.input", "matmul.query", "matmul.key", "matmul.probs", "matmul.value")
 SIGNED = Override(activation=ActivationScheme(symmetric=True))
 FAST = Form(
@@ -83,12 +90,15 @@ def export(family: Family, calibration: Batch, folder: Path) -> None:
     export_onnx(model, folder / INT8_FILE, example=example)
 
 
-def in_onnxruntime(path: Path, threads: int) -> Served:
+def in_onnxruntime(path: Path, threads: int, *, exact: bool | None = None) -> Served:
     """Through this project's engine."""
-    session = Session(Order(path, "int8", threads))
+    return _in_engine(ort_engine.Session(Order(path, "int8", threads), exact=exact))
+
+
+def _in_engine(engine: Engine) -> Served:
     return Served(
-        lambda batch: session.run({name: batch[name] for name in session.inputs}),
-        lambda batch: session.audit({name: batch[name] for name in session.inputs}),
+        lambda batch: engine.run({name: batch[name] for name in engine.inputs}),
+        lambda batch: engine.audit({name: batch[name] for name in engine.inputs}),
     )
 
 
@@ -125,7 +135,7 @@ def by_onnxruntime(make: Callable[..., Any], file: str) -> Callable[[Family, Bat
         def audit(batch: dict[str, Any]) -> Audit:
             names = {value.name for value in onnx.load(folder / file).graph.input}
             feed = {name: values for name, values in batch.items() if name in names}
-            return audited(folder / file, onnxruntime.SessionOptions(), feed)
+            return ort_engine.audited(folder / file, onnxruntime.SessionOptions(), feed)
 
         return Served(
             lambda batch: form.call({name: torch.from_numpy(each) for name, each in batch.items()})(), audit
@@ -166,13 +176,24 @@ def served(family: Family, folder: Path, options: Any) -> tuple[dict[str, Served
         "openvino fp32": lambda *_: in_openvino(folder / FP32_FILE, options.threads),
         "openvino int8, qexp": lambda *_: in_openvino(folder / INT8_FILE, options.threads),
     }
-    for name, make in (makers | (PEERS if options.peers else {})).items():
+    exact = _exact_path(folder / INT8_FILE, options.threads) if options.both else {}
+    for name, make in (makers | exact | (PEERS if options.peers else {})).items():
         each, problem = attempt(make, family, calibration, folder, options.threads)
         if problem is None:
             found[name] = each
         else:
             skipped[name] = problem
     return found, skipped
+
+
+def _exact_path(path: Path, threads: int) -> dict[str, Callable[..., Served]]:
+    order = Order(path, "int8", threads)
+    return {
+        f"onnxruntime int8, {EXACT_PATH}": lambda *_: in_onnxruntime(path, threads, exact=True),
+        f"openvino int8, {EXACT_PATH}": lambda *_: _in_engine(
+            openvino_engine.CompiledGraph(order, exact=True)
+        ),
+    }
 
 
 def agreement(forms: dict[str, Served], family: Family, length: int) -> dict[str, tuple[float, float]]:
@@ -200,8 +221,9 @@ def _arrays(batch: Batch) -> dict[str, Any]:
     return {name: values.numpy() for name, values in batch.items() if name != "labels"}
 
 
-def rates(shape: Shape, rows: int, length: int, threads: int, rounds: int) -> list[tuple[str, float, float]]:
-    """Billions of multiply-accumulates per second of plain products in ONNX Runtime, FP32 and INT8."""
+def rates(shape: Shape, rows: int, options: Any) -> list[tuple[str, dict[str, float]]]:
+    """Billions of multiply-accumulates per second of plain products in ONNX Runtime, by kind."""
+    kinds = ("fp32", "int8", "exact") if options.both else ("fp32", "int8")
     sizes = {
         "query, key, value, output": (shape.width, shape.width),
         "feed-forward, first": (shape.width, shape.inner),
@@ -209,21 +231,21 @@ def rates(shape: Shape, rows: int, length: int, threads: int, rounds: int) -> li
     }
     found = []
     for name, (inner, width) in sizes.items():
-        calls = {kind: _product(kind, rows * length, inner, width, threads) for kind in ("fp32", "int8")}
-        readings = alternate(calls, rounds, "fp32")
-        macs = rows * length * inner * width / 1e9
-        found.append((name, macs / readings["fp32"].seconds, macs / readings["int8"].seconds))
+        calls = {kind: _product(kind, rows * options.length, inner, width, options.threads) for kind in kinds}
+        readings = alternate(calls, options.rounds, "fp32")
+        macs = rows * options.length * inner * width / 1e9
+        found.append((name, {kind: macs / readings[kind].seconds for kind in kinds}))
     return found
 
 
 def _product(kind: str, rows: int, inner: int, width: int, threads: int) -> Callable[[], Any]:
-    """One product with a stored weight, of floats or of uint8 by int8."""
+    """One product with a stored weight, of floats or of uint8 by int8, that one also on the exact path."""
     import onnxruntime
 
     generator = np.random.default_rng(0)
     left = generator.integers(0, 255, (rows, inner)).astype(np.uint8)
     right = generator.integers(-127, 128, (inner, width)).astype(np.int8)
-    integer = kind == "int8"
+    integer = kind != "fp32"
     if not integer:
         left, right = left.astype(np.float32), right.astype(np.float32)
     types = (TensorProto.UINT8, TensorProto.INT32) if integer else (TensorProto.FLOAT, TensorProto.FLOAT)
@@ -236,7 +258,7 @@ def _product(kind: str, rows: int, inner: int, width: int, threads: int) -> Call
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    session = new_session(model, options, exact=True if kind == "exact" else None)
     return lambda: session.run(None, {"x": left})
 
 
@@ -261,11 +283,26 @@ def show(
     heads = ["", "ms", "times FP32", "% in integers", "% as FP32 torch", "moves logits"]
     table(title, heads, lines)
     fp32 = min(each.seconds for name, each in readings.items() if name.endswith("fp32"))
-    for whose, mine in (("qexp", True), ("others", False)):
-        of = [each.seconds for name, each in readings.items() if name.endswith("qexp") == mine]
-        others = [each.seconds for name, each in readings.items() if name in PEERS]
-        best = min(of) if mine else min(others, default=float("nan"))
-        print(f"\nBest INT8 over best FP32, {whose}: {fp32 / best:.2f} times.", flush=True)
+    groups = {
+        "qexp": [each.seconds for name, each in readings.items() if name.endswith("qexp")],
+        f"qexp, {EXACT_PATH}": [each.seconds for name, each in readings.items() if name.endswith(EXACT_PATH)],
+        "others": [each.seconds for name, each in readings.items() if name in PEERS],
+    }
+    for whose, of in groups.items():
+        if of:
+            print(f"\nBest INT8 over best FP32, {whose}: {fp32 / min(of):.2f} times.", flush=True)
+
+
+def show_rates(rates: list[tuple[str, dict[str, float]]], title: str) -> None:
+    """Plain products: rates in FP32 and INT8, and how many times FP32's each of INT8's is."""
+    lines = [
+        [name, *(f"{each:.0f}" for each in of.values())]
+        + [f"{each / of['fp32']:.2f}" for kind, each in of.items() if kind != "fp32"]
+        for name, of in rates
+    ]
+    words = {"fp32": "FP32", "int8": "INT8", "exact": f"INT8, {EXACT_PATH}"}
+    heads = [words[kind] for kind in rates[0][1]]
+    table(title, ["", *heads, *(f"{each} / FP32" for each in heads[1:])], lines)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -273,6 +310,7 @@ def main(arguments: list[str] | None = None) -> None:
     found = parser(__doc__ or "", length=128, rounds=9)
     found.add_argument("--checkpoint", type=Path, help="folder of a fine-tuned encoder of this shape")
     found.add_argument("--rows", default="1,32", help="batch sizes, with commas between them")
+    found.add_argument("--both", action="store_true", help="INT8 also as without VNNI: exact products")
     add_peers(found)
     options = start(found, arguments)
     shape = SHAPES[options.model]
@@ -288,10 +326,8 @@ def main(arguments: list[str] | None = None) -> None:
             calls = {name: partial(form.run, batch) for name, form in forms.items()}
             readings = alternate(calls, options.rounds, BASELINE)
             show(readings, shares, same, f"{options.model}, {rows} x {options.length}")
-            limit = rates(shape, rows, options.length, options.threads, options.rounds)
-            lines = [[name, f"{a:.0f}", f"{b:.0f}", f"{b / a:.2f}"] for name, a, b in limit]
-            heads = ["", "FP32", "INT8", "ratio"]
-            table(f"Plain products, {rows * options.length} rows: 10^9 MAC/s", heads, lines)
+            limit = rates(shape, rows, options)
+            show_rates(limit, f"Plain products, {rows * options.length} rows: 10^9 MAC/s")
             tables[str(rows)] = {"readings": readings, "audits": audits, "rates": limit}
     for name, reason in skipped.items():
         print(f"\nLeft out: {name}: {reason}")

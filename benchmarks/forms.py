@@ -16,6 +16,7 @@ from benchmarks.shapes import Batch, Family
 from qexp.deploy.engine import Order
 from qexp.deploy.engines.onnxruntime import Session
 from qexp.deploy.onnx_export import export_onnx
+from qexp.deploy.onnxruntime_session import new_session
 
 FP32_FILE, INT8_FILE = "fp32.onnx", "int8.onnx"
 
@@ -65,11 +66,11 @@ def _in_session(path: Path, threads: int) -> Form:
 
 
 def _in_plain_session(path: Path, threads: int) -> Form:
-    """ONNX Runtime as it is configured by default, but for the threads."""
+    """ONNX Runtime as it is configured by default, but for threads, and exact products on every CPU."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = new_session(path, options)
     inputs = [value.name for value in session.get_inputs()]
 
     def call(batch: Batch) -> Callable[[], Any]:

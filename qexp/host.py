@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from qexp.config import RuntimeName
+from qexp.errors import DeployError
 from qexp.store import digest
 
 
@@ -44,12 +45,34 @@ ON_A_GPU: frozenset[RuntimeName] = frozenset({"tensorrt", "tensorrt_rtx", "torch
 """Runtimes that compute on a GPU where there is one."""
 
 
-@cache
+EXACT_VARIABLE = "QEXP_EXACT_INT8_PRODUCTS"
+"""With 1, engines compute on every CPU as they do on one whose products of 8 bits saturate."""
+
+
+def exact_products_forced() -> bool:
+    """Whether the environment wants of engines what a CPU without VNNI needs.
+
+    Raises:
+        DeployError: the variable is neither 0 nor 1.
+    """
+    wanted = os.environ.get(EXACT_VARIABLE) or "0"
+    if wanted not in ("0", "1"):
+        raise DeployError(
+            f"{EXACT_VARIABLE} is {wanted!r}; allowed are 0 and 1: set one of them, or unset it"
+        )
+    return wanted == "1"
+
+
 def this_host(threads: int, runtimes: tuple[RuntimeName, ...]) -> Host:
     """The machine that this process runs on, with that many threads to compute with."""
+    return _host(processor(), threads, runtimes)
+
+
+@cache
+def _host(name: str, threads: int, runtimes: tuple[RuntimeName, ...]) -> Host:
     versions = tuple(f"{runtime} {_version(runtime)}" for runtime in runtimes)
     gpu = _gpu() if ON_A_GPU & set(runtimes) else None
-    return Host(processor(), os.cpu_count() or 1, threads, versions, gpu)
+    return Host(name, os.cpu_count() or 1, threads, versions, gpu)
 
 
 def _version(runtime: RuntimeName) -> str:
@@ -68,8 +91,17 @@ def _gpu() -> str | None:
     return None
 
 
-@cache
 def processor() -> str:
+    """Model, vector extensions, and whether they are left unused for products of integers.
+
+    Raises:
+        DeployError: as :func:`exact_products_forced`.
+    """
+    return _processor() + (", exact int8 products forced" if exact_products_forced() else "")
+
+
+@cache
+def _processor() -> str:
     """Model and vector extensions: virtual machines often share a model name and little else."""
     info = Path("/proc/cpuinfo")
     if not info.exists():

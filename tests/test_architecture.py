@@ -58,3 +58,24 @@ def test_light_paths_import_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_one_function_makes_every_session_of_onnx_runtime() -> None:
+    """Made elsewhere, a session would compute wrong products on a CPU without VNNI."""
+    made = {
+        file.relative_to(ROOT).as_posix()
+        for folder in ("qexp", "tests", "benchmarks")
+        for file in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "InferenceSession"
+    }
+    assert made == {"qexp/deploy/onnxruntime_session.py"}
+    written = {
+        file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8")
+        for folder in ("qexp", "docs")
+        for file in (ROOT / folder).rglob("*.*")
+        if file.suffix in (".py", ".md", ".yaml") and "InferenceSession(" in file.read_text(encoding="utf-8")
+    }
+    # What a reader runs without qexp asks for exact products itself.
+    assert set(written) == made | {"qexp/publication/examples.py", "docs/using.md"}
+    assert all("session.x64quantprecision" in text for text in written.values())

@@ -26,7 +26,9 @@ import onnxruntime
 from transformers import AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("{folder}")
-session = onnxruntime.InferenceSession("{folder}/{graph}")
+options = onnxruntime.SessionOptions()
+options.add_session_config_entry("session.x64quantprecision", "1")  # exact on every CPU
+session = onnxruntime.InferenceSession("{folder}/{graph}", options)
 texts = {texts}
 rows = tokenizer(*texts, {cut}, return_tensors="np")
 logits = session.run(None, {{each.name: rows[each.name] for each in session.get_inputs()}})[0]

@@ -110,9 +110,27 @@ def test_deploy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     }
     assert integer["onnxruntime fp32"] == integer["openvino fp32"] == {False}
     assert True in integer["onnxruntime int8, qexp"] and True in integer["openvino int8, qexp"]
-    assert all(rate > 0 for _, *rates in table["rates"] for rate in rates)
+    assert all(rate > 0 for _, rates in table["rates"] for rate in rates.values())
     assert not found["left_out"]
     assert "Best INT8 over best FP32, qexp: " in capsys.readouterr().out
+
+
+def test_deploy_on_both_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install qexp[openvino]")
+    found = run(deploy, tmp_path / "x.json", "--rows", "2", "--both", *TINY)
+    table = found["rows"]["2"]
+    assert list(table["readings"])[-2:] == ["onnxruntime int8, exact path", "openvino int8, exact path"]
+    moved = found["same"]
+    # All of one graph: on a CPU without VNNI the first one is on the exact path, too.
+    for name in ("onnxruntime int8, qexp", "openvino int8, exact path"):
+        assert moved["onnxruntime int8, exact path"] == pytest.approx(moved[name], rel=0.1)
+    integer = {
+        name: [each["integer"] for each in audit["products"]] for name, audit in table["audits"].items()
+    }
+    assert integer["onnxruntime int8, exact path"] == integer["onnxruntime int8, qexp"]
+    assert sum(integer["openvino int8, exact path"]) < sum(integer["openvino int8, qexp"])
+    assert [list(rates) for _, rates in table["rates"]] == 3 * [["fp32", "int8", "exact"]]
+    assert "Best INT8 over best FP32, qexp, exact path: " in capsys.readouterr().out
 
 
 def test_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

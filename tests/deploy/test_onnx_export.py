@@ -18,8 +18,11 @@ from qexp.config import ActivationScheme, Form, MaxCalibrator, Placement, Quant,
 from qexp.deploy.engine import Order
 from qexp.deploy.engines.onnxruntime import Session
 from qexp.deploy.onnx_export import export_onnx
+from qexp.deploy.onnxruntime_session import new_session
 from qexp.errors import DeployError
 from tests.deploy.tiny import EXAMPLE, QuantizedLinear, batch, encoder, quantized, torch_logits
+
+pytestmark = pytest.mark.integer_products
 
 SHAPES = [(1, 1), (1, 9), (3, 3), (5, 38)]
 """Rows and tokens; (3, 3) because equal sizes must not become one axis."""
@@ -29,7 +32,7 @@ def _run_plainly(path: Path, values: dict[str, np.ndarray]) -> np.ndarray:
     """Run node by node, without any fusion."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = new_session(path, options)
     return session.run(None, values)[0]
 
 

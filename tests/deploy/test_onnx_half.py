@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import openvino
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -15,8 +14,11 @@ from qexp.deploy.engine import Order
 from qexp.deploy.engines.onnxruntime import Session
 from qexp.deploy.onnx_export import export_onnx
 from qexp.deploy.onnx_half import to_fp16
+from qexp.deploy.onnxruntime_session import new_session
 from qexp.errors import DeployError
 from tests.deploy.tiny import EXAMPLE, batch, encoder, quantized
+
+pytestmark = pytest.mark.integer_products
 
 
 def written(
@@ -32,8 +34,7 @@ def written(
 
 
 def computed(path: Path, x: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {"x": x})[0])
+    return np.asarray(new_session(path).run(None, {"x": x})[0])
 
 
 @pytest.mark.parametrize("architecture", ["bert", pytest.param("distilbert", marks=pytest.mark.slow)])

@@ -18,7 +18,10 @@ from qexp.deploy.engine import Order
 from qexp.deploy.engines.onnxruntime import Session
 from qexp.deploy.onnx_export import export_onnx
 from qexp.deploy.onnx_narrow import widen_weights, worth_half_bytes
+from qexp.deploy.onnxruntime_session import new_session
 from tests.deploy.tiny import EXAMPLE, batch, encoder
+
+pytestmark = pytest.mark.integer_products
 
 WEIGHTS = ("linear.weight", "embedding.weight")
 
@@ -43,7 +46,7 @@ def quantized(scheme: WeightScheme, *more: Any) -> Any:
 def plainly(path: Path, values: dict[str, np.ndarray]) -> np.ndarray:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = new_session(path, options)
     return np.asarray(session.run(None, values)[0])
 
 

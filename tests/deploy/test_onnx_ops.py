@@ -11,6 +11,7 @@ from torch import nn
 
 from qexp.deploy.onnx_export import _quiet
 from qexp.deploy.onnx_ops import TRANSLATIONS, container
+from qexp.deploy.onnxruntime_session import new_session
 from qexp.operators import fake_quantize
 
 ROWS, CHANNELS = 3, 4
@@ -42,7 +43,7 @@ def session():
         )
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(exported.model_proto.SerializeToString(), options)
+    return new_session(exported.model_proto, options)
 
 
 @settings(deadline=None, max_examples=60)

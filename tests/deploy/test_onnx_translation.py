@@ -20,7 +20,7 @@ from qexp.errors import DeployError
 from qexp.quant.insert import insert
 from tests.quant.sequence_models import MODELS, batch, build
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.integer_products]
 
 SITES = (
     "linear.weight", "linear.input", "embedding.weight", "matmul.query", "matmul.key", "matmul.probs",

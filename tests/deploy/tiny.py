@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import (
+    AlbertConfig,
     AutoModelForSequenceClassification,
     BertConfig,
     DistilBertConfig,
@@ -30,6 +31,8 @@ CONFIGS: dict[str, Any] = {
     "bert": BertConfig(**BERT_SIZES),
     "roberta": RobertaConfig(**BERT_SIZES, bos_token_id=2, eos_token_id=3),
     "electra": ElectraConfig(**BERT_SIZES, embedding_size=16),
+    # Three layers of one set of weights.
+    "albert": AlbertConfig(**BERT_SIZES | {"num_hidden_layers": 3}, embedding_size=16),
     "distilbert": DistilBertConfig(**SIZES, dim=32, n_layers=1, n_heads=2, hidden_dim=64),
 }
 

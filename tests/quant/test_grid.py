@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from qexp.config import ActivationScheme, WeightScheme
+from qexp.deploy.onnxruntime_session import new_session
 from qexp.errors import QuantizationError
 from qexp.quant.grid import (
     SMALLEST_SCALE,
@@ -63,8 +64,7 @@ def session(kind: int, axis: int | None, shape: tuple[int, ...], clip: str) -> o
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    providers = ["CPUExecutionProvider"]
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
+    return new_session(model, options)
 
 
 def runtime(x: Array, scale: Array, zero: Array, grid: Grid) -> Array:

@@ -8,8 +8,8 @@ Three things stand between a Q/DQ graph and right, fast numbers (ONNX Runtime 1.
   the session itself shifts int8 activations by 128 before the runtime sees them; zero points move along,
   and every number stays what it was.
 - Without VNNI instructions that product adds pairs in 16 bits and saturates: results are wrong, not just
-  rounded. The session finds out by multiplying the largest values, and then asks for exact products
-  (``session.x64quantprecision``), which cost some speed.
+  rounded. :mod:`qexp.deploy.onnxruntime_session` finds out, and then asks for exact products, which cost
+  some speed, and makes graphs whose products share weights loadable with them.
 - Where only weights are quantized, the runtime's default is to quantize the activations on its own
   account, which moves logits by about one percent. The session turns that off.
 """
@@ -19,9 +19,6 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +26,15 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from qexp.deploy.audits.onnxruntime import audit
 from qexp.deploy.engine import Audit, Batch, Info, Order, check_names
 from qexp.deploy.onnx_file import read
+from qexp.deploy.onnxruntime_session import new_session
+from qexp.deploy.unsigned import shift_activations
 from qexp.errors import DeployError
 from qexp.host import processor
 
-PROVIDERS = ["CPUExecutionProvider"]
-"""The part of ONNX Runtime that is used: the CPU, wherever else it could run."""
 TYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
 """Types of the inputs that an exported graph has."""
 
@@ -46,16 +42,23 @@ TYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
 class Session:
     """A loaded file, ready to run."""
 
-    def __init__(self, order: Order, *, optimized: bool = True) -> None:
+    def __init__(self, order: Order, *, optimized: bool = True, exact: bool | None = None) -> None:
         """Load and optimize an exported file.
+
+        Args:
+            order: what to load.
+            optimized: whether nodes become integer products at all.
+            exact: whether to compute as on a CPU without VNNI; None where that is necessary.
 
         Raises:
             DeployError: The file is missing, damaged, or not a graph that the runtime knows.
         """
         started = time.perf_counter()
         self._order, self._optimized = order, optimized
+        # As it is written, a file has no product of integers that could saturate.
+        self._exact = exact if optimized else False
         options = _options(order.threads, optimized)
-        self._session = _session(order.graph, options, shift=optimized)
+        self._session = _session(order.graph, options, shift=optimized, exact=self._exact)
         self.info = Info(
             "onnxruntime", onnxruntime.__version__, processor(), order.precision,
             order.graph.stat().st_size, time.perf_counter() - started,
@@ -80,7 +83,8 @@ class Session:
             DeployError: as ``run``.
         """
         options = _options(self._order.threads, self._optimized)
-        return audited(self._order.graph, options, self._feed(batch), shift=self._optimized)
+        feed = self._feed(batch)
+        return audited(self._order.graph, options, feed, shift=self._optimized, exact=self._exact)
 
     def _feed(self, batch: Batch) -> dict[str, NDArray[Any]]:
         check_names(self.inputs, batch)
@@ -108,7 +112,14 @@ def as_written(order: Order) -> Session:
     return Session(order, optimized=False)
 
 
-def audited(graph: Path, options: onnxruntime.SessionOptions, feed: Batch, *, shift: bool = True) -> Audit:
+def audited(
+    graph: Path,
+    options: onnxruntime.SessionOptions,
+    feed: Batch,
+    *,
+    shift: bool = True,
+    exact: bool | None = None,
+) -> Audit:
     """What a session with these options does with a batch: one run of its own, with a profile.
 
     Args:
@@ -116,6 +127,7 @@ def audited(graph: Path, options: onnxruntime.SessionOptions, feed: Batch, *, sh
         options: of the session; they come back with profiling on.
         feed: the graph's inputs, the first of them [rows, tokens].
         shift: whether int8 activations become uint8 first, as in ``Session``.
+        exact: as in ``Session``.
 
     Raises:
         DeployError: The runtime refuses the graph or the batch.
@@ -125,7 +137,7 @@ def audited(graph: Path, options: onnxruntime.SessionOptions, feed: Batch, *, sh
         options.optimized_model_filepath = str(optimized)
         options.enable_profiling = True
         options.profile_file_prefix = f"{folder}/profile"
-        session = _session(graph, options, shift=shift)
+        session = _session(graph, options, shift=shift, exact=exact)
         try:
             _run(session, feed)
         finally:
@@ -136,13 +148,13 @@ def audited(graph: Path, options: onnxruntime.SessionOptions, feed: Batch, *, sh
 
 
 def _session(
-    graph: Path, options: onnxruntime.SessionOptions, *, shift: bool = True
+    graph: Path, options: onnxruntime.SessionOptions, *, shift: bool, exact: bool | None
 ) -> onnxruntime.InferenceSession:
     model = read(graph)
     try:
-        # Bytes only for a graph that was changed: by its path a file is read without a second copy.
-        source = model.SerializeToString() if shift and shift_activations(model) else str(graph)
-        return onnxruntime.InferenceSession(source, options, providers=PROVIDERS)
+        return new_session(model if shift and shift_activations(model) else graph, options, exact=exact)
+    except DeployError:
+        raise
     except Exception as error:  # the runtime's exceptions have no common base but this one
         raise DeployError(
             f"{graph}: ONNX Runtime {onnxruntime.__version__} refuses the graph: {error}; export it again"
@@ -161,46 +173,6 @@ def _run(session: onnxruntime.InferenceSession, feed: Batch) -> NDArray[np.float
     return logits
 
 
-def shift_activations(model: onnx.ModelProto) -> bool:
-    """Turn int8 activations into uint8 by adding 128 to their zero points, in place.
-
-    ``clamp(round(x / s) + z, -128, 127) + 128 == clamp(round(x / s) + z + 128, 0, 255)``, so what comes
-    out of DequantizeLinear does not change by a bit. Weights keep their type.
-
-    Returns:
-        Whether anything changed.
-    """
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    readers: dict[str, list[NodeProto]] = defaultdict(list)
-    for node in model.graph.node:
-        for name in node.input:
-            readers[name].append(node)
-    changed = False
-    for node in model.graph.node:
-        if node.op_type == "QuantizeLinear":
-            pair = [node, *readers[node.output[0]]]
-            if all(reader.op_type == "DequantizeLinear" for reader in pair[1:]) and _all_int8(pair, stored):
-                for member in pair:
-                    member.input[2] = _shifted(model.graph, member.input[2], stored)
-                changed = True
-    return changed
-
-
-def _all_int8(nodes: list[NodeProto], stored: Mapping[str, TensorProto]) -> bool:
-    points = [stored.get(node.input[2]) if len(node.input) == 3 else None for node in nodes]
-    return all(point is not None and point.data_type == TensorProto.INT8 for point in points)
-
-
-def _shifted(graph: onnx.GraphProto, name: str, stored: dict[str, TensorProto]) -> str:
-    """Name of the uint8 twin of an int8 zero point, made where it is not there yet."""
-    twin = f"{name}.uint8"
-    if twin not in stored:
-        values = (numpy_helper.to_array(stored[name]).astype(np.int16) + 128).astype(np.uint8)
-        stored[twin] = numpy_helper.from_array(values, twin)
-        graph.initializer.append(stored[twin])
-    return twin
-
-
 def _options(threads: int, optimized: bool) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     if not optimized:
@@ -210,23 +182,4 @@ def _options(threads: int, optimized: bool) -> onnxruntime.SessionOptions:
     options.log_severity_level = 4  # what goes wrong is raised; the log would only say it a second time
     # Level 4, the default, quantizes the floating-point input of a product with integer weights as well.
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
-    if _products_saturate():
-        options.add_session_config_entry("session.x64quantprecision", "1")
     return options
-
-
-@cache
-def _products_saturate() -> bool:
-    """Whether this CPU's product of uint8 by int8 goes wrong with the largest values."""
-    left, right = np.full((4, 64), 255, np.uint8), np.full((64, 16), 127, np.int8)
-    graph = helper.make_graph(
-        [helper.make_node("MatMulInteger", ["left", "right"], ["product"])],
-        "largest_products",
-        [helper.make_tensor_value_info("left", TensorProto.UINT8, left.shape)],
-        [helper.make_tensor_value_info("product", TensorProto.INT32, (4, 16))],
-        [numpy_helper.from_array(right, "right")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=PROVIDERS)
-    product = session.run(None, {"left": left})[0]
-    return not np.array_equal(product, left.astype(np.int32) @ right.astype(np.int32))

@@ -12,8 +12,9 @@ passes turn what they can into products of integers. On tiny encoders compared w
 - Where only weights are quantized, the default is to quantize activations on the fly in groups of 32, which
   moves logits by about two percent. The engine turns that off (``DYNAMIC_QUANTIZATION_GROUP_SIZE``).
 - Without VNNI instructions products of 8 bits add pairs in 16 bits and saturate: results are wrong. The
-  engine finds out by multiplying the largest values, and then leaves to integers only the products whose
-  weights stay within 7 bits, which cannot saturate; the others are computed in floating point.
+  engine finds out by multiplying the largest values, and then, or where the environment variable
+  :data:`qexp.host.EXACT_VARIABLE` says so, leaves to integers only the products whose weights stay within
+  7 bits, which cannot saturate; the others are computed in floating point.
 - ``f16`` is accepted on a CPU without such arithmetic, and means bfloat16 there: refused here.
 - Indices outside a table give numbers without any error: :mod:`qexp.deploy.limits` looks before.
 """
@@ -35,7 +36,7 @@ from qexp.deploy.limits import limits
 from qexp.deploy.onnx_file import read
 from qexp.deploy.spelled import readers, spell_out
 from qexp.errors import DeployError
-from qexp.host import processor
+from qexp.host import exact_products_forced, processor
 
 HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 """OpenVINO's word for the arithmetic of what is not quantized."""
@@ -48,8 +49,12 @@ SAFE_WEIGHT = 64
 class CompiledGraph:
     """A graph compiled for this CPU."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, *, exact: bool | None = None) -> None:
         """Read, rewrite where needed, and compile.
+
+        Args:
+            order: what to compile.
+            exact: whether to compute as on a CPU without VNNI; None where that is necessary.
 
         Raises:
             DeployError: OpenVINO is not installed, the CPU lacks the precision, or the file is missing,
@@ -62,9 +67,11 @@ class CompiledGraph:
         _check_precision(order.precision)
         try:
             # Bytes only for a graph that was changed: by its path a file is read without a second copy.
-            source = model.SerializeToString() if _rewrite(model) else str(order.graph)
+            source = model.SerializeToString() if _rewrite(model, exact) else str(order.graph)
             graph = _core().read_model(source)
             self._compiled = _core().compile_model(graph, "CPU", _properties(order))
+        except DeployError:
+            raise
         except Exception as error:  # OpenVINO raises RuntimeError for anything
             raise DeployError(
                 f"{order.graph}: OpenVINO {_version(openvino)} refuses the graph: {_last_line(error)}; "
@@ -176,12 +183,12 @@ def _command(order: Order, inputs: tuple[str, ...]) -> str:
     return " ".join(words)
 
 
-def _rewrite(model: ModelProto) -> bool:
+def _rewrite(model: ModelProto, exact: bool | None) -> bool:
     """Spell out what OpenVINO would compute wrongly; whether there was anything."""
     kinds = {each.name: each.data_type for each in model.graph.initializer}
     wide = {TensorProto.INT16, TensorProto.UINT16}
     changed = spell_out(model, lambda node: kinds.get(node.input[2]) in wide)
-    if _products_saturate():
+    if exact if exact is not None else exact_products_forced() or _products_saturate():
         safe = _safe_quantizers(model)
         changed |= spell_out(model, lambda node: node.output[0] not in safe)
     return changed

@@ -7,9 +7,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from qexp.deploy.engine import Order
-from qexp.deploy.engines import onnxruntime as runtime
-from qexp.deploy.engines.onnxruntime import Session, shift_activations
+from qexp.deploy.engines.onnxruntime import Session
+from qexp.deploy.onnxruntime_session import new_session
 from qexp.errors import DeployError
+from qexp.host import EXACT_VARIABLE
+
+pytestmark = pytest.mark.integer_products
 
 SIZE = 64
 SCALE = np.float32(0.5)
@@ -45,7 +48,7 @@ def _graph(products: int = 1, activation: type | None = np.int8, zero_point: int
 def _plainly(model: onnx.ModelProto, values: np.ndarray) -> np.ndarray:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    session = new_session(model, options)
     return session.run(None, {"x": values})[0]
 
 
@@ -60,34 +63,13 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_largest_values_give_the_numbers_of_the_file(case, saturates, tmp_path, monkeypatch):
     if saturates:
-        monkeypatch.setattr(runtime, "_products_saturate", lambda: True)
+        monkeypatch.setenv(EXACT_VARIABLE, "1")
     model = _graph(**case)
     onnx.save(model, tmp_path / "m.onnx")
     values = np.random.default_rng(1).integers(50, 70, (5, SIZE))
     values[1] *= -1
     got = Session(Order(tmp_path / "m.onnx", "int8", 1)).run({"x": values})
     np.testing.assert_allclose(got, _plainly(model, values), rtol=2e-6)
-
-
-@pytest.mark.parametrize("zero_point", [0, -128, 127, 3])
-def test_shifted_activations_are_the_same_bits(zero_point):
-    model = _graph(activation=np.int8, zero_point=zero_point)
-    values = np.arange(-200, -200 + 7 * SIZE).reshape(7, SIZE)
-    before = _plainly(model, values)
-    assert shift_activations(model)
-    onnx.checker.check_model(model, full_check=True)
-    assert np.array_equal(_plainly(model, values), before)
-    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    assert (kinds["w0"], kinds["zero.uint8"]) == (TensorProto.INT8, TensorProto.UINT8)
-    assert not shift_activations(model)
-
-
-def test_graph_without_int8_activations_is_left_alone():
-    for activation in (np.uint8, None):
-        model = _graph(activation=activation)
-        before = model.SerializeToString()
-        assert not shift_activations(model)
-        assert model.SerializeToString() == before
 
 
 @pytest.fixture

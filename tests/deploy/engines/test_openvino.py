@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,11 +19,12 @@ from qexp.deploy.engine import Order
 from qexp.deploy.engines import load
 from qexp.deploy.engines import openvino as runtime
 from qexp.errors import DeployError
+from qexp.host import exact_products_forced
 from tests.deploy.engines.test_onnxruntime import SIZE, _graph, _plainly
 from tests.deploy.graphs import Exported, export
 from tests.deploy.tiny import batch
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.integer_products]
 
 QUANTIZED = {
     "w8a8": ("quant=w8a8", "placement=gemm", "scheme=per_channel"),
@@ -38,7 +40,9 @@ QUANTIZED = {
     "groups": ("quant=w8a16", "placement=linear", "scheme=embedding_groups"),
 }
 INTEGER = {"w8a8": "u8", "w8a8 symmetric": "i8", "w8a8 per tensor": "u8", "w4a8": "u8", "everywhere": "u8"}
-"""Type that every linear layer reads its activations in."""
+"""Type that every linear layer reads its activations in, unless products of wide weights would saturate."""
+NARROW = {"w4a8"}
+"""Those whose weights cannot saturate."""
 
 
 @pytest.fixture(scope="module", params=QUANTIZED)
@@ -67,7 +71,10 @@ def test_quantized_graph_gives_what_torch_gives(quantized):
     linears = [kind for kind in _kinds(engine) if kind.startswith("FullyConnected")]
     assert len(linears) == 8
     if name in INTEGER:
-        assert set(linears) == {f"FullyConnected:{INTEGER[name]}"}
+        if name not in NARROW and (exact_products_forced() or runtime._products_saturate()):
+            assert engine.audit(case.batch).integer_share == 0
+        else:
+            assert set(linears) == {f"FullyConnected:{INTEGER[name]}"}
 
 
 def test_float_graph_gives_what_torch_gives_at_every_shape(plain):
@@ -133,6 +140,18 @@ def test_without_vnni_only_what_cannot_saturate_is_left_to_integers(tmp_path):
     for (name, model), logits in zip(graphs.items(), results, strict=True):
         np.testing.assert_allclose(logits, _plainly(model, values), rtol=1e-5)
         assert runtime._safe_quantizers(model) == ({"q"} if name == "narrow" else set())
+
+
+@pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="no emulator: apt-get install qemu-user")
+def test_a_cpu_without_vnni_saturates_and_the_engine_does_not(tmp_path):
+    model, values = _graph(), np.random.default_rng(1).integers(50, 70, (5, SIZE))
+    np.savez(tmp_path / "m.npz", x=values)
+    onnx.save(model, tmp_path / "m.onnx")
+    command = ["qemu-x86_64", "-cpu", "Haswell", sys.executable, "-c", SATURATING, str(tmp_path / "m.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=280)
+    saturates, (logits,) = json.loads(done.stdout.splitlines()[-1])
+    assert saturates
+    np.testing.assert_allclose(logits, _plainly(model, values), rtol=1e-5)
 
 
 @pytest.mark.parametrize("saturates", [False, True], ids=["this_cpu", "without_vnni"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -145,6 +146,15 @@ def test_without_vnni_the_product_of_this_cpu_is_still_looked_at():
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=200
     )
     assert done.stdout.strip() in ("True", "False")
+
+
+@pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="no emulator: apt-get install qemu-user")
+def test_a_cpu_without_vnni_multiplies_exactly():
+    """torch takes oneDNN's product, which would saturate, only where there is VNNI, and a loop elsewhere."""
+    code = "from qexp.deploy.torch_graph.integers import exact; print(exact('cpu'))"
+    command = ["qemu-x86_64", "-cpu", "Haswell", sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=280)
+    assert done.stdout.strip() == "True"
 
 
 def test_the_audit_counts_the_work(eight_bits):

@@ -5,22 +5,23 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from qexp.deploy.engine import Order
 from qexp.deploy.half import to_half
 from qexp.deploy.nvidia.build import Profile, Target, profiles, widest
 from qexp.deploy.nvidia.graphs import dequantize_tables, prepared, to_old_opset
+from qexp.deploy.onnxruntime_session import new_session
 from qexp.errors import DeployError
 from tests.deploy.graphs import Exported, export
+
+pytestmark = pytest.mark.integer_products
 
 TARGET = Target("tensorrt", "11.4", "NVIDIA L40S", "8.9", "int8", (Profile(1, 128), Profile(8, 128)))
 
 
 def _run(model: onnx.ModelProto, case: Exported) -> np.ndarray:
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, case.batch)[0]
+    return new_session(model).run(None, case.batch)[0]
 
 
 def test_name_of_an_engine_changes_with_everything_that_it_depends_on():
