@@ -104,7 +104,7 @@ class Bench:
 
         found = self.predict(forward, batch)
         sides = splits_of(self.rows.task, [found], [model.torch], [model.floor[precision]])
-        gate = judge(Comparison(self.rows.task, sides))
+        gate = judge(Comparison(self.rows.task, sides, precision))
         apart = gate["metric_difference"]
         close = apart is not None and apart <= max(MAX_METRIC_DIFFERENCE, 100 / gate["rows"]) + ROUNDING
         first = "passed" if gate["max_logit_difference"] is not None and close and \

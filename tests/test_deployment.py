@@ -31,7 +31,7 @@ def test_every_runtime_here_is_gated_and_the_absent_one_is_told(tiny_bert: Path,
         "deploy.lengths=[16]", "deploy.batch_sizes=[2]", "deploy.runs=3", "deploy.real=true",
     )  # fmt: skip
     engines = record["engines"]
-    assert code == OK, {name: found.get("gate") for name, found in engines.items()}
+    assert code == OK, {name: found.get("gate", {}).get("reasons") for name, found in engines.items()}
     assert next(iter(engines)) == "onnxruntime/int8"
     for name in ("onnxruntime/int8", "onnxruntime/fp16", "openvino/int8", "torch_int8/int8"):
         assert engines[name]["gate"]["passed"], name

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qexp.config import Task, score_name
+from qexp.config import Precision, Task, score_name
 from qexp.data.measures import MEASURES, Measure, observed
 from qexp.lit.families import family_of
 from qexp.lit.family import Predictions
@@ -27,6 +27,15 @@ class Side:
     floor: Predictions
 
 
+UNIT_ROUNDOFF: Mapping[Precision, float] = {
+    "fp16": 2.0**-11,
+    "bf16": 2.0**-8,
+    "fp32": 2.0**-24,
+    "int8": 2.0**-24,
+}
+"""Largest relative error of one rounding; engines with integer products compute in float32 around them."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """All rows of all splits: the engine and the floor, each against torch."""
@@ -34,6 +43,8 @@ class Comparison:
     task: Task
     splits: Mapping[str, Side]
     """By the splits' short names."""
+    precision: Precision = "fp32"
+    """Arithmetic of the engine and of the floor."""
 
     @cached_property
     def engine(self) -> Array:
@@ -59,11 +70,24 @@ class Comparison:
         margins = [side.torch.margins for side in self.splits.values()]
         return None if any(each is None for each in margins) else np.concatenate(margins)  # type: ignore[arg-type]
 
+    @property
+    def roundoff(self) -> float:
+        """Largest relative error of one rounding."""
+        return UNIT_ROUNDOFF[self.precision]
+
     @cached_property
     def spread(self) -> float:
         """Standard deviation of torch's logits, the largest of the outputs."""
-        logits = np.concatenate([side.torch.logits for side in self.splits.values()]).astype(np.float64)
-        return float(logits.std(axis=0).max())
+        return float(self._logits.std(axis=0).max())
+
+    @cached_property
+    def smallest(self) -> float:
+        """What a few roundings of the largest logit make: no smaller difference tells anything."""
+        return 8 * self.roundoff * float(np.abs(self._logits).max())
+
+    @cached_property
+    def _logits(self) -> Array:
+        return np.concatenate([side.torch.logits for side in self.splits.values()]).astype(np.float64)
 
     @cached_property
     def finite(self) -> bool:

@@ -89,7 +89,7 @@ def _beyond_the_floor(comparison: Comparison) -> Iterator[str]:
     """Differences that are larger than the floor's: in too many rows above one of its quantiles."""
     engine, floor = comparison.engine, comparison.floor
     for level in LEVELS:
-        limit = SCALE * float(np.quantile(floor, level)) + RESOLUTION * comparison.spread
+        limit = SCALE * float(np.quantile(floor, level)) + _resolution(comparison)
         above, expected = int((engine > limit).sum()), (1 - level) * len(engine)
         if above > _most(expected):
             yield (
@@ -97,9 +97,14 @@ def _beyond_the_floor(comparison: Comparison) -> Iterator[str]:
                 f"{100 * level:g} % quantile of the noise floor, where {expected:.0f} are expected"
             )
             return
-    paired = int((engine > SCALE * floor + RESOLUTION * comparison.spread).sum())
+    paired = int((engine > SCALE * floor + _resolution(comparison)).sum())
     if paired > _most(len(engine) / 2):
         yield f"{paired} of {len(engine)} rows differ by more than {SCALE:g} times what the floor does there"
+
+
+def _resolution(comparison: Comparison) -> float:
+    """Differences of logits that are none."""
+    return max(RESOLUTION, comparison.roundoff) * comparison.spread + comparison.smallest
 
 
 def _most(expected: float) -> float:
@@ -114,15 +119,16 @@ def _drift(comparison: Comparison) -> Iterator[str]:
     The engine is held against the floor here, not against torch: torch's own noise is in its logits, and
     would look like a factor below 1 wherever they are little more than noise.
     """
+    least = max(DRIFT, 4 * comparison.roundoff)
     for split, side in comparison.splits.items():
         logits, off = side.torch.logits.astype(np.float64), apart(side.engine, side.floor)
         for output, (values, differences) in enumerate(zip(logits.T, off.T, strict=True)):
             where = f"output {output}" + (f" of {split}" if len(comparison.splits) > 1 else "")
             offset, error = _mean(differences)
-            if abs(offset) > DRIFT * values.std() and abs(offset) > SIGMAS * error:
+            if abs(offset) > least * values.std() + comparison.smallest and abs(offset) > SIGMAS * error:
                 yield f"{where} is off by {offset:.3g} on average ({abs(offset) / error:.0f} standard errors)"
             slope, error = _slope(values, differences)
-            if abs(slope) > DRIFT and abs(slope) > SIGMAS * error:
+            if abs(slope) > least and abs(slope) > SIGMAS * error:
                 sigmas = abs(slope) / error
                 yield f"{where} is off by a factor of {1 + slope:.4f} ({sigmas:.0f} standard errors)"
 
@@ -147,7 +153,7 @@ def _flips(comparison: Comparison) -> Iterator[str]:
     engine, floor = comparison.flips
     expected, margins = 1.25 * float(floor.sum()), comparison.margins
     if margins is not None:
-        noise = SCALE * np.sort(comparison.floor) + RESOLUTION * comparison.spread
+        noise = SCALE * np.sort(comparison.floor) + _resolution(comparison)
         likely = 1 - np.searchsorted(noise, margins) / len(noise)
         expected = max(expected, float(likely.sum()))
     if int(engine.sum()) > _most(expected):

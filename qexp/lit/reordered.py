@@ -45,8 +45,11 @@ class _Reordered(TorchDispatchMode):
         self._half = half
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = OPERATORS.get(func, func)(*args, **(kwargs or {}))
-        return result if self._half is None else _rounded(result, self._half)
+        compute = OPERATORS.get(func, func)
+        if self._half is None:
+            return compute(*args, **(kwargs or {}))
+        # Weights too: a runtime reads them in that type from its file.
+        return _rounded(compute(*_rounded(args, self._half), **(kwargs or {})), self._half)
 
 
 def _rounded(result: Any, half: torch.dtype) -> Any:

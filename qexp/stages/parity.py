@@ -48,13 +48,20 @@ def run(
     forward = exported_run(task, graph.folder, loaded)
     out = Parity(work.folder, "")
     scored = score_splits(forward, tokens, task, rows, out, f"{runtime} {precision}", rt)
-    parity = compare(out, scores, floor, task, rows, broken=scored.broken)
+    parity = compare(out, scores, floor, task, rows, broken=scored.broken, precision=precision)
     found = {"parity": parity, "engine": asdict(engines[-1].info) | {"bytes": graph.bytes}}
     work.write_facts({"metrics": scored.metrics, "notes": scored.notes, **found})
 
 
 def compare(
-    engine: Scores, torch: Scores, floor: Scores, task: Task, rows: int | None = None, *, broken: int = 0
+    engine: Scores,
+    torch: Scores,
+    floor: Scores,
+    task: Task,
+    rows: int | None = None,
+    *,
+    broken: int = 0,
+    precision: Precision = "fp32",
 ) -> dict[str, Any]:
     """What :func:`qexp.lit.gate.judge` says of the first ``rows`` rows of every evaluation split.
 
@@ -65,6 +72,7 @@ def compare(
         task: How they are compared.
         rows: How many; None is all.
         broken: How many of the engine's rows, or windows, had logits that are not finite.
+        precision: Arithmetic of engine and floor.
     """
     from qexp.lit.comparison import Comparison, first_rows, splits_of
     from qexp.lit.gate import judge
@@ -75,7 +83,7 @@ def compare(
         for scores in (engine, torch, floor)
     ]
     sides[0] = [replace(found, broken=broken) for found in sides[0]]
-    return judge(Comparison(task, splits_of(task, *sides)))
+    return judge(Comparison(task, splits_of(task, *sides), precision))
 
 
 STAGE = Stage("8-parity", 5, Parity, run)
