@@ -109,7 +109,7 @@ def test_another_training_is_no_control(other: dict[str, Any]) -> None:
 
 
 def test_a_control_is_one_whatever_the_ranges_are() -> None:
-    assert against_control([control(1, 90.0), taught(1, 81.0, ranges="frozen", range_learning_rate=1.0)])
+    assert against_control([control(1, 90.0), taught(1, 81.0, ranges="ema", range_decay=0.5)])
 
 
 def test_published_losses_stand_below_real_rows_of_full_budgets_only() -> None:

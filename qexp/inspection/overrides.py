@@ -32,9 +32,8 @@ def quant_of(
         for name, override in _overrides(group, pair, usual, sites):
             before = named.get(name, Override())
             named[name] = before.model_copy(update=override.model_dump(exclude_none=True))
-    return Quant(
-        weight_bits=usual.weight, activation_bits=usual.activation, overrides=named, label="searched"
-    )
+    label = {"label": "searched"} if named else {}  # one pair for all groups needs no other name
+    return Quant(weight_bits=usual.weight, activation_bits=usual.activation, overrides=named, **label)
 
 
 def schemes_of(quant: Quant) -> dict[str, Override]:

@@ -148,7 +148,7 @@ def test_a_whole_run_is_mirrored_and_keeps_its_secrets(
     first, shown = newest(outputs), capsys.readouterr()
     (page,) = (outputs / "wandb").glob(f"offline-run-*-{first['key']}")
     assert "no answer from http://127.0.0.1:9" in shown.err
-    assert first["warnings"] == []
+    assert all(": predicts " in each or ": not above " in each for each in first["warnings"])
     assert Job(compose(*words)).run() == OK
     assert list((outputs / "wandb").glob("offline-run-*")) == [page]
     assert Job(compose(*words[:-2])).run() == OK
