@@ -150,7 +150,7 @@ def test_without_vnni_the_product_of_this_cpu_is_still_looked_at():
 
 @pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="no emulator: apt-get install qemu-user")
 def test_a_cpu_without_vnni_multiplies_exactly():
-    """torch takes oneDNN's product, which would saturate, only where there is VNNI, and a loop elsewhere."""
+    """Unlike one with VNNI whose oneDNN is told to be older (see above): that may saturate, this does not."""
     code = "from qexp.deploy.torch_graph.integers import exact; print(exact('cpu'))"
     command = ["qemu-x86_64", "-cpu", "Haswell", sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=280)
