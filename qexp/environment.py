@@ -12,10 +12,14 @@ OUTPUTS_VARIABLE = "QEXP_OUTPUTS"
 """Names the folder for everything a run writes."""
 ROOT_VARIABLE = "QEXP_DATA"
 """Names the local folder of rows, read where ``data.root`` is null."""
+EXACT_VARIABLE = "QEXP_EXACT_INT8_PRODUCTS"
+"""Whether engines compute integer products as on a CPU without VNNI: 1, or 0 for what the CPU has."""
 KNOWN = {
     OUTPUTS_VARIABLE: "folder for everything a run writes",
     ROOT_VARIABLE: "folder with <task>/<split>.parquet",
+    EXACT_VARIABLE: "1 asks for exact integer products on every CPU",
     "QEXP_CHROMIUM": "browser of the tests",
+    "QEXP_TEST_GRAPHS": "folder of graphs that tests share",
 }
 """All of them, with what they name."""
 

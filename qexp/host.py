@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from qexp.config import RuntimeName
+from qexp.environment import EXACT_VARIABLE
 from qexp.errors import DeployError
 from qexp.store import digest
 
@@ -43,10 +44,6 @@ PACKAGES: dict[RuntimeName, tuple[str, ...]] = {
 """Distributions that a runtime can come from."""
 ON_A_GPU: frozenset[RuntimeName] = frozenset({"tensorrt", "tensorrt_rtx", "torch_int8"})
 """Runtimes that compute on a GPU where there is one."""
-
-
-EXACT_VARIABLE = "QEXP_EXACT_INT8_PRODUCTS"
-"""With 1, engines compute on every CPU as they do on one whose products of 8 bits saturate."""
 
 
 def exact_products_forced() -> bool:

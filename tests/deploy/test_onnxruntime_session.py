@@ -14,8 +14,9 @@ from qexp.deploy import onnxruntime_session as sessions
 from qexp.deploy.engine import Order
 from qexp.deploy.engines.onnxruntime import Session
 from qexp.deploy.onnxruntime_session import EXACT, new_session
+from qexp.environment import EXACT_VARIABLE
 from qexp.errors import DeployError
-from qexp.host import EXACT_VARIABLE, processor, this_host
+from qexp.host import processor, this_host
 from tests.deploy.graphs import export
 
 pytestmark = pytest.mark.integer_products

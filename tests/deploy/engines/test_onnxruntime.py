@@ -9,8 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 from qexp.deploy.engine import Order
 from qexp.deploy.engines.onnxruntime import Session
 from qexp.deploy.onnxruntime_session import new_session
+from qexp.environment import EXACT_VARIABLE
 from qexp.errors import DeployError
-from qexp.host import EXACT_VARIABLE
 
 pytestmark = pytest.mark.integer_products
 
