@@ -2,8 +2,8 @@
 
 On x86 without VNNI instructions ONNX Runtime's product of uint8 by int8 adds pairs in 16 bits, and saturates:
 results are wrong, not just rounded. Whether this CPU does so is found out by multiplying the largest values;
-then, or where the environment variable :data:`qexp.environment.EXACT_VARIABLE` says so, a session is asked for
-exact products (``session.x64quantprecision``), which are slower on a CPU with VNNI.
+then, or where the environment variable :data:`qexp.environment.EXACT_VARIABLE` says so, a session is asked
+for exact products (``session.x64quantprecision``), which are slower on a CPU with VNNI.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ passes turn what they can into products of integers. On tiny encoders compared w
   moves logits by about two percent. The engine turns that off (``DYNAMIC_QUANTIZATION_GROUP_SIZE``).
 - Without VNNI instructions products of 8 bits add pairs in 16 bits and saturate: results are wrong. The
   engine finds out by multiplying the largest values, and then, or where the environment variable
-  :data:`qexp.environment.EXACT_VARIABLE` says so, leaves to integers only the products whose weights stay within
-  7 bits, which cannot saturate; the others are computed in floating point.
+  :data:`qexp.environment.EXACT_VARIABLE` says so, leaves to integers only the products whose weights stay
+  within 7 bits, which cannot saturate; the others are computed in floating point.
 - ``f16`` is accepted on a CPU without such arithmetic, and means bfloat16 there: refused here.
 - Indices outside a table give numbers without any error: :mod:`qexp.deploy.limits` looks before.
 """
