@@ -40,7 +40,7 @@ FLOAT, INTEGER = "float.onnx", "integer.onnx"
 PRODUCTS = ("linear.weight", "linear.input")
 SYMMETRIC = Form(
     placement=Placement(name="linear", sites=PRODUCTS),
-    quant=Quant(label="w8a8"),
+    quant=Quant(),
     scheme=Scheme(activation=ActivationScheme(symmetric=True)),
 )
 """What feeds linear layers; attention stays in floating point, where torch has no product of integers."""

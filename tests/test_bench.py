@@ -51,7 +51,7 @@ def test_the_best_run_is_exported_gated_and_timed_without_training(
     assert "## engines: mrpc" in told
     (made,) = (each for each in read_all(records_folder(copy))[0] if each.key != before)
     assert {visit["stage"] for visit in made.stages if visit["state"] == "built"} <= {
-        "6-scores", "7-onnx", "8-parity", "9-latency",
+        "6-scores", "7-onnx", "8-floor", "8-parity", "9-latency",
     }  # fmt: skip
     assert set(made.engines) == {"onnxruntime/fp32", "onnxruntime/int8"}
     for found in made.engines.values():
@@ -74,7 +74,7 @@ def test_a_runtime_that_is_not_there_is_told_and_the_others_go_on(
 
 
 def test_a_broken_gate_ends_with_an_error_code(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qexp.stages.parity.MIN_AGREEMENT", 101.0)
+    monkeypatch.setattr("qexp.lit.comparison.Comparison.finite", False)
     assert main(["--runtimes", "onnxruntime", "--precisions", "int8", *SHAPES]) == FAILED
 
 

@@ -528,8 +528,8 @@ def test_real_rows(name: str) -> None:
         kind="classification" if labels else "regression",
         text=text,
         labels=labels,
-        label_range=(0, 5),
-        metrics=("accuracy",),
+        label_range=(0, 1) if labels else (0, 5),
+        metrics=("accuracy",) if labels else ("pearson",),
         evaluation={split: split for split in counts if split != "train"},
     )
     rows = sources.resolve(Data(source="local", root=root), task)

@@ -62,7 +62,7 @@ def task_of(columns: int, *, max_length: int = 16, kind: str = "classification")
             "kind": kind,
             "text": ("one", "two")[:columns],
             "labels": ("no", "yes") if kind == "classification" else (),
-            "metrics": ("accuracy",),
+            "metrics": ("accuracy",) if kind == "classification" else ("pearson",),
             "max_length": max_length,
             "evaluation": {"validation": "validation"},
         }
