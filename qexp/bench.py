@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 COULD_NOT = 2
 """Exit code where there is nothing to measure."""
 BATCH_SIZES, LENGTHS = (1, 8, 32, 64, 128), (64, 128, 384)
-MADE_HERE = ("6-scores", "7-onnx", "7-half", "8-parity", "9-latency")
+MADE_HERE = ("6-scores", "7-onnx", "7-half", "8-floor", "8-parity", "9-latency")
 """Stages that may be missing: the others would train or calibrate again, which is no benchmark's business."""
 
 
