@@ -229,3 +229,13 @@ def test_a_graph_without_names_of_modules_is_refused(sound: Departures) -> None:
     assert layers_of(edit.model) == []
     with pytest.raises(DeployError, match="no node is named by a module"):
         sound.layers(edit.model, None)
+
+
+def test_a_translator_is_refused(
+    finished: tuple[Record, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "qexp.inspection.departure.folder_of", lambda *_: tmp_path
+    )  # as of one: no model.onnx
+    with pytest.raises(DeployError, match="--bisect takes encoders"):
+        Departures.of(*finished)
