@@ -87,7 +87,7 @@ def zero_point_off_by_one(edit: Editor) -> None:
 
 
 def _one_off(point: NDArray[Any]) -> NDArray[Any]:
-    return point + (1 if point < 100 else -1)
+    return point.astype(np.int32) + (1 if point < 100 else -1)
 
 
 def scales_of_two_channels_swapped(edit: Editor) -> None:

@@ -76,6 +76,29 @@ def test_a_fault_is_named_by_its_module(
     assert found == [FAULTS[fault]]
 
 
+def scales(graph: onnx.ModelProto) -> dict[str, str]:
+    """Nodes whose second input is a scale, or a factor of each channel, and the module that uses it."""
+    found = {}
+    for node in graph.graph.node:
+        if node.op_type == "LayerNormalization":
+            found[node.name] = node.name.rpartition("/")[0]
+        elif node.op_type == "DequantizeLinear":
+            site = node.name.removeprefix("quantization.by_name.").partition(":")[0].replace("/", ".")
+            found[node.name] = site.partition(".parametrizations")[0]
+    return found
+
+
+def test_a_wrong_scale_is_named_wherever_it_is(sound: Departures) -> None:
+    sites = scales(sound.graph)
+    assert len(sites) == 18 + 14 + 5  # activations, weights, norms
+    for name, module in sites.items():
+        edit = Editor.of(sound.graph)
+        # Scores of a random model are so small that softmax hardly tells a query from one 1 % larger.
+        factor = 1.05 if name.rpartition("/")[0].endswith(("matmul/query", "matmul/key")) else 1.01
+        edit.change(edit.node(name), 1, lambda scale, factor=factor: scale * factor)
+        assert [each.module for each in sound.layers(edit.model, None)][:1] == [module], name
+
+
 @pytest.mark.parametrize("runtime", [None, "onnxruntime", "openvino"])
 def test_a_sound_graph_names_nothing(sound: Departures, runtime: str | None) -> None:
     if runtime == "openvino":
