@@ -194,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_sizes(parser)
     parser.add_argument(
         "--bisect", action="store_true",
-        help="instead of timing: name the first layer whose output departs from the file's own meaning",
+        help="instead of timing: name the layers of an engine whose outputs depart from torch's",
     )  # fmt: skip
     parser.add_argument(
         "--lenient", action="store_true", help="a runtime that is not there is told, and does not fail"

@@ -86,6 +86,22 @@ def test_bisect_says_that_all_is_well(copy: Path, capsys: pytest.CaptureFixture[
     assert "all layers agree with torch" in capsys.readouterr().out
 
 
+def test_bisect_ends_with_an_error_code_where_a_layer_departs(
+    copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qexp.inspection.closeness import Closeness
+    from qexp.inspection.departure import Departure
+
+    far, near = Closeness(0.1, 0.2), Closeness(0.0, 0.0)
+    found = Departure("key", "fake", {"encoder.dense": near, "classifier": far}, near)
+    monkeypatch.setattr("qexp.inspection.departure.departures", lambda *_: [found])
+    (key,) = keys(copy)
+    assert main([key, "--bisect", "--runtimes", "fake"]) == FAILED
+    assert capsys.readouterr().out == (
+        "key fake: classifier by 0.1 departs from torch; the exported file does not: the runtime (0)\n"
+    )
+
+
 def test_weights_that_are_gone_are_not_trained_again(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(copy / "artifacts" / "2-fp32")
     assert main(["--runtimes", "onnxruntime", *SHAPES]) == 2

@@ -1,16 +1,17 @@
-"""The first layer of an engine whose output departs from torch's.
+"""The layers of an engine whose outputs depart from torch's.
 
-The graph is cut behind one layer after another, each cut becomes an engine of its own in the runtime in
-question, and its output is held against what the module of that name puts out in torch. Layers are bisected,
-so a dozen engines do for a deep model; that supposes that what departs stays apart.
+Each layer is looked at alone: the part of the graph that computes it out of the outputs of other layers
+becomes an engine of its own in the runtime in question, is fed what torch computed for these, and is held
+against torch's output. So rounding noise does not add up from layer to layer, and a small fault shows where
+it is. What only shows in the whole graph is bisected: the graph is cut behind one layer after another.
 """
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,32 +19,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qexp.artifacts import Graph
-from qexp.inspection.bench import Bench, bench_of
+from qexp.config import Precision
+from qexp.errors import DeployError
+from qexp.inspection.closeness import Closeness, closeness
+from qexp.inspection.cuts import Layer, Parts, layers_of
+from qexp.inspection.module_outputs import exported_model, module_outputs, padded_batch
 from qexp.inspection.runs import folder_of
 from qexp.records import Record
 
 if TYPE_CHECKING:
     import onnx
 
-    from qexp.deploy.engine import Batch
-
 ROWS = 8
-"""Evaluation rows that are looked at."""
+"""Evaluation rows that are looked at, of different lengths where there are such."""
+TOLD = 5
+"""Layers that a message names."""
 MOST = 0.03
-"""Largest difference to torch of a layer that agrees, root mean square over that of torch's output. A sum in
-another order moves a value by one step of its grid now and then, which shows as about 0.01 with 8 bits."""
+"""Largest error of the whole graph's output that agrees, root mean square over that of torch's output: noise
+adds up over the layers, and a tie that is rounded the other way moves a value by one step of its grid."""
 
 Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A module whose output is a value of the graph."""
+class Departing:
+    """A layer that departs."""
 
     module: str
-    """Its name in torch, such as ``bert.encoder.layer.0.output.dense``."""
-    value: str
-    """Name in the graph."""
+    """Its name in torch."""
+    closeness: Closeness
+    """Of its output."""
 
 
 @dataclass(frozen=True)
@@ -52,105 +57,219 @@ class Departure:
 
     run: str
     runtime: str
-    module: str | None
-    """The first layer that departs; None if all agree."""
-    difference: float
-    """Of that layer, or the largest of those that were looked at."""
-    of_file: float
-    """The same with the file computed as it is written, by ONNX Runtime without any optimization."""
+    measured: Mapping[str, Closeness]
+    """Of every layer by module, each computed alone, in the order of the graph."""
+    of_file: Closeness | None = None
+    """The first layer that departs, as the file is written: by ONNX Runtime without any optimization."""
+    whole: Whole | None = None
+    """Where no layer departs alone, but the output of the whole graph does."""
+
+    @property
+    def layers(self) -> list[Departing]:
+        """Those that depart, in the order of the graph."""
+        return _departing(self.measured)
 
     @property
     def departs(self) -> bool:
-        """Whether there is such a layer."""
-        return self.module is not None
+        """Whether there is anything."""
+        return bool(self.layers) or self.whole is not None
 
     def __str__(self) -> str:
-        where = f"{self.run[:12]} {self.runtime}"
-        if self.module is None:
-            return f"{where}: all layers agree with torch (within {self.difference:.2g} of their size)"
+        where, layers = f"{self.run[:12]} {self.runtime}", self.layers
+        if self.whole is not None:
+            return f"{where}: {self.whole}"
+        if not layers or self.of_file is None:
+            largest = max(each.typical for each in self.measured.values())
+            return (
+                f"{where}: all layers agree with torch ({len(self.measured)}, each on torch's own inputs, "
+                f"within {largest:.2g} of the size of each channel)"
+            )
+        told = ", ".join(f"{each.module} by {each.closeness}" for each in layers[:TOLD])
+        more = f" and {len(layers) - TOLD} more" if len(layers) > TOLD else ""
+        verb = "departs" if len(layers) == 1 else "depart"
         whose = (
-            "the exported file does too" if self.of_file > MOST else "the exported file does not: the runtime"
+            "the exported file does too"
+            if self.of_file.departs
+            else "the exported file does not: the runtime"
         )
+        of = "" if len(layers) == 1 else "at the first of them, "
+        return f"{where}: {told}{more} {verb} from torch; {of}{whose} ({self.of_file})"
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A departure of the whole graph that no layer shows alone."""
+
+    module: str
+    """The first layer up to which the graph departs."""
+    difference: float
+    """Of that layer's output, root mean square over that of torch's."""
+    of_file: float
+    """The same with the file computed as it is written."""
+
+    def __str__(self) -> str:
+        whose = "does too, or noise adds up" if self.of_file > MOST else "does not: the runtime"
         return (
-            f"{where}: {self.module} is the first to depart from torch, by {self.difference:.2g} of its "
-            f"size; {whose} ({self.of_file:.2g})"
+            f"each layer alone agrees with torch; up to {self.module}, the first of which this is so, all "
+            f"layers together depart, by {self.difference:.2g} of its size; the exported file {whose} "
+            f"({self.of_file:.2g})"
         )
+
+
+def _departing(measured: Mapping[str, Closeness]) -> list[Departing]:
+    return [Departing(module, close) for module, close in measured.items() if close.departs]
 
 
 def departures(record: Record, outputs: Path, runtimes: Sequence[str]) -> list[Departure]:
-    """Bisect the quantized graph of a run in each runtime.
+    """Look for the layers that depart in the graph of a run, quantized if it is, in each runtime.
 
     Raises:
         StoreError: the run exported nothing, or its artifacts are gone.
-        DeployError: a runtime is not there, or refuses the graph.
+        DeployError: a runtime is not there, or refuses the graph; or it is a translator's.
     """
-    import onnx
-
-    graph = onnx.load(Graph(folder_of(record, "7-onnx", outputs), "").file)
-    bench = bench_of(record, outputs, None, ROWS, None)
-    batch = _batch(bench)
-    layers = layers_of(graph)
-    torch = _outputs(bench, batch, layers)
-    layers = [layer for layer in layers if layer.module in torch]
-    with tempfile.TemporaryDirectory() as folder:
-        cuts = Cuts(graph, batch, Path(folder), bench.rt.threads)
-        as_written = partial(cuts.run, None)
-        return [
-            bisect(record.key, runtime, layers, torch, partial(cuts.run, runtime), as_written)
-            for runtime in runtimes
-        ]
+    reference = Departures.of(record, outputs)
+    return [reference.departure(record.key, reference.graph, runtime) for runtime in runtimes]
 
 
-def layers_of(graph: onnx.ModelProto) -> list[Layer]:
-    """Modules with a bias, in the order of the graph: where it is added, their output begins."""
-    stored = {tensor.name for tensor in graph.graph.initializer}
-    found = []
-    for node in graph.graph.node:
-        if node.op_type in ("Add", "Gemm", "LayerNormalization"):
-            names = [name for name in node.input if name in stored and name.endswith(".bias")]
-            found += [
-                Layer(name.removesuffix(".bias").removeprefix("model."), node.output[0]) for name in names
-            ]
-    return found
+@dataclass(frozen=True)
+class Departures:
+    """What the modules of a run put out in torch, for graphs to be held against."""
+
+    graph: onnx.ModelProto
+    """That of the run."""
+    batch: Mapping[str, Any]
+    """A padded batch of evaluation rows, int64 [rows, tokens] by the name of an input."""
+    torch: Mapping[str, Array]
+    """By module, its output before any quantizer behind it."""
+    threads: int
+    """CPU cores of an engine."""
+    precision: Precision
+    """Arithmetic of an engine: ``int8``, or ``fp32`` of a run that quantized nothing."""
+    found: dict[tuple[str | None, str, bytes], Closeness] = field(default_factory=dict, repr=False)
+    """Earlier results, by runtime, module and digest of the part: graphs with a fault share most parts."""
+
+    @classmethod
+    def of(cls, record: Record, outputs: Path) -> Departures:
+        """Compute a run's last model, quantized if it is, on a few evaluation rows, on the CPU.
+
+        Raises:
+            StoreError: the run exported nothing, an artifact is gone, or the Record is of another version.
+            DeployError: the graph is a translator's.
+        """
+        import onnx
+
+        file = Graph(folder_of(record, "7-onnx", outputs), "").file
+        if not file.is_file():
+            raise DeployError(
+                f"run {record.key[:12]}: has a translator's two graphs; --bisect takes encoders"
+            )
+        graph, subject = onnx.load(file), exported_model(record, outputs)
+        batch = padded_batch(subject.rows, ROWS)
+        torch = module_outputs(subject, batch, {layer.module for layer in layers_of(graph)})
+        return cls(graph, batch, torch, subject.rt.threads, subject.precision)
+
+    def known(self, graph: onnx.ModelProto) -> list[Layer]:
+        """The layers of a graph whose output torch has, in its order.
+
+        Raises:
+            DeployError: there are none.
+        """
+        found = [layer for layer in layers_of(graph) if layer.module in self.torch]
+        if not found:
+            raise DeployError("graph: no node is named by a module of the model; export it again")
+        return found
+
+    def layers(self, graph: onnx.ModelProto, runtime: str | None) -> list[Departing]:
+        """The layers of a graph that depart, each computed alone on torch's own inputs, in its order.
+
+        Args:
+            graph: The run's, or that with a fault in it; its nodes are named by their modules.
+            runtime: Name of a runtime; None computes the graph as it is written, in ONNX Runtime.
+
+        Raises:
+            DeployError: the runtime is not there, or refuses a part of the graph.
+        """
+        return _departing(self.measured(graph, runtime, self.known(graph)))
+
+    def measured(
+        self, graph: onnx.ModelProto, runtime: str | None, layers: Sequence[Layer]
+    ) -> dict[str, Closeness]:
+        """How close each of these layers is, by module; as :meth:`layers`."""
+        parts = Parts(graph)
+        given = {layer.value: self.torch[layer.module] for layer in self.known(graph)}
+        shapes = {value: array.shape for value, array in given.items()}
+        return {
+            layer.module: self._closeness(parts.part(layer.value, shapes), runtime, layer.module, given)
+            for layer in layers
+        }
+
+    def departure(self, run: str, graph: onnx.ModelProto, runtime: str) -> Departure:
+        """Layer by layer, and the graph as a whole if no layer departs; raises as :meth:`layers`."""
+        layers = self.known(graph)
+        measured = self.measured(graph, runtime, layers)
+        if departing := _departing(measured):
+            first = [layer for layer in layers if layer.module == departing[0].module]
+            (of_file,) = self.measured(graph, None, first).values()
+            return Departure(run, runtime, measured, of_file)
+        parts = Parts(graph)
+        whole = bisect(
+            layers,
+            self.torch,
+            lambda layer: self._run(parts.part(layer.value, {}), runtime, {}),
+            lambda layer: self._run(parts.part(layer.value, {}), None, {}),
+        )
+        return Departure(run, runtime, measured, whole=whole)
+
+    def _closeness(
+        self, part: onnx.ModelProto, runtime: str | None, module: str, given: Mapping[str, Array]
+    ) -> Closeness:
+        key = runtime, module, hashlib.sha256(part.SerializeToString(deterministic=True)).digest()
+        if key not in self.found:
+            self.found[key] = closeness(self._run(part, runtime, given), self.torch[module])
+        return self.found[key]
+
+    def _run(self, part: onnx.ModelProto, runtime: str | None, given: Mapping[str, Array]) -> Array:
+        from qexp.deploy.engine import Order
+        from qexp.deploy.engines import load
+        from qexp.deploy.engines.onnxruntime import as_written
+
+        with tempfile.TemporaryDirectory(prefix="qexp-part-") as folder:
+            path = Path(folder) / "part.onnx"
+            path.write_bytes(part.SerializeToString())
+            order = Order(path, self.precision, self.threads, (next(iter(self.batch.values())).shape,))
+            engine = as_written(order) if runtime is None else load(runtime, order)
+            values = {**self.batch, **given}
+            return np.array(engine.run({name: values[name] for name in engine.inputs}))
 
 
 def bisect(
-    run: str,
-    runtime: str,
     layers: Sequence[Layer],
     torch: Mapping[str, Array],
     engine: Callable[[Layer], Array],
     file: Callable[[Layer], Array],
-) -> Departure:
-    """The first layer that departs, by halving; whether the last one does is asked first.
+) -> Whole | None:
+    """The first layer up to which a graph departs, by halving; None if it does not up to the last one.
 
     Args:
-        run: Key of the run.
-        runtime: Name of the runtime.
         layers: In the order of the graph.
         torch: What each module puts out.
-        engine: Computes a layer's output in the runtime.
+        engine: Computes the graph up to a layer in the runtime.
         file: Computes it as the file is written.
     """
-    largest = 0.0
 
-    def difference(index: int) -> float:
-        nonlocal largest
-        found = apart(engine(layers[index]), torch[layers[index].module])
-        largest = max(largest, found)
-        return found
+    def difference(index: int, run: Callable[[Layer], Array]) -> float:
+        return apart(run(layers[index]), torch[layers[index].module])
 
     low, high = 0, len(layers) - 1
-    if difference(high) <= MOST:
-        return Departure(run, runtime, None, largest, 0.0)
+    if difference(high, engine) <= MOST:
+        return None
     while low < high:
         middle = (low + high) // 2
-        if difference(middle) > MOST:
+        if difference(middle, engine) > MOST:
             high = middle
         else:
             low = middle + 1
-    of_file = apart(file(layers[low]), torch[layers[low].module])
-    return Departure(run, runtime, layers[low].module, difference(low), of_file)
+    return Whole(layers[low].module, difference(low, engine), difference(low, file))
 
 
 def apart(ours: Array, theirs: Array) -> float:
@@ -160,79 +279,3 @@ def apart(ours: Array, theirs: Array) -> float:
     size = float(np.sqrt(np.square(theirs, dtype=np.float64).mean()))
     error = float(np.sqrt(np.square(ours.astype(np.float64) - theirs).mean()))
     return error / size if size else (0.0 if error == 0 else float("inf"))
-
-
-@dataclass(frozen=True)
-class Cuts:
-    """A graph that is cut behind any of its values, and run up to there."""
-
-    graph: onnx.ModelProto
-    batch: Batch
-    folder: Path
-    threads: int
-
-    def run(self, runtime: str | None, layer: Layer) -> Array:
-        """Output of a layer in a runtime, or as the file is written."""
-        from qexp.deploy.engine import Order
-        from qexp.deploy.engines import load
-        from qexp.deploy.engines.onnxruntime import as_written
-
-        path = self.folder / "cut.onnx"
-        path.write_bytes(self._cut(layer).SerializeToString())
-        order = Order(path, "int8", self.threads, (next(iter(self.batch.values())).shape,))
-        engine = as_written(order) if runtime is None else load(runtime, order)
-        return engine.run({name: self.batch[name] for name in engine.inputs})
-
-    def _cut(self, layer: Layer) -> onnx.ModelProto:
-        import onnx
-        from onnx.utils import Extractor
-
-        proto = onnx.ModelProto()
-        proto.CopyFrom(self.graph)
-        proto.graph.value_info.append(
-            onnx.helper.make_tensor_value_info(layer.value, onnx.TensorProto.FLOAT, None)
-        )
-        inputs = [value.name for value in proto.graph.input]
-        cut = Extractor(proto).extract_model(inputs, [layer.value])
-        used = {name for node in cut.graph.node for name in node.input}
-        kept = [value for value in cut.graph.input if value.name in used]
-        del cut.graph.input[:]
-        cut.graph.input.extend(kept)
-        return cut
-
-
-def _batch(bench: Bench) -> dict[str, Any]:
-    from qexp.lit.families import family_of
-
-    rows, family = bench.rows, family_of(bench.rows.task)
-    split = family.split(rows.tokens.split(rows.split))
-    batch = family.collate(split, np.arange(min(ROWS, len(split))), rows.tokens.pad_id)
-    return {name: tensor.numpy() for name, tensor in batch.items()}
-
-
-def _outputs(bench: Bench, batch: Mapping[str, Any], layers: Sequence[Layer]) -> dict[str, Array]:
-    """What the modules of these layers put out in torch, before any quantizer behind them."""
-    import torch
-
-    from qexp.lit.inference import runner
-
-    model, found = bench.quantization.model, {}
-    wanted = {layer.module for layer in layers}
-
-    def keep(name: str) -> Callable[..., None]:
-        def hook(module: Any, inputs: Any, output: Any) -> None:
-            found[name] = output.detach().float().cpu().numpy().copy()
-
-        return hook
-
-    handles = [
-        module.register_forward_hook(keep(name), prepend=True)
-        for name, module in model.named_modules()
-        if name in wanted
-    ]
-    try:
-        runner(model, bench.rt)({name: torch.from_numpy(values) for name, values in batch.items()})
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
