@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +67,13 @@ def outputs(tmp_path: Path) -> Path:
 
 
 def compose(*overrides: str) -> dict[str, Any]:
-    """The plain tree of an experiment, composed as the command line does."""
+    """The plain tree of an experiment, composed as the command line does; the caller's own."""
+    return deepcopy(_composed(overrides))
+
+
+@cache
+def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
+    """Each combination once for a process: Hydra reads and merges some 20 files every time."""
     import hydra
     from omegaconf import OmegaConf
 
