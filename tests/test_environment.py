@@ -32,7 +32,9 @@ def test_a_misspelled_variable_is_refused_with_the_nearest_one(monkeypatch: pyte
 def test_every_variable_of_the_project_is_in_the_list() -> None:
     files = [*ROOT.glob("qexp/**/*.py"), *ROOT.glob("conf/**/*.yaml"), *ROOT.glob("benchmarks/**/*.py")]
     files += [*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-    named = {name for file in files for name in re.findall(r"\bQEXP_[A-Z0-9_]*[A-Z]\b", file.read_text("utf-8"))}
+    named = {
+        name for file in files for name in re.findall(r"\bQEXP_[A-Z0-9_]*[A-Z]\b", file.read_text("utf-8"))
+    }
     assert named == set(KNOWN)
 
 

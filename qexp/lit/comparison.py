@@ -52,6 +52,11 @@ class Comparison:
         return np.concatenate([logit_differences(side.engine, side.torch) for side in self.splits.values()])
 
     @cached_property
+    def distinct(self) -> Array:
+        """Rows with logits of their own, int64 [distinct]; where rows are alike, their noise is too."""
+        return np.unique(self._logits, axis=0, return_index=True)[1]
+
+    @cached_property
     def floor(self) -> Array:
         """The same of the other arithmetic."""
         return np.concatenate([logit_differences(side.floor, side.torch) for side in self.splits.values()])

@@ -36,6 +36,8 @@ RESOLUTION = 1e-4
 """Differences below this share of the logits' standard deviation are none: they move 1 row in 10 000."""
 DRIFT = 1e-3
 """Least systematic difference that counts: a share of the logits' standard deviation, or of a logit."""
+FEWEST = 30
+"""Distinct rows without which no direction can be told from chance."""
 LEVELS = (0.5, 0.75, 0.9, 0.97, 1.0)
 """Quantiles of the floor's differences that an engine's are held against."""
 SIGMAS = 5.0
@@ -87,7 +89,7 @@ def _reasons(comparison: Comparison) -> Iterator[str]:
 
 def _beyond_the_floor(comparison: Comparison) -> Iterator[str]:
     """Differences that are larger than the floor's: in too many rows above one of its quantiles."""
-    engine, floor = comparison.engine, comparison.floor
+    engine, floor = comparison.engine[comparison.distinct], comparison.floor[comparison.distinct]
     for level in LEVELS:
         limit = SCALE * float(np.quantile(floor, level)) + _resolution(comparison)
         above, expected = int((engine > limit).sum()), (1 - level) * len(engine)
@@ -121,7 +123,10 @@ def _drift(comparison: Comparison) -> Iterator[str]:
     """
     least = max(DRIFT, 4 * comparison.roundoff)
     for split, side in comparison.splits.items():
-        logits, off = side.torch.logits.astype(np.float64), apart(side.engine, side.floor)
+        logits, rows = np.unique(side.torch.logits.astype(np.float64), axis=0, return_index=True)
+        if len(rows) < FEWEST:
+            continue
+        off = apart(side.engine, side.floor)[rows]
         for output, (values, differences) in enumerate(zip(logits.T, off.T, strict=True)):
             where = f"output {output}" + (f" of {split}" if len(comparison.splits) > 1 else "")
             offset, error = _mean(differences)

@@ -110,6 +110,13 @@ def test_one_sure_row_that_flips_is_a_fault(logits: Array, labels: Array) -> Non
     assert "apart" in found["reasons"][-1]
 
 
+def test_a_model_that_answers_all_rows_alike_has_one_row_of_noise(labels: Array) -> None:
+    """A tie that rounds the other way is then the same offset in every row."""
+    constant = np.tile([0.2, -0.1], (ROWS, 1))
+    found = verdict(constant + np.array([0.003, 0.0]), constant, labels, constant)
+    assert found["passed"], found["reasons"]
+
+
 def test_one_level_row_that_flips_is_none(logits: Array, labels: Array) -> None:
     logits = logits.copy()
     logits[5] = [0.3, 0.3 + 1e-6]
