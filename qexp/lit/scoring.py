@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from qexp.artifacts import Scores, Tokens
 from qexp.config import Task, score_name
 from qexp.lit.families import family_of
-from qexp.lit.family import Predictions, Run
+from qexp.lit.family import Array, Predictions, Run
 from qexp.runtime import Runtime
 
 
@@ -60,6 +60,15 @@ def write_predictions(found: Predictions, out: Scores, name: str) -> None:
     pq.write_table(pa.table(columns), out.predictions(name))
 
 
+def _labels(column: pa.ChunkedArray) -> Array:
+    """Gold values; several answers to a question as a list, not as an array."""
+    if not pa.types.is_list(column.type) and not pa.types.is_large_list(column.type):
+        return np.asarray(column.to_numpy())
+    labels = np.empty(len(column), object)
+    labels[:] = column.to_pylist()
+    return labels
+
+
 def read_predictions(scores: Scores, name: str) -> Predictions:
     """What :func:`write_predictions` left."""
     table = pq.read_table(scores.predictions(name))
@@ -67,7 +76,7 @@ def read_predictions(scores: Scores, name: str) -> Predictions:
     return Predictions(
         table["id"].to_numpy(),
         table["prediction"].to_numpy(),
-        table["label"].to_numpy(),
+        _labels(table["label"]),
         np.stack(logits, axis=1),
         margins=table["margin"].to_numpy() if "margin" in table.column_names else None,
     )

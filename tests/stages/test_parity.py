@@ -17,7 +17,7 @@ from qexp.lit.scoring import read_predictions, write_predictions
 from qexp.stages.parity import compare
 from tests.conftest import experiment
 
-MRPC, MNLI = (experiment(f"task={name}").task for name in ("mrpc", "mnli"))
+MRPC, MNLI, SQUAD = (experiment(f"task={name}").task for name in ("mrpc", "mnli", "squad"))
 
 
 def _scores(folder: Path, task: TextTask, logits: np.ndarray[Any, Any]) -> Scores:
@@ -57,6 +57,19 @@ def test_windows_that_broke_fail_although_every_answer_has_a_score(tmp_path: Pat
     found = _compared(tmp_path, MRPC, logits, logits, broken=1)
     assert found["verdict"] == "failed"
     assert "finite" in found["reasons"][0]
+
+
+def test_several_answers_to_a_question_come_back_as_lists(tmp_path: Path) -> None:
+    """All with two answers: numpy by itself makes arrays, or one matrix, of them."""
+    texts, golds = np.array(["a b", "c"], object), np.empty(2, object)
+    golds[:] = [["a", "b"], ["c", "d"]]
+    scores = np.array([[1.0, 0.0], [2.0, 0.0]], np.float32)
+    torch = Predictions(np.array(["1", "2"]), texts, golds, scores, margins=np.array([0.5, np.inf]))
+    for name in ("engine", "torch", "floor"):
+        (tmp_path / name).mkdir()
+        write_predictions(torch, Scores(tmp_path / name, ""), "validation")
+    found = compare(*(Scores(tmp_path / name, "") for name in ("engine", "torch", "floor")), SQUAD)
+    assert found["verdict"] == "passed"
 
 
 @pytest.mark.parametrize("known", [True, False])
