@@ -82,7 +82,7 @@ def test_predictions_are_left_for_every_evaluation(tiny_bert: Path, outputs: Pat
     assert len(files) == 2
     for file in files:
         table = pq.read_table(file)
-        assert table.column_names == ["id", "prediction", "label", "logit_0", "logit_1"]
+        assert table.column_names == ["id", "prediction", "label", "logit_0", "logit_1", "margin"]
         assert table.num_rows == 200
 
 

@@ -32,7 +32,7 @@ def test_one_run_reports_exact_match_and_f1_of_every_stage(tiny_bert: Path, outp
         pq.read_table(file) for file in (outputs / "artifacts" / "6-scores").glob("*/predictions-*.parquet")
     ]
     assert [table.num_rows for table in found] == [60, 60, 60]
-    assert found[0].column_names == ["id", "prediction", "label", "logit_0", "logit_1"]
+    assert found[0].column_names == ["id", "prediction", "label", "logit_0", "logit_1", "margin"]
 
 
 def test_answers_are_learned_from_a_teacher(tiny_bert: Path) -> None:
