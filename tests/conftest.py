@@ -54,6 +54,20 @@ WORDS = [
 ]
 
 
+LONG = (
+    "test_onnx_export", "test_jobs", "test_cli", "test_bench", "test_conf", "test_recipes", "test_mirror",
+    "test_sensitivity", "test_planning", "test_distillation", "test_wandb", "test_flavours",
+    "test_onnx_narrow", "test_commands", "test_translation_jobs",
+)  # fmt: skip
+"""Files that take longest, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run long files first: with a file for each process, one of them would else have the last to itself."""
+    place = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
+
+
 @pytest.fixture(autouse=True)
 def _own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees another's outputs, the user's data root, or a hub."""
