@@ -21,7 +21,8 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 # A process of tests for each core, files whole, since tests of one share what they train; each with one thread.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --dist loadfile
+# Files go out in the order of tests/conftest.py, long ones first, so that no process waits for another at the end.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 name   ?= smoke
 words  ?=
@@ -40,7 +41,7 @@ $(READY): pyproject.toml
 	touch $(READY)
 
 demo: $(READY)
-	$(BIN)/python -m qexp task=mrpc quant=w8a8 data=sample
+	$(BIN)/python -m qexp task=mrpc quant=w8a8 data=sample data.train_rows=800
 
 test: $(READY)
 	$(PYTEST) -m "not slow"

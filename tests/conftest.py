@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import cache
@@ -53,12 +54,38 @@ WORDS = [
 ]
 
 
+LONG = (
+    "test_onnx_export", "test_jobs", "test_cli", "test_bench", "test_conf", "test_recipes", "test_mirror",
+    "test_sensitivity", "test_planning", "test_distillation", "test_wandb", "test_flavours",
+    "test_onnx_narrow", "test_commands", "test_translation_jobs",
+)  # fmt: skip
+"""Files that take longest, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run long files first: with a file for each process, one of them would else have the last to itself."""
+    place = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
+
+
 @pytest.fixture(autouse=True)
 def _own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees another's outputs, the user's data root, or a hub."""
+    _parse_translations_once()
     monkeypatch.setenv("QEXP_OUTPUTS", str(tmp_path / "outputs"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+
+
+def _parse_translations_once() -> None:
+    """Keep the exporter's list of translations, which it parses from some 500 functions at each export.
+
+    It is the same list every time; where the module or the function is called otherwise, nothing happens.
+    """
+    apis = sys.modules.get("onnxscript._framework_apis.torch_2_5")
+    listed = getattr(apis, "get_torchlib_ops", None)
+    if apis is not None and listed is not None and not hasattr(listed, "cache_info"):
+        apis.get_torchlib_ops = cache(listed)
 
 
 @pytest.fixture
@@ -165,8 +192,8 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Runtime:
-    """A machine of two threads, with outputs of its own."""
-    return Runtime.at(tmp_path / "outputs", Machine(threads=2, progress=False))
+    """A machine of one thread, as each process of tests has, with outputs of its own."""
+    return Runtime.at(tmp_path / "outputs", Machine(threads=1, progress=False))
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ def test_outputs_that_cannot_be_written_are_one_clear_error(
 
 def test_ctrl_c_in_a_training_leaves_a_record(tiny_bert: Path, tmp_path: Path, outputs: Path) -> None:
     words = ["task=mrpc", "quant=fp32", "data=sample", "finetune.epochs=1000", f"model.name={tiny_bert}"]
-    command = [sys.executable, "-m", "qexp", *words, "machine.checkpoint_seconds=0.1"]
+    command = [sys.executable, "-m", "qexp", *words, "machine.checkpoint_seconds=0.1", "machine.threads=1"]
     # A shell that starts this test in the background has it, and all its children, ignore Ctrl-C.
     listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=listening) as process:
@@ -106,7 +106,7 @@ def test_ctrl_c_in_a_training_leaves_a_record(tiny_bert: Path, tmp_path: Path, o
 def test_a_sweep_runs_every_combination_and_fails_if_one_does(tiny_bert: Path, tmp_path: Path) -> None:
     done = qexp(
         "-m", "task=mrpc", "quant=fp32", f"model.name={tiny_bert},{tmp_path}/none", "data=sample",
-        "deploy=none", "budget=smoke", cwd=tmp_path,
+        "deploy=none", "budget=smoke", "machine.threads=1", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 1
     assert "68" in done.stdout or "accuracy" in done.stdout

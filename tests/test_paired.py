@@ -436,7 +436,7 @@ def test_a_run_and_the_command_after_its_artifacts_were_pruned(
 ) -> None:
     words = (
         "task=mrpc", "method=ptq", "quant=w4a8", "deploy=onnx", f"model.name={tiny_bert}", "data=sample",
-        "budget=smoke", "machine.progress=false", "machine.threads=2",
+        "budget=smoke", "machine.progress=false", "machine.threads=1",
     )  # fmt: skip
     assert Job(compose(*words)).run() in (0, 1)  # 1 where the parity of an untrained model is off
     (path,) = (tmp_path / "outputs" / "records").iterdir()

@@ -172,7 +172,7 @@ def course(folder: Path, *, count: int = 6, last: int | None = None, **fields: A
     return Tiny(folder, schooling, tuple(batches(count, last=last)), **fields)
 
 
-def runtime(folder: Path, seconds: float = 1e9, threads: int = 2) -> Runtime:
+def runtime(folder: Path, seconds: float = 1e9, threads: int = 1) -> Runtime:
     """A runtime without a progress bar."""
     return Runtime.at(folder, Machine(checkpoint_seconds=seconds, progress=False, threads=threads))
 

@@ -21,7 +21,10 @@ from tests.conftest import compose
 from tests.tracking.conftest import KEY, asked, mirror, news, predicted, track
 from tests.tracking.server import FAKE_KEY
 
-QUICK = ("task=mrpc", "method=ptq", "deploy=none", "data=sample", "budget=smoke", "machine.progress=false")
+QUICK = (
+    "task=mrpc", "method=ptq", "deploy=none", "data=sample", "budget=smoke", "machine.progress=false",
+    "machine.threads=1",
+)  # fmt: skip
 
 
 class Broken:
