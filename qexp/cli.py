@@ -53,6 +53,9 @@ def main() -> None:
     words = Words(sys.argv[1:])
     _offer_widths(words.all)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise what goes wrong, so that it is worded here
+    # Read when torch is imported. A thread that spins while it waits takes the core from one that computes
+    # as soon as anything else runs on the machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         check_environment()
         words.check()

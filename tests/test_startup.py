@@ -62,6 +62,22 @@ def test_a_report_needs_records_only(modules_file: Path, outputs: Path) -> None:
         assert not modules & (HEAVY | {"numpy", "pyarrow", "pydantic", "hydra", "rich"})
 
 
+@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_that_wait_sleep_unless_told_otherwise(
+    given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    told = (
+        "import os, sys, qexp.cli\nassert 'torch' not in sys.modules\ntry:\n    qexp.cli.main()\n"
+        "finally:\n    print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    words = [sys.executable, "-c", told, "task=mrpc", "--cfg", "job"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == expected
+
+
 @pytest.mark.parametrize("command", ["inspect", "sensitivity", "search", "predict", "publish"])
 def test_help_of_a_look_at_a_run_needs_nothing_heavy(command: str, modules_file: Path) -> None:
     modules = imported(f"qexp.{command}", "--help", file=modules_file)
