@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from transformers import PreTrainedModel
 
+from qexp.deploy.onnx_exact import keep_exact
 from qexp.deploy.onnx_file import checked, first_line, write
 from qexp.deploy.onnx_graph import tidy
 from qexp.deploy.onnx_narrow import narrow_weights
@@ -104,7 +105,8 @@ def write_graph(part: Part, path: Path, *, opset: int | None = None, narrow: boo
         tidy(graph, part.axes)
         if narrow:
             narrow_weights(graph)
-            RemoveUnusedNodesPass()(graph)
+        keep_exact(graph.graph)
+        RemoveUnusedNodesPass()(graph)
         proto = checked(graph)
     write(proto, path)
 

@@ -1,4 +1,4 @@
-"""Quantization of activations in floating-point arithmetic, where a runtime's own would be wrong."""
+"""Quantization in floating-point arithmetic, where a runtime's own would be wrong, and the way back."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+INTEGERS = frozenset({TensorProto.INT4, TensorProto.INT8, TensorProto.UINT4, TensorProto.UINT8})
+"""Types of weights that are dequantized in arithmetic."""
 
 
 def spell_out(model: ModelProto, chosen: Callable[[NodeProto], bool]) -> bool:
@@ -28,6 +31,65 @@ def spell_out(model: ModelProto, chosen: Callable[[NodeProto], bool]) -> bool:
             replaced[node.output[0]] = _dequantized(model.graph, node, stored)
     replace(model.graph, replaced)
     return bool(picked)
+
+
+def dequantize_weights(model: ModelProto) -> bool:
+    """Write stored weights that are dequantized in arithmetic with ``DequantizeLinear`` again, in place.
+
+    The way back from :mod:`qexp.deploy.onnx_exact`, for runtimes that know weights by that operator.
+
+    Returns:
+        Whether anything changed.
+    """
+    stored, read_by = {each.name: each for each in model.graph.initializer}, readers(model.graph)
+    replaced = dict[str, list[NodeProto]]()
+    for cast in model.graph.node:
+        if cast.op_type == "Cast" and cast.input[0] in stored and stored[cast.input[0]].data_type in INTEGERS:
+            steps = _weight_steps(cast, stored, read_by)
+            if steps is not None:
+                subtract, multiply = steps
+                node = _weight_pair(model.graph, cast, subtract, multiply, stored)
+                replaced |= {each.output[0]: [] for each in (cast, subtract) if each is not None}
+                replaced[multiply.output[0]] = [node]
+    replace(model.graph, replaced)
+    return bool(replaced)
+
+
+def _weight_steps(
+    cast: NodeProto, stored: Mapping[str, TensorProto], read_by: Mapping[str, list[NodeProto]]
+) -> tuple[NodeProto | None, NodeProto] | None:
+    """The ``Sub`` of zero points, if there is one, and the ``Mul`` by scales behind a weight."""
+    chain, value = list[NodeProto](), cast.output[0]
+    for _ in range(2):
+        if len(read_by[value]) != 1 or (chain and chain[-1].op_type == "Mul"):
+            break
+        chain.append(read_by[value][0])
+        value = chain[-1].output[0]
+    known = all(each.input[1] in stored for each in chain if each.op_type in ("Sub", "Mul"))
+    if not known or [each.op_type for each in chain] not in (["Mul"], ["Sub", "Mul"]):
+        return None
+    return (chain[0] if len(chain) == 2 else None), chain[-1]
+
+
+def _weight_pair(
+    graph: GraphProto,
+    cast: NodeProto,
+    subtract: NodeProto | None,
+    multiply: NodeProto,
+    stored: dict[str, TensorProto],
+) -> NodeProto:
+    weight, name = stored[cast.input[0]], multiply.output[0]
+    scales = numpy_helper.to_array(stored[multiply.input[1]])
+    zeros = numpy_helper.to_array(stored[subtract.input[1]]) if subtract else np.zeros_like(scales)
+    flat = [-1] if scales.ndim else []
+    kind = helper.tensor_dtype_to_np_dtype(weight.data_type)
+    for part, values in (("scale", scales), ("zero_point", zeros.astype(kind))):
+        graph.initializer.append(numpy_helper.from_array(values.reshape(flat), f"{name}.{part}"))
+    names = [weight.name, f"{name}.scale", f"{name}.zero_point"]
+    node = helper.make_node("DequantizeLinear", names, [name], name=multiply.name)
+    if scales.ndim:  # scales are as many-dimensional as what their own axis begins
+        node.attribute.append(helper.make_attribute("axis", len(weight.dims) - scales.ndim))
+    return node
 
 
 def readers(graph: GraphProto) -> dict[str, list[NodeProto]]:

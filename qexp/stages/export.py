@@ -39,4 +39,4 @@ def run(
     work.write_facts({"files": files, "vocabulary": model.config.vocab_size})
 
 
-STAGE = Stage("7-onnx", 3, Graph, run)
+STAGE = Stage("7-onnx", 4, Graph, run)

@@ -40,6 +40,7 @@ from qexp.deploy.engine import Audit, Batch, Info, Order, check_names
 from qexp.deploy.limits import limits
 from qexp.deploy.onnx_file import first_line, read
 from qexp.deploy.onnx_narrow import widen_weights
+from qexp.deploy.spelled import dequantize_weights
 from qexp.deploy.torch_graph.integers import exact
 from qexp.deploy.torch_graph.translation import Form, translate
 from qexp.errors import DeployError
@@ -68,6 +69,7 @@ class TorchGraph:
         form = _form(order.precision, self._device)
         before = self._allocated()
         model = read(order.graph)
+        dequantize_weights(model)
         widen_weights(model)
         self._limits = limits(model)
         self._types, self._ranks = _inputs(model)

@@ -11,7 +11,7 @@ from qexp.deploy.flavours import check_graph
 from qexp.deploy.half import Half, to_half
 from qexp.deploy.onnx_file import read
 from qexp.deploy.onnx_narrow import widen_weights
-from qexp.deploy.spelled import readers, replace
+from qexp.deploy.spelled import dequantize_weights, readers, replace
 from qexp.errors import DeployError
 
 OLD_OPSET = 17
@@ -31,6 +31,7 @@ def prepared(runtime: str, order: Order, *, typed: bool = True) -> ModelProto:
         DeployError: the file is missing or damaged, or the runtime does not take its form.
     """
     model = read(order.graph)
+    dequantize_weights(model)
     widen_weights(model)
     check_graph(runtime, model, str(order.graph))
     dequantize_tables(model)
