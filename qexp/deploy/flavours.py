@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from qexp.config.section import FLOAT_BITS
 from qexp.errors import DeployError
@@ -93,17 +93,13 @@ def check_graph(runtime: str, model: ModelProto, name: str) -> None:
     """
     flavour = _flavour(runtime)
     points = list(_zero_points(model))
-    wide = [node for node, tensor in points if tensor.data_type in WIDE]
+    wide = [node for node, kind, _ in points if kind in WIDE]
     if wide and not flavour.wide:
         raise DeployError(
             f"{name}: {runtime} has no grids of 16 bits, and {len(wide)} of this graph's have them, the "
             f"first at {wide[0]}; use at most 8 bits (quant=w8a8), or onnxruntime or openvino"
         )
-    off = [
-        node
-        for node, tensor in points
-        if tensor.data_type not in SIGNED or np.any(numpy_helper.to_array(tensor).astype(np.int32))
-    ]
+    off = [node for node, kind, moved in points if kind not in SIGNED or moved]
     if off and not flavour.zero_points:
         raise DeployError(
             f"{name}: {runtime} takes signed integers with zero point 0 only, and {len(off)} of this graph's "
@@ -118,17 +114,36 @@ def _flavour(runtime: str) -> Flavour:
     return FLAVOURS[runtime]
 
 
-def _zero_points(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
-    """Nodes that quantize or dequantize, and tables of integers, with their zero points."""
+def _zero_points(model: ModelProto) -> Iterator[tuple[str, int, bool]]:
+    """Nodes that quantize or dequantize, and tables of integers: name, type, whether zero is moved."""
     stored = {each.name: each for each in model.graph.initializer}
+    kinds = {name: each.data_type for name, each in stored.items()}
     for node in model.graph.node:
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) == 3:
-            if node.input[2] in stored:
-                yield node.name or node.output[0], stored[node.input[2]]
+        name = node.name or node.output[0]
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            point = node.input[2] if len(node.input) == 3 else ""
+            if point in stored:
+                yield name, kinds[point], _is_moved(stored[point])
+                kinds[node.output[0]] = kinds[point]
+            elif node.op_type == "QuantizeLinear":
+                kinds[node.output[0]] = _named_type(node)
+                yield name, kinds[node.output[0]], False
+            elif node.input[0] in kinds:
+                yield name, kinds[node.input[0]], False
         elif node.op_type == "Gather" and node.input[0] in stored:
             table = stored[node.input[0]]
             if node.input[0].endswith("zero_point") or table.data_type in (
                 TensorProto.UINT8,
                 TensorProto.UINT16,
             ):
-                yield node.name or node.output[0], table
+                yield name, table.data_type, _is_moved(table)
+
+
+def _is_moved(points: TensorProto) -> bool:
+    return bool(np.any(numpy_helper.to_array(points).astype(np.int32)))
+
+
+def _named_type(node: NodeProto) -> int:
+    """Type that ``QuantizeLinear`` gives without a zero point: of its attribute, else uint8, says ONNX."""
+    named = next((each.i for each in node.attribute if each.name == "output_dtype"), 0)
+    return named or TensorProto.UINT8
