@@ -1,0 +1,108 @@
+"""Exported graphs in every runtime of this machine, held against themselves as they are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, NodeProto
+from pydantic import ValidationError
+
+from qexp.cli import conf_folder
+from qexp.deploy.engine import Order
+from qexp.deploy.engines import load
+from qexp.deploy.onnx_exact import MOVES
+from qexp.errors import QexpError
+from tests.deploy.graphs import export
+from tests.deploy.rounding import bare, floor, plainly, without_ties
+
+
+def named(group: str, *left_out: str) -> list[str]:
+    """Names of the files of a group of the configuration."""
+    return sorted(each.stem for each in (conf_folder() / group).glob("*.yaml") if each.stem not in left_out)
+
+
+PLACEMENTS, SCHEMES, QUANTS = named("placement"), named("scheme"), named("quant", "fp32")
+PRODUCT = [(p, s, q) for p in PLACEMENTS for s in SCHEMES for q in QUANTS]
+SOME = {
+    ("aimet", "per_channel", "w8a8"), ("aimet", "symmetric", "w4a8"), ("bondarenko", "per_channel", "w8a16"),
+    ("ft_mode2", "per_channel", "w8a8"), ("gemm", "embedding_groups", "w8a8"),
+    ("gemm", "per_channel", "w4a32"),
+    ("neurst", "symmetric", "w8a8"),
+}  # fmt: skip
+"""What the fast tests look at: each rule of the exporter at least once."""
+CASES = [pytest.param(*each, marks=() if each in SOME else pytest.mark.slow) for each in PRODUCT]
+
+
+@pytest.mark.parametrize(("placement", "scheme", "quant"), CASES)
+def test_every_composition(placement: str, scheme: str, quant: str, tmp_path: Path) -> None:
+    words = (f"placement={placement}", f"scheme={scheme}", f"quant={quant}")
+    try:
+        case = export(tmp_path, *words)
+    except (QexpError, ValidationError) as error:
+        pytest.skip(f"cannot be composed: {error}")
+    model = onnx.load(case.path)
+    assert not rewritten(model)
+    feed = {name: values.astype(np.int64) for name, values in case.batch.items()}
+    without_ties(model)
+    path = tmp_path / "without_ties.onnx"
+    onnx.save(model, path)
+    expected = plainly(model, feed)
+    allowed = 2e-6 * float(np.abs(expected).max()) + 2 * floor(model, feed)
+    for logits in (bare(model, feed), *(load(each, Order(path, "int8", 1)).run(feed) for each in RUNTIMES)):
+        assert np.abs(logits - expected).max() <= allowed
+
+
+RUNTIMES = ("onnxruntime", "openvino")
+
+
+@pytest.mark.parametrize("placement", ["aimet", "bondarenko"])
+def test_overrides_to_float_stay_float(placement: str, tmp_path: Path) -> None:
+    overrides = "quant.overrides={classifier*:{weight_bits:32}}"
+    case = export(tmp_path, f"placement={placement}", "scheme=per_channel", "quant=w8a8", overrides)
+    assert not rewritten(onnx.load(case.path))
+    engine = load("onnxruntime", Order(case.path, "int8", 1))
+    feed = {name: values.astype(np.int64) for name, values in case.batch.items()}
+    expected = plainly(onnx.load(case.path), feed)
+    np.testing.assert_allclose(engine.run(feed), expected, atol=2e-6 * np.abs(expected).max())
+    audit = engine.audit(feed)
+    assert audit is not None
+    assert [each.name for each in audit.in_float if "classifier" in each.name]
+
+
+def rewritten(model: ModelProto) -> list[str]:
+    """Nodes of the patterns that a runtime rewrites into something close by; see docs/runtimes.md."""
+    made = {name: node for node in model.graph.node for name in node.output}
+    found = []
+    for node in model.graph.node:
+        first, second = (made.get(name) for name in [*node.input[:2], ""][:2])
+        if node.op_type == "Softmax" and is_dequantized(first):
+            found.append(f"softmax: {node.name}")
+        if node.op_type == "Gemm" and is_dequantized(first):
+            if not is_dequantized(second):
+                found.append(f"float weight: {node.name}")
+            elif len(node.input) == 3 and not is_dequantized(made.get(node.input[2])):
+                found.append(f"float bias: {node.name}")
+        before = grid_before(node, made, model) if node.op_type == "QuantizeLinear" else None
+        if before is not None and before != grid(node, model):
+            found.append(f"two grids in a row: {node.name}")
+    return found
+
+
+def is_dequantized(node: NodeProto | None) -> bool:
+    return node is not None and node.op_type == "DequantizeLinear"
+
+
+def grid_before(node: NodeProto, made: dict[str, NodeProto], model: ModelProto) -> list[bytes] | None:
+    """Scale and zero point of what a node reads, with nothing but moves between; None for what is float."""
+    producer = made.get(node.input[0])
+    while producer is not None and producer.op_type in MOVES:
+        producer = made.get(producer.input[0])
+    return grid(producer, model) if producer is not None and is_dequantized(producer) else None
+
+
+def grid(node: NodeProto, model: ModelProto) -> list[bytes]:
+    stored = {each.name: each for each in model.graph.initializer}
+    return [onnx.numpy_helper.to_array(stored[name]).tobytes() for name in node.input[1:]]
