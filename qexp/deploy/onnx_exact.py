@@ -1,6 +1,7 @@
 """Forms of a graph whose numbers the optimizer of a runtime leaves alone.
 
-A valid graph is not yet a safe one: ONNX Runtime 1.32 rewrites some of its patterns into something close by.
+A valid graph is not yet a safe one: ONNX Runtime 1.32 and OpenVINO 2026.4 rewrite some patterns into
+something close by.
 Each function here avoids one of these patterns; what was seen, and with which version, is in
 ``docs/runtimes.md``, and ``tests/deploy/test_onnx_exact.py`` shows both the fault and its absence. A
 ``Max`` with the lowest float, which is the identity, parts what must not be matched: ``Identity`` is removed
@@ -14,20 +15,18 @@ import onnx_ir as ir
 
 from qexp.deploy.onnx_graph import constant, initializer
 
-MOVES = frozenset({"Flatten", "Gather", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
-"""Operators that only move values; ONNX Runtime carries pairs of Q and DQ over them."""
 LOWEST = "lowest_float"
 """Name of the constant that every inserted ``Max`` reads."""
 
 
 def keep_exact(graph: ir.Graph) -> None:
-    """Avoid what ONNX Runtime would rewrite, in place; the graph is tidy and its weights are stored."""
+    """Avoid what a runtime would rewrite, in place; the graph is tidy and its weights are stored."""
     for node in list(graph):
         if node.op_type in ("MatMul", "Gemm"):
             _spell_weight(graph, node)
         if node.op_type == "Gemm":
             _keep_gemm(graph, node)
-        if _is_rewritten_softmax(node) or _requantizes(node):
+        if _is_rewritten_softmax(node) or _is_clipped_integer(node) or _requantizes(node):
             _part(graph, node)
 
 
@@ -114,24 +113,27 @@ def _is_rewritten_softmax(node: ir.Node) -> bool:
     return node.op_type == "Softmax" and _made_by(node, 0, "DequantizeLinear") is not None
 
 
-def _requantizes(node: ir.Node) -> bool:
-    """Whether it quantizes, with nothing but moves between, what was dequantized from another grid.
+def _is_clipped_integer(node: ir.Node) -> bool:
+    """Whether it clips what was dequantized, to a grid of less than 8 bits.
 
-    ONNX Runtime makes one pair of two in a row, with limits between theirs and a scale that is neither's.
+    OpenVINO 2026.4 clips the integers in its place, at bounds that it cuts off to whole numbers, so that what
+    lies beyond a bound ends a step short of it.
     """
-    if node.op_type != "QuantizeLinear":
+    return node.op_type == "Clip" and _made_by(node, 0, "DequantizeLinear") is not None
+
+
+def _requantizes(node: ir.Node) -> bool:
+    """Whether it quantizes what was dequantized from another grid.
+
+    ONNX Runtime makes one pair of two in a row, with the narrower of their limits and a scale that is
+    neither's. With a Reshape or Transpose between them it does not.
+    """
+    before = _made_by(node, 0, "DequantizeLinear") if node.op_type == "QuantizeLinear" else None
+    if before is None:
         return False
-    value = node.inputs[0]
-    producer = value.producer() if value is not None else None
-    while producer is not None and producer.op_type in MOVES:
-        value = producer.inputs[0]
-        producer = value.producer() if value is not None else None
-    if producer is None or producer.op_type != "DequantizeLinear":
-        return False
-    grids = [[constant(value) for value in each.inputs[1:]] for each in (producer, node)]
     return any(
         left is None or right is None or not np.array_equal(left.numpy(), right.numpy())
-        for left, right in zip(*grids, strict=True)
+        for left, right in zip(*(map(constant, each.inputs[1:]) for each in (before, node)), strict=True)
     )
 
 

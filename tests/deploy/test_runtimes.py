@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from qexp.cli import conf_folder
 from qexp.deploy.engine import Order
 from qexp.deploy.engines import load
-from qexp.deploy.onnx_exact import MOVES
 from qexp.errors import QexpError
 from tests.deploy.graphs import export
 from tests.deploy.rounding import bare, floor, plainly, without_ties
@@ -24,6 +23,7 @@ def named(group: str, *left_out: str) -> list[str]:
     return sorted(each.stem for each in (conf_folder() / group).glob("*.yaml") if each.stem not in left_out)
 
 
+RUNTIMES = ("onnxruntime", "openvino")
 PLACEMENTS, SCHEMES, QUANTS = named("placement"), named("scheme"), named("quant", "fp32")
 PRODUCT = [(p, s, q) for p in PLACEMENTS for s in SCHEMES for q in QUANTS]
 SOME = {
@@ -55,9 +55,6 @@ def test_every_composition(placement: str, scheme: str, quant: str, tmp_path: Pa
         assert np.abs(logits - expected).max() <= allowed
 
 
-RUNTIMES = ("onnxruntime", "openvino")
-
-
 @pytest.mark.parametrize("placement", ["aimet", "bondarenko"])
 def test_overrides_to_float_stay_float(placement: str, tmp_path: Path) -> None:
     overrides = "quant.overrides={classifier*:{weight_bits:32}}"
@@ -85,8 +82,10 @@ def rewritten(model: ModelProto) -> list[str]:
                 found.append(f"float weight: {node.name}")
             elif len(node.input) == 3 and not is_dequantized(made.get(node.input[2])):
                 found.append(f"float bias: {node.name}")
-        before = grid_before(node, made, model) if node.op_type == "QuantizeLinear" else None
-        if before is not None and before != grid(node, model):
+        if node.op_type == "Clip" and is_dequantized(first):
+            found.append(f"clipped integers: {node.name}")
+        twice = node.op_type == "QuantizeLinear" and first is not None and is_dequantized(first)
+        if twice and grid(first, model) != grid(node, model):
             found.append(f"two grids in a row: {node.name}")
     return found
 
@@ -95,14 +94,7 @@ def is_dequantized(node: NodeProto | None) -> bool:
     return node is not None and node.op_type == "DequantizeLinear"
 
 
-def grid_before(node: NodeProto, made: dict[str, NodeProto], model: ModelProto) -> list[bytes] | None:
-    """Scale and zero point of what a node reads, with nothing but moves between; None for what is float."""
-    producer = made.get(node.input[0])
-    while producer is not None and producer.op_type in MOVES:
-        producer = made.get(producer.input[0])
-    return grid(producer, model) if producer is not None and is_dequantized(producer) else None
-
-
 def grid(node: NodeProto, model: ModelProto) -> list[bytes]:
+    """Scale and zero point of a node that quantizes or dequantizes."""
     stored = {each.name: each for each in model.graph.initializer}
     return [onnx.numpy_helper.to_array(stored[name]).tobytes() for name in node.input[1:]]
