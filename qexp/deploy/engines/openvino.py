@@ -9,6 +9,8 @@ passes turn what they can into products of integers. On tiny encoders compared w
   OpenVINO adds the zero point before it rounds, and it multiplies by ``1 / scale``.
 - Sixteen bits are *taken out*: a pass that finds FakeQuantize with 65536 levels removes it. The engine
   spells these pairs out in arithmetic before OpenVINO sees them.
+- Scales along the last axis of an activation are refused in some places ("doesn't support non per-tensor
+  quantization for axis: 2"), depending on the operators around. The engine spells these out as well.
 - Where only weights are quantized, the default is to quantize activations on the fly in groups of 32, which
   moves logits by about two percent. The engine turns that off (``DYNAMIC_QUANTIZATION_GROUP_SIZE``).
 - Without VNNI instructions products of 8 bits add pairs in 16 bits and saturate: results are wrong. The
@@ -209,9 +211,14 @@ def _command(order: Order, inputs: tuple[str, ...], graph: Path | None) -> str |
 
 def _rewrite(model: ModelProto, exact: bool | None) -> bool:
     """Spell out what OpenVINO would compute wrongly; whether there was anything."""
-    kinds = {each.name: each.data_type for each in model.graph.initializer}
+    stored = {each.name: each for each in model.graph.initializer}
     wide = {TensorProto.INT16, TensorProto.UINT16}
-    changed = spell_out(model, lambda node: kinds.get(node.input[2]) in wide)
+
+    def unknown(node: NodeProto) -> bool:
+        scale, point = (stored.get(name) for name in node.input[1:])
+        return (point is not None and point.data_type in wide) or (scale is not None and len(scale.dims) > 0)
+
+    changed = spell_out(model, unknown)
     if exact if exact is not None else exact_products_forced() or _products_saturate():
         safe = _safe_quantizers(model)
         changed |= spell_out(model, lambda node: node.output[0] not in safe)
