@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import calibration, cost_curve, deploy, fake_quant, gpu, inference, qat_step
+from benchmarks import calibration, cost_curve, deploy, fake_quant, gpu, inference, qat_step, rewrites
 from benchmarks.cost_curve import Point, fit
 
 TINY = ["--model", "tiny", "--threads", "1", "--rounds", "1", "--length", "8", "--no-peers", "--json"]
@@ -159,3 +159,14 @@ def test_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["parity"]["int8"][0] < (0.1 if on_gpu else 1e-4)
     assert list(found["refused"]) == ([] if on_gpu else ["fp16"])
     assert "| 2x8 | int8 | " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_rewrites(tmp_path: Path) -> None:
+    arguments = ["--model", "tiny", "--threads", "1", "--rounds", "1", "--length", "8", "--rows", "4"]
+    found = run(rewrites, tmp_path / "x.json", *arguments, "--json")["cases"]
+    assert list(found["aimet w8a8"]) == ["rewritten", "kept"]
+    assert list(found["gemm w8a16"]) == ["rewritten", "kept", "rewritten, level 1"]
+    for variants in found.values():
+        (_, old), (_, new) = variants["rewritten"], variants["kept"]
+        assert new < old / 5
