@@ -38,8 +38,7 @@ MADE_UP = (
 
 _INTEGER_NOTE = (
     "On x86 processors without VNNI, set the session's option `session.x64quantprecision=1`: there the fast "
-    "products saturate. `session.qdq_matmulnbits_accuracy_level=1` keeps products with float activations "
-    "in float.\n"
+    "products saturate.\n"
 )
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from qexp.deploy.engines import RUNTIMES
 from qexp.deploy.flavours import FLAVOURS, check_graph, execution
@@ -61,3 +63,25 @@ def test_graph_is_refused_with_what_to_change(words, advice, tmp_path):
 def test_unknown_runtime_is_named():
     with pytest.raises(DeployError, match="'tvm' is unknown; allowed are onnxruntime"):
         execution("tvm", [(8, 8)])
+
+
+@pytest.mark.parametrize(
+    ("attributes", "taken"), [({}, False), ({"output_dtype": TensorProto.INT8}, True)], ids=str
+)
+@pytest.mark.parametrize("runtime", GPUS)
+def test_a_quantizer_without_a_zero_point_is_unsigned(attributes, taken, runtime):
+    """ONNX's default; TensorRT for RTX 1.7 reads it as INT8 and loses the upper half, without a word."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in ("x", "y")]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s"], ["q"], name="quantize", **attributes),
+        helper.make_node("DequantizeLinear", ["q", "s"], ["y"], name="dequantize"),
+    ]
+    stored = [numpy_helper.from_array(np.array(0.1, np.float32), "s")]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], stored)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    if taken:
+        check_graph(runtime, model, "m.onnx")
+    else:
+        with pytest.raises(DeployError, match=r"2 of this graph's grids are unsigned.*first at quantize"):
+            check_graph(runtime, model, "m.onnx")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -244,3 +245,28 @@ def test_package_that_is_not_there_is_one_error_with_what_to_type(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(DeployError, match=r"openvino is not installed; pip install 'qexp\[openvino\]'"):
         load("openvino", Order(Path("m.onnx"), "fp32", 1))
+
+
+@pytest.mark.parametrize("name", ["w8a8", "w8a16", "w8a32"])
+def test_printed_command_gives_the_engines_numbers(name, tmp_path):
+    case = export(tmp_path, *QUANTIZED[name])
+    engine = load("openvino", Order(case.path, "int8", 1, cache=tmp_path / "engines"))
+    assert engine.info.command is not None
+    words = shlex.split(engine.info.command.replace("<(echo", "").replace("}')", "}'"))
+    given = {word: words[at + 1] for at, word in enumerate(words) if word.startswith("-")}
+    properties = json.loads(given["-load_config"])["CPU"] | {
+        "INFERENCE_PRECISION_HINT": given["-infer_precision"]
+    }
+    core = openvino.Core()
+    logits = core.compile_model(core.read_model(given["-m"]), "CPU", properties)(case.batch)[0]
+    np.testing.assert_array_equal(logits, engine.run(case.batch))
+    changed = Path(given["-m"]) != case.path
+    assert changed == (name == "w8a16")
+    if changed:
+        assert load("openvino", Order(case.path, "int8", 1)).info.command is None  # nowhere to keep it
+
+
+def test_groups_of_dimensions_are_taken_wherever_they_are(tmp_path):
+    case = export(tmp_path, "quant=w8a8", "placement=aimet", "scheme=embedding_groups")
+    logits = load("openvino", Order(case.path, "int8", 1)).run(case.batch)
+    np.testing.assert_allclose(logits, case.expected, atol=3e-4 * np.abs(case.expected).max())
