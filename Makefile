@@ -1,5 +1,6 @@
 # make demo   one whole run on generated data, from nothing to a table
-# make test   the tests that take minutes in all; make test-slow the others, make test-all both
+# make test   the tests that take minutes in all; make test-slow the others; make test-all both, and every
+#             composition of placement, scheme and quant in every runtime
 # make test-no-vnni   the tests that multiply 8-bit integers, as on a CPU without VNNI: forced, and in an emulator
 # make sweep name=glue_ptq   a sweep of sweeps/; words="..." goes along, such as words="hydra/launcher=joblib"
 # make packages   what the slow tests need besides Python, from Debian; they skip without
@@ -50,7 +51,7 @@ test-all: $(READY)
 	$(PYTEST)
 
 test-slow: $(READY)
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not exhaustive"
 
 test-no-vnni: $(READY)
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; export QEXP_TEST_GRAPHS="$$folder"; \

@@ -33,7 +33,30 @@ SOME = {
     ("neurst", "symmetric", "w8a8"),
 }  # fmt: skip
 """What the fast tests look at: each rule of the exporter at least once."""
-CASES = [pytest.param(*each, marks=() if each in SOME else pytest.mark.slow) for each in PRODUCT]
+PAIRS = {
+    (placement, SCHEMES[(row + column) % len(SCHEMES)], quant)
+    for row, placement in enumerate(PLACEMENTS)
+    for column, quant in enumerate(QUANTS)
+}
+"""What the slow tests look at: each two of placement, scheme and quant together at least once."""
+
+
+def marks(case: tuple[str, str, str]) -> list[pytest.MarkDecorator]:
+    """None of what is tested always, slow, or slow and exhaustive."""
+    if case in SOME:
+        return []
+    return [pytest.mark.slow] if case in PAIRS else [pytest.mark.slow, pytest.mark.exhaustive]
+
+
+CASES = [pytest.param(*each, marks=marks(each)) for each in PRODUCT]
+
+
+def test_slow_cases_pair_everything() -> None:
+    tried = PAIRS | SOME
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        assert {(each[first], each[second]) for each in tried} == {
+            (each[first], each[second]) for each in PRODUCT
+        }
 
 
 @pytest.mark.parametrize(("placement", "scheme", "quant"), CASES)
