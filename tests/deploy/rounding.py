@@ -8,7 +8,7 @@ import onnxruntime
 from onnx import ModelProto, numpy_helper
 
 SEEDS = 8
-SMALL = 2.0**-20
+SMALL = 2.0**-19
 
 
 def without_ties(model: ModelProto, seed: int = 0) -> ModelProto:
@@ -30,10 +30,11 @@ def without_ties(model: ModelProto, seed: int = 0) -> ModelProto:
 
 
 def floor(model: ModelProto, feed: dict[str, np.ndarray]) -> float:
-    """Largest change of any output when what each quantizer reads moves by up to one part in 2**20.
+    """Largest change of any output when what each quantizer reads moves by up to one part in 2**19.
 
     A product of 64 numbers, summed in another order in float32, or a norm computed in another way, moves by
-    about as much: the root of 64 is 8, and 8 units in the last place are one part in 2**20.
+    some units in the last place of its largest part: the root of 64 is 8, and 16 are one part in 2**19. Half
+    of that explains all compositions but one, where a sum that cancels lies 1.2e-6 of itself beside a tie.
     """
     expected = plainly(model, feed)
     return max(float(np.abs(plainly(_moved(model, seed), feed) - expected).max()) for seed in range(SEEDS))
