@@ -29,6 +29,7 @@ from benchmarks.shapes import SHAPES, Family, batch_of
 from qexp.cli import conf_folder
 from qexp.config import Form, MaxCalibrator, Placement, Quant
 from qexp.deploy import onnx_export
+from qexp.deploy.onnxruntime_session import new_session
 from qexp.quant.insert import insert
 
 OLD, NEW, LEVEL = "rewritten", "kept", "rewritten, level 1"
@@ -66,7 +67,7 @@ def session(path: Path, threads: int, entries: Mapping[str, str], *, optimized: 
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     for name, value in entries.items():
         options.add_session_config_entry(name, value)
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return new_session(Path(path), options)
 
 
 def measure(family: Family, case: str, options: Any) -> dict[str, tuple[Reading, float]]:

@@ -7,6 +7,8 @@ import onnx
 import onnxruntime
 from onnx import ModelProto, numpy_helper
 
+from qexp.deploy.onnxruntime_session import new_session
+
 SEEDS = 8
 SMALL = 2.0**-19
 
@@ -46,7 +48,7 @@ def plainly(model: ModelProto, feed: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def bare(model: ModelProto, feed: dict[str, np.ndarray]) -> np.ndarray:
-    """Run as anybody does who has the file and ONNX Runtime, with no option."""
+    """Run without options, but for the one that CPUs without VNNI need."""
     return session(model).run(None, feed)[0]
 
 
@@ -56,7 +58,7 @@ def session(model: ModelProto, *, optimized: bool = True) -> onnxruntime.Inferen
     options.log_severity_level = 3  # constants that a rewritten node no longer reads are no news
     if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    return new_session(model, options)
 
 
 def _moved(model: ModelProto, seed: int) -> ModelProto:
