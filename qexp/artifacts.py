@@ -138,6 +138,11 @@ class Graph(Artifact):
 class NoiseFloor(Scores):
     """Scores of the same model in another arithmetic: what rounding noise alone changes."""
 
+    @property
+    def steps(self) -> Scores:
+        """Predictions of the first rows with every result a little off: what steps of grids change."""
+        return Scores(self.folder / "steps", self.key)
+
 
 class Parity(Scores):
     """Scores of an exported graph, and how far it is from torch: ``facts["parity"]``."""

@@ -25,8 +25,12 @@ class Side:
     engine: Predictions
     torch: Predictions
     floor: Predictions
+    steps: Predictions | None = None
+    """Of the first rows, with every result a little off; see :data:`qexp.lit.reordered.MOVED`."""
 
 
+RESOLUTION = 1e-4
+"""Differences below this share of the logits' standard deviation are none: they move 1 row in 10 000."""
 UNIT_ROUNDOFF: Mapping[Precision, float] = {
     "fp16": 2.0**-11,
     "bf16": 2.0**-8,
@@ -60,6 +64,28 @@ class Comparison:
     def floor(self) -> Array:
         """The same of the other arithmetic."""
         return np.concatenate([logit_differences(side.floor, side.torch) for side in self.splits.values()])
+
+    @cached_property
+    def steps(self) -> float:
+        """What steps of a grid change in a logit at most; 0 where the floor itself moves most rows.
+
+        A floor that moves few rows has seen too few steps, and rows that share a token share its step.
+        """
+        if float(np.median(self.floor)) > self.resolution:
+            return 0.0
+        sides = [side for side in self.splits.values() if side.steps is not None and len(side.steps.ids)]
+        largest = [_first_differences(side).max() for side in sides]
+        return float(max(largest, default=0.0))
+
+    @cached_property
+    def noise(self) -> Array:
+        """Difference of a logit that rounding explains in each row, [rows]."""
+        return np.maximum(self.floor, self.steps)
+
+    @cached_property
+    def resolution(self) -> float:
+        """Differences of logits that are none."""
+        return max(RESOLUTION, self.roundoff) * self.spread + self.smallest
 
     @cached_property
     def flips(self) -> tuple[Array, Array]:
@@ -118,14 +144,14 @@ def first_rows(found: Predictions, rows: int | None) -> Predictions:
     )
 
 
-def splits_of(
-    task: Task, engine: Sequence[Predictions], torch: Sequence[Predictions], floor: Sequence[Predictions]
-) -> dict[str, Side]:
-    """Predictions of each evaluation split, in the task's order."""
-    return {
-        name: Side(*each)
-        for name, each in zip(task.evaluation, zip(engine, torch, floor, strict=True), strict=True)
-    }
+def splits_of(task: Task, *sides: Sequence[Predictions]) -> dict[str, Side]:
+    """Predictions of each evaluation split, in the task's order.
+
+    Args:
+        task: Whose splits they are.
+        sides: Of the engine, of torch, of the floor, and where they are known of the steps of grids.
+    """
+    return {name: Side(*each) for name, each in zip(task.evaluation, zip(*sides, strict=True), strict=True)}
 
 
 def _metric_differences(measure: Measure, side: Side) -> tuple[float, float, float]:
@@ -154,6 +180,11 @@ def measures_of(task: Task) -> dict[str, Measure]:
 
 def apart(ours: Predictions, theirs: Predictions) -> Array:
     return ours.logits.astype(np.float64) - theirs.logits.astype(np.float64)
+
+
+def _first_differences(side: Side) -> Array:
+    assert side.steps is not None
+    return logit_differences(side.steps, first_rows(side.torch, len(side.steps.ids)))
 
 
 def logit_differences(ours: Predictions, theirs: Predictions) -> Array:

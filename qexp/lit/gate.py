@@ -32,8 +32,6 @@ ROUNDING = 1e-9
 """What two differences that are meant to be equal may differ by."""
 SCALE = 2.0
 """How many times the floor's differences a sound engine's may be: its operators may round more often."""
-RESOLUTION = 1e-4
-"""Differences below this share of the logits' standard deviation are none: they move 1 row in 10 000."""
 DRIFT = 1e-3
 """Least systematic difference that counts: a share of the logits' standard deviation, or of a logit."""
 FEWEST = 30
@@ -89,9 +87,9 @@ def _reasons(comparison: Comparison) -> Iterator[str]:
 
 def _beyond_the_floor(comparison: Comparison) -> Iterator[str]:
     """Differences that are larger than the floor's: in too many rows above one of its quantiles."""
-    engine, floor = comparison.engine[comparison.distinct], comparison.floor[comparison.distinct]
+    engine, floor = comparison.engine[comparison.distinct], comparison.noise[comparison.distinct]
     for level in LEVELS:
-        limit = SCALE * float(np.quantile(floor, level)) + _resolution(comparison)
+        limit = SCALE * float(np.quantile(floor, level)) + comparison.resolution
         above, expected = int((engine > limit).sum()), (1 - level) * len(engine)
         if above > _most(expected):
             yield (
@@ -99,14 +97,9 @@ def _beyond_the_floor(comparison: Comparison) -> Iterator[str]:
                 f"{100 * level:g} % quantile of the noise floor, where {expected:.0f} are expected"
             )
             return
-    paired = int((engine > SCALE * floor + _resolution(comparison)).sum())
+    paired = int((engine > SCALE * floor + comparison.resolution).sum())
     if paired > _most(len(engine) / 2):
         yield f"{paired} of {len(engine)} rows differ by more than {SCALE:g} times what the floor does there"
-
-
-def _resolution(comparison: Comparison) -> float:
-    """Differences of logits that are none."""
-    return max(RESOLUTION, comparison.roundoff) * comparison.spread + comparison.smallest
 
 
 def _most(expected: float) -> float:
@@ -121,7 +114,7 @@ def _drift(comparison: Comparison) -> Iterator[str]:
     The engine is held against the floor here, not against torch: torch's own noise is in its logits, and
     would look like a factor below 1 wherever they are little more than noise.
     """
-    least = max(DRIFT, 4 * comparison.roundoff)
+    least, steps = max(DRIFT, 4 * comparison.roundoff), SCALE * comparison.steps
     for split, side in comparison.splits.items():
         logits, rows = np.unique(side.torch.logits.astype(np.float64), axis=0, return_index=True)
         if len(rows) < FEWEST:
@@ -130,10 +123,13 @@ def _drift(comparison: Comparison) -> Iterator[str]:
         for output, (values, differences) in enumerate(zip(logits.T, off.T, strict=True)):
             where = f"output {output}" + (f" of {split}" if len(comparison.splits) > 1 else "")
             offset, error = _mean(differences)
-            if abs(offset) > least * values.std() + comparison.smallest and abs(offset) > SIGMAS * error:
+            if (
+                abs(offset) > least * values.std() + comparison.smallest + steps
+                and abs(offset) > SIGMAS * error
+            ):
                 yield f"{where} is off by {offset:.3g} on average ({abs(offset) / error:.0f} standard errors)"
             slope, error = _slope(values, differences)
-            if abs(slope) > least and abs(slope) > SIGMAS * error:
+            if abs(slope) * values.std() > least * values.std() + steps and abs(slope) > SIGMAS * error:
                 sigmas = abs(slope) / error
                 yield f"{where} is off by a factor of {1 + slope:.4f} ({sigmas:.0f} standard errors)"
 
@@ -158,7 +154,7 @@ def _flips(comparison: Comparison) -> Iterator[str]:
     engine, floor = comparison.flips
     expected, margins = 1.25 * float(floor.sum()), comparison.margins
     if margins is not None:
-        noise = SCALE * np.sort(comparison.floor) + _resolution(comparison)
+        noise = SCALE * np.sort(comparison.noise) + comparison.resolution
         likely = 1 - np.searchsorted(noise, margins) / len(noise)
         expected = max(expected, float(likely.sum()))
     if int(engine.sum()) > _most(expected):

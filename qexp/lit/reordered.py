@@ -7,6 +7,10 @@ PyTorch's own is therefore a sample of the distance that a correct engine has, a
 Float64 throughout is no such sample: it also leaves out the roundings of single operators, in which float32
 implementations agree (docs/gate.md has both beside each other).
 
+In a small model the other order may turn no value of a grid at all, while an engine turns one that every row
+shares. What one step of a grid then does to the logits is seen with ``moved``: each result is off by a random
+share that turns many.
+
 For FP16 and BF16 engines the result of every operator is rounded to that type, as they do.
 """
 
@@ -27,29 +31,43 @@ HALVES: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfl
 """Types that the result of an operator is rounded to; other precisions keep float32."""
 
 
-def reordered(precision: Precision = "fp32") -> AbstractContextManager[Any]:
+MOVED = 2.0**-16
+"""Largest share by which results are off to see what steps of a grid do; a rounding is off by 2 ** -24."""
+
+
+def reordered(precision: Precision = "fp32", *, moved: float = 0.0) -> AbstractContextManager[Any]:
     """Compute everything within it in the other order, and in the type of ``precision``.
 
     Args:
         precision: ``fp16`` and ``bf16`` round the result of each operator; ``int8`` is ``fp32`` here, since
             fake quantization is part of the model.
+        moved: Largest share by which the result of each sum or function is off, uniformly drawn.
     """
-    return _Reordered(HALVES.get(precision))
+    return _Reordered(HALVES.get(precision), moved)
 
 
 class _Reordered(TorchDispatchMode):
     """Replaces operators that sum, and elementary functions; rounds what comes out."""
 
-    def __init__(self, half: torch.dtype | None) -> None:
+    def __init__(self, half: torch.dtype | None, moved: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._half = half
+        self._half, self._moved = half, moved
+        self._draw = torch.Generator().manual_seed(0)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         compute = OPERATORS.get(func, func)
+        if self._moved and (func in OPERATORS or func is aten.embedding.default):
+            return self._off(compute(*args, **(kwargs or {})))
         if self._half is None:
             return compute(*args, **(kwargs or {}))
         # Weights too: a runtime reads them in that type from its file.
         return _rounded(compute(*_rounded(args, self._half), **(kwargs or {})), self._half)
+
+    def _off(self, result: Any) -> Any:
+        if isinstance(result, tuple):
+            return self._off(result[0]), *result[1:]
+        shares = torch.rand(result.shape, generator=self._draw).to(result.device)
+        return result * (1 + self._moved * (2 * shares - 1))
 
 
 def _rounded(result: Any, half: torch.dtype) -> Any:

@@ -7,6 +7,9 @@ from qexp.config import Form, Numerics, Precision, Task
 from qexp.runtime import Runtime
 from qexp.store import Stage, Workplace
 
+STEPS = 64
+"""Rows of each split that are predicted once more, with results that are off."""
+
 
 def run(
     work: Workplace,
@@ -37,14 +40,17 @@ def run(
     """
     from qexp.lit.families import family_of
     from qexp.lit.inference import load_quantized
-    from qexp.lit.reordered import reordered
+    from qexp.lit.reordered import MOVED, reordered
     from qexp.lit.scoring import score_splits
 
     model, _ = load_quantized(encoder, form, ranges, rt)
     forward, out = family_of(task).runner(model, rt), NoiseFloor(work.folder, "")
     with reordered(precision):
         scored = score_splits(forward, tokens, task, rows, out, "noise floor", rt)
+    out.steps.folder.mkdir()
+    with reordered(precision, moved=MOVED):
+        score_splits(forward, tokens, task, min(STEPS, rows or STEPS), out.steps, "steps of grids", rt)
     work.write_facts({"metrics": scored.metrics, "notes": scored.notes})
 
 
-STAGE = Stage("8-floor", 1, NoiseFloor, run)
+STAGE = Stage("8-floor", 2, NoiseFloor, run)

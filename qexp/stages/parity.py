@@ -56,7 +56,7 @@ def run(
 def compare(
     engine: Scores,
     torch: Scores,
-    floor: Scores,
+    floor: NoiseFloor,
     task: Task,
     rows: int | None = None,
     *,
@@ -80,10 +80,10 @@ def compare(
 
     sides = [
         [first_rows(read_predictions(scores, name), rows) for name in task.evaluation]
-        for scores in (engine, torch, floor)
+        for scores in (engine, torch, floor, floor.steps)
     ]
     sides[0] = [replace(found, broken=broken) for found in sides[0]]
     return judge(Comparison(task, splits_of(task, *sides), precision))
 
 
-STAGE = Stage("8-parity", 5, Parity, run)
+STAGE = Stage("8-parity", 6, Parity, run)

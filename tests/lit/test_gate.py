@@ -117,6 +117,17 @@ def test_a_model_that_answers_all_rows_alike_has_one_row_of_noise(labels: Array)
     assert found["passed"], found["reasons"]
 
 
+@pytest.mark.parametrize(("step", "passed"), [(0.03, True), (0.001, False)])
+def test_a_floor_that_saw_no_step_of_a_grid_is_told_what_one_does(
+    step: float, passed: bool, logits: Array, labels: Array
+) -> None:
+    """A value that all rows share, such as that of the first token, lies at a tie: all rows move together."""
+    engine = logits + np.where(logits[:, :1] > 0, 0.02, 0.0)
+    steps = classes(logits[:64] + step, labels[:64])
+    side = Side(classes(engine, labels), classes(logits, labels), classes(logits, labels), steps)
+    assert judge(Comparison(MRPC, {"": side}))["passed"] is passed
+
+
 def test_one_level_row_that_flips_is_none(logits: Array, labels: Array) -> None:
     logits = logits.copy()
     logits[5] = [0.3, 0.3 + 1e-6]

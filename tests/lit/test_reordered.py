@@ -75,6 +75,13 @@ def test_half_precisions_round_every_result(precision: str, digits: float) -> No
     torch.testing.assert_close(y, functional.linear(X, W), rtol=2 * digits, atol=8 * digits)
 
 
+def test_results_can_be_off_by_a_share() -> None:
+    with torch.inference_mode(), reordered(moved=2.0**-10):
+        moved = functional.linear(X, W)
+    shares = (moved / functional.linear(X, W) - 1).abs()
+    assert 2.0**-12 < shares.max() < 1.01 * 2.0**-10
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_whole_encoders(architecture: str, attention: str, tiny_models: Callable[[str], Path]) -> None:

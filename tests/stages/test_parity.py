@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qexp.artifacts import Scores
+from qexp.artifacts import NoiseFloor, Scores
 from qexp.config import TextTask
 from qexp.lit.classification import margins
 from qexp.lit.family import Predictions
@@ -34,7 +34,9 @@ def _scores(folder: Path, task: TextTask, logits: np.ndarray[Any, Any]) -> Score
 
 def _compared(folder: Path, task: TextTask, engine: Any, torch: Any, **more: Any) -> dict[str, Any]:
     names = {"engine": engine, "torch": torch, "floor": torch}
-    return compare(*(_scores(folder / name, task, logits) for name, logits in names.items()), task, **more)
+    made = [_scores(folder / name, task, logits) for name, logits in names.items()]
+    _scores(folder / "floor" / "steps", task, torch[:20])
+    return compare(made[0], made[1], NoiseFloor(folder / "floor", "key"), task, **more)
 
 
 def test_all_splits_count(tmp_path: Path) -> None:
@@ -65,10 +67,11 @@ def test_several_answers_to_a_question_come_back_as_lists(tmp_path: Path) -> Non
     golds[:] = [["a", "b"], ["c", "d"]]
     scores = np.array([[1.0, 0.0], [2.0, 0.0]], np.float32)
     torch = Predictions(np.array(["1", "2"]), texts, golds, scores, margins=np.array([0.5, np.inf]))
-    for name in ("engine", "torch", "floor"):
+    for name in ("engine", "torch", "floor", "floor/steps"):
         (tmp_path / name).mkdir()
         write_predictions(torch, Scores(tmp_path / name, ""), "validation")
-    found = compare(*(Scores(tmp_path / name, "") for name in ("engine", "torch", "floor")), SQUAD)
+    made = (Scores(tmp_path / name, "") for name in ("engine", "torch"))
+    found = compare(*made, NoiseFloor(tmp_path / "floor", ""), SQUAD)
     assert found["verdict"] == "passed"
 
 
