@@ -74,7 +74,8 @@ class Outcome:
             of_split = {
                 str(metric): scores.metrics.get(score_name(metric, split, task)) for metric in task.metrics
             }
-            table = pq.read_table(scores.predictions(split), columns=["prediction", "label"])
+            file = pq.ParquetFile(scores.predictions(split))  # pq.read_table would import pandas
+            table = file.read(columns=["prediction", "label"])
             predictions, labels = table["prediction"].to_pylist(), table["label"].to_pylist()
             on = f" of {split}" if len(task.evaluation) > 1 else ""
             for metric, why in caveats(predictions, labels, task, of_split).items():
