@@ -196,7 +196,7 @@ def zero_point_of_probabilities_off(edit: Editor) -> None:
 
 
 def bias_not_a_number(edit: Editor) -> None:
-    edit.change(edit.node("bert.pooler.dense/Gemm"), 2, lambda bias: bias * np.nan)
+    edit.change(edit.node("bert.pooler.dense/Add"), 1, lambda bias: bias * np.nan)
 
 
 FAULTS: dict[Callable[[Editor], None], str] = {
