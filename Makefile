@@ -29,8 +29,8 @@ name   ?= smoke
 words  ?=
 
 # What is run on a CPU without VNNI; graphs are exported by the run before, since the emulator takes a minute for one.
-EMULATED := tests/deploy/engines/test_onnxruntime.py tests/deploy/test_unsigned.py \
-  tests/deploy/test_onnxruntime_session.py tests/deploy/nvidia/test_build.py
+EMULATED := tests/deploy/runtimes/onnxruntime/test_engine.py tests/deploy/runtimes/onnxruntime/test_uint8.py \
+  tests/deploy/runtimes/onnxruntime/test_session.py tests/deploy/runtimes/tensorrt/test_build.py
 
 .PHONY: sweep packages rtx demo test test-all test-slow test-no-vnni check format report clean
 
@@ -56,7 +56,7 @@ test-slow: $(READY)
 test-no-vnni: $(READY)
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; export QEXP_TEST_GRAPHS="$$folder"; \
 	export QEXP_EXACT_INT8_PRODUCTS=1; $(PYTEST) -m "integer_products and not slow" tests/deploy; \
-	$(PYTEST) tests/deploy/test_onnx_translation.py -k marian-int8; \
+	$(PYTEST) tests/deploy/onnx/test_export_translation.py -k marian-int8; \
 	unset QEXP_EXACT_INT8_PRODUCTS; \
 	if command -v qemu-x86_64 > /dev/null; then \
 	  OMP_NUM_THREADS=1 qemu-x86_64 -cpu Haswell $(BIN)/python -m pytest -q -p no:cacheprovider $(EMULATED) -k "not refuse"; \
@@ -83,7 +83,7 @@ rtx: $(READY)
 	$(BIN)/python -m pip install --quiet --no-deps tensorrt-rtx-cu13==$(RTX)
 
 report: $(READY)
-	$(BIN)/python -m qexp.report
+	$(BIN)/python -m qexp report
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

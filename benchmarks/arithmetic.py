@@ -4,7 +4,7 @@
 
 The same model, the same fake quantization and the same rows, with every float of torch in twice the bits;
 against it stand torch's predictions in float32 and those of every engine that the run's gate tried. RUN is
-one of ``python -m qexp.bench``. This is no measure of time.
+one of ``python -m qexp bench``. This is no measure of time.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.deploy import table
-from qexp.artifacts import Scores
-from qexp.inspection.bench import Bench, bench_of
-from qexp.inspection.runs import find_record
-from qexp.lit.families import family_of
-from qexp.lit.family import Predictions
-from qexp.lit.scoring import read_predictions
-from qexp.records import Record, outputs_root
-from qexp.runtime import set_threads
+from qexp.analysis.evaluator import Bench, bench_of
+from qexp.analysis.find_run import find_record
+from qexp.artifacts.types import Scores
+from qexp.context import set_threads
+from qexp.records.record import Record, outputs_root
+from qexp.tasks import family_of
+from qexp.tasks.base import Predictions
+from qexp.tasks.scoring import read_predictions
 
 BATCH = 8
 """Rows at once: float64 has no kernels of its own here, and takes memory for every step."""

@@ -26,7 +26,7 @@ from benchmarks.peers import attempt
 from benchmarks.peers.own import PLACEMENTS
 from benchmarks.shapes import SHAPES, Batch, Family, batch_of
 from qexp.config import AnyCalibrator, Form
-from qexp.quant.insert import Quantization, insert
+from qexp.quant.insertion.insert import Quantization, insert
 
 
 def own_pass(model: Any, sites: str, batches: list[Batch]) -> tuple[Callable[[], None], Quantization]:

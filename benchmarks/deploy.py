@@ -34,13 +34,13 @@ from benchmarks.options import add_peers, parser, settings, start
 from benchmarks.peers import attempt
 from benchmarks.shapes import SHAPES, Batch, Family, Shape, batch_of
 from qexp.config import ActivationScheme, Form, MaxCalibrator, Override, Placement, Quant
-from qexp.deploy.audits import openvino as openvino_audit
 from qexp.deploy.engine import Audit, Engine, Order
-from qexp.deploy.engines import onnxruntime as ort_engine
-from qexp.deploy.engines import openvino as openvino_engine
-from qexp.deploy.onnx_export import export_onnx
-from qexp.deploy.onnxruntime_session import new_session
-from qexp.quant.insert import insert
+from qexp.deploy.onnx.export import export_onnx
+from qexp.deploy.runtimes.onnxruntime import engine as ort_engine
+from qexp.deploy.runtimes.onnxruntime.session import new_session
+from qexp.deploy.runtimes.openvino import audit as openvino_audit
+from qexp.deploy.runtimes.openvino import engine as openvino_engine
+from qexp.quant.insertion.insert import insert
 
 INT8_FILE = "int8.onnx"
 BASELINE = "onnxruntime fp32"

@@ -14,9 +14,9 @@ from torch import nn
 from benchmarks.peers.own import PLACEMENTS, prepare
 from benchmarks.shapes import Batch, Family
 from qexp.deploy.engine import Order
-from qexp.deploy.engines.onnxruntime import Session
-from qexp.deploy.onnx_export import export_onnx
-from qexp.deploy.onnxruntime_session import new_session
+from qexp.deploy.onnx.export import export_onnx
+from qexp.deploy.runtimes.onnxruntime.engine import Session
+from qexp.deploy.runtimes.onnxruntime.session import new_session
 
 FP32_FILE, INT8_FILE = "fp32.onnx", "int8.onnx"
 

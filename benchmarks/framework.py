@@ -23,10 +23,10 @@ from torch.utils.data import DataLoader
 from benchmarks.peers import quiet
 from benchmarks.shapes import Batch, Family
 from qexp.config import Numerics
-from qexp.lit.classification import Classifier
-from qexp.lit.steps import Steps
-from qexp.lit.student import Optimization
-from qexp.lit.training import Seat, fit
+from qexp.data.microbatches import Steps
+from qexp.tasks.classification import Classifier
+from qexp.tasks.module import Optimization
+from qexp.training.trainer import Seat, fit
 
 RATE = 1e-6
 

@@ -7,7 +7,7 @@ RUN is the beginning of the key of a quantized run of a BERT encoder with an exp
 Sound engines of the FP32 and of the INT8 graph do the same: every runtime and precision that this machine
 has, one thread and several, optimized and as written, in small batches and in large ones. Each is judged as a
 run's engines are, and by the first rule of qexp 0.1: 99.5 % of predictions, and 0.2 points of the metric. For
-graphs that fail, ``qexp.bench --bisect`` is asked for the layer.
+graphs that fail, ``qexp bench --bisect`` is asked for the layer.
 """
 
 from __future__ import annotations
@@ -27,23 +27,24 @@ from torch import Tensor
 
 from benchmarks.deploy import table
 from benchmarks.faults import FAULTS, Fault, Graph, fed, wrong
-from qexp.artifacts import Encoder, Ranges
+from qexp.analysis.evaluator import Rows, rows_of, runtime_of
+from qexp.analysis.find_run import find_record, stages_of, subject_of
+from qexp.artifacts.types import Encoder, Ranges
 from qexp.config import Form, Precision
+from qexp.context import Runtime, set_threads
+from qexp.data.batches import EVALUATION_BATCH
 from qexp.deploy.engine import Engine, Order
-from qexp.deploy.engines import load
-from qexp.deploy.engines.onnxruntime import as_written
-from qexp.deploy.onnx_half import to_fp16
+from qexp.deploy.onnx.fp16 import to_fp16
+from qexp.deploy.runtimes import load
+from qexp.deploy.runtimes.onnxruntime.engine import as_written
 from qexp.errors import DeployError
-from qexp.inspection.bench import Rows, rows_of, runtime_of
-from qexp.inspection.runs import find_record, stages_of, subject_of
-from qexp.lit.comparison import Comparison, first_rows, splits_of
-from qexp.lit.families import family_of
-from qexp.lit.family import EVALUATION_BATCH, Predictions
-from qexp.lit.gate import MAX_METRIC_DIFFERENCE, MIN_AGREEMENT, ROUNDING, judge
-from qexp.lit.inference import load_quantized
-from qexp.lit.reordered import reordered
-from qexp.records import Record, outputs_root
-from qexp.runtime import Runtime, set_threads
+from qexp.models.inference import load_quantized
+from qexp.models.reordered import reordered
+from qexp.records.record import Record, outputs_root
+from qexp.tasks import family_of
+from qexp.tasks.base import Predictions
+from qexp.tasks.comparison import Comparison, first_rows, splits_of
+from qexp.tasks.gate import MAX_METRIC_DIFFERENCE, MIN_AGREEMENT, ROUNDING, judge
 
 EFFECT = 0.1
 """Points of a metric from which a fault must be caught."""
@@ -194,7 +195,7 @@ def _written(order: Order) -> Callable[[], Engine]:
 
 
 def _departures(bench: Bench) -> Any:
-    from qexp.inspection.departure import Departures
+    from qexp.analysis.bisect import Departures
 
     return Departures.of(bench.record, bench.outputs)
 

@@ -30,11 +30,11 @@ from benchmarks.options import parser, settings, start
 from benchmarks.shapes import SHAPES, Batch, Family, batch_of
 from qexp.config import ActivationScheme, Form, MaxCalibrator, Placement, Quant, Scheme
 from qexp.deploy.engine import Audit, Order
-from qexp.deploy.engines.onnxruntime import Session, as_written
-from qexp.deploy.engines.torch_int8 import TorchGraph
-from qexp.deploy.onnx_export import export_onnx
+from qexp.deploy.onnx.export import export_onnx
+from qexp.deploy.runtimes.onnxruntime.engine import Session, as_written
+from qexp.deploy.runtimes.torch_int8.engine import TorchGraph
 from qexp.errors import DeployError
-from qexp.quant.insert import insert
+from qexp.quant.insertion.insert import insert
 
 FLOAT, INTEGER = "float.onnx", "integer.onnx"
 PRODUCTS = ("linear.weight", "linear.input")

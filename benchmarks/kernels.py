@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from qexp.quant.grid import Grid
-from qexp.quant.phases import Phase
 from qexp.quant.quantizer import Quantizer
+from qexp.quant.quantizer_mode import Phase
 
 Function = Callable[[Tensor], Tensor]
 Form = tuple[bool, bool]

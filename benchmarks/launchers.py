@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.sweep import ROOT, jobs_of
-from tests.cluster.slurm import slurm
+from tests.support.slurm_cluster import slurm
 
 WORDS = (
     "task=cola,mrpc,stsb", "quant=w8a8,w4a8", "method=ptq,qat", "calibrator=max,mse", "data=local",

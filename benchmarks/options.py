@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.shapes import SHAPES
-from qexp.runtime import set_threads
+from qexp.context import set_threads
 
 
 def parser(document: str, **numbers: int) -> argparse.ArgumentParser:

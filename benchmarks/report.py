@@ -23,14 +23,17 @@ from statistics import median
 from typing import Any
 
 from benchmarks.harness import seconds, show_rows, write
-from qexp.records import Record, records_folder
-from tests.record_factory import TASKS, deployed, experiment, failed, record
+from qexp.records.record import Record, records_folder
+from tests.support.record_factory import TASKS, deployed, experiment, failed, record
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 10.0
 """Seconds of processor time of a report over :data:`RECORDS`."""
 RECORDS = 5000
-READ = "import sys; from pathlib import Path; from qexp.records import read_all; read_all(Path(sys.argv[1]))"
+READ = (
+    "import sys; from pathlib import Path; from qexp.records.record import read_all; "
+    "read_all(Path(sys.argv[1]))"
+)
 MODELS = (
     "google-bert/bert-base-uncased",
     "google/mobilebert-uncased",
@@ -92,8 +95,8 @@ def main(words: Sequence[str] | None = None) -> None:
         total = fill(records_folder(outputs), options.records, options.curve, options.ranges)
         commands = {
             "read": ["-c", READ, str(records_folder(outputs))],
-            "markdown": ["-m", "qexp.report", "--outputs", scratch],
-            "csv": ["-m", "qexp.report", "--outputs", scratch, "--format", "csv"],
+            "markdown": ["-m", "qexp", "report", "--outputs", scratch],
+            "csv": ["-m", "qexp", "report", "--outputs", scratch, "--format", "csv"],
         }
         times = {name: [_times(words) for _ in range(options.rounds)] for name, words in commands.items()}
     least = {name: min(cpu for _, cpu in found) for name, found in times.items()}

@@ -3,9 +3,9 @@
     python -m benchmarks.rewrites [--model minilm_l6] [--rows 8] [--length 128] [--rounds 15] [--threads 1]
 
 A model with random weights, W8A8 in ``placement=aimet`` and W8A16 in ``placement=gemm``, exported with the
-rules of :mod:`qexp.deploy.onnx_exact` and without. Sessions have no option but their threads; beside W8A16
-there is one more, with the option that keeps MatMulNBits in float. Behind the times stands how far each moves
-the logits from the graph as it is written, of the largest.
+rules of :mod:`qexp.deploy.onnx.workarounds` and without. Sessions have no option but their threads; beside
+W8A16 there is one more, with the option that keeps MatMulNBits in float. Behind the times stands how far each
+moves the logits from the graph as it is written, of the largest.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ import yaml
 from benchmarks.harness import Reading, alternate, show_rows, write
 from benchmarks.options import parser, settings, start
 from benchmarks.shapes import SHAPES, Family, batch_of
-from qexp.cli import conf_folder
+from qexp.cli.run import conf_folder
 from qexp.config import Form, MaxCalibrator, Placement, Quant
-from qexp.deploy import onnx_export
-from qexp.deploy.onnxruntime_session import new_session
-from qexp.quant.insert import insert
+from qexp.deploy.onnx import export as exporter
+from qexp.deploy.runtimes.onnxruntime.session import new_session
+from qexp.quant.insertion.insert import insert
 
 OLD, NEW, LEVEL = "rewritten", "kept", "rewritten, level 1"
 LEVELS = {"session.qdq_matmulnbits_accuracy_level": "1"}
@@ -52,9 +52,9 @@ def export(family: Family, case: str, folder: Path, length: int) -> dict[str, Pa
     quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
     quantization.export_form()
     paths = {name: folder / f"{name}.onnx" for name in (OLD, NEW)}
-    onnx_export.export_onnx(model, paths[NEW], example=example)
-    with patch.object(onnx_export, "keep_exact", lambda _: None):
-        onnx_export.export_onnx(model, paths[OLD], example=example)
+    exporter.export_onnx(model, paths[NEW], example=example)
+    with patch.object(exporter, "keep_exact", lambda _: None):
+        exporter.export_onnx(model, paths[OLD], example=example)
     return paths
 
 

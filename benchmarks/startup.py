@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.harness import alternate, show_rows, write
-from qexp.records import records_folder
-from qexp.records import write as write_record
-from tests.record_factory import TASKS, deployed, experiment
+from qexp.records.record import records_folder
+from qexp.records.record import write as write_record
+from tests.support.record_factory import TASKS, deployed, experiment
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOOR = "python -c pass"
@@ -60,7 +60,7 @@ def calls_of(options: argparse.Namespace, scratch: Path) -> dict[str, Callable[[
         "import torch": process("-c", "import torch", outputs=outputs),
         "--help": process("-m", "qexp", "--help", outputs=outputs),
         "--cfg job": process("-m", "qexp", "task=mrpc", "--cfg", "job", outputs=outputs),
-        REPORT: process("-m", "qexp.report", outputs=scratch / "reported"),
+        REPORT: process("-m", "qexp", "report", outputs=scratch / "reported"),
         CACHED: run,
     }
 

@@ -1,6 +1,6 @@
 """``python -m qexp``."""
 
-from qexp.cli import main
+from qexp.cli.main import main
 
 if __name__ == "__main__":
     main()

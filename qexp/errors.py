@@ -17,8 +17,9 @@ mistakes stay what Python makes of them (``TypeError``, ``AssertionError``).
 
 from __future__ import annotations
 
-OK, FAILED, INTERRUPTED = 0, 1, 130
-"""Exit codes: all is well; an error, or a graph that is not what was trained; Ctrl-C, as shells count it."""
+OK, FAILED, INVALID, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes: all is well; an error, or a graph that is not what was trained; a command that cannot be
+carried out, such as an unknown one or one that finds no run; Ctrl-C, as shells count it."""
 
 
 class QexpError(Exception):

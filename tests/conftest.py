@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from qexp.cli import conf_folder
+from qexp.cli.run import conf_folder
 from qexp.config import Experiment, Machine
-from qexp.runtime import Runtime
+from qexp.context import Runtime
 
 if not Path("/dev/nvidia0").exists():
     # Before anything imports Triton, whose own library is made for one way of running or the other.

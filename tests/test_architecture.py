@@ -52,7 +52,7 @@ def test_no_drawer_and_no_pickle() -> None:
 
 def test_light_paths_import_nothing_heavy() -> None:
     code = (
-        "import sys, qexp.cli, qexp.jobs, qexp.pipeline, qexp.report;"
+        "import sys, qexp.cli.run, qexp.execution.job, qexp.pipeline.pipeline, qexp.cli.report;"
         "heavy = {'torch', 'transformers', 'datasets', 'pandas', 'onnxruntime', 'sklearn', 'scipy'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
@@ -69,7 +69,7 @@ def test_one_function_makes_every_session_of_onnx_runtime() -> None:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "InferenceSession"
     }
-    assert made == {"qexp/deploy/onnxruntime_session.py"}
+    assert made == {"qexp/deploy/runtimes/onnxruntime/session.py"}
     written = {
         file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8")
         for folder in ("qexp", "docs")
@@ -77,5 +77,5 @@ def test_one_function_makes_every_session_of_onnx_runtime() -> None:
         if file.suffix in (".py", ".md", ".yaml") and "InferenceSession(" in file.read_text(encoding="utf-8")
     }
     # What a reader runs without qexp asks for exact products itself.
-    assert set(written) == made | {"qexp/publication/examples.py", "docs/using.md"}
+    assert set(written) == made | {"qexp/publishing/examples.py", "docs/using.md"}
     assert all("session.x64quantprecision" in text for text in written.values())

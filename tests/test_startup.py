@@ -10,9 +10,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from qexp.data.sample import sample
-from qexp.records import write
-from tests.record_factory import deployed, experiment
+from qexp.data.synthetic import sample
+from qexp.records.record import write
+from tests.support.record_factory import deployed, experiment
 
 HEAVY = {
     "torch", "transformers", "tokenizers", "datasets", "pandas", "huggingface_hub", "onnx",
@@ -58,7 +58,7 @@ def test_a_report_needs_records_only(modules_file: Path, outputs: Path) -> None:
     for seed in range(200):
         write(deployed(experiment(quant="w4a8" if seed % 2 else "w8a8", seed=seed)), outputs / "records")
     for words in ((), ("--html",)):
-        modules = imported("qexp.report", *words, file=modules_file)
+        modules = imported("qexp", "report", *words, file=modules_file)
         assert not modules & (HEAVY | {"numpy", "pyarrow", "pydantic", "hydra", "rich"})
 
 
@@ -70,7 +70,7 @@ def test_threads_that_wait_sleep_unless_told_otherwise(
     if given:
         monkeypatch.setenv("OMP_WAIT_POLICY", given)
     told = (
-        "import os, sys, qexp.cli\nassert 'torch' not in sys.modules\ntry:\n    qexp.cli.main()\n"
+        "import os, sys, qexp.cli.run\nassert 'torch' not in sys.modules\ntry:\n    qexp.cli.run.main()\n"
         "finally:\n    print(os.environ['OMP_WAIT_POLICY'])"
     )
     words = [sys.executable, "-c", told, "task=mrpc", "--cfg", "job"]

@@ -35,7 +35,7 @@ def test_the_wheel_brings_its_configuration_along(tmp_path: Path) -> None:
         archive.extractall(tmp_path / "site")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    code = "import qexp.cli; print(qexp.cli.conf_folder()); qexp.cli.main()"
+    code = "import qexp.cli.run; print(qexp.cli.run.conf_folder()); qexp.cli.run.main()"
     done = subprocess.run(
         [sys.executable, "-c", code, "task=stsb", "quant=w4a8", "--cfg", "job"],
         cwd=elsewhere, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")}, capture_output=True,

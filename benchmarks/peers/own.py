@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.shapes import Batch
 from qexp.config import Form, MaxCalibrator, Placement, SiteKind
-from qexp.quant.insert import Quantization, insert
+from qexp.quant.insertion.insert import Quantization, insert
 
 Phase = Literal["frozen", "learned"]
 

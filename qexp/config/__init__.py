@@ -9,6 +9,7 @@ Sections above the line in :class:`Experiment` say *what* is computed and are pa
 says where results are mirrored, which never is.
 """
 
+from qexp.config.base import FLOAT_BITS, Bits, Section
 from qexp.config.calibration import (
     AnyCalibrator,
     Calibration,
@@ -20,6 +21,20 @@ from qexp.config.calibration import (
     MseCalibrator,
     PercentileCalibrator,
     SqnrCalibrator,
+)
+from qexp.config.deploy import (
+    PRECISIONS,
+    AnyDeploy,
+    Budget,
+    Engines,
+    Gate,
+    Machine,
+    NoDeploy,
+    Numerics,
+    Onnx,
+    Precision,
+    RuntimeName,
+    Schooling,
 )
 from qexp.config.experiment import Experiment
 from qexp.config.quantization import (
@@ -34,7 +49,6 @@ from qexp.config.quantization import (
     WeightScheme,
 )
 from qexp.config.refinement import Refinement
-from qexp.config.section import FLOAT_BITS, Bits, Section
 from qexp.config.task import (
     AnyTask,
     BeamSearch,
@@ -62,20 +76,6 @@ from qexp.config.training import (
     Qat,
     Schedule,
     Training,
-)
-from qexp.config.work import (
-    PRECISIONS,
-    AnyDeploy,
-    Budget,
-    Engines,
-    Gate,
-    Machine,
-    NoDeploy,
-    Numerics,
-    Onnx,
-    Precision,
-    RuntimeName,
-    Schooling,
 )
 
 __all__ = [

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from qexp.config.section import Section, refuse_unused
+from qexp.config.base import Section, refuse_unused
 
 
 class Calibrator(Section):

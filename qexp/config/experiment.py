@@ -7,15 +7,15 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from qexp.config.base import FLOAT_BITS, Section
 from qexp.config.calibration import AnyCalibrator, Calibration
+from qexp.config.deploy import AnyDeploy, Budget, Gate, Machine, Numerics, Schooling
 from qexp.config.quantization import Form, Placement, Quant, Scheme
 from qexp.config.recommended import Recommended
 from qexp.config.refinement import Refinement
-from qexp.config.section import FLOAT_BITS, Section
 from qexp.config.task import AnyTask, Data, Model, TranslationTask
 from qexp.config.tracking import AnyTracker, NoTracker
 from qexp.config.training import RANGE_RATE, AnyFinetune, AnyMethod, Control, Qat, Training
-from qexp.config.work import AnyDeploy, Budget, Gate, Machine, Numerics, Schooling
 
 _NOT_IDENTITY: dict[str, Any] = {"machine": True, "tracker": True, "data": {"source", "root"}}
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from qexp.config.section import FLOAT_BITS, Bits, Section, known_width, refuse_unused
+from qexp.config.base import FLOAT_BITS, Bits, Section, known_width, refuse_unused
 
 
 class WeightScheme(Section):

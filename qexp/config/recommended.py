@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from qexp.config.section import Section
+from qexp.config.base import Section
 from qexp.config.training import Schedule
 
 TASKS = (

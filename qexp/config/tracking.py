@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from qexp.config.section import Section
+from qexp.config.base import Section
 
 
 class NoTracker(Section):

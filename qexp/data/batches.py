@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from qexp.data.tokens import TokenSplit
-from qexp.data.windows import WindowSplit
+from qexp.data.tokenization.texts import TokenSplit
+from qexp.data.tokenization.windows import WindowSplit
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +20,9 @@ Array = np.ndarray[Any, Any]
 
 MEGABATCH = 50
 """Batches over which rows are sorted by length while training: more saves padding, fewer mixes better."""
+
+EVALUATION_BATCH = 64
+"""Rows, or windows, that evaluations run at once."""
 
 
 def train_batches(lengths: Array, *, batch_size: int, epochs: float, seed: int) -> list[Array]:

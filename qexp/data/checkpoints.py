@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from qexp.config import Model, Scratch
-from qexp.data import hub, packages
-from qexp.data.packages import PACKAGES, WEIGHTS, Package, file_sha256
+from qexp.data import hub, wheel_weights
+from qexp.data.wheel_weights import PACKAGES, WEIGHTS, Package, file_sha256
 from qexp.errors import ModelError
 
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
@@ -123,13 +123,13 @@ def _checkpoint(folder: Path, name: str) -> Checkpoint:
 def _packaged(model: Model, package: Package) -> Path:
     """The package; where there is no package index or no pip, the same weights from the hub."""
     try:
-        return packages.locate(model.name, package)
+        return wheel_weights.locate(model.name, package)
     except ModelError as error:
         try:
             folder = _from_hub(model)
         except ModelError as second:
             raise ModelError(f"{error}. The hub does not help either: {second}") from error
-        if packages.genuine(folder, package):
+        if wheel_weights.genuine(folder, package):
             return folder
         raise ModelError(f"{error}. {folder} holds other weights than the package") from error
 

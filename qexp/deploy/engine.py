@@ -38,7 +38,7 @@ class Info:
     """What an engine is."""
 
     runtime: str
-    """Name in :data:`qexp.deploy.engines.RUNTIMES`."""
+    """Name in :data:`qexp.deploy.runtimes.RUNTIMES`."""
     version: str
     """Version of the runtime."""
     device: str

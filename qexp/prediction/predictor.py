@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.artifacts import FACTS, Tokens
+from qexp.analysis.run_models import Model, graph_of
+from qexp.artifacts.types import FACTS, Tokens
 from qexp.config import Precision, RuntimeName
-from qexp.data.preparation import PREPARE
-from qexp.deployment import graph_for
+from qexp.context import Runtime
+from qexp.data.tokenization.prepare import PREPARE
 from qexp.errors import DataError
-from qexp.inspection.models import Model, graph_of
-from qexp.lit.families import family_of
-from qexp.lit.family import Run
-from qexp.lit.inference import load_quantized
-from qexp.prediction.kinds import BROKEN, KINDS, Asked, Move
-from qexp.prediction.rows import Row
-from qexp.runtime import Runtime
+from qexp.models.inference import load_quantized
+from qexp.pipeline.deployment import graph_for
+from qexp.prediction.readers import Row
+from qexp.prediction.tasks import BROKEN, KINDS, Asked, Move
+from qexp.tasks import family_of
+from qexp.tasks.base import Run
 
 if TYPE_CHECKING:
     pass
@@ -117,14 +117,14 @@ def torch_run(model: Model, rt: Runtime) -> Run:
 
 
 def engine_run(model: Model, runtime: RuntimeName, precision: Precision, batch_size: int, rt: Runtime) -> Run:
-    """Its graph in one of :data:`qexp.deploy.engines.RUNTIMES`.
+    """Its graph in one of :data:`qexp.deploy.runtimes.RUNTIMES`.
 
     Raises:
         DeployError: there is no graph of it, or the runtime is not there or refuses it.
     """
     from qexp.deploy.engine import Order
-    from qexp.deploy.engines import load
-    from qexp.lit.exported import exported_run
+    from qexp.deploy.runtimes import load
+    from qexp.tasks.exported import exported_run
 
     graph = graph_of(model, rt)
     graph = graph_for(runtime, precision, {"fp32": graph, "int8": graph}, rt)

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from qexp.config import FLOAT_BITS, SiteKind
-from qexp.quant.attention import TAPS
-from qexp.quant.discovery import two_sequences
-from qexp.quant.hooks import AttentionSwitch, Handle, Tap
-from qexp.quant.quantization import Quantization
-from qexp.quant.weights import original
+from qexp.quant.insertion.attention import TAPS
+from qexp.quant.insertion.discovery import two_sequences
+from qexp.quant.insertion.hooks import AttentionSwitch, Handle, Tap
+from qexp.quant.insertion.quantized_model import Quantization
+from qexp.quant.insertion.weights import original
 
 TOKENS = 128
 """Tokens of the row that is counted, fewer where a model has no positions for so many."""

@@ -25,15 +25,15 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from qexp.quant import cpu_kernels, plain_kernels
 from qexp.quant.bounds import Bounds
-from qexp.quant.extremes import token_ends
 from qexp.quant.grid import Grid, covering
-from qexp.quant.plain_kernels import sum_to, traced_dynamic
+from qexp.quant.kernels import cpu, reference
+from qexp.quant.kernels.reference import sum_to, traced_dynamic
+from qexp.quant.minmax import token_ends
 
 
 class Kernels(Protocol):
-    """What ``plain_kernels``, ``cpu_kernels`` and ``cuda_kernels`` offer; see the first for what it means."""
+    """What ``reference``, ``cpu`` and ``cuda`` offer; see the first for what it means."""
 
     HALVES: bool
 
@@ -61,10 +61,10 @@ def choose_kernels(choice: Literal["auto", "plain"]) -> None:
 def kernels_of(x: Tensor, scale: Tensor) -> Kernels:
     """The fastest kernels that serve these tensors on this machine."""
     if _choice == "plain":
-        return plain_kernels
+        return reference
     if x.is_cuda:
-        return _cuda_kernels() or plain_kernels
-    return cpu_kernels if cpu_kernels.available() and cpu_kernels.fits(x, scale) else plain_kernels
+        return _cuda_kernels() or reference
+    return cpu if cpu.available() and cpu.fits(x, scale) else reference
 
 
 @cache
@@ -72,9 +72,9 @@ def _cuda_kernels() -> Kernels | None:
     """The Triton kernels; None where a CUDA build of torch comes without Triton."""
     if find_spec("triton") is None:
         return None
-    from qexp.quant import cuda_kernels
+    from qexp.quant.kernels import cuda
 
-    return cuda_kernels
+    return cuda
 
 
 class FakeQuantizeFrozen(torch.autograd.Function):

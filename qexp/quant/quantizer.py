@@ -11,8 +11,7 @@ from torch import Tensor
 from qexp.config import ValueType
 from qexp.errors import QuantizationError
 from qexp.quant.bounds import Bounds
-from qexp.quant.embedding_groups import Grouping
-from qexp.quant.extremes import batch_ends, group_ends
+from qexp.quant.calibration.embedding_groups import Grouping
 from qexp.quant.fake_quantize import (
     FakeQuantizeFrozen,
     FakeQuantizeLearned,
@@ -21,9 +20,10 @@ from qexp.quant.fake_quantize import (
     kernels_of,
 )
 from qexp.quant.grid import Grid, quantize
-from qexp.quant.phases import Phase
-from qexp.quant.plain_kernels import damped, traced
-from qexp.quant.value_range import ValueRange
+from qexp.quant.kernels.reference import damped, traced
+from qexp.quant.minmax import batch_ends, group_ends
+from qexp.quant.quant_params import ValueRange
+from qexp.quant.quantizer_mode import Phase
 
 Memo = tuple[Tensor, Tensor]
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qexp.reporting.facts import FLOAT_BITS, Run, leaves
+from qexp.reporting.run_view import FLOAT_BITS, Run, leaves
 
 _BY_KIND = ("calibrator", "finetune", "method", "deploy")
 _BY_NAME = ("task", "placement", "budget")

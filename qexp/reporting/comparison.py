@@ -10,9 +10,9 @@ from functools import cached_property
 from statistics import median
 from typing import Literal
 
-from qexp.records import Record
-from qexp.reporting.facts import FLOAT_BITS, INTEGER_KERNEL_BITS, Quantity, Run
-from qexp.reporting.selection import Attempts, attempts, runs_of, short_name
+from qexp.records.record import Record
+from qexp.reporting.attempts import Attempts, attempts, runs_of, short_name
+from qexp.reporting.run_view import FLOAT_BITS, INTEGER_KERNEL_BITS, Quantity, Run
 from qexp.reporting.settings import ABSENT, Split, split_settings
 
 Status = Literal["ok", "partial", "undefined", "failed", "missing"]

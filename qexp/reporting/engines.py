@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from qexp.reporting.facts import Run
-from qexp.reporting.layout import noise_note, parity_facts
-from qexp.reporting.selection import short_name
+from qexp.reporting.attempts import short_name
+from qexp.reporting.run_view import Run
 from qexp.reporting.table import DAGGER, MEBIBYTE, NOT_ASKED, Table, score
+from qexp.reporting.tables.comparison import noise_note, parity_facts
 
 if TYPE_CHECKING:
-    from qexp.deploy.flavours import Execution
+    from qexp.deploy.runtimes.capabilities import Execution
 
 COLUMNS = (
     *("task", "model", "quant", "method", "seed", "engine", "score", "agreement (%)", "gate"),
@@ -48,7 +48,7 @@ class EngineRow:
     runtime: str
     precision: str
     found: Mapping[str, Any]
-    """As in :class:`qexp.record_parts.EngineFound`."""
+    """As in :class:`qexp.records.schema.EngineFound`."""
 
     @property
     def name(self) -> str:
@@ -58,7 +58,7 @@ class EngineRow:
     @cached_property
     def execution(self) -> Execution:
         """What becomes of the run's bit-widths in that runtime."""
-        from qexp.deploy.flavours import FLAVOURS, execution
+        from qexp.deploy.runtimes.capabilities import FLAVOURS, execution
 
         if self.precision in FLOATS:
             return "float"
@@ -175,7 +175,7 @@ def _notes(rows: Sequence[EngineRow]) -> list[str]:
         if gate and not gate["passed"]:
             why = "; ".join([parity_facts(gate), *gate.get("reasons", [])])
             notes.append(
-                f"{DAGGER} {where}: departs from torch ({why}); python -m qexp.bench "
+                f"{DAGGER} {where}: departs from torch ({why}); python -m qexp bench "
                 f"{row.run.record.key[:12]} --bisect names the layer"
             )
         elif gate and gate.get("verdict") == "within noise":

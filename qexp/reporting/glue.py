@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from qexp.records import Record
+from qexp.records.record import Record
+from qexp.reporting.attempts import Attempts, runs_of
 from qexp.reporting.comparison import Cell, order_of
-from qexp.reporting.facts import Quantity, Run
 from qexp.reporting.groups import Candidate, Group, grouped
-from qexp.reporting.selection import Attempts, runs_of
+from qexp.reporting.run_view import Quantity, Run
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from statistics import fmean
 
+from qexp.reporting.attempts import Attempts, attempts
 from qexp.reporting.comparison import Cell
-from qexp.reporting.facts import Quantity, Run
-from qexp.reporting.selection import Attempts, attempts
+from qexp.reporting.run_view import Quantity, Run
 
 OF_A_TASK = (
     *("finetune.learning_rate", "finetune.epochs", "finetune.batch_size", "finetune.weight_decay"),

@@ -3,7 +3,7 @@
 For each row of a comparison, metric and stage behind FP32, the quantity is the median over the seeds of
 ``stage - FP32`` in points. Its interval is made of resamples that draw the evaluation rows with replacement,
 the same ones for both stages and for all seeds, and the seeds with replacement, independently
-(:func:`qexp.data.resampling.resampled_medians`); its ends are the 2.5 and 97.5 percentiles (Efron and
+(:func:`qexp.data.metrics.bootstrap.resampled_medians`); its ends are the 2.5 and 97.5 percentiles (Efron and
 Tibshirani 1993). With one seed it covers the choice of rows alone.
 """
 
@@ -16,13 +16,13 @@ from statistics import median
 
 import numpy as np
 
-from qexp.data.measures import observed
-from qexp.data.resampling import paired_bootstrap, resampled_medians
+from qexp.data.metrics.bootstrap import paired_bootstrap, resampled_medians
+from qexp.data.metrics.vectorized import observed
 from qexp.errors import DataError, QexpError
 from qexp.reporting.comparison import Comparison, Row
-from qexp.reporting.evaluations import Array, Evaluation, evaluation_of, joined_rows
-from qexp.reporting.facts import TORCH_STAGES
 from qexp.reporting.paired import checked_scores, interval_of, measures_of, score_name
+from qexp.reporting.predictions import Array, Evaluation, evaluation_of, joined_rows
+from qexp.reporting.run_view import TORCH_STAGES
 
 
 @dataclass(frozen=True)

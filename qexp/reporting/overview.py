@@ -11,9 +11,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from qexp.records import Record
+from qexp.records.record import Record
+from qexp.reporting.attempts import runs_of
 from qexp.reporting.comparison import Cell, budget_order, by_data, order_of
-from qexp.reporting.facts import (
+from qexp.reporting.glue import FEWEST_TASKS, Convention, average_cell
+from qexp.reporting.groups import Candidate, Group, grouped
+from qexp.reporting.run_view import (
     DISTILLATION,
     FLOAT_BITS,
     INTEGER_KERNEL_BITS,
@@ -22,9 +25,6 @@ from qexp.reporting.facts import (
     TRAINED,
     Run,
 )
-from qexp.reporting.glue import FEWEST_TASKS, Convention, average_cell
-from qexp.reporting.groups import Candidate, Group, grouped
-from qexp.reporting.selection import runs_of
 from qexp.reporting.settings import ABSENT, Split, split_settings
 
 TASK_ORDER = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte")

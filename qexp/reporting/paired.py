@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qexp.data.measures import MEASURES, RIGHT, Measure, observed
-from qexp.data.resampling import paired_bootstrap
+from qexp.data.metrics.bootstrap import paired_bootstrap
+from qexp.data.metrics.vectorized import MEASURES, RIGHT, Measure, observed
 from qexp.errors import DataError, StoreError
 from qexp.reporting.command import command_of
-from qexp.reporting.evaluations import Evaluation, joined_rows
+from qexp.reporting.predictions import Evaluation, joined_rows
 
 Array = NDArray[Any]
 QUANTILES = (2.5, 97.5)

@@ -13,11 +13,11 @@ from statistics import fmean
 from typing import Any, Literal
 
 from qexp.errors import DataError
+from qexp.reporting.attempts import short_name
 from qexp.reporting.glue import Convention
-from qexp.reporting.selection import short_name
 from qexp.reporting.table import score
 
-FOLDER = Path(__file__).resolve().parent.parent / "published"
+FOLDER = Path(__file__).resolve().parent / "published"
 MARKS = {
     "P": "read in the primary source",
     "S": "quoted from the source by another text",

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
-from qexp.artifacts import Graph
+from qexp.artifacts.types import Graph
 from qexp.config import Experiment
 from qexp.errors import QexpError
-from qexp.records import Record
-from qexp.reporting.evaluations import evaluations, joined_rows
-from qexp.reporting.facts import TORCH_STAGES, Run
+from qexp.records.record import Record
+from qexp.reporting.predictions import evaluations, joined_rows
+from qexp.reporting.run_view import TORCH_STAGES, Run
 from qexp.tracking.tracker import Cell, Content, Page, Table, without_secrets
 
 ONNX = "7-onnx"

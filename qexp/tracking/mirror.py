@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from qexp.config import Experiment, NoTracker, Tensorboard, Wandb
+from qexp.context import Screen
 from qexp.errors import ConfigError
-from qexp.records import Record, write_text
-from qexp.runtime import Screen
+from qexp.records.record import Record, write_text
 from qexp.tracking.content import content_of, page_of
-from qexp.tracking.pictures import draw
+from qexp.tracking.figures import draw
 from qexp.tracking.tensorboard import TensorboardPage
 from qexp.tracking.tracker import Filed, Page, Tracker, digest_of, without_secrets
 from qexp.tracking.wandb import WandbPage

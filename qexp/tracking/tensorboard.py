@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qexp.config import Tensorboard
-from qexp.reporting.facts import leaves
+from qexp.reporting.run_view import leaves
 from qexp.tracking.tracker import Closed, Content, Filed, Page, Picture, Table, curve_digests
 
 if TYPE_CHECKING:

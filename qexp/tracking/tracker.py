@@ -12,8 +12,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from qexp.record_parts import Curve
-from qexp.store import digest
+from qexp.artifacts import digest
+from qexp.records.schema import Curve
 
 Cell = str | float | int | None
 Picture = NDArray[np.uint8]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.arithmetic import main
-from qexp.records import OUTPUTS_VARIABLE
-from tests.tiny_runs import lively_bert, run
+from qexp.records.record import OUTPUTS_VARIABLE
+from tests.support.tiny_runs import lively_bert, run
 
 
 @pytest.mark.slow

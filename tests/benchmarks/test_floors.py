@@ -14,7 +14,7 @@ from benchmarks.floors import FLOAT, Rates, floor
 from benchmarks.peers.own import PLACEMENTS
 from benchmarks.shapes import SHAPES, Family, Shape, batch_of
 from qexp.config import Form
-from qexp.quant.insert import insert
+from qexp.quant.insertion.insert import insert
 
 OTHER = Shape(width=48, layers=3, heads=3, inner=80, vocabulary=60, positions=40)
 shapes = pytest.mark.parametrize("shape", [SHAPES["tiny"], OTHER], ids=["tiny", "other"])

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from benchmarks import report
-from qexp.records import read_all, records_folder
+from qexp.records.record import read_all, records_folder
 
 
 def test_report(tmp_path: Path) -> None:

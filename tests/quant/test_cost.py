@@ -10,9 +10,9 @@ from torch import nn
 
 from qexp.config import Form, MaxCalibrator, Placement, Quant, Scheme, WeightScheme
 from qexp.quant.cost import one_row, work_of
-from qexp.quant.insert import Quantization
-from tests.quant.models import CONFIGS, NEURST, QDQBERT, build, calibrated
-from tests.quant.sequence_models import build as build_translator
+from qexp.quant.insertion.insert import Quantization
+from tests.support.sequence_models import build as build_translator
+from tests.support.tiny_models import CONFIGS, NEURST, QDQBERT, build, calibrated
 
 HIDDEN, INNER, LAYERS, LABELS = 32, 64, 2, 3
 
@@ -125,7 +125,7 @@ def row(tokens: int) -> dict[str, Any]:
 
 
 def calibrated_module(model: Any, placement: Placement, quant: Quant, scheme: Scheme) -> Quantization:
-    from qexp.quant.insert import insert
+    from qexp.quant.insertion.insert import insert
 
     quantization = insert(model, Form(placement=placement, quant=quant, scheme=scheme))
     quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))

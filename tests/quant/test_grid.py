@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from qexp.config import ActivationScheme, WeightScheme
-from qexp.deploy.onnxruntime_session import new_session
+from qexp.deploy.runtimes.onnxruntime.session import new_session
 from qexp.errors import QuantizationError
 from qexp.quant.grid import (
     SMALLEST_SCALE,

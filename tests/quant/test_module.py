@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from qexp.config import ActivationScheme, Form, MaxCalibrator, Placement, Quant, Scheme, WeightScheme
 from qexp.errors import QuantizationError
-from qexp.quant.insert import Quantization, float_state_dict, insert
+from qexp.quant.insertion.insert import Quantization, float_state_dict, insert
 from qexp.quant.module import DECLARED, QuantModule
-from qexp.quant.phases import Phase
-from tests.quant import models, sequence_models
+from qexp.quant.quantizer_mode import Phase
+from tests.support import sequence_models, tiny_models
 
 MAX = MaxCalibrator(kind="max")
 X = torch.randn(6, 4, 8, generator=torch.Generator().manual_seed(1))
@@ -185,7 +185,7 @@ def test_the_export_form_stores_declared_weights_as_integers() -> None:
 
 
 def test_a_head_of_ones_own_on_a_transformer() -> None:
-    model = models.build("bert")
+    model = tiny_models.build("bert")
     model.classifier = Biased(32, 3)
     sites = (
         *DECLARED.sites[:1],
@@ -195,10 +195,10 @@ def test_a_head_of_ones_own_on_a_transformer() -> None:
         "matmul.probs",
         "matmul.value",
     )
-    quantization = models.calibrated(model, placement=Placement(name="head", sites=sites))
+    quantization = tiny_models.calibrated(model, placement=Placement(name="head", sites=sites))
     assert quantization.describe()["sites"]["declared.weight"] == 1
     quantization.freeze()
-    assert torch.isfinite(model(**models.batch()).logits).all()
+    assert torch.isfinite(model(**tiny_models.batch()).logits).all()
 
 
 def test_padding_of_ones_own_values_is_left_out() -> None:
@@ -247,7 +247,7 @@ def test_what_a_model_takes_must_be_known() -> None:
         insert(Mixer(), Form(placement=DECLARED))
     tokens = {"input_ids": torch.ones(1, 3, dtype=torch.int64)}
     with pytest.raises(QuantizationError, match="leave the example out"):
-        insert(sequence_models.build("t5"), Form(placement=models.NEURST), example=tokens)
+        insert(sequence_models.build("t5"), Form(placement=tiny_models.NEURST), example=tokens)
     weights_only = Placement(name="w", sites=("declared.weight",))
     assert insert(Mixer(), Form(placement=weights_only)).describe()["quantizers"] == 1
 

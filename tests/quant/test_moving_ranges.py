@@ -13,8 +13,8 @@ from torch.ao.quantization.observer import MovingAverageMinMaxObserver
 
 from qexp.quant.fake_quantize import fake_quantize_tokens, gradient_scale
 from qexp.quant.grid import Grid, fake_quantize, scale_and_zero_point
-from qexp.quant.phases import Phase
 from qexp.quant.quantizer import Quantizer
+from qexp.quant.quantizer_mode import Phase
 
 ASYMMETRIC = Grid(8, signed=False, symmetric=False)
 SYMMETRIC = Grid(8, signed=True, symmetric=True)

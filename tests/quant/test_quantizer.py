@@ -7,9 +7,9 @@ import torch
 
 from qexp.errors import QuantizationError
 from qexp.quant.grid import SMALLEST_SCALE, Grid, fake_quantize
-from qexp.quant.phases import Phase
-from qexp.quant.quantized_weight import QuantizedWeight
+from qexp.quant.insertion.quantized_weight import QuantizedWeight
 from qexp.quant.quantizer import Quantizer
+from qexp.quant.quantizer_mode import Phase
 
 GRID = Grid(8, signed=True, symmetric=True)
 

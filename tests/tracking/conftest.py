@@ -13,12 +13,12 @@ import pytest
 from rich.console import Console
 
 from qexp.config import Experiment
-from qexp.records import Record
-from qexp.runtime import Screen
+from qexp.context import Screen
+from qexp.records.record import Record
 from qexp.tracking.mirror import Mirror, mirror_of
-from tests import record_factory
 from tests.conftest import compose
-from tests.tracking.processes import end_service
+from tests.support import record_factory
+from tests.support.wandb_processes import end_service
 
 CURVES = {
     "fp32": {"step": [10, 20, 30], "loss": [0.7, 0.5, 0.25]},

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qexp.stages import export
+from qexp.pipeline.stages import export
 from qexp.tracking import content
 from qexp.tracking.content import content_of, page_of
-from qexp.tracking.pictures import draw
+from qexp.tracking.figures import draw
 from qexp.tracking.tracker import digest_of, without_secrets
-from tests.record_factory import parity
+from tests.support.record_factory import parity
 from tests.tracking.conftest import CURVES, FP32, KEY, LABELS, QAT, RANGES, asked, predicted, result
 
 
@@ -143,7 +143,7 @@ def test_the_digest_is_of_what_is_shown_not_of_when(outputs: Path) -> None:
 
 def test_a_tracker_is_in_no_key_and_no_setting() -> None:
     from qexp.reporting.command import command_of
-    from qexp.reporting.facts import Run
+    from qexp.reporting.run_view import Run
 
     plain, tracked = asked(), asked("tracker=wandb", "tracker.project=secret-plan")
     assert plain.identity == tracked.identity

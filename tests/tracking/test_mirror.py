@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from qexp.config import Wandb
+from qexp.context import Screen
 from qexp.errors import FAILED, INTERRUPTED, OK
-from qexp.jobs import Job
-from qexp.runtime import Screen
+from qexp.execution.job import Job
 from qexp.tracking import mirror as module
 from qexp.tracking.tracker import Closed, Content, Filed, Page
 from tests.conftest import compose
+from tests.support.wandb_server import FAKE_KEY
 from tests.tracking.conftest import KEY, asked, mirror, news, predicted, track
-from tests.tracking.server import FAKE_KEY
 
 QUICK = (
     "task=mrpc", "method=ptq", "deploy=none", "data=sample", "budget=smoke", "machine.progress=false",

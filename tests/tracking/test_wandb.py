@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from qexp.runtime import Screen
+from qexp.context import Screen
+from tests.support.wandb_processes import end_service
+from tests.support.wandb_server import FAKE_KEY, Server
 from tests.tracking.conftest import CURVES, KEY, asked, mirror, news, predicted, track
-from tests.tracking.processes import end_service
-from tests.tracking.server import FAKE_KEY, Server
 
 OFFLINE = ("tracker=wandb", "tracker.mode=offline")
 

@@ -1,0 +1,82 @@
+"""Compare two runs, or two stages of one, row by row: ``qexp compare A B``.
+
+Exit codes: 0, compared; 2, the two cannot be compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from qexp.cli.options import add_outputs, ended
+from qexp.console import print_out
+from qexp.errors import OK
+from qexp.records.record import outputs_root
+from qexp.reporting.run_view import TORCH_STAGES
+from qexp.reporting.table import markdown
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print how two runs differ; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    return ended("compare", partial(_compare, options), "nothing was printed")
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from qexp.reporting.paired import compare_pairs
+    from qexp.reporting.predictions import find_evaluation
+    from qexp.reporting.tables.paired import pairs_csv, tables_of
+
+    outputs: Path = options.outputs or outputs_root()
+    first, second = (find_evaluation(run, options.stage, outputs) for run in (options.a, options.b))
+    pairs = compare_pairs(first, second, split=options.split, resamples=options.resamples, seed=options.seed)
+    tables = (markdown(table) for pair in pairs for table in tables_of(pair))
+    print_out(pairs_csv(pairs) if options.format == "csv" else "\n".join(tables))
+    return OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="qexp compare",
+        description="Scores of two runs on the same evaluation rows, with a paired bootstrap interval of "
+        "each difference, and McNemar's exact test for classes.",
+        epilog="Exit code 0: compared; 2: the two cannot be compared.",
+    )
+    for name in ("a", "b"):
+        parser.add_argument(
+            name, metavar=name.upper(),
+            help="key of a Record or at least 6 characters of its beginning; KEY:STAGE names a stage",
+        )  # fmt: skip
+    parser.add_argument("--split", metavar="NAME", help="one evaluation split (default: each)")
+    parser.add_argument(
+        "--stage", choices=(*TORCH_STAGES, "onnx"),
+        help="stage where KEY names none (default: the last one in torch)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--resamples", type=_enough, default=10_000, metavar="N",
+        help="of the rows, for the intervals; at least 100 (default: 10000)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=_natural, default=0, help="of the resamples (default: 0)")
+    parser.add_argument(
+        "--format",
+        choices=("markdown", "csv"),
+        default="markdown",
+        help="what is printed (default: markdown)",
+    )
+    add_outputs(parser)
+    return parser
+
+
+def _enough(text: str) -> int:
+    """Number of resamples, so many that 2.5 percent of them are some."""
+    if (number := int(text)) < 100:
+        raise argparse.ArgumentTypeError(f"{number}: at least 100")
+    return number
+
+
+def _natural(text: str) -> int:
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{number}: at least 0")
+    return number

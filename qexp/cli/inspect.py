@@ -1,0 +1,80 @@
+"""A look at a run's quantized model: ``python -m qexp inspect RUN``.
+
+Exit codes: 0, it was shown; 2, it could not be, and stderr says why and what to do; 130, interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from qexp.analysis.find_run import RANGES, find_record, folder_of, subject_of
+from qexp.artifacts.types import Statistics
+from qexp.cli.options import add_run, add_stage, ended
+from qexp.console import print_out
+from qexp.errors import OK
+from qexp.records.record import outputs_root
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print what is asked for; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    return ended("inspect", lambda: _show(options), "nothing was shown")
+
+
+def _show(options: argparse.Namespace) -> int:
+    outputs: Path = options.outputs or outputs_root()
+    record = find_record(options.run, outputs)
+    subject = subject_of(record, outputs, options.stage)
+    if options.dimensions:
+        _show_dimensions(
+            Statistics(folder_of(record, "3-statistics", outputs), "").file, subject.title, options
+        )
+        return OK
+
+    from qexp.analysis.histograms import draw
+    from qexp.analysis.layers import chosen, layers_of, load
+    from qexp.analysis.layers_text import in_full, listing
+
+    layers = layers_of(load(subject))
+    if options.layer:
+        layers = chosen(layers, options.layer)
+    if options.png:
+        draw(layers, options.png, subject.title)
+    shown = "\n\n".join(map(in_full, layers)) if options.layer else listing(layers)
+    print_out(f"{subject.title}\n{shown}\n")
+    return OK
+
+
+def _show_dimensions(file: Path, title: str, options: argparse.Namespace) -> None:
+    from qexp.analysis.dimensions import dimension_listing, dimensions_of, draw_dimensions
+    from qexp.quant.calibration.statistics import Statistics as Seen
+
+    found = dimensions_of(Seen.load(file))
+    draw_dimensions(found, options.dimensions, title)
+    print_out(f"{title}\n{dimension_listing(found)}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="qexp inspect",
+        description="Looks at the quantized model of a run: all its layers in a list, or some of them "
+        "with their integer weights, scales, ranges and histograms. Nothing is computed anew.",
+        epilog="Exit code 0: shown; 2: there is nothing to show, and stderr says why.",
+    )
+    add_run(parser)
+    parser.add_argument(
+        "--layer", action="append", metavar="GLOB",
+        help="show these layers in full, such as '*.layer.0.*query'; repeat it for several",
+    )  # fmt: skip
+    add_stage(parser, RANGES)
+    parser.add_argument(
+        "--png", type=Path, metavar="FILE", help="also write histograms of the integer weights into a PNG"
+    )
+    parser.add_argument(
+        "--dimensions", type=Path, metavar="FILE",
+        help="instead: ranges of the embedding dimensions of activations, as a list and a PNG; of a run with "
+        "embedding groups",
+    )  # fmt: skip
+    return parser

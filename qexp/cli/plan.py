@@ -1,0 +1,14 @@
+"""Show what a run or a sweep would compute, and compute nothing: ``qexp plan task=mrpc quant=w8a8``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from qexp.cli.overrides import DRY_RUN
+from qexp.cli.run import main as run
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Plan what the overrides ask for; returns the exit code."""
+    return run([*(sys.argv[1:] if arguments is None else arguments), DRY_RUN])

@@ -1,0 +1,56 @@
+"""A folder of a run's model, ready for the hub: ``python -m qexp publish RUN FOLDER``.
+
+Exit codes: 0, it was written; 2, it could not be, and stderr says why and what to do; 130, interrupted, and
+nothing was written.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from qexp.analysis.find_run import find_record
+from qexp.cli.options import add_run, add_stage, ended
+from qexp.errors import OK
+from qexp.records.record import outputs_root
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the folder; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    return ended("publish", lambda: _publish(options), "nothing was written")
+
+
+def _publish(options: argparse.Namespace) -> int:
+    from qexp.analysis.evaluator import runtime_of
+    from qexp.analysis.run_models import model_of, refuse_failed
+    from qexp.publishing.folder import Publication, check_free, publish
+
+    outputs: Path = options.outputs or outputs_root()
+    folder: Path = options.folder.absolute()
+    check_free(folder)
+    record = find_record(options.run, outputs)
+    refuse_failed(record)
+    model, rt = model_of(record, outputs, options.stage), runtime_of(record, outputs, "cpu")
+    publish(Publication(model, options.license), folder, outputs, rt)
+    rt.screen.say(f"{model.title}: written to {folder}")
+    return OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="qexp publish",
+        description="Writes a model of a run into a folder that plain transformers and plain ONNX Runtime "
+        "load, with its ranges, its tokenizer and a model card. Nothing is uploaded. What lies in it: "
+        "docs/using.md.",
+        epilog="Exit code 0: written; 2: it could not be, and stderr says why; 130: interrupted, and nothing "
+        "was written.",
+    )
+    add_run(parser)
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="new or empty; its name is the model's")
+    add_stage(parser, ("fp32", "control", "ptq", "qat"))
+    parser.add_argument(
+        "--license", metavar="NAME", help="of the model, as the hub calls it (default: left to be filled in)"
+    )
+    return parser

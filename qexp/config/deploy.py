@@ -1,0 +1,223 @@
+"""What becomes of the result, how much work it is worth, and what it is computed on."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from qexp.config.base import Section
+
+
+class NoDeploy(Section):
+    """Nothing is exported."""
+
+    kind: Literal["none"]
+    """Tag of the section."""
+
+
+RuntimeName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "torch_int8"]
+"""A runtime that executes an exported graph."""
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+"""Arithmetic of an engine's large products; ``int8`` wherever the graph quantizes."""
+PRECISIONS: dict[RuntimeName, tuple[Precision, ...]] = {
+    "onnxruntime": ("fp32", "fp16", "int8"),
+    "openvino": ("fp32", "bf16", "int8"),
+    "tensorrt": ("fp32", "fp16", "int8"),
+    "tensorrt_rtx": ("fp32", "fp16", "int8"),
+    "torch_int8": ("fp32", "fp16", "bf16", "int8"),
+}
+"""What each runtime can be asked for."""
+
+
+class Onnx(Section):
+    """Export to ONNX with Q/DQ pairs, and the gate of the file in each runtime."""
+
+    kind: Literal["onnx"]
+    """Tag of the section."""
+    runtimes: tuple[RuntimeName, ...] = Field(default=("onnxruntime",), min_length=1)
+    """What executes the run's result; the gate of the first is the run's."""
+
+    @field_validator("runtimes")
+    @classmethod
+    def _named_once(cls, values: tuple[object, ...]) -> tuple[object, ...]:
+        return _each_once(values)
+
+
+class Engines(Section):
+    """Export, the gate of every engine, and a benchmark of all of them side by side."""
+
+    kind: Literal["engines"]
+    """Tag of the section."""
+    runtimes: tuple[RuntimeName, ...] = Field(default=("onnxruntime",), min_length=1)
+    """What executes the graphs; scores, size and latency of the first stand in the tables of scores."""
+    precisions: tuple[Precision, ...] = Field(default=("fp32", "int8"), min_length=1)
+    """Arithmetic, in each runtime that has it; ``int8`` is the run's quantized model."""
+    batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 32), min_length=1)
+    """Rows in a timed batch."""
+    lengths: tuple[Annotated[int, Field(ge=8)], ...] = Field(default=(128,), min_length=1)
+    """Tokens in each row of a timed batch."""
+    real: bool = False
+    """Time batches of the evaluation rows too, each padded to its longest row."""
+    runs: int = Field(default=30, ge=3)
+    """Most timed runs for each engine and shape, after the warm-up."""
+    warmup: int = Field(default=3, ge=0)
+    """Most runs that are not timed."""
+    seconds: float | None = Field(default=10.0, gt=0)
+    """Time for the runs of all engines on a shape, which also stop when every median is stable; null takes
+    all of the runs."""
+
+    @field_validator("runtimes", "precisions", "batch_sizes", "lengths")
+    @classmethod
+    def _named_once(cls, values: tuple[object, ...]) -> tuple[object, ...]:
+        return _each_once(values)
+
+    @model_validator(mode="after")
+    def _something_for_each(self) -> Self:
+        for runtime in self.runtimes:
+            if not set(PRECISIONS[runtime]) & set(self.precisions):
+                raise ValueError(
+                    f"precisions {list(self.precisions)}: none that runtime {runtime} has; it has "
+                    f"{list(PRECISIONS[runtime])}"
+                )
+        return self
+
+    @property
+    def asked(self) -> tuple[tuple[RuntimeName, Precision], ...]:
+        """Every runtime with each precision that was asked for and that it has."""
+        return tuple(
+            (runtime, precision)
+            for runtime in self.runtimes
+            for precision in self.precisions
+            if precision in PRECISIONS[runtime]
+        )
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """Rows and tokens of the timed batches, small ones first."""
+        return tuple((rows, tokens) for tokens in self.lengths for rows in self.batch_sizes)
+
+
+def _each_once(values: tuple[object, ...]) -> tuple[object, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError(f"each value once; got {list(values)}")
+    return values
+
+
+AnyDeploy = Annotated[NoDeploy | Onnx | Engines, Field(discriminator="kind")]
+
+
+class Gate(Section):
+    """How engines are held against torch."""
+
+    rows: int | None = Field(default=None, ge=50)
+    """The first that many rows of each evaluation split, for the noise floor and each engine; null is all.
+
+    With fewer than 50 no noise can be told from a fault."""
+
+
+class Budget(Section):
+    """How much work; ``full`` leaves everything as it is."""
+
+    name: Literal["full", "smoke"] = "full"
+    """Stands in the Record and in every table."""
+    train_steps: int | None = Field(default=None, ge=1)
+    """At most that many optimizer steps in each training; null is no limit."""
+    evaluation_rows: int | None = Field(default=None, ge=1)
+    """The first that many rows of each evaluation split; null is all."""
+    calibration_rows: int | None = Field(default=None, ge=1)
+    """At most that many rows to calibrate on; null is no limit."""
+    benchmark_runs: int | None = Field(default=None, ge=3)
+    """At most that many timed runs; null is no limit."""
+    benchmark_rows: int | None = Field(default=None, ge=1)
+    """No timed batch has more rows, but for the smallest that is asked for; null is no limit."""
+
+
+class Machine(Section):
+    """What the run is computed on; a batch has ``finetune.batch_size`` rows whatever is written here."""
+
+    accelerator: Literal["cpu", "gpu"] = "cpu"
+    """Device of training and evaluation."""
+    devices: int = Field(default=1, ge=1)
+    """Processes of a training, each on a device of its own (on a CPU: with its share of the threads) and
+    with its share of each batch."""
+    accumulate: int = Field(default=1, ge=1)
+    """Parts of a batch that are computed one after another, for want of memory."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of training: ``bf16`` and ``fp16`` are mixed precision, with weights, ranges and fake
+    quantization in FP32. All else computes in FP32, so that scores can be compared."""
+    compile: bool = False
+    """Train with ``torch.compile``, which first takes its time to compile."""
+    kernels: Literal["auto", "plain"] = "auto"
+    """What computes fake quantization in a training: the fastest kernels that the machine has, or plain
+    torch, the reference that they are held against."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads; null is one for each core that the process may use."""
+    checkpoint_seconds: float = Field(default=60.0, ge=0)
+    """Training saves a checkpoint when so many seconds have passed since the last one."""
+    progress: bool = True
+    """Draw progress bars."""
+
+    @field_validator("precision")
+    @classmethod
+    def _exists_on_device(cls, precision: str, known: ValidationInfo) -> str:
+        if precision == "fp16" and known.data.get("accelerator") == "cpu":
+            raise ValueError("Lightning trains in fp16 on GPUs only; allowed on a CPU are fp32 and bf16")
+        return precision
+
+    @property
+    def parts(self) -> int:
+        """Into how many parts a batch is split."""
+        return self.devices * self.accumulate
+
+
+class Numerics(Section):
+    """The part of the machine that changes bits of a result: part of the keys of what is computed."""
+
+    device: Literal["cpu", "gpu"] = "cpu"
+    """Kind of device; a CPU and a GPU sum in different orders."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of training."""
+    devices: int = 1
+    """Over how many processes a batch was split: other sums, other dropout masks."""
+    accumulate: int = 1
+    """Into how many parts one after another, with the same effects."""
+    compile: bool = False
+    """Whether training was compiled: fused kernels round elsewhere."""
+    kernels: Literal["auto", "plain"] = "auto"
+    """What computed fake quantization: the gradients of learned scales are summed in another order."""
+
+    @classmethod
+    def of(cls, machine: Machine) -> Numerics:
+        """What a training on this machine depends on."""
+        return cls(
+            device=machine.accelerator,
+            precision=machine.precision,
+            devices=machine.devices,
+            accumulate=machine.accumulate,
+            compile=machine.compile,
+            kernels=machine.kernels,
+        )
+
+    @property
+    def inference(self) -> Numerics:
+        """What is left for stages that do not train: they compute in FP32, in one process, uncompiled."""
+        return Numerics(device=self.device)
+
+
+class Schooling(Section):
+    """What fine-tuning and quantization-aware training have in common beside rates and epochs."""
+
+    train_rows: int | None
+    """Rows of the train split to draw; null is all of them."""
+    train_steps: int | None
+    """At most that many optimizer steps; null is no limit."""
+    seed: int
+    """Seed of the head, the rows, their order and dropout."""
+    numerics: Numerics
+    """How it is computed, as far as the result shows it."""
+
+    @property
+    def unquantized(self) -> Schooling:
+        """The same for a model without quantizers, to which their kernels do not matter."""
+        return self.model_copy(update={"numerics": self.numerics.model_copy(update={"kernels": "auto"})})

@@ -1,0 +1,40 @@
+"""Rows of a translation: a text, and the same in another language."""
+
+from __future__ import annotations
+
+import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
+
+from qexp.config import TranslationTask
+from qexp.data.arrow import to_numpy
+from qexp.data.sources.validation import check_columns, check_rows, refuse, row_ids, texts
+
+FIELDS = "task.source and task.target"
+"""Fields of the experiment that choose the columns."""
+
+
+def columns(task: TranslationTask) -> tuple[str, ...]:
+    """Columns that are read."""
+    return (task.source, task.target)
+
+
+def checked(table: pa.Table, task: TranslationTask, where: str) -> pa.Table:
+    """The table in its one form: ``id`` (int64), and ``task.source`` and ``task.target``, both strings.
+
+    Raises:
+        DataError: A column is absent or no text, or one side of a pair is empty or blank.
+    """
+    check_columns(table.column_names, columns(task), where, fields=FIELDS)
+    check_rows(table, where)
+    form = {"id": row_ids(table)}
+    for name, field in ((task.source, "task.source"), (task.target, "task.target")):
+        here = f"{where}: column {name!r}"
+        form[name] = texts(table.column(name), here, fields=field)
+        _refuse_blank(form[name], here)
+    return pa.table(form)
+
+
+def _refuse_blank(values: pa.ChunkedArray, here: str) -> None:
+    import pyarrow.compute as pc  # type: ignore[import-untyped, unused-ignore]
+
+    length = to_numpy(pc.utf8_length(pc.utf8_trim_whitespace(values)))
+    refuse(length == 0, values, here, "both sides of a pair need a text; fill it in or drop the row")

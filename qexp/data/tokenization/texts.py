@@ -1,0 +1,187 @@
+"""Texts to token ids, flat in memory and on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, repeat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
+
+from qexp.config import TextTask
+from qexp.data.arrow import to_numpy
+from qexp.data.tokenization.npy import GrowingArray
+from qexp.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
+
+ROWS_PER_CALL = 1024
+"""Rows given to the tokenizer at once: enough for many threads, few for memory."""
+
+Array = np.ndarray[Any, Any]
+_ARRAYS = ("ids", "types", "offsets", "labels", "row_ids")
+
+
+@dataclass(frozen=True, eq=False)
+class TokenSplit:
+    """The tokens of one split, all rows behind each other; arrays may be memory-mapped and read-only.
+
+    Attributes:
+        ids: Token ids, int32 [tokens], special tokens included.
+        types: Token types (segments), uint8 [tokens]; zeros where the tokenizer makes none.
+        offsets: Row ``r`` is ``ids[offsets[r]:offsets[r + 1]]``; int64 [rows + 1].
+        labels: Class ids, int64 [rows], or numbers, float32 [rows].
+        row_ids: The source's id of each row, int64 [rows].
+        truncated: How many rows were longer than ``task.max_length`` and were cut.
+    """
+
+    ids: Array
+    types: Array
+    offsets: Array
+    labels: Array
+    row_ids: Array
+    truncated: int = 0
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> Array:
+        """Tokens of each row, int64 [rows]."""
+        return np.diff(self.offsets)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Map the arrays that :func:`tokenize` wrote; reads pages as they are needed."""
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+        return cls(**arrays, truncated=int(np.load(folder / "truncated.npy")))
+
+
+def tokenize(
+    table: pa.Table,
+    task: TextTask,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    move: Callable[[int], None] = lambda rows: None,
+) -> TokenSplit:
+    """Tokenize every row into a folder; of a pair that is too long, the longer text is cut first.
+
+    Ids and types are those of ``tokenizer(*texts, truncation="longest_first", max_length=...)``, but from the
+    Rust tokenizer behind it, on all its threads. They go to disk as they come: memory holds those of
+    :data:`ROWS_PER_CALL` rows, whatever the size of the table.
+
+    Args:
+        table: Columns ``id``, ``task.text`` and ``label``, as
+            :func:`qexp.data.sources.resolve.resolve` returns them.
+        task: Text columns and ``max_length`` (tokens, special ones included).
+        tokenizer: A fast (Rust) tokenizer; is left as it was.
+        folder: Where one ``.npy`` file for each array goes; made if need be.
+        move: Told how many more rows are done.
+
+    Returns:
+        The split, memory-mapped.
+
+    Raises:
+        ModelError: The tokenizer is not a fast one.
+        ConfigError: ``task.max_length`` is above what the model can take.
+    """
+    check_tokenizer(tokenizer, task.max_length)
+    folder.mkdir(parents=True, exist_ok=True)
+    offsets, cut = _write_tokens(table, task, tokenizer, folder, move)
+    rest: dict[str, Array] = {
+        "offsets": offsets,
+        "labels": to_numpy(table["label"]).astype(np.int64 if task.kind == "classification" else np.float32),
+        "row_ids": to_numpy(table["id"]).astype(np.int64),
+        "truncated": np.array(cut, np.int64),
+    }
+    for name, array in rest.items():
+        np.save(folder / f"{name}.npy", array)
+    return TokenSplit.load(folder)
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    """Raise what :func:`tokenize` raises of a tokenizer that is not fast, or not made for this length."""
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"{type(tokenizer).__name__} is not a fast tokenizer; save the checkpoint with a tokenizer.json: "
+            "AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+        )
+    check_length(tokenizer, max_length)
+
+
+def check_length(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    """The model can take rows of so many tokens.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if max_length > tokenizer.model_max_length:
+        raise ConfigError(
+            f"task.max_length={max_length}: the tokenizer of this model allows "
+            f"{tokenizer.model_max_length} tokens; set task.max_length={tokenizer.model_max_length} or less"
+        )
+
+
+def _write_tokens(
+    table: pa.Table,
+    task: TextTask,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    move: Callable[[int], None],
+) -> tuple[Array, int]:
+    """Write ids and types part by part; returns the offsets of the rows, and how many rows were cut."""
+    typed = "token_type_ids" in tokenizer.model_input_names
+    lengths, cut = [np.zeros(1, np.int64)], 0
+    with (
+        borrowed(tokenizer) as backend,
+        GrowingArray(folder / "ids.npy", np.int32) as ids,
+        GrowingArray(folder / "types.npy", np.uint8) as types,
+    ):
+        direction = tokenizer.truncation_side
+        backend.enable_truncation(task.max_length, strategy="longest_first", direction=direction)
+        for texts in _parts(table, task):
+            rows = backend.encode_batch_fast(texts)
+            lengths.append(np.fromiter(map(len, rows), np.int64, len(rows)))
+            total = int(lengths[-1].sum())
+            ids.append(flat((row.ids for row in rows), np.int32, total))
+            segments = (row.type_ids if typed else repeat(0, len(row)) for row in rows)
+            types.append(flat(segments, np.uint8, total))
+            cut += sum(bool(row.overflowing) for row in rows)
+            move(len(rows))
+    return np.cumsum(np.concatenate(lengths)), cut
+
+
+def _parts(table: pa.Table, task: TextTask) -> Iterator[list[Any]]:
+    """The rows, :data:`ROWS_PER_CALL` at a time: texts, or pairs of texts."""
+    for start in range(0, table.num_rows, ROWS_PER_CALL):
+        part = table.slice(start, ROWS_PER_CALL)
+        texts = [part.column(name).to_pylist() for name in task.text]
+        yield texts[0] if len(texts) == 1 else list(zip(*texts, strict=True))
+
+
+def flat(rows: Iterable[Iterable[int]], dtype: type[np.generic], total: int) -> Array:
+    """The numbers of all rows behind each other, [total]."""
+    return np.fromiter(chain.from_iterable(rows), dtype, total)
+
+
+@contextmanager
+def borrowed(tokenizer: PreTrainedTokenizerBase) -> Iterator[Tokenizer]:
+    """The Rust tokenizer, set not to cut and not to pad; its own settings, saved with it, come back."""
+    rust: Tokenizer = tokenizer.backend_tokenizer
+    truncation, padding, plain = rust.truncation, rust.padding, rust.encode_special_tokens
+    rust.no_truncation()
+    rust.no_padding()
+    rust.encode_special_tokens = tokenizer.split_special_tokens
+    try:
+        yield rust
+    finally:
+        rust.enable_truncation(**truncation) if truncation else rust.no_truncation()
+        rust.enable_padding(**padding) if padding else rust.no_padding()
+        rust.encode_special_tokens = plain

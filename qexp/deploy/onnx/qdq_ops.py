@@ -1,0 +1,110 @@
+"""How ``torch.ops.qexp`` is written with ONNX operators.
+
+A grid is stored in the smallest integer type that holds it: int8 or uint8, above 8 bits int16 or
+uint16. ``QuantizeLinear`` saturates at the limits of the type, so a grid narrower than its type gets
+a clamp in front, at ``(qmin - zero_point) * scale`` and ``(qmax - zero_point) * scale``. Divided by
+the scale again these bounds are within a few ulp of an integer below 2**16, hence they round to it, and
+since rounding is monotonic the result is that of clamping integers, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from onnxscript import opset18
+from torch.export import ExportedProgram
+
+from qexp.custom_ops import PER_TENSOR
+
+INTEGERS: dict[np.dtype[Any], ir.DataType] = {
+    np.dtype(np.int8): ir.DataType.INT8,
+    np.dtype(np.uint8): ir.DataType.UINT8,
+    np.dtype(np.int16): ir.DataType.INT16,
+    np.dtype(np.uint16): ir.DataType.UINT16,
+}
+"""Types that integers of a grid are stored in, smallest first."""
+OPSET = 20
+"""The first with a Gelu operator, which ONNX Runtime fuses; what older opsets write instead it does not."""
+WIDE_OPSET = 21
+"""The first in which ``QuantizeLinear`` knows 16 bits."""
+
+op: Any = opset18
+"""Writes nodes into the graph at hand. Untyped: its own types describe eager values, not nodes."""
+
+
+def container(qmin: int, qmax: int) -> np.dtype[Any]:
+    """Smallest integer type for a grid: signed only where the grid has negative numbers."""
+    for dtype in INTEGERS:
+        limits = np.iinfo(dtype)
+        if (limits.min < 0) == (qmin < 0) and limits.min <= qmin and qmax <= limits.max:
+            return dtype
+    raise ValueError(f"a grid from {qmin} to {qmax} does not fit 16 bits")
+
+
+def opset_for(program: ExportedProgram) -> int:
+    """The lowest opset that holds every grid of a traced model."""
+    ops = torch.ops.qexp
+    for node in program.graph.nodes:
+        if node.target is ops.fake_quantize.default and container(*node.args[4:6]).itemsize > 1:
+            return WIDE_OPSET
+        if node.target is ops.dequantize.default and node.args[0].meta["val"].element_size() > 1:
+            return WIDE_OPSET
+    return OPSET
+
+
+def _fake_quantize(
+    x: ir.Value, scale: ir.Value, zero_point: ir.Value, axis: int, qmin: int, qmax: int
+) -> Any:
+    dtype = container(qmin, qmax)
+    scale, zero_point = _shaped(scale, axis), _shaped(zero_point, axis)
+    shape = op.Constant(value_ints=[-1 if index == axis else 1 for index in range(len(x.shape or ()))])
+    if (qmin, qmax) != (np.iinfo(dtype).min, np.iinfo(dtype).max):
+        low, high = (_bound(limit, scale, zero_point) for limit in (qmin, qmax))
+        x = op.Clip(x, low, high) if axis == PER_TENSOR else _clip_along(x, low, high, shape)
+    zero = op.Cast(zero_point, to=INTEGERS[dtype])
+    if axis == PER_TENSOR:
+        return op.DequantizeLinear(op.QuantizeLinear(x, scale, zero), scale, zero)
+    return _dequantize_along(op.QuantizeLinear(x, scale, zero, axis=axis), scale, zero_point, shape)
+
+
+def _dequantize_along(q: ir.Value, scale: ir.Value, zero_point: ir.Value, shape: ir.Value) -> Any:
+    """``DequantizeLinear`` of an activation, in arithmetic, with the same bits.
+
+    ONNX Runtime takes the operator before a product for a product of integers whatever its axis, and
+    its kernel then refuses an activation with more than one scale.
+    """
+    zero = op.Reshape(op.Cast(zero_point, to=ir.DataType.FLOAT), shape)
+    return op.Mul(op.Sub(op.Cast(q, to=ir.DataType.FLOAT), zero), op.Reshape(scale, shape))
+
+
+def _dequantize(q: ir.Value, scale: ir.Value, zero_point: ir.Value, axis: int) -> Any:
+    zero = op.Cast(_shaped(zero_point, axis), to=q.dtype)
+    along = {} if axis == PER_TENSOR else {"axis": axis}
+    return op.DequantizeLinear(q, _shaped(scale, axis), zero, **along)
+
+
+def _shaped(values: ir.Value, axis: int) -> Any:
+    """Drop the axes of a lone scale or zero point: ONNX takes a scalar for "per tensor"."""
+    return op.Squeeze(values) if axis == PER_TENSOR and len(values.shape or ()) else values
+
+
+def _bound(limit: int, scale: ir.Value, zero_point: ir.Value) -> Any:
+    """Value of the grid's integer ``limit``; made of constants, so the exporter folds it into one."""
+    integer = op.Sub(op.Constant(value_float=float(limit)), op.Cast(zero_point, to=ir.DataType.FLOAT))
+    return op.Mul(integer, scale)
+
+
+def _clip_along(x: ir.Value, low: ir.Value, high: ir.Value, shape: ir.Value) -> Any:
+    """``Clip`` with one pair of bounds for each index of an axis; ONNX's own takes scalars only."""
+    return op.Min(op.Max(x, op.Reshape(low, shape)), op.Reshape(high, shape))
+
+
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch.ops.qexp.fake_quantize.default: _fake_quantize,
+    torch.ops.qexp.dequantize.default: _dequantize,
+}
+"""What the exporter writes for each operator."""

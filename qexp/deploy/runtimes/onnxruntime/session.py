@@ -1,0 +1,75 @@
+"""The one place where a session of ONNX Runtime is made: its integer products are exact on every CPU.
+
+On x86 without VNNI instructions ONNX Runtime's product of uint8 by int8 adds pairs in 16 bits, and saturates:
+results are wrong, not just rounded. Whether this CPU does so is found out by multiplying the largest values;
+then, or where the environment variable :data:`qexp.environment.EXACT_VARIABLE` says so, a session is asked
+for exact products (``session.x64quantprecision``), which are slower on a CPU with VNNI.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from qexp.deploy.hardware import exact_products_forced
+from qexp.deploy.runtimes.onnxruntime.uint8 import shift_shared_weights
+
+PROVIDERS = ["CPUExecutionProvider"]
+"""The part of ONNX Runtime that is used: the CPU, wherever else it could run."""
+EXACT = "session.x64quantprecision"
+"""Option of a session on x86: multiply uint8 by uint8, which does not saturate."""
+
+
+def new_session(
+    graph: Path | ModelProto, options: onnxruntime.SessionOptions | None = None, *, exact: bool | None = None
+) -> onnxruntime.InferenceSession:
+    """Make a session.
+
+    Args:
+        graph: a file, or a graph in memory, which is left as it is.
+        options: ONNX Runtime's defaults without any; they may come back with exact products asked for.
+        exact: whether to ask for exact products, which costs speed; None where it is necessary.
+
+    Raises:
+        Exception: the runtime refuses the graph; its exceptions have no other common base.
+        DeployError: the environment variable is neither 0 nor 1.
+    """
+    options = options or onnxruntime.SessionOptions()
+    if exact if exact is not None else exact_products_forced() or products_saturate():
+        options.add_session_config_entry(EXACT, "1")
+        model = onnx.load(graph, load_external_data=False) if isinstance(graph, Path) else _copy(graph)
+        graph = model if shift_shared_weights(model) else graph
+    return _session(graph, options)
+
+
+@cache
+def products_saturate() -> bool:
+    """Whether this CPU's product of uint8 by int8 goes wrong with the largest values, unless told not to."""
+    left, right = np.full((4, 64), 255, np.uint8), np.full((64, 16), 127, np.int8)
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["left", "right"], ["product"])],
+        "largest_products",
+        [helper.make_tensor_value_info("left", TensorProto.UINT8, left.shape)],
+        [helper.make_tensor_value_info("product", TensorProto.INT32, (4, 16))],
+        [numpy_helper.from_array(right, "right")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    product = _session(model, onnxruntime.SessionOptions()).run(None, {"left": left})[0]
+    return not np.array_equal(product, left.astype(np.int32) @ right.astype(np.int32))
+
+
+def _copy(graph: ModelProto) -> ModelProto:
+    copy = ModelProto()
+    copy.CopyFrom(graph)
+    return copy
+
+
+def _session(graph: Path | ModelProto, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    # By its path a file is read without a second copy in memory.
+    source = str(graph) if isinstance(graph, Path) else graph.SerializeToString()
+    return onnxruntime.InferenceSession(source, options, providers=PROVIDERS)

@@ -1,0 +1,110 @@
+"""int8 of a graph as uint8: 128 more in the values and in their zero points, and not a bit of a result else.
+
+    clamp(round(x / s) + z, -128, 127) + 128 == clamp(round(x / s) + z + 128, 0, 255)
+    (q - z) * s == ((q + 128) - (z + 128)) * s
+
+ONNX Runtime's integer kernels want that of activations, and, on a CPU whose products of uint8 by int8
+saturate, of weights: see :mod:`qexp.deploy.runtimes.onnxruntime.engine`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+
+SEVEN_BITS = 64
+"""Largest magnitude of weights whose products with uint8 fit 16 bits in pairs: 2 * 255 * 64 < 2**15."""
+
+
+def shift_activations(model: ModelProto) -> bool:
+    """Turn int8 activations into uint8, in place. Weights keep their type.
+
+    Returns:
+        Whether anything changed.
+    """
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    readers: dict[str, list[NodeProto]] = defaultdict(list)
+    for node in model.graph.node:
+        for name in node.input:
+            readers[name].append(node)
+    changed = False
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear":
+            pair = [node, *readers[node.output[0]]]
+            if all(reader.op_type == "DequantizeLinear" for reader in pair[1:]) and all(
+                _is_int8(stored.get(_zero_point(member))) for member in pair
+            ):
+                for member in pair:
+                    member.input[2] = _shifted(model.graph, member.input[2], stored)
+                changed = True
+    return changed
+
+
+def shift_shared_weights(model: ModelProto) -> bool:
+    """Turn stored int8 weights into uint8, in place, where several products read them or their zero points.
+
+    With ``session.x64quantprecision`` ONNX Runtime (seen in 1.32) turns weights and their zero points into
+    uint8 by itself, once for each product that reads them, be it through one DequantizeLinear or several.
+    Each time it adds a value to the graph under a name made of the old one, so that the second product,
+    such as that of the next layer of an ALBERT, ends in "Attempt to replace the existing tensor". It leaves
+    weights within 7 bits alone, as nothing can saturate there, and so does this.
+
+    Returns:
+        Whether anything changed.
+    """
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    wide = {name for name, tensor in stored.items() if _is_int8(tensor) and _is_wide(tensor)}
+    products = [
+        node
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear"
+        and node.input[0] in wide
+        and _is_int8(stored.get(_zero_point(node)))
+    ]
+    readers = Counter(name for node in model.graph.node for name in node.input)
+    uses: Counter[str] = Counter()
+    for node in products:
+        for name in {node.input[0], node.input[2]}:
+            uses[name] += readers[node.output[0]]
+    shared = [node for node in products if max(uses[node.input[0]], uses[node.input[2]]) > 1]
+    for node in shared:
+        for place in (0, 2):
+            node.input[place] = _shifted(model.graph, node.input[place], stored)
+    _drop_unread(model.graph, uses)
+    return bool(shared)
+
+
+def _zero_point(node: NodeProto) -> str:
+    return node.input[2] if len(node.input) == 3 else ""
+
+
+def _is_int8(tensor: TensorProto | None) -> bool:
+    return tensor is not None and tensor.data_type == TensorProto.INT8
+
+
+def _is_wide(tensor: TensorProto) -> bool:
+    values = numpy_helper.to_array(tensor)
+    return bool(values.size and (values.min() < -SEVEN_BITS or values.max() > SEVEN_BITS))
+
+
+def _shifted(graph: GraphProto, name: str, stored: dict[str, TensorProto]) -> str:
+    """Name of the uint8 twin of stored int8 values, made where it is not there yet."""
+    twin = f"{name}.uint8"
+    if twin not in stored:
+        values = (numpy_helper.to_array(stored[name]).astype(np.int16) + 128).astype(np.uint8)
+        stored[twin] = numpy_helper.from_array(values, twin)
+        graph.initializer.append(stored[twin])
+    return twin
+
+
+def _drop_unread(graph: GraphProto, names: Iterable[str]) -> None:
+    """Remove those of the stored values that nothing reads any more: a graph becomes no larger."""
+    read = {name for node in graph.node for name in node.input} | {each.name for each in graph.output}
+    unread = set(names) - read
+    kept = [tensor for tensor in graph.initializer if tensor.name not in unread]
+    if len(kept) < len(graph.initializer):
+        del graph.initializer[:]
+        graph.initializer.extend(kept)

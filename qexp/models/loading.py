@@ -1,0 +1,206 @@
+"""Models with a head for the task: from a pretrained checkpoint, a fine-tuned one, or an artifact.
+
+Only safetensors are read; ``use_safetensors=True`` makes transformers refuse everything else.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+
+from qexp.config import TextTask
+from qexp.data.sources.class_names import label_order
+from qexp.errors import ModelError
+
+HEADS = ("classifier", "pooler", "pre_classifier", "score", "sequence_summary", "logits_proj", "qa_outputs")
+"""First or second name of parameters that a pretrained encoder may lack and fine-tuning creates."""
+
+RATES = ("dropout", "attention_dropout", "activation_dropout")
+"""Attributes in which modules of encoder-decoder models keep a rate of dropout."""
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids")
+"""Tensors of a batch that a model's forward may take."""
+
+
+def load_pretrained(folder: Path, task: TextTask, seed: int) -> PreTrainedModel:
+    """A pretrained encoder under a new head, drawn from ``seed``.
+
+    Raises:
+        ModelError: weights below the head are missing, or the folder is no encoder.
+    """
+    labels = dict(enumerate(task.labels)) or {0: "score"}
+    return load_new_head(
+        folder, AutoModelForSequenceClassification, seed, num_labels=task.outputs, problem_type=None,
+        id2label=labels, label2id={name: index for index, name in labels.items()},
+    )  # fmt: skip
+
+
+def load_new_head(folder: Path, auto: Any, seed: int, **overrides: Any) -> PreTrainedModel:
+    """A pretrained encoder under a new head, drawn from ``seed``.
+
+    Args:
+        folder: The checkpoint.
+        auto: transformers' ``AutoModelFor…`` of the head.
+        seed: Of what the checkpoint lacks.
+        overrides: Fields of the config that the head needs.
+
+    Raises:
+        ModelError: weights below the head are missing, or the folder is no encoder.
+    """
+    torch.manual_seed(seed)
+    model, missing = _load(folder, auto, ignore_mismatched_sizes=True, **overrides)
+    body = [name for name in missing if not set(name.split(".")[:2]) & set(HEADS)]
+    if body:
+        raise ModelError(
+            f"model.name={folder}: the checkpoint lacks {len(body)} weights of the encoder, such as "
+            f"{body[0]}; choose a checkpoint of the architecture that its config.json names"
+        )
+    return model
+
+
+def load_with_head(folder: Path, auto: Any) -> PreTrainedModel:
+    """A checkpoint with all weights of transformers' ``AutoModelFor…``.
+
+    Raises:
+        ModelError: no head in the checkpoint.
+    """
+    model, missing = _load(folder, auto)
+    if missing:
+        raise ModelError(
+            f"finetune=none: {folder} has no fine-tuned head ({missing[0]} is missing); "
+            "use finetune=full, or model.name=… of a checkpoint that is fine-tuned for the task"
+        )
+    return model
+
+
+def load_finetuned(folder: Path, task: TextTask) -> PreTrainedModel:
+    """A checkpoint with a fine-tuned head, its outputs put into the order of ``task.labels``.
+
+    Raises:
+        ModelError: no head in the checkpoint, another number of outputs, or labels of other names.
+    """
+    model = load_with_head(folder, AutoModelForSequenceClassification)
+    if model.config.num_labels != task.outputs:
+        raise ModelError(
+            f"finetune=none: the head of {folder} has {model.config.num_labels} outputs, "
+            f"task={task.name} needs {task.outputs}; choose a checkpoint fine-tuned for this task"
+        )
+    if task.labels:
+        _reorder_head(model, label_order(model.config.id2label or {}, task.labels))
+        model.config.id2label = dict(enumerate(task.labels))
+        model.config.label2id = {name: index for index, name in enumerate(task.labels)}
+    return model
+
+
+def load_saved(folder: Path) -> PreTrainedModel:
+    """A model that an earlier stage saved, of the class that its config names."""
+    (name,) = AutoConfig.from_pretrained(folder).architectures
+    return _load(folder, getattr(transformers, name))[0]
+
+
+def save(model: PreTrainedModel, folder: Path) -> None:
+    """Write config and safetensors, as :func:`load_saved` reads them."""
+    with quiet_transformers():
+        model.save_pretrained(folder)
+
+
+def set_dropout(model: nn.Module, rate: float | None) -> None:
+    """Give every dropout, a layer or a module's number, that rate; None leaves the model's own."""
+    if rate is None:
+        return
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+        for name in RATES:
+            if isinstance(getattr(module, name, None), float | int):
+                setattr(module, name, rate)
+
+
+def model_inputs(model: nn.Module) -> tuple[str, ...]:
+    """Names of the batch's tensors that the model's forward takes."""
+    known = inspect.signature(model.forward).parameters
+    return tuple(name for name in INPUTS if name in known)
+
+
+def arguments(model: Any, names: Sequence[str], batch: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What the model's forward is given of a batch; a decoder reads the labels, shifted to the right.
+
+    Args:
+        model: The model.
+        names: Of :func:`model_inputs`.
+        batch: With ``labels`` [B, T], -100 in padding, where there is a decoder.
+    """
+    if "decoder_input_ids" not in names:
+        return {name: batch[name] for name in names}
+    shifted = model.prepare_decoder_input_ids_from_labels(batch["labels"])
+    given = {**batch, "decoder_input_ids": shifted}
+    return {"use_cache": False, **{name: given[name] for name in names}}
+
+
+def logits_of(output: Any) -> Tensor:
+    """What a head gave: its logits [B, …], or those of an answer's start and end together, [B, T, 2]."""
+    if "start_logits" in output:
+        return torch.stack([output.start_logits, output.end_logits], dim=-1)
+    logits: Tensor = output.logits
+    return logits
+
+
+def _load(folder: Path, auto: Any, **overrides: Any) -> tuple[PreTrainedModel, list[str]]:
+    with quiet_transformers():
+        try:
+            config = AutoConfig.from_pretrained(folder)
+            model, info = auto.from_pretrained(
+                folder, config=_overridden(config, overrides), use_safetensors=True, dtype=torch.float32,
+                ignore_mismatched_sizes=overrides.get("ignore_mismatched_sizes", False),
+                output_loading_info=True, local_files_only=True,
+            )  # fmt: skip
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise ModelError(f"model.name={folder}: cannot be loaded as {auto.__name__}: {first}") from error
+    missing = sorted({*info["missing_keys"], *(str(key[0]) for key in info["mismatched_keys"])})
+    return model.eval(), missing
+
+
+def _overridden(config: Any, overrides: dict[str, Any]) -> Any:
+    for name, value in overrides.items():
+        if name != "ignore_mismatched_sizes":
+            setattr(config, name, value)
+    return config
+
+
+def _reorder_head(model: PreTrainedModel, order: list[int]) -> None:
+    head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    if head.out_features != len(order):
+        raise ModelError(
+            f"finetune=none: no output layer of width {len(order)} found in {type(model).__name__}"
+        )
+    with torch.no_grad():
+        head.weight.copy_(head.weight[order].clone())
+        if head.bias is not None:
+            head.bias.copy_(head.bias[order].clone())
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Without the loading report and its bar: what matters of it is checked here, and raised."""
+    from transformers.utils import logging as transformers_logging
+
+    level = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,227 @@
+"""Rows to predict, read one by one from a file or from standard input, whatever their number."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any, TextIO
+
+from qexp.data.sources.validation import check_columns
+from qexp.errors import DataError
+
+STANDARD_INPUT = "-"
+Row = Mapping[str, Any]
+Places = Iterator[tuple[str, Row]]
+"""Rows, each with the words that name its place in the input."""
+_READ_AT_ONCE = 1024
+
+
+class Rows:
+    """The rows of an input.
+
+    Args:
+        source: A file that ends as one of :data:`READERS`, or ``-`` for standard input.
+        columns: Columns with the texts.
+        whole: Whether all columns are wanted, not only those.
+    """
+
+    def __init__(self, source: str, columns: Sequence[str], *, whole: bool) -> None:
+        self.name = "standard input" if source == STANDARD_INPUT else source
+        self._path = None if source == STANDARD_INPUT else Path(source)
+        self._columns, self._whole = tuple(columns), whole
+
+    @property
+    def total(self) -> int | None:
+        """How many there may be, for a progress bar; None where that takes as long as reading them."""
+        if self._path is None or not self._path.is_file():
+            return None
+        if self._path.suffix == ".parquet":
+            with self._arrow() as file:
+                return int(file.metadata.num_rows)
+        with self._path.open("rb") as lines:
+            count = sum(block.count(b"\n") for block in iter(lambda: lines.read(2**20), b""))
+        return count - (self._path.suffix in (".csv", ".tsv")) or None
+
+    def parts(self, size: int) -> Iterator[list[Row]]:
+        """At most so many rows at a time, in their order, each with a text in every column.
+
+        Raises:
+            DataError: The input cannot be read, has no rows, or a row lacks a text.
+        """
+        part: list[Row] = []
+        seen = False
+        for place, row in self._read():
+            self._check(place, row)
+            part.append(row if self._whole else {name: row[name] for name in self._columns})
+            if len(part) == size:
+                yield part
+                part, seen = [], True
+        if part:
+            yield part
+        elif not seen:
+            raise DataError(f"{self.name}: no rows; give at least one, with {', '.join(self._columns)}")
+
+    def _read(self) -> Places:
+        if self._path is None:
+            # A stream of our own over the same bytes: what the process's locale is does not matter.
+            with self._told(), open(sys.stdin.fileno(), encoding="utf-8-sig", closefd=False) as stream:
+                yield from self._lines(stream)
+            return
+        reader = READERS.get(self._path.suffix)
+        if reader is None:
+            raise DataError(
+                f"{self.name}: {self._path.suffix or 'no ending'} is no kind of rows; allowed are "
+                f"{', '.join(READERS)}, and - for standard input"
+            )
+        with self._told():
+            yield from reader(self)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Errors of files as errors of rows."""
+        try:
+            yield
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.name}: not UTF-8 ({error.reason}); write the text as UTF-8") from error
+        except (OSError, csv.Error) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise DataError(
+                f"{self.name}: cannot be read: {reason}; name a file that is there and whole"
+            ) from error
+
+    def json_lines(self) -> Places:
+        """An object in each line."""
+        with self._text() as file:
+            yield from self._objects(enumerate(file, 1))
+
+    def texts(self) -> Places:
+        """A text in each line."""
+        with self._text() as file:
+            yield from self._plain(enumerate(file, 1))
+
+    def commas(self) -> Places:
+        """Comma-separated values, quoted as spreadsheets do it, under a line of names."""
+        yield from self._separated(delimiter=",")
+
+    def tabs(self) -> Places:
+        """Tab-separated values without any quoting, as GLUE's files are, under a line of names."""
+        yield from self._separated(delimiter="\t", quoting=csv.QUOTE_NONE)
+
+    def parquet(self) -> Places:
+        """A table; of its columns only the wanted ones are read."""
+        import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
+
+        with self._arrow() as file:
+            check_columns(file.schema_arrow.names, self._columns, self.name, fields="")
+            wanted = None if self._whole else list(self._columns)
+            place = 0
+            try:
+                for batch in file.iter_batches(_READ_AT_ONCE, columns=wanted):
+                    for row in batch.to_pylist():
+                        yield f"row {place} (counted from 0)", row
+                        place += 1
+            except pa.ArrowException as error:
+                raise self._not_parquet(error) from error
+
+    def _lines(self, stream: TextIO) -> Places:
+        """Objects, or texts: the first line tells."""
+        numbered = enumerate(stream, 1)
+        first = next(numbered, None)
+        if first is None:
+            return
+        read = self._objects if first[1].lstrip().startswith("{") else self._plain
+        yield from read(chain([first], numbered))
+
+    def _objects(self, lines: Iterator[tuple[int, str]]) -> Places:
+        for number, line in lines:
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DataError(
+                    f"{self.name}, line {number}: not JSON ({error}); write one object in each line"
+                ) from None
+            if not isinstance(row, dict):
+                raise DataError(
+                    f"{self.name}, line {number}: {type(row).__name__}, not an object; write "
+                    f'{{"{self._columns[0]}": …}} in each line'
+                )
+            yield f"line {number}", row
+
+    def _plain(self, lines: Iterator[tuple[int, str]]) -> Places:
+        if len(self._columns) > 1:
+            raise DataError(
+                f"{self.name}: one text in each line, but the task reads {' and '.join(self._columns)}; "
+                "write JSON, an object with these in each line"
+            )
+        for number, line in lines:
+            yield f"line {number}", {self._columns[0]: line.rstrip("\r\n")}
+
+    def _separated(self, **form: Any) -> Places:
+        csv.field_size_limit(sys.maxsize)  # a context may be longer than the 128 KiB that are the default
+        with self._text(newline="") as file:
+            reader = csv.DictReader(file, strict=True, **form)
+            if reader.fieldnames:
+                check_columns(reader.fieldnames, self._columns, self.name, fields="")
+            for row in reader:
+                if None in row:
+                    raise DataError(
+                        f"{self.name}, line {reader.line_num}: more values than the {len(row) - 1} columns; "
+                        "quote a text that holds the separator"
+                    )
+                yield f"line {reader.line_num}", row
+
+    def _check(self, place: str, row: Row) -> None:
+        """Every column holds a text that can be written as UTF-8."""
+        for name in self._columns:
+            if name not in row:
+                check_columns(list(row), self._columns, f"{self.name}, {place}", fields="")
+            text = row[name]
+            if not isinstance(text, str):
+                raise DataError(
+                    f"{self.name}, {place}: {name!r} is {text!r}; every row needs a text, the empty one is "
+                    "allowed; fill it in or drop the row"
+                )
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise DataError(
+                    f"{self.name}, {place}: {name!r} holds half a character; write the text as UTF-8"
+                ) from None
+
+    def _text(self, newline: str | None = None) -> TextIO:
+        assert self._path is not None
+        return self._path.open(encoding="utf-8-sig", newline=newline)
+
+    @contextmanager
+    def _arrow(self) -> Iterator[Any]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq  # type: ignore[import-untyped, unused-ignore]
+
+        assert self._path is not None
+        with self._path.open("rb") as raw:
+            try:
+                file = pq.ParquetFile(raw, page_checksum_verification=True)
+            except pa.ArrowException as error:
+                raise self._not_parquet(error) from error
+            with file:
+                yield file
+
+    def _not_parquet(self, error: Exception) -> DataError:
+        return DataError(f"{self.name}: not a readable parquet file: {error}; copy or write it again")
+
+
+READERS: dict[str, Callable[[Rows], Places]] = {
+    ".jsonl": Rows.json_lines,
+    ".csv": Rows.commas,
+    ".tsv": Rows.tabs,
+    ".parquet": Rows.parquet,
+    ".txt": Rows.texts,
+}
+"""Kinds of files, by how their names end."""

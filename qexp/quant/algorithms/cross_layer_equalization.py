@@ -1,0 +1,156 @@
+"""Cross-layer equalization: two layers' weights scaled against each other, which leaves the model as it is.
+
+Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction" (arXiv
+1906.04721), section 4.1. Where nothing but a positively homogeneous map of single channels,
+``f(s x) = s f(x)``, lies between two linear layers, such as a ReLU, channel i of the first can be divided by
+``s_i`` if the second multiplies it again. With ``s_i = sqrt(r1_i / r2_i)`` both ranges of a channel become
+``sqrt(r1_i r2_i)`` (equation 11). The average over tokens that attention takes is such a map too: it lies
+between the projection to values and the output projection.
+
+Which layers are such pairs is tried, not looked up: the output of a layer is multiplied, channel by channel,
+by powers of two, which is exact in floating point. Layers whose input comes out multiplied by just the same
+numbers are given their old input instead; if then every other layer sees the very bits that it saw before,
+and so does who called the model, nothing else uses what the first layer computes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qexp.quant.insertion.discovery import Example, check_example, run_once
+from qexp.quant.insertion.sites import linears, own_linears
+
+LARGEST_EXPONENT = 16
+"""Channels are multiplied by ``2**-16`` to ``2**16``: far enough for a bounded nonlinearity to show."""
+ROUNDS = 50
+"""Times that all pairs are gone over at most, where pairs make a chain."""
+EVEN = 1.001
+"""Largest factor of a round after which the ranges count as even."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A linear layer, and those that read what it computes, channel by channel."""
+
+    first: str
+    seconds: tuple[str, ...]
+
+
+def find_pairs(model: nn.Module, example: Example | None = None) -> list[Pair]:
+    """All pairs of a model; two forward passes, and one for each linear layer.
+
+    Layers that share a parameter with another module are in no pair.
+
+    Args:
+        model: any model of transformers, or one with an example.
+        example: arguments of a forward pass.
+
+    Raises:
+        QuantizationError: it is not known what the model takes.
+    """
+    check_example(model, example)
+    plain = _Pass(model, example)
+    own = set(own_linears(model))
+    found = [_Trial(model, name, plain, example).pair() for name in plain.inputs if name in own]
+    return [pair for pair in found if pair is not None and set(pair.seconds) <= own]
+
+
+@torch.no_grad()
+def equalize(model: nn.Module, pairs: Sequence[Pair]) -> None:
+    """Scale the weights of all pairs, in place, until the ranges of each channel are even."""
+    for _ in range(ROUNDS):
+        if max((_even(model, pair) for pair in pairs), default=1.0) < EVEN:
+            return
+
+
+def _even(model: nn.Module, pair: Pair) -> float:
+    """Even out one pair; the largest factor that was needed."""
+    first: Any = model.get_submodule(pair.first)
+    seconds: list[Any] = [model.get_submodule(name) for name in pair.seconds]
+    rows = first.weight.abs().amax(1)
+    columns = torch.stack([second.weight.abs().amax(0) for second in seconds]).amax(0)
+    used = (rows > 0) & (columns > 0)
+    factors = torch.where(used, (rows / columns.where(used, 1.0)).sqrt(), 1.0)
+    first.weight.div_(factors[:, None])
+    if first.bias is not None:
+        first.bias.div_(factors)
+    for second in seconds:
+        second.weight.mul_(factors)
+    return float(torch.maximum(factors, 1 / factors).max())
+
+
+class _Pass:
+    """What linear layers read in one forward pass, call by call, and what the model gave."""
+
+    def __init__(self, model: nn.Module, example: Example | None) -> None:
+        self.inputs: defaultdict[str, list[Tensor]] = defaultdict(list)
+        self.outputs: list[Tensor] = []
+        handles = [
+            model.get_submodule(name).register_forward_pre_hook(partial(self._read, name))
+            for name in linears(model)
+        ]
+        run_once(model, [*handles, model.register_forward_hook(self._given)], example)
+
+    def _read(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self.inputs[name].append(args[0].clone())
+
+    def _given(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self.outputs = _tensors(output)
+
+
+class _Trial:
+    """One forward pass with a layer's output multiplied, held against the plain one."""
+
+    def __init__(self, model: nn.Module, first: str, plain: _Pass, example: Example | None) -> None:
+        self.first, self.plain = first, plain
+        self.seen: defaultdict[str, list[str]] = defaultdict(list)
+        layer: Any = model.get_submodule(first)
+        generator = torch.Generator().manual_seed(0)
+        span = (-LARGEST_EXPONENT, LARGEST_EXPONENT + 1)
+        exponents = torch.randint(*span, (layer.out_features,), generator=generator)
+        self.factors = torch.exp2(exponents.to(layer.weight.dtype)).to(layer.weight.device)
+        handles = [
+            model.get_submodule(name).register_forward_pre_hook(partial(self._read, name))
+            for name in plain.inputs
+        ]
+        handles.append(layer.register_forward_hook(self._multiply))
+        run_once(model, [*handles, model.register_forward_hook(self._given)], example)
+
+    def pair(self) -> Pair | None:
+        """The layer and its readers, if there is nothing else that its output changes."""
+        readers = tuple(name for name, calls in self.seen.items() if set(calls) == {"multiplied"})
+        rest = {call for name, calls in self.seen.items() if name not in readers for call in calls}
+        return Pair(self.first, readers) if readers and rest <= {"same"} else None
+
+    def _multiply(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        return output * self.factors
+
+    def _read(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        calls = self.seen[name]
+        before, now = self.plain.inputs[name][len(calls)], args[0]
+        fits = before.shape[-1] == len(self.factors)
+        if torch.equal(now, before):
+            calls.append("same")
+        elif fits and torch.equal(now, before * self.factors):
+            calls.append("multiplied")
+        else:
+            calls.append("other")
+        return (before, *args[1:])
+
+    def _given(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        same = [torch.equal(*both) for both in zip(_tensors(output), self.plain.outputs, strict=True)]
+        self.seen["the caller"].append("same" if all(same) else "other")
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    items = (
+        output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple) else [output]
+    )
+    return [item for item in items if isinstance(item, Tensor)]

@@ -1,0 +1,278 @@
+"""Which sites of a model see one and the same value: found by running it once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from qexp.config import Placement
+from qexp.errors import QuantizationError
+from qexp.quant.insertion.hooks import (
+    AttentionSwitch,
+    AttentionTaps,
+    Handle,
+    Key,
+    Tap,
+    attach,
+    attach_declared,
+)
+from qexp.quant.insertion.sites import (
+    ATTENTION_KINDS,
+    FUSED_KINDS,
+    WEIGHT_KINDS,
+    Point,
+    chosen,
+    declaring,
+    joined,
+    linears,
+    nonlinearities,
+)
+
+SOURCE_LENGTH, TARGET_LENGTH = 6, 5
+"""Tokens of a row; that they differ tells the sequences apart."""
+
+Example = tuple[Any, ...] | Mapping[str, Any]
+"""Arguments of one forward pass, by position or by name."""
+Side = Literal["source", "target"]
+"""What an encoder reads, and what a decoder beside it writes; a model without one knows the first only."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value of the forward pass, and the sites that see it."""
+
+    sites: list[Key]
+    rows: Side = "source"
+    """The sequence whose padding the value's rows have."""
+    columns: Side = "source"
+    """The same for the key columns of attention probabilities."""
+    nonlinear: bool = False
+    """Whether a nonlinearity, such as GELU, gave it."""
+    width: int | None = None
+    """Dimensions of a value [B, T, H]: H."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Linear layers around the attention of a module."""
+
+    before: tuple[str, ...]
+    """Projections to queries, keys and values: those that run inside the module before it attends."""
+    after: str | None
+    """The output projection: the one that runs next."""
+
+
+class Recorder:
+    """Notes which site sees which tensor, and keeps the tensors alive, so that identities stay apart."""
+
+    def __init__(self, *, two_sequences: bool) -> None:
+        self.seen: list[tuple[Key, Tensor]] = []
+        self.nonlinear: dict[int, Tensor] = {}
+        self.two_sequences = two_sequences
+
+    def tap(self, key: Key) -> Tap:
+        """A tap that notes its site and changes nothing."""
+
+        def note(tensor: Tensor) -> Tensor:
+            self.seen.append((key, tensor))
+            return tensor
+
+        return note
+
+    def mark(self, _: Key) -> Tap:
+        """A tap that notes that a nonlinearity gave the tensor."""
+
+        def note(tensor: Tensor) -> Tensor:
+            self.nonlinear[id(tensor)] = tensor
+            return tensor
+
+        return note
+
+    def values(self) -> list[Value]:
+        """Sites by the tensor that they see, in the order of the forward pass.
+
+        A site that a forward pass reaches twice, with two tensors, stays with its first value and takes
+        the other sites of the second tensor along.
+        """
+        values: list[Value] = []
+        of_tensor: dict[int, Value] = {}
+        of_site: dict[Key, Value] = {}
+        for key, tensor in self.seen:
+            value = of_tensor.get(id(tensor), of_site.get(key))
+            if value is None:
+                sides = _sides(tensor) if self.two_sequences else ()
+                nonlinear = id(tensor) in self.nonlinear
+                width = tensor.shape[2] if tensor.dim() == 3 else None
+                values.append(value := Value([], *(sides or ("source", "source")), nonlinear, width))
+            of_tensor.setdefault(id(tensor), value)
+            if key not in of_site:
+                of_site[key] = value
+                value.sites.append(key)
+        return values
+
+
+def _sides(tensor: Tensor) -> tuple[Side, Side]:
+    """Which sequences rows and columns belong to: in discovery the target is shorter than the source."""
+    rows = tensor.shape[1:2] if tensor.dim() == 3 else tensor.shape[2:3]
+    target = (TARGET_LENGTH,)
+    return "target" if rows == target else "source", "target" if tensor.shape[3:] == target else "source"
+
+
+def discover(
+    model: nn.Module, points: Sequence[Point], placement: Placement, example: Example | None = None
+) -> list[Value]:
+    """The values that the sites see, each of which needs one quantizer.
+
+    Runs the model once, in evaluation mode, on the example, else on two short rows of arbitrary tokens.
+
+    Raises:
+        QuantizationError: a wanted kind of site is nowhere in the model, or one on the list was not reached.
+    """
+    recorder = Recorder(two_sequences=two_sequences(model))
+    handles = attach(model, nonlinearities(model), recorder.mark)
+    handles += attach(model, points, recorder.tap) + attach_declared(model, placement, recorder.tap)
+    if wants_attention(placement):
+        handles.append(AttentionSwitch(model))
+        for name, module in model.named_modules():
+            taps = {k: recorder.tap((k, name)) for k in ATTENTION_KINDS if chosen(placement, k, name)}
+            handles.append(AttentionTaps(module, taps))
+    run_once(model, handles, example)
+    values = recorder.values()
+    _check_complete({key for value in values for key in value.sites}, points, placement, model)
+    return values
+
+
+def fused(values: Sequence[Value], attentions: Mapping[str, Attention]) -> list[Value]:
+    """The values with those of one product to queries, keys and values together as one.
+
+    Where queries come of another sequence than keys and values, they are another product.
+    """
+    merged = list(values)
+    for module, attention in attentions.items():
+        keys = {(kind, module) for kind in FUSED_KINDS}
+        keys |= {("linear.output", name) for name in attention.before}
+        parts = [value for value in merged if keys & set(value.sites)]
+        for rows in dict.fromkeys(value.rows for value in parts):
+            first, *rest = [value for value in parts if value.rows == rows]
+            for value in rest:
+                first.sites.extend(value.sites)
+                merged.remove(value)
+            if any(value.width != first.width for value in rest):
+                merged[merged.index(first)] = replace(first, width=None)
+    return merged
+
+
+def attentions(model: nn.Module, example: Example | None = None) -> dict[str, Attention]:
+    """The linear layers around each attention, by the name of the module that attends."""
+    recorder = Recorder(two_sequences=False)
+    names = linears(model)
+    handles: list[Handle] = [AttentionSwitch(model)]
+    handles += attach(model, [Point("linear.input", name, "input") for name in names], recorder.tap)
+    handles += [
+        AttentionTaps(module, {"matmul.value": recorder.tap(("matmul.value", name))})
+        for name, module in model.named_modules()
+    ]
+    run_once(model, handles, example)
+    keys = [key for key, _ in recorder.seen]
+    found: dict[str, Attention] = {}
+    for index, (kind, module) in enumerate(keys):
+        if kind == "matmul.value" and module not in found:
+            before = [name for seen, name in keys[:index] if seen == "linear.input" and _within(name, module)]
+            after = next((name for seen, name in keys[index + 1 : index + 2] if seen == "linear.input"), None)
+            found[module] = Attention(tuple(dict.fromkeys(before)), after)
+    return found
+
+
+def _within(name: str, module: str) -> bool:
+    return name.startswith(f"{module}.")
+
+
+def inputs_of_linears(model: nn.Module, example: Example | None = None) -> list[Value]:
+    """The values that linear layers read, each with all its readers; layers that do not run are left out."""
+    recorder = Recorder(two_sequences=two_sequences(model))
+    reading = [Point("linear.input", name, "input") for name in linears(model)]
+    run_once(model, attach(model, reading, recorder.tap), example)
+    return recorder.values()
+
+
+def two_sequences(model: nn.Module) -> bool:
+    """Whether the model has a decoder beside its encoder."""
+    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+
+
+def wants_attention(placement: Placement) -> bool:
+    """Whether the placement changes what happens inside attention."""
+    return placement.mask_value is not None or any(kind in ATTENTION_KINDS for kind in placement.sites)
+
+
+def _check_complete(found: set[Key], points: Sequence[Point], placement: Placement, model: nn.Module) -> None:
+    declared = {
+        joined(name, own)
+        for name, module in declaring(model)
+        if chosen(placement, "declared.activation", name)
+        for own in module.declared_activations
+    }
+    # A table that all users have copies of, as Marian's, never runs itself.
+    expected = {point.module for point in points if point.kind != "embedding.output"}
+    unreached = sorted((expected | declared) - {place for _, place in found})
+    if unreached:
+        raise QuantizationError(
+            f"no value passes {', '.join(unreached)} of {type(model).__name__} in a plain forward pass: "
+            "name these modules in placement.exclude"
+        )
+    absent = set(placement.sites) - set(WEIGHT_KINDS) - {kind for kind, _ in found}
+    if absent and not placement.exclude:
+        attention = any(kind.startswith(("matmul", "attention")) for kind in absent)
+        why = "; its attention does not go through transformers' AttentionInterface, or it has none"
+        raise QuantizationError(
+            f"placement.sites: {type(model).__name__} has no {', '.join(sorted(absent))}"
+            f"{why if attention else ''}: drop these kinds from placement.sites"
+        )
+
+
+def run_once(model: nn.Module, handles: Sequence[Handle], example: Example | None) -> None:
+    """One forward pass in evaluation mode; the handles are removed in any case."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            given = _tokens(model) if example is None else example
+            model(**given) if isinstance(given, Mapping) else model(*given)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module in training:
+            module.training = True
+
+
+def check_example(model: nn.Module, example: Example | None) -> None:
+    """Whether it is known what the model takes.
+
+    Raises:
+        QuantizationError: it is not; or the example would hide which sequence a value belongs to.
+    """
+    if example is None and not hasattr(getattr(model, "config", None), "vocab_size"):
+        raise QuantizationError(
+            f"{type(model).__name__} is no language model of transformers, so that what it takes is not "
+            "known: give insert(..., example=(x,)) with the arguments of one forward pass"
+        )
+    if example is not None and two_sequences(model):
+        raise QuantizationError(
+            f"example: {type(model).__name__} has an encoder and a decoder, whose values are told apart by "
+            "the lengths of rows of insert's own: leave the example out"
+        )
+
+
+def _tokens(model: Any) -> dict[str, Tensor]:
+    """Two rows of token ids, and of decoder ids where the model has a decoder beside its encoder."""
+    config, device = model.config, next(model.parameters()).device
+    vocabulary = min(getattr(config, name, None) or 2**31 for name in ("vocab_size", "decoder_vocab_size"))
+    tokens = (1 + torch.arange(2 * SOURCE_LENGTH, device=device) % (vocabulary - 1)).view(2, SOURCE_LENGTH)
+    inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+    if two_sequences(model):
+        inputs["decoder_input_ids"] = tokens[:, :TARGET_LENGTH]
+    return inputs

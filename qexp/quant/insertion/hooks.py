@@ -1,0 +1,128 @@
+"""Catching values: hooks on modules and taps in attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from qexp.config import Placement, SiteKind
+from qexp.errors import QuantizationError
+from qexp.quant.insertion.attention import IMPLEMENTATION, MASK_VALUE, TAPS, register
+from qexp.quant.insertion.sites import Point, chosen, declaring, joined
+from qexp.quant.module import QuantModule
+
+Key = tuple[SiteKind, str]
+"""Kind and place of a site: the name of a module."""
+Tap = Callable[[Tensor], Tensor]
+
+
+class Handle(Protocol):
+    """What undoes an attachment."""
+
+    def remove(self) -> None:
+        """Undo it."""
+
+
+class InputHook:
+    """Forward pre-hook that passes one positional argument through a tap."""
+
+    def __init__(self, tap: Tap, index: int) -> None:
+        self.tap, self.index = tap, index
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Arguments with the tapped one replaced; None where nothing changed."""
+        index = self.index
+        if index >= len(args):
+            raise QuantizationError(
+                f"{type(module).__name__} got {len(args)} positional arguments, its quantizer expects "
+                f"number {index + 1}: this version of transformers calls it in another way; adapt "
+                "qexp/quant/insertion/sites.py"
+            )
+        tapped = self.tap(args[index])
+        return None if tapped is args[index] else (*args[:index], tapped, *args[index + 1 :])
+
+
+class OutputHook:
+    """Forward hook that passes the output, or one item of a tuple, through a tap."""
+
+    def __init__(self, tap: Tap, index: int) -> None:
+        self.tap, self.index = tap, index
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        """The output with the tapped tensor replaced."""
+        if not isinstance(output, tuple):
+            return self.tap(output)
+        return (*output[: self.index], self.tap(output[self.index]), *output[self.index + 1 :])
+
+
+class AttentionTaps:
+    """Taps on the values of one attending module, and what masks its scores."""
+
+    def __init__(
+        self, module: nn.Module, taps: Mapping[SiteKind, Tap], mask_value: float | None = None
+    ) -> None:
+        self.module = module
+        setattr(module, TAPS, dict(taps))
+        setattr(module, MASK_VALUE, mask_value)
+
+    def remove(self) -> None:
+        """Take the taps off."""
+        delattr(self.module, TAPS)
+        delattr(self.module, MASK_VALUE)
+
+
+class DeclaredTaps:
+    """Taps on what a module declared."""
+
+    def __init__(self, module: QuantModule, taps: Mapping[str, Tap]) -> None:
+        self.module = module
+        module.taps = dict(taps)
+
+    def remove(self) -> None:
+        """Take the taps off."""
+        self.module.taps = {}
+
+
+class AttentionSwitch:
+    """The model's attention, replaced by the one with taps until removed.
+
+    Encoder and decoder may each have a config of their own, as in T5.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        register()
+        configs: list[Any] = [getattr(module, "config", None) for module in model.modules()]
+        distinct = {id(each): each for each in configs if hasattr(each, "_attn_implementation")}
+        self.before: list[tuple[Any, str]] = [(each, each._attn_implementation) for each in distinct.values()]
+        for config, _ in self.before:
+            config._attn_implementation = IMPLEMENTATION
+
+    def remove(self) -> None:
+        """Give the model its own attention back."""
+        for config, implementation in self.before:
+            config._attn_implementation = implementation
+
+
+def attach(model: nn.Module, points: Sequence[Point], tap: Callable[[Key], Tap]) -> list[Handle]:
+    """Hook each point with the tap of its site."""
+    handles: list[Handle] = []
+    for point in points:
+        module, through = model.get_submodule(point.module), tap((point.kind, point.module))
+        if point.side == "input":
+            handles.append(module.register_forward_pre_hook(InputHook(through, point.index)))
+        else:
+            handles.append(module.register_forward_hook(OutputHook(through, point.index)))
+    return handles
+
+
+def attach_declared(model: nn.Module, placement: Placement, tap: Callable[[Key], Tap | None]) -> list[Handle]:
+    """Give each declared activation the tap of its site, where there is one."""
+    kind: SiteKind = "declared.activation"
+    handles: list[Handle] = []
+    for name, module in declaring(model):
+        if chosen(placement, kind, name):
+            taps = {own: tap((kind, joined(name, own))) for own in module.declared_activations}
+            handles.append(DeclaredTaps(module, {own: each for own, each in taps.items() if each}))
+    return handles

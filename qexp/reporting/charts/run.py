@@ -1,0 +1,179 @@
+"""Charts of single runs: training curves, noise of activations, ranges."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+
+from qexp.records.schema import ActivationRange
+from qexp.reporting.charts.axes import scale_of
+from qexp.reporting.charts.comparison import last_stage, names_of
+from qexp.reporting.charts.spec import MUTED, Axis, Dot, Lane, Lanes, Mark, Plane, Series
+from qexp.reporting.comparison import Comparison, Row
+from qexp.reporting.run_view import Quantity, Run
+from qexp.reporting.tables.comparison import title
+
+MOST_OF_TASK, MOST_RUNS = 8, 36
+"""Runs that are shown one by one: of a task, and in all."""
+NOISIEST = 20
+MOST_RANGES = 120
+BLUE = 1
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A run that is shown by itself."""
+
+    run: Run
+    group: str
+    """The words it is chosen by."""
+
+
+def chosen_runs(comparisons: Sequence[Comparison]) -> tuple[list[Chosen], int]:
+    """The best run of each row, from the best row on, tasks in turn; and how many runs are not among them.
+
+    A run that failed is chosen only where its row has no other.
+    """
+    by_task = [list(_best_of(comparison)) for comparison in comparisons]
+    in_turn = chain.from_iterable(zip_longest(*(runs[:MOST_OF_TASK] for runs in by_task)))
+    kept = {id(each) for each in [each for each in in_turn if each][:MOST_RUNS]}
+    shown = [each for runs in by_task for each in runs if id(each) in kept]
+    return shown, sum(_count(comparison) for comparison in comparisons) - len(shown)
+
+
+def curves_chart(chosen: Chosen) -> Plane | None:
+    """Loss over the steps of each training of a run."""
+    series = tuple(
+        Series(
+            name,
+            tuple(
+                Dot(step, loss, f"{name}: loss {loss:.4g} at step {step}")
+                for step, loss in zip(curve["step"], curve["loss"], strict=False)
+            ),
+            index,
+            "line",
+        )
+        for index, (name, curve) in enumerate(chosen.run.record.curves.items())
+        if curve["step"] and curve["loss"]
+    )
+    if not series:
+        return None
+    losses = [dot.y for each in series for dot in each.dots]
+    y = Axis("loss", scale_of(losses))
+    return Plane(f"{chosen.group}-curves", chosen.group, f"{chosen.group}: loss", Axis("step"), y, series)
+
+
+def noise_chart(chosen: Chosen) -> Lanes | None:
+    """Signal to quantization noise of the noisiest activations of a run."""
+    stage, ranges = _last_ranges(chosen.run, "sqnr")
+    values = {name: value for name, each in ranges.items() if (value := each["sqnr"]) is not None}
+    words = f"{chosen.group}: signal to quantization noise of each activation, {stage}"
+    return lowest_chart(values, f"{chosen.group}-noise", chosen.group, words, "SQNR (dB), more is better")
+
+
+def lowest_chart(values: Mapping[str, float], name: str, group: str, words: str, axis: str) -> Lanes | None:
+    """The lowest of many named values, the lowest first; none without any value."""
+    if not values:
+        return None
+    order = sorted(values, key=lambda each: (values[each], each))
+    short = dict(zip(order, without_shared_beginning(order), strict=True))
+    lanes = tuple(
+        Lane(short[each], (Mark(min(0.0, value), max(0.0, value), "bar", f"{each}: {value:.2f}", BLUE),))
+        for each in order[:NOISIEST]
+        for value in (values[each],)
+    )
+    left = len(order) - len(lanes)
+    notes = (f"Left out: {left} with a higher value, up to {values[order[-1]]:.1f}.",) if left else ()
+    return Lanes(name, group, words, Axis(axis), lanes, notes=notes)
+
+
+def ranges_chart(chosen: Chosen) -> Lanes | None:
+    """Quantized range of each activation over what calibration saw of it, in the order of the layers."""
+    stage, ranges = _last_ranges(chosen.run, "low", "high", "seen_low", "seen_high")
+    if not ranges:
+        return None
+    order = sorted(ranges, key=natural)
+    widest = sorted(order, key=lambda name: ranges[name]["seen_low"] - ranges[name]["seen_high"])
+    kept = set(widest[:MOST_RANGES])
+    shown = [name for name in order if name in kept]
+    lanes = tuple(map(_range_lane, without_shared_beginning(shown), shown, map(ranges.__getitem__, shown)))
+    left = len(order) - len(shown)
+    notes = (f"Left out: {left} activations of which calibration saw a narrower range.",) if left else ()
+    ends = [end for lane in lanes for mark in lane.marks for end in (mark.low, mark.high)]
+    words = f"{chosen.group}: ranges of activations, {stage}"
+    axis, legend = Axis("value of the activation", scale_of(ends)), _legend(*lanes[0].marks)
+    return Lanes(f"{chosen.group}-ranges", chosen.group, words, axis, lanes, legend, notes)
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Order of names in which layer 10 comes after layer 9."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def without_shared_beginning(names: Sequence[str]) -> list[str]:
+    """Dotted names without the parts that all of them begin with; one part always stays."""
+    parts = [name.split(".") for name in names]
+    shared = 0
+    while len({tuple(each[: shared + 1]) for each in parts}) == 1 and all(
+        len(each) > shared + 1 for each in parts
+    ):
+        shared += 1
+    return [".".join(each[shared:]) for each in parts]
+
+
+def _best_of(comparison: Comparison) -> Iterator[Chosen]:
+    """The best run of each row that has anything to show, the best first."""
+    names, task = names_of(comparison), title(comparison)
+    found: list[tuple[tuple[bool, float], Chosen]] = []
+    for row in comparison.rows:
+        runs = [run for run in row.runs if run.record.curves or run.record.ranges]
+        scored = [(_result(run, row, comparison), run) for run in runs]
+        if scored:
+            score, run = max(scored, key=lambda each: each[0])
+            failed = ", failed" if run.record.status == "failed" else ""
+            rank = not run.record.ranges, -score  # what a float run shows, the quantized ones begin with
+            found.append((rank, Chosen(run, f"{task} {names[id(row)]} seed {run.seed}{failed}")))
+    yield from (each for _, each in sorted(found, key=lambda pair: pair[0]))
+
+
+def _result(run: Run, row: Row, comparison: Comparison) -> float:
+    """Primary score of the last stage; below all others where there is none, or the run failed."""
+    metric = comparison.metrics[0] if comparison.metrics else ""
+    value = run.measured.get(Quantity("score", last_stage(row), metric))
+    return float("-inf") if value is None or run.record.status == "failed" else value
+
+
+def _count(comparison: Comparison) -> int:
+    runs = (run for row in comparison.rows for run in row.runs)
+    return sum(bool(run.record.curves or run.record.ranges) for run in runs)
+
+
+def _last_ranges(run: Run, *fields: str) -> tuple[str, Mapping[str, ActivationRange]]:
+    """Stage and ranges of the last stage that has all the fields of any; older Records may lack some."""
+    for stage in ("qat", "ptq"):
+        found = {
+            name: each
+            for name, each in run.record.ranges.get(stage, {}).items()
+            if all(each.get(field) is not None for field in fields)
+        }
+        if found:
+            return stage, found
+    return "", {}
+
+
+def _range_lane(short: str, name: str, each: ActivationRange) -> Lane:
+    seen = f"{name}: calibration saw {each['seen_low']:.4g} to {each['seen_high']:.4g}"
+    held = f"{name}: quantized {each['low']:.4g} to {each['high']:.4g}"
+    return Lane(
+        short,
+        (
+            Mark(each["seen_low"], each["seen_high"], "seen", seen, MUTED),
+            Mark(each["low"], each["high"], "bar", held, BLUE),
+        ),
+    )
+
+
+def _legend(seen: Mark, held: Mark) -> tuple[tuple[str, Mark], ...]:
+    return ("seen in calibration", seen), ("quantized", held)

@@ -1,0 +1,64 @@
+"""A whole report as text, in each form that it can have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from qexp.records.record import write_text
+from qexp.reporting.engines import engine_tables
+from qexp.reporting.formats.csv import csv_text
+from qexp.reporting.formats.json import json_text
+from qexp.reporting.formats.latex import latex
+from qexp.reporting.report import Report
+from qexp.reporting.table import Table, markdown
+from qexp.reporting.tables.comparison import table_of
+from qexp.reporting.tables.glue import averages_table
+from qexp.reporting.tables.intervals import interval_tables
+from qexp.reporting.tables.overview import overview_table
+from qexp.reporting.tables.relative_loss import loss_tables
+
+
+def tables_of(report: Report) -> list[Table]:
+    """Each task, then all tasks side by side, then what quantization costs, then engines, then averages."""
+    return [
+        *map(table_of, report.comparisons),
+        *(overview_table(overview, report.published) for overview in report.overviews),
+        *loss_tables(report.losses, report.published_losses),
+        *engine_tables(report.engines),
+        *(interval_tables(report.intervals) if report.intervals else []),
+        *([averages_table(report.averages)] if report.averages else []),
+    ]
+
+
+def markdown_text(report: Report) -> str:
+    """All tables as one Markdown text."""
+    return "\n".join(map(markdown, tables_of(report)))
+
+
+def latex_text(report: Report) -> str:
+    """All tables as one LaTeX text."""
+    return "\n".join(map(latex, tables_of(report)))
+
+
+FORMATS: Mapping[str, tuple[str, Callable[[Report], str]]] = {
+    "markdown": ("md", markdown_text),
+    "csv": ("csv", csv_text),
+    "latex": ("tex", latex_text),
+    "json": ("json", json_text),
+}
+"""Ending of its files, and what makes its text, by the name of a form."""
+
+
+def write_tables(report: Report, folder: Path) -> list[Path]:
+    """Write each part of the report in every form, such as ``<task>.md``, ``.csv``, ``.tex`` and ``.json``.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    paths = []
+    for name, part in report.parts().items():
+        for ending, text in FORMATS.values():
+            paths.append(folder / f"{name}.{ending}")
+            write_text(paths[-1], text(part))
+    return paths

@@ -1,0 +1,113 @@
+"""Relative loss against FP32, as Q8BERT prints it: the share of the FP32 score that quantization costs.
+
+``100 * (FP32 - quantized) / FP32`` in percent of each metric, positive where quantization loses (Zafrir et
+al. 2019, table 1, and NLP Architect's page on it: 69.7 and 68.78 are 1.32 %). Both scores are of one run,
+hence of one seed, and the median over the seeds is taken last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from qexp.reporting.attempts import Attempts
+from qexp.reporting.comparison import Cell, Comparison, Row
+from qexp.reporting.published import Published, baseline_of
+from qexp.reporting.run_view import DISTILLATION, OF_QUANTIZATION, Quantity
+
+STAGES = ("ptq", "qat")
+AGAINST_CONTROL = "qat-control"
+"""Key of the loss of QAT against the FP32 model that was trained on for as long, with the same teacher."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One metric of one row of a comparison."""
+
+    comparison: Comparison
+    row: Row
+    metric: str
+    fp32: Cell
+    """Scores in percent."""
+    cells: Mapping[str, Cell]
+    """Loss by stage, in percent of the FP32 score; null where that is not above zero. Under
+    :data:`AGAINST_CONTROL` that of QAT, in percent of the score of its control."""
+
+
+@dataclass(frozen=True)
+class PublishedLoss:
+    """The same of a published row, from its scores."""
+
+    row: Published
+    task: str
+    metric: str
+    fp32: float
+    loss: float
+
+
+def relative_loss(fp32: float | None, quantized: float | None) -> float | None:
+    """Loss in percent of the FP32 score; None where a score is undefined or FP32 is not above zero."""
+    if fp32 is None or quantized is None or fp32 <= 0:
+        return None
+    return 100 * (fp32 - quantized) / fp32
+
+
+def losses(comparisons: Sequence[Comparison]) -> list[Loss]:
+    """Losses of every quantized row and metric."""
+    return [
+        Loss(comparison, row, metric, row.cells[fp32], cells)
+        for comparison in comparisons
+        for metric in comparison.metrics
+        for row in comparison.rows
+        if (fp32 := Quantity("score", "fp32", metric)) in row.cells
+        if (cells := dict(_cells(row, metric)) | _against_control(row, metric, comparison.rows))
+    ]
+
+
+def _cells(row: Row, metric: str) -> Iterator[tuple[str, Cell]]:
+    for stage in STAGES:
+        quantity = Quantity("score", stage, metric)
+        if scores := row.cells.get(quantity):
+            values = {seed: _loss(row.by_seed[seed], quantity) for seed in scores.values}
+            yield stage, Cell(values, scores.failed, scores.missing)
+
+
+def _loss(of_seed: Attempts, quantity: Quantity) -> float | None:
+    fp32 = of_seed.measured.get(Quantity("score", "fp32", quantity.metric))
+    return relative_loss(fp32, of_seed.measured[quantity])
+
+
+def _against_control(row: Row, metric: str, rows: Sequence[Row]) -> dict[str, Cell]:
+    """Seed by seed; a seed without a control is missing."""
+    scores = row.cells.get(Quantity("score", "qat", metric))
+    control = next((other for other in rows if _is_control(other, row)), None)
+    known = control.cells.get(Quantity("score", "control", metric)) if control else None
+    if not scores or not known:
+        return {}
+    paired = {seed: value for seed, value in scores.values.items() if seed in known.values}
+    values = {seed: relative_loss(known.values[seed], value) for seed, value in paired.items()}
+    missing = tuple(sorted({*scores.missing, *(set(scores.values) - set(paired))}))
+    return {AGAINST_CONTROL: Cell(values, scores.failed, missing)}
+
+
+def _is_control(control: Row, row: Row) -> bool:
+    """Whether a row is the same training of the same model, without quantizers."""
+    if control.settings.get("method.kind") != "control" or control.model != row.model:
+        return False
+    other = (*OF_QUANTIZATION, "method.kind", "deploy.", DISTILLATION)
+    alike = [path for path in control.settings if not path.startswith(other)] + [DISTILLATION]
+    return all(control.settings.get(path) == row.settings.get(path) for path in alike)
+
+
+def published_losses(rows: Sequence[Published]) -> list[PublishedLoss]:
+    """Losses of published rows that have their FP32 score of the same metric beside them."""
+    found = []
+    for row in rows:
+        baseline = baseline_of(row, rows) if row.quant != "fp32" else None
+        for task, scores in row.scores.items() if baseline else ():
+            for metric, value in scores.items():
+                fp32 = baseline.scores.get(task, {}).get(metric) if baseline else None
+                loss = relative_loss(fp32, value)
+                if fp32 is not None and loss is not None:
+                    found.append(PublishedLoss(row, task, metric, fp32, loss))
+    return found

@@ -1,0 +1,288 @@
+"""A comparison put into words: one :class:`Table` with caption and footnotes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from qexp.records.schema import with_metrics
+from qexp.reporting import table as text
+from qexp.reporting.attempts import describe, first_line, short_name
+from qexp.reporting.comparison import Cell, Comparison, Row
+from qexp.reporting.run_view import TRAINED, Quantity, Run
+from qexp.reporting.settings import label
+from qexp.reporting.table import DAGGER, DOUBLE_DAGGER, NOT_ASKED, Table, joined
+
+STAGES = {"fp32": "FP32", "control": "control", "ptq": "PTQ", "qat": "QAT"}
+"""The order is that of :data:`qexp.reporting.run_view.TORCH_STAGES`."""
+WARNINGS = {
+    "sample": "sample: made-up rows. These numbers say nothing about the task itself.",
+    "smoke": "smoke: a few steps and rows. These numbers show that the line runs, nothing more.",
+    "limited": "limited: the budget is called full, but a limit on the work is set.",
+}
+MISSING = "missing"
+
+
+@dataclass
+class Footnotes:
+    """Numbers for failures; one cause has one number, however many runs it stopped."""
+
+    causes: dict[str, list[str]] = field(default_factory=dict)
+
+    def mark(self, runs: Sequence[Run]) -> str:
+        """``failed [1]``, or ``failed [1, 2]`` for several causes."""
+        numbers = dict.fromkeys(self._number(run) for run in runs)
+        return f"failed [{joined(list(numbers))}]"
+
+    def lines(self) -> list[str]:
+        """``[1] TrainingError: … (minilm w8a8 qat seed 1; …)``."""
+        return [
+            f"[{number}] {cause} ({'; '.join(runs[:3])}{_more(runs[3:])})"
+            for number, (cause, runs) in enumerate(self.causes.items(), 1)
+        ]
+
+    def _number(self, run: Run) -> int:
+        runs = self.causes.setdefault(first_line(run), [])
+        if describe(run) not in runs:
+            runs.append(describe(run))
+        return list(self.causes).index(first_line(run)) + 1
+
+
+def _more(runs: Sequence[str]) -> str:
+    return f"; and {len(runs)} more" if runs else ""
+
+
+def table_of(comparison: Comparison) -> Table:
+    """The table of a comparison, ready to be printed."""
+    columns = _score_columns(comparison)
+    kinds = {quantity.name for row in comparison.rows for quantity in row.cells}
+    show_latency = "latency" in kinds or any(row.simulated for row in comparison.rows)
+    recipes = [_recipe(row) for row in comparison.rows]
+    header = ["model", "quant", *(["recipe"] * (len({*recipes}) > 1)), *map(label, comparison.split.columns)]
+    header += [title for title, _ in columns]
+    header += ["size (MiB)"] * ("size" in kinds) + ["latency (ms)"] * show_latency + ["seeds"]
+    names, footnotes = model_names(row.model for row in comparison.rows), Footnotes()
+    rows = []
+    for row, recipe in zip(comparison.rows, recipes, strict=True):
+        cells = [names[row.model], row.quant, *([recipe] * ("recipe" in header)), *comparison.columns_of(row)]
+        cells += [_score(row, quantity, footnotes) for _, quantity in columns]
+        cells += [_pair(row, "size", text.size, footnotes)] * ("size" in kinds)
+        cells += [_latency(row, footnotes)] * show_latency + [_seeds(row, comparison.seeds, footnotes)]
+        rows.append(tuple(cells))
+    notes = (
+        *footnotes.lines(),
+        *_parity_notes(comparison.rows),
+        *caveat_notes(run for row in comparison.rows for run in row.runs),
+        *comparison.split.follows,
+        *comparison.notes,
+    )
+    notes += tuple(
+        f"failed before it began: {describe(run)}: {first_line(run)}" for run in comparison.refused
+    )
+    caption = _caption(comparison, names, columns, "size" in kinds, "latency" in kinds)
+    return Table(title(comparison), tuple(header), tuple(rows), caption, notes)
+
+
+def _recipe(row: Row) -> str:
+    """Recipes that the runs of a row were asked with; other words may have changed what they mean."""
+    return joined(sorted({run.record.recipe for run in row.runs if run.record.recipe})) or NOT_ASKED
+
+
+def title(comparison: Comparison) -> str:
+    """``mrpc``, with ``sample``, ``smoke`` or ``limited`` where that is so."""
+    marks = ["sample"] * comparison.made_up + [comparison.budget] * (comparison.budget != "full")
+    return ", ".join((comparison.task, *marks))
+
+
+def _score_columns(comparison: Comparison) -> list[tuple[str, Quantity]]:
+    """Columns that at least one row has; the difference is that of the primary metric."""
+    known = {quantity for row in comparison.rows for quantity in row.cells}
+    prefix = {metric: f"{metric} " if len(comparison.metrics) > 1 else "" for metric in comparison.metrics}
+    columns = [
+        (prefix[metric] + word, Quantity("score", stage, metric))
+        for metric in comparison.metrics
+        for stage, word in STAGES.items()
+    ]
+    columns += [
+        (f"{STAGES[stage]}-FP32", Quantity("difference", f"{stage}-fp32", metric))
+        for metric in comparison.metrics[:1]
+        for stage in TRAINED
+    ]
+    return [(word, quantity) for word, quantity in columns if quantity in known]
+
+
+def model_names(models: Iterable[str]) -> dict[str, str]:
+    """Last part of each model's name, or the whole where that is not enough."""
+    known = set(models)
+    often = Counter(map(short_name, known))
+    return {model: short_name(model) if often[short_name(model)] == 1 else model for model in known}
+
+
+def _score(row: Row, quantity: Quantity, footnotes: Footnotes) -> str:
+    cell = row.cells.get(quantity)
+    printed = text.points if quantity.name == "difference" else text.score
+    if cell is None or not cell.numbers:
+        return without_number(cell, footnotes)
+    shown = printed(cell.median)
+    if len(cell.numbers) > 1:
+        shown += f" ({printed(cell.numbers[0])}..{printed(cell.numbers[-1])})"
+    if len(cell.numbers) not in (len(row.seeds), 0):
+        shown += f" n={len(cell.numbers)}"
+    if None in cell.values.values():
+        shown += ", else undefined"
+    if quantity.name == "score" and any(run.caveat(quantity.stage, quantity.metric) for run in row.runs):
+        shown += f" {DOUBLE_DAGGER}"
+    exported = quantity.name == "score" and any(quantity.stage == run.stages[-1] for run in row.broken_parity)
+    return f"{shown} {DAGGER}" if exported else shown
+
+
+def without_number(cell: Cell | None, footnotes: Footnotes) -> str:
+    """What is in the way of a cell's number."""
+    if cell is None:
+        return NOT_ASKED
+    if cell.failed:
+        return footnotes.mark(list(cell.failed.values()))
+    return "undefined" if cell.values else MISSING if cell.missing else NOT_ASKED
+
+
+def _pair(
+    row: Row,
+    name: str,
+    printed: Callable[[float | None, float | None], str],
+    footnotes: Footnotes,
+    which: tuple[str, str] = ("", ""),
+) -> str:
+    """Medians of the FP32 and the INT8 graph, or what stands in their way."""
+    cells = [row.cells.get(Quantity(name, graph, *which)) for graph in ("fp32", "int8")]  # type: ignore[arg-type]
+    fp32, int8 = (cell.median if cell else None for cell in cells)
+    if fp32 is None and int8 is None:
+        return without_number(next((cell for cell in cells if cell), None), footnotes)
+    lost = int8 is None and cells[1] is not None
+    return f"{printed(fp32, int8)} -> {without_number(cells[1], footnotes)}" if lost else printed(fp32, int8)
+
+
+def _latency(row: Row, footnotes: Footnotes) -> str:
+    shown = _pair(row, "latency", text.latency, footnotes, ("p50_ms", "1"))
+    if not row.simulated:
+        return shown
+    return "simulated" if shown == NOT_ASKED else f"{shown} simulated"
+
+
+def _seeds(row: Row, seeds: Sequence[int], footnotes: Footnotes) -> str:
+    """``3``, or ``1 of 3: seed 2 failed [1]; seed 3 missing``."""
+    if len(row.seeds) == len(seeds):
+        return str(len(seeds))
+    shown = f"{len(row.seeds)} of {len(seeds)}"
+    absent = [seed for seed in seeds if seed not in row.by_seed]
+    failed = [seed for seed in row.by_seed if seed not in row.seeds]
+    marks = (
+        [f"{_named(failed)} {footnotes.mark([row.by_seed[seed].failed[0] for seed in failed])}"]
+        if failed
+        else []
+    )
+    marks += [f"{_named(absent)} {MISSING}"] if absent and row.by_seed else []
+    return f"{shown}: {'; '.join(marks)}" if marks else shown
+
+
+def _named(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {joined(seeds)}"
+
+
+def parity_note(run: Run) -> str:
+    """Say in one line what a failed gate found."""
+    parity: Mapping[str, Any] = run.record.parity or {}
+    why = "; ".join([parity_facts(parity), *parity.get("reasons", [])])
+    return (
+        f"{DAGGER} {describe(run)}: the exported graph does not reproduce this score ({why}); do not deploy "
+        "it on the strength of this table"
+    )
+
+
+def caveat_notes(runs: Iterable[Run], *, named: bool = True) -> list[str]:
+    """Why scores of runs say nothing of their models: a line for each stage and reason.
+
+    Args:
+        runs: The runs.
+        named: Whether to say which runs these are.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for stage, of_stage in run.record.caveats.items():
+            for told in with_metrics(of_stage):
+                found.setdefault(f"{STAGES.get(stage, stage)} {told}", {})[describe(run)] = None
+    return [
+        f"{DOUBLE_DAGGER} {told}" + (f" ({'; '.join([*whose][:3])}{_more([*whose][3:])})" if named else "")
+        for told, whose in found.items()
+    ]
+
+
+def noise_note(parity: Mapping[str, Any]) -> str:
+    """Say in one line what a gate within noise found, and the noise beside it."""
+    floor = parity["floor"] | {"max_logit_difference": parity["floor"]["logit_differences"]["max"]}
+    return (
+        f"The exported graph differs from torch as rounding noise does: {parity_facts(parity)}. Noise floor "
+        f"(torch in another arithmetic): {parity_facts(floor)}."
+    )
+
+
+def parity_facts(parity: Mapping[str, Any]) -> str:
+    """List the numbers of a gate, or of a noise floor."""
+    facts = [
+        f"{words} {value:.4g}{unit}"
+        for name, words, unit in (
+            ("agreement", "predictions agree on", " %"),
+            ("metric_difference", "metrics differ by up to", " points"),
+            ("max_logit_difference", "logits differ by up to", ""),
+        )
+        if isinstance(value := parity.get(name), int | float)
+    ]
+    return joined(facts) or "no numbers recorded"
+
+
+def _parity_notes(rows: Sequence[Row]) -> list[str]:
+    return [parity_note(run) for row in rows for run in row.broken_parity]
+
+
+def _caption(
+    comparison: Comparison,
+    names: dict[str, str],
+    columns: Sequence[tuple[str, Quantity]],
+    with_size: bool,
+    with_latency: bool,
+) -> tuple[str, ...]:
+    marks = ["sample"] * comparison.made_up + [comparison.budget]
+    warnings = [f"**{WARNINGS[mark]}**" for mark in marks if mark in WARNINGS]
+    source = joined(comparison.sources) or "never found"
+    facts = [f"Data: {source}. Budget: {comparison.budget}. Seeds: {joined(comparison.seeds)}."]
+    facts += [f"{names[model]} is {model}." for model in sorted(names) if names[model] != model]
+    recipes = {_recipe(row) for row in comparison.rows} - {NOT_ASKED}
+    if len(recipes) == 1 and all(_recipe(row) in recipes for row in comparison.rows):
+        facts.append(f"Recipe: {joined(list(recipes))}.")
+    if comparison.split.common:
+        told = (f"{label(path)} {value}" for path, value in comparison.split.common.items())
+        facts.append(f"All rows: {', '.join(told)}.")
+    reading = ["Scores in percent: median over the seeds, and (smallest..largest) where there are several."]
+    if differences := [word for word, quantity in columns if quantity.name == "difference"]:
+        words = " and ".join(differences)
+        reading.append(f"{words}: points of {comparison.metrics[0]}, paired by seed, then the median.")
+    if any(quantity.stage == "control" for _, quantity in columns):
+        reading.append("control: the FP32 model, trained on without quantizers.")
+    reading += ["Size: ONNX file, FP32 -> INT8."] if with_size else []
+    reading += [_latency_words(comparison)] if with_latency else []
+    reading += (
+        ["Size and latency: median over the seeds that have them; spread in the CSV."] if with_size else []
+    )
+    if any(row.simulated for row in comparison.rows):
+        reading.append("simulated: no integer kernel computes with fewer than 8 bits.")
+    return (*warnings, " ".join(facts), " ".join(reading))
+
+
+def _latency_words(comparison: Comparison) -> str:
+    runs = [of_seed.best for row in comparison.rows for of_seed in row.by_seed.values() if of_seed.best]
+    timed = [run for run in runs if run.record.latency]
+    lengths = sorted({str(run.find("deploy.lengths", ["?"])[0]) for run in timed})
+    runtimes = sorted({run.find("deploy.runtimes", ["?"])[0] for run in timed})
+    at = f", {' or '.join(lengths)} tokens, {' or '.join(runtimes)}" if timed else ""
+    return f"Latency: p50 of batch 1{at}, FP32 -> INT8."

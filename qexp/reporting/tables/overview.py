@@ -1,0 +1,116 @@
+"""Overviews put into words: our rows, and below them what others published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qexp.reporting.overview import TASK_ORDER, Overview, OverviewRow
+from qexp.reporting.published import Published, shown_average, shown_score, told_of
+from qexp.reporting.settings import ABSENT, label
+from qexp.reporting.table import DOUBLE_DAGGER, NOT_ASKED, Table, joined
+from qexp.reporting.tables.comparison import STAGES, WARNINGS, Footnotes, model_names
+from qexp.reporting.tables.glue import spread, spread_or_why
+
+
+def overview_table(overview: Overview, published: Sequence[Published] = ()) -> Table:
+    """The table of an overview; published rows stand below ours and are in none of our numbers."""
+    names, footnotes = model_names(row.model for row in overview.rows), Footnotes()
+    header = ["model", "quant", "method", *map(label, overview.split.columns)]
+    header += [column.title for column in overview.columns]
+    if overview.averaged and overview.convention:
+        header.append(f"GLUE ({overview.convention.name})")
+    ours = [_ours(overview, row, names[row.model], footnotes) for row in overview.rows]
+    beside = beside_ours(overview, published)
+    theirs = [_theirs(overview, row) for row in beside]
+    notes = [*footnotes.lines(), *_lacking(overview), *_disagreeing(overview, names)]
+    if any(any(row.doubtful) for row in overview.rows):
+        notes.append(
+            f"{DOUBLE_DAGGER} a score that says nothing of its model; why is told below the task's table"
+        )
+    notes += [*overview.split.follows, *told_of(beside)]
+    rows = tuple(map(tuple, [*ours, *theirs]))
+    return Table(
+        title(overview), tuple(header), rows, _caption(overview, bool(beside)), tuple(notes), len(theirs)
+    )
+
+
+def title(overview: Overview) -> str:
+    """``overview: GLUE``, with ``sample``, ``smoke`` or ``limited`` where that is so."""
+    marks = ["sample"] * overview.made_up + [overview.budget] * (overview.budget != "full")
+    return ", ".join((f"overview: {overview.family}", *marks))
+
+
+def beside_ours(overview: Overview, published: Sequence[Published]) -> list[Published]:
+    """Published rows with a number for the table; none beside made-up rows or small budgets."""
+    if overview.made_up or overview.budget != "full":
+        return []
+    columns = overview.columns
+    return [
+        row
+        for row in published
+        if any(column.task in row.scores for column in columns) or (overview.averaged and row.average)
+    ]
+
+
+def _ours(overview: Overview, row: OverviewRow, name: str, footnotes: Footnotes) -> list[str]:
+    settings = (ABSENT if value is None else value for value in overview.settings_of(row))
+    doubtful = row.doubtful or (False,) * len(row.cells)
+    cells = [
+        f"{spread_or_why(cell, footnotes)}{f' {DOUBLE_DAGGER}' if doubt else ''}"
+        for cell, doubt in zip(row.cells, doubtful, strict=True)
+    ]
+    return [name, row.quant, _method(row), *settings, *cells, *([spread(row.average)] if row.average else [])]
+
+
+def _method(row: OverviewRow) -> str:
+    """``QAT``, or ``QAT + KD`` with a teacher."""
+    if row.stage == "fp32":
+        return NOT_ASKED
+    return f"{STAGES[row.stage]}{' + KD' if row.taught else ''}"
+
+
+def _theirs(overview: Overview, row: Published) -> list[str]:
+    method = NOT_ASKED if row.method == "none" else STAGES.get(row.method, row.method)
+    settings = [ABSENT] * len(overview.split.columns)
+    cells = [shown_score(row, column.task, column.metrics) for column in overview.columns]
+    if overview.averaged and overview.convention:
+        cells.append(shown_average(row, overview.convention))
+    return [f"published: {row.label}", row.quant, method, *settings, *cells]
+
+
+def _lacking(overview: Overview) -> list[str]:
+    """Tasks of the convention that nobody ran, without which there is no average."""
+    known = {column.task for column in overview.columns}
+    needed = overview.convention.metrics if overview.convention else {}
+    absent = [task for task in TASK_ORDER if task in needed and task not in known]
+    return [f"no average: no Records of {joined(absent)}"] if overview.averaged and absent else []
+
+
+def _disagreeing(overview: Overview, names: dict[str, str]) -> list[str]:
+    """Rows whose runs should have the same scores and have not, as on other devices or data."""
+    return [
+        f"{names[row.model]} {row.quant} {STAGES[row.stage]}: runs have different scores of "
+        f"{joined(row.disagreeing[:3])}{', …' if row.disagreeing[3:] else ''}; the newest is shown"
+        for row in overview.rows
+        if row.disagreeing
+    ]
+
+
+def _caption(overview: Overview, with_published: bool) -> tuple[str, ...]:
+    marks = ["sample"] * overview.made_up + [overview.budget]
+    warnings = [f"**{WARNINGS[mark]}**" for mark in marks if mark in WARNINGS]
+    reading = "Percent: median over the seeds, and (smallest..largest) where there are several."
+    if overview.convention:
+        told = ", ".join(f"{column.task} {' and '.join(column.metrics)}" for column in overview.columns)
+        reading += f" Metrics by the convention {overview.convention.name}: {told}."
+    reading += " A row is one stage: FP32 and PTQ scores are shared by all runs that go on from them."
+    if any(row.stage == "control" for row in overview.rows):
+        reading += " control: the FP32 model, trained on without quantizers."
+    if any(row.taught for row in overview.rows):
+        reading += " KD: the FP32 model was the teacher of this training."
+    if with_published:
+        reading += (
+            " Rows marked published are others' numbers, in none of ours; a number of another metric or "
+            "convention than its column has that in brackets."
+        )
+    return (*warnings, reading)

@@ -1,0 +1,101 @@
+"""Two evaluations held against each other, put into words and into lines of CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from qexp.reporting.attempts import describe
+from qexp.reporting.paired import Answers, Pair
+from qexp.reporting.predictions import Evaluation
+from qexp.reporting.table import Table, points, score
+
+
+def tables_of(pair: Pair) -> list[Table]:
+    """Metrics of a pair, and for a classification the table of right and wrong."""
+    title = f"{pair.first.run.task} {pair.split}: {pair.first.name} (A) and {pair.second.name} (B)"
+    caption = (
+        "\n".join(_described(letter, each) for letter, each in (("A", pair.first), ("B", pair.second))),
+    )
+    rows = tuple(
+        (
+            each.metric,
+            score(each.first),
+            score(each.second),
+            points(each.points),
+            "undefined" if each.low is None else f"{points(each.low)} to {points(each.high)}",
+        )
+        for each in pair.differences
+    )
+    header = ("metric", "A", "B", "B-A", "95 % interval of B-A")
+    tables = [Table(title, header, rows, caption, _notes(pair))]
+    if pair.answers:
+        tables.append(_right_and_wrong(pair, pair.answers))
+    return tables
+
+
+def _described(letter: str, each: Evaluation) -> str:
+    marks = ["sample rows"] * bool(each.run.made_up) + [each.run.budget] * (each.run.budget != "full")
+    told = "".join(f", {mark}" for mark in marks)
+    return f"- {letter}: {each.stage} of {describe(each.run)}{told} ({each.run.record.key})"
+
+
+def _notes(pair: Pair) -> tuple[str, ...]:
+    apart = f"{pair.differing} of {pair.rows} rows have another prediction"
+    if pair.distance is not None:
+        apart += f"; the mean absolute difference is {pair.distance:.4g}"
+    notes = [
+        f"{apart}.",
+        f"Interval: 2.5 and 97.5 percentiles of {pair.resamples} paired resamples of the rows, seed "
+        f"{pair.seed}. It covers the choice of rows, not what another training seed would change.",
+    ]
+    notes += [
+        f"{each.metric}: undefined in {each.undefined} of {pair.resamples} resamples, which are left out."
+        for each in pair.differences
+        if each.undefined
+    ]
+    return tuple(notes)
+
+
+def _right_and_wrong(pair: Pair, answers: Answers) -> Table:
+    rows = (
+        ("A right", str(answers.both), str(answers.only_first)),
+        ("A wrong", str(answers.only_second), str(answers.neither)),
+    )
+    note = (
+        f"McNemar's exact test on the {answers.only_first + answers.only_second} rows that one alone has "
+        f"right: p = {answers.p_value:.3g}."
+    )
+    return Table(f"{pair.first.run.task} {pair.split}: rows", ("", "B right", "B wrong"), rows, notes=(note,))
+
+
+CSV_COLUMNS = (
+    *("task", "split", "a", "a_stage", "b", "b_stage", "metric", "a_score", "b_score", "difference"),
+    *("low", "high", "undefined_resamples", "resamples", "seed", "rows", "differing_rows"),
+    *("both_right", "only_a_right", "only_b_right", "both_wrong", "mcnemar_p"),
+)
+
+
+def pairs_csv(pairs: Sequence[Pair]) -> str:
+    """CSV with a header: one line for each split and metric, numbers raw."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for pair in pairs:
+        known = pair.answers
+        answers = (
+            (known.both, known.only_first, known.only_second, known.neither, known.p_value)
+            if known
+            else ("",) * 5
+        )
+        for each in pair.differences:
+            writer.writerow(
+                [
+                    *(pair.first.run.task, pair.split, pair.first.run.record.key, pair.first.stage),
+                    *(pair.second.run.record.key, pair.second.stage),
+                    *(each.metric, each.first, each.second, each.points, each.low, each.high),
+                    *(each.undefined, pair.resamples, pair.seed, pair.rows, pair.differing, *answers),
+                ]
+            )
+    return file.getvalue()

@@ -1,0 +1,64 @@
+"""Relative losses put into words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+from qexp.reporting.published import told_of
+from qexp.reporting.relative_loss import AGAINST_CONTROL, Loss, PublishedLoss
+from qexp.reporting.settings import label
+from qexp.reporting.table import NOT_ASKED, Table, score
+from qexp.reporting.tables.comparison import Footnotes, model_names, title
+from qexp.reporting.tables.glue import spread_or_why
+
+COLUMNS = {
+    "ptq": "PTQ loss (%)",
+    "qat": "QAT loss (%)",
+    AGAINST_CONTROL: "QAT loss against control (%)",
+}
+READING = (
+    "Percent of the FP32 score that quantization costs, (FP32 - quantized) / FP32, as Q8BERT prints it; "
+    "negative is a gain. Paired by seed, then the median, and (smallest..largest) where there are several."
+)
+
+
+def loss_tables(losses: Sequence[Loss], published: Sequence[PublishedLoss]) -> list[Table]:
+    """A table for each comparison with a quantized row; below full budgets on real rows, published ones."""
+    return [
+        _table(list(of_comparison), published)
+        for _, of_comparison in groupby(losses, key=lambda loss: id(loss.comparison))
+    ]
+
+
+def _table(losses: Sequence[Loss], published: Sequence[PublishedLoss]) -> Table:
+    comparison, footnotes = losses[0].comparison, Footnotes()
+    names = model_names(row.model for row in comparison.rows)
+    stages = [stage for stage in COLUMNS if any(stage in loss.cells for loss in losses)]
+    header = ("metric", "model", "quant", *map(label, comparison.split.columns), "FP32")
+    header += tuple(COLUMNS[stage] for stage in stages)
+    rows = [
+        (
+            loss.metric,
+            names[loss.row.model],
+            loss.row.quant,
+            *comparison.columns_of(loss.row),
+            spread_or_why(loss.fp32, footnotes),
+            *(spread_or_why(loss.cells.get(stage), footnotes) for stage in stages),
+        )
+        for loss in losses
+    ]
+    beside = [] if comparison.made_up or comparison.budget != "full" else _of_task(published, comparison.task)
+    rows += [_theirs(each, len(comparison.split.columns), stages) for each in beside]
+    notes = (*footnotes.lines(), *told_of(each.row for each in beside))
+    return Table(f"relative loss: {title(comparison)}", header, tuple(rows), (READING,), notes, len(beside))
+
+
+def _of_task(published: Iterable[PublishedLoss], task: str) -> list[PublishedLoss]:
+    return [each for each in published if each.task == task]
+
+
+def _theirs(each: PublishedLoss, settings: int, stages: Sequence[str]) -> tuple[str, ...]:
+    cells = [score(each.loss) if stage == each.row.method else NOT_ASKED for stage in stages]
+    facts = (each.metric, f"published: {each.row.label}", each.row.quant)
+    return (*facts, *[NOT_ASKED] * settings, score(each.fp32), *cells)

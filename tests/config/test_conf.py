@@ -1,0 +1,159 @@
+"""conf/ and sweeps/: every option composes and validates, and files keep to their form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import create_config_search_path
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from qexp.cli.run import conf_folder
+from qexp.config import Experiment
+from tests.conftest import experiment
+
+GROUPS = sorted(
+    folder.name for folder in conf_folder().iterdir() if folder.is_dir() and folder.name != "hydra"
+)
+OPTIONS = [(group, file.stem) for group in GROUPS for file in sorted((conf_folder() / group).glob("*.yaml"))]
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes(group: str, option: str) -> None:
+    task = "translation" if option.startswith("transformer") else "mrpc"
+    words = [] if group == "task" else [f"task={task}"]
+    words += ["quant=fp32"] if group == "method" and option.endswith("control") else []
+    made = experiment(*words, f"{group}={option}")
+    assert made.task.metrics
+
+
+@pytest.mark.parametrize("task", [option for group, option in OPTIONS if group == "task"])
+@pytest.mark.parametrize("quant", ["fp32", "w8a8", "w4a8"])
+def test_every_task_composes_with_the_main_bit_widths(task: str, quant: str) -> None:
+    made = experiment(f"task={task}", f"quant={quant}")
+    assert made.task.name == {"translation": "multi30k_en_de"}.get(task, task)
+    assert made.quant.name == quant
+
+
+@pytest.mark.parametrize("file", sorted(conf_folder().rglob("*.yaml")), ids=lambda file: file.stem)
+def test_files_are_plain(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert "_target_" not in text
+    if "recipe" not in file.parts:
+        assert "@package _global_" not in text
+    if file.name != "config.yaml":
+        assert "${" not in text.replace("${hydra.help", ""), "interpolations live in the hydra block only"
+
+
+@pytest.mark.parametrize(
+    "quant", [option for group, option in OPTIONS if group == "quant" and option != "fp32"]
+)
+def test_quant_files_mean_their_name(quant: str) -> None:
+    assert experiment("task=mrpc", f"quant={quant}").quant.name == quant
+
+
+SWEEPS = sorted((conf_folder().parent / "sweeps").glob("*.yaml"))
+LAUNCHERS = sorted((conf_folder() / "hydra" / "launcher").glob("*.yaml"))
+
+
+def _header(sweep: Path) -> str:
+    """The comment that a sweep opens with, as one line."""
+    lines = sweep.read_text(encoding="utf-8").splitlines()
+    return " ".join(line.removeprefix("# ") for line in takewhile(lambda line: line.startswith("#"), lines))
+
+
+def _loader(sweep: Path) -> ConfigLoaderImpl:
+    path = create_config_search_path(str(conf_folder()))
+    path.prepend("command-line", f"file://{sweep.parent}", "schema")
+    return ConfigLoaderImpl(path)
+
+
+def _combinations(params: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Words of each job, as Hydra's own sweeper splits them."""
+    words = [f"{name}={value}" for name, value in params.items()]
+    (batch,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(words), None)
+    return [tuple(job) for job in batch]
+
+
+MOST = 200
+"""Combinations of a sweep that are composed one by one, each in a quarter of a second."""
+
+
+def _near(combinations: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    """Those that differ from the first in two values at most: they hold every pair of values."""
+    first = combinations[0]
+    return [job for job in combinations if sum(a != b for a, b in zip(job, first, strict=True)) <= 2]
+
+
+def _experiment(config: DictConfig) -> Experiment:
+    ours = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    return Experiment.model_validate(OmegaConf.to_container(ours, resolve=True))
+
+
+@pytest.mark.parametrize("sweep", SWEEPS, ids=lambda file: file.stem)
+def test_a_sweep_opens_with_what_one_must_know(sweep: Path) -> None:
+    header = _header(sweep)
+    assert header.startswith(f"python -m qexp --config-dir sweeps --config-name {sweep.stem} ")
+    places = [header.index(part) for part in (" Cost: ", " Fills: ", " Held against: ")]
+    assert places == sorted(places)
+
+
+LARGE = ("recipes",)
+"""Sweeps of so many jobs that composing them all takes half a minute."""
+
+
+@pytest.mark.parametrize(
+    "sweep",
+    [
+        pytest.param(file, id=file.stem, marks=[pytest.mark.slow] if file.stem in LARGE else [])
+        for file in SWEEPS
+    ],
+)
+def test_every_combination_of_a_sweep_composes_and_they_are_as_many_as_it_says(sweep: Path) -> None:
+    if sweep.stem == "search":
+        pytest.skip("a search chooses its values: see the next test")
+    loader = _loader(sweep)
+    first = loader.load_configuration(sweep.stem, [], RunMode.MULTIRUN)
+    assert first.hydra.mode == RunMode.MULTIRUN
+    combinations = _combinations(first.hydra.sweeper.params)
+    composed = combinations if len(combinations) <= MOST else _near(combinations)
+    jobs = {_experiment(loader.load_sweep_config(first, [*job])).model_dump_json() for job in composed}
+    said = re.search(r"Cost: (\d+) jobs", _header(sweep))
+    assert said
+    assert int(said[1]) == len(combinations)
+    assert len(jobs) == len(composed)
+
+
+def test_the_search_composes_at_both_ends_of_its_intervals() -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="hydra-optuna-sweeper is not installed")
+    (sweep,) = (file for file in SWEEPS if file.stem == "search")
+    loader = _loader(sweep)
+    first = loader.load_configuration(sweep.stem, [], RunMode.MULTIRUN)
+    sweeper = first.hydra.sweeper
+    assert f"Cost: {sweeper.n_trials} jobs" in _header(sweep)
+    assert sweeper.direction == "maximize"
+    ends = {name: re.findall(r"[\d.]+e-?\d+", value) for name, value in sweeper.params.items()}
+    for end in (0, 1):
+        words = [f"{name}={of[end]}" for name, of in ends.items()]
+        assert _experiment(loader.load_sweep_config(first, words)).method.kind == "qat"
+
+
+@pytest.mark.parametrize("name", [*(file.stem for file in LAUNCHERS), "joblib", "submitit_local", "basic"])
+def test_every_launcher_composes(name: str) -> None:
+    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        overrides = ["task=mrpc", f"hydra/launcher={name}"]
+        launcher = hydra.compose("config", overrides, return_hydra_config=True).hydra.launcher
+    assert launcher._target_.endswith("Launcher")
+    if name.startswith("slurm"):
+        assert launcher._target_.endswith("SlurmLauncher")
+        assert launcher.signal_delay_s < 60 * launcher.timeout_min
+        assert launcher.max_num_timeout > 0

@@ -1,0 +1,133 @@
+"""conf/recipe: each protocol is that of its source, and goes with any architecture, calibrator and bits."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from qexp.cli.run import conf_folder
+from qexp.config import Control, Distillation, Qat
+from qexp.quant.insertion.insert import insert
+from tests.conftest import experiment
+from tests.support.tiny_models import CONFIGS, batch, build
+
+RECIPES = sorted(file.stem for file in (conf_folder() / "recipe").glob("*.yaml"))
+CALIBRATORS = sorted(file.stem for file in (conf_folder() / "calibrator").glob("*.yaml"))
+
+AIMET = {
+    "w8a8": {
+        "cola": "per_tensor max", "sst2": "per_channel max", "mrpc": "per_channel max",
+        "stsb": "per_channel max", "qqp": "per_channel max", "rte": "per_channel max",
+        "squad": "per_channel max", "mnli": "per_tensor sqnr", "qnli": "per_tensor sqnr",
+    },
+    "w4a8": {
+        "cola": "per_tensor sqnr", "sst2": "per_channel sqnr", "mrpc": "per_channel sqnr",
+        "stsb": "per_channel sqnr", "qqp": "per_tensor sqnr", "rte": "per_channel sqnr",
+        "squad": "per_channel sqnr", "mnli": "per_tensor sqnr", "qnli": "per_tensor sqnr",
+    },
+}  # fmt: skip
+"""Granularity of weights and calibrator (tf is max, tf_enhanced is sqnr) in AIMET's table."""
+
+
+def test_every_protocol_of_the_field_is_there() -> None:
+    assert RECIPES == [
+        "aimet", "best", "bondarenko", "bondarenko_mp", "bondarenko_peg", "fast_cpu", "ft_mode1", "ft_mode2",
+        "mqbench", "neurst", "q8bert", "qdqbert",
+    ]  # fmt: skip
+    for recipe in RECIPES:
+        head = (
+            (conf_folder() / "recipe" / f"{recipe}.yaml")
+            .read_text(encoding="utf-8")
+            .partition("defaults:")[0]
+        )
+        assert len(head.splitlines()) >= 2, "a recipe opens with its source"
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    ("calibrator", "quant"),
+    [*((calibrator, "w8a8") for calibrator in CALIBRATORS), ("mse", "w4a8"), ("mse", "w8a16")],
+)
+def test_every_recipe_goes_with_every_calibrator_and_bit_width(
+    recipe: str, calibrator: str, quant: str
+) -> None:
+    made = experiment(
+        "task=cola", f"recipe={recipe}", f"calibrator={calibrator}", f"quant={quant}", "method=ptq"
+    )
+    assert made.calibrator.kind == calibrator.split("_")[0]
+    assert made.quant.name.startswith(quant)
+    assert made.method.kind == "ptq"
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_every_recipe_quantizes_every_architecture(recipe: str, architecture: str) -> None:
+    made, model, tensors = experiment("task=cola", f"recipe={recipe}"), build(architecture), batch()
+    quantization = insert(model, made.form)
+    grouped = made.form.groups_dimensions
+    with torch.no_grad(), quantization.observing(tensors["attention_mask"], dimensions=grouped):
+        model(**tensors)
+    quantization.calibrate(quantization.statistics(), made.calibrator)
+    quantization.freeze()
+    with torch.no_grad():
+        quantized = model(**tensors).logits
+        quantization.off()
+        original = model(**tensors).logits
+    assert bool(torch.isfinite(quantized).all())
+    assert not torch.equal(quantized, original)
+    kinds = {site.kind for site in quantization.sites}
+    assert kinds == set(made.placement.sites)
+
+
+@pytest.mark.parametrize(
+    ("quant", "task"), [(quant, task) for quant, tasks in AIMET.items() for task in tasks]
+)
+def test_aimet_is_its_table(quant: str, task: str) -> None:
+    made = experiment(f"recipe=aimet/{quant}_{task}")
+    assert (made.quant.name, made.task.name) == (quant, task)
+    assert f"{made.scheme.weight.granularity} {made.calibrator.kind}" == AIMET[quant][task]
+    assert made.calibrator.weights == made.calibrator.kind
+    assert not made.scheme.activation.symmetric
+    assert made.placement.mask_value == -6
+    assert isinstance(made.method, Qat)
+    learned = ("learned", "learned") if (quant, task) == ("w4a8", "squad") else ("frozen", "fixed")
+    assert (made.method.ranges, made.method.zero_points) == learned
+
+
+def test_numbers_of_the_sources() -> None:
+    qdqbert, q8bert = experiment("task=squad", "recipe=qdqbert"), experiment("task=cola", "recipe=q8bert")
+    assert isinstance(qdqbert.method, Qat)
+    assert isinstance(q8bert.method, Qat)
+    assert (qdqbert.method.learning_rate, qdqbert.method.epochs, qdqbert.method.ranges) == (4e-5, 2, "frozen")
+    assert qdqbert.calibrator.model_dump()["percentile"] == 99.99
+    assert (q8bert.method.learning_rate, q8bert.method.ranges, q8bert.method.range_decay) == (
+        2e-5,
+        "ema",
+        0.9999,
+    )
+    assert q8bert.calibrator.model_dump()["decay"] == 0.9999
+    assert (q8bert.scheme.weight.granularity, q8bert.scheme.activation.symmetric) == ("per_tensor", True)
+    first, second = (experiment("task=squad", f"recipe=ft_mode{mode}") for mode in (1, 2))
+    assert (first.scheme.weight.granularity, first.placement.fuse_qkv) == ("per_channel", False)
+    assert (second.scheme.weight.granularity, second.placement.fuse_qkv) == ("per_tensor", True)
+    assert "residual.input" in second.placement.sites
+    assert "residual.input" not in first.placement.sites
+    groups = experiment("task=cola", "recipe=bondarenko_peg").quant.overrides
+    assert {each.activation.groups for each in groups.values() if each.activation} == {6}
+    wide = experiment("task=cola", "recipe=bondarenko_mp").quant.overrides
+    assert {glob: each.activation_bits for glob, each in wide.items()} == {
+        "@ffn_input": 16, "@ffn_output": 16, "@ffn_sum": 16,
+    }  # fmt: skip
+
+
+def test_the_control_of_best_differs_in_nothing_but_quantizers() -> None:
+    best, control = (experiment("task=stsb", "recipe=best", f"quant={bits}") for bits in ("w4a8", "fp32"))
+    assert isinstance(best.method, Qat)
+    assert isinstance(control.method, Control)
+    shared = set(Control.model_fields) - {"kind"}
+    assert best.method.model_dump(include=shared) == control.method.model_dump(include=shared)
+    assert best.method.distillation != Distillation()
+    assert not control.quant.enabled
+    assert math.isclose(best.method.distillation.logits, 1.0)

@@ -1,0 +1,100 @@
+"""Tokenizers that are made of the rows, and those of checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from qexp.config import Scratch
+from qexp.data.arrow import from_texts
+from qexp.data.checkpoints import Blueprint, Checkpoint
+from qexp.data.synthetic import sample
+from qexp.data.tokenization.tokenizers import make_tokenizer, tokenizer_for
+from qexp.errors import ModelError
+from tests.conftest import experiment
+
+TASK = experiment("task=translation", "model=transformer_tiny").task
+SCRATCH = Scratch(vocabulary=500, layers=1, width=8, heads=2, inner=8, dropout=0.0)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerBase:
+    table = sample("multi30k_en_de")["train"]
+    return make_tokenizer([table["en"], table["de"]], 500)
+
+
+def test_the_vocabulary_has_the_size_that_was_asked_for(tokenizer: PreTrainedTokenizerBase) -> None:
+    assert len(tokenizer) == 500
+    assert [tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id] == [0, 1, 2]
+    assert len(make_tokenizer([from_texts(["ab"])], 5000)) < 300, "there are no more pairs to join"
+
+
+def test_words_of_the_rows_are_few_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
+    text = "Two women are holding a red ladder."
+    assert len(tokenizer(text)["input_ids"]) < len(text) / 2
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
+def test_every_text_comes_back(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
+    ids = tokenizer(text)["input_ids"]
+    assert ids[-1] == tokenizer.eos_token_id
+    decoded = tokenizer.decode(ids, skip_special_tokens=True)
+    assert decoded.removeprefix(" ") == text.removeprefix(" ")
+
+
+def test_what_is_saved_is_what_is_loaded(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
+    for text in ("Ein Mädchen läuft.", "a </s> b", "100 %"):
+        assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"]
+    assert loaded.pad_token_id == tokenizer.pad_token_id
+
+
+CODE = """
+from qexp.data.sample import sample
+from qexp.data.vocabulary import make_tokenizer
+table = sample("multi30k_en_de")["train"]
+print(make_tokenizer([table["en"], table["de"]], 600).backend_tokenizer.to_str())
+"""
+
+
+def test_the_same_rows_make_the_same_vocabulary_whatever_the_threads() -> None:
+    made = set()
+    for threads in ("1", "2", "5"):
+        surroundings = {**os.environ, "RAYON_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "true"}
+        done = subprocess.run(
+            [sys.executable, "-c", CODE], capture_output=True, text=True, check=True, env=surroundings
+        )
+        made.add(hashlib.sha256(done.stdout.encode()).hexdigest())
+    assert len(made) == 1
+
+
+def test_a_model_from_scratch_has_a_tokenizer_of_the_train_split() -> None:
+    splits = sample("multi30k_en_de")
+    made = tokenizer_for(Blueprint(SCRATCH, "tiny"), splits, TASK)
+    again = make_tokenizer([splits["train"]["en"], splits["train"]["de"]], 500)
+    assert made.backend_tokenizer.to_str() == again.backend_tokenizer.to_str()
+
+
+def test_an_encoder_is_refused_before_anything_is_tokenized(tiny_bert: Path) -> None:
+    with pytest.raises(ModelError, match=r"model_type is bert.*marian, bart, t5.*model=transformer_tiny"):
+        tokenizer_for(Checkpoint(tiny_bert, "0", "tiny"), {}, TASK)
+
+
+def test_a_library_that_a_tokenizer_needs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise ImportError("MarianTokenizer requires the SentencePiece library\nand more")
+
+    (tmp_path / "config.json").write_text('{"model_type": "marian"}')
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", missing)
+    with pytest.raises(ModelError, match=r"requires the SentencePiece library.*pip install 'qexp\[marian\]'"):
+        tokenizer_for(Checkpoint(tmp_path, "0", "opus"), {}, TASK)

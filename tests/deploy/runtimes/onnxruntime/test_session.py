@@ -1,0 +1,106 @@
+"""One function makes every session, and its products are exact on every CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from qexp.deploy.engine import Order
+from qexp.deploy.hardware import processor, this_host
+from qexp.deploy.runtimes.onnxruntime import session as sessions
+from qexp.deploy.runtimes.onnxruntime.engine import Session
+from qexp.deploy.runtimes.onnxruntime.session import EXACT, new_session
+from qexp.environment import EXACT_VARIABLE
+from qexp.errors import DeployError
+from tests.support.graphs import export
+
+pytestmark = pytest.mark.integer_products
+
+WORDS = {
+    "asymmetric": ("quant=w8a8", "placement=gemm", "scheme=per_channel"),
+    "symmetric": ("quant=w8a8", "placement=gemm", "scheme=symmetric"),
+    "narrow": ("quant=w4a8", "placement=gemm", "scheme=per_channel"),
+}
+
+
+def product() -> onnx.ModelProto:
+    """Of uint8 by int8, the largest of both, in a MatMulInteger as dynamic quantization writes it."""
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["x", "w"], ["y"])], "g",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, ["rows", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.INT32, ["rows", 16])],
+        [numpy_helper.from_array(np.full((64, 16), 127, np.int8), "w")],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+@pytest.fixture(params=[False, True], ids=["in_memory", "file"])
+def source(request: pytest.FixtureRequest, tmp_path: Path) -> Path | onnx.ModelProto:
+    onnx.save(product(), tmp_path / "m.onnx")
+    return tmp_path / "m.onnx" if request.param else product()
+
+
+@pytest.mark.parametrize("exact", [None, True])
+def test_the_largest_values_are_multiplied_exactly(
+    source: Path | onnx.ModelProto, exact: bool | None
+) -> None:
+    found = new_session(source, exact=exact).run(None, {"x": np.full((4, 64), 255, np.uint8)})[0]
+    assert np.array_equal(found, np.full((4, 16), 255 * 127 * 64))
+
+
+def asked(**keywords: bool | None) -> bool:
+    """Whether a session is asked for exact products."""
+    options = onnxruntime.SessionOptions()
+    new_session(product(), options, **keywords)
+    try:
+        return bool(options.get_session_config_entry(EXACT) == "1")
+    except RuntimeError:  # not set
+        return False
+
+
+@pytest.mark.parametrize("saturates", [False, True])
+def test_exact_products_are_asked_for_where_they_are_needed_or_wanted(
+    saturates: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(EXACT_VARIABLE, raising=False)
+    monkeypatch.setattr(sessions, "products_saturate", lambda: saturates)
+    assert (asked(), asked(exact=False), asked(exact=True)) == (saturates, False, True)
+    for word, expected in (("1", True), ("0", saturates), ("", saturates)):
+        monkeypatch.setenv(EXACT_VARIABLE, word)
+        assert asked() is expected
+    monkeypatch.setenv(EXACT_VARIABLE, "yes")
+    with pytest.raises(DeployError, match=f"{EXACT_VARIABLE} is 'yes'; allowed are 0 and 1"):
+        new_session(product())
+
+
+def test_times_and_gates_of_the_forced_path_are_filed_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(EXACT_VARIABLE, "0")
+    plain = this_host(1, ("onnxruntime",))
+    monkeypatch.setenv(EXACT_VARIABLE, "1")
+    forced = this_host(1, ("onnxruntime",))
+    assert forced.fingerprint != plain.fingerprint
+    assert forced.processor == processor() == f"{plain.processor}, exact int8 products forced"
+
+
+@pytest.mark.parametrize("architecture", ["bert", "albert"])
+@pytest.mark.parametrize("name", WORDS)
+def test_encoders_give_what_torch_gives_in_both_arithmetics(
+    name: str, architecture: str, tmp_path: Path
+) -> None:
+    case = export(tmp_path, *WORDS[name], architecture=architecture)
+    size = case.path.stat().st_size
+    for exact in (None, True):
+        engine = Session(Order(case.path, "int8", 1), exact=exact)
+        # A sum in another order may push a tie over.
+        np.testing.assert_allclose(
+            engine.run(case.batch), case.expected, atol=3e-4 * np.abs(case.expected).max()
+        )
+        found = engine.audit(case.batch)
+        assert found is not None
+        assert found.integer_share == 100
+    assert case.path.stat().st_size == size

@@ -1,0 +1,123 @@
+"""Exported graphs in every runtime of this machine, held against themselves as they are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, NodeProto
+from pydantic import ValidationError
+
+from qexp.cli.run import conf_folder
+from qexp.deploy.engine import Order
+from qexp.deploy.runtimes import load
+from qexp.errors import QexpError
+from tests.support.graphs import export
+from tests.support.rounding import bare, floor, plainly, without_ties
+
+
+def named(group: str, *left_out: str) -> list[str]:
+    """Names of the files of a group of the configuration."""
+    return sorted(each.stem for each in (conf_folder() / group).glob("*.yaml") if each.stem not in left_out)
+
+
+RUNTIMES = ("onnxruntime", "openvino")
+PLACEMENTS, SCHEMES, QUANTS = named("placement"), named("scheme"), named("quant", "fp32")
+PRODUCT = [(p, s, q) for p in PLACEMENTS for s in SCHEMES for q in QUANTS]
+SOME = {
+    ("aimet", "per_channel", "w8a8"), ("aimet", "symmetric", "w4a8"), ("bondarenko", "per_channel", "w8a16"),
+    ("ft_mode2", "per_channel", "w8a8"), ("gemm", "embedding_groups", "w8a8"),
+    ("gemm", "per_channel", "w4a32"),
+    ("neurst", "symmetric", "w8a8"),
+}  # fmt: skip
+"""What the fast tests look at: each rule of the exporter at least once."""
+PAIRS = {
+    (placement, SCHEMES[(row + column) % len(SCHEMES)], quant)
+    for row, placement in enumerate(PLACEMENTS)
+    for column, quant in enumerate(QUANTS)
+}
+"""What the slow tests look at: each two of placement, scheme and quant together at least once."""
+
+
+def marks(case: tuple[str, str, str]) -> list[pytest.MarkDecorator]:
+    """None of what is tested always, slow, or slow and exhaustive."""
+    if case in SOME:
+        return []
+    return [pytest.mark.slow] if case in PAIRS else [pytest.mark.slow, pytest.mark.exhaustive]
+
+
+CASES = [pytest.param(*each, marks=marks(each)) for each in PRODUCT]
+
+
+def test_slow_cases_pair_everything() -> None:
+    tried = PAIRS | SOME
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        assert {(each[first], each[second]) for each in tried} == {
+            (each[first], each[second]) for each in PRODUCT
+        }
+
+
+@pytest.mark.parametrize(("placement", "scheme", "quant"), CASES)
+def test_every_composition(placement: str, scheme: str, quant: str, tmp_path: Path) -> None:
+    words = (f"placement={placement}", f"scheme={scheme}", f"quant={quant}")
+    try:
+        case = export(tmp_path, *words)
+    except (QexpError, ValidationError) as error:
+        pytest.skip(f"cannot be composed: {error}")
+    model = onnx.load(case.path)
+    assert not rewritten(model)
+    feed = {name: values.astype(np.int64) for name, values in case.batch.items()}
+    without_ties(model)
+    path = tmp_path / "without_ties.onnx"
+    onnx.save(model, path)
+    expected = plainly(model, feed)
+    allowed = 2e-6 * float(np.abs(expected).max()) + 2 * floor(model, feed)
+    for logits in (bare(model, feed), *(load(each, Order(path, "int8", 1)).run(feed) for each in RUNTIMES)):
+        assert np.abs(logits - expected).max() <= allowed
+
+
+@pytest.mark.parametrize("placement", ["aimet", "bondarenko"])
+def test_overrides_to_float_stay_float(placement: str, tmp_path: Path) -> None:
+    overrides = "quant.overrides={classifier*:{weight_bits:32}}"
+    case = export(tmp_path, f"placement={placement}", "scheme=per_channel", "quant=w8a8", overrides)
+    assert not rewritten(onnx.load(case.path))
+    engine = load("onnxruntime", Order(case.path, "int8", 1))
+    feed = {name: values.astype(np.int64) for name, values in case.batch.items()}
+    expected = plainly(onnx.load(case.path), feed)
+    np.testing.assert_allclose(engine.run(feed), expected, atol=2e-6 * np.abs(expected).max())
+    audit = engine.audit(feed)
+    assert audit is not None
+    assert [each.name for each in audit.in_float if "classifier" in each.name]
+
+
+def rewritten(model: ModelProto) -> list[str]:
+    """Nodes of the patterns that a runtime rewrites into something close by; see docs/runtimes.md."""
+    made = {name: node for node in model.graph.node for name in node.output}
+    found = []
+    for node in model.graph.node:
+        first, second = (made.get(name) for name in [*node.input[:2], ""][:2])
+        if node.op_type == "Softmax" and is_dequantized(first):
+            found.append(f"softmax: {node.name}")
+        if node.op_type == "Gemm" and is_dequantized(first):
+            if not is_dequantized(second):
+                found.append(f"float weight: {node.name}")
+            elif len(node.input) == 3 and not is_dequantized(made.get(node.input[2])):
+                found.append(f"float bias: {node.name}")
+        if node.op_type == "Clip" and is_dequantized(first):
+            found.append(f"clipped integers: {node.name}")
+        twice = node.op_type == "QuantizeLinear" and first is not None and is_dequantized(first)
+        if twice and grid(first, model) != grid(node, model):
+            found.append(f"two grids in a row: {node.name}")
+    return found
+
+
+def is_dequantized(node: NodeProto | None) -> bool:
+    return node is not None and node.op_type == "DequantizeLinear"
+
+
+def grid(node: NodeProto, model: ModelProto) -> list[bytes]:
+    """Scale and zero point of a node that quantizes or dequantizes."""
+    stored = {each.name: each for each in model.graph.initializer}
+    return [onnx.numpy_helper.to_array(stored[name]).tobytes() for name in node.input[1:]]

@@ -1,0 +1,67 @@
+"""Several engines on the clock: turns, refusals, pinning."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from qexp.deploy.benchmark import Bench, pinned
+from qexp.deploy.timing import Effort
+from tests.support.fake_engines import FakeEngine
+
+MOVES: list[int] = []
+
+
+def move(n: int = 1) -> None:
+    MOVES.append(n)
+
+
+def batch(rows: int, length: int) -> dict[str, np.ndarray]:
+    ids = np.zeros((rows, length), np.int64)
+    return {"input_ids": ids, "attention_mask": ids}
+
+
+def test_every_engine_gets_every_batch_as_often() -> None:
+    engines = {"a": FakeEngine(), "b": FakeEngine(inputs=("input_ids", "attention_mask"))}
+    bench = Bench(engines, Effort(4, 2), known=())
+    bench.measure("2xreal", [batch(2, 5), batch(2, 9)], move)
+    trial = [(2, 9)]
+    for engine in engines.values():
+        assert engine.seen == trial + [(2, 5), (2, 9)] * 3
+    assert bench.latency["a"]["2xreal"]["runs"] == 4
+    assert bench.problems == {}
+
+
+def test_a_shape_that_is_refused_is_told_and_the_others_go_on() -> None:
+    small, large = FakeEngine(most=64), FakeEngine()
+    bench = Bench({"small": small, "large": large}, Effort(3, 0), known=())
+    for rows in (1, 32):
+        bench.measure(f"{rows}x8", [batch(rows, 8)], move)
+    assert list(bench.latency["small"]) == ["1x8"]
+    assert list(bench.latency["large"]) == ["1x8", "32x8"]
+    assert bench.problems == {"small": {"32x8": "(32, 8): too large"}}
+
+
+def test_energy_stands_where_the_machine_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qexp.deploy.energy.SECONDS", 0.0)
+    monkeypatch.setattr("qexp.deploy.benchmark.joules", lambda call, known: 6.0)
+    bench = Bench({"a": FakeEngine()}, Effort(3, 0), known=(lambda: 0.0,))
+    bench.measure("3x8", [batch(3, 8)], move)
+    assert bench.latency["a"]["3x8"]["joules_per_row"] == 2.0
+
+
+def test_rows_per_second_count_the_rows_of_a_batch() -> None:
+    bench = Bench({"a": FakeEngine()}, Effort(5, 0), known=())
+    bench.measure("7x8", [batch(7, 8)], move)
+    found = bench.latency["a"]["7x8"]
+    assert found["samples_per_second"] == pytest.approx(7 / (found["p50_ms"] / 1e3))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_a_benchmark_stays_on_as_many_cores_as_it_has_threads() -> None:
+    before = os.sched_getaffinity(0)
+    with pinned(1):
+        assert len(os.sched_getaffinity(0)) == 1
+    assert os.sched_getaffinity(0) == before

@@ -1,0 +1,225 @@
+"""What a command would do, held against what it then does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qexp.errors import FAILED, OK
+from qexp.execution.dry_run import Plan, Planned
+from qexp.execution.sweep_log import Ledger
+from qexp.records.record import records_folder, write
+from tests.conftest import compose
+from tests.execution.test_job import QUICK, run
+from tests.support.record_factory import experiment, record
+
+SWEEP = (["quant=w8a8", "method=ptq"], ["quant=w4a8", "method=ptq"], ["quant=fp32", "seed=2"])
+Counts = dict[str, tuple[int, int, int, int]]
+"""Stages that are asked for, different, cached and to build, by name."""
+
+
+@pytest.fixture
+def words(tiny_bert: Path, tmp_path: Path) -> list[str]:
+    """Words of a quick run on rows of a local folder."""
+    import pyarrow.parquet as pq
+
+    from qexp.data.synthetic import sample
+
+    (tmp_path / "data" / "mrpc").mkdir(parents=True)
+    for split, table in sample("mrpc").items():
+        pq.write_table(table, tmp_path / "data" / "mrpc" / f"{split}.parquet")
+    return [
+        "task=mrpc", f"model.name={tiny_bert}", *QUICK[1:-1], "data=local", f"data.root={tmp_path / 'data'}",
+        "finetune.epochs=0.02", "budget.evaluation_rows=20", "calibration.samples=16",
+    ]  # fmt: skip
+
+
+def _planned(words: list[str], jobs: Sequence[list[str]] = SWEEP) -> Plan:
+    plan = Plan()
+    Planned(plan, lambda own: compose(*words, *own)).launch(jobs, 0)
+    return plan
+
+
+def _rows(plan: Plan, capsys: pytest.CaptureFixture[str]) -> Iterator[list[str]]:
+    capsys.readouterr()
+    plan.show()
+    for line in capsys.readouterr().out.splitlines():
+        cells = [cell.strip() for cell in line.strip("| ").split("|")]
+        if cells[0][:1].isdigit():
+            yield cells
+
+
+def _counts(plan: Plan, capsys: pytest.CaptureFixture[str]) -> Counts:
+    return {stage: tuple(map(int, counts)) for stage, *counts, _ in _rows(plan, capsys)}  # type: ignore[misc]
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*")) if folder.exists() else []
+
+
+@pytest.mark.parametrize(
+    "jobs",
+    [
+        [[*job, "deploy=none"] for job in SWEEP],
+        pytest.param(
+            [
+                [
+                    f"quant={bits}",
+                    "method=qat",
+                    "method.epochs=0.05",
+                    "deploy=onnxruntime",
+                    "deploy.lengths=[16]",
+                ]
+                for bits in ("w8a8", "w4a8")
+            ],
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["ptq", "qat"],
+)
+def test_a_plan_counts_what_the_sweep_then_builds(
+    jobs: list[list[str]], words: list[str], outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = _counts(_planned(words, jobs), capsys)
+    assert _files(outputs) == []
+    states: Counter[tuple[str, str]] = Counter()
+    for job in jobs:
+        code, done = run(*words, *job)
+        assert code == OK, done["error"]
+        states.update((stage["stage"], stage["state"]) for stage in done["stages"])
+    for stage, (asked, different, cached, missing) in before.items():
+        assert missing == different == states[stage, "built"], stage
+        assert (cached, asked - different) == (0, states[stage, "cached"]), stage
+    assert set(before) == {stage for stage, _ in states}
+    there = _files(outputs)
+    after = _counts(_planned(words, jobs), capsys)
+    assert after == {stage: (*of[:2], of[1], 0) for stage, of in before.items()}
+    assert _files(outputs) == there
+
+
+def test_a_plan_of_half_done_work_counts_what_is_missing(
+    words: list[str], outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(*words, "quant=w8a8", "method=ptq", "deploy=none")
+    counts = _counts(_planned(words, (["quant=w4a8", "method=ptq", "deploy=none"],)), capsys)
+    assert counts == {
+        "1-tokens": (1, 1, 1, 0),
+        "2-fp32": (1, 1, 1, 0),
+        "3-statistics": (1, 1, 1, 0),
+        "4-ranges": (1, 1, 0, 1),
+        "6-scores": (2, 2, 1, 1),
+    }
+
+
+@pytest.mark.parametrize("task", ["squad", "stsb"])
+def test_every_kind_of_task_can_be_planned(
+    task: str, tiny_bert: Path, outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"task={task}", "data=sample", f"model.name={tiny_bert}"]
+    plan = Plan()
+    plan.add(compose(*words))
+    assert plan.complete, plan.problems
+    assert "1-tokens" in _counts(plan, capsys)
+    assert _files(outputs) == []
+
+
+def test_translation_from_nothing_can_be_planned(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = Plan()
+    plan.add(compose("task=translation", "model=transformer_tiny", "data=sample"))
+    assert plan.complete, plan.problems
+    assert "2-fp32" in _counts(plan, capsys)
+
+
+def _built(seconds: float, stage: str = "2-fp32", **sections: Any) -> Any:
+    stages = [{"stage": stage, "key": "k", "state": "built", "seconds": seconds}]
+    return record(experiment(**sections), stages=stages, key=f"{stage}{seconds}")
+
+
+def _expected(words: list[str], stage: str, capsys: pytest.CaptureFixture[str]) -> str:
+    (time,) = (row[-1] for row in _rows(_planned(words, (["quant=fp32"],)), capsys) if row[0] == stage)
+    return time
+
+
+def test_without_any_record_nothing_is_known_of_the_time(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _expected(words, "2-fp32", capsys) == "1 stages of unknown length"
+
+
+def test_time_is_that_of_the_most_similar_stages_that_were_built(
+    words: list[str], outputs: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The median of the closest ones; what was found in the store tells nothing."""
+    folder = records_folder(outputs)
+    write(_built(7200.0, model="another"), folder)
+    assert _expected(words, "2-fp32", capsys) == "2 h 0 min"
+    own = {"model": str(tiny_bert), "budget": {"name": "smoke"}}
+    for seconds in (10.0, 65.0, 70.0):
+        write(_built(seconds, **own), folder)
+    cached = _built(9000.0, **own)
+    write(replace(cached, stages=[{**cached.stages[0], "state": "cached"}]), folder)
+    assert _expected(words, "2-fp32", capsys) == "1 min 5 s"
+    assert _expected(words, "1-tokens", capsys) == "1 stages of unknown length"
+
+
+def test_a_record_that_cannot_be_read_does_not_stop_a_plan(
+    words: list[str], outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(_built(30.0), records_folder(outputs))
+    (records_folder(outputs) / "foreign.json").write_text("{")
+    assert _expected(words, "2-fp32", capsys) == "30 s"
+
+
+def test_jobs_that_cannot_run_are_named_with_what_is_wrong(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = _planned(words, (["quant=w8a8"], ["quant=fp32", "method=qat"], ["model.name=/nowhere"]))
+    assert not plan.complete
+    assert plan.count == 3
+    plan.show()
+    said = capsys.readouterr().out
+    assert "plan of 3 jobs" in said
+    assert "cannot run: job 1: method=qat" in said
+    assert "cannot run: job 2: model.name=/nowhere: no such folder" in said
+
+
+def _command(module: str, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", module, *words], cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("way", ["--dry-run", "plan"])
+def test_a_sweep_is_planned_from_the_command_line_and_nothing_is_written(
+    way: str, words: list[str], outputs: Path, tmp_path: Path
+) -> None:
+    asked = ["-m", *words, "quant=w8a8,w4a8", "seed=1,2"]
+    before = set(tmp_path.rglob("*"))
+    arguments = [*asked, way] if way.startswith("-") else [way, *asked]
+    done = _command("qexp", *arguments, cwd=tmp_path)
+    assert done.returncode == OK, done.stderr
+    assert "plan of 4 jobs" in done.stdout
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_plan_with_a_job_that_cannot_run_ends_with_1(words: list[str], tmp_path: Path) -> None:
+    done = _command("qexp", "plan", *words, "quant=fp32", "method=qat", cwd=tmp_path)
+    assert done.returncode == FAILED
+    assert "cannot run: job 0: method=qat" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_a_search_cannot_be_planned_and_says_why(words: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="hydra-optuna-sweeper is not installed")
+    done = _command("qexp", "plan", "-m", *words, "hydra/sweeper=optuna", "seed=1,2", cwd=tmp_path)
+    assert done.returncode == FAILED
+    assert "there is no plan" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "outputs").exists()
+    assert not Ledger(Path(os.environ["QEXP_OUTPUTS"])).folder.exists()

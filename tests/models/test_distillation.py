@@ -1,0 +1,347 @@
+"""Learning from a teacher: losses against oracles, padding left out, parts exact, the teacher as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from qexp.config import Distillation
+from qexp.data.microbatches import Parts
+from qexp.errors import TrainingError
+from qexp.models.distillation import Teacher, attention_distance, divergence, hidden_distance, open_attention
+from qexp.models.loading import arguments, logits_of, model_inputs
+from qexp.tasks import family_of
+from qexp.training.trainer import CHECKPOINT
+from tests.conftest import experiment, tiny_config
+from tests.support import sequence_models, tiny_models
+from tests.support.tiny_training import batch_of, course, largest_difference, trained
+
+ALL = Distillation(labels=0.5, logits=1.0, temperature=3.0, hidden=2.0, attention=0.7)
+TEXTS = family_of(experiment("task=mrpc").task)
+QUESTIONS = family_of(experiment("task=squad").task)
+TRANSLATIONS = family_of(experiment("task=translation", "model=transformer_tiny").task)
+ENCODERS = (*tiny_models.CONFIGS, "mobilebert")
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def kl(ours: Tensor, theirs: Tensor) -> float:
+    """By hand, in double precision, of logits [..., k]; a mean over what is before the last dimension."""
+    sides = [np.exp(side.double().numpy()) for side in (ours, theirs)]
+    student, teacher = (side / side.sum(-1, keepdims=True) for side in sides)
+    return float((teacher * np.log(teacher / student)).sum(-1).mean())
+
+
+def encoder(architecture: str, seed: int) -> Any:
+    if architecture != "mobilebert":
+        return tiny_models.build(architecture, attention="sdpa", seed=seed)
+    torch.manual_seed(seed)
+    config = tiny_config("mobilebert", 50, num_labels=3, classifier_dropout=0.0)
+    model = AutoModelForSequenceClassification.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4)
+    return model.eval()
+
+
+def texts() -> dict[str, Tensor]:
+    batch = tiny_models.batch()
+    return {
+        **batch,
+        "token_type_ids": torch.zeros_like(batch["input_ids"]),
+        "labels": torch.tensor([0, 2, 1]),
+    }
+
+
+def pairs() -> dict[str, Tensor]:
+    batch = sequence_models.batch()
+    labels = batch["decoder_input_ids"].masked_fill(batch["decoder_attention_mask"] == 0, -100)
+    return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "labels": labels}
+
+
+def loss_of(
+    student: PreTrainedModel, teacher: PreTrainedModel, plan: Distillation, batch: Any, family: Any = TEXTS
+) -> Tensor:
+    """The whole loss of a batch; labels have no loss of their own."""
+    open_attention(student, plan)
+    of = Teacher(teacher, plan, family.distance, family.row_terms)
+    output = student(**arguments(student, model_inputs(student), batch), **of.asked)
+    return of.loss(output, batch, lambda logits, _: logits.sum() * 0)
+
+
+@given(
+    rows=st.integers(1, 4), classes=st.integers(2, 5), temperature=st.floats(0.3, 8), seed=st.integers(0, 99)
+)
+def test_divergence_is_that_of_torch_and_of_the_definition(
+    rows: int, classes: int, temperature: float, seed: int
+) -> None:
+    ours, theirs = drawn(rows, classes, seed=seed) * 3, drawn(rows, classes, seed=seed + 1) * 3
+    found = float(divergence(ours, theirs, temperature).mean())
+    oracle = functional.kl_div(
+        (ours / temperature).log_softmax(-1), (theirs / temperature).softmax(-1), reduction="batchmean"
+    )
+    assert found == pytest.approx(temperature**2 * float(oracle), rel=1e-4, abs=1e-5)
+    assert found == pytest.approx(
+        temperature**2 * kl(ours / temperature, theirs / temperature), rel=1e-4, abs=1e-5
+    )
+
+
+def test_at_a_high_temperature_the_gradient_is_that_of_centred_logits() -> None:
+    """Hinton et al. 2015, equation 4: ``(z - v) / N`` of zero-mean logits, once multiplied by ``T^2``."""
+    ours, theirs = drawn(1, 5).double().requires_grad_(), drawn(1, 5, seed=1).double()
+    divergence(ours, theirs, 1e4).sum().backward()
+    centred = (ours - ours.mean()) - (theirs - theirs.mean())
+    assert ours.grad is not None
+    assert torch.allclose(ours.grad, centred.detach() / 5, atol=1e-3)
+
+
+def test_a_regression_compares_outputs_by_their_squared_error() -> None:
+    stsb = family_of(experiment("task=stsb").task)
+    ours, theirs = torch.tensor([[1.0], [3.0]]), torch.tensor([[2.0], [0.0]])
+    assert float(stsb.distance(ours, theirs, {}, 5.0)) == 5.0
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
+def test_starts_and_ends_are_compared_over_the_tokens_of_a_window(temperature: float) -> None:
+    ours, theirs = drawn(2, 6, 2), drawn(2, 6, 2, seed=1)
+    mask = torch.tensor([[1] * 6, [1] * 4 + [0] * 2])
+    whole, part = (
+        kl(ours[row, :end].T / temperature, theirs[row, :end].T / temperature)
+        for row, end in ((0, 6), (1, 4))
+    )
+    ours[1, 4:] = 1e4  # whatever stands in padding
+    ours.requires_grad_()
+    found = QUESTIONS.distance(ours, theirs, {"attention_mask": mask}, temperature)
+    found.backward()
+    assert float(found.detach()) == pytest.approx(temperature**2 * (whole + part) / 2, rel=1e-4)
+    assert ours.grad is not None
+    assert ours.grad.isfinite().all()
+    assert not ours.grad[1, 4:].any()
+
+
+def test_translations_are_compared_over_the_tokens_of_their_targets() -> None:
+    ours, theirs = drawn(2, 3, 4), drawn(2, 3, 4, seed=1)
+    labels = torch.tensor([[5, 6, 2], [5, -100, -100]])
+    kept = [(0, 0), (0, 1), (0, 2), (1, 0)]
+    expected = kl(torch.stack([ours[at] for at in kept]), torch.stack([theirs[at] for at in kept]))
+    assert float(TRANSLATIONS.distance(ours, theirs, {"labels": labels}, 1.0)) == pytest.approx(
+        expected, rel=1e-5
+    )
+    assert TRANSLATIONS.row_terms({"labels": labels}).tolist() == [3, 1]
+
+
+def test_hidden_states_are_compared_by_their_squared_error() -> None:
+    ours, theirs = drawn(2, 3, 4), drawn(2, 3, 4, seed=1)
+    counts = torch.tensor([[True] * 3, [True, False, False]])
+    found = hidden_distance(ours, theirs, counts)
+    for row, length in enumerate((3, 1)):
+        oracle = functional.mse_loss(ours[row, :length], theirs[row, :length])
+        assert float(found[row]) == pytest.approx(float(oracle), rel=1e-5)
+
+
+def test_attention_is_compared_by_its_divergence() -> None:
+    ours, theirs = drawn(2, 2, 3, 3), drawn(2, 2, 3, 3, seed=1)
+    counts = torch.tensor([[True] * 3, [True, True, False]])
+    found = attention_distance(ours.softmax(-1), theirs.softmax(-1), counts)
+    for row, length in enumerate((3, 2)):
+        assert float(found[row]) == pytest.approx(
+            kl(ours[row, :, :length], theirs[row, :, :length]), rel=1e-4
+        )
+
+
+def test_probabilities_of_zero_have_a_finite_divergence() -> None:
+    ours = torch.tensor([[[[1.0, 0.0, 0.0]]]], requires_grad=True)
+    theirs = torch.tensor([[[[0.5, 0.5, 0.0]]]])
+    found = attention_distance(ours, theirs, torch.tensor([[True]]))
+    found.sum().backward()
+    assert 1 < float(found.detach()) < np.inf
+    assert ours.grad is not None
+    assert ours.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("architecture", ENCODERS)
+def test_a_student_that_is_its_teacher_has_nothing_to_learn(architecture: str) -> None:
+    student = encoder(architecture, 0)
+    plan = ALL.model_copy(update={"labels": 0.0})
+    loss = loss_of(student, encoder(architecture, 0), plan, texts())
+    loss.backward()
+    assert abs(float(loss.detach())) < 1e-5
+    gradients = [parameter.grad for parameter in student.parameters() if parameter.grad is not None]
+    assert gradients and max(float(gradient.abs().max()) for gradient in gradients) < 1e-4
+
+
+@pytest.mark.parametrize("architecture", ENCODERS)
+@pytest.mark.parametrize("name", ["logits", "hidden", "attention"])
+def test_every_loss_reaches_every_encoder_and_padding_does_not_count(architecture: str, name: str) -> None:
+    plan = Distillation(labels=0.0, **{name: 1.0})  # type: ignore[arg-type]
+    student, batch = encoder(architecture, 0), texts()
+    loss = loss_of(student, encoder(architecture, 1), plan, batch)
+    loss.backward()
+    assert float(loss.detach()) > 0
+    assert any(parameter.grad is not None and parameter.grad.any() for parameter in student.parameters())
+    wider = {
+        key: functional.pad(batch[key], (0, 3)) for key in ("input_ids", "attention_mask", "token_type_ids")
+    }
+    other = loss_of(encoder(architecture, 0), encoder(architecture, 1), plan, {**batch, **wider})
+    assert float(other.detach()) == pytest.approx(float(loss.detach()), rel=1e-4)
+
+
+@pytest.mark.parametrize("architecture", sequence_models.MODELS)
+def test_encoder_decoder_and_cross_attention_are_compared(architecture: str) -> None:
+    batch = pairs()
+    student, teacher = (sequence_models.build(architecture, seed=seed) for seed in (0, 1))
+    found = float(loss_of(student, teacher, ALL, batch, TRANSLATIONS).detach())
+    expected = ALL.logits * _oracle_of_logits(student, teacher, batch)
+    expected += _oracle_of_layers(student, teacher, batch)
+    assert found == pytest.approx(expected, rel=1e-3)
+
+
+def _outputs(model: Any, batch: dict[str, Tensor]) -> Any:
+    with torch.no_grad():
+        return model(
+            **arguments(model, model_inputs(model), batch), output_hidden_states=True, output_attentions=True
+        )
+
+
+def _oracle_of_logits(student: Any, teacher: Any, batch: dict[str, Tensor]) -> float:
+    ours, theirs = (logits_of(_outputs(model, batch)) for model in (student, teacher))
+    kept = batch["labels"] != -100
+    return 9 * kl(ours[kept] / 3, theirs[kept] / 3)
+
+
+def _oracle_of_layers(student: Any, teacher: Any, batch: dict[str, Tensor]) -> float:
+    """Row by row, without masks: what is padded is cut off."""
+    ours, theirs = _outputs(student, batch), _outputs(teacher, batch)
+    source, target = batch["attention_mask"].sum(1), (batch["labels"] != -100).sum(1)
+    hidden, attention = [], []
+    for row, terms in enumerate(target.tolist()):
+        ends = {"encoder": int(source[row]), "decoder": int(target[row]), "cross": int(target[row])}
+        errors = [
+            functional.mse_loss(one[row, :end], other[row, :end])
+            for side, end in list(ends.items())[:2]
+            for one, other in zip(ours[f"{side}_hidden_states"], theirs[f"{side}_hidden_states"], strict=True)
+        ]
+        apart = [
+            functional.kl_div(one[row, :, :end].clamp_min(1e-30).log(), other[row, :, :end], reduction="none")
+            .sum(-1)
+            .mean()
+            for side, end in ends.items()
+            for one, other in zip(ours[f"{side}_attentions"], theirs[f"{side}_attentions"], strict=True)
+        ]
+        hidden.append(terms * float(torch.stack(errors).mean()))
+        attention.append(terms * float(torch.stack(apart).mean()))
+    total = float(target.sum())
+    return (ALL.hidden * sum(hidden) + ALL.attention * sum(attention)) / total
+
+
+def test_attention_is_compared_before_dropout_and_quantizers() -> None:
+    teacher, plan = encoder("bert", 0), Distillation(labels=0.0, attention=1.0)
+    student = encoder("bert", 0)
+    student.bert.encoder.layer[1].attention.self.dropout.p = 0.5
+    student.train()
+    for module in student.modules():
+        if isinstance(module, torch.nn.Dropout) and module.p != 0.5:
+            module.p = 0.0
+    assert float(loss_of(student, teacher, plan, texts()).detach()) < 1e-6
+
+
+def test_a_model_without_attention_probabilities_is_refused() -> None:
+    student, teacher = encoder("bert", 0), encoder("bert", 1)
+    plan = Distillation(attention=0.5)
+    of = Teacher(teacher, plan, TEXTS.distance, TEXTS.row_terms)
+    for model in (student, teacher):
+        model.set_attn_implementation("sdpa")
+    output = student(**tiny_models.batch(), **of.asked)
+    with pytest.raises(TrainingError, match=r"attention=0.5: BertFor.* gives none of attentions, .*=0$"):
+        of.loss(output, texts(), lambda logits, _: logits.sum())
+
+
+def test_losses_are_float32_in_mixed_precision() -> None:
+    student, teacher = encoder("bert", 0), encoder("bert", 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = loss_of(student, teacher, ALL, texts())
+    exact = loss_of(student, teacher, ALL, texts())
+    assert loss.dtype == torch.float32
+    assert float(loss.detach()) == pytest.approx(float(exact.detach()), rel=0.1)
+
+
+@pytest.mark.parametrize("phase", ["float", "learned"])
+def test_the_teacher_is_no_part_of_the_student_and_stays_as_it_was(phase: str, tmp_path: Path) -> None:
+    asked = course(tmp_path / "taught", phase=phase, distillation=ALL)
+    plain = course(tmp_path / "plain", phase=phase)
+    module, alone = (each.module(6, Parts()) for each in (asked, plain))
+    assert module.state_dict().keys() == alone.state_dict().keys()
+    assert sum(1 for _ in module.parameters()) == sum(1 for _ in alone.parameters())
+    assert module.teacher is not None
+    teacher = module.teacher.model
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    batch = batch_of(np.arange(4))
+    module.training_step({**batch, "share": torch.tensor(1.0)}, 0).backward()
+    module.train()
+    assert not teacher.training
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in teacher.parameters())
+    assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_a_batch_in_parts_takes_the_step_of_the_whole_batch(accumulate: int, tmp_path: Path) -> None:
+    """The last batch has 3 rows: with 4 parts, one of them has none."""
+    whole, expected = trained(course(tmp_path / "whole", last=3, distillation=ALL))
+    split, found = trained(course(tmp_path / "split", last=3, distillation=ALL, accumulate=accumulate))
+    assert split["loss"] == pytest.approx(whole["loss"], abs=1e-4)
+    assert largest_difference(expected, found) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", [ALL, Distillation(labels=0.0, hidden=1.0)], ids=["all", "hidden"])
+def test_two_processes_take_the_steps_of_one(plan: Distillation, tmp_path: Path) -> None:
+    whole, expected = trained(course(tmp_path / "whole", last=3, distillation=plan))
+    split, found = trained(course(tmp_path / "split", last=3, distillation=plan, devices=2))
+    assert split["loss"] == pytest.approx(whole["loss"], abs=1e-4)
+    assert largest_difference(expected, found) < 1e-5
+
+
+def test_parts_of_translations_weigh_by_their_tokens() -> None:
+    batch = pairs()
+    student, teacher = (sequence_models.build("marian", seed=seed) for seed in (0, 1))
+    whole = float(loss_of(student, teacher, ALL, batch, TRANSLATIONS).detach())
+    terms = TRANSLATIONS.row_terms(batch)
+    parts = [{name: value[rows] for name, value in batch.items()} for rows in (slice(0, 1), slice(1, 3))]
+    losses = [float(loss_of(student, teacher, ALL, part, TRANSLATIONS).detach()) for part in parts]
+    shares = [float(terms[0] / terms.sum()), float(terms[1:].sum() / terms.sum())]
+    assert sum(loss * share for loss, share in zip(losses, shares, strict=True)) == pytest.approx(
+        whole, rel=1e-4
+    )
+
+
+def test_a_resumed_distillation_is_bit_identical_to_an_uninterrupted_one(tmp_path: Path) -> None:
+    fields = {"phase": "learned", "dropout": True, "distillation": ALL}
+    whole, expected = trained(course(tmp_path / "whole", **fields))
+    with pytest.raises(RuntimeError, match="no luck"):
+        trained(course(tmp_path / "cut", **fields, trouble=("raise", 0, 4)), seconds=0)
+    size = (tmp_path / "cut" / CHECKPOINT).stat().st_size
+    facts, found = trained(course(tmp_path / "cut", **fields))
+    assert facts["resumed_at"] == 4
+    assert facts["loss"] == whole["loss"]
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    plain = course(tmp_path / "plain", phase="learned", dropout=True, trouble=("raise", 0, 4))
+    with pytest.raises(RuntimeError, match="no luck"):
+        trained(plain, seconds=0)
+    assert size == pytest.approx((tmp_path / "plain" / CHECKPOINT).stat().st_size, abs=4096)
+
+
+def test_a_student_comes_nearer_to_its_teacher(tmp_path: Path) -> None:
+    plan = Distillation(labels=0.0, logits=1.0, hidden=1.0)
+    facts, _ = trained(course(tmp_path, count=40, rate=3e-3, distillation=plan))
+    assert np.mean(facts["loss"][-5:]) < 0.5 * np.mean(facts["loss"][:5])

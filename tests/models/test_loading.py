@@ -1,0 +1,118 @@
+"""Checkpoints: heads, label orders, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from qexp.errors import ModelError
+from qexp.models.loading import (
+    label_order,
+    load_finetuned,
+    load_pretrained,
+    load_saved,
+    model_inputs,
+    set_dropout,
+)
+from tests.conftest import ARCHITECTURES, experiment, save_tokenizer, tiny_config
+
+MRPC, MNLI, STSB = (experiment(f"task={name}").task for name in ("mrpc", "mnli", "stsb"))
+IDS = torch.tensor([[2, 50, 60, 3]])
+
+
+def _finetuned(folder: Path, architecture: str = "bert", **config: object) -> Path:
+    torch.manual_seed(1)
+    size = save_tokenizer(folder)
+    AutoModelForSequenceClassification.from_config(tiny_config(architecture, size, **config)).save_pretrained(
+        folder
+    )
+    return folder
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_pretrained_encoder_gets_a_new_head_drawn_from_the_seed(
+    architecture: str, tiny_models: Callable[[str], Path]
+) -> None:
+    folder = tiny_models(architecture)
+    first, again, other = (load_pretrained(folder, MNLI, seed) for seed in (1, 1, 2))
+    assert first.config.num_labels == 3
+    assert first.config.id2label == {0: "entailment", 1: "neutral", 2: "contradiction"}
+    states = [model.state_dict() for model in (first, again, other)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])
+
+
+def test_regression_gets_one_output(tiny_bert: Path) -> None:
+    assert load_pretrained(tiny_bert, STSB, 1)(IDS).logits.shape == (1, 1)
+
+
+def test_head_of_another_width_is_replaced_for_finetuning(tmp_path: Path) -> None:
+    folder = _finetuned(tmp_path / "three", num_labels=3)
+    assert load_pretrained(folder, MRPC, 1)(IDS).logits.shape == (1, 2)
+
+
+def test_body_that_lacks_weights_is_refused(tmp_path: Path) -> None:
+    folder = _finetuned(tmp_path / "short")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    with pytest.raises(ModelError, match=r"lacks \d+ weights"):
+        load_pretrained(folder, MRPC, 1)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_outputs_of_a_finetuned_head_are_put_into_the_tasks_order(architecture: str, tmp_path: Path) -> None:
+    names = {0: "CONTRADICTION", 1: "Neutral", 2: "entailment"}
+    folder = _finetuned(
+        tmp_path / "nli", architecture, id2label=names, label2id={v: k for k, v in names.items()}
+    )
+    own = AutoModelForSequenceClassification.from_pretrained(folder).eval()(IDS).logits
+    ordered = load_finetuned(folder, MNLI)
+    assert torch.equal(ordered(IDS).logits, own[:, [2, 1, 0]])
+    ordered.save_pretrained(tmp_path / "saved")
+    assert torch.equal(load_saved(tmp_path / "saved")(IDS).logits, own[:, [2, 1, 0]])
+
+
+def test_label_order_by_name_or_by_number() -> None:
+    assert label_order({0: "LABEL_0", 1: "LABEL_1"}, MRPC.labels) == [0, 1]
+    assert label_order({0: "Equivalent", 1: "not-equivalent"}, MRPC.labels) == [1, 0]
+    with pytest.raises(ModelError, match=r"\['yes', 'no'\].*not_equivalent.*id2label"):
+        label_order({0: "yes", 1: "no"}, MRPC.labels)
+
+
+def test_finetuned_checkpoint_needs_a_head_of_the_right_width(tiny_bert: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no fine-tuned head"):
+        load_finetuned(tiny_bert, MRPC)
+    with pytest.raises(ModelError, match="has 3 outputs, task=mrpc needs 2"):
+        load_finetuned(_finetuned(tmp_path / "three", num_labels=3), MRPC)
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    folder = _finetuned(tmp_path / "pickled")
+    torch.save(
+        AutoModelForSequenceClassification.from_pretrained(folder).state_dict(), folder / "pytorch_model.bin"
+    )
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_pretrained(folder, MRPC, 1)
+
+
+def test_dropout_is_set_or_left(tiny_bert: Path) -> None:
+    model = load_pretrained(tiny_bert, MRPC, 1)
+
+    def rates() -> set[float]:
+        return {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
+
+    set_dropout(model, None)
+    assert rates() == {0.1}
+    set_dropout(model, 0.0)
+    assert rates() == {0.0}
+
+
+def test_model_inputs_are_those_of_its_forward(tiny_models: Callable[[str], Path]) -> None:
+    assert "token_type_ids" in model_inputs(load_pretrained(tiny_models("bert"), MRPC, 1))
+    assert "token_type_ids" not in model_inputs(load_pretrained(tiny_models("distilbert"), MRPC, 1))

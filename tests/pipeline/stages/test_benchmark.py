@@ -1,0 +1,55 @@
+"""What a benchmark keeps when an engine cannot tell of its work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qexp.config import Engines
+from qexp.deploy.benchmark import Bench
+from qexp.deploy.timing import Effort
+from qexp.errors import DeployError
+from qexp.pipeline.stages.benchmark import _audit, _limited
+from tests.conftest import experiment
+
+
+class Silent:
+    """An engine whose runtime does not tell."""
+
+    inputs = ("x",)
+
+    def __init__(self, error: DeployError | None) -> None:
+        self.error = error
+
+    def audit(self, _: Any) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+def test_an_audit_that_fails_is_a_problem_and_costs_no_times() -> None:
+    bench = Bench({}, Effort(3, 0))
+    bench.latency["a/int8"] = {}
+    batch = {"x": np.zeros((1, 2))}
+    assert _audit("a/int8", Silent(DeployError("no shapes")), batch, bench) is None  # type: ignore[arg-type]
+    assert bench.problems == {"a/int8": {"audit": "no shapes"}}
+    assert "a/int8" in bench.latency
+
+
+def test_an_engine_that_tells_nothing_is_no_problem() -> None:
+    bench = Bench({}, Effort(3, 0))
+    assert _audit("a/int8", Silent(None), {"x": np.zeros((1, 2))}, bench) is None  # type: ignore[arg-type]
+    assert bench.problems == {}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rows", "timed"),
+    [((1, 32), 8, (1,)), ((1, 8, 32), 8, (1, 8)), ((16, 32), 8, (16,)), ((32, 16), None, (32, 16))],
+)
+def test_a_limit_leaves_large_batches_out_but_never_all(
+    sizes: tuple[int, ...], rows: int | None, timed: tuple[int, ...]
+) -> None:
+    deploy = experiment("task=mrpc", f"deploy.batch_sizes={list(sizes)}").deploy
+    assert isinstance(deploy, Engines)
+    assert _limited(deploy, rows).batch_sizes == timed

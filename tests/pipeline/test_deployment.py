@@ -1,0 +1,51 @@
+"""The end of the line: which engine is the run's own, and what cannot be had."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qexp.execution.job import FAILED, OK
+from qexp.pipeline.deployment import _own
+from tests.execution.test_job import QUICK, run
+
+
+@pytest.mark.parametrize(
+    ("asked", "own"),
+    [
+        ([("onnxruntime", "int8"), ("onnxruntime", "fp32"), ("openvino", "int8")], ("onnxruntime", "int8")),
+        ([("openvino", "fp32"), ("openvino", "bf16"), ("onnxruntime", "int8")], ("openvino", "fp32")),
+        ([("tensorrt", "fp16")], ("tensorrt", "fp16")),
+    ],
+)
+def test_the_runs_own_engine_is_of_its_result_in_its_first_runtime(asked: Any, own: Any) -> None:
+    assert _own(asked) == own
+
+
+def test_every_runtime_here_is_gated_and_the_absent_one_is_told(tiny_bert: Path, outputs: Path) -> None:
+    code, record = run(
+        "task=mrpc", "quant=w8a8", "method=ptq", f"model.name={tiny_bert}", *QUICK[:-1], "deploy=cpu",
+        "deploy.runtimes=[onnxruntime,openvino,tensorrt,torch_int8]", "deploy.precisions=[int8,fp16]",
+        "deploy.lengths=[16]", "deploy.batch_sizes=[2]", "deploy.runs=3", "deploy.real=true",
+    )  # fmt: skip
+    engines = record["engines"]
+    assert code == OK, {name: found.get("gate", {}).get("reasons") for name, found in engines.items()}
+    assert next(iter(engines)) == "onnxruntime/int8"
+    for name in ("onnxruntime/int8", "onnxruntime/fp16", "openvino/int8", "torch_int8/int8"):
+        assert engines[name]["gate"]["passed"], name
+        assert list(engines[name]["latency"]) == ["2x16", "2xreal"]
+    assert engines["onnxruntime/int8"]["audit"]["integer_share"] > 50
+    assert engines["onnxruntime/fp16"]["audit"]["integer_share"] == 0
+    assert "tensorrt" in engines["tensorrt/int8"]["problems"]["engine"]
+    assert record["scores"]["onnx"] == engines["onnxruntime/int8"]["scores"]
+    assert record["latency"]["int8"]["2"] == engines["onnxruntime/int8"]["latency"]["2x16"]
+    assert any("tensorrt/int8" in warning for warning in record["warnings"])
+
+
+def test_a_float_model_has_no_int8(tiny_bert: Path) -> None:
+    words = ("quant=fp32", "deploy=onnxruntime", "deploy.precisions=[int8]", "deploy.lengths=[16]")
+    code, record = run("task=mrpc", f"model.name={tiny_bert}", *QUICK[:-1], *words)
+    assert code == FAILED
+    assert "a float model has no int8" in record["error"]["message"]

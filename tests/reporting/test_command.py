@@ -1,0 +1,74 @@
+"""The command of a Record: it must compose to the very same experiment."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from qexp.config import Experiment
+from qexp.reporting.command import command_of
+from qexp.reporting.run_view import Run
+from tests.conftest import compose, experiment
+from tests.support.record_factory import record
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("task=mrpc",),
+        ("task=rte", "quant=fp32", "deploy=none"),
+        (
+            "task=stsb",
+            "quant.weight_bits=5",
+            "quant.activation_bits=7",
+            "method=ptq",
+            "calibrator=percentile",
+            "placement=linear",
+        ),
+        ("task=mnli", "model=bert_tiny", "scheme=per_tensor", "budget=smoke", "seed=7"),
+        ("task=cola", "recipe=qdqbert", "machine=gpu", "machine.precision=bf16", "deploy=onnx"),
+        ("task=qqp", "finetune=none", r"model.name='/some where/it\'s, a=model'", "calibrator.weights=max"),
+        ("task=sst2", "task.max_length=32", "data=sample", "data.train_rows=100", "budget.train_steps=5"),
+        (
+            "task=qnli",
+            "placement.exclude=['*classifier*','a.b']",
+            "calibration.samples=64",
+            "method.epochs=0.5",
+        ),
+        ("task=translation", "model=transformer_tiny", "task.search.beams=1", "quant=w4a8"),
+        ("task=mrpc", "method.dropout=null", "calibrator=entropy", "deploy.batch_sizes=[1,8]"),
+        (
+            "task=cola",
+            "recipe=bondarenko_peg",
+            "quant.embedding_bits=4",
+        ),
+        (
+            "task=cola",
+            "quant=w4a8",
+            "quant.overrides={*.pooler.*:{activation_bits:16},@last:{weight_bits:8}}",
+        ),
+        ("task=stsb", "deploy=cpu", "deploy.lengths=[64,384]", "deploy.real=true"),
+        ("task=squad_v2", "task.search.null_threshold=-2.5", "data.train_rows=8000", "recipe=neurst"),
+    ],
+    ids=" ".join,
+)
+def test_the_words_mean_the_same_experiment(words: tuple[str, ...]) -> None:
+    before = experiment(*words)
+    run = Run(record(before.model_dump(mode="json"), source="sample" if "data=sample" in words else "local"))
+    assert run.quant == before.quant.name
+    python, dash, module, *again = shlex.split(command_of(run))
+    assert (python, dash, module) == ("python", "-m", "qexp")
+    run._offer_widths(again)  # what the command line does with quant=w5a7
+    after = Experiment.model_validate(compose(*again))
+    left_open = {"data": {"source"}, "machine": {"threads", "checkpoint_seconds", "progress"}}
+    assert after.model_dump(exclude=left_open) == before.model_dump(exclude=left_open)
+    assert len(again) < 30
+
+
+def test_what_the_options_say_is_not_repeated() -> None:
+    tree = experiment("task=mrpc", "method=ptq", "deploy=none").model_dump(mode="json")
+    words = shlex.split(command_of(Run(record(tree))))
+    assert "quant=w8a8" in words
+    assert "method=ptq" in words
+    assert not [word for word in words if word.startswith(("calibration", "scheme", "budget.", "placement."))]

@@ -1,0 +1,111 @@
+"""The table of engines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+import pytest
+
+from qexp.reporting.engines import engine_rows, engine_tables
+from qexp.reporting.formats import FORMATS, tables_of
+from qexp.reporting.glue import BY_NAME
+from qexp.reporting.report import report_of
+from qexp.reporting.run_view import Run
+from qexp.reporting.table import Table
+from tests.support.record_factory import deployed, experiment, parity
+
+HOST = {"processor": "Fast [avx]", "cores": 2, "threads": 2, "runtimes": ["onnxruntime 1"], "gpu": None}
+TIMES = {"p90_ms": 1.0, "p99_ms": 1.0, "samples_per_second": 1.0}
+
+
+def engine(p50: float, *, passed: bool = True, share: float = 0.0, **parts: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "info": {"bytes": 2**20, "command": None},
+        "gate": parity(passed),
+        "scores": {"f1": 80.0, "accuracy": 70.0},
+        "latency": {"1x128": {"p50_ms": p50, **TIMES}},
+        "audit": {"integer_share": share, "conversions": 3, "products": 2, "in_float": [], "nodes": {}},
+    }
+    return found | parts
+
+
+def run(quant: str = "w8a8", /, **engines: Any) -> Run:
+    named = {name.replace("_", "/"): found for name, found in engines.items()}
+    return Run(deployed(experiment(quant=quant), engines=named, host=HOST))
+
+
+def table(*runs: Run) -> Table:
+    (found,) = engine_tables(engine_rows(runs))
+    return found
+
+
+def column(found: Table, name: str) -> list[str]:
+    return [row[found.columns.index(name)] for row in found.rows]
+
+
+def test_how_much_faster_is_against_the_best_float_engine() -> None:
+    found = table(run(slow_fp32=engine(20.0), fast_fp32=engine(10.0), fast_int8=engine(4.0, share=87.54)))
+    assert column(found, "1x128") == ["10.00 (1.00x)", "20.00 (0.50x)", "4.00 (2.50x)"]
+    assert column(found, "integer work (%)") == ["0.0", "0.0", "87.5"]
+    assert column(found, "quant") == ["fp32", "fp32", "w8a8"]
+
+
+def test_a_failed_gate_is_marked_and_says_what_to_do() -> None:
+    found = table(run(a_fp32=engine(10.0), a_int8=engine(5.0, passed=False)))
+    assert column(found, "gate") == ["passed", "failed †"]
+    (note,) = found.notes
+    assert "departs from torch" in note
+    assert "97.25 %" in note
+    assert "--bisect" in note
+
+
+def test_a_runtime_that_is_not_there_and_a_refused_shape_are_told() -> None:
+    small = engine(5.0, latency={}, problems={"1x128": "too large"})
+    found = table(run(a_fp32=engine(10.0), b_fp32={"problems": {"engine": "install it"}}, c_int8=small))
+    assert column(found, "1x128") == ["10.00 (1.00x)", "-", "refused †"]
+    assert [note.split(": ", 1)[1] for note in found.notes] == ["install it", "too large"]
+
+
+def test_formats_without_a_kernel_are_called_simulated() -> None:
+    found = table(run("w4a8", a_fp32=engine(10.0), a_int8=engine(9.0)))
+    assert column(found, "engine") == ["a/fp32", "a/int8 simulated"]
+    assert "simulated: " in found.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("quant", "label"),
+    [("w8a8", ""), ("w4a8", " simulated"), ("w8a16", " simulated"), ("w4a32", " weights alone")],
+)
+def test_what_becomes_of_the_widths_is_the_runtimes_answer(quant: str, label: str) -> None:
+    found = table(run(quant, onnxruntime_fp32=engine(10.0), onnxruntime_int8=engine(9.0)))
+    assert column(found, "engine") == ["onnxruntime/fp32", f"onnxruntime/int8{label}"]
+    assert [note.split(":")[0] for note in found.notes] == ([label.strip()] if label else [])
+
+
+def test_overrides_count_among_the_widths() -> None:
+    tree = experiment()
+    tree["quant"]["overrides"] = {"*.pooler.*": {"activation_bits": 16}}
+    found = table(Run(deployed(tree, engines={"openvino/int8": engine(9.0)}, host=HOST)))
+    assert column(found, "engine") == ["openvino/int8 simulated"]
+
+
+def test_machines_do_not_stand_in_one_table() -> None:
+    here = run(a_fp32=engine(10.0))
+    there = deployed(experiment(seed=2), engines={"a/fp32": engine(1.0)}, host={**HOST, "threads": 64})
+    assert len(engine_tables(engine_rows([here, Run(there)]))) == 2
+
+
+def test_every_form_of_a_report_has_them() -> None:
+    report = report_of([run(a_fp32=engine(10.0), a_int8=engine(4.0, share=50.0))], BY_NAME["aimet"])
+    assert any(each.title == "engines: mrpc minilm" for each in tables_of(report))
+    assert "engines" in report.parts()
+    for name, (_, text) in FORMATS.items():
+        assert "a/int8" in text(report), name
+    (_, second) = json.loads(FORMATS["json"][1](report))["engines"]
+    assert (second["engine"], second["audit"]["integer_share"]) == ("a/int8", 50.0)
+    lines = list(csv.DictReader(io.StringIO(FORMATS["csv"][1](report))))
+    (share,) = (line for line in lines if line["quantity"] == "integer_share" and line["stage"] == "a/int8")
+    assert share["median"] == "50.0"

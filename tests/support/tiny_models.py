@@ -1,0 +1,100 @@
+"""Tiny models with random weights, one for each architecture, and a padded batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    DistilBertConfig,
+    ElectraConfig,
+    MobileBertConfig,
+    RobertaConfig,
+)
+
+from qexp.config import Form, MaxCalibrator, Placement, Quant, Scheme
+from qexp.quant.insertion.insert import Quantization, insert
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 50,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 32,
+    "num_labels": 3,
+}
+CONFIGS = {
+    "bert": lambda: BertConfig(**SHAPE),
+    "roberta": lambda: RobertaConfig(**SHAPE),
+    "distilbert": lambda: DistilBertConfig(
+        vocab_size=50, dim=32, n_layers=2, n_heads=4, hidden_dim=64, max_position_embeddings=32, num_labels=3
+    ),
+    "electra": lambda: ElectraConfig(**SHAPE, embedding_size=32),
+    "electra-projected": lambda: ElectraConfig(**SHAPE, embedding_size=16),
+    "mobilebert": lambda: MobileBertConfig(
+        vocab_size=50,
+        hidden_size=32,
+        embedding_size=16,
+        intra_bottleneck_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=24,
+        num_feedforward_networks=2,
+        max_position_embeddings=32,
+        num_labels=3,
+    ),
+}
+QDQBERT = Placement(
+    name="qdqbert",
+    sites=(
+        "linear.weight", "linear.input", "matmul.query", "matmul.key", "matmul.probs", "matmul.value",
+        "residual.input",
+    ),
+)  # fmt: skip
+NEURST = Placement(
+    name="neurst",
+    sites=(
+        "linear.weight", "embedding.weight", "layernorm.output", "matmul.query", "matmul.key", "matmul.probs",
+        "matmul.value", "attention.context", "attention.output", "activation.output",
+    ),
+    typed=True,
+)  # fmt: skip
+
+
+def build(architecture: str, *, attention: str = "eager", seed: int = 0) -> Any:
+    """A model in evaluation mode."""
+    torch.manual_seed(seed)
+    model = AutoModelForSequenceClassification.from_config(
+        CONFIGS[architecture](), attn_implementation=attention
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if architecture == "mobilebert" and parameter.ndim == 1:
+                continue  # its norms only scale, and would let values grow without end
+            parameter.mul_(4)  # the initial weights are so small that quantization would hardly show
+    return model.eval()
+
+
+def batch() -> dict[str, Tensor]:
+    """Three rows of seven tokens, one of them with padding."""
+    generator = torch.Generator().manual_seed(3)
+    ids = torch.randint(2, 50, (3, 7), generator=generator)
+    mask = torch.ones_like(ids)
+    mask[1, 4:] = 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def calibrated(
+    model: Any, quant: Quant | None = None, scheme: Scheme | None = None, placement: Placement = QDQBERT
+) -> Quantization:
+    """Insert, observe one batch, calibrate by the largest values; still off."""
+    quantization = insert(model, Form(placement=placement, quant=quant or Quant(), scheme=scheme or Scheme()))
+    tensors = batch()
+    with torch.no_grad(), quantization.observing(tensors["attention_mask"]):
+        model(**tensors)
+    quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
+    return quantization

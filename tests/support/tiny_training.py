@@ -1,0 +1,190 @@
+"""A small training that can be sent to another process, and that goes wrong where it is told to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from qexp.config import Distillation, Form, Machine, MaxCalibrator, Numerics, Placement, Schooling
+from qexp.context import Runtime
+from qexp.data.microbatches import Parts, Steps
+from qexp.models.distillation import Teacher, open_attention
+from qexp.quant.insertion.insert import Quantization, insert
+from qexp.tasks.classification import Classifier, Texts
+from qexp.tasks.module import Optimization
+from qexp.training.distributed import train
+from tests.conftest import experiment, tiny_config
+
+PLACEMENT = Placement(
+    name="qdqbert",
+    sites=(
+        "linear.weight", "linear.input", "matmul.query", "matmul.key", "matmul.probs", "matmul.value",
+        "residual.input",
+    ),
+)  # fmt: skip
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+def batch_of(rows: np.ndarray) -> dict[str, torch.Tensor]:
+    """Rows of 4 to 7 tokens, padded to the longest; their labels follow from the rows."""
+    lengths = 4 + rows % 4
+    places = np.arange(lengths.max())
+    mask = places < lengths[:, None]
+    ids = np.where(mask, (rows[:, None] * 7 + places * (1 + rows[:, None] % 3)) % 50 + 5, 0)
+    return {
+        "input_ids": torch.from_numpy(ids),
+        "attention_mask": torch.from_numpy(mask.astype(np.int64)),
+        "token_type_ids": torch.zeros(ids.shape, dtype=torch.int64),
+        "labels": torch.from_numpy(rows % 2),
+    }
+
+
+def batches(count: int, rows: int = 8, last: int | None = None) -> list[np.ndarray]:
+    """So many batches, the last of which may be shorter."""
+    generator = np.random.default_rng(0)
+    sizes = [rows] * (count - 1) + [last or rows]
+    return [generator.integers(0, 100, size) for size in sizes]
+
+
+def trouble_at(taken: int, what: str) -> None:
+    """What may befall a process in the middle of a training."""
+    if what == "raise":
+        raise RuntimeError(f"no luck with part {taken}")
+    if what == "disk":
+        raise OSError(28, os.strerror(28))
+    if what == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "hang":
+        time.sleep(600)
+
+
+class Witness(Classifier):
+    """Leaves, in every process, what it ended with."""
+
+    folder: Path
+
+    def on_train_end(self) -> None:
+        torch.save(self.model.state_dict(), self.folder / f"rank-{self.global_rank}.pt")
+
+
+PHASES: dict[str, Callable[[Quantization], None]] = {
+    "frozen": Quantization.freeze,
+    "learned": Quantization.learn,
+    "shifted": lambda quantization: quantization.learn(zero_points=True),
+    "following": lambda quantization: quantization.follow(0.9),
+}
+"""Ways of training with ranges."""
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A course over a two-layer encoder with random weights."""
+
+    folder: Path
+    schooling: Schooling
+    steps_: tuple[np.ndarray, ...]
+    phase: str = "float"
+    rate: float = 1e-3
+    dropout: bool = False
+    layers: int = 2
+    trouble: tuple[str, int, int] = ("none", 0, 0)
+    """What happens, in which process, before which of its parts."""
+    nan: bool = False
+    distillation: Distillation | None = None
+    """What is learned from a teacher of the same form with other weights."""
+
+    title: str = "tiny"
+
+    def steps(self, parts: Parts) -> Steps:
+        steps = Steps(self.steps_, batch_of, parts)
+        what, rank, at = self.trouble
+
+        def collate(rows: np.ndarray) -> dict[str, torch.Tensor]:
+            if rank == parts.rank and steps.taken > at:
+                trouble_at(steps.taken, what)
+            return batch_of(rows)
+
+        steps.collate = collate
+        return steps
+
+    def module(self, steps: int, parts: Parts) -> Witness:
+        (self.folder / f"pid-{parts.rank}").write_text(str(os.getpid()))
+        model = self._model(0)
+        if self.distillation:
+            open_attention(model, self.distillation)
+        quantization = quantized(model, self.phase, parts.count) if self.phase != "float" else None
+        if self.nan:
+            with torch.no_grad():
+                model.classifier.bias.fill_(torch.nan)
+        optimization = Optimization(
+            self.rate, weight_decay=0.01, warmup=0.1, steps=steps, seed=3, range_learning_rate=1e-2
+        )
+        module = Witness(model, optimization, quantization, self._teacher())
+        module.folder = self.folder
+        return module
+
+    def _model(self, seed: int) -> Any:
+        torch.manual_seed(seed)
+        dropout = {} if self.dropout else NO_DROPOUT
+        config = tiny_config("bert", 64, num_labels=2, **dropout)
+        config.num_hidden_layers = self.layers
+        return AutoModelForSequenceClassification.from_config(config)
+
+    def _teacher(self) -> Teacher | None:
+        if self.distillation is None:
+            return None
+        family = Texts(experiment("task=mrpc").task)  # type: ignore[arg-type]
+        return Teacher(self._model(1), self.distillation, family.distance, family.row_terms)
+
+    def save(self, module: Classifier, folder: Path) -> dict[str, Any]:
+        torch.save(module.model.state_dict(), folder / "result.pt")
+        return {"saved": True}
+
+
+def quantized(model: torch.nn.Module, phase: str, parts: int = 1) -> Any:
+    """Quantizers at every site, calibrated on one batch, in one of ``PHASES``."""
+    quantization = insert(model, Form(placement=PLACEMENT))
+    batch = batch_of(np.arange(16))
+    labels = batch.pop("labels")
+    assert len(labels) == 16
+    with torch.no_grad(), quantization.observing(batch["attention_mask"]):
+        model.eval()(**batch)
+    quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
+    quantization.split(parts)
+    PHASES[phase](quantization)
+    return quantization
+
+
+def course(folder: Path, *, count: int = 6, last: int | None = None, **fields: Any) -> Tiny:
+    """A course of so many steps; ``devices``, ``accumulate``, ``precision``, ``compile`` are its numerics."""
+    numerics = Numerics(**{name: fields.pop(name) for name in list(fields) if name in Numerics.model_fields})
+    schooling = Schooling(train_rows=None, train_steps=None, seed=3, numerics=numerics)
+    folder.mkdir(parents=True, exist_ok=True)
+    return Tiny(folder, schooling, tuple(batches(count, last=last)), **fields)
+
+
+def runtime(folder: Path, seconds: float = 1e9, threads: int = 1) -> Runtime:
+    """A runtime without a progress bar."""
+    return Runtime.at(folder, Machine(checkpoint_seconds=seconds, progress=False, threads=threads))
+
+
+def trained(tiny: Tiny, seconds: float = 1e9) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Facts and final state of a course; checkpoints lie in its folder."""
+    facts = train(tiny, tiny.folder, tiny.folder, runtime(tiny.folder, seconds))
+    return facts, torch.load(tiny.folder / "result.pt")
+
+
+def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """Over all floating tensors of two states."""
+    assert one.keys() == other.keys()
+    pairs = [(one[name], other[name]) for name in one if one[name].is_floating_point()]
+    return max(float((a - b).abs().max()) for a, b in pairs)

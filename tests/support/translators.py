@@ -1,0 +1,46 @@
+"""A small translator, its rows, and what trainings of it need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from qexp.artifacts import Workplace
+from qexp.artifacts.types import Tokens
+from qexp.config import Machine, Numerics, Schooling, Training, TranslationTask
+from qexp.context import Runtime
+from qexp.data.checkpoints import Blueprint, locate
+from qexp.data.sources.resolve import resolve
+from qexp.pipeline.stages import tokenize
+from qexp.training.plans import FineTuning
+from tests.conftest import experiment
+
+SIZES = (
+    "model.scratch.vocabulary=400", "model.scratch.layers=1", "model.scratch.width=32",
+    "model.scratch.heads=2", "model.scratch.inner=64", "model.scratch.dropout=0.1",
+)  # fmt: skip
+WORDS = ("task=translation", "model=transformer_tiny", "data=sample", *SIZES)
+
+
+def runtime(folder: Path, **machine: Any) -> Runtime:
+    return Runtime.at(folder, Machine(progress=False, threads=1, **machine))
+
+
+def prepared(folder: Path, *words: str) -> Tokens:
+    """The tokens of the sample, as the stage leaves them."""
+    asked = experiment(*WORDS, *words)
+    folder.mkdir()
+    start = locate(asked.model)
+    tokenize.run(Workplace(folder), resolve(asked.data, asked.task), start, asked.task, rt=runtime(folder))
+    return Tokens(folder, "")
+
+
+def course(tokens: Tokens, *, steps: int = 5, dropout: float = 0.1, **numerics: Any) -> FineTuning:
+    """A training of so many steps of 16 pairs."""
+    asked = experiment(*WORDS, f"model.scratch.dropout={dropout}")
+    task, start = asked.task, locate(asked.model)
+    assert isinstance(task, TranslationTask) and isinstance(start, Blueprint)
+    assert isinstance(asked.finetune, Training)
+    plan = asked.finetune.model_copy(update={"batch_size": 16, "learning_rate": 1e-3})
+    schooling = Schooling(train_rows=None, train_steps=steps, seed=3, numerics=Numerics(**numerics))
+    return FineTuning(tokens, start, task, plan, schooling)

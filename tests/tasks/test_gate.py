@@ -1,0 +1,209 @@
+"""The rules of the gate on made-up predictions: noise of the floor's size passes, all else fails."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qexp.config import Task
+from qexp.tasks.base import Predictions
+from qexp.tasks.classification import margins
+from qexp.tasks.comparison import Comparison, Side
+from qexp.tasks.gate import judge
+from tests.conftest import experiment
+
+MRPC, STSB, SQUAD, MULTI30K = (
+    experiment(f"task={name}", *more).task
+    for name, *more in (("mrpc",), ("stsb",), ("squad",), ("translation", "model=transformer_tiny"))
+)
+Array = np.ndarray[Any, Any]
+ROWS, NOISE = 1000, 0.01
+
+
+def classes(logits: Array, labels: Array) -> Predictions:
+    return Predictions(
+        np.arange(len(logits)), logits.argmax(1), labels, logits.astype(np.float32), margins=margins(logits)
+    )
+
+
+def numbers(values: Array, labels: Array) -> Predictions:
+    return Predictions(np.arange(len(values)), values, labels, values[:, None].astype(np.float32))
+
+
+def noisy(logits: Array, seed: int, size: float = NOISE) -> Array:
+    """As two arithmetics differ: most rows by little, some by much."""
+    draw = np.random.default_rng(seed)
+    return logits + size * draw.standard_t(3, logits.shape) * draw.choice([0.1, 1.0], (len(logits), 1))
+
+
+@pytest.fixture
+def logits() -> Array:
+    return np.random.default_rng(1).normal(size=(ROWS, 2))
+
+
+@pytest.fixture
+def labels(logits: Array) -> Array:
+    flipped = np.random.default_rng(2).random(ROWS) < 0.2
+    return np.where(flipped, 1 - logits.argmax(1), logits.argmax(1))
+
+
+def verdict(engine: Array, logits: Array, labels: Array, floor: Array | None = None) -> dict[str, Any]:
+    floor = noisy(logits, 3) if floor is None else floor
+    side = Side(classes(engine, labels), classes(logits, labels), classes(floor, labels))
+    return judge(Comparison(MRPC, {"validation": side}))
+
+
+@pytest.mark.parametrize("seed", range(10, 40))
+def test_noise_of_the_floors_size_is_never_a_fault(seed: int, logits: Array, labels: Array) -> None:
+    found = verdict(noisy(logits, seed, 1.5 * NOISE), logits, labels)
+    assert found["passed"], found["reasons"]
+
+
+def test_rows_that_are_level_make_no_failure_of_noise(labels: Array) -> None:
+    """After a few steps of training: all logits alike, so that rounding decides one row in ten."""
+    level = np.random.default_rng(4).normal(scale=0.02, size=(ROWS, 2))
+    found = verdict(noisy(level, 5), level, labels, noisy(level, 6))
+    assert found["agreement"] < 99
+    assert found["verdict"] == "within noise"
+    assert found["floor"]["agreement"] < 99
+
+
+def test_identical_predictions_pass(logits: Array, labels: Array) -> None:
+    found = verdict(logits, logits, labels, logits)
+    assert found["verdict"] == "passed"
+    assert found["logit_differences"] == {"p50": 0.0, "p90": 0.0, "p99": 0.0, "max": 0.0}
+
+
+FAULTS = {
+    "all differences three times as large": lambda logits: noisy(logits, 7, 6 * NOISE),
+    "a constant": lambda logits: noisy(logits, 7) + np.array([0.01, 0.0]),
+    "a factor": lambda logits: noisy(1.01 * logits, 7),
+    "one row in fifty": lambda logits: np.where(
+        np.arange(ROWS)[:, None] % 50 == 0, -logits, noisy(logits, 7)
+    ),
+    "classes swapped": lambda logits: logits[:, ::-1],
+    "no number": lambda logits: np.where(np.arange(ROWS)[:, None] == 17, np.nan, logits),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_noise_does_not_do_fails(fault: str, logits: Array, labels: Array) -> None:
+    found = verdict(FAULTS[fault](logits), logits, labels)
+    assert found["verdict"] == "failed"
+    assert not found["passed"]
+    assert found["reasons"]
+
+
+def test_one_sure_row_that_flips_is_a_fault(logits: Array, labels: Array) -> None:
+    """It costs 0.1 points and 0.1 % of agreement, and no arithmetic explains it."""
+    engine = noisy(logits, 8)
+    sure = int(margins(logits).argmax())  # type: ignore[union-attr]
+    engine[sure] = engine[sure, ::-1]
+    found = verdict(engine, logits, labels)
+    assert found["agreement"] > 99.5
+    assert found["verdict"] == "failed"
+    assert "apart" in found["reasons"][-1]
+
+
+def test_a_model_that_answers_all_rows_alike_has_one_row_of_noise(labels: Array) -> None:
+    """A tie that rounds the other way is then the same offset in every row."""
+    constant = np.tile([0.2, -0.1], (ROWS, 1))
+    found = verdict(constant + np.array([0.003, 0.0]), constant, labels, constant)
+    assert found["passed"], found["reasons"]
+
+
+@pytest.mark.parametrize(("step", "passed"), [(0.03, True), (0.001, False)])
+def test_a_floor_that_saw_no_step_of_a_grid_is_told_what_one_does(
+    step: float, passed: bool, logits: Array, labels: Array
+) -> None:
+    """A value that all rows share, such as that of the first token, lies at a tie: all rows move together."""
+    engine = logits + np.where(logits[:, :1] > 0, 0.02, 0.0)
+    steps = classes(logits[:64] + step, labels[:64])
+    side = Side(classes(engine, labels), classes(logits, labels), classes(logits, labels), steps)
+    assert judge(Comparison(MRPC, {"": side}))["passed"] is passed
+
+
+def test_one_level_row_that_flips_is_none(logits: Array, labels: Array) -> None:
+    logits = logits.copy()
+    logits[5] = [0.3, 0.3 + 1e-6]
+    engine = logits.copy()
+    engine[5] = [0.3 + 1e-6, 0.3]
+    assert verdict(engine[:71], logits[:71], labels[:71], logits[:71])["passed"]
+
+
+def test_flips_that_all_cost_a_point_are_no_chance(logits: Array, labels: Array) -> None:
+    """As many rows flip as in the floor, but each of them from right to wrong."""
+    level = np.random.default_rng(9).normal(scale=0.02, size=(ROWS, 2))
+    right = level.argmax(1)
+    engine = noisy(level, 10)
+    side = (engine.argmax(1) != right) & (labels == engine.argmax(1))
+    engine[side] = level[side]
+    closest = (labels == right) & (margins(level) < 0.01) & (engine.argmax(1) == right)  # type: ignore[operator]
+    engine[closest] = level[closest, ::-1]
+    found = verdict(engine, level, labels, noisy(level, 11))
+    assert found["verdict"] == "failed"
+
+
+@settings(max_examples=15)
+@given(offset=st.floats(0.02, 1.0), seed=st.integers(0, 50))
+def test_an_offset_of_a_regression_is_seen(offset: float, seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    values, labels = draw.uniform(0, 5, 500), draw.uniform(0, 5, 500)
+    torch, floor, same, off = (
+        numbers(values + shift + noise * draw.standard_normal(500), labels)
+        for shift, noise in ((0, 0), (0, 0.02), (0, 0.02), (offset, 0.02))
+    )
+    assert judge(Comparison(STSB, {"validation": Side(same, torch, floor)}))["passed"]
+    assert not judge(Comparison(STSB, {"validation": Side(off, torch, floor)}))["passed"]
+
+
+def texts(flipped: Array, labels: Array, seed: int, margins: Array | None = None) -> Predictions:
+    words = np.array([f"answer {index}" for index in range(len(flipped))], object)
+    words[flipped] = "another"
+    scores = noisy(np.random.default_rng(0).normal(size=(len(flipped), 1)), seed)
+    return Predictions(np.arange(len(flipped)), words, labels, scores.astype(np.float32), margins=margins)
+
+
+@pytest.mark.parametrize("task", [SQUAD, MULTI30K], ids=["spans", "translations"])
+@pytest.mark.parametrize(("engine", "passed"), [(0.06, True), (0.2, False)])
+def test_texts_may_differ_as_often_as_in_the_floor(task: Task, engine: float, passed: bool) -> None:
+    """One text in sixteen differs between two arithmetics of SQuAD's W8A8."""
+    draw, rows = np.random.default_rng(12), 600
+    golds = np.empty(rows, object)
+    golds[:] = [[f"answer {index}"] if task is SQUAD else f"answer {index}" for index in range(rows)]
+    sides = [
+        texts(draw.random(rows) < share, golds, 13 + seed) for seed, share in enumerate((engine, 0.0, 0.06))
+    ]
+    found = judge(Comparison(task, {"validation": Side(*sides)}))
+    assert found["passed"] is passed, found["reasons"]
+    assert found["verdict"] != "passed"
+
+
+def test_a_sure_answer_that_becomes_another_is_a_fault() -> None:
+    rows = 300
+    golds = np.empty(rows, object)
+    golds[:] = [[f"answer {index}"] for index in range(rows)]
+    none, one = np.zeros(rows, bool), np.arange(rows) == 3
+    torch = texts(none, golds, 20, margins=np.full(rows, 9.0))
+    floor = texts(none, golds, 21)
+    assert judge(Comparison(SQUAD, {"": Side(texts(none, golds, 22), torch, floor)}))["passed"]
+    found = judge(Comparison(SQUAD, {"": Side(texts(one, golds, 22), torch, floor)}))
+    assert "apart" in found["reasons"][-1]
+
+
+def test_a_metric_that_is_undefined_on_one_side_only_fails() -> None:
+    labels = np.linspace(0, 5, 100)
+    torch = numbers(labels, labels)
+    flat = numbers(np.full(100, 2.0), labels)
+    found = judge(Comparison(STSB, {"": Side(flat, torch, torch)}))
+    assert found["metric_difference"] is None
+    assert found["verdict"] == "failed"
+    broken = replace(torch, broken=1)
+    assert judge(Comparison(STSB, {"": Side(broken, torch, torch)}))["reasons"] == [
+        "logits that are not finite"
+    ]

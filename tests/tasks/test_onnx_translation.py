@@ -1,0 +1,94 @@
+"""Translations through two engines: texts and scores are those of torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from qexp.artifacts.types import Tokens
+from qexp.config import BeamSearch, TranslationTask
+from qexp.deploy.engine import Order
+from qexp.deploy.onnx.export_translation import DECODER, ENCODER, export_translation
+from qexp.deploy.runtimes.onnxruntime.engine import Session
+from qexp.tasks.exported import export, exported_run
+from qexp.tasks.onnx_translation import EngineTranslator
+from qexp.tasks.translation import Translations, writer
+from tests.conftest import experiment
+from tests.deploy.onnx.test_export_translation import quantize
+from tests.support.sequence_models import MODELS, batch, build
+from tests.support.translators import WORDS, prepared
+
+pytestmark = pytest.mark.slow
+
+
+def through_engines(model: Any, folder: Path) -> EngineTranslator:
+    export_translation(model, folder, example=batch())
+    engines = (Session(Order(folder / name, "int8", 1)) for name in (ENCODER, DECODER))
+    return EngineTranslator(folder, *engines)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "int8"),
+    [
+        pytest.param(name, int8, marks=() if name == "marian" else pytest.mark.slow)
+        for name in MODELS
+        for int8 in (False, True)
+    ],
+)
+def test_every_search_writes_the_words_of_torch(architecture: str, int8: bool, tmp_path: Path) -> None:
+    model = build(architecture)
+    model.generation_config.forced_bos_token_id = 7
+    quantization = quantize(model) if int8 else None
+    source = {name: batch()[name] for name in ("input_ids", "attention_mask")}
+    searches = [
+        BeamSearch(beams=beams, length_penalty=penalty, max_new_tokens=9)
+        for beams, penalty in ((1, 1.0), (3, 0.6), (4, 2.0))
+    ]
+    expected = [writer(model, search)(source) for search in searches]
+    if quantization is not None:
+        quantization.export_form()
+    translator = through_engines(model, tmp_path)
+    for search, (words, scores) in zip(searches, expected, strict=True):
+        found, own = writer(translator, search)(source)
+        assert (words[:, 0] == 7).all()
+        assert torch.equal(found, words)
+        np.testing.assert_allclose(own, scores, rtol=0.02 if int8 else 1e-4)
+
+
+def test_bleu_of_the_sample_is_that_of_torch(tmp_path: Path) -> None:
+    tokens: Tokens = prepared(tmp_path / "tokens")
+    asked = experiment(*WORDS, "task.search.beams=3", "task.search.max_new_tokens=8")
+    assert isinstance(asked.task, TranslationTask)
+    family, model = Translations(asked.task), sample_model(tokens, asked)
+    run = writer(model, asked.task.search)
+    by_torch = family.predict(run, tokens, "test", 20, lambda *_: None)
+    folder = tmp_path / "graphs"
+    folder.mkdir()
+    rows = family.collate(family.split(tokens.split("train")), np.arange(2), tokens.pad_id)
+    assert export(model, asked.task, folder, rows) == (ENCODER, DECODER)
+    run = exported_run(asked.task, folder, lambda path: Session(Order(path, "fp32", 1)))
+    by_engines = family.predict(run, tokens, "test", 20, lambda *_: None)
+    assert list(by_engines.predictions) == list(by_torch.predictions)
+    assert family.score(by_engines) == family.score(by_torch)
+
+
+def sample_model(tokens: Tokens, asked: Any) -> Any:
+    from qexp.data.checkpoints import locate
+
+    model = Translations(asked.task).pretrained(locate(asked.model), tokens, 1).eval()
+    model.set_attn_implementation("eager")
+    return model
+
+
+def test_what_the_decoder_reads_is_shifted_as_the_models_do() -> None:
+    labels = torch.tensor([[5, 6, 2], [7, 2, -100]])
+    model = build("bart")
+    translator = EngineTranslator.__new__(EngineTranslator)
+    torch.nn.Module.__init__(translator)
+    translator.generation_config = model.generation_config
+    shifted = translator.prepare_decoder_input_ids_from_labels(labels)
+    assert torch.equal(shifted, model.prepare_decoder_input_ids_from_labels(labels))
