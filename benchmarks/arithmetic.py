@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.deploy import table
-from qexp.analysis.evaluator import Bench, bench_of
+from qexp.analysis.evaluator import Evaluator, evaluator_of
 from qexp.analysis.find_run import find_record
 from qexp.artifacts.types import Scores
 from qexp.context import set_threads
 from qexp.records.record import Record, outputs_root
-from qexp.tasks import family_of
+from qexp.tasks import adapter_for
 from qexp.tasks.base import Predictions
 from qexp.tasks.scoring import read_predictions
 
@@ -31,11 +31,13 @@ BATCH = 8
 """Rows at once: float64 has no kernels of its own here, and takes memory for every step."""
 
 
-def exact(bench: Bench) -> Predictions:
+def exact(bench: Evaluator) -> Predictions:
     """Predictions of the first evaluation split in float64."""
-    rows, family = bench.rows, family_of(bench.rows.task)
-    run = family.runner(bench.quantization.model.double(), bench.rt)
-    return family.predict(run, rows.tokens, rows.split, rows.limit, lambda *_, **__: None, BATCH)
+    rows, family = bench.rows, adapter_for(bench.rows.task)
+    run = family.runner(bench.quantization.model.double(), bench.ctx)
+    return family.predict(
+        run, rows.tokens, rows.split, rows=rows.limit, advance=lambda *_, **__: None, batch_size=BATCH
+    )
 
 
 def kept(record: Record, outputs: Path) -> Iterator[tuple[str, Scores]]:
@@ -59,8 +61,8 @@ def first(found: Predictions, rows: int) -> Predictions:
 def lines(key: str, outputs: Path, limit: int | None) -> Iterator[list[str]]:
     """Of one run: a line for float64, and one for each that is held against it."""
     record = find_record(key, outputs)
-    bench = bench_of(record, outputs, None, limit, "cpu")
-    family, truth = family_of(bench.rows.task), exact(bench)
+    bench = evaluator_of(record, outputs, None, limit, "cpu")
+    family, truth = adapter_for(bench.rows.task), exact(bench)
     name = " ".join((record.key[:8], bench.rows.task.name, *list(record.scores)[-1:]))
     metric = bench.rows.task.metrics[0]
     yield [name, "torch float64", f"{family.score(truth)[metric]:.2f}", "", "", ""]

@@ -25,13 +25,13 @@ from benchmarks.options import add_peers, parser, settings, start
 from benchmarks.peers import attempt
 from benchmarks.peers.own import PLACEMENTS
 from benchmarks.shapes import SHAPES, Batch, Family, batch_of
-from qexp.config import AnyCalibrator, Form
-from qexp.quant.insertion.insert import Quantization, insert
+from qexp.config import AnyCalibrator, QuantizationConfig
+from qexp.quant.insertion.insert import QuantizedModel, insert
 
 
-def own_pass(model: Any, sites: str, batches: list[Batch]) -> tuple[Callable[[], None], Quantization]:
+def own_pass(model: Any, sites: str, batches: list[Batch]) -> tuple[Callable[[], None], QuantizedModel]:
     """qexp's pass, with empty statistics at its start."""
-    quantization = insert(model, Form(placement=PLACEMENTS[sites]))
+    quantization = insert(model, QuantizationConfig(placement=PLACEMENTS[sites]))
 
     def run() -> None:
         quantization.statistics().clear()
@@ -53,7 +53,7 @@ def inference(model: Any, batches: list[Batch]) -> Callable[[], None]:
     return run
 
 
-def searches(quantization: Quantization) -> dict[str, float]:
+def searches(quantization: QuantizedModel) -> dict[str, float]:
     """Seconds of each calibrator over all quantizers; weights by largest values, and by least squares."""
     found = {}
     statistics = quantization.statistics()
@@ -65,7 +65,7 @@ def searches(quantization: Quantization) -> dict[str, float]:
     return found
 
 
-def _calibrating(quantization: Quantization, statistics: Any, chosen: Any) -> Callable[[], None]:
+def _calibrating(quantization: QuantizedModel, statistics: Any, chosen: Any) -> Callable[[], None]:
     return lambda: quantization.calibrate(statistics, chosen)
 
 

@@ -33,8 +33,8 @@ from benchmarks.harness import Reading, alternate, write
 from benchmarks.options import add_peers, parser, settings, start
 from benchmarks.peers import attempt
 from benchmarks.shapes import SHAPES, Batch, Family, Shape, batch_of
-from qexp.config import ActivationScheme, Form, MaxCalibrator, Override, Placement, Quant
-from qexp.deploy.engine import Audit, Engine, Order
+from qexp.config import ActivationScheme, MaxCalibrator, Override, Placement, Quant, QuantizationConfig
+from qexp.deploy.engine import Audit, Engine, EngineSpec
 from qexp.deploy.onnx.export import export_onnx
 from qexp.deploy.runtimes.onnxruntime import engine as ort_engine
 from qexp.deploy.runtimes.onnxruntime.session import new_session
@@ -48,7 +48,7 @@ EXACT_PATH = "exact path"
 """How forms are called that compute as on a CPU whose products of 8 bits saturate."""
 PRODUCTS = ("linear.weight", "linear.input", "matmul.query", "matmul.key", "matmul.probs", "matmul.value")
 SIGNED = Override(activation=ActivationScheme(symmetric=True))
-FAST = Form(
+FAST = QuantizationConfig(
     placement=Placement(name="cpu_int8", sites=PRODUCTS, typed=True),
     quant=Quant(label="cpu", overrides={f"*:matmul.{each}": SIGNED for each in ("query", "key", "value")}),
 )
@@ -86,13 +86,13 @@ def export(family: Family, calibration: Batch, folder: Path) -> None:
     with torch.no_grad(), quantization.observing(example["attention_mask"]):
         model(**example)
     quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
-    quantization.export_form()
+    quantization.export_mode()
     export_onnx(model, folder / INT8_FILE, example=example)
 
 
 def in_onnxruntime(path: Path, threads: int, *, exact: bool | None = None) -> Served:
     """Through this project's engine."""
-    return _in_engine(ort_engine.Session(Order(path, "int8", threads), exact=exact))
+    return _in_engine(ort_engine.OnnxRuntimeEngine(EngineSpec(path, "int8", threads), exact=exact))
 
 
 def _in_engine(engine: Engine) -> Served:
@@ -118,7 +118,7 @@ def in_openvino(path: Path, threads: int, model: Any = None) -> Served:
         return answer[compiled.output(0)].copy()
 
     def audit(batch: dict[str, Any]) -> Audit:
-        order = Order(path, "int8", threads)
+        order = EngineSpec(path, "int8", threads)
         return openvino_audit.audit(compiled, order, {name: batch[name] for name in names})
 
     return Served(run, audit)
@@ -130,7 +130,7 @@ def by_onnxruntime(make: Callable[..., Any], file: str) -> Callable[[Family, Bat
     def served(family: Family, calibration: Batch, folder: Path, threads: int) -> Served:
         import onnxruntime
 
-        form = make(family, calibration, folder, threads)
+        quant_config = make(family, calibration, folder, threads)
 
         def audit(batch: dict[str, Any]) -> Audit:
             names = {value.name for value in onnx.load(folder / file).graph.input}
@@ -138,7 +138,8 @@ def by_onnxruntime(make: Callable[..., Any], file: str) -> Callable[[Family, Bat
             return ort_engine.audited(folder / file, onnxruntime.SessionOptions(), feed)
 
         return Served(
-            lambda batch: form.call({name: torch.from_numpy(each) for name, each in batch.items()})(), audit
+            lambda batch: quant_config.call({name: torch.from_numpy(each) for name, each in batch.items()})(),
+            audit,
         )
 
     return served
@@ -187,11 +188,11 @@ def served(family: Family, folder: Path, options: Any) -> tuple[dict[str, Served
 
 
 def _exact_path(path: Path, threads: int) -> dict[str, Callable[..., Served]]:
-    order = Order(path, "int8", threads)
+    order = EngineSpec(path, "int8", threads)
     return {
         f"onnxruntime int8, {EXACT_PATH}": lambda *_: in_onnxruntime(path, threads, exact=True),
         f"openvino int8, {EXACT_PATH}": lambda *_: _in_engine(
-            openvino_engine.CompiledGraph(order, exact=True)
+            openvino_engine.OpenVinoEngine(order, exact=True)
         ),
     }
 
@@ -206,8 +207,8 @@ def agreement(forms: dict[str, Served], family: Family, length: int) -> dict[str
         model = family.build()
         truth = model(**{name: torch.from_numpy(each) for name, each in batch.items()}).logits.numpy()
     figures = {}
-    for name, form in forms.items():
-        answer = np.asarray(form.run(batch))
+    for name, quant_config in forms.items():
+        answer = np.asarray(quant_config.run(batch))
         same = float((_decided(answer) == _decided(truth)).mean())
         figures[name] = 100 * same, float(np.abs(answer - truth).max() / np.abs(truth).max())
     return figures
@@ -321,9 +322,9 @@ def main(arguments: list[str] | None = None) -> None:
         same = agreement(forms, family, options.length)
         for rows in (int(word) for word in options.rows.split(",")):
             batch = _arrays(batch_of(shape, rows, options.length, seed=4))
-            audits = {name: form.audit(batch) for name, form in forms.items()}
+            audits = {name: quant_config.audit(batch) for name, quant_config in forms.items()}
             shares = {name: each.integer_share if each else 0.0 for name, each in audits.items()}
-            calls = {name: partial(form.run, batch) for name, form in forms.items()}
+            calls = {name: partial(quant_config.run, batch) for name, quant_config in forms.items()}
             readings = alternate(calls, options.rounds, BASELINE)
             show(readings, shares, same, f"{options.model}, {rows} x {options.length}")
             limit = rates(shape, rows, options)

@@ -333,9 +333,15 @@ def _residual(graph: Graph) -> None:
 
 
 def _classes(graph: Graph) -> None:
-    weight = graph.weight("classifier" if graph.proto.graph.output[0].name == "logits" else "qa_outputs")
+    """Swap the outputs of the head; a single one changes its sign."""
+    answers = any(each.name.startswith("qa_outputs.") for each in graph.proto.graph.node)
+    weight = graph.weight("qa_outputs" if answers else "classifier")
+    single = graph.values(weight.input[0]).shape[0] == 1
     for place in (0, 1):
-        graph.change(weight, place, lambda values: values[::-1] if values.shape[0] == 2 else values)
+        if not single:
+            graph.change(weight, place, lambda values: values[::-1])
+        elif place == 0:
+            graph.change(weight, place, lambda values: -values)
 
 
 def _head_bias(graph: Graph) -> None:

@@ -13,9 +13,9 @@ from torch import nn
 
 from benchmarks.peers.own import PLACEMENTS, prepare
 from benchmarks.shapes import Batch, Family
-from qexp.deploy.engine import Order
+from qexp.deploy.engine import EngineSpec
 from qexp.deploy.onnx.export import export_onnx
-from qexp.deploy.runtimes.onnxruntime.engine import Session
+from qexp.deploy.runtimes.onnxruntime.engine import OnnxRuntimeEngine
 from qexp.deploy.runtimes.onnxruntime.session import new_session
 
 FP32_FILE, INT8_FILE = "fp32.onnx", "int8.onnx"
@@ -34,7 +34,7 @@ def own_forms(family: Family, sites: str, calibration: Batch, folder: Path, thre
     prepare(quantized, PLACEMENTS[sites], calibration)
     export_onnx(family.build("eager"), folder / FP32_FILE, example=calibration)
     exported = family.build()
-    prepare(exported, PLACEMENTS[sites], calibration).export_form()
+    prepare(exported, PLACEMENTS[sites], calibration).export_mode()
     export_onnx(exported, folder / INT8_FILE, example=calibration)
     return {
         "torch fp32": _in_torch(family.build()),
@@ -56,7 +56,7 @@ def _in_torch(model: nn.Module) -> Form:
 
 
 def _in_session(path: Path, threads: int) -> Form:
-    session = Session(Order(path, "int8", threads))
+    session = OnnxRuntimeEngine(EngineSpec(path, "int8", threads))
 
     def call(batch: Batch) -> Callable[[], Any]:
         arrays = {name: batch[name].numpy() for name in session.inputs}

@@ -23,10 +23,10 @@ from torch.utils.data import DataLoader
 from benchmarks.peers import quiet
 from benchmarks.shapes import Batch, Family
 from qexp.config import Numerics
-from qexp.data.microbatches import Steps
+from qexp.data.microbatches import MicroBatches
 from qexp.tasks.classification import Classifier
 from qexp.tasks.module import Optimization
-from qexp.training.trainer import Seat, fit
+from qexp.training.trainer import WorkerContext, fit
 
 RATE = 1e-6
 
@@ -92,8 +92,8 @@ def _own(model: Any, batch: Batch, steps: int, threads: int) -> Callable[[], Non
 
     def run() -> None:
         with _folder() as scratch:
-            seat = Seat(Numerics(), scratch, checkpoint_seconds=60.0, threads=threads)
-            rows = Steps([np.arange(len(batch["labels"]))] * steps, lambda chosen: batch)
+            seat = WorkerContext(Numerics(), scratch, checkpoint_seconds=60.0, threads=threads)
+            rows = MicroBatches([np.arange(len(batch["labels"]))] * steps, lambda chosen: batch)
             fit(Classifier(model, plan), rows, "benchmark", seat, lambda *_, **__: None)
         _let_go(model)
 

@@ -28,17 +28,17 @@ import torch
 from benchmarks.harness import Reading, alternate, write
 from benchmarks.options import parser, settings, start
 from benchmarks.shapes import SHAPES, Batch, Family, batch_of
-from qexp.config import ActivationScheme, Form, MaxCalibrator, Placement, Quant, Scheme
-from qexp.deploy.engine import Audit, Order
+from qexp.config import ActivationScheme, MaxCalibrator, Placement, Quant, QuantizationConfig, Scheme
+from qexp.deploy.engine import Audit, EngineSpec
 from qexp.deploy.onnx.export import export_onnx
-from qexp.deploy.runtimes.onnxruntime.engine import Session, as_written
-from qexp.deploy.runtimes.torch_int8.engine import TorchGraph
+from qexp.deploy.runtimes.onnxruntime.engine import OnnxRuntimeEngine, as_written
+from qexp.deploy.runtimes.torch_int8.engine import TorchInt8Engine
 from qexp.errors import DeployError
 from qexp.quant.insertion.insert import insert
 
 FLOAT, INTEGER = "float.onnx", "integer.onnx"
 PRODUCTS = ("linear.weight", "linear.input")
-SYMMETRIC = Form(
+SYMMETRIC = QuantizationConfig(
     placement=Placement(name="linear", sites=PRODUCTS),
     quant=Quant(),
     scheme=Scheme(activation=ActivationScheme(symmetric=True)),
@@ -55,26 +55,26 @@ def export(family: Family, calibration: Batch, folder: Path) -> None:
     with torch.no_grad(), quantization.observing(example["attention_mask"]):
         model(**example)
     quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
-    quantization.export_form()
+    quantization.export_mode()
     export_onnx(model, folder / INTEGER, example=example)
 
 
 def loaded(
     folder: Path, options: Any, shapes: tuple[tuple[int, int], ...]
-) -> tuple[dict[str, TorchGraph], dict[str, str]]:
+) -> tuple[dict[str, TorchInt8Engine], dict[str, str]]:
     """An engine for each precision, and those that this device refuses, with why."""
     engines, refused = {}, {}
     for precision in options.precisions.split(","):
         path = folder / (INTEGER if precision == "int8" else FLOAT)
         try:
-            engines[precision] = TorchGraph(Order(path, precision, options.threads, shapes))
+            engines[precision] = TorchInt8Engine(EngineSpec(path, precision, options.threads, shapes))
         except DeployError as error:
             refused[precision] = str(error)
     return engines, refused
 
 
 def parity(
-    engines: dict[str, TorchGraph], folder: Path, batch: dict[str, Any]
+    engines: dict[str, TorchInt8Engine], folder: Path, batch: dict[str, Any]
 ) -> dict[str, tuple[float, float]]:
     """Largest difference of a logit from the graph as it is written, over the largest logit.
 
@@ -82,16 +82,16 @@ def parity(
     """
     found = {}
     for precision, engine in engines.items():
-        order = Order(folder / (INTEGER if precision == "int8" else FLOAT), "fp32", 1)
+        order = EngineSpec(folder / (INTEGER if precision == "int8" else FLOAT), "fp32", 1)
         feed = {name: batch[name] for name in engine.inputs}
-        written, optimized = as_written(order).run(feed), Session(order).run(feed)
+        written, optimized = as_written(order).run(feed), OnnxRuntimeEngine(order).run(feed)
         largest = float(np.abs(written).max())
         own, theirs = (float(np.abs(each - written).max()) for each in (engine.run(feed), optimized))
         found[precision] = own / largest, theirs / largest
     return found
 
 
-def _run(engine: TorchGraph, batch: dict[str, Any]) -> Any:
+def _run(engine: TorchInt8Engine, batch: dict[str, Any]) -> Any:
     return engine.run({name: batch[name] for name in engine.inputs})
 
 
@@ -100,7 +100,7 @@ def _arrays(batch: Batch) -> dict[str, Any]:
 
 
 def measured(
-    engines: dict[str, TorchGraph], batch: dict[str, Any], rounds: int
+    engines: dict[str, TorchInt8Engine], batch: dict[str, Any], rounds: int
 ) -> tuple[dict[str, Reading], dict[str, float]]:
     """Times of all engines on a batch, in turns, and the seconds of each one's first call, which compiles."""
     first, calls = {}, {}

@@ -37,9 +37,9 @@ def forms_of(
     forms = own_forms(family, options.sites, calibration, folder, options.threads)
     skipped = {}
     for name, make in PEERS.items() if options.peers else ():
-        form, problem = attempt(make, family, calibration, folder, options.threads)
+        quant_config, problem = attempt(make, family, calibration, folder, options.threads)
         if problem is None:
-            forms[name] = form
+            forms[name] = quant_config
         else:
             skipped[name] = problem
     return forms, skipped
@@ -51,14 +51,16 @@ def measure(
     """All forms in turns on one batch."""
     batch = batch_of(family.shape, rows, length, seed=3)
     del batch["labels"]
-    return alternate({name: form.call(batch) for name, form in forms.items()}, rounds, "torch fp32")
+    return alternate(
+        {name: quant_config.call(batch) for name, quant_config in forms.items()}, rounds, "torch fp32"
+    )
 
 
 def drift(forms: dict[str, Form], family: Family, length: int) -> dict[str, float]:
     """Largest change of a logit against torch in FP32, over the largest logit, on 32 rows."""
     batch = batch_of(family.shape, 32, length, seed=3)
     del batch["labels"]
-    answers = {name: np.asarray(form.call(batch)()) for name, form in forms.items()}
+    answers = {name: np.asarray(quant_config.call(batch)()) for name, quant_config in forms.items()}
     reference = answers["torch fp32"]
     return {
         name: float(np.abs(answer - reference).max() / np.abs(reference).max())

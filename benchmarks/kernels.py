@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from qexp.quant.grid import Grid
 from qexp.quant.quantizer import Quantizer
-from qexp.quant.quantizer_mode import Phase
+from qexp.quant.quantizer_mode import QuantizerMode
 
 Function = Callable[[Tensor], Tensor]
 Form = tuple[bool, bool]
@@ -42,7 +42,7 @@ def own(x: Tensor, channels: bool, learned: bool) -> Function:
     quantizer = Quantizer("benchmark", grid, len(x) if channels else None)
     high = _magnitudes(x, channels)
     quantizer.set_range(-high, high)
-    quantizer.switch(Phase.LEARNED if learned else Phase.FROZEN)
+    quantizer.switch(QuantizerMode.LEARNED if learned else QuantizerMode.FROZEN)
 
     def run(x: Tensor) -> Tensor:
         quantizer.forget()

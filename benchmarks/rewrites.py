@@ -27,7 +27,7 @@ from benchmarks.harness import Reading, alternate, show_rows, write
 from benchmarks.options import parser, settings, start
 from benchmarks.shapes import SHAPES, Family, batch_of
 from qexp.cli.run import conf_folder
-from qexp.config import Form, MaxCalibrator, Placement, Quant
+from qexp.config import MaxCalibrator, Placement, Quant, QuantizationConfig
 from qexp.deploy.onnx import export as exporter
 from qexp.deploy.runtimes.onnxruntime.session import new_session
 from qexp.quant.insertion.insert import insert
@@ -45,12 +45,14 @@ def export(family: Family, case: str, folder: Path, length: int) -> dict[str, Pa
     batch = batch_of(family.shape, 8, length, seed=2, padded=True)
     example = {name: values for name, values in batch.items() if name != "labels"}
     model = family.build()
-    form = Form(placement=Placement.model_validate(tree), quant=Quant(activation_bits=bits))
-    quantization = insert(model, form)
+    quant_config = QuantizationConfig(
+        placement=Placement.model_validate(tree), quant=Quant(activation_bits=bits)
+    )
+    quantization = insert(model, quant_config)
     with torch.no_grad(), quantization.observing(example["attention_mask"]):
         model(**example)
     quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
-    quantization.export_form()
+    quantization.export_mode()
     paths = {name: folder / f"{name}.onnx" for name in (OLD, NEW)}
     exporter.export_onnx(model, paths[NEW], example=example)
     with patch.object(exporter, "keep_exact", lambda _: None):

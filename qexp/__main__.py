@@ -1,4 +1,4 @@
-"""``python -m qexp``."""
+"""Entry point of ``python -m qexp``."""
 
 from qexp.cli.main import main
 

@@ -1,4 +1,4 @@
-"""Printing to a reader that may have gone."""
+"""Output to streams whose reader may close the pipe."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from typing import TextIO
 
 
 def print_out(text: str) -> None:
-    """Print as it is, and stop quietly where the reader of a pipe (``| head``) has gone."""
+    """Print text unchanged; a pipe that its reader has closed (``| head``) raises nothing."""
     write_out(sys.stdout, text)
 
 
 def write_out(stream: TextIO, text: str) -> bool:
-    """Write as it is to a stream with a file behind it; whether somebody still reads it.
+    """Write text unchanged to a stream that has a file descriptor.
 
-    Where nobody does, what follows goes nowhere, so that the process ends quietly.
+    After a broken pipe the descriptor points to the null device, so that later output is discarded and the
+    process exits without a traceback.
+
+    Returns:
+        Whether the stream still has a reader.
     """
     try:
         stream.write(text)

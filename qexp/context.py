@@ -1,6 +1,6 @@
-"""All that must not change a result: the machine, the store, the screen.
+"""Context of a run that must not change its results: machine, artifact store and console.
 
-A :class:`Runtime` is handed to every stage as the keyword ``rt`` and is never part of a key.
+Every stage receives a :class:`RunContext` as the keyword ``ctx``, which is never part of a cache key.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from qexp.artifacts import Stage, Store, Workplace
+from qexp.artifacts import BuildDir, Stage, Store
 from qexp.artifacts.types import Artifact
 from qexp.config import Machine
 
@@ -32,8 +32,8 @@ P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
-class Visit:
-    """How a run came by one artifact."""
+class StageVisit:
+    """One artifact that a run needed: built by it, or found in the store."""
 
     stage: str
     key: str
@@ -41,54 +41,70 @@ class Visit:
     seconds: float
 
 
-class Follower(Protocol):
-    """Who is told how a run goes on, and has no say in it."""
+class RunListener(Protocol):
+    """Observer of a run's progress; it cannot influence the run."""
 
     def found(self, key: str, source: str) -> None:
-        """Rows and weights are there, hence the run's key; the source of rows is ``local hub sample``."""
+        """Handle the moment when rows and weights are loaded, and the run's key is therefore known.
+
+        Args:
+            key: Key of the run.
+            source: Where the rows come from: ``local``, ``hub`` or ``sample``.
+        """
 
     def scored(self, stage: str, scores: Mapping[str, float | None]) -> None:
-        """A stage (``fp32 control ptq qat``) has its scores: percent by metric."""
+        """Handle the scores of a stage.
+
+        Args:
+            stage: ``fp32``, ``control``, ``ptq`` or ``qat``.
+            scores: Percent by metric; None where a metric is undefined.
+        """
 
 
-class Nobody:
-    """No follower."""
+class NullListener:
+    """Listener that ignores every event."""
 
     def found(self, key: str, source: str) -> None:
-        """Nothing."""
+        """Ignore the event."""
 
     def scored(self, stage: str, scores: Mapping[str, float | None]) -> None:
-        """Nothing."""
+        """Ignore the event."""
 
 
 @dataclass
-class Screen:
-    """What the user sees while a run goes on; on standard error, so that tables can be piped."""
+class RunConsole:
+    """Messages and progress bars of a run, on standard error so that tables can be piped."""
 
     progress: bool = True
     prefix: str = ""
-    """Before every line of news, where several runs write to one terminal."""
+    """Prefix of every message, for runs that share a terminal."""
     console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
     warnings: list[str] = field(default_factory=list)
 
-    def say(self, message: str) -> None:
-        """One line of news."""
+    def info(self, message: str) -> None:
+        """Print a message on one line."""
         self.console.print(f"{self.prefix}{message}", soft_wrap=True, markup=False)
 
     def warn(self, message: str) -> None:
-        """News that also goes into the Record."""
+        """Print a warning, and keep it for the Record."""
         self.warnings.append(message)
         self.console.print(f"{self.prefix}warning: {message}", style="yellow", soft_wrap=True, markup=False)
 
     def waiting(self, stage: str) -> None:
-        """Another process builds what is needed."""
-        self.say(f"{stage}: another process builds this; waiting for it")
+        """Report that another process is building the artifact that this one needs."""
+        self.info(f"{stage}: another process builds this; waiting for it")
 
     @contextmanager
     def bar(self, title: str, total: int | None, done: int = 0) -> Iterator[Callable[..., None]]:
-        """A progress bar over ``total`` steps, None where nobody knows how many.
+        """Show a progress bar.
 
-        The function that is handed out moves it by ``n=1``.
+        Args:
+            title: Text before the bar.
+            total: Number of steps; None if it is not known.
+            done: Steps that are done already.
+
+        Yields:
+            Function that advances the bar by ``n`` steps, 1 by default, and sets the note behind it.
         """
         columns = (
             TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(),
@@ -102,51 +118,57 @@ class Screen:
         ) as progress:
             task = progress.add_task(title, total=total, completed=done, note="")
 
-            def move(n: int = 1, note: str = "") -> None:
+            def advance(n: int = 1, note: str = "") -> None:
                 progress.update(task, advance=n, note=note)
 
-            yield move
+            yield advance
 
 
-def _nothing(stage: str) -> None:
-    """Nobody wants to know."""
+def _ignore(stage: str) -> None:
+    """Ignore the name of a stage."""
 
 
 @dataclass(frozen=True)
-class Runtime:
-    """The machine, the store and the screen of one process."""
+class RunContext:
+    """Machine, artifact store and console of one process."""
 
     machine: Machine
     store: Store
-    screen: Screen
+    console: RunConsole
     share: int | None = None
-    """CPU threads where the machine's section leaves them open; null is all that the process may use."""
-    entering: Callable[[str], None] = _nothing
-    """Told of every stage before it is looked for or built."""
-    visits: list[Visit] = field(default_factory=list)
-    follower: Follower = field(default_factory=Nobody)
+    """CPU threads if ``machine.threads`` is null; None for all cores that the process may use."""
+    entering: Callable[[str], None] = _ignore
+    """Called with the name of every stage before its artifact is looked up or built."""
+    visits: list[StageVisit] = field(default_factory=list)
+    listener: RunListener = field(default_factory=NullListener)
 
     @classmethod
     def at(
-        cls, outputs: Path, machine: Machine, *, threads: int | None = None, prefix: str = "",
-        entering: Callable[[str], None] = _nothing,
-    ) -> Runtime:  # fmt: skip
-        """A runtime over one outputs folder."""
-        screen = Screen(progress=machine.progress, prefix=prefix)
-        return cls(machine, Store(outputs / "artifacts", screen), screen, threads, entering)
+        cls,
+        outputs: Path,
+        machine: Machine,
+        *,
+        threads: int | None = None,
+        prefix: str = "",
+        entering: Callable[[str], None] = _ignore,
+    ) -> RunContext:
+        """Create a context for one outputs folder."""
+        console = RunConsole(progress=machine.progress, prefix=prefix)
+        store = Store(outputs / "artifacts", console)
+        return cls(machine, store, console, share=threads, entering=entering)
 
     @property
     def threads(self) -> int:
-        """CPU threads for computing: as configured, else this job's share, else all there are."""
+        """CPU threads for computing: as configured, else the share of this job, else all available cores."""
         return self.machine.threads or self.share or cores()
 
     @property
     def engines(self) -> Path:
-        """Folder of engines that take long to build, beside the store's."""
+        """Cache folder for engines that take long to build, next to the store."""
         return self.store.root.with_name("engines")
 
-    def walk(self, stage: Stage[P, A_co], *args: P.args, **kwargs: P.kwargs) -> A_co:
-        """The artifact of a stage for these inputs: found in the store, or built now."""
+    def run_stage(self, stage: Stage[P, A_co], *args: P.args, **kwargs: P.kwargs) -> A_co:
+        """Return the artifact of a stage for these inputs, from the store or built now."""
         started = time.monotonic()
         self.entering(stage.name)
         inputs = stage.inputs(*args, **kwargs)
@@ -155,28 +177,31 @@ class Runtime:
         if (artifact := self.store.find(stage, key, inputs)) is None:
             artifact, built = self.store.build(stage, key, inputs, self._runner(stage, *args, **kwargs))
         seconds = time.monotonic() - started
-        self.visits.append(Visit(stage.name, key, "built" if built else "cached", round(seconds, 3)))
-        self.screen.say(f"  {stage.name:<13} {'built ' if built else 'cached'} {seconds:8.1f} s  {key[:12]}")
+        self.visits.append(StageVisit(stage.name, key, "built" if built else "cached", round(seconds, 3)))
+        self.console.info(
+            f"  {stage.name:<13} {'built ' if built else 'cached'} {seconds:8.1f} s  {key[:12]}"
+        )
         return artifact
 
-    def _runner(
-        self, stage: Stage[P, A_co], *args: P.args, **kwargs: P.kwargs
-    ) -> Callable[[Workplace], None]:
-        def run(work: Workplace) -> None:
-            stage.run(work, *args, **kwargs)
+    def _runner(self, stage: Stage[P, A_co], *args: P.args, **kwargs: P.kwargs) -> Callable[[BuildDir], None]:
+        def run(work: BuildDir) -> None:
+            stage.run(work, self, *args, **kwargs)
 
         return run
 
 
 def cores() -> int:
-    """CPU cores that this process may use; in a SLURM job without pinning, those that it was given."""
-    given = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE")
-    there = len(os.sched_getaffinity(0))
-    return min(there, int(given)) if given else there
+    """Return the number of CPU cores that this process may use.
+
+    SLURM without core pinning leaves the affinity mask open, so its allocation is an upper limit.
+    """
+    allocated = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE")
+    available = len(os.sched_getaffinity(0))
+    return min(available, int(allocated)) if allocated else available
 
 
 def set_threads(threads: int) -> None:
-    """Make the process ready to compute with that many threads; the first import of torch may be here."""
+    """Import torch, set its number of CPU threads, and make the C library keep freed memory."""
     import torch
 
     from qexp.quant.kernels.native import keep_freed_memory
@@ -186,10 +211,10 @@ def set_threads(threads: int) -> None:
 
 
 def device_of(machine: Machine) -> Any:
-    """The torch device to compute on.
+    """Return the torch device to compute on.
 
     Raises:
-        ConfigError: a GPU is asked for and torch sees none.
+        ConfigError: The machine asks for a GPU, and torch sees none.
     """
     import torch
 
@@ -204,18 +229,18 @@ def device_of(machine: Machine) -> Any:
 
 
 def check_devices(machine: Machine) -> None:
-    """See, before a training, that there is a device for each of its processes.
+    """Check before a training that each of its processes has a device.
 
     Raises:
-        ConfigError: there are fewer GPUs than processes.
+        ConfigError: There are fewer GPUs than processes.
     """
     import torch
 
     from qexp.errors import ConfigError
 
     device_of(machine)
-    if machine.accelerator == "gpu" and machine.devices > (there := torch.cuda.device_count()):
+    if machine.accelerator == "gpu" and machine.devices > (gpus := torch.cuda.device_count()):
         raise ConfigError(
             f"machine.devices={machine.devices}: each process of a training needs its own GPU, and torch "
-            f"sees {there} here; set machine.devices={there} or less, or machine.accumulate to save memory"
+            f"sees {gpus} here; set machine.devices={gpus} or less, or machine.accumulate to save memory"
         )

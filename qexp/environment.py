@@ -1,4 +1,4 @@
-"""Environment variables of this project: their names, and that none is misspelled."""
+"""Names of the environment variables that qexp reads, and a check for misspelled ones."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from qexp.errors import ConfigError
 
 PREFIX = "QEXP_"
 OUTPUTS_VARIABLE = "QEXP_OUTPUTS"
-"""Names the folder for everything a run writes."""
+"""Folder for everything that a run writes."""
 ROOT_VARIABLE = "QEXP_DATA"
-"""Names the local folder of rows, read where ``data.root`` is null."""
+"""Local folder of rows, read if ``data.root`` is null."""
 EXACT_VARIABLE = "QEXP_EXACT_INT8_PRODUCTS"
-"""Whether engines compute integer products as on a CPU without VNNI: 1, or 0 for what the CPU has."""
+"""1 makes engines compute integer products as on a CPU without VNNI; 0 lets them use what the CPU has."""
 KNOWN = {
     OUTPUTS_VARIABLE: "folder for everything a run writes",
     ROOT_VARIABLE: "folder with <task>/<split>.parquet",
@@ -21,28 +21,28 @@ KNOWN = {
     "QEXP_CHROMIUM": "browser of the tests",
     "QEXP_TEST_GRAPHS": "folder of graphs that tests share",
 }
-"""All of them, with what they name."""
+"""Variables that qexp reads, with their descriptions."""
 
 
 def unread_variable() -> str | None:
-    """What to say of a variable with the project's prefix that nothing reads; None where there is none."""
+    """Return a message about the first ``QEXP_`` variable that is unknown, or None if there is none."""
     for name in sorted(name for name in os.environ if name.startswith(PREFIX)):
         if name not in KNOWN:
             nearest = difflib.get_close_matches(name, KNOWN, n=1)
             hint = f"; did you mean {nearest[0]}?" if nearest else ""
-            known = ", ".join(f"{each} ({what})" for each, what in KNOWN.items())
+            names = ", ".join(f"{each} ({what})" for each, what in KNOWN.items())
             return (
-                f"{name}={os.environ[name]}: no such environment variable of qexp; there are {known}; rename "
+                f"{name}={os.environ[name]}: no such environment variable of qexp; there are {names}; rename "
                 f"it, or unset {name}{hint}"
             )
     return None
 
 
 def check_environment() -> None:
-    """See that every variable with the project's prefix is one that is read.
+    """Check that every variable with the prefix ``QEXP_`` is known.
 
     Raises:
-        ConfigError: Another one is set: a misspelled name would be passed over.
+        ConfigError: An unknown variable is set; a misspelled name would otherwise be ignored.
     """
     if problem := unread_variable():
         raise ConfigError(problem)

@@ -1,45 +1,45 @@
-"""Everything that can go wrong for a user's reason, in one tree.
+"""Hierarchy of the errors that a user can cause and fix.
 
     QexpError
-    ├── ConfigError          a field of the experiment: unknown, impossible or contradictory
-    ├── DataError            rows: a source out of reach, wrong columns, bad labels, an empty split
-    ├── ModelError           weights: not found, not safetensors, the wrong checksum, no fitting head
+    ├── ConfigError          a field of the experiment is unknown, impossible or contradictory
+    ├── DataError            rows: unreachable source, wrong columns, bad labels, empty split
+    ├── ModelError           weights: not found, not safetensors, wrong checksum, no matching head
     ├── QuantizationError    ranges or sites that do not fit the model
-    ├── KernelError          C kernels that cannot be compiled here; never ends a run, a slower way takes over
-    ├── TrainingError        a loss that is not a number, a checkpoint that does not fit
-    ├── DeployError          an export or a runtime that refuses the graph
-    ├── LaunchError          a launcher of a sweep that could not start its jobs, or lost them
+    ├── KernelError          C kernels that cannot be compiled; never ends a run, slower code takes over
+    ├── TrainingError        a loss that is NaN or infinite, a checkpoint that does not fit
+    ├── DeployError          an export or a runtime that rejects the graph
+    ├── LaunchError          a launcher that could not start the jobs of a sweep, or lost them
     └── StoreError           an artifact that cannot be written, read or trusted
 
-A message says which field, which value, what is allowed, and what to do next. Programming
-mistakes stay what Python makes of them (``TypeError``, ``AssertionError``).
+Messages name the field, its value, what is allowed and what to do next. Programming mistakes raise Python's
+own exceptions (``TypeError``, ``AssertionError``).
 """
 
 from __future__ import annotations
 
 OK, FAILED, INVALID, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes: all is well; an error, or a graph that is not what was trained; a command that cannot be
-carried out, such as an unknown one or one that finds no run; Ctrl-C, as shells count it."""
+"""Exit codes: success; an error, or an exported graph that does not match the trained model; a command that
+cannot be carried out, such as an unknown one or one that finds no run; Ctrl-C, as in shells."""
 
 
 class QexpError(Exception):
-    """Base of every error that qexp raises on purpose; the command line prints it without traceback."""
+    """Base class of errors that qexp raises on purpose; the command line prints them without traceback."""
 
 
 class ConfigError(QexpError):
-    """The experiment as written cannot mean anything."""
+    """The configuration of an experiment is invalid."""
 
 
 class DataError(QexpError):
-    """The rows cannot be reached or do not have the promised form."""
+    """Rows are unreachable or malformed."""
 
 
 class ModelError(QexpError):
-    """The checkpoint cannot be found, trusted or used for the task."""
+    """A checkpoint cannot be found, trusted or used for the task."""
 
 
 class QuantizationError(QexpError):
-    """Ranges, grids or sites do not fit the model at hand."""
+    """Ranges, grids or sites do not fit the model."""
 
 
 class KernelError(QexpError):
@@ -47,7 +47,7 @@ class KernelError(QexpError):
 
 
 class TrainingError(QexpError):
-    """Training left the realm of numbers or cannot be continued."""
+    """Training diverged or cannot be resumed."""
 
 
 class DeployError(QexpError):
@@ -55,7 +55,7 @@ class DeployError(QexpError):
 
 
 class LaunchError(QexpError):
-    """The jobs of a sweep could not be started, or not all of them were waited for."""
+    """The jobs of a sweep could not be started, or not all of them could be waited for."""
 
 
 class StoreError(QexpError):

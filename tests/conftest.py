@@ -15,7 +15,7 @@ from hypothesis import settings
 
 from qexp.cli.run import conf_folder
 from qexp.config import Experiment, Machine
-from qexp.context import Runtime
+from qexp.context import RunContext
 
 if not Path("/dev/nvidia0").exists():
     # Before anything imports Triton, whose own library is made for one way of running or the other.
@@ -55,9 +55,10 @@ WORDS = [
 
 
 LONG = (
-    "test_onnx_export", "test_jobs", "test_cli", "test_bench", "test_conf", "test_recipes", "test_mirror",
-    "test_sensitivity", "test_planning", "test_distillation", "test_wandb", "test_flavours",
-    "test_onnx_narrow", "test_commands", "test_translation_jobs",
+    "onnx/test_export", "execution/test_job", "cli/test_run", "cli/test_benchmark", "config/test_conf",
+    "config/test_recipes", "tracking/test_mirror", "cli/test_sensitivity", "execution/test_dry_run",
+    "models/test_distillation", "tracking/test_wandb", "runtimes/test_capabilities", "onnx/test_int4",
+    "benchmarks/test_commands", "pipeline/test_translation",
 )  # fmt: skip
 """Files that take longest, the longest first."""
 
@@ -65,7 +66,7 @@ LONG = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run long files first: with a file for each process, one of them would else have the last to itself."""
     place = {name: number for number, name in enumerate(LONG)}
-    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
+    items.sort(key=lambda item: place.get(f"{item.path.parent.name}/{item.path.stem}", len(LONG)))
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +87,13 @@ def _parse_translations_once() -> None:
     listed = getattr(apis, "get_torchlib_ops", None)
     if apis is not None and listed is not None and not hasattr(listed, "cache_info"):
         apis.get_torchlib_ops = cache(listed)
+
+
+@pytest.fixture(scope="session")
+def tiny_runs(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    from tests.support.tiny_runs import TinyRuns
+
+    return TinyRuns(tmp_path_factory.mktemp)
 
 
 @pytest.fixture
@@ -191,9 +199,9 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 
 
 @pytest.fixture
-def runtime(tmp_path: Path) -> Runtime:
+def runtime(tmp_path: Path) -> RunContext:
     """A machine of one thread, as each process of tests has, with outputs of its own."""
-    return Runtime.at(tmp_path / "outputs", Machine(threads=1, progress=False))
+    return RunContext.at(tmp_path / "outputs", Machine(threads=1, progress=False))
 
 
 @pytest.fixture

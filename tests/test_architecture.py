@@ -1,12 +1,15 @@
-"""The house rules that a program can check: layers, sizes, forbidden names."""
+"""Architecture rules: import layers, file and function sizes, forbidden names."""
 
 from __future__ import annotations
 
 import ast
+import inspect
 import statistics
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -41,6 +44,80 @@ def test_the_median_function_is_short() -> None:
         lines for file in FILES for _, lines in _functions(ast.parse(file.read_text(encoding="utf-8")))
     ]
     assert statistics.median(lengths) <= 12
+
+
+def test_a_class_name_means_one_thing() -> None:
+    names = Counter(
+        node.name
+        for file in FILES
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+BANNED = {
+    "schooling", "taught", "course", "courses", "seat", "surroundings", "journal", "bury",
+    "buried", "burial", "death", "watched", "awaited", "patient", "flavour", "flavours", "shelves", "upkeep",
+    "workplace", "follower", "nobody", "told", "said", "ledger", "made_good", "spell_out", "last_words",
+    "words_of", "worth_half_bytes", "beside_ours",
+}  # fmt: skip
+"""Coinages that nobody can search for; docs/glossary.md has the words of the field."""
+
+
+def test_identifiers_are_words_of_the_field() -> None:
+    found = {
+        f"{file.relative_to(ROOT)}: {name}"
+        for file in FILES
+        if "synthetic" not in file.parts
+        for name in _identifiers(ast.parse(file.read_text(encoding="utf-8")))
+        if name.lower().strip("_") in BANNED
+    }
+    assert sorted(found) == []
+
+
+def _identifiers(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+
+
+def test_no_test_module_imports_another() -> None:
+    for file in sorted((ROOT / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests."):
+                modules = [node.module or "", *(f"{node.module}.{each.name}" for each in node.names)]
+                assert not any(name.rpartition(".")[2].startswith("test_") for name in modules), file
+
+
+def test_a_call_has_at_most_four_positional_arguments() -> None:
+    """Where the callee is ours; functions of torch and onnx take more."""
+    theirs = ("helper.", "functional.", "torch.", "super().", "FakeQuantize")
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and not any(isinstance(each, ast.Starred) for each in node.args):
+                name = ast.unparse(node.func)
+                assert len(node.args) <= 4 or name.startswith(theirs), f"{file}:{node.lineno} {name}"
+
+
+def test_the_top_level_stays_small() -> None:
+    inside = [path for path in (ROOT / "qexp").iterdir() if path.name != "__pycache__"]
+    assert len([path for path in inside if path.is_dir()]) <= 20
+    assert len([path for path in inside if path.suffix == ".py"]) <= 8
+
+
+def test_every_stage_names_its_inputs_in_the_key() -> None:
+    for file in sorted((ROOT / "qexp" / "pipeline" / "stages").glob("[!_]*.py")):
+        stage = import_module(f"qexp.pipeline.stages.{file.stem}").STAGE
+        parameters = inspect.signature(stage.run).parameters.values()
+        assert set(stage.keys) == {each.name for each in parameters if each.kind is each.KEYWORD_ONLY}
+        assert len(set(stage.keys.values())) == len(stage.keys)
 
 
 def test_no_drawer_and_no_pickle() -> None:

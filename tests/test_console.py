@@ -1,4 +1,4 @@
-"""Printing to a pipe whose reader goes."""
+"""Output to a pipe whose reader closes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a start pays for: light commands import nothing heavy, nor does a run that finds its work done."""
+"""Startup: light commands, and runs with cached artifacts, import no heavy modules."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_threads_that_wait_sleep_unless_told_otherwise(
 
 @pytest.mark.parametrize("command", ["inspect", "sensitivity", "search", "predict", "publish"])
 def test_help_of_a_look_at_a_run_needs_nothing_heavy(command: str, modules_file: Path) -> None:
-    modules = imported(f"qexp.{command}", "--help", file=modules_file)
+    modules = imported("qexp", command, "--help", file=modules_file)
     assert not modules & (HEAVY | {"numpy", "pyarrow", "pydantic", "hydra", "rich"})
 
 

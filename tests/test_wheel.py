@@ -1,4 +1,4 @@
-"""The wheel carries all that the program needs, and runs from any folder."""
+"""The wheel contains everything that the program needs, and runs from any folder."""
 
 from __future__ import annotations
 
@@ -45,11 +45,14 @@ def test_the_wheel_brings_its_configuration_along(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[0] == str(tmp_path / "site" / "qexp" / "conf")
     assert "name: stsb" in done.stdout
     assert (tmp_path / "site" / "qexp" / "sweeps" / "smoke.yaml").exists()
-    published = {file.name for file in (ROOT / "qexp" / "published").glob("*.yaml")}
+    published = {file.name for file in (ROOT / "qexp" / "reporting" / "published").glob("*.yaml")}
     assert published
-    assert {file.name for file in (tmp_path / "site" / "qexp" / "published").iterdir()} == published
-    kernels = {file.name for file in (ROOT / "qexp" / "kernels").glob("*.c")}
+    assert {
+        file.name for file in (tmp_path / "site" / "qexp" / "reporting" / "published").iterdir()
+    } == published
+    folder = Path("qexp") / "quant" / "kernels"
+    kernels = {file.name for file in (ROOT / folder).glob("*.c")}
     assert kernels
-    assert {file.name for file in (tmp_path / "site" / "qexp" / "kernels").iterdir()} == kernels
+    assert {file.name for file in (tmp_path / "site" / folder).glob("*.c")} == kernels
     assets = {file.name for file in (tmp_path / "site" / "qexp" / "reporting" / "assets").iterdir()}
     assert assets == {"page.html", "page.css", "page.js"}

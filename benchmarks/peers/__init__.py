@@ -6,7 +6,6 @@ them and in the JSON file.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import logging
 import warnings
@@ -39,20 +38,20 @@ class Peer:
     """What must be importable."""
 
 
-def _own(model: Any, sites: str, batch: Batch, phase: own.Phase) -> Any:
-    own.prepare(model, own.PLACEMENTS[sites], batch, phase)
+def _own(model: Any, sites: str, batch: Batch, mode: own.Phase) -> Any:
+    own.prepare(model, own.PLACEMENTS[sites], batch, mode)
     return model
 
 
 OWN = {
-    f"qexp {phase}": Peer(partial(_own, phase=phase), {"linear": "linear layers", "qdqbert": HOOKS})
-    for phase in ("frozen", "learned")
+    f"qexp {mode}": Peer(partial(_own, mode=mode), {"linear": "linear layers", "qdqbert": HOOKS})
+    for mode in ("frozen", "learned")
 }
 PEERS = {
     "modelopt": Peer(modelopt.prepare, modelopt.SITES, "modelopt"),
     "torchao": Peer(torchao.prepare, torchao.SITES, "torchao"),
     "brevitas frozen": Peer(brevitas.prepare, brevitas.SITES, "brevitas"),
-    "brevitas learned": Peer(partial(brevitas.prepare, phase="learned"), brevitas.SITES, "brevitas"),
+    "brevitas learned": Peer(partial(brevitas.prepare, mode="learned"), brevitas.SITES, "brevitas"),
     "torch hooks": Peer(hooks.prepare, {"linear": "linear layers", "qdqbert": HOOKS}),
 }
 NOT_COMPARABLE = {

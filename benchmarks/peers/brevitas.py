@@ -18,7 +18,7 @@ from benchmarks.shapes import Batch
 SITES = {"linear": "linear layers; scales of weights recomputed from the weights in every pass"}
 
 
-def prepare(model: Any, sites: str, batch: Batch, phase: Literal["frozen", "learned"] = "frozen") -> Any:
+def prepare(model: Any, sites: str, batch: Batch, mode: Literal["frozen", "learned"] = "frozen") -> Any:
     """Swap all linear layers and calibrate on the batch."""
     import brevitas.nn as qnn
     from brevitas.graph.calibrate import calibration_mode
@@ -37,6 +37,6 @@ def prepare(model: Any, sites: str, batch: Batch, phase: Literal["frozen", "lear
     for name, parameter in model.named_parameters():
         if name in before:
             parameter.data = before[name].data  # it copies; variants of a family share their weights
-        elif phase == "frozen":
+        elif mode == "frozen":
             parameter.requires_grad_(False)
     return model

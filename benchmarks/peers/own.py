@@ -7,8 +7,8 @@ from typing import Any, Literal
 import torch
 
 from benchmarks.shapes import Batch
-from qexp.config import Form, MaxCalibrator, Placement, SiteKind
-from qexp.quant.insertion.insert import Quantization, insert
+from qexp.config import MaxCalibrator, Placement, QuantizationConfig, SiteKind
+from qexp.quant.insertion.insert import QuantizedModel, insert
 
 Phase = Literal["frozen", "learned"]
 
@@ -21,13 +21,13 @@ PLACEMENTS = {
 """Site sets that all benchmarks speak of."""
 
 
-def prepare(model: Any, placement: Placement, batch: Batch, phase: Phase = "frozen") -> Quantization:
+def prepare(model: Any, placement: Placement, batch: Batch, mode: Phase = "frozen") -> QuantizedModel:
     """Insert W8A8 quantizers, calibrate them on the batch by the largest values, enter the phase."""
-    quantization = insert(model, Form(placement=placement))
+    quantization = insert(model, QuantizationConfig(placement=placement))
     with torch.no_grad(), quantization.observing(batch["attention_mask"]):
         model(**batch)
     quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
-    if phase == "learned":
+    if mode == "learned":
         quantization.learn()
     else:
         quantization.freeze()

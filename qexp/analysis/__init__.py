@@ -1,1 +1,1 @@
-"""What ``python -m qexp inspect`` shows: the integers, scales and ranges of a run's quantized model."""
+"""Analyses of the models of finished runs: layers, sensitivity, mixed precision, divergence of engines."""

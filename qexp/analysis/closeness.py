@@ -1,4 +1,4 @@
-"""How far the output of one layer is from torch's, in measures that rare ties of rounding do not move."""
+"""Distance of a layer's output from torch's, in measures that are robust to rare rounding ties."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 
 MOST = 5e-4
-"""Largest typical error of a layer that agrees, see :attr:`Closeness.typical`.
+"""Largest typical error of a layer that agrees with torch, see :attr:`Closeness.typical`.
 
-Measured with ``python -m qexp bench RUN --bisect`` on sound graphs: MiniLM with W8A8 at most 9.1e-6 in ONNX
+Measured with ``python -m qexp bench RUN --bisect`` on correct graphs: MiniLM with W8A8 at most 9.1e-6 in ONNX
 Runtime, 3.4e-6 in OpenVINO; small random encoders at most 9e-5 (OpenVINO, W4A4), else 4.3e-6. Of the faults
-in ``tests/support/graph_faults.py`` that show here the smallest are 1.1e-3 (a query's scale off by 1 % in
-a small random BERT) and 2.5e-3 (probabilities times 254/255 in MiniLM)."""
+in ``tests/support/graph_faults.py`` that this measure detects, the smallest have 1.1e-3 (a query's scale off
+by 1 % in a small random BERT) and 2.5e-3 (probabilities times 254/255 in MiniLM)."""
 FAR = 0.05
-"""An element is far off from this error on, over the root mean square of torch's output."""
+"""Error, divided by the root mean square of torch's output, above which an element is far off."""
 MOST_FAR = 0.005
-"""Largest share of elements that are far off in a layer that agrees: at most 7.6e-6 in these sound graphs,
-and 7.6e-3 in a batch of 131 positions of which the first is wrong."""
+"""Largest share of elements far off in a layer that agrees with torch: the correct graphs of :data:`MOST`
+have at most 7.6e-6, a batch of 131 positions of which the first is wrong has 7.6e-3."""
 SMALLEST = 0.1
-"""Channels smaller than this, over the root mean square of all, are held against this instead."""
+"""Lower bound on the channel size that errors are divided by, relative to the root mean square of all."""
 
 
 @dataclass(frozen=True)
 class Closeness:
-    """Of a layer's output to torch's."""
+    """Errors of a layer's output with respect to torch's."""
 
     typical: float
-    """Of the worst channel, the median of the absolute error over the root mean square of torch's
-    values; infinite where a value is no number, or the shapes differ. A fault of one channel shows here."""
+    """Median absolute error divided by the root mean square of torch's values, for the worst channel. It is
+    infinite if a value is not finite, or the shapes differ. It detects faults of single channels."""
     far: float
-    """Share of elements whose error exceeds ``FAR``, 0 to 1. A fault of few rows or positions shows here."""
+    """Share of elements whose error exceeds ``FAR``, 0 to 1. It detects faults of few rows or positions."""
 
     @property
     def departs(self) -> bool:
-        """Whether it is too far for rounding noise."""
+        """Whether the error is too large for rounding noise."""
         return not (self.typical <= MOST and self.far <= MOST_FAR)
 
     def __str__(self) -> str:
@@ -47,11 +47,11 @@ class Closeness:
 
 
 def closeness(ours: Array, theirs: Array) -> Closeness:
-    """Compare what an engine computes with what torch computes.
+    """Compare the output of an engine with that of torch.
 
     Args:
-        ours: The engine's, in any shape.
-        theirs: Torch's, in the same shape; its last axis are channels.
+        ours: Output of the engine, in any shape.
+        theirs: Output of torch, in the same shape, with channels on the last axis.
     """
     if ours.shape != theirs.shape or not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
         return Closeness(float("inf"), 1.0)

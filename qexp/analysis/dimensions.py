@@ -1,7 +1,7 @@
-"""Ranges of the embedding dimensions of activations: are there outliers?
+"""Ranges of the embedding dimensions of activations, which reveal outlier dimensions.
 
-Bondarenko et al. 2021 (arXiv 2109.12948, figure 2) draw them for BERT-base: a few dimensions have ranges far
-wider than all others, which is why 8 bits for a whole tensor are too coarse there.
+Bondarenko et al. 2021 (arXiv 2109.12948, figure 2) plot them for BERT-base: a few dimensions have far wider
+ranges than all others, which is why per-tensor quantization to 8 bits is too coarse there.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from qexp.errors import QuantizationError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from qexp.quant.calibration.statistics import Statistics
+    from qexp.quant.calibration.statistics import CalibrationStatistics
 
 
 @dataclass(frozen=True)
 class Dimensions:
-    """Lowest and highest value that calibration saw in each dimension of an activation, float [H]."""
+    """Lowest and highest value of each dimension of an activation during calibration, float [H]."""
 
     name: str
     low: np.ndarray
@@ -32,44 +32,44 @@ class Dimensions:
 
     @property
     def widths(self) -> np.ndarray:
-        """Range of each dimension, [H]."""
+        """Width of the range of each dimension, [H]."""
         widths: np.ndarray = self.high - self.low
         return widths
 
     @property
     def widest(self) -> int:
-        """The dimension with the widest range."""
+        """Index of the dimension with the widest range."""
         return int(self.widths.argmax())
 
     @property
     def outlier(self) -> float:
-        """Widest range over the median range: how far the widest dimension stands out."""
+        """Ratio of the widest range to the median range; infinite if the median is 0."""
         middle = float(np.median(self.widths))
         return float(self.widths.max()) / middle if middle else float("inf")
 
 
-def dimensions_of(statistics: Statistics) -> list[Dimensions]:
-    """All activations whose dimensions were counted.
+def dimensions_of(statistics: CalibrationStatistics) -> list[Dimensions]:
+    """Return the ranges of all activations with statistics per dimension.
 
     Raises:
-        QuantizationError: there are none.
+        QuantizationError: If there are none.
     """
     counted = {name: value.dimensions for name, value in statistics.items()}
-    found = [
+    ranges = [
         Dimensions(name, each.low.numpy(), each.high.numpy())
         for name, each in counted.items()
         if each is not None
     ]
-    if not found:
+    if not ranges:
         raise QuantizationError(
             "--dimensions: calibration counted whole values only; inspect a run with embedding groups, such "
             "as scheme=embedding_groups or recipe=bondarenko_peg"
         )
-    return found
+    return ranges
 
 
 def dimension_listing(found: Sequence[Dimensions]) -> str:
-    """A line for each activation, the one whose widest dimension stands out most first."""
+    """Return a table with one line per activation, sorted by descending ``outlier``."""
     lines = [f"{'widest / median':>15}  {'widest range':>12}  {'dimension':>9}  activation"]
     for each in sorted(found, key=lambda each: -each.outlier):
         width = float(each.widths[each.widest])
@@ -78,10 +78,10 @@ def dimension_listing(found: Sequence[Dimensions]) -> str:
 
 
 def draw_dimensions(found: Sequence[Dimensions], path: Path, title: str, most: int = 24) -> None:
-    """Write a panel for each activation, those that stand out most: its range by dimension.
+    """Plot the range of each dimension, with a panel per activation, for the ``most`` of largest ``outlier``.
 
     Raises:
-        StoreError: the file cannot be written.
+        StoreError: If the file cannot be written.
     """
     shown = sorted(found, key=lambda each: -each.outlier)[:most]
     figure, panels = panels_of(len(shown), title)

@@ -1,4 +1,4 @@
-"""A run's model on its evaluation rows, measured again and again with other quantizers."""
+"""Repeated evaluation of a run's model on its evaluation rows, with varying quantizers."""
 
 from __future__ import annotations
 
@@ -11,122 +11,140 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from qexp.analysis.find_run import StageName, experiment_of, folder_of, stages_of, subject_of
-from qexp.artifacts.types import Encoder, Ranges, Tokens
+from qexp.analysis.find_run import QuantizedStage, experiment_of, folder_of, stages_of, subject_of
+from qexp.artifacts.types import ModelArtifact, Ranges, Tokens
 from qexp.config import Machine, Task
-from qexp.context import Runtime
+from qexp.context import RunContext
 from qexp.models.inference import load_quantized
-from qexp.quant.insertion.insert import Quantization
+from qexp.naming import StageName
+from qexp.quant.insertion.insert import QuantizedModel
 from qexp.records.record import Record
-from qexp.tasks import family_of
-from qexp.tasks.base import Run
+from qexp.tasks import adapter_for
+from qexp.tasks.base import ForwardFn
 
 Accelerator = Literal["cpu", "gpu"]
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One evaluation of the first evaluation split."""
+    """Result of one evaluation of the first evaluation split."""
 
     score: float | None
-    """The task's primary metric in percent; None where it is undefined."""
+    """The task's primary metric in percent; None if it is undefined."""
     logits: NDArray[np.float32]
-    """What the predictions were read off, [rows, k]."""
+    """Logits, or scores, that the predictions derive from, [rows, k]."""
     broken: int
-    """Rows with logits that are no numbers."""
+    """Number of rows with NaN or infinite logits."""
 
     def noise(self, reference: Measurement) -> float:
-        """Power of the difference to the reference by that of the reference; infinite with a broken row."""
+        """Return the noise-to-signal power ratio of the logits with respect to a reference.
+
+        It is infinite if either measurement has a broken row.
+        """
         if self.broken or reference.broken:
             return math.inf
-        signal, ours = reference.logits.astype(np.float64), self.logits.astype(np.float64)
+        signal, logits = reference.logits.astype(np.float64), self.logits.astype(np.float64)
         power = float(np.square(signal).sum())
-        error = float(np.square(ours - signal).sum())
+        error = float(np.square(logits - signal).sum())
         return error / power if power else (math.inf if error else 0.0)
 
 
 def decibels(noise: float) -> float | None:
-    """Signal over noise in dB; None where there is no noise, or nothing else."""
+    """Convert a noise-to-signal ratio to an SQNR in dB; None if the ratio is 0 or infinite."""
     return -10 * math.log10(noise) if 0 < noise < math.inf else None
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Evaluation rows of a run, and how its kind of task is scored."""
+class EvaluationRows:
+    """Evaluation rows of a run, with the task that scores them."""
 
     task: Task
     tokens: Tokens
     limit: int | None
-    """The first so many rows; None is all."""
+    """Number of rows to use, from the start of the split; None for all."""
 
     @property
     def split(self) -> str:
-        """The split that stands for the task."""
+        """Name of the first evaluation split, which represents the task."""
         return next(iter(self.task.evaluation.values()))
 
     @property
     def count(self) -> int:
-        """Number of rows."""
         total = int(self.tokens.facts["rows"][self.split])
         return min(total, self.limit or total)
 
-    def first(self, limit: int | None) -> Rows:
-        """At most so many of them."""
+    def first(self, limit: int | None) -> EvaluationRows:
+        """Return at most the first ``limit`` of these rows, or all of them if None."""
         limits = [each for each in (limit, self.limit) if each is not None]
         return replace(self, limit=min(limits, default=None))
 
-    def measure(self, run: Run, move: Callable[..., None]) -> Measurement:
-        """Predict and score; ``move`` is told of rows."""
-        family = family_of(self.task)
-        found = family.predict(run, self.tokens, self.split, self.limit, move)
-        score = None if found.broken else family.score(found)[self.task.metrics[0]]
-        return Measurement(score, found.logits, found.broken)
+    def measure(self, run: ForwardFn, advance: Callable[..., None]) -> Measurement:
+        """Predict and score the rows; ``advance`` receives the number of rows after each batch."""
+        adapter = adapter_for(self.task)
+        predictions = adapter.predict(run, self.tokens, self.split, rows=self.limit, advance=advance)
+        score = None if predictions.broken else adapter.score(predictions)[self.task.metrics[0]]
+        return Measurement(score, predictions.logits, predictions.broken)
 
 
 @dataclass(frozen=True)
-class Bench:
-    """A quantized model of the store, with its ranges, and its rows."""
+class Evaluator:
+    """Quantized model of a run, with its ranges loaded, and the run's evaluation rows."""
 
-    quantization: Quantization
-    rows: Rows
-    rt: Runtime
+    quantization: QuantizedModel
+    rows: EvaluationRows
+    ctx: RunContext
 
-    def measure(self, move: Callable[..., None]) -> Measurement:
-        """With the quantizers as they are now."""
-        run = family_of(self.rows.task).runner(self.quantization.model, self.rt)
-        return self.rows.measure(run, move)
+    def measure(self, advance: Callable[..., None]) -> Measurement:
+        """Evaluate the model with its quantizers in their current modes."""
+        run = adapter_for(self.rows.task).runner(self.quantization.model, self.ctx)
+        return self.rows.measure(run, advance)
 
 
-def bench_of(
-    record: Record, outputs: Path, stage: StageName | None, limit: int | None, accelerator: Accelerator | None
-) -> Bench:
-    """The model that a stage of a run left; without a stage, its last one.
+def evaluator_of(
+    record: Record,
+    outputs: Path,
+    stage: QuantizedStage | None,
+    limit: int | None,
+    accelerator: Accelerator | None,
+) -> Evaluator:
+    """Load the quantized model of a stage of a run, or of its last one, with its evaluation rows.
+
+    Args:
+        record: Record of the run.
+        outputs: Folder of the store.
+        stage: Stage of the model; None for the last one.
+        limit: Upper bound on the number of rows; None for those that the run evaluated.
+        accelerator: Accelerator to run on; None for that of the run.
 
     Raises:
-        QuantizationError: the run quantized nothing, or not in that stage.
-        StoreError: an artifact is gone or damaged, or the Record is of another version.
-        ConfigError: there is no such accelerator here.
+        QuantizationError: If the run quantized nothing, or nothing in that stage.
+        StoreError: If an artifact is missing or damaged, or another version wrote the Record.
+        ConfigError: If this machine has no such accelerator.
     """
     subject = subject_of(record, outputs, stage)
-    rt = runtime_of(record, outputs, accelerator)
+    ctx = runtime_of(record, outputs, accelerator)
     rows = rows_of(record, outputs).first(limit)
     weights, ranges = (folder_of(record, name, outputs) for name in stages_of(record, subject.stage))
-    _, quantization = load_quantized(Encoder(weights, ""), subject.form, Ranges(ranges, ""), rt)
+    _, quantization = load_quantized(
+        ModelArtifact(weights, ""), subject.quant_config, Ranges(ranges, ""), ctx
+    )
     assert quantization is not None
-    return Bench(quantization, rows, rt)
+    return Evaluator(quantization, rows, ctx)
 
 
-def rows_of(record: Record, outputs: Path) -> Rows:
-    """A run's evaluation rows, as many as it evaluated itself."""
+def rows_of(record: Record, outputs: Path) -> EvaluationRows:
+    """Return the evaluation rows of a run, as many as the run itself evaluated."""
     experiment = experiment_of(record)
-    tokens = Tokens(folder_of(record, "1-tokens", outputs), "")
-    return Rows(experiment.task, tokens, experiment.budget.evaluation_rows)
+    tokens = Tokens(folder_of(record, StageName.TOKENS, outputs), "")
+    return EvaluationRows(experiment.task, tokens, experiment.budget.evaluation_rows)
 
 
 def runtime_of(
     record: Record, outputs: Path, accelerator: Accelerator | None, threads: int | None = None
-) -> Runtime:
-    """The machine as the run was told of it, but for what else is asked for."""
+) -> RunContext:
+    """Return a context with the machine section of the run, except for the given accelerator and threads."""
     machine: Machine = experiment_of(record).machine
-    asked = {"accelerator": accelerator, "threads": threads}
-    return Runtime.at(outputs, machine.model_copy(update={name: of for name, of in asked.items() if of}))
+    options = {"accelerator": accelerator, "threads": threads}
+    return RunContext.at(
+        outputs, machine.model_copy(update={name: value for name, value in options.items() if value})
+    )

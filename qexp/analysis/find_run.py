@@ -1,4 +1,4 @@
-"""Which run is meant, and where its quantized model lies."""
+"""Lookup of a run's Record by file or key, and of the artifacts of its quantized model."""
 
 from __future__ import annotations
 
@@ -7,50 +7,55 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from qexp.artifacts.types import Encoder, Ranges
+from qexp.artifacts.types import ModelArtifact, Ranges
 from qexp.errors import QuantizationError, StoreError
+from qexp.naming import StageName
 from qexp.records.record import Record, read, read_all, records_folder
 from qexp.reporting.command import command_of
-from qexp.reporting.run_view import Run
+from qexp.reporting.run_view import RunView
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-    from qexp.config import Experiment, Form
+    from qexp.config import Experiment, QuantizationConfig
 
-StageName = Literal["ptq", "qat"]
-WEIGHTS: dict[StageName, tuple[str, ...]] = {"ptq": ("4-refined", "2-equalized", "2-fp32"), "qat": ("5-qat",)}
-"""Stages that may have left the weights, by the stage that is asked for: the first of them."""
-RANGES: dict[StageName, str] = {"ptq": "4-ranges", "qat": "5-qat"}
-"""Stages that left the ranges."""
+QuantizedStage = Literal["ptq", "qat"]
+WEIGHTS: dict[QuantizedStage, tuple[str, ...]] = {
+    "ptq": (StageName.REFINED, StageName.EQUALIZED, StageName.FP32),
+    "qat": (StageName.QAT,),
+}
+"""Stages that may hold the weights, by requested stage; the first one that the run visited counts."""
+RANGES: dict[QuantizedStage, str] = {"ptq": StageName.RANGES, "qat": StageName.QAT}
+"""Stage that holds the ranges, by requested stage."""
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A quantized model in the store."""
+class QuantizedRun:
+    """Quantized model of a run in the store."""
 
     record: Record
-    stage: StageName
-    form: Form
+    stage: QuantizedStage
+    quant_config: QuantizationConfig
     model: Path
-    """Folder as transformers saves a model."""
+    """Folder of the model in the format of transformers."""
     ranges: Path
     """File of the ranges."""
 
     @property
     def title(self) -> str:
-        """The run in a few words."""
-        told = self.record.experiment
-        name = str(told["model"]["name"]).rstrip("/").rsplit("/", 1)[-1]
-        quant, placement = self.form.quant.name, self.form.placement.name
-        return f"{told['task']['name']} {name} {quant} {placement} {self.stage}, run {self.record.key[:12]}"
+        """Short description of the run."""
+        experiment = self.record.experiment
+        name = str(experiment["model"]["name"]).rstrip("/").rsplit("/", 1)[-1]
+        quant, placement = self.quant_config.quant.name, self.quant_config.placement.name
+        task = experiment["task"]["name"]
+        return f"{task} {name} {quant} {placement} {self.stage}, run {self.record.key[:12]}"
 
 
 def find_record(run: str, outputs: Path) -> Record:
-    """The Record of a file, or the only one whose key begins so.
+    """Return the Record of a file, or the only one whose key starts with ``run``.
 
     Raises:
-        StoreError: there is none, or there are several.
+        StoreError: If there is no such Record, or there are several.
     """
     if Path(run).is_file():
         return read(Path(run))
@@ -61,63 +66,69 @@ def find_record(run: str, outputs: Path) -> Record:
             "with --outputs"
         )
     records, _ = read_all(folder)
-    found = [record for record in records if record.key.startswith(run)]
-    if len(found) == 1:
-        return found[0]
-    what = f"{len(found)} Records begin so" if found else "no such file, and no Record's key begins so"
-    raise StoreError(f"{run}: {what}; there are:\n{_listed(found or records)}")
+    matches = [record for record in records if record.key.startswith(run)]
+    if len(matches) == 1:
+        return matches[0]
+    problem = f"{len(matches)} Records begin so" if matches else "no such file, and no Record's key begins so"
+    raise StoreError(f"{run}: {problem}; there are:\n{_listed(matches or records)}")
 
 
-def subject_of(record: Record, outputs: Path, stage: StageName | None) -> Subject:
-    """The model of a stage of a run; without a stage, that of its last one.
+def subject_of(record: Record, outputs: Path, stage: QuantizedStage | None) -> QuantizedRun:
+    """Return the quantized model of a stage of a run, or of its last stage if None.
 
     Raises:
-        QuantizationError: the run quantized nothing, or not in that stage.
-        StoreError: the artifacts are gone, or the Record is of another version.
+        QuantizationError: If the run quantized nothing, or nothing in that stage.
+        StoreError: If the artifacts are missing, or another version wrote the Record.
     """
     keys = {visit["stage"]: visit["key"] for visit in record.stages}
-    if "4-ranges" not in keys:
+    if StageName.RANGES not in keys:
         _nothing_quantized(record)
-    stage = stage or ("qat" if "5-qat" in keys else "ptq")
-    if stage == "qat" and "5-qat" not in keys:
+    stage = stage or ("qat" if StageName.QAT in keys else "ptq")
+    if stage == "qat" and StageName.QAT not in keys:
         raise QuantizationError(f"run {record.key[:12]} has no QAT, only calibrated ranges: use --stage ptq")
-    form = _form(record)
+    quant_config = _quant_config(record)
     weights, ranges = (outputs / "artifacts" / name / keys[name] for name in stages_of(record, stage))
-    subject = Subject(record, stage, form, Encoder(weights, "").model, Ranges(ranges, "").file)
+    subject = QuantizedRun(
+        record,
+        stage,
+        quant_config=quant_config,
+        model=ModelArtifact(weights, "").model,
+        ranges=Ranges(ranges, "").file,
+    )
     for path in (subject.model, subject.ranges):
         if not path.exists():
-            raise gone(record, f"{path} is gone")
+            raise missing_artifact_error(record, f"{path} is gone")
     return subject
 
 
-def stages_of(record: Record, stage: StageName) -> tuple[str, str]:
-    """Stages of the line that left the weights and the ranges of a run that was calibrated, or trained."""
-    there = {visit["stage"] for visit in record.stages}
-    return next((name for name in WEIGHTS[stage] if name in there), WEIGHTS[stage][-1]), RANGES[stage]
+def stages_of(record: Record, stage: QuantizedStage) -> tuple[str, str]:
+    """Return the pipeline stages that hold the weights and the ranges of a run's PTQ or QAT model."""
+    visited = {visit["stage"] for visit in record.stages}
+    return next((name for name in WEIGHTS[stage] if name in visited), WEIGHTS[stage][-1]), RANGES[stage]
 
 
-def gone(record: Record, what: str) -> StoreError:
-    """What to say of an artifact that cannot be used."""
-    command = command_of(Run(record))
+def missing_artifact_error(record: Record, what: str) -> StoreError:
+    """Return the error for an unusable artifact, with the command that produces it again."""
+    command = command_of(RunView(record))
     return StoreError(f"{what}; this makes it again, if data and checkpoint are the same:\n  {command}")
 
 
 def folder_of(record: Record, stage: str, outputs: Path) -> Path:
-    """Folder of the artifact that a stage left to a run, with the files that it was left with.
+    """Return the folder of the artifact of a run's stage, after a check against its manifest.
 
     Raises:
-        StoreError: it is gone or damaged.
+        StoreError: If the artifact is missing or damaged.
     """
     from qexp.artifacts.manifest import problem_of
 
     keys = {visit["stage"]: visit["key"] for visit in record.stages}
     if stage not in keys:
-        raise gone(record, f"run {record.key[:12]} has no {stage}")
+        raise missing_artifact_error(record, f"run {record.key[:12]} has no {stage}")
     folder = outputs / "artifacts" / stage / keys[stage]
     if not folder.is_dir():
-        raise gone(record, f"{folder} is gone")
+        raise missing_artifact_error(record, f"{folder} is gone")
     if problem := problem_of(folder):
-        raise gone(record, f"{folder} {problem}")
+        raise missing_artifact_error(record, f"{folder} {problem}")
     return folder
 
 
@@ -136,10 +147,10 @@ def _nothing_quantized(record: Record) -> None:
 
 
 def experiment_of(record: Record) -> Experiment:
-    """What a run was asked, as today's schema reads it.
+    """Return the experiment of a run, validated against the current schema.
 
     Raises:
-        StoreError: the Record is of another version.
+        StoreError: If another version wrote the Record, and its schema differs.
     """
     from pydantic import ValidationError
 
@@ -148,21 +159,23 @@ def experiment_of(record: Record) -> Experiment:
     try:
         return Experiment.model_validate(record.experiment)
     except ValidationError as error:
-        raise _of_another_version(record, error) from None
+        raise _version_error(record, error) from None
 
 
-def _form(record: Record) -> Form:
+def _quant_config(record: Record) -> QuantizationConfig:
     from pydantic import ValidationError
 
-    from qexp.config import Form
+    from qexp.config import QuantizationConfig
 
     try:
-        return Form.model_validate({name: record.experiment[name] for name in Form.model_fields})
+        return QuantizationConfig.model_validate(
+            {name: record.experiment[name] for name in QuantizationConfig.model_fields}
+        )
     except (ValidationError, KeyError) as error:
-        raise _of_another_version(record, error) from None
+        raise _version_error(record, error) from None
 
 
-def _of_another_version(record: Record, error: ValidationError | KeyError) -> StoreError:
+def _version_error(record: Record, error: ValidationError | KeyError) -> StoreError:
     return StoreError(
         f"run {record.key[:12]}: its Record is of another version of qexp ({type(error).__name__}: "
         f"{str(error).splitlines()[0]}); run the experiment again, or use that version"
@@ -171,16 +184,16 @@ def _of_another_version(record: Record, error: ValidationError | KeyError) -> St
 
 def _listed(records: Sequence[Record], most: int = 10) -> str:
     newest = sorted(records, key=lambda record: record.finished_at, reverse=True)
-    lines = [f"  {record.key[:12]}  {_words(record)}" for record in newest[:most]]
+    lines = [f"  {record.key[:12]}  {_summary(record)}" for record in newest[:most]]
     return "\n".join([*lines, *([f"  and {len(newest) - most} older ones"] if len(newest) > most else [])])
 
 
-def _words(record: Record) -> str:
-    told: Any = record.experiment
+def _summary(record: Record) -> str:
+    experiment: Any = record.experiment
     try:
-        bits = told["quant"]
+        bits = experiment["quant"]
         width = f"w{bits['weight_bits']}a{bits['activation_bits']}"
-        names = told["task"]["name"], told["model"]["name"], width, told["method"]["kind"]
-        return f"{' '.join(names)} seed {told['seed']}"
+        names = experiment["task"]["name"], experiment["model"]["name"], width, experiment["method"]["kind"]
+        return f"{' '.join(names)} seed {experiment['seed']}"
     except (KeyError, TypeError):
         return record.finished

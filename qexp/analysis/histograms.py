@@ -1,4 +1,4 @@
-"""Histograms of integer weights as a PNG."""
+"""Histograms of integer weights as PNG, and the figure helpers for other plots of layers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qexp.analysis.layers import Layer, Weight
+from qexp.analysis.layers import LayerWeight, QuantizedLayer
 from qexp.errors import QuantizationError, StoreError
 
 if TYPE_CHECKING:
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST = 24
-"""Panels that one picture holds."""
+"""Maximum number of panels of a picture."""
 COLUMNS = 3
 BINS = 256
-"""Bars of a panel; fewer where the grid has fewer integers."""
+"""Maximum number of bars of a panel; a grid with fewer integers has fewer."""
 
 
-def draw(layers: Sequence[Layer], path: Path, title: str) -> None:
-    """Write a panel for each weight: how often each integer occurs.
+def draw(layers: Sequence[QuantizedLayer], path: Path, title: str) -> None:
+    """Plot a histogram of the integers of each weight, one per panel.
 
     Raises:
-        QuantizationError: no weight among the layers, or more than fit a picture.
-        StoreError: the file cannot be written.
+        QuantizationError: If the layers have no weight, or more than ``MOST``.
+        StoreError: If the file cannot be written.
     """
     weights = [(layer.name, weight) for layer in layers for weight in layer.weights]
     if not 0 < len(weights) <= MOST:
@@ -43,7 +43,7 @@ def draw(layers: Sequence[Layer], path: Path, title: str) -> None:
 
 
 def panels_of(count: int, title: str) -> tuple[Figure, Sequence[Axes]]:
-    """A figure with so many panels, one beside and below the other."""
+    """Return a figure with ``count`` panels in a grid of at most ``COLUMNS`` columns."""
     from matplotlib.figure import Figure
 
     columns = min(COLUMNS, count)
@@ -57,10 +57,10 @@ def panels_of(count: int, title: str) -> tuple[Figure, Sequence[Axes]]:
 
 
 def save(figure: Figure, path: Path, option: str) -> None:
-    """Write a figure as PNG, in one rename.
+    """Write a figure as PNG, atomically by a rename.
 
     Raises:
-        StoreError: the file cannot be written.
+        StoreError: If the file cannot be written; ``option`` is the command-line option in the message.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -77,7 +77,7 @@ def save(figure: Figure, path: Path, option: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _panel(panel: Axes, name: str, weight: Weight) -> None:
+def _panel(panel: Axes, name: str, weight: LayerWeight) -> None:
     grid = weight.grid
     width = -(-(grid.qmax - grid.qmin + 1) // BINS)
     edges = np.arange(grid.qmin, grid.qmax + 1 + width, width) - 0.5
@@ -91,5 +91,5 @@ def _panel(panel: Axes, name: str, weight: Weight) -> None:
 
 
 def short(name: str, most: int = 44) -> str:
-    """The end of a long name."""
+    """Shorten a name to its last ``most`` characters, with an ellipsis in front."""
     return name if len(name) <= most else "…" + name[-most + 1 :]

@@ -1,4 +1,4 @@
-"""A run's quantized model, layer by layer."""
+"""Weights and ranges of a run's quantized model, layer by layer."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qexp.analysis.find_run import Subject, gone
+from qexp.analysis.find_run import QuantizedRun, missing_artifact_error
 from qexp.errors import QuantizationError
 from qexp.quant.grid import Grid, dequantize
-from qexp.quant.insertion.insert import Quantization, insert
+from qexp.quant.insertion.insert import QuantizedModel, insert
 from qexp.quant.insertion.sites import Site, joined
 
 
 @dataclass(frozen=True)
-class Ranges:
-    """Scales and zero points of a value, on the host."""
+class LayerRanges:
+    """Scales and zero points of a quantized value, on the CPU."""
 
     quantizer: str
     kind: str
@@ -29,11 +29,11 @@ class Ranges:
     scale: Tensor
     zero_point: Tensor
     shared: tuple[str, ...]
-    """Other places that the value has."""
+    """Other sites of the same quantizer, as ``module:kind``."""
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Lowest and highest value of the grid, over all channels."""
+        """Lowest and highest representable value, over all channels."""
         ends = [torch.full_like(self.zero_point, end) for end in (self.grid.qmin, self.grid.qmax)]
         flat = Grid(self.grid.bits, self.grid.signed, self.grid.symmetric, self.grid.narrow)
         low, high = (dequantize(end, self.scale, self.zero_point, flat) for end in ends)
@@ -41,11 +41,11 @@ class Ranges:
 
 
 @dataclass(frozen=True)
-class Weight(Ranges):
-    """A quantized weight."""
+class LayerWeight(LayerRanges):
+    """Quantized weight: its ranges, its integers and the limits of its float values."""
 
     integers: Tensor
-    """As ``Quantization.integers`` gives them."""
+    """Integers of the weight, as ``QuantizedModel.integers`` returns them."""
     low: float
     """Smallest float weight."""
     high: float
@@ -53,20 +53,20 @@ class Weight(Ranges):
 
 
 @dataclass(frozen=True)
-class Layer:
-    """What of one module is quantized."""
+class QuantizedLayer:
+    """Quantized weights and activations of one module."""
 
     name: str
-    weights: tuple[Weight, ...]
-    activations: tuple[Ranges, ...]
+    weights: tuple[LayerWeight, ...]
+    activations: tuple[LayerRanges, ...]
 
 
-def load(subject: Subject) -> Quantization:
-    """The model with its quantizers and their ranges.
+def load(subject: QuantizedRun) -> QuantizedModel:
+    """Load a model, insert its quantizers and load their ranges.
 
     Raises:
-        StoreError: the artifact is damaged.
-        QuantizationError: the ranges do not fit the model.
+        StoreError: If the artifact is damaged.
+        QuantizationError: If the ranges do not fit the model.
     """
     import transformers
     from safetensors import SafetensorError
@@ -83,36 +83,36 @@ def load(subject: Subject) -> Quantization:
             model = kind.from_pretrained(subject.model, use_safetensors=True, dtype=torch.float32)
         ranges = load_file(subject.ranges)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise gone(
+        raise missing_artifact_error(
             subject.record, f"{subject.model.parent} is damaged ({type(error).__name__}: {error})"
         ) from error
-    quantization = insert(model.eval(), subject.form)
+    quantization = insert(model.eval(), subject.quant_config)
     quantization.load_ranges(ranges)
     return quantization
 
 
-def layers_of(quantization: Quantization) -> list[Layer]:
-    """All modules that have a quantizer, in the order of the model."""
+def layers_of(quantization: QuantizedModel) -> list[QuantizedLayer]:
+    """Return all modules that have a quantizer, in the order of the model."""
     places: dict[str, list[Site]] = {name: [] for name, _ in quantization.model.named_modules()}
     for site in quantization.sites:
         module = site.module if site.module in places else site.module.rpartition(".")[0]
         places[module].append(site)
     return [
-        Layer(
+        QuantizedLayer(
             name,
             tuple(_weight(quantization, site) for site in sites if site.is_weight),
-            tuple(Ranges(**_ranges(quantization, site)) for site in sites if not site.is_weight),
+            tuple(LayerRanges(**_ranges(quantization, site)) for site in sites if not site.is_weight),
         )
         for name, sites in places.items()
         if sites
     ]
 
 
-def chosen(layers: Sequence[Layer], globs: Sequence[str]) -> list[Layer]:
-    """Layers whose name one of the globs matches.
+def chosen(layers: Sequence[QuantizedLayer], globs: Sequence[str]) -> list[QuantizedLayer]:
+    """Return the layers whose name matches any of the globs.
 
     Raises:
-        QuantizationError: one matches none; the message has the nearest names.
+        QuantizationError: If a glob matches no layer; the message lists the nearest names.
     """
     names = [layer.name for layer in layers]
     for glob in globs:
@@ -126,34 +126,34 @@ def chosen(layers: Sequence[Layer], globs: Sequence[str]) -> list[Layer]:
 
 
 def _nearest(glob: str, names: Sequence[str], most: int = 5) -> list[str]:
-    """Names by how their whole and their last part resemble the glob."""
-    wanted = glob.strip("*.")
+    """Return the names most similar to the glob, by the whole name and by its last component."""
+    query = glob.strip("*.")
 
-    def alike(name: str) -> float:
-        pairs = (name, wanted), (name.rpartition(".")[2], wanted.rpartition(".")[2])
+    def similarity(name: str) -> float:
+        pairs = (name, query), (name.rpartition(".")[2], query.rpartition(".")[2])
         return sum(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
 
-    return sorted(names, key=alike, reverse=True)[:most]
+    return sorted(names, key=similarity, reverse=True)[:most]
 
 
-def _weight(quantization: Quantization, site: Site) -> Weight:
+def _weight(quantization: QuantizedModel, site: Site) -> LayerWeight:
     from qexp.quant.insertion.weights import original
 
     quantizer = quantization.quantizers[site.quantizer]
-    weight = quantizer.divided(original(quantization.model, site).detach())
+    weight = quantizer.pre_scaled(original(quantization.model, site).detach())
     integers = quantization.integers(site.name)
     ends = float(weight.min()), float(weight.max())
-    return Weight(**_ranges(quantization, site), integers=integers, low=ends[0], high=ends[1])
+    return LayerWeight(**_ranges(quantization, site), integers=integers, low=ends[0], high=ends[1])
 
 
-def _ranges(quantization: Quantization, site: Site) -> dict[str, Any]:
+def _ranges(quantization: QuantizedModel, site: Site) -> dict[str, Any]:
     quantizer = quantization.quantizers[site.quantizer]
-    others = [each for each in quantization.sites if each.quantizer == site.quantizer and each != site]
+    others = [other for other in quantization.sites if other.quantizer == site.quantizer and other != site]
     return {
         "quantizer": site.quantizer,
         "kind": site.kind if site.kind != "declared.weight" else joined(site.kind, site.parameter),
         "grid": quantizer.grid,
         "scale": quantizer.current_scale().detach().cpu(),
         "zero_point": quantizer.current_zero_point().cpu(),
-        "shared": tuple(f"{each.module}:{each.kind}" for each in others),
+        "shared": tuple(f"{other.module}:{other.kind}" for other in others),
     }

@@ -1,4 +1,4 @@
-"""Layers as text: a line for each, or one in full."""
+"""Text output of layers: a table of all, or the details of one."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from qexp.analysis.layers import Layer, Ranges, Weight
+from qexp.analysis.layers import LayerRanges, LayerWeight, QuantizedLayer
 
 ROWS, BAR = 17, 40
-"""Most lines of a histogram, and characters of its longest bar."""
+"""Maximum number of lines of a histogram, and length of its longest bar in characters."""
 
 
-def listing(layers: Sequence[Layer]) -> str:
-    """One line for each layer."""
+def listing(layers: Sequence[QuantizedLayer]) -> str:
+    """Return a table with a line for each weight, or one for a layer without weights."""
     heads = ("layer", "weight", "smallest", "largest", "scale", "activations")
     rows = [heads, *(row for layer in layers for row in _rows(layer))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def in_full(layer: Layer) -> str:
-    """Integers, scales, and a histogram of each weight; the ranges of each activation."""
+def in_full(layer: QuantizedLayer) -> str:
+    """Return integers, scales and a histogram of each weight, and the ranges of each activation."""
     lines = [layer.name or "(the model itself)"]
     for weight in layer.weights:
         lines += [f"  {line}" for line in _weight_lines(weight)]
@@ -31,7 +31,7 @@ def in_full(layer: Layer) -> str:
 
 
 def histogram(integers: Tensor, low: int, high: int) -> list[tuple[int, int, int]]:
-    """First and last integer of each line, and how many there are; at most ``ROWS`` lines."""
+    """Return the first and last integer of each bin and its count, for at most ``ROWS`` bins."""
     width = -(-(high - low + 1) // ROWS)
     counts = np.bincount(integers.cpu().numpy().reshape(-1).astype(np.int64) - low, minlength=high - low + 1)
     return [
@@ -40,7 +40,7 @@ def histogram(integers: Tensor, low: int, high: int) -> list[tuple[int, int, int
     ]
 
 
-def _rows(layer: Layer) -> list[tuple[str, ...]]:
+def _rows(layer: QuantizedLayer) -> list[tuple[str, ...]]:
     activations = ", ".join(each.kind for each in layer.activations)
     if not layer.weights:
         return [(layer.name, "", "", "", "", activations)]
@@ -50,30 +50,30 @@ def _rows(layer: Layer) -> list[tuple[str, ...]]:
     ]
 
 
-def _form(weight: Weight) -> str:
+def _form(weight: LayerWeight) -> str:
     return f"{_dtype(weight)} {list(weight.integers.shape)}"
 
 
-def _dtype(weight: Weight) -> str:
+def _dtype(weight: LayerWeight) -> str:
     return str(weight.integers.dtype).removeprefix("torch.")
 
 
-def _grid(ranges: Ranges) -> str:
+def _grid(ranges: LayerRanges) -> str:
     grid = ranges.grid
     return f"{grid.qmin} to {grid.qmax} ({grid.bits} bits)"
 
 
-def _scale(ranges: Ranges) -> str:
+def _scale(ranges: LayerRanges) -> str:
     low, high = float(ranges.scale.min()), float(ranges.scale.max())
     return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
 
 
-def _zero_point(ranges: Ranges) -> str:
+def _zero_point(ranges: LayerRanges) -> str:
     low, high = int(ranges.zero_point.min()), int(ranges.zero_point.max())
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def _weight_lines(weight: Weight) -> list[str]:
+def _weight_lines(weight: LayerWeight) -> list[str]:
     grid, channels = weight.grid, weight.scale.numel()
     ranges = "one range" if grid.axis is None else f"{channels} ranges along axis {grid.axis}"
     corner = np.array2string(
@@ -89,7 +89,7 @@ def _weight_lines(weight: Weight) -> list[str]:
     ]
 
 
-def _bars(weight: Weight) -> list[str]:
+def _bars(weight: LayerWeight) -> list[str]:
     rows = histogram(weight.integers, weight.grid.qmin, weight.grid.qmax)
     most, total = max(count for _, _, count in rows), weight.integers.numel()
     names = [f"{first}" if first == last else f"{first} to {last}" for first, last, _ in rows]
@@ -100,7 +100,7 @@ def _bars(weight: Weight) -> list[str]:
     ]
 
 
-def _activation_line(ranges: Ranges) -> str:
+def _activation_line(ranges: LayerRanges) -> str:
     if ranges.grid.dynamic:
         return f"{ranges.kind}: a range for each token, {_grid(ranges)}{_shared(ranges)}"
     low, high = ranges.ends
@@ -110,7 +110,7 @@ def _activation_line(ranges: Ranges) -> str:
     )
 
 
-def _shared(ranges: Ranges, most: int = 3) -> str:
+def _shared(ranges: LayerRanges, most: int = 3) -> str:
     if not ranges.shared:
         return ""
     rest = f" and {len(ranges.shared) - most} more" if len(ranges.shared) > most else ""

@@ -1,4 +1,4 @@
-"""Measuring which sites of a quantized model hurt: some of its quantizers on, all others off."""
+"""Sensitivity analysis: evaluation of a quantized model with only some of its quantizers enabled."""
 
 from __future__ import annotations
 
@@ -6,50 +6,54 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from qexp.analysis.evaluator import Bench, Measurement, decibels
-from qexp.analysis.mixed_precision.groups import Group
+from qexp.analysis.evaluator import Evaluator, Measurement, decibels
+from qexp.analysis.mixed_precision.groups import QuantizerGroup
 from qexp.reporting.charts.sensitivity import GroupLevels, Level, Sensitivity
 
 
 @dataclass
-class Sweep:
-    """The measurements of one bench, as far as they have come."""
+class SensitivityMeasurement:
+    """Sensitivity measurements of one model, complete or in progress."""
 
-    bench: Bench
+    bench: Evaluator
     found: Sensitivity
-    """What is known so far, also where a measurement was interrupted."""
+    """Results so far; they stay valid if a measurement is interrupted."""
     reference: Measurement | None = field(default=None, init=False)
 
     @property
     def evaluations(self) -> int:
-        """How many there are in all."""
+        """Total number of evaluations that :meth:`run` needs."""
         return 2 + 2 * len(self.found.groups)
 
-    def run(self, move: Callable[..., None]) -> None:
-        """Nothing, everything, then only each group, then all but each group; ``move`` is told of rows."""
-        self.found = replace(self.found, off=self._level((), "nothing", move))
+    def run(self, advance: Callable[..., None]) -> None:
+        """Evaluate with no quantizers, with all, with only those of each group, and with all but those.
+
+        Args:
+            advance: Callback that receives the number of rows of each batch, and a note on the evaluation.
+        """
+        self.found = replace(self.found, off=self._level((), "nothing", advance))
         everything = frozenset(self.bench.quantization.quantizers)
-        self.found = replace(self.found, on=self._level(everything, "everything", move))
+        self.found = replace(self.found, on=self._level(everything, "everything", advance))
         for index, group in enumerate(self.found.groups):
-            only = self._level(group.quantizers, f"only {group.name}", move)
+            only = self._level(group.quantizers, f"only {group.name}", advance)
             self._put(index, replace(group, only=only))
         for index, group in enumerate(self.found.groups):
-            but = self._level(everything.difference(group.quantizers), f"all but {group.name}", move)
+            but = self._level(everything.difference(group.quantizers), f"all but {group.name}", advance)
             self._put(index, replace(group, but=but))
 
     def _put(self, index: int, group: GroupLevels) -> None:
         groups = self.found.groups
         self.found = replace(self.found, groups=(*groups[:index], group, *groups[index + 1 :]))
 
-    def _level(self, names: Collection[str], words: str, move: Callable[..., None]) -> Level:
+    def _level(self, names: Collection[str], title: str, advance: Callable[..., None]) -> Level:
         self.bench.quantization.freeze(names)
-        measured = self.bench.measure(lambda rows=1: move(rows, note=words))
+        measurement = self.bench.measure(lambda rows=1: advance(rows, note=title))
         if self.reference is None:
-            self.reference = measured
-        noise = measured.noise(self.reference)
-        return Level(measured.score, noise if noise < math.inf else None, decibels(noise))
+            self.reference = measurement
+        noise = measurement.noise(self.reference)
+        return Level(measurement.score, noise if noise < math.inf else None, decibels(noise))
 
 
-def to_measure(groups: Sequence[Group]) -> tuple[GroupLevels, ...]:
-    """Groups of which nothing is known yet."""
+def to_measure(groups: Sequence[QuantizerGroup]) -> tuple[GroupLevels, ...]:
+    """Return the groups without any results."""
     return tuple(GroupLevels(group.name, group.quantizers) for group in groups)

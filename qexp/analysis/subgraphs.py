@@ -1,4 +1,4 @@
-"""Parts of an exported graph: what computes the output of one module, out of the outputs of others."""
+"""Extraction of the part of an exported graph that computes one module's output from those of others."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ if TYPE_CHECKING:
     import onnx
 
 NOT_LAYERS = ("quantization.", ".parametrizations.")
-"""Parts of names of modules that quantize: their outputs are what integer kernels are made of, no cuts."""
+"""Parts of names of modules that quantize; the graph is not cut there, as runtimes fuse them into kernels."""
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A module whose output is a value of the graph."""
+class GraphLayer:
+    """Module whose output is a value of the graph."""
 
     module: str
-    """Its name in torch, such as ``bert.encoder.layer.0.output.dense``."""
+    """Name of the module in torch, such as ``bert.encoder.layer.0.output.dense``."""
     value: str
-    """Name in the graph."""
+    """Name of its output in the graph."""
 
 
-def layers_of(graph: onnx.ModelProto) -> list[Layer]:
-    """Modules whose output is known in the graph, in its order.
+def layers_of(graph: onnx.ModelProto) -> list[GraphLayer]:
+    """Return the modules whose output is a value of the graph, in the order of the graph.
 
     Nodes are named by the module that they come from (:mod:`qexp.deploy.onnx.passes`). The output of a module
-    is that of the last node in it, unless that node is in a module inside, which is then named itself.
+    is that of its last node, unless that node belongs to a submodule, which is then listed itself.
     """
     last: dict[str, tuple[int, str, str]] = {}
-    own: set[str] = set()
+    modules: set[str] = set()
     for index, node in enumerate(graph.graph.node):
         module = node.name.rpartition("/")[0]
         if module and not any(part in f"{module}." for part in NOT_LAYERS):
-            own.add(module)
+            modules.add(module)
             for scope in _scopes(module):
                 last[scope] = (index, module, node.output[0])
-    found = sorted(
-        (index, scope, value) for scope, (index, module, value) in last.items() if scope == module in own
+    outputs = sorted(
+        (index, scope, value) for scope, (index, module, value) in last.items() if scope == module in modules
     )
-    return [Layer(scope, value) for _, scope, value in found]
+    return [GraphLayer(scope, value) for _, scope, value in outputs]
 
 
 def _scopes(module: str) -> Iterator[str]:
-    """A module and all around it."""
+    """Return a module and all modules that contain it, outermost first."""
     parts = module.split(".")
     return (".".join(parts[:count]) for count in range(1, len(parts) + 1))
 
 
 @dataclass(frozen=True)
-class Parts:
-    """A graph of which parts are made; it must stay as it is as long as they are."""
+class Subgraphs:
+    """Graph to extract parts from; it must not change as long as this object is used."""
 
     graph: onnx.ModelProto
 
@@ -67,15 +67,15 @@ class Parts:
         return {tensor.name: tensor for tensor in self.graph.graph.initializer}
 
     def part(self, value: str, given: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
-        """The smallest graph that computes a float32 value.
+        """Return the smallest graph that computes a float32 value.
 
         Args:
-            value: Name of the value, its one output.
-            given: Shapes of the float32 values that are inputs where they are met, besides the graph's own;
-                sizes but the last and those of 1 become dynamic. ``value`` itself is none of them.
+            value: Name of the value, the only output of the part.
+            given: Shapes of the float32 values at which the part is cut: they become inputs, besides those of
+                the graph. All sizes except the last one and those of 1 become dynamic. ``value`` is ignored.
 
         Raises:
-            DeployError: The graph does not say where a value comes from.
+            DeployError: If no node computes a value that is needed.
         """
         from onnx import TensorProto, helper
 
@@ -99,20 +99,20 @@ class Parts:
         )
 
     def _needed(self, value: str, given: Mapping[str, tuple[int, ...]]) -> set[str]:
-        """Names of all values on the way from what is given to a value."""
+        """Return the names of all values on the paths from cuts, inputs and constants to ``value``."""
         ends = {*given, *self._stored, *(each.name for each in self.graph.graph.input), ""}
-        wanted, seen = [value], set[str]()
-        while wanted:
-            name = wanted.pop()
-            if name in seen:
+        pending, visited = [value], set[str]()
+        while pending:
+            name = pending.pop()
+            if name in visited:
                 continue
-            seen.add(name)
+            visited.add(name)
             if name in ends:
                 continue
             if name not in self._makers:
                 raise DeployError(f"graph: no node computes {name}; export the model again")
-            wanted.extend(self._makers[name].input)
-        return seen
+            pending.extend(self._makers[name].input)
+        return visited
 
 
 def _axes(shape: tuple[int, ...]) -> list[int | str]:

@@ -1,4 +1,4 @@
-"""What a full or closed disk raises, from any library, as one clear error."""
+"""Atomic writes, and errors of a full or read-only disk as :class:`~qexp.errors.StoreError`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ _NO_WRITE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn what a full or closed disk raises, from any library, into one clear error."""
+    """Convert errors of a full or read-only disk, from any library, to a StoreError.
+
+    Raises:
+        StoreError: The disk is full, over its quota, or may not be written.
+    """
     try:
         yield
     except Exception as error:
@@ -28,10 +32,10 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it, where they are not there yet.
+    """Create a folder and its parents if they do not exist.
 
     Raises:
-        StoreError: it cannot be made, as where a file is in the way.
+        StoreError: It cannot be created, such as where a file has its name.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -40,10 +44,10 @@ def make_folder(folder: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, and the folders above it.
+    """Write a file atomically, and create its parent folders.
 
     Raises:
-        StoreError: it cannot be written.
+        StoreError: It cannot be written.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     make_folder(path.parent)
@@ -64,9 +68,9 @@ def _cannot_write(folder: Path, code: int) -> StoreError:
 
 
 def _disk_code(error: BaseException) -> int | None:
-    """The errno behind an error that is about the disk; libraries in C++ and Rust give only its words."""
+    """Return the errno of an error about the disk; C++ and Rust libraries report only its message."""
     number = getattr(error, "errno", None)
     if number in (*_NO_SPACE, *_NO_WRITE):
         return int(number)
-    words = str(error)
-    return next((code for code in _NO_SPACE if os.strerror(code) in words), None)
+    message = str(error)
+    return next((code for code in _NO_SPACE if os.strerror(code) in message), None)

@@ -1,8 +1,9 @@
-"""One process at a time, also between machines that share a file system without locks.
+"""Leases for mutual exclusion, also between machines that share a file system without locks.
 
-A claim is a file that its holder touches now and then. It ends when it is released; when its process is seen
-to be dead, at once on the same machine; and anywhere when nobody touched it for :data:`SILENCE` seconds.
-What a claim guards must bear that a holder which was only asleep wakes up: see :mod:`qexp.artifacts.store`.
+A lease is a file whose holder updates its time stamp at intervals. It ends when the holder releases it, on
+the same machine as soon as the holder's process is dead, and on any machine when it was not updated for
+:data:`LEASE_SECONDS`. A holder that was only suspended may resume after that, which the guarded code must
+tolerate: see :mod:`qexp.artifacts.store`.
 """
 
 from __future__ import annotations
@@ -14,20 +15,25 @@ from pathlib import Path
 
 from filelock import SoftFileLease, Timeout
 
-SILENCE = 60.0
-"""Seconds without a sign of life after which a claim is taken over. All who share a store must agree."""
+LEASE_SECONDS = 60.0
+"""Seconds without a heartbeat after which a lease expires. All processes that share a store must agree."""
 POLL = 0.25
-"""Seconds between two looks at a claim that is held."""
+"""Seconds between two attempts to acquire a lease that is held."""
 
 
 @contextmanager
 def claimed(path: Path, waiting: Callable[[], None]) -> Iterator[Callable[[], bool]]:
-    """Hold a claim; ``waiting`` is told once if another process has it.
+    """Hold a lease, and wait for it if another process has it.
 
-    Gives a function that says whether the claim is still held: not, if this process made no sign of life for
-    so long that another one took over.
+    Args:
+        path: File of the lease.
+        waiting: Called once if the lease is not free.
+
+    Yields:
+        Function that returns whether the lease is still held. It is lost if this process sent no heartbeat
+        for so long that another one took over.
     """
-    lease = SoftFileLease(path, lease_duration=SILENCE, poll_interval=POLL)
+    lease = SoftFileLease(path, lease_duration=LEASE_SECONDS, poll_interval=POLL)
     try:
         lease.acquire(timeout=0)
     except Timeout:
@@ -40,7 +46,7 @@ def claimed(path: Path, waiting: Callable[[], None]) -> Iterator[Callable[[], bo
 
 
 def _names(path: Path, token: str | None) -> bool:
-    """Whether the claim that stands in the file is ours."""
+    """Return whether the file of a lease contains this token."""
     try:
         return token is not None and token in path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -49,13 +55,17 @@ def _names(path: Path, token: str | None) -> bool:
 
 @contextmanager
 def claimed_if_free(path: Path) -> Iterator[bool]:
-    """Hold a claim if nobody else does, as far as this machine can tell now; gives whether it is held.
+    """Hold a lease if it is free, without waiting.
 
-    That of another machine has ended when nobody touched it for twice the silence by the file system's clock.
+    A lease of another machine counts as free after twice :data:`LEASE_SECONDS` without a heartbeat, by the
+    file system's clock.
+
+    Yields:
+        Whether the lease is held.
     """
     if _is_silent(path):
         path.unlink(missing_ok=True)
-    lease = SoftFileLease(path, lease_duration=SILENCE)
+    lease = SoftFileLease(path, lease_duration=LEASE_SECONDS)
     try:
         lease.acquire(timeout=0)
     except Timeout:
@@ -68,7 +78,7 @@ def claimed_if_free(path: Path) -> Iterator[bool]:
 
 
 def is_claimed(path: Path) -> bool:
-    """Whether some process holds a claim, as far as this machine can tell; one that has ended is removed."""
+    """Return whether a process holds a lease, as far as this machine can tell. Removes an expired lease."""
     if not path.exists():
         return False
     with claimed_if_free(path) as free:
@@ -76,11 +86,11 @@ def is_claimed(path: Path) -> bool:
 
 
 def _is_silent(path: Path) -> bool:
-    """Whether a file is that old, compared with one that is written beside it now."""
+    """Return whether a lease had no heartbeat for twice its duration, compared with a new file beside it."""
     probe = path.with_name(f".clock-{secrets.token_hex(4)}")
     try:
         probe.touch()
-        return probe.stat().st_mtime - path.stat().st_mtime > 2 * SILENCE
+        return probe.stat().st_mtime - path.stat().st_mtime > 2 * LEASE_SECONDS
     except OSError:
         return False
     finally:

@@ -1,4 +1,4 @@
-"""The list of what an artifact consists of, and whether a folder still is what its list says."""
+"""Manifests of artifacts: inputs, files and checksums, and the check of a folder against them."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from qexp.artifacts.stage import Stage, key_of
 from qexp.errors import StoreError
 
 MANIFEST = "manifest.json"
-_OF_THE_FILE_SYSTEM = (".nfs", ".fuse_hidden", ".DS_Store")
-"""How names begin that network file systems and desktops put anywhere."""
+_IGNORED_PREFIXES = (".nfs", ".fuse_hidden", ".DS_Store")
+"""Prefixes of files that network file systems and desktops create in any folder."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What stands in an artifact's list."""
+    """Content of an artifact's ``manifest.json``."""
 
     stage: str
     version: int
     inputs: Mapping[str, Any]
     files: Mapping[str, str]
-    """SHA-256 by path inside the folder."""
+    """SHA-256 of each file by its path relative to the folder."""
     seconds: float | None = None
-    """How long it took to build; null in lists that do not say."""
+    """Seconds that the build took; None if the manifest does not have them."""
     built: str | None = None
-    """When, ISO 8601 in UTC; null likewise."""
+    """Time of the build, ISO 8601 in UTC; None if the manifest does not have it."""
 
     @property
     def key(self) -> str:
-        """Key that such an artifact is filed under."""
+        """Cache key that follows from stage, version and inputs."""
         return key_of(self.stage, self.version, self.inputs)
 
 
 def write_manifest(folder: Path, stage: Stage[..., Any], inputs: Mapping[str, Any], seconds: float) -> None:
-    """List a finished folder."""
+    """Write the manifest of a finished folder, with a checksum of every file."""
     manifest = {
         "stage": stage.name,
         "version": stage.version,
@@ -52,56 +52,60 @@ def write_manifest(folder: Path, stage: Stage[..., Any], inputs: Mapping[str, An
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The list of an artifact.
+    """Read the manifest of an artifact.
 
     Raises:
-        StoreError: there is none, or it is cut off or not of a list's form.
+        StoreError: It is missing, truncated or malformed.
     """
     try:
         tree = json.loads((folder / MANIFEST).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-        known = {name: tree.get(name) for name in Manifest.__dataclass_fields__}
-        if not isinstance(known["files"], dict) or not isinstance(known["inputs"], dict):
+        fields = {name: tree.get(name) for name in Manifest.__dataclass_fields__}
+        if not isinstance(fields["files"], dict) or not isinstance(fields["inputs"], dict):
             raise ValueError("files and inputs must be objects")
-        return Manifest(**known)
+        return Manifest(**fields)
     except (OSError, ValueError, AttributeError) as error:
         raise StoreError(f"is damaged ({type(error).__name__}: {error})") from None
 
 
 def problem_of(folder: Path) -> str | None:
-    """What is wrong with a folder that is filed under its name as a key, or None.
+    """Check a folder against its manifest.
 
-    A file that changed, is absent, or that nobody listed; or the whole folder belongs elsewhere.
+    Returns:
+        Description of the problem, or None: a file has changed, is missing or is not listed, or the inputs
+        give another key than the folder's name.
     """
     try:
         manifest = read_manifest(folder)
-        wrong = [name for name, checksum in manifest.files.items() if _checksum(folder / name) != checksum]
-        foreign = sorted({*_files(folder)} - {*manifest.files})
+        changed = [name for name, checksum in manifest.files.items() if _checksum(folder / name) != checksum]
+        unlisted = sorted({*_files(folder)} - {*manifest.files})
     except StoreError as error:
         return str(error)
     except OSError as error:
         return f"is damaged ({type(error).__name__}: {error})"
-    if wrong:
-        return f"is damaged ({', '.join(wrong)} changed after it was written)"
-    if foreign:
-        return f"holds what no stage wrote ({', '.join(foreign)})"
+    if changed:
+        return f"is damaged ({', '.join(changed)} changed after it was written)"
+    if unlisted:
+        return f"holds what no stage wrote ({', '.join(unlisted)})"
     if manifest.key != folder.name:
         return f"belongs elsewhere (its contents are {manifest.stage}/{manifest.key})"
     return None
 
 
 def check_inputs(folder: Path, stage: Stage[..., Any], inputs: Mapping[str, Any]) -> None:
-    """See that a sound folder was made from these inputs.
+    """Check that an intact artifact was built from these inputs.
 
     Raises:
-        StoreError: it was not: two inputs share a key.
+        StoreError: It was built from others, so that two inputs share a key.
     """
-    found = read_manifest(folder)
-    if (found.stage, found.version, found.inputs) != (stage.name, stage.version, inputs):
-        raise StoreError(f"{folder}: two different inputs share this key; {difference(found.inputs, inputs)}")
+    manifest = read_manifest(folder)
+    if (manifest.stage, manifest.version, manifest.inputs) != (stage.name, stage.version, inputs):
+        raise StoreError(
+            f"{folder}: two different inputs share this key; {difference(manifest.inputs, inputs)}"
+        )
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The inputs that differ, one after the other, as ``name: old -> new``."""
+    """Return the inputs that differ as ``name: old -> new``, separated by semicolons."""
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     return "; ".join(f"{name}: {old.get(name)} -> {new.get(name)}" for name in names)
 
@@ -111,11 +115,11 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _files(folder: Path) -> list[str]:
-    """What a folder holds beside its list, by path inside it."""
+    """Return the relative paths of all files of an artifact except its manifest."""
     return sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != MANIFEST and not path.name.startswith(_OF_THE_FILE_SYSTEM)
+        if path.is_file() and path.name != MANIFEST and not path.name.startswith(_IGNORED_PREFIXES)
     )
 
 

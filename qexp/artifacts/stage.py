@@ -1,16 +1,13 @@
-"""One arrow of the pipeline, and the key of what it makes."""
+"""Stages of the pipeline, and the cache keys of their artifacts."""
 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
-
-from pydantic import BaseModel
 
 from qexp.artifacts.types import FACTS, Artifact
 
@@ -21,55 +18,63 @@ P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
-class Workplace:
-    """Where a stage writes while it is built."""
+class BuildDir:
+    """Folder that a stage writes to while its artifact is built."""
 
     folder: Path
-    """Becomes the artifact when the stage returns."""
+    """Renamed to the artifact's folder when the stage returns."""
 
     @property
     def scratch(self) -> Path:
-        """Kept from a killed attempt to the next, dropped at the end: checkpoints live here."""
+        """Folder for checkpoints: survives a killed build, and is removed when the build is finished."""
         return self.folder / SCRATCH
 
     def write_facts(self, facts: Mapping[str, Any]) -> None:
-        """Leave the small results of the stage."""
+        """Write the small results of the stage as JSON; NaN and infinity are refused."""
         (self.folder / FACTS).write_text(json.dumps(facts, indent=1, allow_nan=False), encoding="utf-8")
 
 
 @dataclass(frozen=True)
 class Stage(Generic[P, A_co]):
-    """One arrow of the pipeline: ``run`` writes into its workplace what ``artifact`` reads."""
+    """One step of the pipeline: ``run`` writes the files that ``artifact`` reads."""
 
     name: str
     version: int
     artifact: Callable[[Path, str], A_co]
-    run: Callable[Concatenate[Workplace, P], None]
+    run: Callable[Concatenate[BuildDir, Any, P], None]
+    """Function of the build folder, the :class:`~qexp.context.RunContext`, and the inputs as keywords."""
+    keys: Mapping[str, str]
+    """Name of each parameter in the cache key. A renamed parameter keeps its old name here, so that existing
+    artifacts stay valid."""
 
     def inputs(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
-        """Identity of each input by the name of its parameter; ``rt`` is not one of them."""
-        bound = inspect.signature(self.run).bind(None, *args, **kwargs)
-        names = list(bound.arguments)[1:]
-        return {name: identity(bound.arguments[name]) for name in names if name != "rt"}
+        """Return the identity of each input by its name in the key.
+
+        Raises:
+            TypeError: An input is missing or unknown, or has no identity.
+        """
+        if args or set(kwargs) != set(self.keys):
+            raise TypeError(f"stage {self.name} takes {sorted(self.keys)} by keyword, not {sorted(kwargs)}")
+        return {self.keys[name]: identity(value) for name, value in kwargs.items()}
 
     def key(self, inputs: Mapping[str, Any]) -> str:
-        """Sixteen bytes of SHA-256 over name, version and inputs, in hexadecimal."""
+        """Return the cache key: 16 bytes of SHA-256 over name, version and inputs, in hexadecimal."""
         return key_of(self.name, self.version, inputs)
 
 
 def key_of(stage: str, version: int, inputs: Mapping[str, Any]) -> str:
-    """The key that a stage of that name and version has for these inputs."""
+    """Return the cache key of a stage for these inputs."""
     return digest({"stage": stage, "version": version, "inputs": inputs})
 
 
 def identity(value: Any) -> Any:
-    """What of an input belongs to a key, as plain JSON.
+    """Return the part of an input that enters a cache key, as plain JSON.
 
     Raises:
-        TypeError: for a value that has neither a fingerprint nor a JSON form.
+        TypeError: The value has neither a fingerprint nor a JSON form.
     """
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
+    if callable(dump := getattr(value, "model_dump", None)):  # pydantic's, which light commands do not import
+        return dump(mode="json")
     if isinstance(fingerprint := getattr(value, "fingerprint", None), str):
         return fingerprint
     if isinstance(value, tuple | list):
@@ -80,6 +85,6 @@ def identity(value: Any) -> Any:
 
 
 def digest(tree: Any) -> str:
-    """Hash of plain JSON, 32 hexadecimal digits; the order of keys does not matter."""
+    """Return the hash of plain JSON as 32 hexadecimal digits; the order of its keys does not matter."""
     text = json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

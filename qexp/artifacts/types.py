@@ -1,8 +1,7 @@
-"""What stages leave behind: one frozen class for each kind of folder in the store.
+"""Artifact types: one frozen class for each kind of folder in the store.
 
-An artifact is a folder and the key that it is filed under. Its numbers are in ``facts.json``; large
-arrays stay on disk until somebody asks. Nothing here imports torch, so that a run that finds all its
-artifacts never pays for it.
+An artifact is a folder and its cache key. Its numbers are in ``facts.json``; large arrays stay on disk until
+they are read. This module does not import torch, so that a run that finds all its artifacts starts fast.
 """
 
 from __future__ import annotations
@@ -18,33 +17,33 @@ FACTS = "facts.json"
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished folder of the store."""
+    """Finished folder of the store."""
 
     folder: Path
     key: str
 
     @property
     def fingerprint(self) -> str:
-        """What a later stage's key is made of: the key already covers all that was read."""
+        """Identity in the cache key of a later stage; the key already covers everything that was read."""
         return self.key
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """Small results of the stage, as plain JSON values."""
+        """Small results of the stage as plain JSON values."""
         facts: dict[str, Any] = json.loads((self.folder / FACTS).read_text(encoding="utf-8"))
         return facts
 
 
 class Tokens(Artifact):
-    """Token ids of all splits, and the tokenizer that made them."""
+    """Token ids of all splits, and their tokenizer."""
 
     def split(self, name: str) -> Path:
-        """Folder of one split."""
+        """Return the folder of one split."""
         return self.folder / "splits" / name
 
     @property
     def pad_id(self) -> int:
-        """Token id that fills the short rows of a batch."""
+        """Token id that pads the shorter rows of a batch."""
         return int(self.facts["pad_id"])
 
     @property
@@ -53,8 +52,8 @@ class Tokens(Artifact):
         return self.folder / "tokenizer"
 
 
-class Encoder(Artifact):
-    """Float weights with a head for the task, as transformers saves them."""
+class ModelArtifact(Artifact):
+    """Float weights with a head for the task, in the format of transformers."""
 
     @property
     def model(self) -> Path:
@@ -63,90 +62,93 @@ class Encoder(Artifact):
 
 
 class Statistics(Artifact):
-    """What calibration saw at each quantizer; serves every calibrator and bit-width."""
+    """Observer statistics of each quantizer, which serve every calibrator and bit-width."""
 
     @property
     def file(self) -> Path:
-        """Histograms and batch extremes."""
+        """File with the histograms and the extremes of each batch."""
         return self.folder / "statistics.safetensors"
 
 
 class Moments(Artifact):
-    """Moments of what linear layers of a float model read; second ones where they were asked for."""
+    """Moments of the inputs of a float model's linear layers; second moments if they were requested."""
 
     @property
     def file(self) -> Path:
-        """Means, largest magnitudes, and means of products."""
+        """File with means, largest magnitudes, and means of products."""
         return self.folder / "moments.safetensors"
 
 
 class Ranges(Artifact):
-    """Scales and zero points of every quantizer."""
+    """Qparams of every quantizer."""
 
     @property
     def file(self) -> Path:
-        """One scale and one zero point for each quantizer."""
+        """File with the scales and zero points of each quantizer."""
         return self.folder / "ranges.safetensors"
 
 
-class Trained(Encoder, Ranges):
-    """Weights trained with quantization in the loop, and the ranges they ended with."""
+class QatArtifact(ModelArtifact, Ranges):
+    """Weights after quantization-aware training, and the final ranges."""
 
 
 class Scores(Artifact):
-    """Metrics, and a parquet file of predictions for each evaluation split."""
+    """Metrics, and a Parquet file of predictions for each evaluation split."""
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """Every metric in percent; null where it is undefined."""
+        """All metrics in percent; None where a metric is undefined."""
         return dict(self.facts["metrics"])
 
     @property
     def notes(self) -> dict[str, Any]:
-        """How the scores were found, such as a metric's signature, by the splits' short names."""
+        """How the scores were computed, such as a metric's signature, by short name of the split."""
         return dict(self.facts["notes"])
 
     def predictions(self, split: str) -> Path:
-        """Columns ``id``, ``prediction``, ``label``, ``logit_0`` and so on, and maybe ``margin``, by row."""
+        """Return the Parquet file of a split: one line for each row.
+
+        Columns are ``id``, ``prediction``, ``label``, ``logit_0`` and so on, and for some tasks ``margin``.
+        """
         return self.folder / f"predictions-{split}.parquet"
 
 
 class Graph(Artifact):
-    """An ONNX file; of a translator two, and its configuration."""
+    """Exported ONNX model: one file, or two and a configuration for a translation model."""
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All of them; inputs and outputs are dynamic in batch and length."""
+        """All ONNX files; their inputs and outputs are dynamic in batch and length."""
         return tuple(self.folder / name for name in self.facts["files"])
 
     @property
     def file(self) -> Path:
-        """The only one, of a model without a decoder."""
+        """ONNX file of a model without a decoder."""
         return self.folder / "model.onnx"
 
     @property
     def vocabulary(self) -> int:
-        """Token ids that the graph takes, from 0."""
+        """Number of token ids that the graph accepts, from 0."""
         return int(self.facts["vocabulary"])
 
     @property
     def bytes(self) -> int:
-        """Size of all files."""
+        """Size of all ONNX files in bytes."""
         return sum(file.stat().st_size for file in self.files)
 
 
 class NoiseFloor(Scores):
-    """Scores of the same model in another arithmetic: what rounding noise alone changes."""
+    """Scores of the same model in another arithmetic, which differ by rounding noise alone."""
 
     @property
     def steps(self) -> Scores:
-        """Predictions of the first rows with every result a little off: what steps of grids change."""
+        """Predictions of the first rows with perturbed results, which show the effect of grid steps."""
         return Scores(self.folder / "steps", self.key)
 
 
 class Parity(Scores):
-    """Scores of an exported graph, and how far it is from torch: ``facts["parity"]``."""
+    """Scores of an exported graph, and its distance to torch in ``facts["parity"]``."""
 
 
 class Latency(Artifact):
-    """Engines side by side: times by shape, audits, and what each engine is."""
+    """Benchmark of several engines: latency by shape, audits, and properties of each engine."""

@@ -1,8 +1,8 @@
-"""The best checkpoints in every runtime: ``python -m qexp bench``.
+"""Export the best runs, check their engines, and time them side by side: ``qexp bench``.
 
-Exit codes: 0, measured, and every engine passed its gate; 1, an engine departs from torch, or could not be
-had; 2, there is nothing to measure, and stderr says why and what to do; 130, interrupted: the same command
-goes on.
+Exit codes: 0, measured, and every engine passed its gate; 1, an engine deviates from torch, or is not
+available; 2, nothing to measure, with the reason and the next step on stderr; 130, interrupted, and the same
+command resumes.
 """
 
 from __future__ import annotations
@@ -16,27 +16,36 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qexp.cli.options import words_of
+from qexp.cli.options import comma_separated
+from qexp.config import RUNTIMES
 from qexp.console import print_out
 from qexp.environment import check_environment
 from qexp.errors import FAILED, INTERRUPTED, INVALID, OK, QexpError, StoreError
+from qexp.naming import StageName
 from qexp.records.record import OUTPUTS_VARIABLE, Record, outputs_root, read_all, records_folder
 from qexp.reporting.best_runs import WAYS, best, candidates, caveat_of, pareto
 from qexp.reporting.command import command_of
 from qexp.reporting.engines import engine_rows, engine_tables
-from qexp.reporting.run_view import Run
+from qexp.reporting.run_view import RunView
 from qexp.reporting.table import markdown
 
 if TYPE_CHECKING:
     from qexp.execution.job import Job
 
 BATCH_SIZES, LENGTHS = (1, 8, 32, 64, 128), (64, 128, 384)
-MADE_HERE = ("6-scores", "7-onnx", "7-half", "8-floor", "8-parity", "9-latency")
-"""Stages that may be missing: the others would train or calibrate again, which is no benchmark's business."""
+MADE_HERE = (
+    StageName.SCORES,
+    StageName.ONNX,
+    StageName.FP16,
+    StageName.FLOOR,
+    StageName.PARITY,
+    StageName.LATENCY,
+)
+"""Stages that a benchmark may build; the others would train or calibrate again."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Choose, export, gate, measure, print; returns the exit code."""
+    """Choose runs, export, gate and time their engines, print the results, and return the exit code."""
     options = _parser().parse_args(arguments)
     if options.outputs:
         os.environ[OUTPUTS_VARIABLE] = str(options.outputs)
@@ -54,22 +63,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _bench(options: argparse.Namespace) -> int:
     from qexp.execution.job import Job
 
-    chosen = _chosen(options)
-    for run, caveat in ((run, caveat_of(run)) for run in chosen):
+    runs = _chosen_runs(options)
+    for run, caveat in ((run, caveat_of(run)) for run in runs):
         if caveat:
             print(f"warning: run {run.record.key[:12]} ({run.task} {run.quant}): {caveat}", file=sys.stderr)
     if options.bisect:
-        return _bisect(chosen, options)
-    trees = [_tree(run.record, options) for run in chosen]
-    codes, made = [], []
-    for run, tree in zip(chosen, trees, strict=True):
+        return _bisect(runs, options)
+    trees = [_tree(run.record, options) for run in runs]
+    codes, records = [], []
+    for run, tree in zip(runs, trees, strict=True):
         job = Job(tree, recipe=run.record.recipe)
         codes.append(job.run())
         if codes[-1] == INTERRUPTED:
             return INTERRUPTED
-        with suppress(StoreError):  # what could not be written was told already
-            made.append(_made(job))
-    rows = engine_rows([Run(record) for record in made])
+        with suppress(StoreError):  # a Record that could not be written was reported by the job
+            records.append(_read_record(job))
+    rows = engine_rows([RunView(record) for record in records])
     print_out("\n".join(map(markdown, engine_tables(rows))))
     for row in rows:
         if command := row.found.get("info", {}).get("command"):
@@ -78,22 +87,22 @@ def _bench(options: argparse.Namespace) -> int:
     return FAILED if failed or any(codes) else OK
 
 
-def _made(job: Job) -> Record:
+def _read_record(job: Job) -> Record:
     from qexp.records.record import read
 
     assert job.experiment is not None
-    return read(records_folder(outputs_root()) / f"{job.outcome.key(job.experiment)}.json")
+    return read(records_folder(outputs_root()) / f"{job.results.key(job.experiment)}.json")
 
 
-def _chosen(options: argparse.Namespace) -> list[Run]:
-    """The runs that are named, or the best of each task."""
+def _chosen_runs(options: argparse.Namespace) -> list[RunView]:
+    """Return the runs named on the command line, or the best of each task."""
     from qexp.analysis.find_run import find_record
 
     if options.runs:
-        return [Run(find_record(run, outputs_root())) for run in options.runs]
+        return [RunView(find_record(run, outputs_root())) for run in options.runs]
     folder = records_folder(outputs_root())
     records = read_all(folder)[0] if folder.is_dir() else []
-    by_task = candidates(map(Run, records), options.task or ())
+    by_task = candidates(map(RunView, records), options.task or ())
     if not by_task:
         raise StoreError(
             f"no quantized run with a score among {len(records)} Records in {folder}; make one, such as: "
@@ -104,10 +113,10 @@ def _chosen(options: argparse.Namespace) -> list[Run]:
 
 
 def _tree(record: Record, options: argparse.Namespace) -> dict[str, Any]:
-    """The experiment of a run, with the deployment that is asked for.
+    """Return the experiment of a run with the requested deployment.
 
     Raises:
-        StoreError: its artifacts are gone, or the Record is of another version.
+        StoreError: Its artifacts are missing, or the Record is of another version.
     """
     from qexp.analysis.find_run import experiment_of
     from qexp.execution.dry_run import Plan
@@ -121,29 +130,29 @@ def _tree(record: Record, options: argparse.Namespace) -> dict[str, Any]:
     plan.add(tree)
     if plan.problems:
         raise StoreError(f"run {record.key[:12]}: {next(iter(plan.problems))}")
-    gone = sorted({need.stage for need in plan.jobs[0] if not need.there} - set(MADE_HERE))
-    if gone:
+    missing = sorted({need.stage for need in plan.jobs[0] if not need.there} - set(MADE_HERE))
+    if missing:
         raise StoreError(
-            f"run {record.key[:12]}: {', '.join(gone)} of it are gone; this makes them again, if data and "
-            f"checkpoint are the same:\n  {command_of(Run(record))}"
+            f"run {record.key[:12]}: {', '.join(missing)} of it are gone; this makes them again, if data and "
+            f"checkpoint are the same:\n  {command_of(RunView(record))}"
         )
     return tree
 
 
-def _here() -> list[str]:
-    """Runtimes that are installed and have a device."""
+def _available_runtimes() -> list[str]:
+    """Return the runtimes that are installed and have a device."""
     gpu = Path("/proc/driver/nvidia").is_dir()
     needs = {
         "openvino": "openvino",
         **({"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt_rtx"} if gpu else {}),
     }
-    found = [runtime for runtime, package in needs.items() if find_spec(package)]
-    return ["onnxruntime", *found, *(["torch_int8"] if gpu else [])]
+    installed = [runtime for runtime, package in needs.items() if find_spec(package)]
+    return ["onnxruntime", *installed, *(["torch_int8"] if gpu else [])]
 
 
 def _section(options: argparse.Namespace) -> dict[str, Any]:
     return {
-        "runtimes": options.runtimes or _here(),
+        "runtimes": options.runtimes or _available_runtimes(),
         "precisions": options.precisions,
         "batch_sizes": options.batch_sizes,
         "lengths": options.lengths,
@@ -153,15 +162,17 @@ def _section(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _bisect(chosen: Sequence[Run], options: argparse.Namespace) -> int:
-    from qexp.analysis.bisect import departures
+def _bisect(runs: Sequence[RunView], options: argparse.Namespace) -> int:
+    from qexp.analysis.bisect import divergences
 
-    found = [
-        each for run in chosen for each in departures(run.record, outputs_root(), options.runtimes or _here())
+    divergent = [
+        each
+        for run in runs
+        for each in divergences(run.record, outputs_root(), options.runtimes or _available_runtimes())
     ]
-    for each in found:
+    for each in divergent:
         print_out(f"{each}\n")
-    return FAILED if any(each.departs for each in found) else OK
+    return FAILED if any(each.departs for each in divergent) else OK
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -178,41 +189,57 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--task", action="append", metavar="NAME", help="choose among runs of this task only")
     parser.add_argument(
-        "--choose", choices=WAYS, default="best",
+        "--choose",
+        choices=WAYS,
+        default="best",
         help="without RUN: the run with the best score of each task, or all on the front of score and bytes",
-    )  # fmt: skip
-    parser.add_argument(
-        "--runtimes", type=words_of, metavar="A,B",
-        help="of onnxruntime, openvino, tensorrt, tensorrt_rtx, torch_int8 (default: what can run here)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--precisions", type=words_of, default=["fp32", "fp16", "bf16", "int8"], metavar="A,B",
-        help="those that a runtime does not have are left out (default: fp32,fp16,bf16,int8)",
-    )  # fmt: skip
-    _add_sizes(parser)
-    parser.add_argument(
-        "--bisect", action="store_true",
-        help="instead of timing: name the layers of an engine whose outputs depart from torch's",
-    )  # fmt: skip
-    parser.add_argument(
-        "--lenient", action="store_true", help="a runtime that is not there is told, and does not fail"
     )
     parser.add_argument(
-        "--outputs", type=Path, metavar="DIR",
+        "--runtimes",
+        type=comma_separated,
+        metavar="A,B",
+        help=f"of {', '.join(RUNTIMES)} (default: what can run here)",
+    )
+    parser.add_argument(
+        "--precisions",
+        type=comma_separated,
+        default=["fp32", "fp16", "bf16", "int8"],
+        metavar="A,B",
+        help="those that a runtime does not have are left out (default: fp32,fp16,bf16,int8)",
+    )
+    _add_sizes(parser)
+    parser.add_argument(
+        "--bisect",
+        action="store_true",
+        help="instead of timing: name the layers of an engine whose outputs depart from torch's",
+    )
+    parser.add_argument(
+        "--lenient", action="store_true", help="report a runtime that is not available instead of failing"
+    )
+    parser.add_argument(
+        "--outputs",
+        type=Path,
+        metavar="DIR",
         help=f"folder that runs wrote to (default: {OUTPUTS_VARIABLE}, else ./outputs)",
-    )  # fmt: skip
+    )
     return parser
 
 
 def _add_sizes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--batch-sizes", type=_numbers, default=list(BATCH_SIZES), metavar="N,N",
+        "--batch-sizes",
+        type=_numbers,
+        default=list(BATCH_SIZES),
+        metavar="N,N",
         help=f"rows (default: {','.join(map(str, BATCH_SIZES))})",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--lengths", type=_numbers, default=list(LENGTHS), metavar="N,N",
+        "--lengths",
+        type=_numbers,
+        default=list(LENGTHS),
+        metavar="N,N",
         help=f"tokens (default: {','.join(map(str, LENGTHS))})",
-    )  # fmt: skip
+    )
     parser.add_argument("--real", action="store_true", help="time batches of the evaluation rows too")
     parser.add_argument(
         "--runs", dest="runs_per_shape", type=int, default=30, metavar="N", help="timed calls (default: 30)"
@@ -223,6 +250,6 @@ def _add_sizes(parser: argparse.ArgumentParser) -> None:
 
 def _numbers(text: str) -> list[int]:
     try:
-        return [int(word) for word in text.split(",")]
+        return [int(part) for part in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text}: whole numbers with commas between them") from None

@@ -1,11 +1,11 @@
-"""Engines ahead of time, on a machine without a GPU: ``python -m qexp build RUN FOLDER``.
+"""Build engines ahead of time, on a machine without a GPU: ``qexp build RUN FOLDER``.
 
-For each precision two files are written: ``PRECISION.engine``, which TensorRT for RTX loads on the GPU, and
-``PRECISION.json``, which tells what it was built from and for, and the layers that the parser made of the
+Each precision gives two files: ``PRECISION.engine``, which TensorRT for RTX loads on the GPU, and
+``PRECISION.json`` with the engine's graph, its targets, and the layers that the parser created from the
 graph.
 
-Exit codes: 0, all were built; 1, some were not, and stderr says why; 2, there is nothing to build; 130,
-interrupted, and what was written is whole.
+Exit codes: 0, all were built; 1, some were not, with the reasons on stderr; 2, nothing to build; 130,
+interrupted, and all written files are complete.
 """
 
 from __future__ import annotations
@@ -16,27 +16,28 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from qexp.analysis.find_run import find_record
-from qexp.cli.options import add_run, add_stage, ended, words_of
+from qexp.cli.options import add_run, add_stage, comma_separated, ended
 from qexp.config import Precision
 from qexp.errors import FAILED, OK, DeployError
+from qexp.naming import MODEL_STAGES
 from qexp.records.record import outputs_root, write_text
 
 if TYPE_CHECKING:
     from qexp.artifacts.types import Graph
-    from qexp.context import Runtime
-    from qexp.deploy.runtimes.tensorrt.engine_rtx import Built
+    from qexp.context import RunContext
+    from qexp.deploy.runtimes.tensorrt.engine_rtx import BuiltEngine
     from qexp.records.record import Record
 
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 SHAPES = ((1, 128), (32, 128))
-"""Rows and tokens, if nothing else is asked for."""
+"""Default shapes: rows and tokens."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Build engines; returns the exit code."""
+    """Build engines, and return the exit code."""
     options = _parser().parse_args(arguments)
     return ended("build", lambda: _build(options), "engines that were written are whole")
 
@@ -50,13 +51,13 @@ def _build(options: argparse.Namespace) -> int:
         raise DeployError(f"--precisions: {', '.join(sorted(unknown))}; allowed are {', '.join(PRECISIONS)}")
     record = find_record(options.run, outputs)
     refuse_failed(record)
-    rt = runtime_of(record, outputs, "cpu")
-    graphs, failed = _graphs(record, outputs, options, rt), 0
+    ctx = runtime_of(record, outputs, "cpu")
+    graphs, failed = _graphs(record, outputs, options, ctx), 0
     for precision in options.precisions or [each for each in PRECISIONS if each in graphs]:
         try:
             if precision not in graphs:
                 raise DeployError("a float model has no int8; name a run that was quantized")
-            rt.screen.say(_one(precision, graphs[precision], options))
+            ctx.console.info(_build_one(precision, graphs[precision], options))
         except DeployError as error:
             failed += 1
             print(f"{precision}: {error}", file=sys.stderr)
@@ -64,60 +65,64 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _graphs(
-    record: Record, outputs: Path, options: argparse.Namespace, rt: Runtime
+    record: Record, outputs: Path, options: argparse.Namespace, ctx: RunContext
 ) -> Mapping[Precision, Graph]:
-    """The run's exported graph for each precision that it can be built in."""
+    """Return the exported graph of the run for each precision that it can be built in."""
     from qexp.analysis.run_models import graph_of, model_of
 
     model = model_of(record, outputs, options.stage)
-    plain = model if model.form is None else model_of(record, outputs, "fp32")
-    float_ = graph_of(plain, rt)
-    graphs: dict[Precision, Graph] = {"fp32": float_, "fp16": float_, "bf16": float_}
-    return graphs if model.form is None else graphs | {"int8": graph_of(model, rt)}
+    float_model = model if model.quant_config is None else model_of(record, outputs, "fp32")
+    float_graph = graph_of(float_model, ctx)
+    graphs: dict[Precision, Graph] = {"fp32": float_graph, "fp16": float_graph, "bf16": float_graph}
+    return graphs if model.quant_config is None else graphs | {"int8": graph_of(model, ctx)}
 
 
-def _one(precision: Precision, graph: Graph, options: argparse.Namespace) -> str:
-    """Build and write one engine; says what it is."""
+def _build_one(precision: Precision, graph: Graph, options: argparse.Namespace) -> str:
+    """Build and write one engine, and return a line that describes it."""
     from qexp.artifacts.disk import write_whole
-    from qexp.deploy.engine import Order
+    from qexp.deploy.engine import EngineSpec
     from qexp.deploy.runtimes.tensorrt.engine_rtx import build
 
-    made = build(Order(graph.file, precision, 1, tuple(options.shapes)), options.capabilities)
+    engine = build(EngineSpec(graph.file, precision, 1, tuple(options.shapes)), options.capabilities)
     path: Path = options.folder / f"{precision}.engine"
-    write_whole(path, made.plan)
-    write_text(path.with_suffix(".json"), json.dumps(_told(precision, graph, made, options), indent=1))
-    kinds = ", ".join(f"{count} {kind}" for kind, count in made.kinds.items())
+    write_whole(path, engine.plan)
+    write_text(
+        path.with_suffix(".json"), json.dumps(_description(precision, graph, engine, options), indent=1)
+    )
+    kinds = ", ".join(f"{count} {kind}" for kind, count in engine.kinds.items())
     return (
-        f"{path}: {len(made.plan) / 2**20:.1f} MiB in {made.seconds:.1f} s, "
-        f"for {', '.join(made.capabilities)}; {len(made.layers)} layers: {kinds}"
+        f"{path}: {len(engine.plan) / 2**20:.1f} MiB in {engine.seconds:.1f} s, "
+        f"for {', '.join(engine.capabilities)}; {len(engine.layers)} layers: {kinds}"
     )
 
 
-def _told(precision: Precision, graph: Graph, made: Built, options: argparse.Namespace) -> dict[str, Any]:
+def _description(
+    precision: Precision, graph: Graph, engine: BuiltEngine, options: argparse.Namespace
+) -> dict[str, Any]:
     return {
         "runtime": "tensorrt_rtx",
-        "version": made.version,
+        "version": engine.version,
         "precision": precision,
         "graph": {"file": str(graph.file), "sha256": hashlib.sha256(graph.file.read_bytes()).hexdigest()},
-        "capabilities": list(made.capabilities),
+        "capabilities": list(engine.capabilities),
         "shapes": [list(each) for each in options.shapes],
-        "bytes": len(made.plan),
-        "seconds": made.seconds,
-        "command": made.command,
-        "kinds": made.kinds,
-        "layers": list(made.layers),
+        "bytes": len(engine.plan),
+        "seconds": engine.seconds,
+        "command": engine.command,
+        "kinds": engine.kinds,
+        "layers": list(engine.layers),
     }
 
 
-def _shape(word: str) -> tuple[int, int]:
-    rows, _, length = word.partition("x")
+def _shape(text: str) -> tuple[int, int]:
+    rows, _, length = text.partition("x")
     if not (rows.isdigit() and length.isdigit() and int(rows) and int(length)):
-        raise argparse.ArgumentTypeError(f"{word}: give rows and tokens, such as 32x128")
+        raise argparse.ArgumentTypeError(f"{text}: give rows and tokens, such as 32x128")
     return int(rows), int(length)
 
 
 def _shapes(text: str) -> list[tuple[int, int]]:
-    return [_shape(word) for word in words_of(text)]
+    return [_shape(shape) for shape in comma_separated(text)]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -129,19 +134,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_run(parser)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where engines are written")
-    add_stage(parser, ("fp32", "control", "ptq", "qat"))
+    add_stage(parser, MODEL_STAGES)
     parser.add_argument(
         "--precisions",
-        type=words_of,
+        type=comma_separated,
         metavar="A,B",
         help="of fp32, fp16, bf16, int8 (default: all there are)",
     )
     parser.add_argument(
-        "--capabilities", type=lambda text: tuple(words_of(text)), metavar="X.Y,X.Y",
+        "--capabilities",
+        type=lambda text: tuple(comma_separated(text)),
+        metavar="X.Y,X.Y",
         help="compute capabilities to build for, such as 8.9 (default: all that this version knows)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--shapes", type=_shapes, default=list(SHAPES), metavar="RxT,RxT",
+        "--shapes",
+        type=_shapes,
+        default=list(SHAPES),
+        metavar="RxT,RxT",
         help="rows and tokens of the batches to come (default: 1x128,32x128)",
-    )  # fmt: skip
+    )
     return parser

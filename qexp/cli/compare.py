@@ -1,6 +1,6 @@
 """Compare two runs, or two stages of one, row by row: ``qexp compare A B``.
 
-Exit codes: 0, compared; 2, the two cannot be compared.
+Exit codes: 0, compared; 2, the runs cannot be compared.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from pathlib import Path
 from qexp.cli.options import add_outputs, ended
 from qexp.console import print_out
 from qexp.errors import OK
+from qexp.naming import MODEL_STAGES
 from qexp.records.record import outputs_root
-from qexp.reporting.run_view import TORCH_STAGES
 from qexp.reporting.table import markdown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print how two runs differ; returns the exit code."""
+    """Print the differences of two runs, and return the exit code."""
     options = _parser().parse_args(arguments)
     return ended("compare", partial(_compare, options), "nothing was printed")
 
@@ -46,19 +46,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name in ("a", "b"):
         parser.add_argument(
-            name, metavar=name.upper(),
+            name,
+            metavar=name.upper(),
             help="key of a Record or at least 6 characters of its beginning; KEY:STAGE names a stage",
-        )  # fmt: skip
+        )
     parser.add_argument("--split", metavar="NAME", help="one evaluation split (default: each)")
     parser.add_argument(
-        "--stage", choices=(*TORCH_STAGES, "onnx"),
+        "--stage",
+        choices=(*MODEL_STAGES, "onnx"),
         help="stage where KEY names none (default: the last one in torch)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--resamples", type=_enough, default=10_000, metavar="N",
+        "--resamples",
+        type=_resamples,
+        default=10_000,
+        metavar="N",
         help="of the rows, for the intervals; at least 100 (default: 10000)",
-    )  # fmt: skip
-    parser.add_argument("--seed", type=_natural, default=0, help="of the resamples (default: 0)")
+    )
+    parser.add_argument("--seed", type=_non_negative, default=0, help="of the resamples (default: 0)")
     parser.add_argument(
         "--format",
         choices=("markdown", "csv"),
@@ -69,14 +74,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _enough(text: str) -> int:
-    """Number of resamples, so many that 2.5 percent of them are some."""
+def _resamples(text: str) -> int:
+    """Parse a number of resamples, large enough that a 2.5 percent tail contains several."""
     if (number := int(text)) < 100:
         raise argparse.ArgumentTypeError(f"{number}: at least 100")
     return number
 
 
-def _natural(text: str) -> int:
+def _non_negative(text: str) -> int:
     if (number := int(text)) < 0:
         raise argparse.ArgumentTypeError(f"{number}: at least 0")
     return number

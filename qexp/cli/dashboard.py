@@ -1,7 +1,7 @@
-"""A W&B workspace over the pages of all runs, grouped at once: ``python -m qexp dashboard --entity ME``.
+"""Save a W&B workspace that groups the pages of all runs: ``qexp dashboard --entity ME``.
 
-What it has a panel for follows from the Records at hand. Saving a workspace takes an account; Records and
-pages do not depend on it.
+The Records in the outputs determine its panels. Saving a workspace needs an account; Records and pages do not
+depend on it.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from typing import TYPE_CHECKING
 from qexp.config import Wandb
 from qexp.environment import unread_variable
 from qexp.errors import FAILED, OK, QexpError
+from qexp.naming import MODEL_STAGES
 from qexp.records.record import Record, outputs_root, read_all, records_folder
-from qexp.reporting.run_view import TORCH_STAGES, TRAINED
+from qexp.reporting.run_view import TRAINED
 from qexp.tracking.tracker import without_secrets
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Section, Workspace
 
-STAGES = (*TORCH_STAGES, "onnx")
+STAGES = (*MODEL_STAGES, "onnx")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Save the workspace and print its address; returns the exit code."""
+    """Save the workspace, print its URL, and return the exit code."""
     parser = argparse.ArgumentParser("qexp dashboard", description="Save a W&B workspace.")
     parser.add_argument("--entity", required=True, help="user or team that the pages belong to")
     parser.add_argument("--project", default=Wandb.model_fields["project"].default, help="tracker.project")
@@ -41,19 +42,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         records, _ = read_all(records_folder(options.outputs or outputs_root()))
         print(workspace(records, options.entity, options.project).save().url)
-    except Exception as error:  # wandb raises what it likes
-        told = str(error) if isinstance(error, QexpError) else f"{type(error).__name__}: {error}"
-        print(f"error: {without_secrets(told)}", file=sys.stderr)
+    except Exception as error:  # wandb raises exceptions of many types
+        message = str(error) if isinstance(error, QexpError) else f"{type(error).__name__}: {error}"
+        print(f"error: {without_secrets(message)}", file=sys.stderr)
         return FAILED
     return OK
 
 
 def workspace(records: Iterable[Record], entity: str, project: str) -> Workspace:
-    """Runs by sweep, task and bit-widths; panels of scores, losses and costs. Nothing is sent."""
+    """Create a workspace without sending it: runs by sweep, task and bit-widths; scores, losses and costs."""
     import wandb_workspaces.workspaces as ws
 
-    known = list(records)
-    metrics = sorted({metric for record in known for of in record.scores.values() for metric in of})
+    all_records = list(records)
+    metrics = sorted(
+        {metric for record in all_records for scores in record.scores.values() for metric in scores}
+    )
     bits = [ws.Config(f"quant.{name}_bits") for name in ("weight", "activation")]
     return ws.Workspace(
         entity=entity,
@@ -83,7 +86,7 @@ def _losses() -> Section:
 
 
 def _costs(metrics: Sequence[str]) -> Section:
-    """The exported graph's score against its size, and against its latency for one row."""
+    """Plot the scores of exported graphs over their sizes, and over their latencies for one row."""
     import wandb_workspaces.reports.v2 as panels
     import wandb_workspaces.workspaces as ws
 

@@ -1,6 +1,6 @@
-"""A look at a run's quantized model: ``python -m qexp inspect RUN``.
+"""Show the layers of a run's quantized model: ``qexp inspect RUN``.
 
-Exit codes: 0, it was shown; 2, it could not be, and stderr says why and what to do; 130, interrupted.
+Exit codes: 0, shown; 2, not shown, with the reason and the next step on stderr; 130, interrupted.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from qexp.artifacts.types import Statistics
 from qexp.cli.options import add_run, add_stage, ended
 from qexp.console import print_out
 from qexp.errors import OK
+from qexp.naming import StageName
 from qexp.records.record import outputs_root
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print what is asked for; returns the exit code."""
+    """Print the requested layers, and return the exit code."""
     options = _parser().parse_args(arguments)
     return ended("inspect", lambda: _show(options), "nothing was shown")
 
@@ -29,7 +30,7 @@ def _show(options: argparse.Namespace) -> int:
     subject = subject_of(record, outputs, options.stage)
     if options.dimensions:
         _show_dimensions(
-            Statistics(folder_of(record, "3-statistics", outputs), "").file, subject.title, options
+            Statistics(folder_of(record, StageName.STATISTICS, outputs), "").file, subject.title, options
         )
         return OK
 
@@ -42,18 +43,18 @@ def _show(options: argparse.Namespace) -> int:
         layers = chosen(layers, options.layer)
     if options.png:
         draw(layers, options.png, subject.title)
-    shown = "\n\n".join(map(in_full, layers)) if options.layer else listing(layers)
-    print_out(f"{subject.title}\n{shown}\n")
+    body = "\n\n".join(map(in_full, layers)) if options.layer else listing(layers)
+    print_out(f"{subject.title}\n{body}\n")
     return OK
 
 
 def _show_dimensions(file: Path, title: str, options: argparse.Namespace) -> None:
     from qexp.analysis.dimensions import dimension_listing, dimensions_of, draw_dimensions
-    from qexp.quant.calibration.statistics import Statistics as Seen
+    from qexp.quant.calibration.statistics import CalibrationStatistics as Seen
 
-    found = dimensions_of(Seen.load(file))
-    draw_dimensions(found, options.dimensions, title)
-    print_out(f"{title}\n{dimension_listing(found)}\n")
+    dimensions = dimensions_of(Seen.load(file))
+    draw_dimensions(dimensions, options.dimensions, title)
+    print_out(f"{title}\n{dimension_listing(dimensions)}\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,16 +66,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_run(parser)
     parser.add_argument(
-        "--layer", action="append", metavar="GLOB",
+        "--layer",
+        action="append",
+        metavar="GLOB",
         help="show these layers in full, such as '*.layer.0.*query'; repeat it for several",
-    )  # fmt: skip
+    )
     add_stage(parser, RANGES)
     parser.add_argument(
         "--png", type=Path, metavar="FILE", help="also write histograms of the integer weights into a PNG"
     )
     parser.add_argument(
-        "--dimensions", type=Path, metavar="FILE",
+        "--dimensions",
+        type=Path,
+        metavar="FILE",
         help="instead: ranges of the embedding dimensions of activations, as a list and a PNG; of a run with "
         "embedding groups",
-    )  # fmt: skip
+    )
     return parser

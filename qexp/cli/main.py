@@ -16,7 +16,7 @@ from qexp.errors import INVALID
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand: the module whose ``main`` it calls, and its line of the help."""
+    """Subcommand: the module whose ``main`` it calls, and its line in the help."""
 
     module: str
     help: str
@@ -39,7 +39,7 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Run the command or the experiment that the command line asks for, and exit with its code."""
+    """Run the command or the experiment of the command line, and exit with its code."""
     arguments = sys.argv[1:]
     if arguments and arguments[0] in COMMANDS:
         sys.exit(run_command(arguments[0], arguments[1:]))
@@ -58,18 +58,18 @@ def main() -> None:
 
 
 def run_command(name: str, arguments: Sequence[str]) -> int:
-    """Import a command's module, and call it; returns its exit code."""
+    """Import the module of a command, call its ``main``, and return the exit code."""
     return int(import_module(f"qexp.cli.{COMMANDS[name].module}").main(arguments))
 
 
 def run_alias(name: str) -> None:
-    """Run a command that was called by its name of qexp 0.1, and say what it is called now."""
+    """Run a command that was called by its module name of qexp 0.1, and print its current name."""
     print(f"python -m qexp.{name} is now: qexp {name}, or python -m qexp {name}", file=sys.stderr)
     sys.exit(run_command(name, sys.argv[1:]))
 
 
 def is_misspelled(word: str) -> bool:
-    """Whether the first argument is neither an override, nor an option, nor a part of a sweep."""
+    """Return whether the first argument is neither an override nor an option, nor part of a sweep."""
     return word.replace("-", "").isalpha() and not word.startswith("-")
 
 

@@ -1,4 +1,4 @@
-"""What the commands that take a run are asked alike, and how they end."""
+"""Options and exit codes that the commands on runs have in common."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from qexp.records.record import OUTPUTS_VARIABLE
 
 
 def ended(name: str, work: Callable[[], int], interrupted: str) -> int:
-    """Exit code of a command's work: its own, or that of an error or of Ctrl-C, which stderr then tells.
+    """Run the work of a command, print errors to stderr, and return the exit code.
 
     Args:
-        name: Of the command.
-        work: What it does.
-        interrupted: What to say of Ctrl-C where the work does not say it better.
+        name: Name of the command.
+        work: Function that returns the exit code.
+        interrupted: Message for Ctrl-C, unless ``work`` handles it.
     """
     try:
         check_environment()
@@ -32,52 +32,57 @@ def ended(name: str, work: Callable[[], int], interrupted: str) -> int:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The run, ``--rows``, ``--accelerator`` and ``--outputs``: of commands that measure."""
+    """Add the run, ``--rows``, ``--accelerator`` and ``--outputs``, for commands that measure."""
     add_run(parser)
     parser.add_argument(
-        "--rows", type=positive, metavar="N",
+        "--rows",
+        type=positive,
+        metavar="N",
         help="measure on the first N rows of the evaluation split (default: all that the run evaluated)",
-    )  # fmt: skip
+    )
     add_accelerator(parser)
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """The run, and ``--outputs`` where it lies."""
+    """Add the run and ``--outputs``."""
     parser.add_argument("run", metavar="RUN", help="beginning of a run's key, or path of its Record")
     add_outputs(parser)
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
-    """``--outputs``."""
+    """Add ``--outputs``."""
     parser.add_argument(
-        "--outputs", type=Path, metavar="DIR",
+        "--outputs",
+        type=Path,
+        metavar="DIR",
         help=f"folder that runs wrote to (default: {OUTPUTS_VARIABLE}, else ./outputs)",
-    )  # fmt: skip
+    )
 
 
 def add_accelerator(parser: argparse.ArgumentParser) -> None:
-    """``--accelerator``."""
+    """Add ``--accelerator``."""
     parser.add_argument(
         "--accelerator", choices=("cpu", "gpu"), help="what to compute on (default: what the run did)"
     )
 
 
 def add_stage(parser: argparse.ArgumentParser, stages: Iterable[str]) -> None:
-    """``--stage``: some of ``fp32 control ptq qat``."""
+    """Add ``--stage`` with some of ``fp32 control ptq qat`` as choices."""
     parser.add_argument(
-        "--stage", choices=tuple(stages),
+        "--stage",
+        choices=tuple(stages),
         help="which model of the run: as calibrated (ptq), as trained with quantization (qat), ...; "
         "default: the last one of the run",
-    )  # fmt: skip
+    )
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 on."""
+    """Parse an integer of at least 1."""
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{number}: at least 1")
     return number
 
 
-def words_of(text: str) -> list[str]:
-    """``"a,b"`` -> ``["a", "b"]``."""
+def comma_separated(text: str) -> list[str]:
+    """Split ``"a,b"`` to ``["a", "b"]``."""
     return text.split(",")

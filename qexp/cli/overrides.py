@@ -1,4 +1,4 @@
-"""The words of a command line, before Hydra reads them."""
+"""Checks and rewriting of command-line arguments before Hydra parses them."""
 
 from __future__ import annotations
 
@@ -11,28 +11,37 @@ from qexp.errors import ConfigError
 from qexp.records.record import outputs_root
 
 DRY_RUN = "--dry-run"
-_NOT_WHAT = ("hydra/launcher=", "hydra.launcher.", "hydra.sweep.")
-"""How words begin that say how jobs are run, not which; one or two ``+`` may stand before."""
-_WITH_VALUE = {
+_LAUNCH_PREFIXES = ("hydra/launcher=", "hydra.launcher.", "hydra.sweep.")
+"""Prefixes of overrides that determine how jobs are run, not which; one or two ``+`` may precede them."""
+_VALUE_OPTIONS = {
     "--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp", "--package", "-p", "--cfg", "-c",
     "--info", "-i", "--experimental-rerun",
 }  # fmt: skip
-"""Options that Hydra takes a word after."""
+"""Hydra's options with a value."""
 _ALIASES = {
     "-cn": "--config-name", "-cd": "--config-dir", "-cp": "--config-path", "-p": "--package", "-c": "--cfg",
     "-i": "--info",
 }  # fmt: skip
 _HELP = {"--help", "-h"}
-_QUESTIONS = _HELP | {"--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
-"""Options with which Hydra answers and runs nothing."""
+_INFO_OPTIONS = _HELP | {
+    "--hydra-help",
+    "--version",
+    "--cfg",
+    "-c",
+    "--info",
+    "-i",
+    "--shell-completion",
+    "-sc",
+}
+"""Options for which Hydra prints information instead of running."""
 _FIELD = re.compile(r"(?P<path>\+{0,2}(?P<group>\w+)\.[\w.]+)=(?P<value>.*)", re.DOTALL)
 _LIST = re.compile(r"[^=]*=\[[^{]*\]", re.DOTALL)
 _CHOICE = re.compile(r"(choice|range|interval|tag|glob|shuffle|sort)\(|[^\[{'\"]*,", re.DOTALL)
-"""How a value begins that stands for several."""
+"""Start of a value that represents several, for a sweep."""
 
 
-class Words:
-    """What stands behind ``python -m qexp``."""
+class CommandLine:
+    """Arguments of ``python -m qexp``: Hydra's options and overrides."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self.all = list(words)
@@ -43,132 +52,143 @@ class Words:
         return DRY_RUN in self.all
 
     def check(self) -> None:
-        """See that no word takes another's place.
+        """Check that no argument replaces another one.
 
-        Hydra lets the last of several win, and of a list of options of one group the last one, too.
+        Hydra silently uses the last of several overrides of a field, and the last option in a list for a
+        group.
 
         Raises:
             ConfigError: A group, field or option is given twice, or a group has a list of options.
         """
         seen: dict[str, str] = {}
-        for name, word in [*self._options(), *((_name(word), word) for word in self._values())]:
+        for name, text in [*self._options(), *((_name(text), text) for text in self._overrides())]:
             if name in seen:
                 raise ConfigError(
-                    f"{seen[name]} and {word}: {name} is given twice, and only one can count; keep one of "
-                    f"them{_as_sweep(name, seen[name], word)}"
+                    f"{seen[name]} and {text}: {name} is given twice, and only one can count; keep one of "
+                    f"them{_as_sweep(name, seen[name], text)}"
                 )
-            seen[name] = word
-            if "." not in name and "/" not in name and _LIST.fullmatch(word):
+            seen[name] = text
+            if "." not in name and "/" not in name and _LIST.fullmatch(text):
                 raise ConfigError(
-                    f"{word}: a list of options of one group, of which only the last would count; keep one "
-                    f"of them, or try each in a sweep: -m {word.replace('[', '').replace(']', '')}"
+                    f"{text}: a list of options of one group, of which only the last would count; keep one "
+                    f"of them, or try each in a sweep: -m {text.replace('[', '').replace(']', '')}"
                 )
 
     def for_hydra(self, folder: Path | None = None) -> list[str]:
-        """Words with what Hydra must know besides: where it writes, by default in a new folder.
+        """Return the arguments for Hydra, with its output folder added.
 
-        Hydra wants all values in one piece, so ours go before the first of them.
+        Hydra requires all overrides to be contiguous, so the added ones precede the first.
+
+        Args:
+            folder: Output folder of Hydra; None for a new folder in the outputs.
         """
-        words = [self._of_jobs(word) for word in self.all if word != DRY_RUN]
-        more = []
-        if _HELP & {*words} and not any(word.startswith("task=") for word in words):
-            more = ["task=mrpc"]  # Hydra composes even for its help, and a task has no default
+        arguments = [self._defer_to_jobs(argument) for argument in self.all if argument != DRY_RUN]
+        added = []
+        if _HELP & {*arguments} and not any(argument.startswith("task=") for argument in arguments):
+            added = ["task=mrpc"]  # Hydra composes even for its help, and the task has no default
         elif folder is not None:
-            more = [f"hydra.{mode}.dir={_quoted(folder)}" for mode in ("run", "sweep")]
+            added = [f"hydra.{mode}.dir={_quoted(folder)}" for mode in ("run", "sweep")]
         elif not (
-            _QUESTIONS & {*words} or any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in words)
+            _INFO_OPTIONS & {*arguments}
+            or any(argument.lstrip("+").startswith("hydra.sweep.dir=") for argument in arguments)
         ):
-            more = [f"hydra.sweep.dir={_quoted(self._sweep_folder)}"]
-        first = next(iter(self._values()), None)
-        place = len(words) if first is None else words.index(self._of_jobs(first))
-        return [*words[:place], *more, *words[place:]]
+            added = [f"hydra.sweep.dir={_quoted(self._sweep_folder)}"]
+        first = next(iter(self._overrides()), None)
+        index = len(arguments) if first is None else arguments.index(self._defer_to_jobs(first))
+        return [*arguments[:index], *added, *arguments[index:]]
 
-    def _of_jobs(self, word: str) -> str:
-        """A value of a group that is swept is left to the jobs, as a choice of one.
+    def _defer_to_jobs(self, override: str) -> str:
+        """Rewrite a field of a swept group as a choice of one value, so that only the jobs apply it.
 
-        Hydra 1.3 first composes a sweep without what is swept, and refuses ``task.max_length=64`` there
-        because no task is chosen yet.
+        Hydra 1.3 first composes a sweep without its swept groups, and rejects ``task.max_length=64`` then
+        because no task is selected.
         """
-        field = _FIELD.fullmatch(word)
+        field = _FIELD.fullmatch(override)
         if not field or field["group"] not in self._swept or _CHOICE.match(field["value"]):
-            return word
+            return override
         return f"{field['path']}=choice({field['value']})"
 
     @property
     def _swept(self) -> set[str]:
-        """Groups of which a sweep tries several options."""
+        """Groups with several options in a sweep."""
         if not {"-m", "--multirun"} & {*self.all}:
             return set()
-        parted = (word.partition("=") for word in self._values())
-        return {name.lstrip("+") for name, _, value in parted if "," in value and "." not in name}
+        parts = (override.partition("=") for override in self._overrides())
+        return {name.lstrip("+") for name, _, value in parts if "," in value and "." not in name}
 
     @property
     def name(self) -> str:
-        """Name of the sweep's file; ``sweep`` for one that was typed."""
+        """Name of the sweep's file; ``sweep`` for one from the command line."""
         return Path(self._file_name or "sweep").name
 
     @property
     def identity(self) -> str:
-        """Of a sweep: the same for the same jobs, however they are launched; 8 hexadecimal digits."""
-        what = sorted(word for word in self._values() if not word.lstrip("+").startswith(_NOT_WHAT))
+        """Id of a sweep, 8 hexadecimal digits: the same for the same jobs, however they are launched."""
+        overrides = sorted(
+            override
+            for override in self._overrides()
+            if not override.lstrip("+").startswith(_LAUNCH_PREFIXES)
+        )
         file = Path(self._value("--config-dir", "-cd") or ".") / f"{self._file_name}.yaml"
         content = file.read_text(encoding="utf-8") if self._file_name and file.is_file() else ""
-        return hashlib.sha256("\n".join([self.name, content, *what]).encode()).hexdigest()[:8]
+        return hashlib.sha256("\n".join([self.name, content, *overrides]).encode()).hexdigest()[:8]
 
     @property
     def _file_name(self) -> str:
-        """What ``--config-name`` says, without the ending that Hydra lets one write or leave out."""
+        """Value of ``--config-name`` without its optional suffix."""
         return (self._value("--config-name", "-cn") or "").removesuffix(".yaml")
 
     @property
     def _sweep_folder(self) -> Path:
-        """A new one for each attempt."""
+        """Output folder of the sweep, new for each attempt."""
         from datetime import UTC, datetime
 
         attempt = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")
         return outputs_root() / "sweeps" / f"{self.name}-{self.identity}" / attempt
 
     def _value(self, *options: str) -> str | None:
-        """What follows an option, as ``--option value`` or ``--option=value``."""
-        for place, word in enumerate(self.all):
-            name, sign, value = word.partition("=")
+        """Return the value of an option, given as ``--option value`` or ``--option=value``, or None."""
+        for index, argument in enumerate(self.all):
+            name, sign, value = argument.partition("=")
             if name in options:
-                return value if sign else next(iter(self.all[place + 1 :]), None)
+                return value if sign else next(iter(self.all[index + 1 :]), None)
         return None
 
     def _options(self) -> list[tuple[str, str]]:
-        """Options that take a value: their long names, and how they are written."""
-        found = []
-        for place, word in enumerate(self.all):
-            name, sign, _ = word.partition("=")
-            if name in _WITH_VALUE:
-                written = word if sign else " ".join(self.all[place : place + 2])
-                found.append((_ALIASES.get(name, name), written))
-        return found
+        """Return the options with a value, as pairs of their long name and their text on the command line."""
+        options = []
+        for index, argument in enumerate(self.all):
+            name, sign, _ = argument.partition("=")
+            if name in _VALUE_OPTIONS:
+                written = argument if sign else " ".join(self.all[index : index + 2])
+                options.append((_ALIASES.get(name, name), written))
+        return options
 
-    def _values(self) -> list[str]:
-        """Words that are no options and no options' values."""
+    def _overrides(self) -> list[str]:
+        """Return the overrides: arguments that are neither options nor values of options."""
         before = ["", *self.all]
         pairs = zip(before, self.all, strict=False)
-        return [word for previous, word in pairs if previous not in _WITH_VALUE and word[:1] != "-"]
+        return [
+            argument for previous, argument in pairs if previous not in _VALUE_OPTIONS and argument[:1] != "-"
+        ]
 
 
-def _name(word: str) -> str:
-    """Group or field that a word sets, without what Hydra writes before it."""
-    return word.partition("=")[0].lstrip("+~")
+def _name(override: str) -> str:
+    """Return the group or field of an override, without Hydra's prefixes ``+`` and ``~``."""
+    return override.partition("=")[0].lstrip("+~")
 
 
-def _as_sweep(name: str, *words: str) -> str:
-    """How to try both, where a sweep can."""
+def _as_sweep(name: str, *overrides: str) -> str:
+    """Return a hint to try both values in a sweep, if a sweep can vary them."""
     if name.startswith(("-", "hydra")):
         return ""
-    return f", or try each in a sweep: -m {name}={','.join(word.partition('=')[2] for word in words)}"
+    return f", or try each in a sweep: -m {name}={','.join(each.partition('=')[2] for each in overrides)}"
 
 
 def _quoted(path: Path) -> str:
-    """A path in Hydra's grammar; its ``${`` would be an interpolation for OmegaConf, which reads it next.
+    """Quote a path for Hydra's grammar, and escape ``${`` for OmegaConf, which would interpolate it.
 
-    Both take a backslash for itself unless what they escape follows it.
+    For both, a backslash is literal unless an escapable character follows.
     """
     plain = re.sub(r"(\\*)\$\{", r"\1\1\\${", str(path))
     return "'" + re.sub(r"(\\*)('|$)", lambda end: 2 * end[1] + ("\\'" if end[2] else ""), plain) + "'"

@@ -1,4 +1,4 @@
-"""The page and the plots, as the command asks for them."""
+"""Options ``--html`` and ``--plots`` of ``qexp report``, and the files that they write."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from qexp.reporting.comparison import Comparison
 from qexp.reporting.table import Table
 
 HERE = "in the outputs"
-"""Value of an option that was given without a place."""
+"""Value of an option that was given without a path."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """``--html [FILE]`` and ``--plots [DIR]``."""
+    """Add ``--html [FILE]`` and ``--plots [DIR]``."""
     parser.add_argument(
         "--html",
         nargs="?",
@@ -39,14 +39,15 @@ def write_pictures(
     options: argparse.Namespace,
     outputs: Path,
     comparisons: Sequence[Comparison],
+    *,
     records: Sequence[Record],
     overviews: Sequence[Table],
     unreadable: int,
 ) -> Iterator[Path]:
-    """Write the page and the plots that the options ask for; the arguments are those of the page.
+    """Write the requested HTML page and plots, and yield their paths.
 
     Raises:
-        StoreError: a file cannot be written, or a measured sensitivity cannot be read.
+        StoreError: A file cannot be written, or a sensitivity measurement cannot be read.
     """
     if options.html:
         from qexp.reporting.formats.html import page

@@ -1,4 +1,4 @@
-"""Show what a run or a sweep would compute, and compute nothing: ``qexp plan task=mrpc quant=w8a8``."""
+"""Show what a run or a sweep would compute, without computing it: ``qexp plan task=mrpc quant=w8a8``."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from qexp.cli.run import main as run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Plan what the overrides ask for; returns the exit code."""
+    """Print the plan of the overrides, and return the exit code."""
     return run([*(sys.argv[1:] if arguments is None else arguments), DRY_RUN])

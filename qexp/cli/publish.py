@@ -1,6 +1,6 @@
-"""A folder of a run's model, ready for the hub: ``python -m qexp publish RUN FOLDER``.
+"""Write a run's model into a folder that is ready for the hub: ``qexp publish RUN FOLDER``.
 
-Exit codes: 0, it was written; 2, it could not be, and stderr says why and what to do; 130, interrupted, and
+Exit codes: 0, written; 2, not written, with the reason and the next step on stderr; 130, interrupted, and
 nothing was written.
 """
 
@@ -13,11 +13,12 @@ from pathlib import Path
 from qexp.analysis.find_run import find_record
 from qexp.cli.options import add_run, add_stage, ended
 from qexp.errors import OK
+from qexp.naming import MODEL_STAGES
 from qexp.records.record import outputs_root
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the folder; returns the exit code."""
+    """Write the folder, and return the exit code."""
     options = _parser().parse_args(arguments)
     return ended("publish", lambda: _publish(options), "nothing was written")
 
@@ -32,9 +33,9 @@ def _publish(options: argparse.Namespace) -> int:
     check_free(folder)
     record = find_record(options.run, outputs)
     refuse_failed(record)
-    model, rt = model_of(record, outputs, options.stage), runtime_of(record, outputs, "cpu")
-    publish(Publication(model, options.license), folder, outputs, rt)
-    rt.screen.say(f"{model.title}: written to {folder}")
+    model, ctx = model_of(record, outputs, options.stage), runtime_of(record, outputs, "cpu")
+    publish(Publication(model, options.license), folder, outputs, ctx)
+    ctx.console.info(f"{model.title}: written to {folder}")
     return OK
 
 
@@ -49,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_run(parser)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="new or empty; its name is the model's")
-    add_stage(parser, ("fp32", "control", "ptq", "qat"))
+    add_stage(parser, MODEL_STAGES)
     parser.add_argument(
         "--license", metavar="NAME", help="of the model, as the hub calls it (default: left to be filled in)"
     )

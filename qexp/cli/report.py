@@ -1,7 +1,7 @@
 """Print tables from the Records of many runs: ``qexp report``.
 
-Exit codes: 0, it could report; 1, it could, but a Record was unreadable or a table could not be
-written (each is named on stderr); 2, there is nothing to report on.
+Exit codes: 0, reported; 1, reported, but a Record was unreadable or a table could not be written (each is
+named on stderr); 2, nothing to report.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from qexp.records.record import RUNNING, Record, outputs_root, read_all, records
 from qexp.reporting.formats import FORMATS, tables_of, write_tables
 from qexp.reporting.glue import BY_NAME
 from qexp.reporting.report import Report, report_of
-from qexp.reporting.run_view import Run
+from qexp.reporting.run_view import RunView
 from qexp.reporting.tables.intervals import Intervals
 
 HOW_TO_MAKE_ONE = "make a Record with a run, such as: python -m qexp task=mrpc quant=w8a8"
 RESAMPLES = 2000
-"""Of rows and seeds, for each interval of a report."""
+"""Bootstrap resamples of rows and seeds for each interval of a report."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the report; returns the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:1] == ["compare"]:  # as it was called in qexp 0.1
-        return compare.main(given[1:])
+    """Print the report, and return the exit code."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    if argv[:1] == ["compare"]:  # command line of qexp 0.1
+        return compare.main(argv[1:])
     parser = _parser()
-    options = parser.parse_args(given)
+    options = parser.parse_args(argv)
     if problem := unread_variable():
         parser.error(problem)
     outputs: Path = options.outputs or outputs_root()
@@ -53,7 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.write:
             write_tables(report, outputs / "tables")
         overviews = tables_of(replace(report, comparisons=()))
-        for path in write_pictures(options, outputs, report.comparisons, records, overviews, unreadable):
+        for path in write_pictures(
+            options,
+            outputs,
+            comparisons=report.comparisons,
+            records=records,
+            overviews=overviews,
+            unreadable=unreadable,
+        ):
             print_out(f"{path}\n")
     except StoreError as error:
         print(f"qexp report: {error}", file=sys.stderr)
@@ -61,19 +68,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if unreadable else 0
 
 
-def _bury(outputs: Path) -> None:
-    """File the Records of runs that were killed since; a report does without where it may not write."""
+def _record_killed_runs(outputs: Path) -> None:
+    """Write the Records of killed runs, unless the outputs are read-only."""
     if any((outputs / RUNNING).glob("*.json")):
-        from qexp.execution.crash_records import bury
+        from qexp.execution.crash_records import record_dead_runs
 
         with suppress(StoreError):
-            bury(outputs)
+            record_dead_runs(outputs)
 
 
 def _read(options: argparse.Namespace, outputs: Path) -> tuple[Report, list[Record], int]:
-    """What Records of the wanted tasks say, these Records, and how many could not be read."""
+    """Return the report of the requested tasks, their Records, and the number of unreadable Records."""
     folder, tasks = records_folder(outputs), options.task
-    _bury(outputs)
+    _record_killed_runs(outputs)
     if not folder.is_dir():
         raise StoreError(f"no folder {folder}; {HOW_TO_MAKE_ONE}, or name other outputs with --outputs")
     records, unreadable = read_all(folder)
@@ -81,22 +88,24 @@ def _read(options: argparse.Namespace, outputs: Path) -> tuple[Report, list[Reco
         print(f"qexp report: left out {each.path}: {each.reason}", file=sys.stderr)
     if not records:
         raise StoreError(f"no Records in {folder}; {HOW_TO_MAKE_ONE}, or name other outputs with --outputs")
-    runs = [Run(record) for record in records]
-    known = sorted({run.task for run in runs})
-    if unknown := [task for task in tasks or () if task not in known]:
-        raise StoreError(f"no Records of task {', '.join(unknown)}; there are Records of: {', '.join(known)}")
+    runs = [RunView(record) for record in records]
+    available = sorted({run.task for run in runs})
+    if unknown := [task for task in tasks or () if task not in available]:
+        raise StoreError(
+            f"no Records of task {', '.join(unknown)}; there are Records of: {', '.join(available)}"
+        )
     report = report_of(runs, BY_NAME[options.convention or "aimet"], options.published or "family", tasks)
     if options.intervals:
         report = replace(report, intervals=_intervals(report, outputs))
-    kept = [run.record for run in runs if not tasks or run.task in tasks]
-    return report, kept, len(unreadable)
+    selected = [run.record for run in runs if not tasks or run.task in tasks]
+    return report, selected, len(unreadable)
 
 
 def _intervals(report: Report, outputs: Path) -> Intervals:
     from qexp.reporting.intervals import intervals
 
-    found, lacking = intervals(report.comparisons, outputs, resamples=RESAMPLES)
-    return Intervals(found, lacking, RESAMPLES)
+    estimates, missing = intervals(report.comparisons, outputs, resamples=RESAMPLES)
+    return Intervals(estimates, missing, RESAMPLES)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -110,10 +119,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_outputs(parser)
     parser.add_argument(
-        "--format", choices=FORMATS, default="markdown",
+        "--format",
+        choices=FORMATS,
+        default="markdown",
         help="what is printed: Markdown to read (default), CSV with one line for each row and number, LaTeX "
         "(booktabs), or JSON with all numbers",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--task", action="append", metavar="NAME", help="only this task; repeat it for several (default: all)"
     )

@@ -1,7 +1,7 @@
-"""``python -m qexp``: words to one plain tree, and the tree to a run.
+"""Composition of overrides to a configuration with Hydra, and execution of its runs.
 
-The only file that knows Hydra and OmegaConf. Whatever is slow to import is imported where it is
-first needed, so that ``--help`` and ``--cfg job`` answer at once.
+This is the only module that imports Hydra and OmegaConf. Modules that are slow to import are imported where
+they are first needed, so that ``--help`` and ``--cfg job`` answer without delay.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from qexp.cli.overrides import DRY_RUN, Words
+from qexp.cli.overrides import DRY_RUN, CommandLine
 from qexp.environment import check_environment
 from qexp.errors import FAILED, INTERRUPTED, ConfigError, QexpError
 
@@ -33,36 +33,36 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qexp.execution.dry_run import Plan
-    from qexp.execution.sweep_log import Ledger
+    from qexp.execution.sweep_log import SweepLog
 
 WIDTHS = (*range(2, 17), 32)
-"""Bits that ``quant=`` can name, as in :class:`qexp.config.Quant`."""
+"""Bit-widths that ``quant=`` accepts, as in :class:`qexp.config.Quant`."""
 
 _codes: list[int] = []
-"""Exit code of a run that is not part of a sweep."""
+"""Exit codes of runs that are not part of a sweep."""
 
 
 def conf_folder() -> Path:
-    """The configuration: inside the package in an installed wheel, beside it in a checkout."""
+    """Return the folder ``conf``: within the package in a wheel, next to it in a checkout."""
     package = Path(__file__).resolve().parent.parent
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the overrides say; the exit code is 0 only if every run is well."""
-    words = Words(sys.argv[1:] if arguments is None else arguments)
-    _offer_widths(words.all)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise what goes wrong, so that it is worded here
-    # Read when torch is imported. A thread that spins while it waits takes the core from one that computes
-    # as soon as anything else runs on the machine.
+    """Run the experiment or sweep of the overrides; the exit code is 0 only if every run succeeded."""
+    command_line = CommandLine(sys.argv[1:] if arguments is None else arguments)
+    _offer_widths(command_line.all)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through, so that they are reworded here
+    # OpenMP reads this when torch is imported. Threads that spin while they wait take cores from computing
+    # threads as soon as anything else runs on the machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         check_environment()
-        words.check()
-        code = _plan(words) if words.dry_run else _launch(words)
+        command_line.check()
+        code = _plan(command_line) if command_line.dry_run else _launch(command_line)
     except (HydraException, OmegaConfBaseException) as error:
-        print(f"error: {_reword(error)}", file=sys.stderr)
+        print(f"error: {_describe_error(error)}", file=sys.stderr)
         code = FAILED
     except QexpError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -72,18 +72,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print("error: a group=null: it names no option; leave the word out", file=sys.stderr)
         code = FAILED
-    except OSError as error:  # Hydra makes its folder before the run begins
+    except OSError as error:  # Hydra creates its folder before the run starts
         print(f"error: {error}; QEXP_OUTPUTS names a folder that can be written", file=sys.stderr)
         code = FAILED
     return code
 
 
-def _launch(words: Words) -> int:
-    """Run one job, or a sweep with its ledger; the exit code."""
-    ledgers: list[Ledger] = []
+def _launch(command_line: CommandLine) -> int:
+    """Run one job, or a sweep with its log, and return the exit code."""
+    sweep_logs: list[SweepLog] = []
     try:
-        with _launchers(partial(_watched, words, ledgers)):
-            _hydra(words.for_hydra(), _task)
+        with _launchers(partial(_supervised, command_line, sweep_logs)):
+            _hydra(command_line.for_hydra(), _task)
     except KeyboardInterrupt:
         return INTERRUPTED
     except SystemExit as end:
@@ -91,159 +91,185 @@ def _launch(words: Words) -> int:
             return INTERRUPTED
         raise
     finally:
-        _tell(ledgers)
-    return max((ledger.exit_code for ledger in ledgers), default=max(_codes, default=0))
+        _print_summaries(sweep_logs)
+    return max((sweep_log.exit_code for sweep_log in sweep_logs), default=max(_codes, default=0))
 
 
-def _tell(ledgers: Sequence[Ledger]) -> None:
-    """Print how sweeps ended; one whose words were refused has no jobs."""
-    for ledger in (each for each in ledgers if each.jobs):
+def _print_summaries(sweep_logs: Sequence[SweepLog]) -> None:
+    """Print the summaries of sweeps; a sweep whose overrides were rejected has no jobs and is skipped."""
+    for sweep_log in (each for each in sweep_logs if each.jobs):
         from qexp.execution.sweep_log import summary
 
-        print(f"{summary(ledger)}\nledger: {ledger.folder}", file=sys.stderr)
+        print(f"{summary(sweep_log)}\nledger: {sweep_log.folder}", file=sys.stderr)
 
 
-def _plan(words: Words) -> int:
-    """Say what a command would do, and do nothing; the exit code."""
+def _plan(command_line: CommandLine) -> int:
+    """Print the plan of a command without running it, and return the exit code."""
     from qexp.execution.dry_run import Plan
 
     plan = Plan()
     with TemporaryDirectory() as folder, _launchers(partial(_planned, plan)):
-        _hydra(words.for_hydra(Path(folder)), lambda config: plan.add(_tree(config)))
+        _hydra(command_line.for_hydra(Path(folder)), lambda config: plan.add(_tree(config)))
     plan.show()
     return 0 if plan.complete else FAILED
 
 
-def _hydra(words: Sequence[str], task: Callable[[DictConfig], Any]) -> None:
-    """Let Hydra compose what the words say, and call the task for each job."""
-    before = sys.argv
-    sys.argv = [before[0], *words]
+def _hydra(arguments: Sequence[str], task: Callable[[DictConfig], Any]) -> None:
+    """Let Hydra compose the overrides and call the task for each job."""
+    argv = sys.argv
+    sys.argv = [argv[0], *arguments]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(task)()
     finally:
-        sys.argv = before
+        sys.argv = argv
 
 
 @contextmanager
 def _launchers(wrap: Callable[[Any, HydraContext, DictConfig], Any]) -> Iterator[None]:
-    """Within it, Hydra's sweepers get every launcher as ``wrap`` returns it.
+    """Replace every launcher of Hydra's sweepers by the result of ``wrap``, within the block.
 
-    Hydra 1.3 has no other place where a program can see all jobs of a sweep before they run: its callbacks
-    are told of one job at a time, in the job's process, and of the end only if no job failed.
+    Hydra 1.3 has no hook that sees all jobs of a sweep before they run. Its callbacks get one job at a time,
+    in the job's process, and are called at the end only if no job failed.
     """
-    plain = Plugins.instantiate_launcher
+    original = Plugins.instantiate_launcher
 
     def instantiate(
         self: Plugins, hydra_context: HydraContext, task_function: Any, config: DictConfig
     ) -> Any:
-        launcher = plain(self, hydra_context, task_function, config)
+        launcher = original(self, hydra_context, task_function, config)
         return wrap(launcher, hydra_context, config)
 
     Plugins.instantiate_launcher = instantiate  # type: ignore[method-assign]
     try:
         yield
     finally:
-        Plugins.instantiate_launcher = plain  # type: ignore[method-assign]
+        Plugins.instantiate_launcher = original  # type: ignore[method-assign]
 
 
-def _watched(
-    words: Words, ledgers: list[Ledger], launcher: Any, context: HydraContext, config: DictConfig
+def _supervised(
+    command_line: CommandLine,
+    sweep_logs: list[SweepLog],
+    launcher: Any,
+    context: HydraContext,
+    config: DictConfig,
 ) -> Any:
-    from qexp.execution.sweep import Watched
-    from qexp.execution.sweep_log import Ledger
+    from qexp.execution.sweep import SupervisedLauncher
+    from qexp.execution.sweep_log import SweepLog
 
-    ledger = Ledger(Path(config.hydra.sweep.dir).absolute())
-    ledger.begin(words.name, words.identity)
-    ledgers.append(ledger)
-    return Watched(launcher, ledger, partial(_composed, context, config))
+    sweep_log = SweepLog(Path(config.hydra.sweep.dir).absolute())
+    sweep_log.begin(command_line.name, command_line.identity)
+    sweep_logs.append(sweep_log)
+    return SupervisedLauncher(launcher, sweep_log, partial(_composed, context, config))
 
 
 def _planned(plan: Plan, launcher: Any, context: HydraContext, config: DictConfig) -> Any:
-    from qexp.execution.dry_run import Planned
+    from qexp.execution.dry_run import DryRunLauncher
 
     if not str(config.hydra.sweeper._target_).endswith("BasicSweeper"):
         raise ConfigError(
             f"{DRY_RUN}: {config.hydra.sweeper._target_} chooses each job by the scores of earlier ones, so "
             f"there is no plan; run it without {DRY_RUN}"
         )
-    return Planned(plan, partial(_composed, context, config))
+    return DryRunLauncher(plan, partial(_composed, context, config))
 
 
-def _composed(context: HydraContext, config: DictConfig, words: Sequence[str]) -> Mapping[str, Any]:
-    """Configuration of a job of a sweep."""
-    return _tree(context.config_loader.load_sweep_config(config, list(words)))
+def _composed(context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> Mapping[str, Any]:
+    """Compose the configuration of a job of a sweep."""
+    return _tree(context.config_loader.load_sweep_config(config, list(overrides)))
 
 
 def _tree(config: DictConfig) -> dict[str, Any]:
-    """Plain values of everything but Hydra's own section."""
-    ours = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    tree = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)
+    """Return the configuration without Hydra's own section, as plain values."""
+    experiment = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    tree = OmegaConf.to_container(experiment, resolve=True, throw_on_missing=True)
     assert isinstance(tree, dict)
     return tree  # type: ignore[return-value]
 
 
 def _task(config: DictConfig) -> float | None:
-    """One composed run; its Record says what came of it. The return value is for searches: its score."""
-    from qexp.execution.job import Job, Place
-    from qexp.execution.sweep_log import ledger_in
+    """Execute one composed run, and return its score, which search sweepers optimize."""
+    from qexp.execution.job import Job, SweepPosition
+    from qexp.execution.sweep_log import sweep_log_in
 
-    known = HydraConfig.get()
-    if known.mode != RunMode.MULTIRUN:
-        _codes.append(Job(_tree(config), recipe=known.runtime.choices.get("recipe")).run())
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode != RunMode.MULTIRUN:
+        job = Job(
+            _tree(config),
+            recipe=hydra_config.runtime.choices.get("recipe"),
+            overrides=_overrides(hydra_config),
+        )
+        _codes.append(job.run())
         return None
-    ledger = ledger_in(Path(known.sweep.dir).absolute())
-    assert ledger is not None, f"no ledger in {known.sweep.dir}"
-    if (ended := ledger.entry(known.job.num)) is not None:  # its launcher broke down and was started again
-        return ended.score
-    beside = _jobs_beside(known, len(ledger.jobs))
-    place = Place(ledger, known.job.num, list(known.overrides.task), crowded=beside > 1)
-    recipe = known.runtime.choices.get("recipe")
-    code = Job(_tree(config), sweep=True, place=place, recipe=recipe, threads=_share(beside)).run()
+    sweep_log = sweep_log_in(Path(hydra_config.sweep.dir).absolute())
+    assert sweep_log is not None, f"no ledger in {hydra_config.sweep.dir}"
+    if (
+        result := sweep_log.entry(hydra_config.job.num)
+    ) is not None:  # the launcher failed and was started again
+        return result.score
+    beside = _jobs_beside(hydra_config, len(sweep_log.jobs))
+    place = SweepPosition(
+        sweep_log, hydra_config.job.num, list(hydra_config.overrides.task), crowded=beside > 1
+    )
+    recipe = hydra_config.runtime.choices.get("recipe")
+    job = Job(
+        _tree(config),
+        sweep=True,
+        place=place,
+        recipe=recipe,
+        overrides=_overrides(hydra_config),
+        threads=_share(beside),
+    )
+    code = job.run()
     if code == INTERRUPTED:
         sys.exit(INTERRUPTED)
-    entry = ledger.entry(known.job.num)
+    entry = sweep_log.entry(hydra_config.job.num)
     return entry.score if entry else None
 
 
-def _jobs_beside(known: Any, jobs: int) -> int:
-    """How many jobs of the sweep share this machine with no scheduler to divide it."""
-    launcher, there = known.launcher, os.cpu_count() or 1
+def _overrides(composed: Any) -> list[str] | None:
+    """Overrides of a job; None if a configuration file of the user's was composed with them."""
+    return list(composed.overrides.task) if composed.job.config_name == "config" else None
+
+
+def _jobs_beside(hydra_config: Any, jobs: int) -> int:
+    """Return the number of jobs of the sweep that share this machine without a scheduler."""
+    launcher, cpus = hydra_config.launcher, os.cpu_count() or 1
     if "n_jobs" in launcher:
         workers = int(launcher.n_jobs)
-        return min(jobs, workers if workers > 0 else max(1, there + 1 + workers))
+        return min(jobs, workers if workers > 0 else max(1, cpus + 1 + workers))
     return jobs if str(launcher.get("_target_", "")).endswith("LocalLauncher") else 1
 
 
 def _share(beside: int) -> int | None:
-    """CPU threads of each of so many jobs; None if there is no need to divide."""
+    """Return the CPU threads of each of ``beside`` jobs, or None for a single job."""
     from qexp.context import cores
 
     return None if beside == 1 else max(1, cores() // beside)
 
 
 def _offer_widths(words: Sequence[str]) -> None:
-    """Make ``quant=w5a7`` an option although no file says so: any pair of 2 to 16 bits, or 32 for float."""
-    known = {file.stem for file in (conf_folder() / "quant").glob("*.yaml")}
+    """Register ``quant`` options without a file, such as ``w5a7``: pairs of 2 to 16 bits, 32 for float."""
+    names = {file.stem for file in (conf_folder() / "quant").glob("*.yaml")}
     for weight, activation in re.findall(r"\bw(\d+)a(\d+)\b", " ".join(words)):
         name, bits = (
             f"w{weight}a{activation}",
             {"weight_bits": int(weight), "activation_bits": int(activation)},
         )
-        if name not in known and all(value in WIDTHS for value in bits.values()):
+        if name not in names and all(value in WIDTHS for value in bits.values()):
             ConfigStore.instance().store(group="quant", name=name, node=bits)
 
 
-def _reword(error: Exception) -> str:
-    """Hydra's and OmegaConf's errors with the field, what is allowed, and what to do."""
-    words = str(error).strip()
-    if field := re.search(r"Could not override '([\w.]+)'", words):
+def _describe_error(error: Exception) -> str:
+    """Return the message of a Hydra or OmegaConf error with the field, what is allowed and what to do."""
+    message = str(error).strip()
+    if field := re.search(r"Could not override '([\w.]+)'", message):
         from qexp.config.validation_errors import unknown_field
 
         return unknown_field(field[1])
-    words = words.split("\nConfig search path", 1)[0]
-    if found := _NO_OPTION.match(words):
-        return _no_option(found)
-    return words
+    message = message.split("\nConfig search path", 1)[0]
+    if match := _NO_OPTION.match(message):
+        return _no_option(match)
+    return message
 
 
 _NO_OPTION = re.compile(
@@ -251,13 +277,13 @@ _NO_OPTION = re.compile(
 )
 
 
-def _no_option(found: re.Match[str]) -> str:
-    """An option that a group does not have, in one line."""
+def _no_option(match: re.Match[str]) -> str:
+    """Return a one-line message about an option that a group does not have."""
     from qexp.config.validation_errors import unknown_option
 
-    group, option, place = found["group"], found["option"], found["place"]
-    known = re.findall(r"^\t(\S+)$", found["known"], re.MULTILINE)
-    known += sorted(f"{file.parent.name}/{file.stem}" for file in (conf_folder() / group).glob("*/*.yaml"))
+    group, option, place = match["group"], match["option"], match["place"]
+    options = re.findall(r"^\t(\S+)$", match["known"], re.MULTILINE)
+    options += sorted(f"{file.parent.name}/{file.stem}" for file in (conf_folder() / group).glob("*/*.yaml"))
     more = "and any other pair of 2 to 16 bits, 32 for floating point, such as quant=w5a7"
-    asked_in = "" if place == "config" else place
-    return unknown_option(group, option, known, asked_in, more if group == "quant" else "")
+    file = "" if place == "config" else place
+    return unknown_option(group, option, known=options, place=file, more=more if group == "quant" else "")

@@ -1,7 +1,7 @@
-"""Mixed precision for a quantized run: ``python -m qexp search RUN --bits w4a8,w8a8,w8a16 --loss 0.4``.
+"""Search a mixed-precision assignment: ``qexp search RUN --bits w4a8,w8a8,w8a16 --loss 0.4``.
 
-Exit codes: 0, an assignment of bits was found and written; 2, there is none, and stderr says why and what to
-do; 130, interrupted.
+Exit codes: 0, an assignment of bit-widths was found and written; 2, there is none, with the reason and the
+next step on stderr; 130, interrupted.
 """
 
 from __future__ import annotations
@@ -22,47 +22,49 @@ from qexp.records.record import outputs_root, write_text
 
 if TYPE_CHECKING:
     from qexp.analysis.mixed_precision.path import Assignment
-    from qexp.analysis.mixed_precision.search import Search
+    from qexp.analysis.mixed_precision.search import MixedPrecisionSearch
     from qexp.records.record import Record
 
 BUDGETS: tuple[Literal["loss", "size", "bops"], ...] = ("loss", "size", "bops")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Search, print and write; returns the exit code."""
+    """Search, print and write an assignment, and return the exit code."""
     options = _parser().parse_args(arguments)
     return ended("search", lambda: _search(options), "nothing was found yet")
 
 
 def _search(options: argparse.Namespace) -> int:
     from qexp.analysis.mixed_precision.path import pairs_of
-    from qexp.analysis.mixed_precision.search import Budget, Search
-    from qexp.analysis.mixed_precision.trials import trials_of
+    from qexp.analysis.mixed_precision.search import MixedPrecisionSearch, SearchLimit
+    from qexp.analysis.mixed_precision.trials import candidates_of
     from qexp.reporting.table import markdown
 
     outputs: Path = options.outputs or outputs_root()
     pairs, record = pairs_of(options.bits), find_record(options.run, outputs)
     kind, limit = next((name, value) for name in BUDGETS if (value := getattr(options, name)) is not None)
-    trials = trials_of(record, outputs, options.accelerator)
-    search = Search(trials, pairs, Budget(kind, limit), trials.rows.first(options.rows))
-    found = search.run()
-    text = "\n".join(markdown(table) for table in (search.table(found), search.groups_table(found)))
+    trials = candidates_of(record, outputs, options.accelerator)
+    search = MixedPrecisionSearch(trials, pairs, SearchLimit(kind, limit), trials.rows.first(options.rows))
+    assignment = search.run()
+    text = "\n".join(markdown(table) for table in (search.table(assignment), search.groups_table(assignment)))
     folder = options.out or outputs / "search" / record.key
     name = options.name or f"{trials.rows.task.name}_mixed_{kind}"
-    write_text(folder / f"{name}.yaml", _overlay(search, found, record, folder, name))
+    write_text(folder / f"{name}.yaml", _overlay(search, assignment, record=record, folder=folder, name=name))
     write_text(folder / f"{name}.md", text)
     print_out(text)
     print(f"written: {folder / name}.yaml", file=sys.stderr)
     return OK
 
 
-def _overlay(search: Search, found: Assignment, record: Record, folder: Path, name: str) -> str:
-    """The run again with these bits."""
+def _overlay(
+    search: MixedPrecisionSearch, assignment: Assignment, record: Record, folder: Path, name: str
+) -> str:
+    """Return a configuration file that repeats the run with these bit-widths."""
     from qexp.reporting.command import overlay_of
-    from qexp.reporting.run_view import Run
+    from qexp.reporting.run_view import RunView
     from qexp.reporting.table import score
 
-    metric, task = search.known[found].score, search.trials.rows.task
+    metric, task = search.known[assignment].score, search.trials.rows.task
     pairs = ",".join(pair.name for pair in search.pairs)
     header = (
         shlex.join(["python", "-m", "qexp", "--config-dir", str(folder), "--config-name", name]),
@@ -70,8 +72,8 @@ def _overlay(search: Search, found: Assignment, record: Record, folder: Path, na
         f"{search.budget.limit:g}: {search.budget.words}.",
         f"PTQ on {search.trials.rows.split}, on which it was searched: {task.metrics[0]} {score(metric)}.",
     )
-    quant = search.trials.quant(found).model_dump(mode="json", exclude_none=True)
-    return overlay_of(Run(record), quant, header)
+    quant = search.trials.quant(assignment).model_dump(mode="json", exclude_none=True)
+    return overlay_of(RunView(record), quant, header)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,9 +86,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_options(parser)
     parser.add_argument(
-        "--bits", required=True, metavar="PAIRS",
+        "--bits",
+        required=True,
+        metavar="PAIRS",
         help="candidates for each group, weights and activations, such as w4a8,w8a8,w8a16",
-    )  # fmt: skip
+    )
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument("--loss", type=_number, metavar="POINTS", help="most points of the metric below FP32")
     budget.add_argument("--size", type=_number, metavar="MIB", help="most MiB of all parameters")

@@ -1,7 +1,7 @@
-"""Which sites of a quantized run hurt: ``python -m qexp sensitivity RUN``.
+"""Quantize one group of sites at a time and measure the loss: ``qexp sensitivity RUN``.
 
-Exit codes: 0, it was measured; 2, it could not be, and stderr says why and what to do; 130, interrupted, with
-what was found by then.
+Exit codes: 0, measured; 2, not measured, with the reason and the next step on stderr; 130, interrupted, with
+the results so far.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from qexp.errors import INTERRUPTED
 from qexp.records.record import outputs_root, write_text
 
 if TYPE_CHECKING:
-    from qexp.analysis.sensitivity import Sweep
+    from qexp.analysis.sensitivity import SensitivityMeasurement
     from qexp.records.record import Record
     from qexp.reporting.charts.sensitivity import Sensitivity
 
@@ -27,58 +27,68 @@ BY = ("group", "layer", "kind")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print and write; returns the exit code."""
+    """Measure sensitivities, print and write them, and return the exit code."""
     options = _parser().parse_args(arguments)
     return ended("sensitivity", lambda: _measure(options), "nothing was measured yet")
 
 
 def _measure(options: argparse.Namespace) -> int:
     outputs: Path = options.outputs or outputs_root()
-    sweep = _sweep(options, find_record(options.run, outputs), outputs)
-    rows, code = sweep.bench.rows.count, 0
+    measurement = _measurement(options, find_record(options.run, outputs), outputs)
+    rows, code = measurement.bench.rows.count, 0
     try:
-        with sweep.bench.rt.screen.bar("sensitivity", total=sweep.evaluations * rows) as move:
-            sweep.run(move)
+        with measurement.bench.ctx.console.bar(
+            "sensitivity", total=measurement.evaluations * rows
+        ) as advance:
+            measurement.run(advance)
     except KeyboardInterrupt:
         print("interrupted: this is what was measured by then", file=sys.stderr)
         code = INTERRUPTED
-    _show(sweep.found, outputs)
+    _show(measurement.found, outputs)
     return code
 
 
-def _sweep(options: argparse.Namespace, record: Record, outputs: Path) -> Sweep:
-    from qexp.analysis.evaluator import bench_of
+def _measurement(options: argparse.Namespace, record: Record, outputs: Path) -> SensitivityMeasurement:
+    from qexp.analysis.evaluator import evaluator_of
     from qexp.analysis.find_run import subject_of
     from qexp.analysis.mixed_precision.groups import groups_of
-    from qexp.analysis.sensitivity import Sweep, to_measure
+    from qexp.analysis.sensitivity import SensitivityMeasurement, to_measure
     from qexp.quant.cost import work_of
     from qexp.reporting.charts.sensitivity import Sensitivity
 
     subject = subject_of(record, outputs, options.stage)
-    bench = bench_of(record, outputs, subject.stage, options.rows, options.accelerator)
+    bench = evaluator_of(
+        record, outputs, stage=subject.stage, limit=options.rows, accelerator=options.accelerator
+    )
     quantization, rows = bench.quantization, bench.rows
     groups = groups_of(quantization.sites, work_of(quantization), options.by)
-    begin = Sensitivity(
-        record.key, subject.title, subject.stage, rows.task.metrics[0], rows.split, rows.count, options.by,
+    initial = Sensitivity(
+        record.key,
+        subject.title,
+        stage=subject.stage,
+        metric=rows.task.metrics[0],
+        split=rows.split,
+        rows=rows.count,
+        by=options.by,
         groups=to_measure(groups),
-    )  # fmt: skip
-    return Sweep(bench, begin)
+    )
+    return SensitivityMeasurement(bench, initial)
 
 
-def _show(found: Sensitivity, outputs: Path) -> None:
+def _show(result: Sensitivity, outputs: Path) -> None:
     from qexp.reporting.charts.matplotlib import write_plots
     from qexp.reporting.charts.sensitivity import FOLDER, chart_of, csv_of, table_of
     from qexp.reporting.charts.spec import Gallery
     from qexp.reporting.table import markdown
 
-    stem = FOLDER if found.by == "group" else f"{FOLDER}-{found.by}"
-    folder = outputs / FOLDER / found.run
-    text = markdown(table_of(found))
-    for ending, content in (("json", found.to_json()), ("md", text), ("csv", csv_of(found))):
+    stem = FOLDER if result.by == "group" else f"{FOLDER}-{result.by}"
+    folder = outputs / FOLDER / result.run
+    text = markdown(table_of(result))
+    for ending, content in (("json", result.to_json()), ("md", text), ("csv", csv_of(result))):
         write_text(folder / f"{stem}.{ending}", content)
     print_out(text)
-    if chart := chart_of(found, stem, found.title):
-        write_plots([Gallery(FOLDER, "", (chart,), "", "")], folder)
+    if chart := chart_of(result, stem, result.title):
+        write_plots([Gallery(FOLDER, "", charts=(chart,), empty="", command="")], folder)
     print(f"files: {folder / stem}.*", file=sys.stderr)
 
 
@@ -93,9 +103,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_options(parser)
     parser.add_argument(
-        "--by", choices=BY, default="group",
+        "--by",
+        choices=BY,
+        default="group",
         help="what is switched at once: what a runtime computes together, such as queries, keys and values "
         "of an attention (group, the default), a layer of the model, or all sites of a kind",
-    )  # fmt: skip
+    )
     add_stage(parser, RANGES)
     return parser

@@ -1,7 +1,7 @@
-"""Looking after the store: ``python -m qexp store ls``, ``verify`` and ``gc``.
+"""List, verify and clean the artifact store: ``qexp store ls``, ``verify`` and ``gc``.
 
-Exit codes: 0, all is well; 1, something is damaged or could not be removed; 2, the command makes no sense
-now.
+Exit codes: 0, success; 1, an artifact is damaged, or something could not be removed; 2, the command is not
+possible now.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from qexp.artifacts.manifest import problem_of
 from qexp.console import print_out
 from qexp.environment import unread_variable
 from qexp.errors import StoreError
-from qexp.execution.crash_records import going_on
+from qexp.execution.crash_records import count_running
 from qexp.records.record import OUTPUTS_VARIABLE, outputs_root, read_all, records_folder
 from qexp.records.store_usage import Item, items, uses
-from qexp.reporting.table import MEBIBYTE, NOT_ASKED, Table, markdown
+from qexp.reporting.table import MEBIBYTE, NOT_REQUESTED, Table, markdown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what is asked; returns the exit code."""
+    """Run a subcommand, and return the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if problem := unread_variable():
@@ -44,15 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def list_items(outputs: Path, options: argparse.Namespace) -> int:
-    """Print what lies in the store: a line for each stage, or for each artifact."""
-    found, used = list(items(outputs / "artifacts")), _uses(outputs)
-    table = _each(found, used) if options.long else _by_stage(found, used)
+    """Print the content of the store: a line for each stage, or for each artifact."""
+    stored, use_counts = list(items(outputs / "artifacts")), _uses(outputs)
+    table = _by_item(stored, use_counts) if options.long else _by_stage(stored, use_counts)
     print_out(markdown(table))
     return 0
 
 
 def verify(outputs: Path, options: argparse.Namespace) -> int:
-    """Hold every artifact against its checksums."""
+    """Compare every artifact with its checksums; the exit code is 1 if any is damaged."""
     artifacts = [item for item in items(outputs / "artifacts") if item.kind == "artifact"]
     damaged = 0
     for item in artifacts:
@@ -62,41 +62,41 @@ def verify(outputs: Path, options: argparse.Namespace) -> int:
         print_out(f"{item.stage}/{item.key} {problem}\n")
         if options.set_aside:
             item.path.rename(item.path.with_name(f"{item.key}.broken-{item.path.stat().st_mtime_ns}"))
-    told = (
+    outcome = (
         "set aside, and built anew by the next run that needs them"
         if options.set_aside
         else "never used: the next run that needs one builds it anew"
     )
-    print_out(f"{len(artifacts)} artifacts, {damaged} damaged{f' ({told})' if damaged else ''}\n")
+    print_out(f"{len(artifacts)} artifacts, {damaged} damaged{f' ({outcome})' if damaged else ''}\n")
     return 1 if damaged else 0
 
 
 def collect(outputs: Path, options: argparse.Namespace) -> int:
-    """Remove what nobody needs."""
-    if options.unused and not options.dry_run and (runs := going_on(outputs)):
+    """Remove incomplete and damaged folders and stale leases, and on request unused artifacts."""
+    if options.unused and not options.dry_run and (runs := count_running(outputs)):
         print(
             f"qexp store gc --unused: {runs} runs go on, and may need what no Record names yet; wait for "
             "them, or leave out --unused",
             file=sys.stderr,
         )
         return 2
-    used = _uses(outputs) if options.unused else Counter()
-    waste = [item for item in items(outputs / "artifacts") if _is_waste(item, used, options)]
+    use_counts = _uses(outputs) if options.unused else Counter()
+    waste = [item for item in items(outputs / "artifacts") if _is_waste(item, use_counts, options)]
     sizes = [item.bytes for item in waste]
     if options.dry_run:
         print_out("".join(f"{item.stage}/{item.path.name}\n" for item in waste))
-    gone = [True if options.dry_run else item.remove() for item in waste]
-    counts = Counter(item.kind for item, is_gone in zip(waste, gone, strict=True) if is_gone)
-    freed = sum(size for size, is_gone in zip(sizes, gone, strict=True) if is_gone)
-    told = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "nothing"
-    print_out(f"{'would remove' if options.dry_run else 'removed'} {told}: {freed / MEBIBYTE:.1f} MiB\n")
+    removed = [True if options.dry_run else item.remove() for item in waste]
+    counts = Counter(item.kind for item, was_removed in zip(waste, removed, strict=True) if was_removed)
+    freed = sum(size for size, was_removed in zip(sizes, removed, strict=True) if was_removed)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "nothing"
+    print_out(f"{'would remove' if options.dry_run else 'removed'} {kinds}: {freed / MEBIBYTE:.1f} MiB\n")
     return 0
 
 
-def _is_waste(item: Item, used: Counter[tuple[str, str]], options: argparse.Namespace) -> bool:
+def _is_waste(item: Item, use_counts: Counter[tuple[str, str]], options: argparse.Namespace) -> bool:
     if item.days < options.older_than or item.is_in_use:
         return False
-    return item.kind != "artifact" or (options.unused and not used[item.stage, item.key])
+    return item.kind != "artifact" or (options.unused and not use_counts[item.stage, item.key])
 
 
 def _uses(outputs: Path) -> Counter[tuple[str, str]]:
@@ -109,13 +109,13 @@ def _uses(outputs: Path) -> Counter[tuple[str, str]]:
     return uses(records)
 
 
-def _by_stage(found: Sequence[Item], used: Counter[tuple[str, str]]) -> Table:
+def _by_stage(stored: Sequence[Item], use_counts: Counter[tuple[str, str]]) -> Table:
     rows = []
-    for stage in dict.fromkeys(item.stage for item in found):
-        of_stage = [item for item in found if item.stage == stage]
+    for stage in dict.fromkeys(item.stage for item in stored):
+        of_stage = [item for item in stored if item.stage == stage]
         artifacts = [item for item in of_stage if item.kind == "artifact"]
         rest = [item for item in of_stage if item.kind in ("work", "broken")]
-        unused = [item for item in artifacts if not used[item.stage, item.key]]
+        unused = [item for item in artifacts if not use_counts[item.stage, item.key]]
         sizes = [f"{sum(item.bytes for item in group) / MEBIBYTE:.1f}" for group in (artifacts, unused, rest)]
         counts = [str(len(group)) for group in (artifacts, unused, rest)]
         rows.append((stage, *(cell for pair in zip(counts, sizes, strict=True) for cell in pair)))
@@ -123,19 +123,19 @@ def _by_stage(found: Sequence[Item], used: Counter[tuple[str, str]]) -> Table:
     return Table("store", columns, tuple(rows))
 
 
-def _each(found: Sequence[Item], used: Counter[tuple[str, str]]) -> Table:
+def _by_item(stored: Sequence[Item], use_counts: Counter[tuple[str, str]]) -> Table:
     rows = []
-    for item in (item for item in found if item.kind != "lease"):
-        built = seconds = NOT_ASKED
+    for item in (item for item in stored if item.kind != "lease"):
+        built = seconds = NOT_REQUESTED
         if item.kind == "artifact":
             try:
                 manifest = item.manifest
-                built = manifest.built or NOT_ASKED
-                seconds = NOT_ASKED if manifest.seconds is None else f"{manifest.seconds:.1f}"
+                built = manifest.built or NOT_REQUESTED
+                seconds = NOT_REQUESTED if manifest.seconds is None else f"{manifest.seconds:.1f}"
             except StoreError:
                 built = "damaged"
         size = f"{item.bytes / MEBIBYTE:.2f}"
-        rows.append((item.stage, item.path.name, size, built, seconds, str(used[item.stage, item.key])))
+        rows.append((item.stage, item.path.name, size, built, seconds, str(use_counts[item.stage, item.key])))
     return Table("store", ("stage", "folder", "MiB", "built", "seconds", "Records"), tuple(rows))
 
 
@@ -145,9 +145,11 @@ def _parser() -> argparse.ArgumentParser:
         description="The store of artifacts: what lies there, whether it is sound, and what can go.",
     )
     parser.add_argument(
-        "--outputs", type=Path, metavar="DIR",
+        "--outputs",
+        type=Path,
+        metavar="DIR",
         help=f"folder that runs wrote to (default: {OUTPUTS_VARIABLE}, else ./outputs)",
-    )  # fmt: skip
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     listing = commands.add_parser("ls", help="what lies in the store, by stage")
     listing.add_argument("--long", action="store_true", help="a line for each artifact")
@@ -158,10 +160,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     checking.set_defaults(act=verify)
     collecting = commands.add_parser(
-        "gc", help="remove what nobody needs",
+        "gc",
+        help="remove what nobody needs",
         description="Removes what a killed process left half-made, what is damaged, and leases without "
         "a holder; never what a process has claimed.",
-    )  # fmt: skip
+    )
     collecting.add_argument("--unused", action="store_true", help="also artifacts that no Record names")
     collecting.add_argument(
         "--older-than", type=float, default=0.0, metavar="DAYS", help="only what was not changed for so long"

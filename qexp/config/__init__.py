@@ -1,12 +1,12 @@
-"""The experiment: every value that a run can depend on, validated once, frozen afterwards.
+"""Schema of an experiment: every value that a run can depend on, validated once and frozen.
 
-Hydra composes words into one plain tree; :class:`Experiment` gives that tree its meaning. Sections
-are frozen pydantic models that refuse unknown fields. The sentence under a field says what it is,
-its unit, and what special values mean; ``qexp.cli`` prints the same sentences in its help.
+Hydra composes overrides to a tree of plain values, and :class:`Experiment` validates that tree. Sections are
+frozen pydantic models that reject unknown fields. The docstring of a field, which pydantic keeps
+as its description, has its meaning, its unit, and its special values.
 
-Sections above the line in :class:`Experiment` say *what* is computed and are part of stage keys;
-``machine`` says *how*; only what of it shows in the bits of a result, :class:`Numerics`, is. ``tracker``
-says where results are mirrored, which never is.
+The sections of :class:`Experiment` before ``machine`` determine *what* is computed, and are part of cache
+keys. ``machine`` determines *how*; only the settings that can change bits of a result, :class:`Numerics`, are
+part of cache keys. ``tracker`` determines where results are mirrored, and is never part of a key.
 """
 
 from qexp.config.base import FLOAT_BITS, Bits, Section
@@ -23,41 +23,39 @@ from qexp.config.calibration import (
     SqnrCalibrator,
 )
 from qexp.config.deploy import (
-    PRECISIONS,
     AnyDeploy,
     Budget,
-    Engines,
+    DeployEngines,
     Gate,
     Machine,
     NoDeploy,
     Numerics,
     Onnx,
-    Precision,
-    RuntimeName,
-    Schooling,
+    TrainingSetup,
 )
 from qexp.config.experiment import Experiment
 from qexp.config.quantization import (
     ActivationScheme,
-    Form,
     Override,
     Placement,
     Quant,
+    QuantizationConfig,
     Scheme,
     SiteKind,
     ValueType,
     WeightScheme,
 )
 from qexp.config.refinement import Refinement
+from qexp.config.runtimes import RUNTIMES, RuntimeSpec
 from qexp.config.task import (
     AnyTask,
     BeamSearch,
     Data,
+    FromScratch,
     Metric,
     Model,
     QuestionTask,
-    Scratch,
-    SpanSearch,
+    SpanDecoding,
     Task,
     TextTask,
     TranslationTask,
@@ -67,20 +65,21 @@ from qexp.config.tracking import AnyTracker, NoTracker, Tensorboard, Wandb
 from qexp.config.training import (
     AnyFinetune,
     AnyMethod,
+    ContinuedTraining,
     Control,
     Distillation,
-    Finetuned,
-    Further,
+    Finetune,
+    NoFinetune,
     NoMethod,
     Ptq,
     Qat,
     Schedule,
-    Training,
 )
+from qexp.naming import Execution, Precision, RuntimeName
 
 __all__ = [
     "FLOAT_BITS",
-    "PRECISIONS",
+    "RUNTIMES",
     "ActivationScheme",
     "AnyCalibrator",
     "AnyDeploy",
@@ -94,16 +93,17 @@ __all__ = [
     "Calibration",
     "Calibrator",
     "ClipCalibrator",
+    "ContinuedTraining",
     "Control",
     "Data",
+    "DeployEngines",
     "Distillation",
     "EmaCalibrator",
-    "Engines",
     "EntropyCalibrator",
+    "Execution",
     "Experiment",
-    "Finetuned",
-    "Form",
-    "Further",
+    "Finetune",
+    "FromScratch",
     "Gate",
     "Machine",
     "MaxCalibrator",
@@ -111,6 +111,7 @@ __all__ = [
     "Model",
     "MseCalibrator",
     "NoDeploy",
+    "NoFinetune",
     "NoMethod",
     "NoTracker",
     "Numerics",
@@ -122,21 +123,21 @@ __all__ = [
     "Ptq",
     "Qat",
     "Quant",
+    "QuantizationConfig",
     "QuestionTask",
     "Refinement",
     "RuntimeName",
+    "RuntimeSpec",
     "Schedule",
     "Scheme",
-    "Schooling",
-    "Scratch",
     "Section",
     "SiteKind",
-    "SpanSearch",
+    "SpanDecoding",
     "SqnrCalibrator",
     "Task",
     "Tensorboard",
     "TextTask",
-    "Training",
+    "TrainingSetup",
     "TranslationTask",
     "ValueType",
     "Wandb",

@@ -1,4 +1,4 @@
-"""What all sections have in common."""
+"""Base class and validators of all sections."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 FLOAT_BITS = 32
-"""The bit-width that means "not quantized"."""
+"""Bit-width of a value that is not quantized."""
 
 Bits = Annotated[int, Field(ge=2, le=FLOAT_BITS)]
 
 
 class Section(BaseModel):
-    """Base of all sections: frozen, and closed to fields that it does not know."""
+    """Base of all sections: frozen, and without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 def refuse_unused(section: Section, fields: Sequence[str], because: str, instead: str) -> None:
-    """Refuse fields that were changed although another choice leaves them unread.
+    """Reject fields that were set although another setting leaves them unused.
 
     Args:
-        section: Where they stand.
-        fields: Their names.
-        because: The choice, such as ``ranges=frozen``.
-        instead: The choice that reads them.
+        section: Section of the fields.
+        fields: Names of the fields.
+        because: The setting that leaves them unused, such as ``ranges=frozen``.
+        instead: The setting that uses them.
 
     Raises:
-        ValueError: one of them is not its default.
+        ValueError: A field differs from its default.
     """
     for name in fields:
         value, default = getattr(section, name), type(section).model_fields[name].default
@@ -39,11 +39,11 @@ def refuse_unused(section: Section, fields: Sequence[str], because: str, instead
             )
 
 
-def known_width(bits: int | None) -> int | None:
-    """Bits that a grid can have, or floating point; null stays null.
+def check_bit_width(bits: int | None) -> int | None:
+    """Return a bit-width that a grid can have, or 32 for floating point; None stays None.
 
     Raises:
-        ValueError: between 16 and 32 bits.
+        ValueError: The bit-width is between 16 and 32.
     """
     if bits is not None and 16 < bits < FLOAT_BITS:
         raise ValueError(f"{bits} bits: allowed are 2 to 16, or {FLOAT_BITS} for floating point")

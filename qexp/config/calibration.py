@@ -1,4 +1,4 @@
-"""Calibrators: how ranges are chosen, and from which rows."""
+"""Sections for calibrators, which choose ranges, and for the rows that they use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from qexp.config.base import Section, refuse_unused
 
 
 class Calibrator(Section):
-    """What the calibrators have in common."""
+    """Base of all calibrators."""
 
     weights: Literal["max", "mse", "sqnr"] = "max"
     """How weight ranges are found: the largest magnitude, the least squared error, or as ``sqnr`` does."""
@@ -60,7 +60,7 @@ class MseCalibrator(Calibrator):
 
 
 class SqnrCalibrator(Calibrator):
-    """Range with the least expected noise, where that of clipping counts more: AIMET's ``tf_enhanced``."""
+    """Range with the least expected noise, in which clipping counts more: AIMET's ``tf_enhanced``."""
 
     kind: Literal["sqnr"]
     """Tag of the section."""
@@ -118,7 +118,7 @@ AnyCalibrator = Annotated[
 
 
 class Calibration(Section):
-    """What calibration looks at."""
+    """Rows that calibration observes."""
 
     samples: int = Field(default=512, ge=1)
     """Rows of the train split, drawn by ``seed``."""

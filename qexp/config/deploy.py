@@ -1,4 +1,4 @@
-"""What becomes of the result, how much work it is worth, and what it is computed on."""
+"""Sections for deployment, the gate, the budget and the machine."""
 
 from __future__ import annotations
 
@@ -7,27 +7,15 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from qexp.config.base import Section
+from qexp.config.runtimes import RUNTIMES
+from qexp.naming import Precision, RuntimeName
 
 
 class NoDeploy(Section):
-    """Nothing is exported."""
+    """No export."""
 
     kind: Literal["none"]
     """Tag of the section."""
-
-
-RuntimeName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "torch_int8"]
-"""A runtime that executes an exported graph."""
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
-"""Arithmetic of an engine's large products; ``int8`` wherever the graph quantizes."""
-PRECISIONS: dict[RuntimeName, tuple[Precision, ...]] = {
-    "onnxruntime": ("fp32", "fp16", "int8"),
-    "openvino": ("fp32", "bf16", "int8"),
-    "tensorrt": ("fp32", "fp16", "int8"),
-    "tensorrt_rtx": ("fp32", "fp16", "int8"),
-    "torch_int8": ("fp32", "fp16", "bf16", "int8"),
-}
-"""What each runtime can be asked for."""
 
 
 class Onnx(Section):
@@ -44,7 +32,7 @@ class Onnx(Section):
         return _each_once(values)
 
 
-class Engines(Section):
+class DeployEngines(Section):
     """Export, the gate of every engine, and a benchmark of all of them side by side."""
 
     kind: Literal["engines"]
@@ -75,21 +63,21 @@ class Engines(Section):
     @model_validator(mode="after")
     def _something_for_each(self) -> Self:
         for runtime in self.runtimes:
-            if not set(PRECISIONS[runtime]) & set(self.precisions):
+            if not set(RUNTIMES[runtime].precisions) & set(self.precisions):
                 raise ValueError(
                     f"precisions {list(self.precisions)}: none that runtime {runtime} has; it has "
-                    f"{list(PRECISIONS[runtime])}"
+                    f"{list(RUNTIMES[runtime].precisions)}"
                 )
         return self
 
     @property
     def asked(self) -> tuple[tuple[RuntimeName, Precision], ...]:
-        """Every runtime with each precision that was asked for and that it has."""
+        """Requested pairs of runtime and precision, as far as the runtimes support them."""
         return tuple(
             (runtime, precision)
             for runtime in self.runtimes
             for precision in self.precisions
-            if precision in PRECISIONS[runtime]
+            if precision in RUNTIMES[runtime].precisions
         )
 
     @property
@@ -104,20 +92,20 @@ def _each_once(values: tuple[object, ...]) -> tuple[object, ...]:
     return values
 
 
-AnyDeploy = Annotated[NoDeploy | Onnx | Engines, Field(discriminator="kind")]
+AnyDeploy = Annotated[NoDeploy | Onnx | DeployEngines, Field(discriminator="kind")]
 
 
 class Gate(Section):
-    """How engines are held against torch."""
+    """Comparison of engines with torch."""
 
     rows: int | None = Field(default=None, ge=50)
     """The first that many rows of each evaluation split, for the noise floor and each engine; null is all.
 
-    With fewer than 50 no noise can be told from a fault."""
+    With fewer than 50, noise cannot be distinguished from a fault."""
 
 
 class Budget(Section):
-    """How much work; ``full`` leaves everything as it is."""
+    """Limits of the work of a run; ``full`` has none."""
 
     name: Literal["full", "smoke"] = "full"
     """Stands in the Record and in every table."""
@@ -134,7 +122,7 @@ class Budget(Section):
 
 
 class Machine(Section):
-    """What the run is computed on; a batch has ``finetune.batch_size`` rows whatever is written here."""
+    """Hardware and its use; batches always have ``finetune.batch_size`` rows."""
 
     accelerator: Literal["cpu", "gpu"] = "cpu"
     """Device of training and evaluation."""
@@ -167,12 +155,12 @@ class Machine(Section):
 
     @property
     def parts(self) -> int:
-        """Into how many parts a batch is split."""
+        """Number of parts that a batch is split into."""
         return self.devices * self.accumulate
 
 
 class Numerics(Section):
-    """The part of the machine that changes bits of a result: part of the keys of what is computed."""
+    """Settings of the machine that can change bits of a result, and are part of cache keys."""
 
     device: Literal["cpu", "gpu"] = "cpu"
     """Kind of device; a CPU and a GPU sum in different orders."""
@@ -189,7 +177,7 @@ class Numerics(Section):
 
     @classmethod
     def of(cls, machine: Machine) -> Numerics:
-        """What a training on this machine depends on."""
+        """Return the settings of a machine on which trainings depend."""
         return cls(
             device=machine.accelerator,
             precision=machine.precision,
@@ -201,12 +189,12 @@ class Numerics(Section):
 
     @property
     def inference(self) -> Numerics:
-        """What is left for stages that do not train: they compute in FP32, in one process, uncompiled."""
+        """Settings of stages that do not train, which compute in FP32, in one process, uncompiled."""
         return Numerics(device=self.device)
 
 
-class Schooling(Section):
-    """What fine-tuning and quantization-aware training have in common beside rates and epochs."""
+class TrainingSetup(Section):
+    """Settings that fine-tuning and quantization-aware training share, besides rates and epochs."""
 
     train_rows: int | None
     """Rows of the train split to draw; null is all of them."""
@@ -218,6 +206,6 @@ class Schooling(Section):
     """How it is computed, as far as the result shows it."""
 
     @property
-    def unquantized(self) -> Schooling:
-        """The same for a model without quantizers, to which their kernels do not matter."""
+    def unquantized(self) -> TrainingSetup:
+        """Settings for a model without quantizers, which do not depend on the fake-quantization kernels."""
         return self.model_copy(update={"numerics": self.numerics.model_copy(update={"kernels": "auto"})})

@@ -1,4 +1,4 @@
-"""One run, whole, and the numbers in it that follow from others."""
+"""Configuration of one run, and the resolution of its derived defaults."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pydantic import Field, model_validator
 
 from qexp.config.base import FLOAT_BITS, Section
 from qexp.config.calibration import AnyCalibrator, Calibration
-from qexp.config.deploy import AnyDeploy, Budget, Gate, Machine, Numerics, Schooling
-from qexp.config.quantization import Form, Placement, Quant, Scheme
-from qexp.config.recommended import Recommended
+from qexp.config.deploy import AnyDeploy, Budget, Gate, Machine, Numerics, TrainingSetup
+from qexp.config.quantization import Placement, Quant, QuantizationConfig, Scheme
+from qexp.config.recommended import YamlDefaults
 from qexp.config.refinement import Refinement
-from qexp.config.task import AnyTask, Data, Model, TranslationTask
+from qexp.config.task import AnyTask, Data, Model, TranslationTask, score_name
 from qexp.config.tracking import AnyTracker, NoTracker
-from qexp.config.training import RANGE_RATE, AnyFinetune, AnyMethod, Control, Qat, Training
+from qexp.config.training import RANGE_RATE, AnyFinetune, AnyMethod, Control, Finetune, Qat
 
 _NOT_IDENTITY: dict[str, Any] = {"machine": True, "tracker": True, "data": {"source", "root"}}
 
 
 class Experiment(Section):
-    """One run, whole: what to compute, and below the line, how."""
+    """Configuration of one run: what is computed, and in ``machine`` and ``tracker``, how."""
 
     task: AnyTask
     model: Model
@@ -49,7 +49,7 @@ class Experiment(Section):
         return resolve_defaults(tree) if isinstance(tree, Mapping) else tree
 
     @model_validator(mode="after")
-    def _no_contradiction(self) -> Self:
+    def _check_contradictions(self) -> Self:
         if not self.quant.enabled and self.method.kind in ("ptq", "qat"):
             raise ValueError(
                 f"method={self.method.kind} with quant=fp32: there is nothing to quantize; "
@@ -63,7 +63,7 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
-    def _ranges_that_can_be_trained(self) -> Self:
+    def _check_trainable_ranges(self) -> Self:
         method, machine = self.method, self.machine
         if not isinstance(method, Qat):
             return self
@@ -88,7 +88,7 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
-    def _refines_what_is_there(self) -> Self:
+    def _check_refinement(self) -> Self:
         refinement, quant, sites = self.refinement, self.quant, self.placement.sites
         if not quant.enabled:
             return self
@@ -110,7 +110,7 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
-    def _bits_of_tables_have_a_site(self) -> Self:
+    def _check_embedding_bits(self) -> Self:
         quant, sites = self.quant, self.placement.sites
         own = quant.embedding_bits not in (None, quant.weight_bits)
         if quant.enabled and own and "embedding.weight" not in sites:
@@ -122,7 +122,7 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
-    def _no_clock_on_a_translation(self) -> Self:
+    def _check_translation_benchmark(self) -> Self:
         if isinstance(self.task, TranslationTask) and self.deploy.kind == "engines":
             raise ValueError(
                 f"deploy with runtimes and task={self.task.name}: engines of a translator are exported and "
@@ -131,13 +131,13 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
-    def _scratch_translates(self) -> Self:
+    def _check_from_scratch_task(self) -> Self:
         if self.model.scratch and not isinstance(self.task, TranslationTask):
             raise ValueError(
                 f"model={self.model.name} with task={self.task.name}: models from scratch translate; choose "
                 "a pretrained encoder, or task=translation"
             )
-        if self.model.scratch and not isinstance(self.finetune, Training):
+        if self.model.scratch and not isinstance(self.finetune, Finetune):
             raise ValueError(
                 f"finetune={self.finetune.kind} with model={self.model.name}: a model from scratch has not "
                 "learned anything; use finetune=full"
@@ -145,7 +145,7 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
-    def _no_part_without_rows(self) -> Self:
+    def _check_microbatch_size(self) -> Self:
         machine, rows = self.machine, self.finetune.batch_size
         if machine.parts > rows:
             raise ValueError(
@@ -157,26 +157,26 @@ class Experiment(Section):
 
     @property
     def _has_zero_points(self) -> bool:
-        """Whether any activation may have a zero point that outlasts a batch."""
+        """Whether any activation may have a zero point that is not computed anew for each batch."""
         own = (each.activation for each in self.quant.overrides.values())
         schemes = [self.scheme.activation, *(scheme for scheme in own if scheme is not None)]
         return any(not each.symmetric and each.granularity != "per_token" for each in schemes)
 
     @property
     def gate_rows(self) -> int | None:
-        """Rows of each evaluation split that the gate compares; None is all."""
+        """Number of rows of each evaluation split that the gate compares; None is all."""
         limits = [each for each in (self.gate.rows, self.budget.evaluation_rows) if each is not None]
         return min(limits, default=None)
 
     @property
     def numerics(self) -> Numerics:
-        """What of the machine belongs to the identity of computed numbers."""
+        """Settings of the machine that can change bits of a result."""
         return Numerics.of(self.machine)
 
     @property
-    def schooling(self) -> Schooling:
-        """What its trainings have in common."""
-        return Schooling(
+    def training_setup(self) -> TrainingSetup:
+        """Settings that all trainings of the run share."""
+        return TrainingSetup(
             train_rows=self.data.train_rows,
             train_steps=self.budget.train_steps,
             seed=self.seed,
@@ -184,32 +184,45 @@ class Experiment(Section):
         )
 
     @property
-    def form(self) -> Form:
-        """What is quantized, and on which grids."""
-        return Form(placement=self.placement, quant=self.quant, scheme=self.scheme)
+    def quant_config(self) -> QuantizationConfig:
+        """Sites and grids of the quantized model."""
+        return QuantizationConfig(placement=self.placement, quant=self.quant, scheme=self.scheme)
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """Names of the run in tables, as plain JSON values."""
+        names = [
+            score_name(metric, split, self.task)
+            for split in self.task.evaluation
+            for metric in self.task.metrics
+        ]
+        return {
+            "task": self.task.name, "model": self.model.name, "method": self.method.kind,
+            "quant": self.quant.name, "metrics": names, "seed": self.seed, "budget": self.budget.name,
+        }  # fmt: skip
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Everything above the line, as plain JSON values."""
+        """Settings that determine the results, as plain JSON values."""
         tree = self.model_dump(mode="json", exclude=_NOT_IDENTITY)
         return tree | {"numerics": self.numerics.model_dump(mode="json")}
 
 
 def resolve_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace what was left open by the numbers that follow from other sections.
+    """Replace open settings by values that follow from other sections.
 
     ``finetune`` takes null fields from ``model.finetune[task]``, ``model.finetune.default`` and
-    ``task.finetune``, in this order, and ``method`` from ``task.qat``; a field that is still null is left
-    to its default. ``method: auto`` becomes ``qat``, or ``none`` with FP32; ``controlled`` becomes ``qat``,
+    ``task.finetune``, in this order, and ``method`` from ``task.qat``; a field that is still null gets its
+    default. ``method: auto`` becomes ``qat``, or ``none`` with FP32; ``controlled`` becomes ``qat``,
     or ``control`` with FP32; ``deploy: auto`` becomes ``engines``, or ``none`` for a translation.
-    A tree that is resolved already comes back as it is.
+    A resolved tree is returned unchanged.
 
     Raises:
-        ValueError: pydantic's, of a field that is recommended and does not exist.
+        ValueError: A recommended field does not exist; pydantic's error.
     """
     resolved = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
     if all(isinstance(resolved.get(key), dict) for key in ("task", "model", "finetune", "method")):
-        Recommended.check(resolved["task"], resolved["model"])
+        YamlDefaults.check(resolved["task"], resolved["model"])
         _resolve_finetune(resolved)
         _resolve_method(resolved)
     if all(isinstance(resolved.get(key), dict) for key in ("task", "deploy")):
@@ -218,17 +231,21 @@ def resolve_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _resolve_finetune(tree: dict[str, Any]) -> None:
-    of_task = tree["task"].pop("finetune", None) or {}
-    of_model = tree["model"].pop("finetune", None) or {}
+    task_defaults = tree["task"].pop("finetune", None) or {}
+    model_defaults = tree["model"].pop("finetune", None) or {}
     if tree["finetune"].get("kind") == "none":
         return
-    for source in (of_model.get(tree["task"].get("name")), of_model.get("default"), of_task):
+    for source in (
+        model_defaults.get(tree["task"].get("name")),
+        model_defaults.get("default"),
+        task_defaults,
+    ):
         _fill(tree["finetune"], source or {})
     tree["finetune"] = {field: value for field, value in tree["finetune"].items() if value is not None}
 
 
 def _fill(section: dict[str, Any], source: Mapping[str, Any]) -> None:
-    """Give fields that are null or absent the source's values."""
+    """Set fields that are null or absent to the values of the source."""
     for field, value in source.items():
         if section.get(field) is None:
             section[field] = value
@@ -241,26 +258,26 @@ def _resolve_deploy(tree: dict[str, Any]) -> None:
 
 
 def _without_quantizers(method: Mapping[str, Any]) -> dict[str, Any]:
-    """What a method that was left open becomes with FP32."""
+    """Return the method that replaces ``auto`` or ``controlled`` with FP32."""
     if method["kind"] == "auto":
         return {"kind": "none"}
-    of_ranges = set(Qat.model_fields) - set(Control.model_fields)
-    return {field: value for field, value in method.items() if field not in of_ranges} | {"kind": "control"}
+    qat_fields = set(Qat.model_fields) - set(Control.model_fields)
+    return {field: value for field, value in method.items() if field not in qat_fields} | {"kind": "control"}
 
 
 def _resolve_method(tree: dict[str, Any]) -> None:
-    """Follow numbers only: what is no number is left for the fields' own checks to refuse."""
+    """Resolve the method from numbers only; other values are left to the validation of the fields."""
     quant = tree.get("quant")
-    known = quant if isinstance(quant, dict) else {}
-    bits = [known.get(field, 8) for field in ("weight_bits", "activation_bits")]
+    widths = quant if isinstance(quant, dict) else {}
+    bits = [widths.get(field, 8) for field in ("weight_bits", "activation_bits")]
     method, rate = tree["method"], tree["finetune"].get("learning_rate", 4e-5)
-    of_task = tree["task"].pop("qat", None) or {}
+    task_defaults = tree["task"].pop("qat", None) or {}
     if method.get("kind") in ("auto", "controlled"):
-        off = all(width == FLOAT_BITS for width in bits)
-        tree["method"] = method = _without_quantizers(method) if off else {**method, "kind": "qat"}
+        unquantized = all(width == FLOAT_BITS for width in bits)
+        tree["method"] = method = _without_quantizers(method) if unquantized else {**method, "kind": "qat"}
     if method.get("kind") not in ("qat", "control"):
         return
-    _fill(method, of_task)
+    _fill(method, task_defaults)
     if method.get("epochs") is None:
         method.pop("epochs", None)
     if method.get("learning_rate") is None and isinstance(rate, int | float):

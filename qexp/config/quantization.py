@@ -1,4 +1,4 @@
-"""Bit-widths, grids and sites."""
+"""Sections for bit-widths, grids and sites."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from qexp.config.base import FLOAT_BITS, Bits, Section, known_width, refuse_unused
+from qexp.config.base import FLOAT_BITS, Bits, Section, check_bit_width, refuse_unused
 
 
 class WeightScheme(Section):
-    """Form of the weight grids."""
+    """Granularity and symmetry of weight grids."""
 
     granularity: Literal["per_tensor", "per_channel"] = "per_channel"
     """One range for the tensor, or one for each output channel."""
@@ -19,11 +19,11 @@ class WeightScheme(Section):
 
 
 class ActivationScheme(Section):
-    """Form of the activation grids."""
+    """Granularity and symmetry of activation grids."""
 
     granularity: Literal["per_tensor", "per_token", "per_embedding_group"] = "per_tensor"
     """One range for the tensor; one for each token, found as it comes by; or one for each group of embedding
-    dimensions, where the last axis is that of the embedding, and one for the tensor elsewhere."""
+    dimensions, where the last axis is the embedding's, and one for the tensor elsewhere."""
     symmetric: bool = False
     """Zero point 0 and a signed grid; false is an unsigned grid with a zero point."""
     groups: int = Field(default=6, ge=2)
@@ -41,7 +41,7 @@ class ActivationScheme(Section):
 
 
 class Scheme(Section):
-    """Granularity and symmetry."""
+    """Granularity and symmetry of all grids."""
 
     weight: WeightScheme = WeightScheme()
     """Form of the weight grids."""
@@ -52,7 +52,7 @@ class Scheme(Section):
 
 
 class Override(Section):
-    """What is different at some sites; null is as everywhere."""
+    """Settings that differ at some sites; null keeps the general setting."""
 
     weight_bits: Bits | None = None
     """Bits of their weights; 32 leaves them in floating point."""
@@ -63,11 +63,11 @@ class Override(Section):
     activation: ActivationScheme | None = None
     """Form of their activation grids."""
 
-    _known_widths = field_validator("weight_bits", "activation_bits")(known_width)
+    _known_widths = field_validator("weight_bits", "activation_bits")(check_bit_width)
 
 
 class Quant(Section):
-    """Bit-widths."""
+    """Bit-widths of weights and activations, and overrides for some sites."""
 
     weight_bits: Bits = 8
     """Bits of a weight, 2 to 16; 32 leaves weights in floating point."""
@@ -84,7 +84,7 @@ class Quant(Section):
     label: str = Field(default="mixed", pattern=r"^[a-z0-9]+$")
     """What tables call the overrides, in ``w8a8-mixed``; small letters and digits."""
 
-    _known_widths = field_validator("weight_bits", "activation_bits", "embedding_bits")(known_width)
+    _known_widths = field_validator("weight_bits", "activation_bits", "embedding_bits")(check_bit_width)
 
     @model_validator(mode="after")
     def _label_is_of_overrides(self) -> Self:
@@ -99,30 +99,30 @@ class Quant(Section):
 
     @property
     def name(self) -> str:
-        """``fp32``, or the usual short form, such as ``w4a8``; of mixed precision, ``w4a8-mixed``."""
+        """``fp32``, or a short form such as ``w4a8``, or ``w4a8-mixed`` with overrides."""
         if not self.enabled:
             return "fp32"
-        own = self.embedding_bits not in (None, self.weight_bits)
-        table = f"e{self.embedding_bits}" if own else ""
+        differs = self.embedding_bits not in (None, self.weight_bits)
+        embedding = f"e{self.embedding_bits}" if differs else ""
         overrides = f"-{self.label}" if self.overrides else ""
-        return f"w{self.weight_bits}a{self.activation_bits}{table}{overrides}"
+        return f"w{self.weight_bits}a{self.activation_bits}{embedding}{overrides}"
 
     @property
     def quantizes_activations(self) -> bool:
-        """Whether any activation has a grid."""
+        """Whether any activation is quantized."""
         widths = (self.activation_bits, *(each.activation_bits for each in self.overrides.values()))
         return any(bits is not None and bits < FLOAT_BITS for bits in widths)
 
     @property
     def quantizes_weights(self) -> bool:
-        """Whether any weight has a grid."""
+        """Whether any weight is quantized."""
         own = (self.weight_bits, self.embedding_bits)
         widths = (*own, *(each.weight_bits for each in self.overrides.values()))
         return any(bits is not None and bits < FLOAT_BITS for bits in widths)
 
     @property
     def enabled(self) -> bool:
-        """Whether anything is quantized at all."""
+        """Whether anything is quantized."""
         return self.quantizes_activations or self.quantizes_weights
 
 
@@ -149,11 +149,11 @@ SiteKind = Literal[
     "declared.activation",
 ]
 ValueType = Literal["act", "relu", "softmax"]
-"""Nothing is known of the values; none is negative; all lie between 0 and 1."""
+"""Kind of values: unrestricted, nonnegative, or between 0 and 1."""
 
 
 class Placement(Section):
-    """Which sites get a quantizer."""
+    """Sites that get a quantizer."""
 
     name: str
     """Short name of the list, for tables."""
@@ -179,8 +179,8 @@ class Placement(Section):
         return self
 
 
-class Form(Section):
-    """What is quantized, and on which grids: all that turns a float model into a quantized one."""
+class QuantizationConfig(Section):
+    """All settings that turn a float model into a quantized one: sites, bit-widths and grids."""
 
     placement: Placement
     quant: Quant = Quant()

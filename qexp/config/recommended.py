@@ -1,4 +1,4 @@
-"""Numbers of trainings that a model or a task recommends in its YAML file, checked before any is used."""
+"""Training hyperparameters that a model or a task recommends in its YAML file, validated before use."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ TASKS = (
     *("ax", "cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli", "squad", "squad_v2"),
     *("multi30k_en_de", "wmt14_en_de"),
 )
-"""Names of the tasks in ``conf/task``; a test compares the two."""
+"""Names of the tasks in ``conf/task``; a test compares both."""
 EVERY_TASK = "default"
-"""Key of a model's numbers for tasks that it has none of their own for."""
+"""Key of a model's hyperparameters for tasks without an entry of their own."""
 
 
-class TrainingNumbers(Section):
-    """Fields of ``finetune`` that a file may fill in; null leaves one to the next source."""
+class FinetuneDefaults(Section):
+    """Fields of ``finetune`` that a file may set; null leaves a field to the next source."""
 
     learning_rate: float | None = Field(default=None, gt=0)
     """Peak learning rate of AdamW."""
@@ -37,8 +37,8 @@ class TrainingNumbers(Section):
     """AdamW's decay of the mean square of gradients."""
 
 
-class FurtherNumbers(Section):
-    """Fields of ``method`` that a task may fill in, with quantizers or without."""
+class MethodDefaults(Section):
+    """Fields of ``method`` that a task may set, for training with or without quantizers."""
 
     learning_rate: float | None = Field(default=None, gt=0)
     """Peak rate of the weights."""
@@ -48,55 +48,55 @@ class FurtherNumbers(Section):
     """Dropout during this training."""
 
 
-class OfTask(Section):
-    """What a task recommends for its trainings."""
+class TaskDefaults(Section):
+    """Hyperparameters that a task recommends for its trainings."""
 
-    finetune: TrainingNumbers | None = None
-    """Of FP32 fine-tuning."""
-    qat: FurtherNumbers | None = None
-    """Of quantization-aware training, and of its control."""
-
-
-class OfModel(Section):
-    """What a model recommends for its fine-tuning."""
-
-    finetune: dict[str, TrainingNumbers | None] | None = None
-    """By the task's name, and ``default`` for all others."""
+    finetune: FinetuneDefaults | None = None
+    """Hyperparameters of FP32 fine-tuning."""
+    qat: MethodDefaults | None = None
+    """Hyperparameters of quantization-aware training, and of its control."""
 
 
-class Recommended(Section):
-    """All of them, where they stand in the composed tree."""
+class ModelDefaults(Section):
+    """Hyperparameters that a model recommends for its fine-tuning."""
 
-    task: OfTask
-    model: OfModel
+    finetune: dict[str, FinetuneDefaults | None] | None = None
+    """Hyperparameters by name of the task, and ``default`` for all others."""
+
+
+class YamlDefaults(Section):
+    """Recommendations at their places in the composed configuration."""
+
+    task: TaskDefaults
+    model: ModelDefaults
 
     @classmethod
     def check(cls, task: dict[str, Any], model: dict[str, Any]) -> None:
-        """See that these sections of a tree recommend nothing that does not exist.
+        """Check the recommendations in these sections of a composed configuration.
 
         Raises:
-            ValueError: pydantic's, with the place of each wrong field.
+            ValueError: A field does not exist or is invalid; pydantic's error, with the path of each.
         """
         parts = {"task": {key: task[key] for key in ("finetune", "qat") if key in task}}
         parts["model"] = {key: model[key] for key in ("finetune",) if key in model}
         cls.model_validate(parts, context={"task": task.get("name")})
 
     @model_validator(mode="after")
-    def _tasks_that_are_known(self, info: Any) -> Recommended:
+    def _tasks_that_are_known(self, info: Any) -> YamlDefaults:
         chosen = (info.context or {}).get("task")
-        known = [EVERY_TASK, *TASKS]
-        unknown = [name for name in self.model.finetune or {} if name not in known and name != chosen]
+        allowed = [EVERY_TASK, *TASKS]
+        unknown = [name for name in self.model.finetune or {} if name not in allowed and name != chosen]
         if unknown:
-            raise ValueError(_unknown_tasks(unknown, known))
+            raise ValueError(_unknown_tasks(unknown, allowed))
         return self
 
 
-def _unknown_tasks(names: list[str], known: list[str]) -> str:
+def _unknown_tasks(names: list[str], tasks: list[str]) -> str:
     import difflib
 
-    nearest = [near[0] for name in names if (near := difflib.get_close_matches(name, known, n=1))]
+    nearest = [near[0] for name in names if (near := difflib.get_close_matches(name, tasks, n=1))]
     hint = f"; did you mean {' and '.join(nearest)}?" if nearest else ""
     return (
-        f"model.finetune: no task is called {' or '.join(names)}; allowed are {', '.join(known)}; a task of "
+        f"model.finetune: no task is called {' or '.join(names)}; allowed are {', '.join(tasks)}; a task of "
         f"your own brings its numbers in its own file, as task.finetune{hint}"
     )

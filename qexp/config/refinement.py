@@ -1,4 +1,4 @@
-"""What is done to a model before or after calibration, without training."""
+"""Section for post-training refinements of a model before or after calibration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from qexp.config.base import Section, refuse_unused
 
 
 class Refinement(Section):
-    """Better scaling and rounding, by calibration rows alone."""
+    """Improvements of scales and rounding that need calibration rows only."""
 
     name: str = "none"
     """Short name, for tables."""
@@ -36,7 +36,7 @@ class Refinement(Section):
 
     @property
     def reads_moments(self) -> bool:
-        """Whether anything of it reads what linear layers read, by moments."""
+        """Whether any refinement needs the moments of linear layers' inputs."""
         return self.migration is not None or self.changes_weights
 
     @property

@@ -1,4 +1,4 @@
-"""What is asked, of which model, on which rows."""
+"""Sections for the task, the model and the data of an experiment."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ METRICS_OF: Mapping[str, tuple[Metric, ...]] = {
     "question_answering": ("exact_match", "f1"),
     "translation": ("bleu",),
 }
-"""Metrics that each kind of task has."""
+"""Metrics of each kind of task."""
 
 
 class Task(Section):
-    """What all kinds of task have in common: a name, splits and metrics."""
+    """Base of all kinds of task: a name, splits and metrics."""
 
     kind: str
     """Tag of the section."""
@@ -33,7 +33,7 @@ class Task(Section):
     max_length: int = Field(default=128, ge=8)
     """Longest token sequence; what is longer is cut."""
     train: str = "train"
-    """Split that is trained on; ``mnli/train`` is that of another data set."""
+    """Split that is trained on; ``mnli/train`` is a split of another data set."""
     evaluation: Mapping[str, str]
     """Splits that are evaluated, by the short name that tells their scores apart; likewise."""
 
@@ -56,17 +56,17 @@ class Task(Section):
 
     @property
     def primary(self) -> str:
-        """Key, in the scores, of the metric that stands for the task."""
+        """Key of the task's primary metric in the scores."""
         return score_name(self.metrics[0], next(iter(self.evaluation)), self)
 
     @property
-    def taught(self) -> Self:
-        """The task as tokens and trainings see it: without how answers are read off a trained model."""
+    def without_decoding(self) -> Self:
+        """The task without the settings for decoding, on which tokens and trainings do not depend."""
         return self
 
 
 class TextTask(Task):
-    """One class, or one number, for a text or a pair of texts."""
+    """Classification or regression of a text or a pair of texts."""
 
     kind: Literal["classification", "regression"]
     """What the head predicts: one of ``labels``, or one number in ``label_range``."""
@@ -102,8 +102,8 @@ class TextTask(Task):
         return len(self.labels) or 1
 
 
-class SpanSearch(Section):
-    """How answers are read off start and end scores."""
+class SpanDecoding(Section):
+    """Decoding of answers from start and end scores."""
 
     n_best: int = Field(default=20, ge=1)
     """Starts and ends that are tried in each window, and spans that are kept of each question."""
@@ -115,7 +115,7 @@ class SpanSearch(Section):
 
 
 class QuestionTask(Task):
-    """The words of a context that answer a question (SQuAD), or none."""
+    """Extractive question answering (SQuAD): the span of a context that answers a question, or none."""
 
     kind: Literal["question_answering"]
     """Tag of the section."""
@@ -125,17 +125,17 @@ class QuestionTask(Task):
     """Tokens of the context that two neighbouring windows share."""
     max_question: int = Field(default=64, ge=1)
     """Longest question in tokens; the rest of it is cut."""
-    search: SpanSearch = SpanSearch()
+    search: SpanDecoding = SpanDecoding()
     """How answers are read off the scores."""
 
     @property
-    def taught(self) -> Self:
-        """Without the search."""
-        return self.model_copy(update={"search": SpanSearch()})
+    def without_decoding(self) -> Self:
+        """The task with default settings for decoding."""
+        return self.model_copy(update={"search": SpanDecoding()})
 
 
 class BeamSearch(Section):
-    """How translations are written."""
+    """Beam search for translations."""
 
     beams: int = Field(default=4, ge=1)
     """Hypotheses that are kept; 1 is greedy."""
@@ -146,7 +146,7 @@ class BeamSearch(Section):
 
 
 class TranslationTask(Task):
-    """A text in another language."""
+    """Translation of a text."""
 
     kind: Literal["translation"]
     """Tag of the section."""
@@ -163,8 +163,8 @@ class TranslationTask(Task):
     """How translations are written."""
 
     @property
-    def taught(self) -> Self:
-        """Without the search."""
+    def without_decoding(self) -> Self:
+        """The task with default settings for decoding."""
         return self.model_copy(update={"search": BeamSearch()})
 
 
@@ -172,12 +172,12 @@ AnyTask = Annotated[TextTask | QuestionTask | TranslationTask, Field(discriminat
 
 
 def score_name(metric: str, split: str, task: Task) -> str:
-    """Key of a metric in the scores: bare with one evaluation split, ``metric@split`` with several."""
+    """Return the key of a metric in the scores: ``metric``, or ``metric@split`` with several splits."""
     return metric if len(task.evaluation) == 1 else f"{metric}@{split}"
 
 
-class Scratch(Section):
-    """A Transformer that starts from random weights, and the vocabulary that is made for it.
+class FromScratch(Section):
+    """Transformer with random initial weights, and the vocabulary that is trained for it.
 
     Post-norm, ReLU, sinusoidal positions, one table for source, target and output, as in Vaswani et al.,
     "Attention Is All You Need" (2017).
@@ -211,7 +211,7 @@ class Model(Section):
     scratch, what tables call it."""
     revision: str | None = None
     """Branch, tag or commit on the hub; null is its default branch."""
-    scratch: Scratch | None = None
+    scratch: FromScratch | None = None
     """Start from random weights of this size (translations only); null starts from a checkpoint."""
 
     @model_validator(mode="after")
@@ -222,7 +222,7 @@ class Model(Section):
 
 
 class Data(Section):
-    """Where rows come from. The rows' fingerprint, not this word, decides what can be reused."""
+    """Where rows come from. The rows' fingerprint, not this setting, decides what can be reused."""
 
     source: Literal["auto", "hub", "local", "sample"] = "auto"
     """``auto`` tries local, hub and, in a single run, sample; the other three are strict."""

@@ -1,4 +1,4 @@
-"""Where results are mirrored; nothing of it is part of a key, and none of it is a secret."""
+"""Sections for trackers, which mirror results; no field is part of a cache key or a secret."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from qexp.config.base import Section
 
 
 class NoTracker(Section):
-    """Results stay in the outputs folder."""
+    """No tracker: results stay in the outputs folder."""
 
     kind: Literal["none"] = "none"
     """Tag of the section."""

@@ -1,4 +1,4 @@
-"""Fine-tuning, and what follows calibration."""
+"""Sections for fine-tuning, and for the method that follows calibration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from qexp.config.base import Section, refuse_unused
 
 
 class NoMethod(Section):
-    """Nothing is quantized: the run ends with the FP32 scores."""
+    """No quantization: the run ends with the FP32 scores."""
 
     kind: Literal["none"]
     """Tag of the section."""
@@ -24,7 +24,7 @@ class Ptq(Section):
 
 
 class Distillation(Section):
-    """What a training learns from the run's own FP32 model, besides the labels; a weight of 0 is without."""
+    """Loss terms that distill the run's own FP32 model, besides the labels; a weight of 0 disables a term."""
 
     labels: float = Field(default=1.0, ge=0)
     """Weight of the task's own loss."""
@@ -39,7 +39,7 @@ class Distillation(Section):
 
     @property
     def enabled(self) -> bool:
-        """Whether there is anything to learn from a teacher."""
+        """Whether any loss term uses the teacher."""
         return max(self.logits, self.hidden, self.attention) > 0
 
     @model_validator(mode="after")
@@ -55,8 +55,8 @@ class Distillation(Section):
         return self
 
 
-class Further(Section):
-    """Training that goes on from the FP32 model."""
+class ContinuedTraining(Section):
+    """Training that continues from the FP32 model."""
 
     learning_rate: float | None = Field(default=None, gt=0)
     """Peak rate of the weights; null is half the fine-tuning rate."""
@@ -69,18 +69,18 @@ class Further(Section):
 
 
 RANGE_RATE = 10
-"""How many times the rate of the weights learned scales have, where nobody says it."""
+"""Default ratio of the learning rates, learned scales to weights."""
 
 
-class Control(Further):
-    """The same training without quantizers: shows what comes from training longer, or from a teacher."""
+class Control(ContinuedTraining):
+    """The same training without quantizers, which shows the effect of longer training and of the teacher."""
 
     kind: Literal["control"]
     """Tag of the section."""
 
 
-class Qat(Further):
-    """Quantization-aware training: goes on from the calibrated model."""
+class Qat(ContinuedTraining):
+    """Quantization-aware training, which continues from the calibrated model."""
 
     kind: Literal["qat"]
     """Tag of the section."""
@@ -126,7 +126,7 @@ AnyMethod = Annotated[NoMethod | Ptq | Qat | Control, Field(discriminator="kind"
 Schedule = Literal["linear", "inverse_sqrt"]
 
 
-class Training(Section):
+class Finetune(Section):
     """FP32 fine-tuning of the pretrained model, or the training of one from scratch."""
 
     kind: Literal["full"] = "full"
@@ -147,8 +147,8 @@ class Training(Section):
     """AdamW's decay of the mean square of gradients."""
 
 
-class Finetuned(Section):
-    """The checkpoint is fine-tuned already: its own head, its own order of labels."""
+class NoFinetune(Section):
+    """No fine-tuning: the checkpoint is fine-tuned, with its own head and its own order of labels."""
 
     kind: Literal["none"]
     """Tag of the section."""
@@ -164,4 +164,4 @@ class Finetuned(Section):
     """As in fine-tuning; for quantization-aware training."""
 
 
-AnyFinetune = Annotated[Training | Finetuned, Field(discriminator="kind")]
+AnyFinetune = Annotated[Finetune | NoFinetune, Field(discriminator="kind")]

@@ -1,4 +1,4 @@
-"""Errors of configuration in words: the field, the value, what is allowed, what to do."""
+"""Messages for invalid configurations: the field, its value, what is allowed, and what to do."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from qexp.config import Experiment
-from qexp.config.recommended import Recommended
+from qexp.config.recommended import YamlDefaults
 
 _TAGS = {
     *("none", "ptq", "qat", "control", "full", "onnx", "onnxruntime", "wandb", "tensorboard"),
     *("max", "ema", "percentile", "mse", "entropy", "clip"),
     *("classification", "regression", "question_answering", "translation"),
 }
-"""Tags of sections, which pydantic puts into the path of a field."""
+"""Tags of sections, which pydantic inserts into the path of a field."""
 
 
 def explain(error: ValidationError) -> str:
-    """Everything that is wrong with an experiment, one line for each field."""
+    """Describe all errors of an experiment, one line for each field."""
     lines = [_line(problem) for problem in error.errors()]
     if len(lines) == 1:
         return lines[0]
@@ -28,42 +28,42 @@ def explain(error: ValidationError) -> str:
 
 
 def unknown_field(path: str) -> str:
-    """What to say of a field that does not exist: its neighbours, the nearest one first."""
+    """Describe a field that does not exist: the fields of its section, and the most similar one."""
     *parents, name = path.split(".")
-    known = sorted(allowed_fields(parents))
-    if not known:
+    names = sorted(allowed_fields(parents))
+    if not names:
         return f"{path}: no such field; python -m qexp --help lists all groups"
-    if name in known:
+    if name in names:
         group = parents[0]
         return f"{path}: no such field of the {group} that was chosen; another kind of {group} has it"
-    nearest = difflib.get_close_matches(name, known, n=1)
+    nearest = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {'.'.join([*parents, nearest[0]])}?" if nearest else ""
-    return f"{path}: no such field; {'.'.join(parents) or 'an experiment'} has {', '.join(known)}{hint}"
+    return f"{path}: no such field; {'.'.join(parents) or 'an experiment'} has {', '.join(names)}{hint}"
 
 
 def unknown_option(group: str, option: str, known: Sequence[str], place: str = "", more: str = "") -> str:
-    """What to say of an option that a group does not have: those that it has, the nearest one last.
+    """Describe an option that a group does not have: the existing options, and the most similar one.
 
     Args:
-        group: The group, such as ``recipe``.
-        option: What was asked for.
-        known: Options of the group, and of folders below it as ``folder/option``.
-        place: Name of the file that asks for it; empty for the command line.
-        more: What the group has besides.
+        group: Name of the group, such as ``recipe``.
+        option: Requested option.
+        known: Options of the group, and of its subfolders as ``folder/option``.
+        place: Name of the file that requests the option; empty for the command line.
+        more: Description of further options of the group.
     """
     nearest = difflib.get_close_matches(option, known, n=1)
     hint = f"; did you mean {group}={nearest[0]}?" if nearest else ""
-    asked = f" (asked for in {place})" if place else ""
+    origin = f" (asked for in {place})" if place else ""
     folder = option.rpartition("/")[0]
-    near = [name for name in known if name.rpartition("/")[0] == folder] or list(known)
-    below = dict.fromkeys(f"{name.partition('/')[0]}/…" for name in known if "/" in name and not folder)
-    there = ", ".join([*near, *below, *([more] if more else [])]) or "none"
-    return f"{group}={option}{asked}: no file {group}/{option}.yaml; {group} has {there}{hint}"
+    siblings = [name for name in known if name.rpartition("/")[0] == folder] or list(known)
+    folders = dict.fromkeys(f"{name.partition('/')[0]}/…" for name in known if "/" in name and not folder)
+    available = ", ".join([*siblings, *folders, *([more] if more else [])]) or "none"
+    return f"{group}={option}{origin}: no file {group}/{option}.yaml; {group} has {available}{hint}"
 
 
 def allowed_fields(path: Sequence[str]) -> set[str]:
-    """Names of the fields of a section; of a tagged section, those of all its kinds."""
-    sections: list[Any] = [Experiment, Recommended]
+    """Return the names of the fields of a section; for a tagged section, of all its kinds."""
+    sections: list[Any] = [Experiment, YamlDefaults]
     for name in path:
         if not any(name in section.model_fields for section in sections) and {*path} & {
             "finetune",
@@ -87,7 +87,7 @@ def _models(annotation: Any) -> Iterator[Any]:
 
 def _line(problem: Any) -> str:
     path = [str(part) for part in problem["loc"]]
-    tagged = path[:2] != ["task", "qat"]  # a field that is called as a tag of another section
+    tagged = path[:2] != ["task", "qat"]  # task.qat is a field, although its name is a tag, too
     clean = [part for place, part in enumerate(path) if place != 1 or part not in _TAGS or not tagged]
     if problem["type"] == "extra_forbidden":
         return unknown_field(".".join(clean))
@@ -99,5 +99,5 @@ def _line(problem: Any) -> str:
         return message
     value = problem["input"]
     shown = "" if isinstance(value, dict | BaseModel) else f"={value}"
-    said = not shown and "; " in message  # checks of whole sections name the field and the next action
-    return f"{name}{shown}: {message[0].lower()}{message[1:]}" + ("" if said else f"; change {name}=…")
+    complete = not shown and "; " in message  # checks of whole sections name the field and the next action
+    return f"{name}{shown}: {message[0].lower()}{message[1:]}" + ("" if complete else f"; change {name}=…")

@@ -1,1 +1,1 @@
-"""Rows, tokens, batches, metrics and checkpoints: all that enters a run from outside, checked at the door."""
+"""Rows, tokens, batches, metrics and checkpoints: the inputs of a run, validated before use."""

@@ -1,7 +1,7 @@
-"""Columns of Arrow tables from and to numpy, without a copy where that can be.
+"""Conversions between Arrow columns and numpy arrays, without a copy where possible.
 
-pyarrow's own ways (``pa.array``, ``to_numpy``, ``np.asarray``) import pandas, where it is installed, to ask
-whether they were given one of its objects: a quarter of a second of every start. These do not.
+pyarrow's own conversions (``pa.array``, ``to_numpy``, ``np.asarray``) import pandas, where it is installed,
+to check for pandas objects: a quarter of a second of every start. These functions do not.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Array = np.ndarray[Any, Any]
 
 
 def to_numpy(column: pa.ChunkedArray) -> Array:
-    """Numbers of a column without nulls, [rows], in its own type; read-only where nothing was copied."""
+    """Return a column without nulls as an array, [rows], of the same type; read-only if it is not a copy."""
     parts = [np.from_dlpack(chunk) for chunk in column.chunks if len(chunk)]
     if len(parts) == 1:
         return parts[0]
@@ -24,21 +24,21 @@ def to_numpy(column: pa.ChunkedArray) -> Array:
 
 
 def from_numpy(numbers: Array) -> pa.ChunkedArray:
-    """A column of numbers without nulls, on the memory of the array, which must not change any more."""
+    """Return a column without nulls that shares the memory of the array, which must not change any more."""
     buffers = [None, pa.py_buffer(np.ascontiguousarray(numbers))]
     array = pa.Array.from_buffers(pa.from_numpy_dtype(numbers.dtype), len(numbers), buffers)
     return pa.chunked_array([array])
 
 
 def nulls(column: pa.ChunkedArray) -> Array:
-    """Which rows of a column have no value, bool [rows]."""
+    """Return which rows of a column are null, bool [rows]."""
     if column.null_count == 0:
         return np.zeros(len(column), bool)
     return np.asarray(column.is_null())
 
 
 def from_texts(texts: Sequence[str]) -> pa.ChunkedArray:
-    """A column of strings."""
+    """Return a column of strings, encoded as UTF-8."""
     encoded = [text.encode() for text in texts]
     ends = np.cumsum([0, *map(len, encoded)]).astype(np.int32)
     buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]

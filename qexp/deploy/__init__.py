@@ -1,1 +1,1 @@
-"""Leaving torch: ONNX files, the runtimes that execute them, and how fast they do."""
+"""ONNX export, the runtimes that execute exported graphs, and measurements of their speed."""

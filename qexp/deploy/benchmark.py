@@ -1,4 +1,4 @@
-"""Several engines on the same batches, in turns."""
+"""Benchmark of several engines on the same batches, in alternation."""
 
 from __future__ import annotations
 
@@ -11,48 +11,49 @@ from typing import Any
 
 from qexp.deploy.energy import Meter, joules, meters
 from qexp.deploy.engine import Batch, Engine
-from qexp.deploy.timing import Effort, measure_alternating
+from qexp.deploy.timing import TimingEffort, measure_alternating
 from qexp.errors import DeployError
 
 
 @dataclass
-class Bench:
-    """Engines by name, and what was found of them by shape."""
+class EngineBenchmark:
+    """Benchmark of several engines, with its results by engine and shape."""
 
     engines: Mapping[str, Engine]
-    effort: Effort
-    """How often each engine is timed on a shape."""
+    effort: TimingEffort
+    """Limits on the timed calls of each engine for a shape."""
     known: tuple[Meter, ...] = field(default_factory=meters)
     latency: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
-    """Quantiles in milliseconds, rows per second, runs, and joules for a row where the machine tells them."""
+    """By engine and shape: quantiles in milliseconds, rows per second, runs, and joules per row where the
+    machine has an energy counter."""
     problems: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Shapes that an engine refused, with its first line; and ``audit`` where it cannot tell of its work."""
+    """By engine: the first line of the error for each refused shape, and for ``audit`` if auditing failed."""
 
-    def measure(self, shape: str, batches: Sequence[Batch], move: Callable[..., None]) -> None:
-        """Time every engine on the batches, one after another and again from the first, in turns.
+    def measure(self, shape: str, batches: Sequence[Batch], advance: Callable[..., None]) -> None:
+        """Time every engine on the batches in alternation, cycling through the batches.
 
         Args:
             shape: Name of the shape, such as ``32x128``.
             batches: At least one; all have the same number of rows.
-            move: Told of each call.
+            advance: Progress callback, called after each call of an engine.
         """
         calls = {
-            name: _calls(engine, batches, move)
+            name: _calls(engine, batches, advance)
             for name, engine in self.engines.items()
             if self._takes(name, shape, batches)
         }
         if not calls:
             return
         rows = len(next(iter(batches[0].values())))
-        timed = measure_alternating(calls, replace(self.effort, batches=len(batches)), rows=rows)
-        for name, times in timed.items():
-            found = asdict(times)
+        stats = measure_alternating(calls, replace(self.effort, batches=len(batches)), rows=rows)
+        for name, times in stats.items():
+            metrics = asdict(times)
             if self.known:
-                found["joules_per_row"] = joules(calls[name], self.known) / rows
-            self.latency.setdefault(name, {})[shape] = found
+                metrics["joules_per_row"] = joules(calls[name], self.known) / rows
+            self.latency.setdefault(name, {})[shape] = metrics
 
     def _takes(self, name: str, shape: str, batches: Sequence[Batch]) -> bool:
-        """Whether an engine computes the largest of the batches at all."""
+        """Return whether an engine runs the largest batch; if not, record its error in ``problems``."""
         try:
             largest = max(batches, key=lambda batch: next(iter(batch.values())).size)
             engine = self.engines[name]
@@ -63,20 +64,23 @@ class Bench:
         return True
 
 
-def _calls(engine: Engine, batches: Sequence[Batch], move: Callable[..., None]) -> Callable[[], Any]:
-    """One call after another on the batches in turn, each with what this engine takes of them."""
-    taken = cycle([{name: batch[name] for name in engine.inputs} for batch in batches])
+def _calls(engine: Engine, batches: Sequence[Batch], advance: Callable[..., None]) -> Callable[[], Any]:
+    """Return a function that runs an engine on the next batch, in a cycle, with the inputs it has."""
+    feeds = cycle([{name: batch[name] for name in engine.inputs} for batch in batches])
 
     def call() -> None:
-        engine.run(next(taken))
-        move()
+        engine.run(next(feeds))
+        advance()
 
     return call
 
 
 @contextmanager
 def pinned(threads: int) -> Iterator[None]:
-    """Keep this process, and the threads that it starts meanwhile, on as many cores as it computes with."""
+    """Pin this process, and the threads that it starts meanwhile, to as many cores as it computes with.
+
+    Does nothing where the operating system has no CPU affinity.
+    """
     if not hasattr(os, "sched_setaffinity"):
         yield
         return

@@ -1,4 +1,4 @@
-"""Energy that the machine says it has used: Intel's and AMD's RAPL counters, and NVIDIA's driver."""
+"""Energy counters of the machine: RAPL of Intel and AMD processors, and NVIDIA's driver."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from functools import cache
 from pathlib import Path
 
 POWERCAP = Path("/sys/class/powercap")
-"""Where Linux shows the counters of processor packages."""
+"""Folder where Linux exposes the counters of processor packages."""
 NVML = "libnvidia-ml.so.1"
-"""NVIDIA's library of management, which comes with the driver."""
+"""NVIDIA Management Library, which comes with the driver."""
 SECONDS = 1.0
-"""What is measured runs at least so long: counters move every few to some hundred milliseconds."""
+"""Minimum duration of a measurement: counters update every few to some hundred milliseconds."""
 
 Meter = Callable[[], float]
-"""Joules since some moment; differences count."""
+"""Reads joules since an arbitrary moment; only differences are meaningful."""
 
 
 def meters() -> tuple[Meter, ...]:
-    """Every counter of this machine that may be read; none where it does not tell."""
+    """Return every energy counter that this process may read; empty if there is none."""
     return tuple(meter for meter in (*_packages(), _gpu()) if meter is not None)
 
 
 def joules(
     call: Callable[[], object], known: Sequence[Meter], clock: Callable[[], float] = time.monotonic
 ) -> float:
-    """Joules of one call, over all counters: the mean of as many as fit into :data:`SECONDS`."""
+    """Return the joules of one call over all counters: the mean of repeated calls for :data:`SECONDS`."""
     before, started, calls = [meter() for meter in known], clock(), 0
     while clock() - started < SECONDS:
         call()
@@ -36,14 +36,14 @@ def joules(
 
 
 def _packages() -> list[Meter]:
-    found = []
+    packages = []
     for file in sorted(POWERCAP.glob("*-rapl:[0-9]/energy_uj")):
         try:
             file.read_text()
         except OSError:  # readable by root only on most machines
             continue
-        found.append(_package(file))
-    return found
+        packages.append(_package(file))
+    return packages
 
 
 def _package(file: Path) -> Meter:
@@ -52,18 +52,21 @@ def _package(file: Path) -> Meter:
 
 @cache
 def _gpu() -> Meter | None:
-    """The first GPU's counter, in millijoules since the driver was loaded (Volta and later)."""
+    """Return a meter of the first GPU, or None without one.
+
+    NVML counts millijoules since the driver was loaded (Volta and later).
+    """
     try:
         library = ctypes.CDLL(NVML)
     except OSError:
         return None
-    device, counted = ctypes.c_void_p(), ctypes.c_ulonglong()
+    device, energy = ctypes.c_void_p(), ctypes.c_ulonglong()
     if library.nvmlInit_v2() or library.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(device)):
         return None
 
     def read() -> float:
-        library.nvmlDeviceGetTotalEnergyConsumption(device, ctypes.byref(counted))
-        return counted.value / 1e3
+        library.nvmlDeviceGetTotalEnergyConsumption(device, ctypes.byref(energy))
+        return energy.value / 1e3
 
-    told = library.nvmlDeviceGetTotalEnergyConsumption(device, ctypes.byref(counted))
-    return None if told else read
+    status = library.nvmlDeviceGetTotalEnergyConsumption(device, ctypes.byref(energy))
+    return None if status else read

@@ -1,4 +1,4 @@
-"""What every runtime has in common: an order for an engine, the engine, and what it tells of itself."""
+"""Interface shared by all runtimes: the spec of an engine, the engine, its description and its audit."""
 
 from __future__ import annotations
 
@@ -14,93 +14,93 @@ from qexp.config import Precision
 from qexp.errors import DeployError
 
 Batch = Mapping[str, NDArray[Any]]
-"""Arrays by the name of an input: integers [batch, length], or what another graph has put out."""
+"""Arrays by input name: integers [batch, length], or the output of another graph."""
 
 
 @dataclass(frozen=True)
-class Order:
-    """What to make an engine of, and for what."""
+class EngineSpec:
+    """Graph to load, and the conditions that its engine has to run under."""
 
     graph: Path
     """The ONNX file."""
     precision: Precision
-    """Arithmetic; a graph with Q/DQ pairs is ``int8``."""
+    """Arithmetic; ``int8`` for a graph with Q/DQ pairs."""
     threads: int
-    """CPU cores that one product may use, at least 1."""
+    """Number of CPU cores that one product may use, at least 1."""
     shapes: tuple[tuple[int, int], ...] = ()
-    """Rows and tokens of the batches to come, for runtimes that optimize for them."""
+    """Rows and tokens of the expected batches, for runtimes that optimize for them."""
     cache: Path | None = None
-    """Folder for engines that take long to build; None keeps none."""
+    """Folder that keeps engines which take long to build; None disables caching."""
 
 
 @dataclass(frozen=True)
 class Info:
-    """What an engine is."""
+    """Description of a loaded engine."""
 
     runtime: str
-    """Name in :data:`qexp.deploy.runtimes.RUNTIMES`."""
+    """Name in :data:`qexp.config.RUNTIMES`."""
     version: str
     """Version of the runtime."""
     device: str
-    """Processor or GPU that it runs on."""
+    """Processor or GPU that the engine runs on."""
     precision: Precision
-    """Arithmetic of its large products."""
+    """Arithmetic of the large products."""
     bytes: int
-    """Size of the file that it was loaded from: the graph, or the engine built from it."""
+    """Size of the loaded file: the graph, or the engine built from it."""
     build_seconds: float
-    """Time from the graph to an engine that is ready; of one that was kept, the time to load it."""
+    """Time from the graph to a ready engine; for a cached engine, the time to load it."""
     command: str | None = None
-    """A command of the runtime's own tool that does the same by hand; None where it has no such tool."""
+    """Command of the runtime's own tool that does the same; None where it has no such tool."""
     memory_bytes: int | None = None
-    """Memory on the device that the engine takes; None where it does not tell."""
+    """Device memory that the engine takes; None where the runtime does not report it."""
 
 
 @dataclass(frozen=True)
-class Product:
-    """One matrix product as the engine executes it."""
+class EngineProduct:
+    """Matrix product as the engine executes it."""
 
     name: str
-    """Its name in the exported graph, or the engine's own where that is lost."""
+    """Name in the exported graph, or the engine's own name where that is lost."""
     kernel: str
     """Operator or kernel that the engine chose."""
     macs: int
-    """Multiply-accumulates for one batch of the shape that was looked at."""
+    """Multiply-accumulates for one batch of the audited shape."""
     integer: bool
-    """Whether it multiplies integers."""
+    """Whether the kernel multiplies integers."""
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What an engine really does with a graph."""
+    """Work that an engine actually does for a graph."""
 
     shape: tuple[int, int]
-    """Rows and tokens that the work was counted for."""
-    products: tuple[Product, ...]
+    """Rows and tokens of the batch that the work was counted for."""
+    products: tuple[EngineProduct, ...]
     """All matrix products, in the engine's order."""
     conversions: int
-    """Nodes that are left and only quantize, dequantize or change a layout."""
+    """Number of remaining nodes that only quantize, dequantize or change a layout."""
     nodes: Mapping[str, int] = field(default_factory=dict)
-    """Executed nodes by operator."""
+    """Number of executed nodes by operator."""
 
     @property
     def integer_share(self) -> float:
-        """Percent of all multiply-accumulates that are done in integers; 0 without any product."""
+        """Percentage of multiply-accumulates done in integers; 0 without any product."""
         macs = sum(each.macs for each in self.products)
         return 100.0 * sum(each.macs for each in self.products if each.integer) / macs if macs else 0.0
 
     @property
-    def in_float(self) -> tuple[Product, ...]:
-        """Products that are left in floating point, the largest first."""
+    def in_float(self) -> tuple[EngineProduct, ...]:
+        """Products computed in floating point, the largest first."""
         return tuple(
             sorted((each for each in self.products if not each.integer), key=lambda each: -each.macs)
         )
 
 
 def check_names(inputs: tuple[str, ...], batch: Batch) -> None:
-    """See that a batch has exactly the inputs of an engine.
+    """Check that a batch has exactly the inputs of an engine.
 
     Raises:
-        DeployError: an input is missing or unknown.
+        DeployError: An input is missing or unknown.
     """
     missing, extra = set(inputs) - set(batch), set(batch) - set(inputs)
     if missing or extra:
@@ -111,31 +111,31 @@ def check_names(inputs: tuple[str, ...], batch: Batch) -> None:
 
 
 def not_installed(package: str, extra: str) -> DeployError:
-    """What a runtime says whose package cannot be imported."""
+    """Return the error for a runtime whose package cannot be imported."""
     return DeployError(f"{package} is not installed; pip install 'qexp[{extra}]'")
 
 
 class Engine(Protocol):
-    """A graph that is ready to run."""
+    """Graph that is ready to run."""
 
     @property
     def info(self) -> Info:
-        """What it is."""
+        """Description of the engine."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Names of its inputs."""
+        """Names of the inputs."""
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
-        """Compute the graph's one output of a batch that has exactly ``inputs``.
+        """Compute the graph's single output for a batch that has exactly ``inputs``.
 
         Raises:
-            DeployError: an input is missing or unknown, or the runtime refuses a value or a shape.
+            DeployError: An input is missing or unknown, or the runtime refuses a value or a shape.
         """
 
     def audit(self, batch: Batch) -> Audit | None:
-        """What it does with a batch of that shape; None where the runtime does not tell.
+        """Return the work done for a batch of this shape; None where the runtime does not report it.
 
         Raises:
-            DeployError: as ``run``.
+            DeployError: As in ``run``.
         """

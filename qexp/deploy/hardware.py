@@ -1,4 +1,4 @@
-"""What of this machine a time depends on."""
+"""Properties of this machine that timings depend on."""
 
 from __future__ import annotations
 
@@ -11,76 +11,64 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from qexp.artifacts import digest
-from qexp.config import RuntimeName
+from qexp.config import RUNTIMES, RuntimeName
 from qexp.environment import EXACT_VARIABLE
 from qexp.errors import DeployError
 
 
 @dataclass(frozen=True)
 class Host:
-    """A machine as far as its speed goes: times of one host are not those of another."""
+    """Properties of a machine that decide its speed; timings are comparable only between equal hosts."""
 
     processor: str
     cores: int
     threads: int
     runtimes: tuple[str, ...]
-    """Name and version of each runtime that is asked for."""
+    """Name and version of each requested runtime."""
     gpu: str | None = None
-    """Model of the GPU; null without one, or where none is asked for."""
+    """Model of the GPU; null without one, or where no requested runtime uses it."""
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all fields."""
+        """Hash over all fields."""
         return digest(asdict(self))
 
 
-PACKAGES: dict[RuntimeName, tuple[str, ...]] = {
-    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
-    "openvino": ("openvino",),
-    "tensorrt": ("tensorrt", "tensorrt-cu13-bindings", "tensorrt-cu12-bindings", "tensorrt-bindings"),
-    "tensorrt_rtx": ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings", "tensorrt-rtx"),
-    "torch_int8": ("torch",),
-}
-"""Distributions that a runtime can come from."""
-ON_A_GPU: frozenset[RuntimeName] = frozenset({"tensorrt", "tensorrt_rtx", "torch_int8"})
-"""Runtimes that compute on a GPU where there is one."""
-
-
 def exact_products_forced() -> bool:
-    """Whether the environment wants of engines what a CPU without VNNI needs.
+    """Return whether the environment forces the exact products that a CPU without VNNI needs.
 
     Raises:
-        DeployError: the variable is neither 0 nor 1.
+        DeployError: The environment variable is neither 0 nor 1.
     """
-    wanted = os.environ.get(EXACT_VARIABLE) or "0"
-    if wanted not in ("0", "1"):
+    setting = os.environ.get(EXACT_VARIABLE) or "0"
+    if setting not in ("0", "1"):
         raise DeployError(
-            f"{EXACT_VARIABLE} is {wanted!r}; allowed are 0 and 1: set one of them, or unset it"
+            f"{EXACT_VARIABLE} is {setting!r}; allowed are 0 and 1: set one of them, or unset it"
         )
-    return wanted == "1"
+    return setting == "1"
 
 
 def this_host(threads: int, runtimes: tuple[RuntimeName, ...]) -> Host:
-    """The machine that this process runs on, with that many threads to compute with."""
+    """Return the machine that this process runs on, with ``threads`` to compute with."""
     return _host(processor(), threads, runtimes)
 
 
 @cache
 def _host(name: str, threads: int, runtimes: tuple[RuntimeName, ...]) -> Host:
     versions = tuple(f"{runtime} {_version(runtime)}" for runtime in runtimes)
-    gpu = _gpu() if ON_A_GPU & set(runtimes) else None
-    return Host(name, os.cpu_count() or 1, threads, versions, gpu)
+    gpu = _gpu() if any(RUNTIMES[runtime].on_gpu for runtime in runtimes) else None
+    return Host(name, os.cpu_count() or 1, threads=threads, runtimes=versions, gpu=gpu)
 
 
 def _version(runtime: RuntimeName) -> str:
-    for package in PACKAGES[runtime]:
+    for package in RUNTIMES[runtime].packages:
         with suppress(PackageNotFoundError):
             return version(package)
     return "absent"
 
 
 def _gpu() -> str | None:
-    """Model of the first NVIDIA GPU, as its driver tells without any library."""
+    """Return the model of the first NVIDIA GPU from its driver's files, which needs no library."""
     for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
         for line in file.read_text(encoding="utf-8").splitlines():
             if line.startswith("Model:"):
@@ -89,21 +77,21 @@ def _gpu() -> str | None:
 
 
 def processor() -> str:
-    """Model, vector extensions, and whether they are left unused for products of integers.
+    """Return the model, its vector extensions, and whether exact integer products leave these unused.
 
     Raises:
-        DeployError: as :func:`exact_products_forced`.
+        DeployError: As in :func:`exact_products_forced`.
     """
     return _processor() + (", exact int8 products forced" if exact_products_forced() else "")
 
 
 @cache
 def _processor() -> str:
-    """Model and vector extensions: virtual machines often share a model name and little else."""
+    """Return model and vector extensions: virtual machines often share a model name and little else."""
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return platform.processor() or platform.machine()
     fields = dict(line.split(":", 1) for line in info.read_text(encoding="utf-8").splitlines() if ":" in line)
-    named = {key.strip(): value.strip() for key, value in fields.items()}
-    vector = [flag for flag in named.get("flags", "").split() if flag.startswith(("avx", "amx"))]
-    return f"{named.get('model name', platform.machine())} [{' '.join(sorted(vector))}]"
+    entries = {key.strip(): value.strip() for key, value in fields.items()}
+    vector = [flag for flag in entries.get("flags", "").split() if flag.startswith(("avx", "amx"))]
+    return f"{entries.get('model name', platform.machine())} [{' '.join(sorted(vector))}]"

@@ -1,4 +1,4 @@
-"""How long one call takes: percentiles over many, after a warm-up, until the median is known."""
+"""Latency of calls: percentiles over many calls, after a warm-up, until the median is stable."""
 
 from __future__ import annotations
 
@@ -10,50 +10,50 @@ from dataclasses import dataclass
 import numpy as np
 
 Clock = Callable[[], int]
-"""Gives nanoseconds that never go backwards."""
+"""Returns nanoseconds that never go backwards."""
 
 LEAST_RUNS = 10
-"""Timed calls before a median may count as stable."""
+"""Minimum number of timed calls before a median may count as stable."""
 TOLERANCE = 0.02
-"""A median is stable when both ends of its confidence interval are that close to it, as a share of it."""
+"""Largest relative distance of a stable median from either end of its confidence interval."""
 OUTSIDE = 0.025
-"""Most probability that the median is beyond one end of its interval, which then holds it in 95 %."""
+"""Largest probability that the median lies beyond one end of its interval, which covers it in 95 %."""
 LEAST_WHEN_LATE = 5
-"""Timed calls that are made however long they take."""
+"""Minimum number of timed calls, however long they take."""
 WARMUP_SHARE = 0.25
-"""Part of the time for a shape that its warm-up may take."""
+"""Largest share of a shape's time budget that its warm-up may take."""
 
 
 @dataclass(frozen=True)
-class Latency:
-    """Time of one call over a batch."""
+class LatencyStats:
+    """Latency of one call over a batch."""
 
     p50_ms: float
     """Median, in milliseconds."""
     p90_ms: float
     """90th percentile, in milliseconds."""
     p99_ms: float
-    """99th percentile, in milliseconds; with fewer than 100 runs close to the slowest."""
+    """99th percentile, in milliseconds; close to the slowest call with fewer than 100 runs."""
     samples_per_second: float
-    """Rows of the batch over the median."""
+    """Rows of the batch divided by the median."""
     runs: int
-    """Timed calls."""
+    """Number of timed calls."""
 
 
 @dataclass(frozen=True)
-class Effort:
-    """How often calls are timed, each of them."""
+class TimingEffort:
+    """Limits on the number of calls and on their total duration."""
 
     runs: int
-    """At most that many timed calls, at least 1."""
+    """Maximum number of timed calls of each function, at least 1."""
     warmup: int = 3
-    """At most that many calls before them that are not timed."""
+    """Maximum number of untimed calls before them."""
     adaptive: bool = False
-    """Stop as soon as every median is stable; else take all runs."""
+    """Whether to stop as soon as every median is stable; otherwise all runs are taken."""
     seconds: float | None = None
-    """Time for all calls together, after which none but the first few are timed; null is no limit."""
+    """Time budget for all calls together, after which only the first few are timed; null is no limit."""
     batches: int = 1
-    """Batches that take turns: calls stop early only when each was timed as often as the others."""
+    """Number of batches in rotation: calls stop early only when each batch was timed equally often."""
 
     def __post_init__(self) -> None:
         if self.runs < 1 or self.warmup < 0 or self.batches < 1:
@@ -63,7 +63,12 @@ class Effort:
             )
 
     def is_enough(self, elapsed: Mapping[str, Sequence[int]], seconds: float) -> bool:
-        """Whether to stop before all runs, after calls that took ``elapsed`` nanoseconds each."""
+        """Return whether to stop before all runs.
+
+        Args:
+            elapsed: Nanoseconds of each timed call so far, by name.
+            seconds: Time since the start, including the warm-up.
+        """
         count = len(next(iter(elapsed.values())))
         if count % self.batches:
             return False
@@ -73,14 +78,14 @@ class Effort:
 
 
 def is_stable(times: Sequence[float]) -> bool:
-    """Whether the 95 % interval of the median lies within :data:`TOLERANCE` of it.
+    """Return whether the 95 % interval of the median lies within :data:`TOLERANCE` of it.
 
-    The interval has no assumption on how times are distributed: its ends are order statistics whose ranks
+    The interval assumes nothing about the distribution of times: its ends are order statistics whose ranks
     follow from the binomial distribution with p = 1/2 (Conover, Practical Nonparametric Statistics, 3rd
     edition, section 3.2). Fewer than 6 times have no such interval.
 
     Args:
-        times: In any unit, in any order.
+        times: Durations in any unit, in any order.
     """
     count, ordered = len(times), np.sort(np.asarray(times, np.float64))
     lower = _rank(count)
@@ -92,7 +97,7 @@ def is_stable(times: Sequence[float]) -> bool:
 
 
 def _rank(count: int) -> int:
-    """Rank from 1 of the lower end of the median's interval among ``count`` times; 0 where there is none."""
+    """Return the rank, from 1, of the lower end of the median's interval among ``count`` times; 0 if none."""
     below = 0
     for rank in range(count):
         below += math.comb(count, rank)
@@ -108,40 +113,43 @@ def measure(
     runs: int,
     warmup: int = 3,
     clock: Clock = time.perf_counter_ns,
-) -> Latency:
-    """Time ``call``.
+) -> LatencyStats:
+    """Time ``call`` alone.
 
     Args:
-        call: What to time; its result is thrown away.
-        rows: Samples that one call works through.
-        runs: Timed calls, at least 1.
-        warmup: Calls before them that are not timed.
-        clock: Source of nanoseconds; tests bring their own.
+        call: Function to time; its result is discarded.
+        rows: Number of samples that one call processes.
+        runs: Number of timed calls, at least 1.
+        warmup: Number of untimed calls before them.
+        clock: Source of nanoseconds; tests pass their own.
     """
-    return measure_alternating({"": call}, Effort(runs, warmup), rows=rows, clock=clock)[""]
+    return measure_alternating({"": call}, TimingEffort(runs, warmup), rows=rows, clock=clock)[""]
 
 
 def measure_alternating(
     calls: Mapping[str, Callable[[], object]],
-    effort: Effort,
+    effort: TimingEffort,
     *,
     rows: int,
     clock: Clock = time.perf_counter_ns,
-) -> dict[str, Latency]:
-    """Time several calls in turns, so that a machine that heats up or is shared slows all of them alike.
+) -> dict[str, LatencyStats]:
+    """Time several calls in alternation, so that a machine that heats up or is shared slows all alike.
 
     Every call gets the same number of turns, in the warm-up and on the clock.
 
     Args:
-        calls: What to time, by name, at least one.
-        effort: How many turns.
-        rows: Samples that one call works through, at least 1.
-        clock: Source of nanoseconds; tests bring their own.
+        calls: Functions to time, by name, at least one.
+        effort: Limits on the number of turns.
+        rows: Number of samples that one call processes, at least 1.
+        clock: Source of nanoseconds; tests pass their own.
+
+    Raises:
+        ValueError: ``rows`` is less than 1.
     """
     if rows < 1:
         raise ValueError(f"rows is at least 1; got {rows}")
-    begun = clock()
-    for _ in _warmup(effort, lambda: (clock() - begun) / 1e9):
+    beginning = clock()
+    for _ in _warmup(effort, lambda: (clock() - beginning) / 1e9):
         for call in calls.values():
             call()
     elapsed: dict[str, list[int]] = {name: [] for name in calls}
@@ -150,19 +158,19 @@ def measure_alternating(
             start = clock()
             call()
             elapsed[name].append(clock() - start)
-        if effort.is_enough(elapsed, (clock() - begun) / 1e9):
+        if effort.is_enough(elapsed, (clock() - beginning) / 1e9):
             break
     return {name: _latency(nanoseconds, rows) for name, nanoseconds in elapsed.items()}
 
 
-def _warmup(effort: Effort, seconds: Callable[[], float]) -> Iterator[int]:
-    """Turns of the warm-up: the first in any case, others while there is time."""
+def _warmup(effort: TimingEffort, seconds: Callable[[], float]) -> Iterator[int]:
+    """Yield the turns of the warm-up: the first in any case, others while there is time."""
     for turn in range(effort.warmup):
         if turn and effort.seconds is not None and seconds() >= WARMUP_SHARE * effort.seconds:
             return
         yield turn
 
 
-def _latency(nanoseconds: Sequence[int], rows: int) -> Latency:
+def _latency(nanoseconds: Sequence[int], rows: int) -> LatencyStats:
     p50, p90, p99 = (float(value) for value in np.percentile(np.asarray(nanoseconds) / 1e6, (50, 90, 99)))
-    return Latency(p50, p90, p99, rows / (p50 / 1e3), len(nanoseconds))
+    return LatencyStats(p50, p90, p99_ms=p99, samples_per_second=rows / (p50 / 1e3), runs=len(nanoseconds))

@@ -1,12 +1,12 @@
-"""The Record that a run leaves if it is killed.
+"""Records of runs that are killed.
 
-    outputs/running/<run>.json     what is known of a run that goes on: its Record, were it to die now
-    outputs/running/<run>.lease    claimed by its process
-    outputs/running/<run>.burial   claimed by who files the Record of a dead one
+    outputs/running/<run>.json     pending Record of an active run: its Record if it were killed now
+    outputs/running/<run>.lease    lease held by the run's process
+    outputs/running/<run>.burial   lease held by the process that writes the Record of a dead run
 
-A process that is killed with SIGKILL, by a scheduler or for its memory has no chance to say so. Whoever
-comes next (another run, the end of the sweep, a report) sees that nobody holds the claim any more, and
-files the Record in its name.
+A process that is killed with SIGKILL, by a scheduler or by the out-of-memory killer cannot write its Record.
+The next process that looks (another run, the end of the sweep, a report) finds the lease expired, and writes
+the pending Record to the Records.
 """
 
 from __future__ import annotations
@@ -26,33 +26,44 @@ from qexp.artifacts import writing
 from qexp.artifacts.disk import make_folder
 from qexp.artifacts.lease import claimed, is_claimed
 from qexp.errors import FAILED, StoreError
-from qexp.execution.slurm import REQUEUED, verdict
-from qexp.execution.sweep_log import Entry, Ledger
-from qexp.records.record import RUNNING, Record, file_record, made_good, records_folder, write_text
+from qexp.execution.slurm import REQUEUED, slurm_job_state
+from qexp.execution.sweep_log import JobResult, SweepLog
+from qexp.records.record import (
+    RUNNING,
+    Record,
+    records_folder,
+    save_record,
+    was_retried_successfully,
+    write_text,
+)
 from qexp.records.schema import Failure
 
 KILLED = "Killed"
-"""Type of the error of a run that died without a word."""
+"""Error type in the Record of a run that was killed."""
 FIRST = "before its first stage"
 
 
 @dataclass(frozen=True)
-class LastWords:
-    """Of one run that goes on."""
+class PendingRecord:
+    """File with the pending Record of an active run."""
 
     file: Path
-    ledger: Path | None
-    """Folder of the sweep's ledger."""
+    sweep_log: Path | None
+    """Folder of the sweep's log; None for a single run."""
 
     def write(self, record: Record, words: list[str]) -> None:
-        """Replace what would be filed if the process died now; ``words`` tell the job in its sweep.
+        """Replace the pending Record.
+
+        Args:
+            record: Record of the run if it were killed now.
+            words: Overrides of the job in its sweep.
 
         Raises:
             StoreError: The outputs cannot be written.
         """
         tree = {
             "record": json.loads(record.to_json()),
-            "ledger": str(self.ledger) if self.ledger else None,
+            "ledger": str(self.sweep_log) if self.sweep_log else None,
             "words": words,
             "scheduler": scheduler_id(),
         }
@@ -60,10 +71,11 @@ class LastWords:
 
 
 @contextmanager
-def last_words(outputs: Path, ledger: Path | None) -> Iterator[LastWords]:
-    """Claim a place for the words; they are withdrawn at the end, whatever it is, but not by a kill.
+def pending_record(outputs: Path, sweep_log: Path | None) -> Iterator[PendingRecord]:
+    """Hold a file for the pending Record of this run.
 
-    SIGTERM that comes as ``SystemExit`` is a kill; a job that goes back to its scheduler's queue comes again.
+    The file is deleted when the block ends or raises. It stays after a ``SystemExit`` from SIGTERM, which
+    counts as a kill, unless the scheduler has put the job back into its queue.
 
     Raises:
         StoreError: The outputs cannot be written.
@@ -73,26 +85,26 @@ def last_words(outputs: Path, ledger: Path | None) -> Iterator[LastWords]:
     with writing(folder):
         make_folder(folder)
         with claimed(folder / f"{name}.lease", lambda: None):
-            words = LastWords(folder / f"{name}.json", ledger)
+            pending = PendingRecord(folder / f"{name}.json", sweep_log)
             try:
-                yield words
+                yield pending
             except SystemExit as end:
                 if end.code == REQUEUED:
-                    words.file.unlink(missing_ok=True)
+                    pending.file.unlink(missing_ok=True)
                 raise
             except BaseException:
-                words.file.unlink(missing_ok=True)
+                pending.file.unlink(missing_ok=True)
                 raise
-            words.file.unlink(missing_ok=True)
+            pending.file.unlink(missing_ok=True)
 
 
 def running_folder(outputs: Path) -> Path:
-    """Folder of the runs that go on."""
+    """Return the folder of the pending Records of active runs."""
     return outputs / RUNNING
 
 
-def death(when: str) -> Failure:
-    """What a Record says of a run that died; ``when`` is such as ``in 2-fp32``."""
+def killed_failure(when: str) -> Failure:
+    """Return the failure for the Record of a killed run; ``when`` is a phrase such as ``in 2-fp32``."""
     where = f"{socket.gethostname()}, process {os.getpid()}"
     if job := scheduler_id():
         where += f", SLURM job {job}"
@@ -101,38 +113,38 @@ def death(when: str) -> Failure:
 
 
 def scheduler_id() -> str | None:
-    """SLURM's name of the job that this process is in."""
+    """Return the id of the SLURM job that this process belongs to, or None."""
     if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
         return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID', '')}"
     return os.environ.get("SLURM_JOB_ID")
 
 
-def bury(outputs: Path, over: Ledger | None = None) -> list[Record]:
-    """File the Records of runs that are dead; returns them.
+def record_dead_runs(outputs: Path, over: SweepLog | None = None) -> list[Record]:
+    """Write the Records of runs that were killed, and return them.
 
     Args:
         outputs: Folder for everything a run writes.
-        over: A sweep of which it is known that no process works on it any more.
+        over: A sweep whose processes have all ended.
 
     Raises:
-        StoreError: A Record or an entry in a ledger cannot be written, or last words cannot be read.
+        StoreError: A Record or a sweep log cannot be written, or a pending Record cannot be read.
     """
     records = []
     for file in sorted(running_folder(outputs).glob("*.json")):
-        with suppress(FileNotFoundError):  # the run has ended, or another process buried it
-            if is_claimed(file.with_suffix(".lease")) and not _is_of(over, file):
+        with suppress(FileNotFoundError):  # the run ended, or another process wrote its Record
+            if is_claimed(file.with_suffix(".lease")) and not _belongs_to(over, file):
                 continue
             with claimed(file.with_suffix(".burial"), lambda: None):
-                records.append(_file(outputs, file, _read(file)))
+                records.append(_write_record(outputs, file, _read(file)))
     return records
 
 
-def _is_of(ledger: Ledger | None, file: Path) -> bool:
-    return ledger is not None and bool(_read(file)["ledger"] == str(ledger.folder))
+def _belongs_to(sweep_log: SweepLog | None, file: Path) -> bool:
+    return sweep_log is not None and bool(_read(file)["ledger"] == str(sweep_log.folder))
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """What ``LastWords.write`` wrote, with the Record as one."""
+    """Read a pending Record as :meth:`PendingRecord.write` wrote it, with ``record`` parsed."""
     try:
         tree: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return {**tree, "record": Record.from_json(json.dumps(tree["record"]))}
@@ -143,31 +155,35 @@ def _read(file: Path) -> dict[str, Any]:
         ) from None
 
 
-def _file(outputs: Path, file: Path, tree: dict[str, Any]) -> Record:
+def _write_record(outputs: Path, file: Path, tree: dict[str, Any]) -> Record:
     record: Record = tree["record"]
     last_seen = datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat()
     assert record.error is not None
     error = record.error
-    if tree["scheduler"] and (said := verdict(tree["scheduler"])):
-        error = {**error, "message": f"{error['message']}, which says {said}"}
+    if tree["scheduler"] and (state := slurm_job_state(tree["scheduler"])):
+        error = {**error, "message": f"{error['message']}, which says {state}"}
     record = replace(record, error=error, finished=last_seen)
-    if not made_good(record, records_folder(outputs)):
-        file_record(record, records_folder(outputs))
+    if not was_retried_successfully(record, records_folder(outputs)):
+        save_record(record, records_folder(outputs))
     if tree["ledger"] and record.sweep:
-        ledger, job = Ledger(Path(tree["ledger"])), record.sweep["job"]
-        if ledger.entry(job) is None:
-            ledger.end(
-                Entry(
-                    job=job, words=tree["words"], code=FAILED, key=record.key, error=error["message"],
+        sweep_log, job = SweepLog(Path(tree["ledger"])), record.sweep["job"]
+        if sweep_log.entry(job) is None:
+            sweep_log.end(
+                JobResult(
+                    job=job,
+                    words=tree["words"],
+                    code=FAILED,
+                    key=record.key,
+                    error=error["message"],
                     seconds=(record.finished_at - datetime.fromisoformat(record.started)).total_seconds(),
                     stages=list(record.stages),
                 )
-            )  # fmt: skip
+            )
     file.unlink(missing_ok=True)
     file.with_suffix(".lease").unlink(missing_ok=True)
     return record
 
 
-def going_on(outputs: Path) -> int:
-    """Number of runs that go on, as far as this machine can tell."""
+def count_running(outputs: Path) -> int:
+    """Count the active runs, as far as this machine can tell."""
     return sum(is_claimed(file.with_suffix(".lease")) for file in running_folder(outputs).glob("*.json"))

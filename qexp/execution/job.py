@@ -1,4 +1,4 @@
-"""One run: validate, walk the line, leave a Record behind whatever happens, show the table."""
+"""One run: validates the experiment, runs the pipeline, always writes a Record, and prints the table."""
 
 from __future__ import annotations
 
@@ -14,89 +14,106 @@ from pydantic import ValidationError
 from qexp.artifacts import digest
 from qexp.config import Experiment
 from qexp.config.validation_errors import explain
-from qexp.context import Runtime
+from qexp.context import RunContext
 from qexp.errors import FAILED, INTERRUPTED, OK, ConfigError, QexpError
-from qexp.execution.crash_records import FIRST, LastWords, bury, death, last_words
+from qexp.execution.crash_records import (
+    FIRST,
+    PendingRecord,
+    killed_failure,
+    pending_record,
+    record_dead_runs,
+)
 from qexp.execution.slurm import OUT_OF_TIME
-from qexp.execution.sweep_log import Entry, Ledger
-from qexp.pipeline.pipeline import announce, run_line, sources_of
-from qexp.pipeline.results import Outcome
+from qexp.execution.sweep_log import JobResult, SweepLog
+from qexp.naming import MODEL_STAGES
+from qexp.pipeline.pipeline import announce, resolve_inputs, run_pipeline
+from qexp.pipeline.results import RunResults
 from qexp.records.provenance import git_state, versions
-from qexp.records.record import Record, failure_key, file_record, forget_failure, outputs_root, records_folder
+from qexp.records.record import (
+    Record,
+    delete_superseded_failure,
+    failure_key,
+    outputs_root,
+    records_folder,
+    save_record,
+)
 from qexp.records.schema import Failure, SweepJob
-from qexp.reporting.run_view import TORCH_STAGES
 from qexp.tracking.mirror import Mirror, mirror_of
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a job stands in a sweep."""
+class SweepPosition:
+    """Position of a job in a sweep."""
 
-    ledger: Ledger
+    sweep_log: SweepLog
     job: int
     words: list[str]
-    """What tells it from the others."""
+    """Overrides of the job."""
     crowded: bool = False
-    """Whether other jobs write to the same terminal at the same time."""
+    """Whether other jobs write to the same terminal, so that messages need a prefix."""
 
     @property
     def name(self) -> str:
-        """Of the sweep, with what tells it from others of that name."""
-        return f"{self.ledger.name}-{self.ledger.id}"
+        """Name and id of the sweep, which distinguish it from sweeps of the same name."""
+        return f"{self.sweep_log.name}-{self.sweep_log.id}"
 
     @property
     def as_json(self) -> SweepJob:
-        """For its Record."""
-        return {"name": self.ledger.name, "id": self.ledger.id, "job": self.job}
+        """Position in the form of a Record."""
+        return {"name": self.sweep_log.name, "id": self.sweep_log.id, "job": self.job}
 
 
 @dataclass
 class Job:
-    """A tree of words on its way to a Record.
+    """Execution of one composed configuration, which ends in a Record.
 
-    ``sweep``: the run is one of several; ``data=auto`` then never falls back on the sample.
+    Attributes:
+        tree: Composed configuration as plain values.
+        sweep: Whether the run is part of a sweep; ``data=auto`` then never falls back on the sample.
     """
 
     tree: Mapping[str, Any]
     sweep: bool = False
-    place: Place | None = None
+    place: SweepPosition | None = None
     recipe: str | None = None
-    """Name of the recipe that the tree was composed with, for its Record."""
+    """Recipe of the composed configuration, for its Record."""
+    overrides: list[str] | None = None
+    """Overrides that make the configuration again, for its Record; None if they are not all there is."""
     threads: int | None = None
-    """CPU threads where the experiment leaves them open, for jobs that share a machine."""
-    outcome: Outcome = field(default_factory=Outcome)
+    """CPU threads if the experiment does not set them, for jobs that share a machine."""
+    results: RunResults = field(default_factory=RunResults)
     experiment: Experiment | None = None
-    runtime: Runtime | None = None
+    runtime: RunContext | None = None
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     mirror: Mirror | None = None
 
     def run(self) -> int:
-        """Do it; print the table or the error; return the exit code."""
+        """Run the job, print its table or its error, and return the exit code."""
         outputs = outputs_root()
         try:
-            bury(outputs)
-        except QexpError as problem:  # of other runs: no reason to stop this one
+            record_dead_runs(outputs)
+        except QexpError as problem:  # a problem with Records of other runs must not stop this one
             print(f"warning: {problem}", file=sys.stderr)
         try:
-            with last_words(outputs, self.place.ledger.folder if self.place else None) as words:
-                return self._run(words)
+            with pending_record(outputs, self.place.sweep_log.folder if self.place else None) as pending:
+                return self._run(pending)
         except QexpError as problem:
             _print_error(problem)
             return FAILED
 
-    def _run(self, words: LastWords) -> int:
+    def _run(self, pending: PendingRecord) -> int:
         error: BaseException | None = None
         try:
-            self._walk(words)
+            self._execute(pending)
         except (Exception, KeyboardInterrupt) as problem:
             error = problem
         record = self._record(_failure(error) if error else None)
         path = None
         try:
-            path = file_record(record, records_folder(outputs_root()))
+            path = save_record(record, records_folder(outputs_root()))
             if self.experiment and record.status == "ok":
-                for key in (Outcome().key(self.experiment), failure_key(record.key)):
-                    forget_failure(key, records_folder(outputs_root()))
+                for key in (RunResults().key(self.experiment), failure_key(record.key)):
+                    delete_superseded_failure(key, records_folder(outputs_root()))
         except QexpError as problem:
             error = error or problem
         code = self._code(record, error)
@@ -113,42 +130,46 @@ class Job:
             _print_error(problem)
             code = INTERRUPTED
         if self.place is not None:
-            self.place.ledger.end(self._entry(self.place, record, code, error))
+            self.place.sweep_log.end(self._entry(self.place, record, code, error))
         return code
 
-    def _walk(self, words: LastWords) -> None:
+    def _execute(self, pending: PendingRecord) -> None:
         try:
             self.experiment = Experiment.model_validate(self.tree)
         except ValidationError as error:
             raise ConfigError(explain(error)) from None
-        self._say_if_killed(words, FIRST)
-        self.runtime = Runtime.at(
-            outputs_root(), self.experiment.machine, threads=self.threads,
-            entering=lambda stage: self._say_if_killed(words, f"in {stage}"),
+        self._update_pending(pending, FIRST)
+        self.runtime = RunContext.at(
+            outputs_root(),
+            self.experiment.machine,
+            threads=self.threads,
+            entering=lambda stage: self._update_pending(pending, f"in {stage}"),
             prefix=f"[{self.place.job}] " if self.place and self.place.crowded else "",
-        )  # fmt: skip
+        )
         group = self.place.name if self.place else None
-        self.mirror = mirror_of(self.experiment, self.runtime.screen, outputs_root(), group=group)
+        self.mirror = mirror_of(self.experiment, self.runtime.console, outputs_root(), group=group)
         if self.mirror is not None:
-            self.runtime = replace(self.runtime, follower=self.mirror)
-        rows, checkpoint = sources_of(self.experiment, sweep=self.sweep)
+            self.runtime = replace(self.runtime, listener=self.mirror)
+        rows, checkpoint = resolve_inputs(self.experiment, sweep=self.sweep)
         announce(self.experiment, rows, self.runtime, self.recipe)
-        self.outcome.start(rows, checkpoint)
-        self.runtime.follower.found(self.outcome.key(self.experiment), rows.source)
-        run_line(self.experiment, self.runtime, self.outcome, rows, checkpoint)
+        self.results.start(rows, checkpoint)
+        self.runtime.listener.found(self.results.key(self.experiment), rows.source)
+        run_pipeline(self.experiment, self.runtime, results=self.results, rows=rows, checkpoint=checkpoint)
 
-    def _say_if_killed(self, words: LastWords, when: str) -> None:
-        words.write(self._record(death(when)), self.place.words if self.place else [])
+    def _update_pending(self, pending: PendingRecord, when: str) -> None:
+        pending.write(self._record(killed_failure(when)), self.place.words if self.place else [])
 
     @staticmethod
     def _code(record: Record, error: BaseException | None) -> int:
         if error is not None:
             return INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
-        gates = [found["gate"] for found in record.engines.values() if "gate" in found]
+        gates = [engine["gate"] for engine in record.engines.values() if "gate" in engine]
         return OK if all(gate["passed"] for gate in gates) else FAILED
 
-    def _entry(self, place: Place, record: Record, code: int, error: BaseException | None) -> Entry:
-        return Entry(
+    def _entry(
+        self, place: SweepPosition, record: Record, code: int, error: BaseException | None
+    ) -> JobResult:
+        return JobResult(
             job=place.job,
             words=place.words,
             code=code,
@@ -160,39 +181,41 @@ class Job:
         )
 
     def _score(self) -> float | None:
-        """The primary metric of the last stage that was evaluated in torch."""
-        stages = [name for name in TORCH_STAGES if name in self.outcome.scores]
-        return next(iter(self.outcome.scores[stages[-1]].values()), None) if stages else None
+        """Return the primary metric of the last stage that was evaluated in torch, or None."""
+        stages = [name for name in MODEL_STAGES if name in self.results.scores]
+        return next(iter(self.results.scores[stages[-1]].values()), None) if stages else None
 
     def _record(self, failure: Failure | None) -> Record:
-        found, runtime = self.outcome, self.runtime
-        known = self.experiment.model_dump(mode="json") if self.experiment else dict(self.tree)
+        results, runtime = self.results, self.runtime
+        experiment = self.experiment.model_dump(mode="json") if self.experiment else dict(self.tree)
         return Record(
-            key=found.key(self.experiment) if self.experiment else digest(known),
+            key=results.key(self.experiment) if self.experiment else digest(experiment),
             status="failed" if failure else "ok",
             recipe=self.recipe,
+            overrides=self.overrides,
+            labels=self.experiment.labels if self.experiment else {},
             error=failure,
-            experiment=known,
+            experiment=experiment,
             started=self.started.isoformat(),
             finished=datetime.now(UTC).isoformat(),
-            data=found.data,  # type: ignore[arg-type]
-            model=found.model,
-            scores=found.scores,
-            scoring=found.scoring,
-            caveats=found.caveats,
-            parity=found.parity,  # type: ignore[arg-type]
-            latency=found.latency,
-            host=found.host,
-            engines=found.engines,  # type: ignore[arg-type]
-            bytes=found.bytes,
-            sites=found.sites,  # type: ignore[arg-type]
-            curves=found.curves,
-            ranges=found.ranges,
+            data=results.data,  # type: ignore[arg-type]
+            model=results.model,
+            scores=results.scores,
+            scoring=results.scoring,
+            caveats=results.caveats,
+            parity=results.parity,  # type: ignore[arg-type]
+            latency=results.latency,
+            host=results.host,
+            engines=results.engines,  # type: ignore[arg-type]
+            bytes=results.bytes,
+            sites=results.sites,  # type: ignore[arg-type]
+            curves=results.curves,
+            ranges=results.ranges,
             sweep=self.place.as_json if self.place else None,
             stages=[asdict(visit) for visit in runtime.visits] if runtime else [],  # type: ignore[misc]
             versions=versions(),
             git=git_state(),  # type: ignore[arg-type]
-            warnings=list(runtime.screen.warnings) if runtime else [],
+            warnings=list(runtime.console.warnings) if runtime else [],
         )
 
     def _show(self, record: Record) -> None:
@@ -208,14 +231,14 @@ def _failure(error: BaseException) -> Failure:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it came of: a library may put its own in the place of a scheduler's."""
+    """Yield an error and its causes, as a library may wrap the error of a scheduler in its own."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def _print_error(error: BaseException) -> None:
-    """One line for what the user can mend; a traceback for what only we can."""
+    """Print one line for an error that the user can fix, and a traceback for a programming mistake."""
     if isinstance(error, KeyboardInterrupt):
         print("interrupted; the same command goes on from here", file=sys.stderr)
     elif isinstance(error, QexpError):

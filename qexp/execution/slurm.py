@@ -1,7 +1,4 @@
-"""What submitit and SLURM do not do for a sweep by themselves.
-
-The only file that knows submitit.
-"""
+"""Extensions of submitit and SLURM for sweeps; the only module that imports submitit."""
 
 from __future__ import annotations
 
@@ -12,69 +9,73 @@ from contextlib import contextmanager
 from typing import Any
 
 REQUEUED = -1
-"""Code with which submitit leaves the process of a job that goes back to the queue."""
+"""Exit code of submitit for a job that goes back to the queue."""
 OUT_OF_TIME = "UncompletedJobError"
-"""Name of what submitit raises in a job whose time is up, wherever that job is."""
+"""Name of the exception that submitit raises within a job at its time limit."""
 SECONDS = 20
-"""How long SLURM's database may take to answer."""
+"""Timeout for a query of SLURM's database."""
 
 
-class Lost:
-    """Stands for what a job would have returned that was killed, or could not even start."""
+class NoResult:
+    """Placeholder for the result of a job that was killed or could not start."""
 
     return_value = None
 
 
-class Awaited:
-    """A submitted job that can be waited for without regard to how it ends."""
+class TolerantJob:
+    """Submitted job whose ``results`` never raise for a killed or failed job."""
 
     def __init__(self, job: Any) -> None:
         self.job = job
 
     def results(self) -> list[Any]:
-        """What the job returned, or one :class:`Lost`."""
+        """Return the results of the job, or one :class:`NoResult`."""
         from submitit.core.utils import FailedJobError, UncompletedJobError
 
         try:
             results: list[Any] = self.job.results()
         except (FailedJobError, UncompletedJobError):
-            return [Lost()]
+            return [NoResult()]
         return results
 
 
 @contextmanager
-def patient() -> Iterator[None]:
-    """Within it, Hydra's submitit launchers wait for all jobs, also after one was killed.
+def wait_for_all_jobs() -> Iterator[None]:
+    """Make Hydra's submitit launchers wait for all jobs, even after one was killed.
 
-    Hydra's launcher asks one job after the other for its results and lets the first killed one end it,
-    while the rest still run (hydra-submitit-launcher 1.2.0, ``launch``). It offers no other place to step in.
+    Hydra's launcher waits for the results of one job after another, and raises at the first killed one while
+    the others still run (hydra-submitit-launcher 1.2.0, ``launch``). It has no hook to change that, so
+    ``submitit.AutoExecutor`` is replaced within the block.
     """
     import submitit
 
-    impatient = submitit.AutoExecutor
+    original = submitit.AutoExecutor
 
-    class Executor(impatient):  # type: ignore[misc, valid-type]
+    class Executor(original):  # type: ignore[misc, valid-type]
         def map_array(self, *args: Any) -> list[Any]:
-            return [Awaited(job) for job in super().map_array(*args)]
+            return [TolerantJob(job) for job in super().map_array(*args)]
 
     submitit.AutoExecutor = Executor  # type: ignore[misc]
     try:
         yield
     finally:
-        submitit.AutoExecutor = impatient  # type: ignore[misc]
+        submitit.AutoExecutor = original  # type: ignore[misc]
 
 
-def verdict(job: str) -> str | None:
-    """What SLURM says of a job, such as ``CANCELLED by 0``; None where it does not say."""
+def slurm_job_state(job: str) -> str | None:
+    """Return SLURM's state of a job, such as ``CANCELLED by 0``; None if it is unknown."""
     if shutil.which("sacct") is None:
         return None
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             ["sacct", "--jobs", job, "--format", "State%40", "--noheader", "--allocations"],
-            capture_output=True, text=True, timeout=SECONDS, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    if done.returncode != 0:
+    if process.returncode != 0:
         return None
-    return done.stdout.split("\n")[0].strip() or None
+    return process.stdout.split("\n")[0].strip() or None

@@ -1,7 +1,7 @@
-"""A sweep from the driver's side: launch every job, wait for all, and say what came of each.
+"""Supervision of a sweep: launches every job, waits for all, and accounts for each.
 
-Launchers are Hydra's. What is added is a ledger, so that neither a job that is killed nor a launcher that
-gives up hides what became of the others.
+The launchers are Hydra's. The sweep log is added, so that neither a killed job nor a launcher that gives up
+hides the results of the other jobs.
 """
 
 from __future__ import annotations
@@ -19,49 +19,49 @@ from pydantic import ValidationError
 from qexp.artifacts import digest
 from qexp.config import Experiment
 from qexp.errors import FAILED, LaunchError
-from qexp.execution.crash_records import KILLED, bury
-from qexp.execution.slurm import patient
-from qexp.execution.sweep_log import Entry, Ledger
-from qexp.pipeline.results import Outcome
+from qexp.execution.crash_records import KILLED, record_dead_runs
+from qexp.execution.slurm import wait_for_all_jobs
+from qexp.execution.sweep_log import JobResult, SweepLog
+from qexp.pipeline.results import RunResults
 from qexp.records.provenance import git_state, versions
-from qexp.records.record import Record, file_record, outputs_root, records_folder
+from qexp.records.record import Record, outputs_root, records_folder, save_record
 
 Jobs = Sequence[Sequence[str]]
 
 
 class Launcher(Protocol):
-    """As much of Hydra's launchers as is used."""
+    """Interface of Hydra's launchers, as far as it is used."""
 
     def launch(self, job_overrides: Jobs, initial_job_idx: int) -> Sequence[Any]:
-        """Run all jobs; what they returned."""
+        """Run all jobs, and return their results."""
 
 
 @dataclass
-class Watched:
-    """A launcher whose jobs are all accounted for, unless the user interrupts it."""
+class SupervisedLauncher:
+    """Launcher that leaves a result for every job, unless the user interrupts it."""
 
     launcher: Launcher
-    ledger: Ledger
+    sweep_log: SweepLog
     compose: Callable[[Sequence[str]], Mapping[str, Any]]
-    """Configuration of a job from its words."""
+    """Function that composes the configuration of a job from its overrides."""
     died: set[int] = field(default_factory=set)
 
     def launch(self, job_overrides: Jobs, initial_job_idx: int) -> Sequence[Any]:
-        """Run all jobs; what they returned, or nothing if one of them was lost.
+        """Run all jobs, and return their results; empty if jobs were lost and had to be run again.
 
-        On Ctrl-C nothing is said in the name of jobs: a scheduler may go on with them.
+        After Ctrl-C no result is written for the remaining jobs, because a scheduler may continue them.
 
         Raises:
             LaunchError: The launcher gave up.
         """
-        self.ledger.expect(job_overrides, initial_job_idx)
+        self.sweep_log.expect(job_overrides, initial_job_idx)
         kind = type(self.launcher).__name__
         detached = kind in ("SlurmLauncher", "LocalLauncher")
-        surroundings: AbstractContextManager[None] = patient() if detached else nullcontext()
-        launch = self._again if kind == "JoblibLauncher" else self.launcher.launch
+        launcher_context: AbstractContextManager[None] = wait_for_all_jobs() if detached else nullcontext()
+        launch = self._relaunch if kind == "JoblibLauncher" else self.launcher.launch
         jobs = range(initial_job_idx, initial_job_idx + len(job_overrides))
         try:
-            with surroundings:
+            with launcher_context:
                 results = launch(job_overrides, initial_job_idx)
         except Exception as error:
             self._account(jobs, all_ended=not detached)
@@ -72,60 +72,67 @@ class Watched:
         self._account(jobs)
         return results
 
-    def _again(self, job_overrides: Jobs, first: int) -> Sequence[Any]:
-        """With joblib a worker that is killed takes all others along: launch the rest again.
+    def _relaunch(self, job_overrides: Jobs, first: int) -> Sequence[Any]:
+        """Launch the remaining jobs again after a worker was killed, as joblib then stops all workers.
 
-        Jobs that were running get one more chance, each alone, so that one which always dies, say of a lack
-        of memory, takes no other with it. Jobs that have an entry in the ledger return at once.
+        Jobs that were running are retried later, each alone, so that one that always dies, for instance for
+        lack of memory, does not stop others. Jobs that have an entry in the sweep log return at once.
         """
-        patience = 2  # a worker may die before any job could say that it runs
-        for _ in range(len(job_overrides) + patience):
+        attempts = 2  # a worker may die before any job has written a pending Record
+        for _ in range(len(job_overrides) + attempts):
             try:
                 return self.launcher.launch(job_overrides, first)
             except BrokenProcessPool as error:
-                ended = {*self.ledger.entries}
-                self._bury()
-                dead = {*self.ledger.entries} - ended
+                ended = {*self.sweep_log.entries}
+                self._record_dead()
+                dead = {*self.sweep_log.entries} - ended
                 print(f"a worker of the sweep was killed ({type(error).__name__}); going on", file=sys.stderr)
                 self.died.update(dead)
-                patience -= not dead
-                if not patience:
+                attempts -= not dead
+                if not attempts:
                     raise
         return []
 
     def _account(self, jobs: Sequence[int], *, all_ended: bool = True) -> None:
-        """See that every job has an entry and a Record, and that those which died got their second chance."""
-        self._bury(all_ended=all_ended)
-        words = self.ledger.jobs
+        """Retry the jobs that died, and make sure that every job has an entry and a Record."""
+        self._record_dead(all_ended=all_ended)
+        overrides = self.sweep_log.jobs
         for job in sorted(self.died):
-            self._alone(job, words[job])
+            self._retry_alone(job, overrides[job])
         for job in jobs:
-            if self.ledger.entry(job) is None:
-                self._never_started(job, words[job])
+            if self.sweep_log.entry(job) is None:
+                self._record_unstarted(job, overrides[job])
 
-    def _alone(self, job: int, words: Sequence[str]) -> None:
-        self.ledger.forget(job)
+    def _retry_alone(self, job: int, overrides: Sequence[str]) -> None:
+        self.sweep_log.forget(job)
         try:
-            self.launcher.launch([words], job)
+            self.launcher.launch([overrides], job)
         except Exception:
-            self._bury()
+            self._record_dead()
 
-    def _bury(self, *, all_ended: bool = True) -> None:
-        bury(outputs_root(), over=self.ledger if all_ended else None)
+    def _record_dead(self, *, all_ended: bool = True) -> None:
+        record_dead_runs(outputs_root(), over=self.sweep_log if all_ended else None)
 
-    def _never_started(self, job: int, words: Sequence[str]) -> None:
-        """File the Record of a job that did not live long enough to do it."""
-        message = f"never started, or was killed before it could say so; see the logs in {self.ledger.folder}"
-        tree, now = dict(self.compose(words)), datetime.now(UTC).isoformat()
+    def _record_unstarted(self, job: int, overrides: Sequence[str]) -> None:
+        """Write the Record of a job that was killed before it could write one itself."""
+        message = (
+            f"never started, or was killed before it could say so; see the logs in {self.sweep_log.folder}"
+        )
+        tree, now = dict(self.compose(overrides)), datetime.now(UTC).isoformat()
         key = digest(tree)
-        with suppress(ValidationError):  # as a run would write it, so that a later one makes up for it
+        with suppress(ValidationError):  # the key that a run would use, so that a later success replaces it
             experiment = Experiment.model_validate(tree)
-            tree, key = experiment.model_dump(mode="json"), Outcome().key(experiment)
+            tree, key = experiment.model_dump(mode="json"), RunResults().key(experiment)
         record = Record(
-            key=key, status="failed", experiment=tree, started=now, finished=now,
+            key=key,
+            status="failed",
+            experiment=tree,
+            started=now,
+            finished=now,
             error={"type": KILLED, "message": message, "traceback": ""},
-            sweep={"name": self.ledger.name, "id": self.ledger.id, "job": job},
-            versions=versions(), git=git_state(),  # type: ignore[arg-type]
-        )  # fmt: skip
-        file_record(record, records_folder(outputs_root()))
-        self.ledger.end(Entry(job=job, words=words, code=FAILED, key=record.key, error=message))
+            sweep={"name": self.sweep_log.name, "id": self.sweep_log.id, "job": job},
+            versions=versions(),
+            git=git_state(),  # type: ignore[arg-type]
+        )
+        save_record(record, records_folder(outputs_root()))
+        self.sweep_log.end(JobResult(job=job, words=overrides, code=FAILED, key=record.key, error=message))

@@ -1,4 +1,4 @@
-"""Logits of whole splits."""
+"""Loading of stored models for inference, and logits of whole splits."""
 
 from __future__ import annotations
 
@@ -10,29 +10,34 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from qexp.artifacts.types import Encoder, Ranges
-from qexp.config import Form
-from qexp.context import Runtime, device_of, set_threads
+from qexp.artifacts.types import ModelArtifact, Ranges
+from qexp.config import QuantizationConfig
+from qexp.context import RunContext, device_of, set_threads
 from qexp.data.batches import EVALUATION_BATCH, collate, evaluation_batches
 from qexp.data.tokenization.texts import TokenSplit
 from qexp.models.loading import arguments, load_saved, logits_of, model_inputs
-from qexp.quant.insertion.insert import Quantization, insert
+from qexp.quant.insertion.insert import QuantizedModel, insert
 
 
 def load_quantized(
-    encoder: Encoder, form: Form | None, ranges: Ranges | None, rt: Runtime
-) -> tuple[PreTrainedModel, Quantization | None]:
-    """The model of an artifact, and the quantization inserted into it with its ranges loaded and fixed."""
+    encoder: ModelArtifact, quant_config: QuantizationConfig | None, ranges: Ranges | None, ctx: RunContext
+) -> tuple[PreTrainedModel, QuantizedModel | None]:
+    """Load the model of an artifact in evaluation mode, on the device of ``ctx``.
+
+    Returns:
+        The model, and the quantizers inserted into it with their ranges loaded and frozen, or None without
+        ``quant_config`` or ``ranges``.
+    """
     from safetensors.torch import load_file
 
-    set_threads(rt.threads)
+    set_threads(ctx.threads)
     model = load_saved(encoder.model)
     quantization = None
-    if form is not None and ranges is not None:
-        quantization = insert(model, form)
+    if quant_config is not None and ranges is not None:
+        quantization = insert(model, quant_config)
         quantization.load_ranges(load_file(ranges.file))
         quantization.freeze()
-    return model.eval().to(device_of(rt.machine)), quantization
+    return model.eval().to(device_of(ctx.machine)), quantization
 
 
 def split_logits(
@@ -41,26 +46,26 @@ def split_logits(
     rows: int | None,
     *,
     pad_id: int,
-    move: Callable[..., None],
+    advance: Callable[..., None],
     batch_size: int = EVALUATION_BATCH,
 ) -> NDArray[np.float32]:
-    """Logits [rows, outputs] of the first ``rows`` rows of a split, in their order; None is all."""
+    """Return logits [rows, outputs] of the first ``rows`` rows of a split, in their order; None is all."""
     lengths = split.lengths[:rows]
     batches = evaluation_batches(lengths, batch_size=batch_size)
     parts = []
     for batch in batches:
         parts.append(run(collate(split, batch, pad_id=pad_id)))
-        move(len(batch))
+        advance(len(batch))
     logits = torch.cat(parts).float().cpu().numpy()
     ordered = np.empty_like(logits)
     ordered[np.concatenate(batches)] = logits
     return ordered
 
 
-def runner(model: nn.Module, rt: Runtime) -> Callable[[dict[str, Tensor]], Tensor]:
-    """A function from a padded batch to its logits, without gradients."""
+def runner(model: nn.Module, ctx: RunContext) -> Callable[[dict[str, Tensor]], Tensor]:
+    """Return a function from a padded batch to its logits, without gradients."""
     names: Sequence[str] = model_inputs(model)
-    device = device_of(rt.machine)
+    device = device_of(ctx.machine)
 
     def run(batch: dict[str, Tensor]) -> Tensor:
         with torch.inference_mode():

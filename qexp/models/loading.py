@@ -1,6 +1,6 @@
-"""Models with a head for the task: from a pretrained checkpoint, a fine-tuned one, or an artifact.
+"""Loading of models with a task head, from pretrained or fine-tuned checkpoints or from artifacts.
 
-Only safetensors are read; ``use_safetensors=True`` makes transformers refuse everything else.
+Only safetensors are read; ``use_safetensors=True`` makes transformers refuse all other formats.
 """
 
 from __future__ import annotations
@@ -22,39 +22,44 @@ from qexp.data.sources.class_names import label_order
 from qexp.errors import ModelError
 
 HEADS = ("classifier", "pooler", "pre_classifier", "score", "sequence_summary", "logits_proj", "qa_outputs")
-"""First or second name of parameters that a pretrained encoder may lack and fine-tuning creates."""
+"""First or second component of names of parameters that a pretrained encoder may lack, as a head has them."""
 
 RATES = ("dropout", "attention_dropout", "activation_dropout")
-"""Attributes in which modules of encoder-decoder models keep a rate of dropout."""
+"""Attributes that hold dropout rates in modules of encoder-decoder models."""
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids")
-"""Tensors of a batch that a model's forward may take."""
+"""Names of the tensors of a batch that a model's ``forward`` may take."""
 
 
 def load_pretrained(folder: Path, task: TextTask, seed: int) -> PreTrainedModel:
-    """A pretrained encoder under a new head, drawn from ``seed``.
+    """Load a pretrained encoder with a new classification head, initialized from ``seed``.
 
     Raises:
-        ModelError: weights below the head are missing, or the folder is no encoder.
+        ModelError: If weights below the head are missing, or the folder holds no encoder.
     """
     labels = dict(enumerate(task.labels)) or {0: "score"}
     return load_new_head(
-        folder, AutoModelForSequenceClassification, seed, num_labels=task.outputs, problem_type=None,
-        id2label=labels, label2id={name: index for index, name in labels.items()},
-    )  # fmt: skip
+        folder,
+        AutoModelForSequenceClassification,
+        seed,
+        num_labels=task.outputs,
+        problem_type=None,
+        id2label=labels,
+        label2id={name: index for index, name in labels.items()},
+    )
 
 
 def load_new_head(folder: Path, auto: Any, seed: int, **overrides: Any) -> PreTrainedModel:
-    """A pretrained encoder under a new head, drawn from ``seed``.
+    """Load a pretrained encoder with a new head, initialized from ``seed``.
 
     Args:
-        folder: The checkpoint.
-        auto: transformers' ``AutoModelFor…`` of the head.
-        seed: Of what the checkpoint lacks.
-        overrides: Fields of the config that the head needs.
+        folder: Folder of the checkpoint.
+        auto: ``AutoModelFor…`` class of transformers for the head.
+        seed: Seed of the weights that the checkpoint lacks.
+        overrides: Config fields that the head needs.
 
     Raises:
-        ModelError: weights below the head are missing, or the folder is no encoder.
+        ModelError: If weights below the head are missing, or the folder holds no encoder.
     """
     torch.manual_seed(seed)
     model, missing = _load(folder, auto, ignore_mismatched_sizes=True, **overrides)
@@ -68,10 +73,10 @@ def load_new_head(folder: Path, auto: Any, seed: int, **overrides: Any) -> PreTr
 
 
 def load_with_head(folder: Path, auto: Any) -> PreTrainedModel:
-    """A checkpoint with all weights of transformers' ``AutoModelFor…``.
+    """Load a checkpoint that has all weights of the ``AutoModelFor…`` class.
 
     Raises:
-        ModelError: no head in the checkpoint.
+        ModelError: If the checkpoint has no head.
     """
     model, missing = _load(folder, auto)
     if missing:
@@ -83,10 +88,10 @@ def load_with_head(folder: Path, auto: Any) -> PreTrainedModel:
 
 
 def load_finetuned(folder: Path, task: TextTask) -> PreTrainedModel:
-    """A checkpoint with a fine-tuned head, its outputs put into the order of ``task.labels``.
+    """Load a checkpoint with a fine-tuned head, and reorder its outputs to match ``task.labels``.
 
     Raises:
-        ModelError: no head in the checkpoint, another number of outputs, or labels of other names.
+        ModelError: If the checkpoint has no head, another number of outputs, or labels of other names.
     """
     model = load_with_head(folder, AutoModelForSequenceClassification)
     if model.config.num_labels != task.outputs:
@@ -102,19 +107,19 @@ def load_finetuned(folder: Path, task: TextTask) -> PreTrainedModel:
 
 
 def load_saved(folder: Path) -> PreTrainedModel:
-    """A model that an earlier stage saved, of the class that its config names."""
+    """Load a model that an earlier stage saved, with the class that its config names."""
     (name,) = AutoConfig.from_pretrained(folder).architectures
     return _load(folder, getattr(transformers, name))[0]
 
 
 def save(model: PreTrainedModel, folder: Path) -> None:
-    """Write config and safetensors, as :func:`load_saved` reads them."""
+    """Write config and safetensors in the form that :func:`load_saved` reads."""
     with quiet_transformers():
         model.save_pretrained(folder)
 
 
 def set_dropout(model: nn.Module, rate: float | None) -> None:
-    """Give every dropout, a layer or a module's number, that rate; None leaves the model's own."""
+    """Set the rate of all dropout layers and dropout attributes; None keeps the model's own rates."""
     if rate is None:
         return
     for module in model.modules():
@@ -126,28 +131,28 @@ def set_dropout(model: nn.Module, rate: float | None) -> None:
 
 
 def model_inputs(model: nn.Module) -> tuple[str, ...]:
-    """Names of the batch's tensors that the model's forward takes."""
-    known = inspect.signature(model.forward).parameters
-    return tuple(name for name in INPUTS if name in known)
+    """Return the names of the tensors in :data:`INPUTS` that the model's ``forward`` takes."""
+    parameters = inspect.signature(model.forward).parameters
+    return tuple(name for name in INPUTS if name in parameters)
 
 
 def arguments(model: Any, names: Sequence[str], batch: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What the model's forward is given of a batch; a decoder reads the labels, shifted to the right.
+    """Return the arguments of the model's ``forward`` for a batch; a decoder reads the right-shifted labels.
 
     Args:
-        model: The model.
-        names: Of :func:`model_inputs`.
-        batch: With ``labels`` [B, T], -100 in padding, where there is a decoder.
+        model: Model to call.
+        names: Names from :func:`model_inputs`.
+        batch: Padded batch; for a decoder with ``labels`` [B, T], -100 in padding.
     """
     if "decoder_input_ids" not in names:
         return {name: batch[name] for name in names}
     shifted = model.prepare_decoder_input_ids_from_labels(batch["labels"])
-    given = {**batch, "decoder_input_ids": shifted}
-    return {"use_cache": False, **{name: given[name] for name in names}}
+    tensors = {**batch, "decoder_input_ids": shifted}
+    return {"use_cache": False, **{name: tensors[name] for name in names}}
 
 
 def logits_of(output: Any) -> Tensor:
-    """What a head gave: its logits [B, …], or those of an answer's start and end together, [B, T, 2]."""
+    """Return the logits of a head, [B, …]; those of the start and the end of an answer stacked, [B, T, 2]."""
     if "start_logits" in output:
         return torch.stack([output.start_logits, output.end_logits], dim=-1)
     logits: Tensor = output.logits
@@ -159,10 +164,14 @@ def _load(folder: Path, auto: Any, **overrides: Any) -> tuple[PreTrainedModel, l
         try:
             config = AutoConfig.from_pretrained(folder)
             model, info = auto.from_pretrained(
-                folder, config=_overridden(config, overrides), use_safetensors=True, dtype=torch.float32,
+                folder,
+                config=_overridden(config, overrides),
+                use_safetensors=True,
+                dtype=torch.float32,
                 ignore_mismatched_sizes=overrides.get("ignore_mismatched_sizes", False),
-                output_loading_info=True, local_files_only=True,
-            )  # fmt: skip
+                output_loading_info=True,
+                local_files_only=True,
+            )
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             first = str(error).strip().splitlines()[0]
             raise ModelError(f"model.name={folder}: cannot be loaded as {auto.__name__}: {first}") from error
@@ -191,7 +200,7 @@ def _reorder_head(model: PreTrainedModel, order: list[int]) -> None:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Without the loading report and its bar: what matters of it is checked here, and raised."""
+    """Suppress transformers' loading report and progress bar, as this module checks the report and raises."""
     from transformers.utils import logging as transformers_logging
 
     level = transformers_logging.get_verbosity()

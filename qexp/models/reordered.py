@@ -1,17 +1,17 @@
-"""The same model in another float32 arithmetic: what an engine may differ by without being wrong.
+"""Evaluation of a model in another float32 arithmetic, which samples the error of a correct engine.
 
-IEEE 754 leaves the order of a sum, and the last bit of ``exp``, ``erf`` or ``tanh``, to whoever implements
+IEEE 754 leaves the order of a sum, and the last bit of ``exp``, ``erf`` or ``tanh``, to the implementation of
 an operator; PyTorch, ONNX Runtime and oneDNN each choose their own. Reversing every contraction and every
 normalization, and rounding elementary functions from float64, is one more legitimate choice. Its distance to
-PyTorch's own is therefore a sample of the distance that a correct engine has, at the price of one evaluation.
-Float64 throughout is no such sample: it also leaves out the roundings of single operators, in which float32
-implementations agree (docs/gate.md has both beside each other).
+PyTorch is therefore a sample of the distance of a correct engine, at the cost of one evaluation. Float64
+throughout is no such sample: it also omits the roundings of single operators, in which float32
+implementations agree (docs/gate.md compares both).
 
-In a small model the other order may turn no value of a grid at all, while an engine turns one that every row
-shares. What one step of a grid then does to the logits is seen with ``moved``: each result is off by a random
-share that turns many.
+In a small model, the other order may not change any value of a grid, while an engine changes one that all
+rows share. ``moved`` shows the effect of such a step on the logits: it perturbs each result by a random
+relative error that changes many values.
 
-For FP16 and BF16 engines the result of every operator is rounded to that type, as they do.
+For FP16 and BF16 engines, the result of every operator is rounded to that type, as in the engines.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from qexp.config import Precision
 
 aten = torch.ops.aten
 HALVES: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
-"""Types that the result of an operator is rounded to; other precisions keep float32."""
+"""Types to which results of operators are rounded; other precisions keep float32."""
 
 
 MOVED = 2.0**-16
-"""Largest share by which results are off to see what steps of a grid do; a rounding is off by 2 ** -24."""
+"""Largest relative perturbation that shows the effect of steps of a grid; one rounding has 2 ** -24."""
 
 
 def reordered(precision: Precision = "fp32", *, moved: float = 0.0) -> AbstractContextManager[Any]:
-    """Compute everything within it in the other order, and in the type of ``precision``.
+    """Compute everything inside the context in the other order and in the type of ``precision``.
 
     Args:
-        precision: ``fp16`` and ``bf16`` round the result of each operator; ``int8`` is ``fp32`` here, since
-            fake quantization is part of the model.
-        moved: Largest share by which the result of each sum or function is off, uniformly drawn.
+        precision: ``fp16`` and ``bf16`` round the result of each operator; ``int8`` is the same as ``fp32``,
+            since fake quantization is part of the model.
+        moved: Largest relative perturbation of the result of each sum or function, drawn uniformly.
     """
     return _Reordered(HALVES.get(precision), moved)
 
 
 class _Reordered(TorchDispatchMode):
-    """Replaces operators that sum, and elementary functions; rounds what comes out."""
+    """Dispatch mode that replaces sums and elementary functions, and perturbs or rounds results."""
 
     def __init__(self, half: torch.dtype | None, moved: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -57,15 +57,15 @@ class _Reordered(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         compute = OPERATORS.get(func, func)
         if self._moved and (func in OPERATORS or func is aten.embedding.default):
-            return self._off(compute(*args, **(kwargs or {})))
+            return self._perturbed(compute(*args, **(kwargs or {})))
         if self._half is None:
             return compute(*args, **(kwargs or {}))
-        # Weights too: a runtime reads them in that type from its file.
+        # Arguments are rounded, too: a runtime reads the weights in that type from its file.
         return _rounded(compute(*_rounded(args, self._half), **(kwargs or {})), self._half)
 
-    def _off(self, result: Any) -> Any:
+    def _perturbed(self, result: Any) -> Any:
         if isinstance(result, tuple):
-            return self._off(result[0]), *result[1:]
+            return self._perturbed(result[0]), *result[1:]
         shares = torch.rand(result.shape, generator=self._draw).to(result.device)
         return result * (1 + self._moved * (2 * shares - 1))
 
@@ -111,15 +111,15 @@ def _layer_norm(
     eps: float = 1e-5,
     *_: Any,
 ) -> Tensor:
-    return _native_layer_norm(x, shape, weight, bias, eps)[0]
+    return _native_layer_norm(x, shape, weight=weight, bias=bias, eps=eps)[0]
 
 
 def _native_layer_norm(
     x: Tensor, shape: list[int], weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     axes = list(range(-len(shape), 0))
-    turned = [None if each is None else each.flip(axes) for each in (weight, bias)]
-    y, mean, rstd = aten.native_layer_norm.default(x.flip(axes), shape, *turned, eps)
+    reversed_parameters = [None if each is None else each.flip(axes) for each in (weight, bias)]
+    y, mean, rstd = aten.native_layer_norm.default(x.flip(axes), shape, *reversed_parameters, eps)
     return y.flip(axes), mean, rstd
 
 
@@ -128,7 +128,7 @@ def _softmax(x: Tensor, dim: int, *_: Any) -> Tensor:
 
 
 def _double(function: Callable[..., Tensor]) -> Callable[..., Any]:
-    """An elementary function, computed in float64 and rounded once."""
+    """Return an elementary function that is computed in float64 and rounded once."""
 
     def compute(x: Tensor, **options: Any) -> Tensor:
         return function(x.double(), **options).to(x.dtype)
@@ -137,18 +137,23 @@ def _double(function: Callable[..., Tensor]) -> Callable[..., Any]:
 
 
 def _attention(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
-    is_causal: bool = False, **options: Any,
-) -> Tensor:  # fmt: skip
-    """Attention in plain products, which then are reordered; it is only evaluated, so nothing is dropped."""
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **options: Any,
+) -> Tensor:
+    """Return attention as reordered matmuls and softmax; dropout is ignored, as models are only evaluated."""
     scale = options.get("scale") or query.shape[-1] ** -0.5
     scores = _matmul(query * scale, key.transpose(-1, -2))
     if is_causal:
         causal = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()
         scores = scores.masked_fill(~causal, float("-inf"))
     if attn_mask is not None:
-        masked = attn_mask.dtype is torch.bool
-        scores = scores.masked_fill(~attn_mask, float("-inf")) if masked else scores + attn_mask
+        is_boolean = attn_mask.dtype is torch.bool
+        scores = scores.masked_fill(~attn_mask, float("-inf")) if is_boolean else scores + attn_mask
     return _matmul(_softmax(scores, -1), value)
 
 
@@ -170,4 +175,4 @@ OPERATORS: Mapping[Any, Callable[..., Any]] = {
     aten.erf.default: _double(aten.erf.default),
     aten.sigmoid.default: _double(aten.sigmoid.default),
 }
-"""What each operator is computed by; all others are elementwise and rounded once everywhere."""
+"""Replacement of each operator; all others are elementwise and rounded once in any implementation."""

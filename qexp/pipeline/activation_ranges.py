@@ -1,7 +1,7 @@
-"""What a Record tells of quantized activations: their ranges, and the noise that these make.
+"""Ranges of quantized activations, and their quantization noise, for a Record.
 
-Pure numpy on the files of two artifacts, so that a run that finds everything in the store need not
-import torch.
+Computed with numpy from the files of two artifacts, so that a run that finds all its artifacts in the store
+does not import torch.
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ from collections.abc import Callable
 from typing import Any
 
 from qexp.artifacts.types import Ranges, Statistics
-from qexp.config import Form
+from qexp.config import QuantizationConfig
 
-Told = dict[str, float | None]
+Statistic = dict[str, float | None]
 
 
 def activation_ranges(
-    form: Form, statistics: Statistics, ranges: Ranges
+    quant_config: QuantizationConfig, statistics: Statistics, ranges: Ranges
 ) -> dict[str, dict[str, float | None]]:
-    """Ranges of all quantized activations by quantizer, as :class:`qexp.records.record.ActivationRange`."""
+    """Return an :class:`~qexp.records.schema.ActivationRange` for each activation quantizer, by name."""
     from safetensors import safe_open
     from safetensors.numpy import load_file
 
-    if not form.quant.quantizes_activations:
+    if not quant_config.quant.quantizes_activations:
         return {}
     chosen = load_file(ranges.file)
     with safe_open(statistics.file, "numpy") as file:
         names = [key.removesuffix("/lows") for key in file.keys() if key.endswith("/lows")]  # noqa: SIM118
-        known = [name for name in sorted(names) if f"{name}/scale" in chosen]
-        return {name: _range(name, file.get_tensor, chosen) for name in known}
+        calibrated = [name for name in sorted(names) if f"{name}/scale" in chosen]
+        return {name: _range(name, file.get_tensor, chosen) for name in calibrated}
 
 
-def _range(name: str, seen: Callable[[str], Any], chosen: dict[str, Any]) -> Told:
-    """``seen`` reads what calibration saw: of each dimension only where groups of them have a range each."""
+def _range(name: str, seen: Callable[[str], Any], chosen: dict[str, Any]) -> Statistic:
+    """Return one range; ``seen`` reads the statistics, by dimension if groups of dimensions have ranges."""
     low, high = float(seen(f"{name}/lows").min()), float(seen(f"{name}/highs").max())
     scale, zero = chosen[f"{name}/scale"], chosen[f"{name}/zero_point"]
     counts, width = f"{name}/counts", f"{name}/width"
@@ -47,18 +47,18 @@ def _range(name: str, seen: Callable[[str], Any], chosen: dict[str, Any]) -> Tol
         "high": float((last * scale).max()),
         "seen_low": low,
         "seen_high": high,
-        "sqnr": sqnr(seen(counts), seen(width), scale, first, last),
+        "sqnr": sqnr(seen(counts), seen(width), scale=scale, first=first, last=last),
     }
 
 
 def sqnr(counts: Any, width: Any, scale: Any, first: Any, last: Any) -> float | None:
-    """Signal over quantization noise in dB, ``10 log10(sum x² / sum (x - x')²)``; None if either is zero.
+    """Return the SQNR in dB, ``10 log10(sum x² / sum (x - x')²)``, or None if signal or noise is zero.
 
     Args:
-        counts: Of bins ``[k * width, (k + 1) * width)`` for ``-half <= k < half``, [..., 2 * half]; values
-            are taken as even within a bin.
-        width: Of a bin, [...] as all that follows.
-        scale: Distance of two levels.
+        counts: Counts of the bins ``[k * width, (k + 1) * width)`` for ``-half <= k < half``, [..., 2 *
+            half]; values are assumed to be uniform within a bin.
+        width: Width of a bin, [...] as all arguments below.
+        scale: Distance between two levels.
         first: Lowest level, in steps from zero.
         last: Highest level, in steps from zero.
     """
@@ -67,7 +67,7 @@ def sqnr(counts: Any, width: Any, scale: Any, first: Any, last: Any) -> float | 
     width, scale, first, last = (
         np.asarray(each, np.float64)[..., None] for each in (width, scale, first, last)
     )
-    counts = counts.astype(np.float64) * (width > 0)  # else all are zeros, which every grid has
+    counts = counts.astype(np.float64) * (width > 0)  # width 0: only zeros, which every grid represents
     width = np.where(width > 0, width, 1.0)
     half = counts.shape[-1] // 2
     edges = np.arange(-half, half + 1) * width
@@ -75,7 +75,7 @@ def sqnr(counts: Any, width: Any, scale: Any, first: Any, last: Any) -> float | 
     steps = edges / scale
     inside = np.clip(steps, first, last)
     nearest = np.floor(inside + 0.5)
-    # Integral of the squared error from 0: a whole step adds 1/12, the rest and what is clipped a cubic each.
+    # Integral of the squared error from 0: a whole step adds 1/12, remainder and clipped part a cubic.
     integral = nearest / 12 + ((inside - nearest) ** 3 + (steps - inside) ** 3) / 3
     noise = float((counts * np.diff(integral) * scale**3 / width).sum())
     return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None

@@ -1,64 +1,65 @@
-"""The end of the line: graphs, engines of them in every runtime, the gate of each, and all on the clock.
+"""Last part of the pipeline: exports graphs, builds engines in every runtime, gates and times them.
 
-    model -> onnx -> (half) -> noise floor -> parity of each engine -> latency of all that passed or not
+    model -> onnx -> (half) -> noise floor -> parity of each engine -> latency of all engines, passed or not
 
-An engine that cannot be had, for want of a package or a device, is noted, and the others go on.
+An engine that is not available, for lack of a package or a device, is recorded, and the others continue.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from qexp.artifacts.types import Encoder, Graph, NoiseFloor, Parity, Ranges, Scores, Statistics, Tokens
-from qexp.config import Engines, Experiment, Form, Onnx, Precision, RuntimeName
-from qexp.context import Runtime
+from qexp.artifacts.types import Graph, ModelArtifact, NoiseFloor, Parity, Ranges, Scores, Statistics, Tokens
+from qexp.config import RUNTIMES, DeployEngines, Experiment, Onnx, Precision, QuantizationConfig, RuntimeName
+from qexp.context import RunContext
 from qexp.deploy.hardware import this_host
 from qexp.errors import DeployError
-from qexp.pipeline.results import Outcome
+from qexp.pipeline.results import RunResults
 from qexp.pipeline.stages import benchmark, convert_fp16, export, noise_floor, parity
-
-HALVED: frozenset[RuntimeName] = frozenset({"onnxruntime"})
-"""Runtimes that want FP16 in the file; the others halve what they are given."""
 
 
 @dataclass(frozen=True)
-class Quantized:
-    """A model as it is evaluated and exported: float, or with a form and ranges."""
+class RunModel:
+    """Model of a run that is evaluated and exported: float, or with quantization config and ranges."""
 
-    encoder: Encoder
-    form: Form | None = None
+    encoder: ModelArtifact
+    quant_config: QuantizationConfig | None = None
     ranges: Ranges | None = None
     seen: Statistics | None = None
-    """What its ranges were chosen from."""
+    """Statistics that its ranges were chosen from."""
     scores: Scores | None = None
-    """What torch scored with it."""
+    """Its scores in torch."""
 
 
 @dataclass
 class Deployment:
-    """Models of one run on their way to engines."""
+    """Deployment of the models of one run."""
 
-    fp32: Quantized
-    final: Quantized
-    """The run's result, which may be the same."""
+    fp32: RunModel
+    final: RunModel
+    """Final model of the run, which may be ``fp32``."""
     tokens: Tokens
     experiment: Experiment
-    rt: Runtime
-    outcome: Outcome
+    ctx: RunContext
+    results: RunResults
     graphs: dict[str, Graph] = field(default_factory=dict)
-    """Exported so far, by precision."""
+    """Graphs that were exported so far, by precision."""
 
     def run(self) -> None:
-        """Export, build, gate and measure what the experiment asks for.
+        """Export, build, gate and time the engines that the experiment requests.
 
         Raises:
-            DeployError: the model cannot be exported, nothing is asked of it, or not one engine could be had.
+            DeployError: The model cannot be exported, no engine applies to it, or no engine is available.
         """
         deploy = self.experiment.deploy
-        assert isinstance(deploy, Engines | Onnx)
-        engines = deploy if isinstance(deploy, Engines) else Engines(kind="engines", runtimes=deploy.runtimes)
+        assert isinstance(deploy, DeployEngines | Onnx)
+        engines = (
+            deploy
+            if isinstance(deploy, DeployEngines)
+            else DeployEngines(kind="engines", runtimes=deploy.runtimes)
+        )
         self._export()
-        asked = [each for each in engines.asked if each[1] != "int8" or self.final.form]
+        asked = [each for each in engines.asked if each[1] != "int8" or self.final.quant_config]
         if not asked:
             raise DeployError(
                 f"deploy.precisions={list(engines.precisions)}: a float model has no int8; ask for fp32 too"
@@ -66,104 +67,135 @@ class Deployment:
         if isinstance(deploy, Onnx):
             asked = [_own([each for each in asked if each[0] == runtime]) for runtime in deploy.runtimes]
         gated = self._gate_all(asked)
-        if isinstance(deploy, Engines):
+        if isinstance(deploy, DeployEngines):
             self._measure(gated, deploy)
 
     def _export(self) -> None:
-        plain = self.fp32 if self.final.form else self.final
+        plain = self.fp32 if self.final.quant_config else self.final
         self.graphs["fp32"] = self._exported(plain)
-        self.outcome.note("fp32", self.graphs["fp32"])
-        if self.final.form:
+        self.results.note("fp32", self.graphs["fp32"])
+        if self.final.quant_config:
             self.graphs["int8"] = self._exported(self.final)
-            self.outcome.note("int8", self.graphs["int8"])
+            self.results.note("int8", self.graphs["int8"])
 
-    def _exported(self, model: Quantized) -> Graph:
-        task = self.experiment.task.taught
-        return self.rt.walk(
-            export.STAGE, model.encoder, model.form, model.ranges, self.tokens, task, rt=self.rt
+    def _exported(self, model: RunModel) -> Graph:
+        task = self.experiment.task.without_decoding
+        return self.ctx.run_stage(
+            export.STAGE,
+            encoder=model.encoder,
+            quant_config=model.quant_config,
+            ranges=model.ranges,
+            tokens=self.tokens,
+            task=task,
         )
 
     def _gate_all(self, asked: list[tuple[RuntimeName, Precision]]) -> dict[str, Graph]:
-        """Graphs of the engines that could be had, by their names; the run's own is gated first."""
+        """Gate all engines, the run's own first, and return the graphs of those available, by name."""
         own = _own(asked)
         found: dict[str, Graph] = {}
         first: DeployError | None = None
         for runtime, precision in sorted(asked, key=lambda each: each != own):
             name = f"{runtime}/{precision}"
             try:
-                graph = graph_for(runtime, precision, self.graphs, self.rt)
+                graph = graph_for_engine(runtime, precision, self.graphs, self.ctx)
                 checked = self._gate(graph, runtime, precision)
             except DeployError as error:
                 first = first or error
-                self.outcome.note_problem(name, str(error))
-                self.rt.screen.warn(f"{name}: {error}")
+                self.results.note_problem(name, str(error))
+                self.ctx.console.warn(f"{name}: {error}")
                 continue
             found[name] = graph
-            self.outcome.note_gate(name, checked)
+            self.results.note_gate(name, checked)
             if (runtime, precision) == own:
-                self.outcome.note("onnx", checked)
+                self.results.note("onnx", checked)
             self._tell(name)
         if not found and first is not None:
             raise first
-        return {f"{runtime}/{precision}": found[name] for runtime, precision in asked
-                if (name := f"{runtime}/{precision}") in found}  # fmt: skip
+        return {
+            f"{runtime}/{precision}": found[name]
+            for runtime, precision in asked
+            if (name := f"{runtime}/{precision}") in found
+        }
 
     def _gate(self, graph: Graph, runtime: RuntimeName, precision: Precision) -> Parity:
-        model = self.final if precision == "int8" or not self.final.form else self.fp32
-        host = this_host(self.rt.threads, (runtime,))
+        model = self.final if precision == "int8" or not self.final.quant_config else self.fp32
+        host = this_host(self.ctx.threads, (runtime,))
         assert model.scores is not None
-        return self.rt.walk(
-            parity.STAGE, graph, model.scores, self._floor(model, precision), self.tokens,
-            self.experiment.task, self.experiment.gate_rows, runtime, precision, host, rt=self.rt,
-        )  # fmt: skip
+        return self.ctx.run_stage(
+            parity.STAGE,
+            graph=graph,
+            scores=model.scores,
+            floor=self._floor(model, precision),
+            tokens=self.tokens,
+            task=self.experiment.task,
+            rows=self.experiment.gate_rows,
+            runtime=runtime,
+            precision=precision,
+            host=host,
+        )
 
-    def _floor(self, model: Quantized, precision: Precision) -> NoiseFloor:
-        """The model's own noise; engines that compute in float32 and in integers share it."""
+    def _floor(self, model: RunModel, precision: Precision) -> NoiseFloor:
+        """Return the noise floor of a model, which float32 and integer engines share."""
         arithmetic: Precision = precision if precision in ("fp16", "bf16") else "fp32"
-        return self.rt.walk(
-            noise_floor.STAGE, model.encoder, model.form, model.ranges, self.tokens, self.experiment.task,
-            self.experiment.gate_rows, arithmetic, self.experiment.numerics.inference, rt=self.rt,
-        )  # fmt: skip
+        return self.ctx.run_stage(
+            noise_floor.STAGE,
+            encoder=model.encoder,
+            quant_config=model.quant_config,
+            ranges=model.ranges,
+            tokens=self.tokens,
+            task=self.experiment.task,
+            rows=self.experiment.gate_rows,
+            precision=arithmetic,
+            numerics=self.experiment.numerics.inference,
+        )
 
     def _tell(self, name: str) -> None:
-        gate = self.outcome.engines.get(name, {}).get("gate")
+        gate = self.results.engines.get(name, {}).get("gate")
         if gate and not gate["passed"]:
-            self.rt.screen.warn(
+            self.ctx.console.warn(
                 f"gate: {name} is not the model that torch evaluated: {'; '.join(gate['reasons'])}"
             )
 
-    def _measure(self, gated: dict[str, Graph], deploy: Engines) -> None:
-        if self.rt.share is not None:
-            self.rt.screen.warn(
+    def _measure(self, gated: dict[str, Graph], deploy: DeployEngines) -> None:
+        if self.ctx.share is not None:
+            self.ctx.console.warn(
                 "latency: measured while other jobs of the sweep used this machine; time it alone"
             )
-        timed = self.rt.walk(
-            benchmark.STAGE, tuple(gated), tuple(gated.values()), self.tokens, self.experiment.task, deploy,
-            self.experiment.budget.benchmark_runs, self.experiment.budget.benchmark_rows,
-            this_host(self.rt.threads, deploy.runtimes), rt=self.rt,
-        )  # fmt: skip
-        self.outcome.note("latency", timed)
-        self.outcome.note_own(deploy)
+        timed = self.ctx.run_stage(
+            benchmark.STAGE,
+            names=tuple(gated),
+            graphs=tuple(gated.values()),
+            tokens=self.tokens,
+            task=self.experiment.task,
+            deploy=deploy,
+            benchmark_runs=self.experiment.budget.benchmark_runs,
+            benchmark_rows=self.experiment.budget.benchmark_rows,
+            host=this_host(self.ctx.threads, deploy.runtimes),
+        )
+        self.results.note("latency", timed)
+        self.results.note_own(deploy)
 
 
 def _own(asked: list[tuple[RuntimeName, Precision]]) -> tuple[RuntimeName, Precision]:
-    """The engine whose gate is the run's: of its result, not of its start, in the first runtime."""
+    """Return the engine whose gate counts for the run: the final model in the first runtime."""
     order: list[Precision] = ["int8", "fp32", "bf16", "fp16"]
     return min((each for each in asked if each[0] == asked[0][0]), key=lambda each: order.index(each[1]))
 
 
-def graph_for(runtime: RuntimeName, precision: Precision, graphs: dict[str, Graph], rt: Runtime) -> Graph:
-    """The file that an engine is made of.
+def graph_for_engine(
+    runtime: RuntimeName, precision: Precision, graphs: dict[str, Graph], ctx: RunContext
+) -> Graph:
+    """Return the graph that an engine is built from.
 
     Args:
-        runtime: What executes it.
-        precision: In which arithmetic.
-        graphs: Exported graphs, ``fp32`` and ``int8``; one in half precision is added where it is made.
-        rt: What makes it.
+        runtime: Runtime of the engine.
+        precision: Precision of the engine.
+        graphs: Exported graphs, ``fp32`` and ``int8``; a converted FP16 graph is added to them.
+        ctx: Context of the process.
     """
     source = "int8" if precision == "int8" else "fp32"
-    if precision != "fp16" or runtime not in HALVED:
+    if precision != "fp16" or not RUNTIMES[runtime].fp16_in_file:
         return graphs[source]
     if (name := f"{source} half") not in graphs:
-        graphs[name] = rt.walk(convert_fp16.STAGE, graphs[source], rt=rt)
+        graphs[name] = ctx.run_stage(convert_fp16.STAGE, graph=graphs[source])
     return graphs[name]

@@ -1,25 +1,24 @@
-"""The whole line of stages on one page; the only file that knows their order.
+"""The pipeline of stages; the only module that determines their order.
 
     rows, checkpoint -> tokens -> fp32 -> statistics -> ranges -> (qat) -> scores -> onnx -> parity, latency
                                    -> (control) -> scores, instead of the three behind fp32
     with a refinement:            fp32 -> (equalized) -> (moments) -> statistics -> ranges -> (refined)
 
-What is done is put into an :class:`Outcome` as it comes, so that a run that fails half-way still
-shows what it had.
+Each stage adds its results to :class:`RunResults`, so that a failed run keeps the results before its failure.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from qexp.artifacts.types import Encoder, Moments, Ranges, Tokens
-from qexp.config import Control, Experiment, Finetuned, Qat, TextTask, Training
-from qexp.context import Runtime
-from qexp.data.checkpoints import Blueprint, Checkpoint, config_of, locate
+from qexp.artifacts.types import ModelArtifact, Moments, Ranges, Tokens
+from qexp.config import Control, Experiment, Finetune, NoFinetune, Qat, TextTask
+from qexp.context import RunContext
+from qexp.data.checkpoints import Checkpoint, ScratchModel, config_of, locate
 from qexp.data.sources.class_names import notes_on_head
-from qexp.data.sources.resolve import Rows, resolve
-from qexp.pipeline.deployment import Deployment, Quantized
-from qexp.pipeline.results import Outcome
+from qexp.data.sources.resolve import SourceRows, resolve
+from qexp.pipeline.deployment import Deployment, RunModel
+from qexp.pipeline.results import RunResults
 from qexp.pipeline.stages import (
     calibrate,
     control,
@@ -34,12 +33,14 @@ from qexp.pipeline.stages import (
 )
 
 
-def sources_of(experiment: Experiment, *, sweep: bool = False) -> tuple[Rows, Checkpoint | Blueprint]:
-    """Rows and weights that an experiment starts from.
+def resolve_inputs(
+    experiment: Experiment, *, sweep: bool = False
+) -> tuple[SourceRows, Checkpoint | ScratchModel]:
+    """Load the rows and locate the weights that an experiment starts from.
 
     Raises:
-        DataError: there are no such rows; ``data=auto`` of a sweep never falls back on the sample.
-        ModelError: there is no such checkpoint.
+        DataError: The rows are not available; ``data=auto`` never falls back on the sample in a sweep.
+        ModelError: The checkpoint is not available.
     """
     rows = resolve(experiment.data, experiment.task, sweep=sweep)
     checkpoint = locate(experiment.model)
@@ -47,160 +48,227 @@ def sources_of(experiment: Experiment, *, sweep: bool = False) -> tuple[Rows, Ch
     return replace(rows, notes=notes), checkpoint
 
 
-def _row_notes(experiment: Experiment, rows: Rows) -> list[str]:
-    """What to say of numbers of rows that the train split does not have."""
-    there = rows.splits[experiment.task.train].num_rows
-    asked = {"data.train_rows": experiment.data.train_rows if experiment.finetune.kind == "full" else None}
+def _row_notes(experiment: Experiment, rows: SourceRows) -> list[str]:
+    """Return notes on requested numbers of rows that exceed the train split."""
+    available = rows.splits[experiment.task.train].num_rows
+    requested = {
+        "data.train_rows": experiment.data.train_rows if experiment.finetune.kind == "full" else None
+    }
     if experiment.quant.enabled:
-        asked["calibration.samples"] = experiment.calibration.samples
+        requested["calibration.samples"] = experiment.calibration.samples
     return [
-        f"{name}={count}: the train split has {there} rows, and all are used"
-        for name, count in asked.items()
-        if count is not None and count > there
+        f"{name}={count}: the train split has {available} rows, and all are used"
+        for name, count in requested.items()
+        if count is not None and count > available
     ]
 
 
-def _head_notes(experiment: Experiment, checkpoint: Checkpoint | Blueprint) -> tuple[str, ...]:
-    """What to say of the classes of a checkpoint that is fine-tuned already."""
-    task, finetuned = experiment.task, isinstance(experiment.finetune, Finetuned)
+def _head_notes(experiment: Experiment, checkpoint: Checkpoint | ScratchModel) -> tuple[str, ...]:
+    """Return notes on the classes of a fine-tuned checkpoint."""
+    task, finetuned = experiment.task, isinstance(experiment.finetune, NoFinetune)
     if not (finetuned and isinstance(checkpoint, Checkpoint) and isinstance(task, TextTask) and task.labels):
         return ()
     return notes_on_head(config_of(checkpoint), task)
 
 
-def run_line(
-    experiment: Experiment, rt: Runtime, outcome: Outcome, rows: Rows, checkpoint: Checkpoint | Blueprint
+def run_pipeline(
+    experiment: Experiment,
+    ctx: RunContext,
+    results: RunResults,
+    rows: SourceRows,
+    checkpoint: Checkpoint | ScratchModel,
 ) -> None:
-    """Walk one experiment down the line; what was found is in ``outcome``, also when this raises.
+    """Run all stages of an experiment, and add their results to ``results``, even if a later stage raises.
 
     Raises:
-        QexpError: of the kind that fits; see :mod:`qexp.errors`.
+        QexpError: A stage failed; see :mod:`qexp.errors` for the subclasses.
     """
-    task = experiment.task.taught
-    tokens = rt.walk(tokenize.STAGE, rows, checkpoint, task, rt=rt)
-    outcome.note("tokens", tokens)
-    schooling = experiment.schooling.unquantized if isinstance(experiment.finetune, Training) else None
-    fp32 = Quantized(
-        rt.walk(
-            finetune.STAGE, tokens, checkpoint, task, experiment.finetune, schooling, rt=rt
+    task = experiment.task.without_decoding
+    tokens = ctx.run_stage(tokenize.STAGE, rows=rows, checkpoint=checkpoint, task=task)
+    results.note("tokens", tokens)
+    Pipeline(experiment, ctx, results, tokens).run(checkpoint)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Stages of one experiment that follow tokenization."""
+
+    experiment: Experiment
+    ctx: RunContext
+    results: RunResults
+    tokens: Tokens
+
+    def run(self, checkpoint: Checkpoint | ScratchModel) -> None:
+        """Fine-tune, quantize, train and evaluate the model, and deploy the final one."""
+        method = self.experiment.method
+        final = fp32 = self.evaluate("fp32", self.finetune(checkpoint))
+        if isinstance(method, Control):
+            final = self.evaluate("control", self.train_control(fp32, method))
+        if self.experiment.quant.enabled:
+            final = self.evaluate("ptq", self.calibrate(fp32.encoder))
+            if isinstance(method, Qat):
+                final = self.evaluate("qat", self.train_quantized(final, fp32.encoder, method))
+        if self.experiment.deploy.kind != "none":
+            Deployment(
+                fp32,
+                final,
+                tokens=self.tokens,
+                experiment=self.experiment,
+                ctx=self.ctx,
+                results=self.results,
+            ).run()
+
+    def finetune(self, checkpoint: Checkpoint | ScratchModel) -> RunModel:
+        """Train the FP32 model, or load a fine-tuned checkpoint."""
+        e = self.experiment
+        setup = e.training_setup.unquantized if isinstance(e.finetune, Finetune) else None
+        fp32 = self.ctx.run_stage(
+            finetune.STAGE,
+            tokens=self.tokens,
+            checkpoint=checkpoint,
+            task=e.task.without_decoding,
+            finetune=e.finetune,
+            training_setup=setup,
         )
-    )  # fmt: skip
-    outcome.note("fp32", fp32.encoder)
-    final = fp32 = _score("fp32", fp32, tokens, experiment, rt, outcome)
-    if isinstance(experiment.method, Control):
-        final = _trained_on(fp32, tokens, experiment, experiment.method, rt, outcome)
-        final = _score("control", final, tokens, experiment, rt, outcome)
-    if experiment.quant.enabled:
-        final = _calibrated(fp32.encoder, tokens, experiment, rt, outcome)
-        final = _score("ptq", final, tokens, experiment, rt, outcome)
-        if isinstance(experiment.method, Qat):
-            final = _trained(final, fp32.encoder, tokens, experiment, experiment.method, rt, outcome)
-            final = _score("qat", final, tokens, experiment, rt, outcome)
-    if experiment.deploy.kind != "none":
-        Deployment(fp32, final, tokens, experiment, rt, outcome).run()
+        self.results.note("fp32", fp32)
+        return RunModel(fp32)
+
+    def calibrate(self, fp32: ModelArtifact) -> RunModel:
+        """Apply post-training quantization: choose all ranges, and refine the weights if requested."""
+        e, refinement = self.experiment, self.experiment.refinement
+        encoder = self.ctx.run_stage(equalize.STAGE, encoder=fp32) if refinement.equalize else fp32
+        moments = self._moments(encoder) if refinement.reads_moments else None
+        migration_moments = None if refinement.migration is None else moments
+        statistics = self.ctx.run_stage(
+            observe.STAGE,
+            encoder=encoder,
+            tokens=self.tokens,
+            task=e.task.without_decoding,
+            placement=e.placement,
+            calibration=e.calibration,
+            calibration_rows=e.budget.calibration_rows,
+            seed=e.seed,
+            dimensions=e.quant_config.groups_dimensions,
+            migration=refinement.migration,
+            moments=migration_moments,
+            numerics=e.numerics.inference,
+        )
+        ranges = self.ctx.run_stage(
+            calibrate.STAGE,
+            encoder=encoder,
+            statistics=statistics,
+            quant_config=e.quant_config,
+            calibrator=e.calibrator,
+            migration=refinement.migration,
+            moments=migration_moments,
+        )
+        self.results.note("ptq", ranges)
+        self.results.note_ranges("ptq", e.quant_config, statistics, ranges)
+        if refinement.changes_weights:
+            assert moments is not None
+            encoder = self._refine(encoder, ranges, moments)
+        return RunModel(encoder, e.quant_config, ranges, statistics)
+
+    def _moments(self, encoder: ModelArtifact) -> Moments:
+        e = self.experiment
+        return self.ctx.run_stage(
+            moments.STAGE,
+            encoder=encoder,
+            tokens=self.tokens,
+            task=e.task.without_decoding,
+            calibration=e.calibration,
+            calibration_rows=e.budget.calibration_rows,
+            seed=e.seed,
+            gram=e.refinement.rounding == "adaround",
+            numerics=e.numerics.inference,
+        )
+
+    def _refine(self, encoder: ModelArtifact, ranges: Ranges, moments: Moments) -> ModelArtifact:
+        e, refinement = self.experiment, self.experiment.refinement
+        iterations = refinement.iterations if refinement.rounding == "adaround" else None
+        return self.ctx.run_stage(
+            refine.STAGE,
+            encoder=encoder,
+            ranges=ranges,
+            moments=moments,
+            quant_config=e.quant_config,
+            rounding=refinement.rounding,
+            iterations=iterations,
+            bias_correction=refinement.bias_correction,
+            numerics=e.numerics.inference,
+        )
+
+    def train_control(self, fp32: RunModel, method: Control) -> RunModel:
+        """Train like quantization-aware training, but without quantizers."""
+        e = self.experiment
+        trained = self.ctx.run_stage(
+            control.STAGE,
+            encoder=fp32.encoder,
+            tokens=self.tokens,
+            task=e.task.without_decoding,
+            method=method,
+            finetune=e.finetune,
+            training_setup=e.training_setup,
+        )
+        self.results.note("control", trained)
+        return RunModel(trained)
+
+    def train_quantized(self, ptq: RunModel, fp32: ModelArtifact, method: Qat) -> RunModel:
+        """Apply quantization-aware training to the calibrated model."""
+        e = self.experiment
+        assert ptq.ranges is not None
+        assert ptq.seen is not None
+        trained = self.ctx.run_stage(
+            qat.STAGE,
+            encoder=ptq.encoder,
+            teacher=fp32,
+            ranges=ptq.ranges,
+            tokens=self.tokens,
+            task=e.task.without_decoding,
+            quant_config=e.quant_config,
+            method=method,
+            recalibrator=e.calibrator if method.recalibrate_weights else None,
+            finetune=e.finetune,
+            training_setup=e.training_setup,
+        )
+        self.results.note("qat", trained)
+        self.results.note_ranges("qat", e.quant_config, ptq.seen, trained)
+        return RunModel(trained, e.quant_config, trained, ptq.seen)
+
+    def evaluate(self, name: str, model: RunModel) -> RunModel:
+        """Evaluate a model, and return it with its scores."""
+        e = self.experiment
+        scores = self.ctx.run_stage(
+            evaluate.STAGE,
+            encoder=model.encoder,
+            quant_config=model.quant_config,
+            ranges=model.ranges,
+            tokens=self.tokens,
+            task=e.task,
+            evaluation_rows=e.budget.evaluation_rows,
+            numerics=e.numerics.inference,
+        )
+        self.results.note(name, scores)
+        for caveat in self.results.note_caveats(name, scores, e.task):
+            self.ctx.console.warn(f"{name} {caveat}")
+        if name in self.results.scores:
+            self.ctx.listener.scored(name, self.results.scores[name])
+        return replace(model, scores=scores)
 
 
-def announce(experiment: Experiment, rows: Rows, rt: Runtime, recipe: str | None = None) -> None:
-    """The first line of news: where the rows come from, and what is done with them, by which recipe."""
+def announce(experiment: Experiment, rows: SourceRows, ctx: RunContext, recipe: str | None = None) -> None:
+    """Print the source of the rows, the task, the bit-widths, the method and the recipe of a run."""
     counts = {name: table.num_rows for name, table in rows.splits.items()}
     listed = ", ".join(f"{count} {name}" for name, count in counts.items())
     origin = "sample (generated by qexp, not the real data set)" if rows.source == "sample" else rows.source
-    rt.screen.say(
+    ctx.console.info(
         f"{experiment.task.name}: data {origin}: {listed}; {experiment.quant.name}, "
         f"{f'recipe {recipe}, ' if recipe else ''}{_plan(experiment)}"
     )
     for note in rows.notes:
-        rt.screen.warn(note)
+        ctx.console.warn(note)
 
 
 def _plan(experiment: Experiment) -> str:
     budget = "" if experiment.budget.name == "full" else f", {experiment.budget.name} budget"
     return f"{experiment.method.kind}, seed {experiment.seed}{budget}"
-
-
-def _calibrated(
-    fp32: Encoder, tokens: Tokens, experiment: Experiment, rt: Runtime, outcome: Outcome
-) -> Quantized:
-    refinement, numerics = experiment.refinement, experiment.numerics.inference
-    encoder = rt.walk(equalize.STAGE, fp32, rt=rt) if refinement.equalize else fp32
-    seen = _moments(encoder, tokens, experiment, rt) if refinement.reads_moments else None
-    sizes = None if refinement.migration is None else seen
-    statistics = rt.walk(
-        observe.STAGE, encoder, tokens, experiment.task.taught, experiment.placement, experiment.calibration,
-        experiment.budget.calibration_rows, experiment.seed, experiment.form.groups_dimensions,
-        refinement.migration, sizes, numerics, rt=rt,
-    )  # fmt: skip
-    ranges = rt.walk(
-        calibrate.STAGE, encoder, statistics, experiment.form, experiment.calibrator, refinement.migration,
-        sizes, rt=rt,
-    )  # fmt: skip
-    outcome.note("ptq", ranges)
-    outcome.note_ranges("ptq", experiment.form, statistics, ranges)
-    if refinement.changes_weights:
-        assert seen is not None
-        encoder = _refined(encoder, ranges, seen, experiment, rt)
-    return Quantized(encoder, experiment.form, ranges, statistics)
-
-
-def _moments(encoder: Encoder, tokens: Tokens, experiment: Experiment, rt: Runtime) -> Moments:
-    return rt.walk(
-        moments.STAGE, encoder, tokens, experiment.task.taught, experiment.calibration,
-        experiment.budget.calibration_rows, experiment.seed, experiment.refinement.rounding == "adaround",
-        experiment.numerics.inference, rt=rt,
-    )  # fmt: skip
-
-
-def _refined(encoder: Encoder, ranges: Ranges, seen: Moments, experiment: Experiment, rt: Runtime) -> Encoder:
-    refinement = experiment.refinement
-    iterations = refinement.iterations if refinement.rounding == "adaround" else None
-    return rt.walk(
-        refine.STAGE, encoder, ranges, seen, experiment.form, refinement.rounding, iterations,
-        refinement.bias_correction, experiment.numerics.inference, rt=rt,
-    )  # fmt: skip
-
-
-def _trained_on(
-    fp32: Quantized, tokens: Tokens, experiment: Experiment, method: Control, rt: Runtime, outcome: Outcome
-) -> Quantized:
-    trained = rt.walk(
-        control.STAGE, fp32.encoder, tokens, experiment.task.taught, method, experiment.finetune,
-        experiment.schooling, rt=rt,
-    )  # fmt: skip
-    outcome.note("control", trained)
-    return Quantized(trained)
-
-
-def _trained(
-    ptq: Quantized,
-    fp32: Encoder,
-    tokens: Tokens,
-    experiment: Experiment,
-    method: Qat,
-    rt: Runtime,
-    outcome: Outcome,
-) -> Quantized:
-    assert ptq.ranges is not None and ptq.seen is not None
-    recalibrator = experiment.calibrator if method.recalibrate_weights else None
-    trained = rt.walk(
-        qat.STAGE, ptq.encoder, fp32, ptq.ranges, tokens, experiment.task.taught, experiment.form, method,
-        recalibrator, experiment.finetune, experiment.schooling, rt=rt,
-    )  # fmt: skip
-    outcome.note("qat", trained)
-    outcome.note_ranges("qat", experiment.form, ptq.seen, trained)
-    return Quantized(trained, experiment.form, trained, ptq.seen)
-
-
-def _score(
-    name: str, model: Quantized, tokens: Tokens, experiment: Experiment, rt: Runtime, outcome: Outcome
-) -> Quantized:
-    """The model with its scores."""
-    scores = rt.walk(
-        evaluate.STAGE, model.encoder, model.form, model.ranges, tokens, experiment.task,
-        experiment.budget.evaluation_rows, experiment.numerics.inference, rt=rt,
-    )  # fmt: skip
-    outcome.note(name, scores)
-    for caveat in outcome.note_caveats(name, scores, experiment.task):
-        rt.screen.warn(f"{name} {caveat}")
-    if name in outcome.scores:
-        rt.follower.scored(name, outcome.scores[name])
-    return replace(model, scores=scores)

@@ -1,1 +1,1 @@
-"""New rows in, predictions out."""
+"""Prediction of new rows with the model of a run: readers, tasks and writers."""

@@ -1,4 +1,4 @@
-"""A model of a run, in torch or in another runtime, as a function from rows to predictions."""
+"""Predictor that runs a model of a run, in torch or in another runtime, on new rows."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.analysis.run_models import Model, graph_of
+from qexp.analysis.run_models import StoredModel, graph_of
 from qexp.artifacts.types import FACTS, Tokens
 from qexp.config import Precision, RuntimeName
-from qexp.context import Runtime
+from qexp.context import RunContext
 from qexp.data.tokenization.prepare import PREPARE
 from qexp.errors import DataError
 from qexp.models.inference import load_quantized
-from qexp.pipeline.deployment import graph_for
+from qexp.pipeline.deployment import graph_for_engine
 from qexp.prediction.readers import Row
-from qexp.prediction.tasks import BROKEN, KINDS, Asked, Move
-from qexp.tasks import family_of
-from qexp.tasks.base import Run
+from qexp.prediction.tasks import BROKEN, KINDS, Move, TokenizedRows
+from qexp.tasks import adapter_for
+from qexp.tasks.base import ForwardFn
 
 if TYPE_CHECKING:
     pass
 
 TORCH = "torch"
-"""The runtime that evaluated the run: torch, with quantization simulated in floating point."""
+"""Runtime that evaluated the run: torch, with fake quantization in floating point."""
 INDEX = "index"
-"""Column with the number of the row in the input, from 0."""
+"""Column with the row number in the input, from 0."""
 
 
 class Predictor:
-    """Predicts parts of an input, one after another.
+    """Model of a run that predicts the parts of an input in order.
 
     Args:
-        model: Of the run.
-        run: What computes its logits.
-        batch_size: Rows, or windows, that are run at once.
-        keep: Whether the rows' own columns stand before the predictions.
+        model: Model of the run.
+        run: Function that computes its logits.
+        batch_size: Rows, or windows, per batch.
+        keep: Whether the input's own columns are kept, before the predictions.
     """
 
-    def __init__(self, model: Model, run: Run, *, batch_size: int, keep: bool) -> None:
+    def __init__(self, model: StoredModel, run: ForwardFn, *, batch_size: int, keep: bool) -> None:
         from transformers import AutoTokenizer
 
         self.facts: Counter[str] = Counter()
-        """Rows that were cut or left out, by what tokenization calls it."""
+        """Numbers of rows that were cut, skipped or broken, by the names that tokenization gives them."""
         self._model, self._run, self._batch_size, self._keep = model, run, batch_size, keep
         self._tokenizer = AutoTokenizer.from_pretrained(model.tokens.tokenizer)
         self._kind = KINDS[type(model.task)]
@@ -57,36 +57,43 @@ class Predictor:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns with the texts of a row."""
+        """Columns that hold the texts of a row."""
         return self._kind.columns(self._model.task)
 
-    def predict(self, rows: Sequence[Row], move: Move) -> pa.Table:
-        """Index, the rows' own columns where they are kept, and predictions, in the order of the rows."""
+    def predict(self, rows: Sequence[Row], advance: Move) -> pa.Table:
+        """Return index, own columns of the rows if they are kept, and predictions, in row order."""
         with TemporaryDirectory(prefix="qexp-predict-") as folder:
             tokens = self._tokens(rows, Path(folder))
-            asked = Asked(tokens, self._split, self._run, self._batch_size, move, self.facts)
-            told = self._kind.tell(self._model.task, asked)
+            tokenized = TokenizedRows(
+                tokens,
+                self._split,
+                run=self._run,
+                batch_size=self._batch_size,
+                advance=advance,
+                facts=self.facts,
+            )
+            predictions = self._kind.tell(self._model.task, tokenized)
         index = np.arange(self._done, self._done + len(rows))
         self._done += len(rows)
-        table = pa.table({INDEX: index, **told})
-        return table if not self._keep else _beside(rows, table)
+        table = pa.table({INDEX: index, **predictions})
+        return table if not self._keep else _with_own_columns(rows, table)
 
     def notes(self) -> list[str]:
-        """What happened to rows, in sentences: what was cut as in training, what was left out and why."""
-        task, told = self._model.task, {**self.facts}
-        told.pop("windows", None)
-        told.pop("truncated_target", None)
+        """Return sentences on rows that were cut, as in training, and on rows that were skipped and why."""
+        task, counts = self._model.task, {**self.facts}
+        counts.pop("windows", None)
+        counts.pop("truncated_target", None)
         cut = f"were longer than task.max_length={task.max_length} tokens and were cut, as in training"
         questions = f"task.max_question={getattr(task, 'max_question', None)} tokens"
-        words = {
+        sentences = {
             "truncated": f"rows {cut}",
             "truncated_source": f"rows {cut}",
             "cut_questions": f"questions were longer than {questions} and were cut, as in training",
             BROKEN: "rows or windows had logits that are no numbers, and tell nothing",
         }
         return [
-            f"{count} {words.get(name, f'rows were not asked, {name}: their prediction is empty')}"
-            for name, count in told.items()
+            f"{count} {sentences.get(name, f'rows were not asked, {name}: their prediction is empty')}"
+            for name, count in counts.items()
             if count
         ]
 
@@ -95,7 +102,7 @@ class Predictor:
         return next(iter(self._model.task.evaluation.values()))
 
     def _tokens(self, rows: Sequence[Row], folder: Path) -> Tokens:
-        """Tokens of rows as the run's own evaluation had them."""
+        """Tokenize rows in the same way as the run's own evaluation."""
         task, numbers = self._model.task, np.arange(self._done, self._done + len(rows))
         texts = {name: pa.array([row[name] for row in rows], pa.string()) for name in self.columns}
         gold = self._kind.gold(task, len(rows))
@@ -104,52 +111,58 @@ class Predictor:
         (folder / "tokenizer").symlink_to(self._model.tokens.tokenizer.absolute())
         facts = {"pad_id": self._model.tokens.pad_id, "rows": {split: len(rows)}}
         (folder / FACTS).write_text(json.dumps(facts), encoding="utf-8")
-        found = PREPARE[type(task)](table, task, self._tokenizer, out.split(split), split, lambda rows: None)
-        self.facts.update({name: count for name, count in found.items() if isinstance(count, int)})
-        self.facts.update(found.get("skipped", {}))
+        counts = PREPARE[type(task)](
+            table, task, self._tokenizer, folder=out.split(split), split=split, advance=lambda rows: None
+        )
+        self.facts.update({name: count for name, count in counts.items() if isinstance(count, int)})
+        self.facts.update(counts.get("skipped", {}))
         return out
 
 
-def torch_run(model: Model, rt: Runtime) -> Run:
-    """The model as the run evaluated it."""
-    loaded, _ = load_quantized(model.encoder, model.form, model.ranges, rt)
-    return family_of(model.task).runner(loaded, rt)
+def torch_run(model: StoredModel, ctx: RunContext) -> ForwardFn:
+    """Return a function that computes logits in torch, with the model as the run evaluated it."""
+    loaded, _ = load_quantized(model.encoder, model.quant_config, model.ranges, ctx)
+    return adapter_for(model.task).runner(loaded, ctx)
 
 
-def engine_run(model: Model, runtime: RuntimeName, precision: Precision, batch_size: int, rt: Runtime) -> Run:
-    """Its graph in one of :data:`qexp.deploy.runtimes.RUNTIMES`.
+def engine_run(
+    model: StoredModel, runtime: RuntimeName, precision: Precision, batch_size: int, ctx: RunContext
+) -> ForwardFn:
+    """Return a function that computes logits in one of :data:`qexp.config.RUNTIMES`.
 
     Raises:
-        DeployError: there is no graph of it, or the runtime is not there or refuses it.
+        DeployError: The model has no graph, or the runtime is not installed or rejects the graph.
     """
-    from qexp.deploy.engine import Order
+    from qexp.deploy.engine import EngineSpec
     from qexp.deploy.runtimes import load
     from qexp.tasks.exported import exported_run
 
-    graph = graph_of(model, rt)
-    graph = graph_for(runtime, precision, {"fp32": graph, "int8": graph}, rt)
+    graph = graph_of(model, ctx)
+    graph = graph_for_engine(runtime, precision, {"fp32": graph, "int8": graph}, ctx)
     shapes = ((batch_size, model.task.max_length),)
     return exported_run(
         model.task,
         graph.folder,
-        lambda file: load(runtime, Order(file, precision, rt.threads, shapes, rt.engines)),
+        lambda file: load(
+            runtime, EngineSpec(file, precision, threads=ctx.threads, shapes=shapes, cache=ctx.engines)
+        ),
     )
 
 
-def _beside(rows: Sequence[Row], table: pa.Table) -> pa.Table:
-    """Index, the rows' own columns, and predictions behind them.
+def _with_own_columns(rows: Sequence[Row], table: pa.Table) -> pa.Table:
+    """Return a table of the index, the own columns of the rows, and the predictions.
 
     Raises:
-        DataError: a column has the name of a prediction, or holds values of several types.
+        DataError: A column has the name of a prediction, or holds values of several types.
     """
-    kept = {name: [row.get(name) for row in rows] for name in dict.fromkeys(chain.from_iterable(rows))}
-    if both := sorted({*kept} & {*table.column_names}):
+    own_columns = {name: [row.get(name) for row in rows] for name in dict.fromkeys(chain.from_iterable(rows))}
+    if shared := sorted({*own_columns} & {*table.column_names}):
         raise DataError(
-            f"--keep: the rows have columns that predictions have, too: {', '.join(both)}; rename them, or "
+            f"--keep: the rows have columns that predictions have, too: {', '.join(shared)}; rename them, or "
             "leave --keep out"
         )
     columns = {INDEX: table[INDEX]}
-    for name, values in kept.items():
+    for name, values in own_columns.items():
         try:
             columns[name] = pa.array(values)
         except (pa.ArrowException, UnicodeEncodeError) as error:

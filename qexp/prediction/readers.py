@@ -1,4 +1,4 @@
-"""Rows to predict, read one by one from a file or from standard input, whatever their number."""
+"""Readers that stream the rows to predict from a file or from standard input."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from qexp.errors import DataError
 STANDARD_INPUT = "-"
 Row = Mapping[str, Any]
 Places = Iterator[tuple[str, Row]]
-"""Rows, each with the words that name its place in the input."""
+"""Rows, each with the name of its position in the input."""
 _READ_AT_ONCE = 1024
 
 
-class Rows:
-    """The rows of an input.
+class InputRows:
+    """Rows of an input file or of standard input.
 
     Args:
-        source: A file that ends as one of :data:`READERS`, or ``-`` for standard input.
-        columns: Columns with the texts.
-        whole: Whether all columns are wanted, not only those.
+        source: Path with one of the suffixes in :data:`READERS`, or ``-`` for standard input.
+        columns: Columns that hold the texts.
+        whole: Whether to keep all columns, not only ``columns``.
     """
 
     def __init__(self, source: str, columns: Sequence[str], *, whole: bool) -> None:
@@ -37,7 +37,7 @@ class Rows:
 
     @property
     def total(self) -> int | None:
-        """How many there may be, for a progress bar; None where that takes as long as reading them."""
+        """Estimated number of rows, for a progress bar; None if counting takes as long as reading."""
         if self._path is None or not self._path.is_file():
             return None
         if self._path.suffix == ".parquet":
@@ -48,28 +48,31 @@ class Rows:
         return count - (self._path.suffix in (".csv", ".tsv")) or None
 
     def parts(self, size: int) -> Iterator[list[Row]]:
-        """At most so many rows at a time, in their order, each with a text in every column.
+        """Yield at most ``size`` rows at a time, in order, each with a text in every column.
 
         Raises:
-            DataError: The input cannot be read, has no rows, or a row lacks a text.
+            DataError: The input cannot be read or has no rows, or a row lacks a text.
         """
         part: list[Row] = []
-        seen = False
+        yielded = False
         for place, row in self._read():
             self._check(place, row)
             part.append(row if self._whole else {name: row[name] for name in self._columns})
             if len(part) == size:
                 yield part
-                part, seen = [], True
+                part, yielded = [], True
         if part:
             yield part
-        elif not seen:
+        elif not yielded:
             raise DataError(f"{self.name}: no rows; give at least one, with {', '.join(self._columns)}")
 
     def _read(self) -> Places:
         if self._path is None:
-            # A stream of our own over the same bytes: what the process's locale is does not matter.
-            with self._told(), open(sys.stdin.fileno(), encoding="utf-8-sig", closefd=False) as stream:
+            # sys.stdin decodes with the locale's encoding; a second stream on its descriptor reads UTF-8.
+            with (
+                self._as_data_error(),
+                open(sys.stdin.fileno(), encoding="utf-8-sig", closefd=False) as stream,
+            ):
                 yield from self._lines(stream)
             return
         reader = READERS.get(self._path.suffix)
@@ -78,12 +81,12 @@ class Rows:
                 f"{self.name}: {self._path.suffix or 'no ending'} is no kind of rows; allowed are "
                 f"{', '.join(READERS)}, and - for standard input"
             )
-        with self._told():
+        with self._as_data_error():
             yield from reader(self)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Errors of files as errors of rows."""
+    def _as_data_error(self) -> Iterator[None]:
+        """Convert errors of files and decoders to DataError."""
         try:
             yield
         except UnicodeDecodeError as error:
@@ -95,25 +98,25 @@ class Rows:
             ) from error
 
     def json_lines(self) -> Places:
-        """An object in each line."""
+        """Yield rows of JSON lines: one object per line."""
         with self._text() as file:
             yield from self._objects(enumerate(file, 1))
 
     def texts(self) -> Places:
-        """A text in each line."""
+        """Yield rows of a plain text file: one text per line."""
         with self._text() as file:
             yield from self._plain(enumerate(file, 1))
 
     def commas(self) -> Places:
-        """Comma-separated values, quoted as spreadsheets do it, under a line of names."""
+        """Yield rows of comma-separated values with a header, quoted as by spreadsheets."""
         yield from self._separated(delimiter=",")
 
     def tabs(self) -> Places:
-        """Tab-separated values without any quoting, as GLUE's files are, under a line of names."""
+        """Yield rows of tab-separated values with a header and without quoting, as in GLUE's files."""
         yield from self._separated(delimiter="\t", quoting=csv.QUOTE_NONE)
 
     def parquet(self) -> Places:
-        """A table; of its columns only the wanted ones are read."""
+        """Yield rows of a parquet file; only the wanted columns are read."""
         import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
         with self._arrow() as file:
@@ -129,7 +132,7 @@ class Rows:
                 raise self._not_parquet(error) from error
 
     def _lines(self, stream: TextIO) -> Places:
-        """Objects, or texts: the first line tells."""
+        """Yield rows of JSON lines if the first line starts with a brace, else of plain texts."""
         numbered = enumerate(stream, 1)
         first = next(numbered, None)
         if first is None:
@@ -163,10 +166,10 @@ class Rows:
         for number, line in lines:
             yield f"line {number}", {self._columns[0]: line.rstrip("\r\n")}
 
-    def _separated(self, **form: Any) -> Places:
-        csv.field_size_limit(sys.maxsize)  # a context may be longer than the 128 KiB that are the default
+    def _separated(self, **options: Any) -> Places:
+        csv.field_size_limit(sys.maxsize)  # contexts may exceed the default of 128 KiB
         with self._text(newline="") as file:
-            reader = csv.DictReader(file, strict=True, **form)
+            reader = csv.DictReader(file, strict=True, **options)
             if reader.fieldnames:
                 check_columns(reader.fieldnames, self._columns, self.name, fields="")
             for row in reader:
@@ -178,7 +181,7 @@ class Rows:
                 yield f"line {reader.line_num}", row
 
     def _check(self, place: str, row: Row) -> None:
-        """Every column holds a text that can be written as UTF-8."""
+        """Raise DataError unless every column holds a text that can be encoded as UTF-8."""
         for name in self._columns:
             if name not in row:
                 check_columns(list(row), self._columns, f"{self.name}, {place}", fields="")
@@ -217,11 +220,11 @@ class Rows:
         return DataError(f"{self.name}: not a readable parquet file: {error}; copy or write it again")
 
 
-READERS: dict[str, Callable[[Rows], Places]] = {
-    ".jsonl": Rows.json_lines,
-    ".csv": Rows.commas,
-    ".tsv": Rows.tabs,
-    ".parquet": Rows.parquet,
-    ".txt": Rows.texts,
+READERS: dict[str, Callable[[InputRows], Places]] = {
+    ".jsonl": InputRows.json_lines,
+    ".csv": InputRows.commas,
+    ".tsv": InputRows.tabs,
+    ".parquet": InputRows.parquet,
+    ".txt": InputRows.texts,
 }
-"""Kinds of files, by how their names end."""
+"""Reader of each file format, by suffix."""

@@ -1,4 +1,4 @@
-"""What is read of a row to predict, and told of it, for each kind of task."""
+"""Columns that are read, and predictions that are computed, for each kind of task."""
 
 from __future__ import annotations
 
@@ -13,98 +13,108 @@ import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 from qexp.artifacts.types import Tokens
 from qexp.config import QuestionTask, Task, TextTask, TranslationTask
 from qexp.data.tokenization.references import read_reading
-from qexp.tasks.base import Predictions, Run
-from qexp.tasks.classification import Texts
-from qexp.tasks.question_answering import Questions
-from qexp.tasks.translation import Translations
+from qexp.tasks.base import ForwardFn, Predictions
+from qexp.tasks.classification import TextAdapter
+from qexp.tasks.question_answering import QuestionAdapter
+from qexp.tasks.translation import TranslationAdapter
 
 Move = Callable[..., None]
 Columns = dict[str, Any]
-"""Predictions by name, a value for each row; null where a logit was no number."""
+"""Columns by name, a value per row; predictions are null where a logit is not finite."""
 BROKEN = "broken"
-"""Count of rows, or of windows, with logits that are no numbers."""
+"""Name of the count of rows, or windows, with logits that are not finite."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Rows that are tokenized and wait for their predictions."""
+class TokenizedRows:
+    """Tokenized rows and the settings to predict them with."""
 
     tokens: Tokens
     split: str
-    run: Run
+    run: ForwardFn
     batch_size: int
-    move: Move
+    advance: Move
     facts: Counter[str]
-    """Where :data:`BROKEN` is counted."""
+    """Counter to which :data:`BROKEN` rows are added."""
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What a kind of task reads and tells."""
+class TaskPredictions:
+    """Inputs and predictions of a kind of task; the first argument of each function is the task."""
 
     columns: Callable[[Any], tuple[str, ...]]
-    """Columns with the texts of a row."""
+    """Function that returns the columns with the texts of a row."""
     gold: Callable[[Any, int], Columns]
-    """What stands in the place of the right answers, which nobody knows, of so many rows."""
-    tell: Callable[[Any, Asked], Columns]
-    """Runs the model."""
+    """Function from a number of rows to placeholders for their gold values, which are unknown."""
+    tell: Callable[[Any, TokenizedRows], Columns]
+    """Function that runs the model and returns the columns of predictions."""
 
 
-def _tell_texts(task: TextTask, asked: Asked) -> Columns:
-    found = Texts(task).predict(asked.run, asked.tokens, asked.split, None, asked.move, asked.batch_size)
-    asked.facts[BROKEN] += found.broken
-    fine = np.isfinite(found.logits).all(axis=1)
+def _predict_texts(task: TextTask, rows: TokenizedRows) -> Columns:
+    result = TextAdapter(task).predict(
+        rows.run, rows.tokens, rows.split, rows=None, advance=rows.advance, batch_size=rows.batch_size
+    )
+    rows.facts[BROKEN] += result.broken
+    finite = np.isfinite(result.logits).all(axis=1)
     if task.kind == "regression":
-        return {"prediction": pa.array(found.predictions.astype(np.float64), mask=~fine)}
-    shares = np.exp(found.logits.astype(np.float64) - found.logits.max(axis=1, keepdims=True))
+        return {"prediction": pa.array(result.predictions.astype(np.float64), mask=~finite)}
+    shares = np.exp(result.logits.astype(np.float64) - result.logits.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
-    names = np.array(task.labels, object)[found.predictions]
+    names = np.array(task.labels, object)[result.predictions]
     parts = [pa.array(column) for column in shares.T]
-    probabilities = pa.StructArray.from_arrays(parts, names=list(task.labels), mask=pa.array(~fine))
-    return {"prediction": pa.array(names, mask=~fine), "probabilities": probabilities}
+    probabilities = pa.StructArray.from_arrays(parts, names=list(task.labels), mask=pa.array(~finite))
+    return {"prediction": pa.array(names, mask=~finite), "probabilities": probabilities}
 
 
-def _tell_questions(task: QuestionTask, asked: Asked) -> Columns:
-    """The answer, its share of the softmax, and where it stands in the context; of none, of none."""
-    reading = read_reading(asked.tokens.split(asked.split), None)
-    found = Questions(task).answers(
-        asked.run, asked.tokens, asked.split, reading, asked.move, asked.batch_size
-    )  # fmt: skip
-    asked.facts[BROKEN] += found.broken
-    given = np.array([bool(text) for text in found.texts])
-    share = np.where(given, found.probabilities[:, 0], found.no_answer_probabilities)
-    first, last = (pa.array(places, mask=~given) for places in found.spans[:, 0].T)
-    return {"prediction": found.texts, "probability": share, "start": first, "end": last}
+def _predict_questions(task: QuestionTask, rows: TokenizedRows) -> Columns:
+    """Return the answer, its probability, and its character range in the context.
+
+    Where the answer is empty, the probability is the one of no answer and the range is null.
+    """
+    references = read_reading(rows.tokens.split(rows.split), None)
+    answers = QuestionAdapter(task).answers(
+        rows.run,
+        rows.tokens,
+        name=rows.split,
+        reading=references,
+        advance=rows.advance,
+        batch_size=rows.batch_size,
+    )
+    rows.facts[BROKEN] += answers.broken
+    answered = np.array([bool(text) for text in answers.texts])
+    probability = np.where(answered, answers.probabilities[:, 0], answers.no_answer_probabilities)
+    first, last = (pa.array(places, mask=~answered) for places in answers.spans[:, 0].T)
+    return {"prediction": answers.texts, "probability": probability, "start": first, "end": last}
 
 
-def _tell_translations(task: TranslationTask, asked: Asked) -> Columns:
-    """The translation, and its log-probability over the length to the power of the search's penalty."""
-    found: Predictions = Translations(task).predict(
-        asked.run, asked.tokens, asked.split, None, asked.move, asked.batch_size
-    )  # fmt: skip
-    asked.facts[BROKEN] += found.broken
-    scores = found.logits[:, 0].astype(np.float64)
+def _predict_translations(task: TranslationTask, rows: TokenizedRows) -> Columns:
+    """Return the translation and its score: log-probability / length ** penalty of the search."""
+    result: Predictions = TranslationAdapter(task).predict(
+        rows.run, rows.tokens, rows.split, rows=None, advance=rows.advance, batch_size=rows.batch_size
+    )
+    rows.facts[BROKEN] += result.broken
+    scores = result.logits[:, 0].astype(np.float64)
     broken = ~np.isfinite(scores)
-    return {"prediction": pa.array(found.predictions, mask=broken), "score": pa.array(scores, mask=broken)}
+    return {"prediction": pa.array(result.predictions, mask=broken), "score": pa.array(scores, mask=broken)}
 
 
 _NO_ANSWER = pa.struct([("text", pa.list_(pa.string())), ("answer_start", pa.list_(pa.int32()))])
 
-KINDS: Mapping[type[Task], Kind] = {
-    TextTask: Kind(
+KINDS: Mapping[type[Task], TaskPredictions] = {
+    TextTask: TaskPredictions(
         lambda task: tuple(task.text),
         lambda task, rows: {task.label: np.zeros(rows, np.int64)},
-        _tell_texts,
+        _predict_texts,
     ),
-    QuestionTask: Kind(
+    QuestionTask: TaskPredictions(
         lambda task: ("question", "context"),
         lambda task, rows: {"answers": pa.array([{"text": [], "answer_start": []}] * rows, _NO_ANSWER)},
-        _tell_questions,
+        _predict_questions,
     ),
-    TranslationTask: Kind(
+    TranslationTask: TaskPredictions(
         lambda task: (task.source,),
         lambda task, rows: {task.target: [""] * rows},
-        _tell_translations,
+        _predict_translations,
     ),
 }
-"""By class of task."""
+"""Inputs and predictions by class of task."""

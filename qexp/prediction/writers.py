@@ -1,4 +1,4 @@
-"""Where predictions go: a file of one of three kinds, or standard output; part by part, in their order."""
+"""Writers of predictions, part by part in order: files of three formats, or standard output."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from qexp.errors import DataError, StoreError
 
 
 class Writer(ABC):
-    """A file, or standard output, that takes tables of the same columns."""
+    """Base class of writers that append tables with the same columns to a file or to standard output."""
 
     @abstractmethod
     def write(self, table: pa.Table) -> bool:
-        """Write rows behind the earlier ones; whether somebody still reads them."""
+        """Append rows and return whether the output still has a reader (false for a closed pipe)."""
 
     def close(self) -> None:  # noqa: B027 - standard output stays open
         """Finish the file."""
 
 
 class JsonLines(Writer):
-    """An object in each line."""
+    """Writer of JSON lines: one object per line."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, table: pa.Table) -> bool:
-        """One line for each row."""
+        """Append one line per row; numbers that are not finite become null."""
         lines = (json.dumps(_finite(row), ensure_ascii=False, default=str) for row in table.to_pylist())
         return write_out(self._stream, "".join(f"{line}\n" for line in lines))
 
     def close(self) -> None:
-        """Close a file; the process's own output stays open."""
+        """Close the file; standard output stays open."""
         if self._stream is not sys.stdout:
             self._stream.close()
 
 
 class CommaSeparated(Writer):
-    """Values under a line of names; parts of a value have columns of their own, such as ``a.b``."""
+    """Writer of comma-separated values with a header; struct fields become columns such as ``a.b``."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("w", encoding="utf-8", newline="")
@@ -56,7 +56,11 @@ class CommaSeparated(Writer):
         self._names: list[str] = []
 
     def write(self, table: pa.Table) -> bool:
-        """One line for each row."""
+        """Append one line per row.
+
+        Raises:
+            DataError: The columns differ from those of the first part.
+        """
         flat = table.flatten()
         if not self._names:
             self._names = flat.column_names
@@ -73,14 +77,18 @@ class CommaSeparated(Writer):
 
 
 class Parquet(Writer):
-    """A table; the types are those of the first part."""
+    """Writer of a parquet file; the first part determines the column types."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: pq.ParquetWriter | None = None
 
     def write(self, table: pa.Table) -> bool:
-        """A row group for each part."""
+        """Append a row group.
+
+        Raises:
+            DataError: The part cannot be cast to the types of the first part.
+        """
         if self._file is None:
             self._file = pq.ParquetWriter(self._path, table.schema)
         try:
@@ -100,33 +108,42 @@ WRITERS: dict[str, Callable[[Path], Writer]] = {
     ".csv": CommaSeparated,
     ".parquet": Parquet,
 }
-"""Kinds of files, by how their names end."""
+"""Writer of each file format, by suffix."""
 
 
 class Output:
-    """Predictions as they come. A file has its name when all are in it, and until then ``….partial.…``.
+    """Output of predictions; a file is named ``….partial.…`` until it is complete.
 
     Args:
-        path: The file; None is standard output.
+        path: Path of the file; None for standard output.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.rows = 0
         self._path = path
-        # Taken now: rich puts a stream of its own in the place of the process's while a bar is drawn.
+        # Bound here, because rich replaces sys.stdout while a progress bar is drawn.
         self._writer: Writer = JsonLines(sys.stdout) if path is None else self._opened(path)
 
     def write(self, table: pa.Table) -> bool:
-        """Write the predictions of some rows; whether somebody still reads them."""
+        """Append predictions and return whether the output still has a reader.
+
+        Raises:
+            StoreError: The file cannot be written.
+            DataError: The columns or their types differ from those of the first part.
+        """
         try:
-            read = self._writer.write(table)
+            has_reader = self._writer.write(table)
         except OSError as error:
             raise self._cannot(error) from error
         self.rows += table.num_rows
-        return read
+        return has_reader
 
     def finish(self) -> None:
-        """All are there."""
+        """Close the output and rename a complete file to its final name.
+
+        Raises:
+            StoreError: The file cannot be written or renamed.
+        """
         try:
             self._writer.close()
             if self._path is not None:
@@ -135,7 +152,7 @@ class Output:
             raise self._cannot(error) from error
 
     def stop(self) -> str:
-        """Not all are there; says where those are that are."""
+        """Close an incomplete output and return a sentence on where its predictions are."""
         rows = f"the predictions of the first {self.rows} rows" if self.rows else "no predictions"
         self._writer.close()
         if self._path is None:
@@ -147,7 +164,7 @@ class Output:
 
     @property
     def partial(self) -> Path:
-        """The file until it is whole."""
+        """Path of the file until it is complete."""
         assert self._path is not None
         return self._path.with_suffix(f".partial{self._path.suffix}")
 
@@ -176,7 +193,7 @@ def _changed(path: Path, how: str) -> DataError:
 
 
 def _finite(value: Any) -> Any:
-    """A value as JSON can hold it: null for what is no number."""
+    """Replace numbers that JSON cannot represent by None, also in dictionaries and lists."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):

@@ -1,1 +1,1 @@
-"""What a run made, as a folder that others can load without qexp."""
+"""Publication of a run's model as a folder that can be loaded without qexp."""

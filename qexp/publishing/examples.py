@@ -1,4 +1,4 @@
-"""Ten lines that use a published folder, in plain transformers and ONNX Runtime, for its card and docs."""
+"""Code examples for published folders, with plain transformers or ONNX Runtime, for the card and docs."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _QUESTION = '"Where is the bird?", "The bird is in the tree, and the cat is in t
 
 
 def with_transformers(task: Task, folder: str) -> str:
-    """Python that needs torch and transformers only."""
+    """Return Python code that needs only torch and transformers."""
     return _TRANSFORMERS[type(task)](task, folder)
 
 
 def with_onnxruntime(task: Task, folder: str, graph: str) -> str | None:
-    """Python that needs ONNX Runtime and a tokenizer only; None for what has no graph."""
+    """Return Python code that needs only ONNX Runtime and a tokenizer; None for tasks without a graph."""
     if isinstance(task, TranslationTask):
         return None
-    texts, cut = _asked(task)
+    texts, cut = _tokenizer_arguments(task)
     return f"""\
 import onnxruntime
 from transformers import AutoTokenizer
@@ -38,29 +38,38 @@ logits = session.run(None, {{each.name: rows[each.name] for each in session.get_
 def _texts(task: TextTask, folder: str) -> str:
     answer = "[model.config.id2label[place] for place in logits.argmax(-1).tolist()]"
     return _transformers(
-        task, folder, "AutoModelForSequenceClassification", "logits = model(**rows).logits",
-        f"print({'logits[:, 0].tolist()' if task.kind == 'regression' else answer})",
-    )  # fmt: skip
+        task,
+        folder,
+        auto="AutoModelForSequenceClassification",
+        work="logits = model(**rows).logits",
+        answer=f"print({'logits[:, 0].tolist()' if task.kind == 'regression' else answer})",
+    )
 
 
 def _questions(task: QuestionTask, folder: str) -> str:
     return _transformers(
-        task, folder, "AutoModelForQuestionAnswering", "found = model(**rows)",
-        "first, last = found.start_logits.argmax().item(), found.end_logits.argmax().item()\n"
+        task,
+        folder,
+        auto="AutoModelForQuestionAnswering",
+        work="found = model(**rows)",
+        answer="first, last = found.start_logits.argmax().item(), found.end_logits.argmax().item()\n"
         'print(tokenizer.decode(rows["input_ids"][0, first : last + 1]))',
-    )  # fmt: skip
+    )
 
 
 def _translations(task: TranslationTask, folder: str) -> str:
     search = f"num_beams={task.search.beams}, max_new_tokens={task.search.max_new_tokens}"
     return _transformers(
-        task, folder, "AutoModelForSeq2SeqLM", f"words = model.generate(**rows, {search})",
-        "print(tokenizer.batch_decode(words, skip_special_tokens=True))",
-    )  # fmt: skip
+        task,
+        folder,
+        auto="AutoModelForSeq2SeqLM",
+        work=f"words = model.generate(**rows, {search})",
+        answer="print(tokenizer.batch_decode(words, skip_special_tokens=True))",
+    )
 
 
 def _transformers(task: Task, folder: str, auto: str, work: str, answer: str) -> str:
-    texts, cut = _asked(task)
+    texts, cut = _tokenizer_arguments(task)
     return f"""\
 import torch
 from transformers import {auto}, AutoTokenizer
@@ -75,8 +84,8 @@ with torch.inference_mode():
 """
 
 
-def _asked(task: Task) -> tuple[str, str]:
-    """Texts for the tokenizer, and how they are cut, as in training."""
+def _tokenizer_arguments(task: Task) -> tuple[str, str]:
+    """Return the texts for the tokenizer and its truncation arguments, which are those of training."""
     cut = f"padding=True, truncation=True, max_length={task.max_length}"
     if isinstance(task, QuestionTask):
         return _QUESTION, f'truncation="only_second", max_length={task.max_length}'
@@ -94,9 +103,8 @@ def _onnx_texts(task: TextTask) -> str:
 
 def _onnx_questions(task: QuestionTask) -> str:
     return (
-        "first, last = logits[0].argmax(0)\n"
-        'print(tokenizer.decode(rows["input_ids"][0, first : last + 1]))\n'
-    )  # fmt: skip
+        'first, last = logits[0].argmax(0)\nprint(tokenizer.decode(rows["input_ids"][0, first : last + 1]))\n'
+    )
 
 
 _TRANSFORMERS: Mapping[type[Task], Callable[..., str]] = {

@@ -1,1 +1,1 @@
-"""Quantization, in pure torch: grids, calibrators, quantizers, and where they are inserted."""
+"""Quantization in pure torch: integer grids, calibration, quantizers and their insertion into models."""

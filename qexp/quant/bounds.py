@@ -1,4 +1,4 @@
-"""Ends of the range that a grid represents, counted in steps from zero."""
+"""Bounds of the range that a grid represents, in steps from zero."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True, eq=False)
 class Bounds:
-    """``lower = qmin - zero_point`` and ``upper = qmax - zero_point``.
+    """Clamping bounds ``lower = qmin - zero_point`` and ``upper = qmax - zero_point``.
 
-    Numbers where all ranges of a tensor share them, else float32 tensors that broadcast with it.
+    They are numbers where all ranges of a tensor share them, else float32 tensors that broadcast with it.
     """
 
     lower: float | Tensor
@@ -25,7 +25,10 @@ class Bounds:
 
     @classmethod
     def of(cls, grid: Grid, zero_point: Tensor, *, dimensions: int) -> Bounds:
-        """Bounds for tensors of so many dimensions. Reads a per-tensor zero point once."""
+        """Return the bounds for tensors with ``dimensions`` axes.
+
+        A per-tensor zero point is read on the host, once.
+        """
         if zero_point.dim() == 0 or grid.symmetric:
             zero = 0 if grid.symmetric else int(zero_point)
             return cls(float(grid.qmin - zero), float(grid.qmax - zero))
@@ -33,13 +36,14 @@ class Bounds:
 
     @classmethod
     def around(cls, grid: Grid, zero_point: Tensor) -> Bounds:
-        """Bounds of zero points that broadcast with the values. Reads nothing on the host, and passes on
-        the gradient of a zero point that has one.
+        """Return the bounds of zero points that broadcast with the values.
+
+        Nothing is read on the host. The gradient of a learned zero point is preserved.
         """
         return cls((grid.qmin - zero_point).float(), (grid.qmax - zero_point).float())
 
     def flat(self, channels: int, device: torch.device = CPU) -> tuple[Tensor, Tensor]:
-        """The ends of each channel, float32 [channels]."""
+        """Return the lower and the upper bound of each channel, float32 [channels]."""
         return _flat(self.lower, channels, device), _flat(self.upper, channels, device)
 
 

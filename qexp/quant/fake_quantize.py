@@ -1,18 +1,17 @@
 """Fake quantization with gradients, for training.
 
-Forward is the arithmetic of ``qexp.quant.grid``, but that NaN passes through, so that a defect
+The forward pass uses the arithmetic of ``qexp.quant.grid``, except that NaN passes through, so that a defect
 reaches the loss.
 
-Backward is the straight-through estimator: the gradient passes where ``x / scale`` lies inside the
+The backward pass is the straight-through estimator: the gradient passes where ``x / scale`` lies inside the
 bounds, ends included, and is zero outside. A learned scale gets the gradient of LSQ (Esser et al.
 2020, "Learned Step Size Quantization", arXiv 1902.08153, equation 3), times its gradient scale
-``1 / sqrt(N * qmax)`` with N the number of elements that share the scale. A learned zero point gets
-that of LSQ+'s offset (Bhalgat et al. 2020, arXiv 2004.09576), which is ``-scale`` times the
-zero point: nothing where ``x`` lies inside, all where it is clipped; with the same gradient scale.
+``1 / sqrt(N * qmax)``, where N is the number of elements that share the scale. A learned zero point gets the
+gradient of LSQ+'s offset (Bhalgat et al. 2020, arXiv 2004.09576), which is ``-scale`` times the zero point:
+zero where ``x`` lies inside the range, the full gradient where it is clipped, with the same gradient scale.
 
-Which kernels compute it is chosen for each call, see ``kernels_of``. Scales are tensors even where
-they are one number: dividing a CUDA tensor by a Python number multiplies by the reciprocal, which
-rounds differently.
+``kernels_of`` selects the kernels for each call. A scale is a tensor even if it is a single number: dividing
+a CUDA tensor by a Python number multiplies by the reciprocal, which rounds differently.
 """
 
 from __future__ import annotations
@@ -26,40 +25,40 @@ import torch
 from torch import Tensor
 
 from qexp.quant.bounds import Bounds
-from qexp.quant.grid import Grid, covering
+from qexp.quant.grid import Grid, compute_qparams
 from qexp.quant.kernels import cpu, reference
 from qexp.quant.kernels.reference import sum_to, traced_dynamic
 from qexp.quant.minmax import token_ends
 
 
 class Kernels(Protocol):
-    """What ``reference``, ``cpu`` and ``cuda`` offer; see the first for what it means."""
+    """Interface of the modules ``reference``, ``cpu`` and ``cuda``; ``reference`` defines the semantics."""
 
     HALVES: bool
 
     def forward(self, x: Tensor, scale: Tensor, bounds: Bounds, *, nan_low: bool = False) -> Tensor:
-        """Values of the grid."""
+        """Return ``x`` rounded to values of the grid."""
 
     def backward(self, grad: Tensor, x: Tensor, scale: Tensor, bounds: Bounds) -> Tensor:
-        """Gradient of x."""
+        """Return the gradient of ``x``."""
 
     def backward_learned(
         self, grad: Tensor, x: Tensor, scale: Tensor, bounds: Bounds
     ) -> tuple[Tensor, Tensor]:
-        """Gradients of x and of the scale."""
+        """Return the gradients of ``x`` and of ``scale``."""
 
 
 _choice: Literal["auto", "plain"] = "auto"
 
 
 def choose_kernels(choice: Literal["auto", "plain"]) -> None:
-    """From now on, in this process: everything in plain torch, or the fastest way for each tensor."""
+    """Select plain torch for everything, or the fastest kernels for each tensor, process-wide."""
     global _choice
     _choice = choice
 
 
 def kernels_of(x: Tensor, scale: Tensor) -> Kernels:
-    """The fastest kernels that serve these tensors on this machine."""
+    """Return the fastest kernels that support these tensors on this machine."""
     if _choice == "plain":
         return reference
     if x.is_cuda:
@@ -69,7 +68,7 @@ def kernels_of(x: Tensor, scale: Tensor) -> Kernels:
 
 @cache
 def _cuda_kernels() -> Kernels | None:
-    """The Triton kernels; None where a CUDA build of torch comes without Triton."""
+    """Return the Triton kernels, or None if Triton is not installed, as in some CUDA builds of torch."""
     if find_spec("triton") is None:
         return None
     from qexp.quant.kernels import cuda
@@ -78,24 +77,27 @@ def _cuda_kernels() -> Kernels | None:
 
 
 class FakeQuantizeFrozen(torch.autograd.Function):
-    """Fixed scale: straight-through gradient to ``x``."""
+    """Fake quantization with a fixed scale and a straight-through gradient to ``x``."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, bounds: Bounds, done: Tensor | None = None) -> Tensor:
-        """Fake-quantize ``x``; ``scale`` broadcasts with it. ``done`` is the result, where it is known."""
+        """Fake-quantize ``x``; ``scale`` broadcasts with it, ``done`` is the result if already computed."""
         ctx.save_for_backward(x, scale)
         ctx.bounds = bounds
         return kernels_of(x, scale).forward(x, scale, bounds) if done is None else done.detach()
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
-        """Pass the gradient inside the range."""
+        """Return the gradient of ``x``: the incoming one inside the range, zero outside."""
         x, scale = ctx.saved_tensors
         return kernels_of(x, scale).backward(grad_outputs[0], x, scale, ctx.bounds), None, None, None
 
 
 class FakeQuantizeLearned(torch.autograd.Function):
-    """Learned scale: straight-through gradient to ``x``, LSQ gradient to ``scale``, LSQ+'s to ``zero``."""
+    """Fake quantization with a learned scale, and possibly a learned zero point.
+
+    The gradient is straight-through for ``x``, LSQ's for ``scale`` and LSQ+'s for ``zero``.
+    """
 
     @staticmethod
     def forward(
@@ -107,16 +109,16 @@ class FakeQuantizeLearned(torch.autograd.Function):
         done: Tensor | None = None,
         zero: Tensor | None = None,
     ) -> Tensor:
-        """As with a fixed scale.
+        """Fake-quantize ``x``, as ``FakeQuantizeFrozen`` does.
 
         Args:
-            ctx: of autograd.
-            x: values.
-            scale: broadcasts with ``x``.
-            bounds: of the zero point.
-            factor: LSQ's gradient scale, on the gradient of ``scale``.
-            done: the result, where it is known.
-            zero: the zero point, if it is learned, in the shape of ``scale``; its gradient is not scaled.
+            ctx: Context of autograd.
+            x: Values to quantize.
+            scale: Scale that broadcasts with ``x``.
+            bounds: Bounds for the zero point in use.
+            factor: LSQ's gradient scale, applied to the gradient of ``scale``.
+            done: The result if it is already computed.
+            zero: Learned zero point in the shape of ``scale``, or None. Its gradient is not scaled here.
         """
         ctx.save_for_backward(x, scale)
         ctx.bounds, ctx.factor, ctx.moves = bounds, factor, zero is not None
@@ -124,7 +126,7 @@ class FakeQuantizeLearned(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
-        """Gradients of ``x``, of ``scale`` and of ``zero``."""
+        """Return the gradients of ``x``, ``scale`` and ``zero``."""
         x, scale = ctx.saved_tensors
         (grad,) = grad_outputs
         passed, total = kernels_of(x, scale).backward_learned(grad, x, scale, ctx.bounds)
@@ -133,7 +135,10 @@ class FakeQuantizeLearned(torch.autograd.Function):
 
 
 class FakeQuantizeDynamic(torch.autograd.Function):
-    """Ranges of the values themselves: as none lies outside, the whole gradient passes."""
+    """Fake quantization with ranges taken from the values themselves.
+
+    No value lies outside its range, so the whole gradient passes.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, bounds: Bounds) -> Tensor:
@@ -142,19 +147,19 @@ class FakeQuantizeDynamic(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
-        """Pass the gradient."""
+        """Return the incoming gradient unchanged."""
         return grad_outputs[0], None, None
 
 
 def fake_quantize_tokens(x: Tensor, grid: Grid, *, plain: bool = False) -> Tensor:
-    """Each token's values, along the last axis, on a range of their own.
+    """Fake-quantize each token, the values along the last axis, with a range of its own.
 
     Args:
-        x: [..., values].
-        grid: what a range is mapped to.
-        plain: in plain arithmetic, for what traces it: a compiler or an exporter.
+        x: Values [..., values].
+        grid: Grid that each range is mapped to.
+        plain: Whether to use plain arithmetic, which a compiler or an exporter can trace.
     """
-    scale, zero_point = covering(*token_ends(x), grid)
+    scale, zero_point = compute_qparams(*token_ends(x), grid)
     bounds = Bounds.around(grid, zero_point)
     if plain:
         return traced_dynamic(x.float(), scale, bounds).to(x.dtype)
@@ -167,5 +172,5 @@ def fake_quantize_tokens(x: Tensor, grid: Grid, *, plain: bool = False) -> Tenso
 
 
 def gradient_scale(elements: int, grid: Grid) -> float:
-    """LSQ's factor on a scale's gradient, for a scale that ``elements`` values share (section 2.2)."""
+    """Return LSQ's gradient scale for a scale that ``elements`` values share (section 2.2)."""
     return 1.0 / math.sqrt(max(elements, 1) * grid.qmax)

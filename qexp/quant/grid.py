@@ -3,13 +3,13 @@
     q  = clamp(round_half_even(x / scale) + zero_point, qmin, qmax)
     x' = (q - zero_point) * scale
 
-The numbers are those of ONNX Runtime's CPU kernels, bit for bit: a true division in float32, ties
-to even, and no negative zero in the result.
+Results are bit-identical to those of ONNX Runtime's CPU kernels: a true division in float32, ties to even,
+and no negative zero.
 
-NaN: the ONNX specification leaves it open. ONNX Runtime is deterministic, in its vector bodies and
-in their tails, on x86-64 and on ARM: NaN becomes the lowest value of the integer type. The functions
-of this file do the same, with the grid's ``qmin``. Training (``qexp.quant.fake_quantize``) lets NaN
-through instead, so that a defect reaches the loss.
+The ONNX specification leaves the result for NaN open. ONNX Runtime is deterministic, in its vectorized loops
+and in their tails, on x86-64 and on ARM: NaN becomes the lowest value of the integer type. The functions of
+this module do the same with the grid's ``qmin``. Training (``qexp.quant.fake_quantize``) propagates NaN
+instead, so that a defect reaches the loss.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from qexp.config import FLOAT_BITS, ActivationScheme, ValueType, WeightScheme
 from qexp.errors import QuantizationError
 
 SMALLEST_SCALE = torch.finfo(torch.float32).tiny
-"""Smallest normal float32; a scale is never below it."""
+"""Smallest normal float32, the lower bound of every scale."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A set of integers, and which axis of a tensor has a range for each index.
+    """A set of integers, and the axis of a tensor that has a range for each index.
 
     Raises:
-        QuantizationError: bits out of 2 to 16, an asymmetric narrow grid.
+        QuantizationError: If ``bits`` is not in 2 to 16, or a narrow grid is asymmetric or unsigned.
     """
 
     bits: int
-    """2 to 16."""
+    """Bit-width, 2 to 16."""
     signed: bool
     """Whether the integers go below zero."""
     symmetric: bool
     """Whether the zero point is 0."""
     narrow: bool = False
-    """Leave out the lowest integer of a signed grid, so that it mirrors at zero."""
+    """Whether a signed grid omits its lowest integer, which makes it symmetric around zero."""
     axis: int | None = None
-    """Axis with one range for each index; None is one range for the whole tensor."""
+    """Axis with a range for each index; None means one range for the whole tensor."""
     dynamic: bool = False
-    """Whether each token, an index of all axes but the last, has the range of its own values."""
+    """Whether each token, an index of all axes but the last, takes its range from its own values."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 16:
@@ -55,16 +55,16 @@ class Grid:
 
     @property
     def qmin(self) -> int:
-        """Lowest integer."""
+        """Lowest integer of the grid."""
         return int(self.narrow) - (1 << (self.bits - 1)) if self.signed else 0
 
     @property
     def qmax(self) -> int:
-        """Highest integer."""
+        """Highest integer of the grid."""
         return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
 
     def expand(self, parameter: Tensor, dimensions: int) -> Tensor:
-        """Shape a scale or zero point to broadcast with a tensor of so many dimensions."""
+        """Reshape a scale or zero point to broadcast with a tensor of ``dimensions`` axes."""
         if self.axis is None or parameter.dim() == 0:
             return parameter
         shape = [1] * dimensions
@@ -73,7 +73,7 @@ class Grid:
 
 
 def weight_grid(bits: int, scheme: WeightScheme, *, axis: int = 0) -> Grid | None:
-    """Grid of weights whose output channels lie on ``axis``; None if they stay in floating point."""
+    """Return the grid of a weight with output channels on ``axis``, or None if it stays in floating point."""
     if bits == FLOAT_BITS:
         return None
     channel = axis if scheme.granularity == "per_channel" else None
@@ -84,10 +84,10 @@ def weight_grid(bits: int, scheme: WeightScheme, *, axis: int = 0) -> Grid | Non
 def activation_grid(
     bits: int, scheme: ActivationScheme, values: ValueType = "act", *, axis: int | None = None
 ) -> Grid | None:
-    """Grid of activations, per tensor, per token, or with a range for each index of an axis; None if they
-    stay in floating point.
+    """Return the grid of an activation, or None if it stays in floating point.
 
-    Unsigned, also if it is symmetric, where it is known that no value is negative.
+    The grid is per tensor, per token, or has a range for each index of ``axis``. It is unsigned, even if
+    symmetric, where no value can be negative.
     """
     if bits == FLOAT_BITS:
         return None
@@ -97,14 +97,14 @@ def activation_grid(
 
 
 def scale_and_zero_point(low: Tensor, high: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-    """Scale (float32) and zero point (int32) that cover ``[low, high]``, of the shape of the range.
+    """Return the scale (float32) and zero point (int32) that cover ``[low, high]``, in the shape of ``low``.
 
-    A symmetric grid covers the larger magnitude: ``scale = max(|low|, |high|) / qmax``. Any other
+    A symmetric grid covers the larger magnitude: ``scale = max(|low|, |high|) / qmax``. Any other grid
     covers the range widened to contain 0. An all-zero range has scale 1; a scale is never below the
-    smallest normal float32. Computed in float64, rounded once.
+    smallest normal float32. The computation is in float64 and rounds once.
 
     Raises:
-        QuantizationError: a bound that is infinite or NaN, or ``low > high``.
+        QuantizationError: If a bound is infinite or NaN, or ``low > high``.
     """
     low, high = low.to(torch.float64), high.to(torch.float64)
     if not bool(torch.isfinite(low).all() and torch.isfinite(high).all() and (low <= high).all()):
@@ -112,11 +112,14 @@ def scale_and_zero_point(low: Tensor, high: Tensor, grid: Grid) -> tuple[Tensor,
             f"range [{low.tolist()}, {high.tolist()}]: bounds must be finite and ordered; look for NaN or "
             "infinity in the weights or activations that it was taken from"
         )
-    return covering(low, high, grid)
+    return compute_qparams(low, high, grid)
 
 
-def covering(low: Tensor, high: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-    """As ``scale_and_zero_point``, of bounds that nobody looks at: NaN makes a scale NaN."""
+def compute_qparams(low: Tensor, high: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """Return scale and zero point as ``scale_and_zero_point`` does, without validation.
+
+    A NaN bound makes the scale NaN.
+    """
     low, high = low.to(torch.float64).clamp(max=0.0), high.to(torch.float64).clamp(min=0.0)
     if grid.symmetric:
         scale = _positive(torch.maximum(-low, high) / grid.qmax if grid.signed else high / grid.qmax)
@@ -126,8 +129,8 @@ def covering(low: Tensor, high: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     return scale, zero_point.to(torch.int32)
 
 
-def covered(scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
-    """The ends of a range, float64 [2, ...], for which ``covering`` gives this scale and zero point again."""
+def range_of_qparams(scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
+    """Return the range, float64 [2, ...], for which ``compute_qparams`` returns these qparams."""
     zero = zero_point.to(torch.float64)
     lowest = -grid.qmax if grid.symmetric and grid.signed else grid.qmin
     return torch.stack([lowest - zero, grid.qmax - zero]) * scale.to(torch.float64)
@@ -139,11 +142,11 @@ def _positive(scale: Tensor) -> Tensor:
 
 
 def steps(x: Tensor, scale: Tensor, lower: float | Tensor, upper: float | Tensor) -> Tensor:
-    """Whole steps from zero, as a new float tensor: ``clamp(round(x / scale), lower, upper)``.
+    """Return whole steps from zero, ``clamp(round(x / scale), lower, upper)``, as a new float tensor.
 
-    ``lower`` is ``qmin - zero_point`` and ``upper`` is ``qmax - zero_point``: clamping before the
-    zero point is added gives the same integers and needs no addition. ``scale`` broadcasts with x.
-    NaN becomes ``lower``.
+    ``lower`` is ``qmin - zero_point`` and ``upper`` is ``qmax - zero_point``. Clamping relative to zero
+    gives the same integers and saves adding the zero point. ``scale`` broadcasts with ``x``. NaN becomes
+    ``lower``.
     """
     v = divide(x, scale).round_()
     v.nan_to_num_(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
@@ -151,7 +154,7 @@ def steps(x: Tensor, scale: Tensor, lower: float | Tensor, upper: float | Tensor
 
 
 def clamp_(v: Tensor, lower: float | Tensor, upper: float | Tensor) -> Tensor:
-    """Clamp in place; both bounds are numbers, or both are tensors."""
+    """Clamp ``v`` in place; both bounds are numbers or both are tensors."""
     if isinstance(lower, Tensor) and isinstance(upper, Tensor):
         return v.clamp_(lower, upper)
     assert not isinstance(lower, Tensor)
@@ -160,15 +163,15 @@ def clamp_(v: Tensor, lower: float | Tensor, upper: float | Tensor) -> Tensor:
 
 
 def clamp(v: Tensor, lower: float | Tensor, upper: float | Tensor) -> Tensor:
-    """As ``clamp_``, into a new tensor and differentiable; the gradient passes at the ends."""
+    """Clamp into a new tensor, differentiably; the gradient passes at the bounds themselves."""
     return v.clamp(lower, upper)  # type: ignore[arg-type]
 
 
 def divide(x: Tensor, scale: Tensor) -> Tensor:
-    """``x / scale`` as a new contiguous tensor, whatever the layout of ``x``; no gradient.
+    """Return ``x / scale`` as a new contiguous tensor, whatever the layout of ``x``, without a gradient.
 
-    Heads of attention come as a transposed view. The matmul after the quantizer would copy a result
-    of that layout; dividing straight into a contiguous one saves the copy.
+    Attention heads arrive as a transposed view. The matmul after the quantizer would copy a result of that
+    layout; dividing directly into a contiguous tensor saves the copy.
     """
     if x.is_contiguous():
         return x.div(scale)
@@ -177,24 +180,26 @@ def divide(x: Tensor, scale: Tensor) -> Tensor:
 
 @torch.no_grad()
 def quantize_dequantize(x: Tensor, scale: Tensor, lower: float | Tensor, upper: float | Tensor) -> Tensor:
-    """``fake_quantize`` with the bounds in steps from zero, see ``steps``; without a gradient."""
-    return steps(x, scale, lower, upper).mul_(scale).add_(0.0)  # + 0 makes -0 a plain 0, as integers have
+    """Fake-quantize ``x`` with bounds in steps from zero, see ``steps``; without a gradient."""
+    return (
+        steps(x, scale, lower, upper).mul_(scale).add_(0.0)
+    )  # adding 0 turns -0 into 0, as integers have no -0
 
 
 @torch.no_grad()
 def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
-    """Integers of the grid, as int32, in the shape of ``x``."""
+    """Return ``x`` as integers of the grid, int32, in the shape of ``x``."""
     scale, zero = grid.expand(scale, x.dim()), grid.expand(zero_point, x.dim())
     lower, upper = (grid.qmin - zero).to(x.dtype), (grid.qmax - zero).to(x.dtype)
     return steps(x, scale, lower, upper).to(torch.int32) + zero.to(torch.int32)
 
 
 def dequantize(q: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
-    """Real values of integers of the grid, as float32."""
+    """Return the float32 values that integers of the grid represent."""
     zero = grid.expand(zero_point, q.dim()).to(torch.int32)
     return (q.to(torch.int32) - zero).to(torch.float32) * grid.expand(scale, q.dim())
 
 
 def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
-    """Real values of the grid nearest to ``x``: ``dequantize(quantize(x))``."""
+    """Return the values of the grid nearest to ``x``: ``dequantize(quantize(x))``."""
     return dequantize(quantize(x, scale, zero_point, grid), scale, zero_point, grid)

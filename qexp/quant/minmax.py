@@ -1,4 +1,4 @@
-"""Smallest and largest values: of a batch, of groups of its dimensions, or of each of its tokens."""
+"""Minimum and maximum of a batch, of groups of its dimensions, or of each of its tokens."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 
 Ends = tuple[Tensor, Tensor]
-"""Smallest and largest value."""
+"""Minimum and maximum."""
 
 
 def batch_ends(x: Tensor, axis: int | None, counted: Tensor | None = None) -> Ends:
-    """Ends of all values that count, numbers, or with an axis one for each of its indices.
+    """Return the minimum and maximum of a batch: scalars, or one for each index of ``axis``.
 
     Args:
-        x: of any shape.
-        axis: the axis with a range for each index.
-        counted: bool that broadcasts with ``x``; None counts all. At least one value counts.
+        x: Values of any shape.
+        axis: Axis with a range for each index, or None.
+        counted: Bool that broadcasts with ``x`` and is true for at least one value; None counts all.
     """
     x = x.detach()
     low, high = (x, x) if counted is None else (x.where(counted, torch.inf), x.where(counted, -torch.inf))
@@ -25,14 +25,17 @@ def batch_ends(x: Tensor, axis: int | None, counted: Tensor | None = None) -> En
 
 
 def token_ends(x: Tensor) -> Ends:
-    """Ends of each token's values, along the last axis, which stays with size 1."""
+    """Return the minimum and maximum of each token along the last axis, which is kept with size 1."""
     x = x.detach()
     return x.amin(-1, keepdim=True), x.amax(-1, keepdim=True)
 
 
 def group_ends(ends: Ends, members: Tensor, groups: int) -> Ends:
-    """Ends of each group, float32 [groups], of those of its dimensions [H]; ``members`` is int64 [H]."""
-    nothing = torch.full((groups,), torch.inf, device=members.device)
+    """Reduce the minimum and maximum of each dimension [H] to those of each group, float32 [groups].
+
+    ``members`` is the group of each dimension, int64 [H].
+    """
+    empty = torch.full((groups,), torch.inf, device=members.device)
     low, high = (end.float() for end in ends)
-    lows = nothing.scatter_reduce(0, members, low, "amin")
-    return lows, (-nothing).scatter_reduce(0, members, high, "amax")
+    lows = empty.scatter_reduce(0, members, low, "amin")
+    return lows, (-empty).scatter_reduce(0, members, high, "amax")

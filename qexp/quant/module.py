@@ -1,4 +1,4 @@
-"""Modules that somebody writes: they say what of them is quantized, and fetch it in ``forward``.
+"""Base class for user modules that declare which of their weights and activations are quantized.
 
     class Dense(QuantModule):
         def __init__(self, inputs: int, outputs: int) -> None:
@@ -10,8 +10,8 @@
         def forward(self, x: Tensor) -> Tensor:
             return self.quantized("output", (x @ self.quantized_weight("kernel")).relu())
 
-Alone, such a module computes in floating point. ``insert`` finds it anywhere in a model with the site
-kinds of ``DECLARED``, beside all others; see docs/own_module.md.
+Without quantizers, such a module computes in floating point. ``insert`` finds it anywhere in a model if the
+placement has the site kinds of ``DECLARED``, alone or beside others; see docs/own_module.md.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from qexp.config import Placement, ValueType
 from qexp.errors import QuantizationError
 
 DECLARED = Placement(name="declared", sites=("declared.weight", "declared.activation"))
-"""All that modules declare, and nothing else."""
+"""Placement of everything that modules declare, and nothing else."""
 
 
 class QuantModule(nn.Module):
-    """Base, or mixin, of a module that declares its weights and activations.
+    """Base class or mixin of a module that declares its quantized weights and activations.
 
     Attributes:
-        declared_weights: axis of the output channels by name of the parameter.
-        declared_activations: what is known of the values, by name.
-        taps: what declared activations pass through; empty without quantizers.
+        declared_weights: Axis of the output channels, by parameter name.
+        declared_activations: Value type of each activation, by name.
+        taps: Function that each declared activation passes through; empty without quantizers.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -44,14 +44,14 @@ class QuantModule(nn.Module):
         self.taps: dict[str, Callable[[Tensor], Tensor]] = {}
 
     def declare_weight(self, name: str, axis: int = 0) -> None:
-        """Have a parameter quantized.
+        """Declare a parameter to be quantized.
 
         Args:
-            name: attribute that holds the ``nn.Parameter``, which exists already.
-            axis: axis of its output channels: each index has a range of its own in a per-channel scheme.
+            name: Attribute that holds the ``nn.Parameter``, which must already exist.
+            axis: Axis of its output channels, which have a range each in a per-channel scheme.
 
         Raises:
-            QuantizationError: no such parameter, or it has no such axis.
+            QuantizationError: If there is no such parameter, or it has no such axis.
         """
         parameter = self._parameters.get(name)
         if parameter is None:
@@ -68,14 +68,15 @@ class QuantModule(nn.Module):
         self.declared_weights[name] = axis
 
     def declare_activation(self, name: str, values: ValueType = "act") -> None:
-        """Have what passes ``quantized`` under this name quantized.
+        """Declare an activation, the value passed to ``quantized`` under this name, to be quantized.
 
         Args:
-            name: any name without a dot; one quantizer for each.
-            values: ``relu`` starts the range at 0, ``softmax`` fixes it to [0, 1]; ``act`` knows nothing.
+            name: Any name without a dot. Each name has its own quantizer.
+            values: Value type: ``relu`` starts the range at 0, ``softmax`` fixes it to [0, 1], ``act``
+                assumes nothing.
 
         Raises:
-            QuantizationError: the name is taken or holds a dot, or ``values`` is none of the three.
+            QuantizationError: If the name is taken or contains a dot, or ``values`` is none of the three.
         """
         if name in self.declared_activations or "." in name or not name:
             taken = ", ".join(self.declared_activations) or "none so far"
@@ -89,21 +90,21 @@ class QuantModule(nn.Module):
         self.declared_activations[name] = values
 
     def quantized_weight(self, name: str) -> Tensor:
-        """The declared weight to compute with, of the parameter's shape.
+        """Return the declared weight to compute with, in the shape of the parameter.
 
         Raises:
-            QuantizationError: no such weight was declared.
+            QuantizationError: If no such weight was declared.
         """
         if name not in self.declared_weights:
             raise self._undeclared("quantized_weight", name, "declare_weight", self.declared_weights)
-        weight: Tensor = getattr(self, name)  # its quantizer is a parametrization
+        weight: Tensor = getattr(self, name)  # quantized by a parametrization
         return weight
 
     def quantized(self, name: str, x: Tensor) -> Tensor:
-        """The declared activation to compute with: ``x``, of its shape.
+        """Return the declared activation ``x`` to compute with, in the same shape.
 
         Raises:
-            QuantizationError: no such activation was declared.
+            QuantizationError: If no such activation was declared.
         """
         if name not in self.declared_activations:
             raise self._undeclared("quantized", name, "declare_activation", self.declared_activations)

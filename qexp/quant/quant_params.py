@@ -1,4 +1,4 @@
-"""The range of a value: calibrated, learned, or following what comes by."""
+"""Scale and zero point of a value: calibrated, learned, or a moving average over batches."""
 
 from __future__ import annotations
 
@@ -7,45 +7,50 @@ from torch import Tensor, nn
 
 from qexp.errors import QuantizationError
 from qexp.quant.bounds import Bounds
-from qexp.quant.calibration.embedding_groups import Grouping
-from qexp.quant.grid import SMALLEST_SCALE, Grid, covered, covering, scale_and_zero_point
-from qexp.quant.quantizer_mode import Phase
+from qexp.quant.calibration.embedding_groups import EmbeddingGroups
+from qexp.quant.grid import SMALLEST_SCALE, Grid, compute_qparams, range_of_qparams, scale_and_zero_point
+from qexp.quant.quantizer_mode import QuantizerMode
 
 
-class ValueRange(nn.Module):
+class QuantParams(nn.Module):
     """Scale and zero point of one value.
 
-    A learned scale is ``scale * exp(log_scale)``: ``log_scale`` starts at 0, so that learning begins
-    at exactly the calibrated scale; no step can make a scale zero or negative; and a learning rate
-    means a relative change whatever the size of the values. A learned zero point is
-    ``round(zero_point + shift * (qmax - qmin))``, held on the grid, whose rounding and holding pass the
-    gradient through: ``shift`` starts at 0, and the same rate means a change of the same share of the
-    range. The parameters exist in the learned phase only; leaving it folds them into ``scale`` and
-    ``zero_point``.
+    A learned scale is ``scale * exp(log_scale)``. ``log_scale`` starts at 0, so learning begins exactly at
+    the calibrated scale; no step can make a scale zero or negative; and a learning rate is a relative change,
+    whatever the magnitude of the values. A learned zero point is
+    ``round(zero_point + shift * (qmax - qmin))``, clamped to the grid; rounding and clamping pass the
+    gradient through. ``shift`` starts at 0, and the same rate changes the same fraction of the range. These
+    parameters exist in the learned mode only; leaving it folds them into ``scale`` and ``zero_point``.
 
-    A range that follows has its ``ends`` besides, in float64, in that phase only: they start at the range,
-    and ``scale`` and ``zero_point`` cover them at any time. Nothing of it is read on the host.
+    In EMA mode, and only there, ``ends`` holds the moving averages of the minimum and maximum in
+    float64. They start at the current range, and ``scale`` and ``zero_point`` always cover them. Nothing of
+    this is read on the host.
 
-    A dynamic grid needs no range, and keeps none: that of each token is found as it comes by, whatever
-    the phase that quantizes.
+    A dynamic grid needs and stores no range: the range of each token is computed from its values in every
+    mode that quantizes.
 
     Args:
-        name: for messages.
-        grid: integers to map to.
-        channels: number of ranges; None with a grid per tensor.
-        ceiling: largest magnitude that a range has, but one that is learned; None is no limit.
-        grouping: how dimensions share ranges, with a grid whose axis is the last; None shares none.
+        name: Name of the quantizer, for messages.
+        grid: Integer grid to map to.
+        channels: Number of ranges; None for a per-tensor grid.
+        ceiling: Largest magnitude of a range that is not learned; None sets no limit.
+        grouping: How dimensions share ranges, for a grid on the last axis; None means no sharing.
 
     Attributes:
-        learns_zero_point: Whether the learned phase has a ``shift``, read on entering it.
-        decay: Weight of the past in a range that follows.
+        learns_zero_point: Whether the learned mode has a ``shift``; read on entering the mode.
+        decay: Weight of the past in the moving averages of EMA mode.
     """
 
     scale: Tensor
     zero_point: Tensor
 
     def __init__(
-        self, name: str, grid: Grid, channels: int | None, ceiling: float | None, grouping: Grouping | None
+        self,
+        name: str,
+        grid: Grid,
+        channels: int | None,
+        ceiling: float | None,
+        grouping: EmbeddingGroups | None,
     ) -> None:
         super().__init__()
         channels = channels if grouping is None else grouping.groups
@@ -61,23 +66,23 @@ class ValueRange(nn.Module):
         self.log_scale: nn.Parameter | None
         self.shift: nn.Parameter | None
         self.ends: Tensor | None
-        self.phase = Phase.OFF
+        self.mode = QuantizerMode.OFF
         self.learns_zero_point = False
         self.decay = 0.0
         self._bounds: Bounds | None = None
 
     @property
     def calibrated(self) -> bool:
-        """Whether there is a range, or none is needed; a scale of 0 stands for none."""
+        """Whether there is a range or none is needed; a scale of 0 marks a missing range."""
         return self.grid.dynamic or bool((self.scale > 0).all())
 
     def set_members(self, members: Tensor) -> None:
-        """Take over which group each dimension belongs to, int64 [H]; each group has one at least.
+        """Set the group of each dimension, int64 [H]; every group has at least one dimension.
 
         Raises:
-            QuantizationError: others than these groups.
+            QuantizationError: If the groups are not exactly those of ``scale``.
         """
-        assert self.members is not None  # of a quantizer with a grouping
+        assert self.members is not None  # only called with a grouping
         groups = torch.arange(len(self.scale), device=members.device)
         if not torch.equal(members.unique(), groups):
             raise QuantizationError(
@@ -88,7 +93,11 @@ class ValueRange(nn.Module):
         self.renew_bounds()
 
     def set_range(self, low: Tensor, high: Tensor) -> None:
-        """Cover ``[low, high]``, of the shape of ``scale``."""
+        """Set the range to ``[low, high]``, each in the shape of ``scale``.
+
+        Raises:
+            QuantizationError: If a bound is infinite or NaN, or ``low > high``.
+        """
         try:
             scale, zero_point = scale_and_zero_point(low, high, self.grid)
         except QuantizationError as error:
@@ -96,7 +105,11 @@ class ValueRange(nn.Module):
         self.set_scale(scale, zero_point)
 
     def set_scale(self, scale: Tensor, zero_point: Tensor) -> None:
-        """Take over a scale and zero point as they are; values must be positive and on the grid."""
+        """Set scale and zero point as given.
+
+        Raises:
+            QuantizationError: If a scale is not finite and positive, or a zero point is not on the grid.
+        """
         fits = bool(torch.isfinite(scale).all() and (scale >= SMALLEST_SCALE).all())
         on_grid = bool(((zero_point >= self.grid.qmin) & (zero_point <= self.grid.qmax)).all())
         if not fits or not on_grid or (self.grid.symmetric and bool(zero_point.any())):
@@ -113,41 +126,41 @@ class ValueRange(nn.Module):
                 if moved is not None:
                     moved.zero_()
             if self.ends is not None:
-                self.ends.copy_(covered(self.scale, self.zero_point, self.grid))
+                self.ends.copy_(range_of_qparams(self.scale, self.zero_point, self.grid))
 
     def current_scale(self) -> Tensor:
-        """The scale in use, with its gradient where it is learned; never below the smallest normal float."""
+        """Return the scale in use, with its gradient if learned; never below the smallest normal float32."""
         if self.log_scale is None:
             return self.scale
         return (self.scale * self.log_scale.exp()).clamp(SMALLEST_SCALE, torch.finfo(torch.float32).max)
 
     def current_zero_point(self) -> Tensor:
-        """The zero point in use, int32."""
+        """Return the zero point in use, int32."""
         return self.zero_point if self.shift is None else self.moved_zero_point().detach().to(torch.int32)
 
     @torch.no_grad()
-    def follow(self, low: Tensor, high: Tensor) -> None:
-        """Move the ends of a range that follows towards these, of the shape of ``scale``.
+    def update_ema(self, low: Tensor, high: Tensor) -> None:
+        """Update the moving averages of the range with the ends of a batch, in the shape of ``scale``.
 
         ``end = decay * end + (1 - decay) * now`` (Jacob et al. 2018, arXiv 1712.05877, section 3.1).
         """
-        assert self.ends is not None  # in the phase that follows
+        assert self.ends is not None  # only called in EMA mode
         now = torch.stack([low, high]).to(torch.float64)
         if self.ceiling is not None:
             now = now.clamp(-self.ceiling, self.ceiling)
         self.ends.lerp_(now, 1 - self.decay)
-        # New tensors: the old ones may be saved for a backward pass.
-        self.scale, self.zero_point = covering(self.ends[0], self.ends[1], self.grid)
+        # Assign new tensors, because the old ones may be saved for a backward pass.
+        self.scale, self.zero_point = compute_qparams(self.ends[0], self.ends[1], self.grid)
         self._bounds = None
 
-    def of_dimensions(self, parameter: Tensor) -> Tensor:
-        """A scale or zero point of each dimension [H], where dimensions share them, else as it is."""
+    def per_dimension(self, parameter: Tensor) -> Tensor:
+        """Expand a scale or zero point of groups to each dimension [H]; return any other unchanged."""
         return parameter if self.members is None else parameter[self.members]
 
     def bounds(self, dimensions: int) -> Bounds:
-        """Ends of the range for tensors of so many dimensions; computed once while nothing changes."""
+        """Return the bounds for tensors with ``dimensions`` axes, cached until the qparams change."""
         if self._bounds is None:
-            zero_point = self.of_dimensions(self.zero_point)
+            zero_point = self.per_dimension(self.zero_point)
             if self.ends is not None and not self.grid.symmetric:
                 self._bounds = Bounds.around(self.grid, self.grid.expand(zero_point, dimensions))
             else:
@@ -155,30 +168,36 @@ class ValueRange(nn.Module):
         return self._bounds
 
     def renew_bounds(self) -> None:
-        """Bounds of the zero point as it is now; one number is read here, and not while a compiler traces."""
+        """Recompute the bounds of a per-tensor zero point.
+
+        This reads one number on the host, here rather than while a compiler traces.
+        """
         self._bounds = None
-        if self.grid.axis is None and self.phase not in (Phase.OFF, Phase.OBSERVING):
+        if self.grid.axis is None and self.mode not in (QuantizerMode.OFF, QuantizerMode.OBSERVING):
             self.bounds(0)
 
     def fold(self) -> None:
-        """Leave nothing but a scale and a zero point."""
+        """Fold learned parameters into scale and zero point, and drop the state of the mode."""
         with torch.no_grad():
             if self.log_scale is not None:
                 self.scale.copy_(self.current_scale())
                 self.zero_point.copy_(self.current_zero_point())
         self.log_scale = self.shift = self.ends = None
 
-    def unfold(self, phase: Phase) -> None:
-        """Make what else a phase keeps, starting at the range as it is."""
-        if phase is Phase.LEARNED:
+    def unfold(self, mode: QuantizerMode) -> None:
+        """Create the additional state of ``mode``, starting at the current range."""
+        if mode is QuantizerMode.LEARNED:
             self.log_scale = nn.Parameter(torch.zeros_like(self.scale))
             if self.learns_zero_point and not self.grid.symmetric:
                 self.shift = nn.Parameter(torch.zeros_like(self.scale))
-        if phase is Phase.FOLLOWING:
-            self.ends = covered(self.scale, self.zero_point, self.grid)
+        if mode is QuantizerMode.EMA:
+            self.ends = range_of_qparams(self.scale, self.zero_point, self.grid)
 
     def moved_zero_point(self) -> Tensor:
-        """The learned zero point, a whole number in float32; rounding and holding pass the gradient."""
+        """Return the learned zero point, a whole number in float32.
+
+        Rounding and clamping pass the gradient through.
+        """
         assert self.shift is not None
         moved = self.zero_point + self.shift * (self.grid.qmax - self.grid.qmin)
         whole = moved.round().clamp(self.grid.qmin, self.grid.qmax)

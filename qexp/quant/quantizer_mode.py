@@ -1,22 +1,22 @@
-"""What quantizers can do."""
+"""Modes of a quantizer."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
 
-class Phase(StrEnum):
-    """What a quantizer does with a tensor."""
+class QuantizerMode(StrEnum):
+    """Operation that a quantizer applies to a tensor."""
 
     OFF = "off"
-    """Nothing."""
+    """Return the tensor unchanged."""
     OBSERVING = "observing"
-    """Show it to the observer, change nothing."""
+    """Pass the tensor to the observer and return it unchanged."""
     FROZEN = "frozen"
     """Fake-quantize with a fixed scale."""
-    FOLLOWING = "following"
-    """Fake-quantize with a range that follows what comes by in training mode, as a moving average."""
+    EMA = "ema"
+    """Fake-quantize with a range that is a moving average over the batches of training mode."""
     LEARNED = "learned"
-    """Fake-quantize with a scale, and maybe a zero point, that is trained."""
+    """Fake-quantize with a trained scale and, optionally, a trained zero point."""
     EXPORT = "export"
     """Call the operator that an exporter recognizes."""

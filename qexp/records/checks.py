@@ -1,6 +1,6 @@
-"""What the fields of a Record must look like to be read: their form, not their sense.
+"""Structural checks of a Record's fields: types only, not the meaning of the values.
 
-Checked by hand because a report reads thousands of Records and should start at once.
+The checks are plain functions because a report reads thousands of Records and must start without delay.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _are_numbers(values: Collection[Any], *types: type) -> bool:
-    """:func:`_is_number` of many at once, which may also be of other types: a Record has thousands."""
+    """Check many values at once, as a Record has thousands; values of ``types`` are allowed, too."""
     if not {*map(type, values)} <= {int, float, *types}:
         return False
     numbers = [value for value in values if value is not None] if types else values
@@ -76,6 +76,8 @@ FORM: dict[str, tuple[Check, str]] = {
     "started": (_is_time, "an ISO 8601 time"),
     "finished": (_is_time, "an ISO 8601 time"),
     "recipe": (_optional(_is_text), "null or a string"),
+    "overrides": (_optional(_items(_is_text)), "null, or a list of strings"),
+    "labels": (_each(_anything), "an object"),
     "error": (_optional(_has(type=_is_text, message=_is_text)), "null, or type and message"),
     "data": (_optional(_has(source=_is_text, fingerprint=_is_text)), "null, or source and fingerprint"),
     "model": (_optional(_each(_is_text)), "null, or strings by name"),
@@ -102,31 +104,31 @@ FORM: dict[str, tuple[Check, str]] = {
     "git": (_optional(_each(_anything)), "null or an object"),
     "warnings": (_items(_is_text), "a list of strings"),
 }
-"""What each field must be to be read, and the words for it; a test holds the names to the Record's."""
+"""Check of each field, and its description for messages; a test compares the names with those of Record."""
 
 
 def check_form(tree: Mapping[str, Any], required: Sequence[str]) -> None:
-    """Hold the fields of a Record, as read from JSON, to their form.
+    """Check the types of a Record's fields, as read from JSON.
 
     Raises:
-        StoreError: naming the fields that are absent, or the first one that is not what it must be.
+        StoreError: Required fields are missing, or a field has the wrong type; the message names them.
     """
     absent = [name for name in required if name not in tree]
     if absent:
         raise StoreError(f"not a Record: without {', '.join(absent)}")
     for name, value in tree.items():
-        check, words = FORM[name]
+        check, expected = FORM[name]
         if not check(value):
             shown = json.dumps(value)
             shown = shown if len(shown) <= 60 else shown[:57] + "..."
-            raise StoreError(f"not a Record: {name} must be {words}, found {shown}")
+            raise StoreError(f"not a Record: {name} must be {expected}, found {shown}")
 
 
 def time_of(text: str) -> datetime:
-    """ISO 8601 text as a time that can be compared; UTC where it names no zone.
+    """Parse ISO 8601 text to a time with a zone, UTC by default.
 
     Raises:
-        ValueError: the text is no such time.
+        ValueError: The text is not an ISO 8601 time.
     """
     time = datetime.fromisoformat(text)
     return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""Which code computed a result."""
+"""Versions and commit of the code that computed a result."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, qexp, and the libraries that numbers depend on."""
-    found = {"python": platform.python_version(), "qexp": qexp.__version__}
+    """Return the versions of Python, qexp and the libraries that results depend on, or ``absent``."""
+    result = {"python": platform.python_version(), "qexp": qexp.__version__}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            result[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "absent"
-    return found
+            result[package] = "absent"
+    return result
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit of the checkout that qexp runs from, and whether it was changed; None for an installed wheel."""
+    """Return the commit of the checkout that qexp runs from and whether it is dirty; None for a wheel."""
     folder = Path(__file__).resolve().parent.parent
     if not (folder.parent / ".git").exists():
         return None
@@ -43,9 +43,11 @@ def git_state() -> dict[str, Any] | None:
     return None if commit is None else {"commit": commit, "dirty": bool(changes)}
 
 
-def _git(folder: Path, *words: str) -> str | None:
+def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10)
+        process = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return process.stdout.strip() if process.returncode == 0 else None

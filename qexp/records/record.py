@@ -1,9 +1,9 @@
-"""Records: what one run was asked, what it found, and how it ended, as one JSON file each.
+"""Records: configuration, results and outcome of one run, each in a JSON file.
 
-A Record is the only source of tables and plots. It is written whole or not at all, keeps every
-digit, and never holds NaN: a metric that is undefined is null. Reading asks for the form of the
-Record only, not for an experiment that today's schema would accept, so old Records stay readable;
-fields that are unknown here, of a newer version, are passed over.
+A Record is the only source of tables and plots. It is written atomically, keeps every digit, and never
+contains NaN: an undefined metric is null. Reading checks the structure of a Record only, not whether the
+current schema accepts its experiment, so that old Records stay readable. Unknown fields, of a newer version,
+are ignored.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from typing import Any, Literal, NoReturn
 from qexp.environment import OUTPUTS_VARIABLE as OUTPUTS_VARIABLE
 from qexp.errors import StoreError
 from qexp.records.checks import FORM, check_form, time_of
-from qexp.records.schema import (  # fmt: skip
+from qexp.records.schema import (
     ActivationRange,
     Curve,
     DataUsed,
     EngineFound,
     Failure,
     Git,
-    Parity,
+    ParityResult,
     Sites,
     StageRun,
     SweepJob,
@@ -38,75 +38,80 @@ from qexp.records.schema import (  # fmt: skip
 )
 
 RUNNING = "running"
-"""Folder inside the outputs of what runs leave if they are killed."""
+"""Name of the outputs' folder for the pending Records of active runs, which remain if a run is killed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One run; plain JSON values inside."""
+    """Result of one run as plain JSON values."""
 
     key: str
-    """Run key; names the file."""
+    """Key of the run, and stem of the file name."""
     status: Literal["ok", "failed"]
-    """Whether every stage came to its end."""
+    """Whether every stage was completed."""
     experiment: Mapping[str, Any]
-    """The validated experiment as JSON (:class:`qexp.config.Experiment`, in the schema of its day)."""
+    """Validated experiment as JSON (:class:`qexp.config.Experiment`), in the schema of the run's version."""
     started: str
-    """ISO 8601, UTC."""
+    """Start time, ISO 8601 in UTC."""
     finished: str
-    """ISO 8601, UTC."""
+    """End time, ISO 8601 in UTC."""
     recipe: str | None = None
-    """Recipe that was asked for (``recipe=…``), whatever other words changed of it; null without one."""
+    """Requested recipe (``recipe=…``), even if other overrides changed parts of it; null without one."""
+    overrides: list[str] | None = None
+    """Overrides as they were typed, or as the sweep gave them to the job; null if a configuration file of the
+    user's says more, and in Records before version 0.2."""
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    """Names of the run in tables (:attr:`qexp.config.Experiment.labels`); empty in Records before 0.2."""
     error: Failure | None = None
-    """What stopped a failed run."""
+    """Error that stopped a failed run."""
     data: DataUsed | None = None
-    """Rows that were used; null when the run failed before it had any."""
+    """Rows that were used; null if the run failed before they were loaded."""
     model: Mapping[str, str] | None = None
     """Name and fingerprint of the checkpoint that the run started from."""
     scores: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     """Percent by stage (``fp32 control ptq qat onnx``) and metric; an undefined metric is null."""
     scoring: Mapping[str, Any] = field(default_factory=dict)
-    """How scores were found, by stage and evaluation split, such as sacreBLEU's signature."""
+    """How the scores were computed, by stage and evaluation split, such as sacreBLEU's signature."""
     caveats: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Why scores say nothing of the model, by stage and metric: constant predictions, or no better than
+    """Reasons why a score is meaningless, by stage and metric: constant predictions, or no better than
     chance."""
-    parity: Parity | None = None
-    """Parity check of the exported graph."""
+    parity: ParityResult | None = None
+    """Result of the gate for the exported graph."""
     latency: Mapping[str, Mapping[str, Timing]] | None = None
-    """By graph (``fp32 int8``) and batch size."""
+    """Timings by graph (``fp32 int8``) and batch size."""
     host: Mapping[str, Any] | None = None
-    """Processor, cores and threads of the machine that the latency was measured on, and its runtimes."""
+    """Processor, cores, threads and runtimes of the machine that measured the latency."""
     engines: Mapping[str, EngineFound] = field(default_factory=dict)
-    """By runtime and precision, such as ``openvino/int8``; ``parity`` and ``latency`` are the first one's."""
+    """Results by runtime and precision (``openvino/int8``); ``parity`` and ``latency`` are the first's."""
     bytes: Mapping[str, int] | None = None
-    """Size of the exported file by graph (``fp32 int8``)."""
+    """Size in bytes of the exported graphs (``fp32 int8``)."""
     sites: Sites | None = None
-    """What was quantized."""
+    """Quantizers by kind of site, and cost of the quantized model."""
     curves: Mapping[str, Curve] = field(default_factory=dict)
-    """Loss by training (``fp32 control qat``)."""
+    """Loss curves by training (``fp32 control qat``)."""
     ranges: Mapping[str, Mapping[str, ActivationRange]] = field(default_factory=dict)
-    """Activations by stage (``ptq qat``) and quantizer (``<module>:<site>``)."""
+    """Ranges of activations by stage (``ptq qat``) and quantizer (``<module>:<site>``)."""
     sweep: SweepJob | None = None
-    """Sweep that asked for the run last; null for a run of its own."""
+    """Latest sweep that contained the run; null for a single run."""
     stages: list[StageRun] = field(default_factory=list)
-    """Stages in the order in which they ran."""
+    """Stages in the order of their execution."""
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Versions of what computed the numbers."""
+    """Versions of Python, qexp and the libraries that results depend on."""
     git: Git | None = None
-    """Checkout, or null outside of one."""
+    """State of the source checkout; null outside of one."""
     warnings: list[str] = field(default_factory=list)
-    """What the user was warned of."""
+    """Warnings that the user saw."""
 
     @property
     def finished_at(self) -> datetime:
-        """``finished`` as a time that can be compared; UTC where it names no zone."""
+        """``finished`` as a time with a zone, UTC by default."""
         return time_of(self.finished)
 
     def to_json(self) -> str:
-        """Record as JSON text, one line for each field, every digit kept.
+        """Return the Record as JSON text with one line for each field and every digit.
 
         Raises:
-            StoreError: a number is NaN or infinite; the message names its place.
+            StoreError: A number is NaN or infinite; the message names its path.
         """
         tree = {each.name: getattr(self, each.name) for each in fields(self)}
         try:
@@ -122,10 +127,10 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str) -> Record:
-        """Record from JSON text.
+        """Parse a Record from JSON text.
 
         Raises:
-            StoreError: the text is cut off, no JSON, or not of a Record's form.
+            StoreError: The text is truncated, not JSON, or not a Record.
         """
         try:
             tree = json.loads(text, parse_constant=_refuse_constant)
@@ -140,27 +145,28 @@ class Record:
 
 @dataclass(frozen=True)
 class UnreadableRecord:
-    """A file among the Records that could not be read."""
+    """File in the folder of Records that could not be read."""
 
     path: Path
     reason: str
 
 
 def outputs_root() -> Path:
-    """Folder for everything a run writes: QEXP_OUTPUTS, else ``outputs`` in the current directory."""
+    """Return the folder for all outputs: QEXP_OUTPUTS, else ``outputs`` in the current directory."""
     return Path(os.environ.get(OUTPUTS_VARIABLE) or "outputs").expanduser().absolute()
 
 
 def records_folder(outputs: Path) -> Path:
-    """Folder of the Records inside the outputs."""
+    """Return the folder of the Records within the outputs."""
     return outputs / "records"
 
 
 def write(record: Record, folder: Path) -> Path:
-    """Write ``<folder>/<key>.json``, whole or not at all; a Record of the same key is replaced.
+    """Write ``<folder>/<key>.json`` atomically; a Record of the same key is replaced.
 
     Raises:
-        StoreError: the folder cannot be written (with the system's reason), or a number is NaN.
+        StoreError: The folder cannot be written (with the system's reason), or a number is NaN.
+        ValueError: The key cannot name a file.
     """
     if not re.fullmatch(r"\w[\w.-]*", record.key, re.ASCII):
         raise ValueError(f"key {record.key!r} cannot name a file")
@@ -169,29 +175,29 @@ def write(record: Record, folder: Path) -> Path:
     return path
 
 
-def file_record(record: Record, folder: Path) -> Path:
-    """Write a Record; that of a failed rerun goes beside the result of an earlier run, never over it.
+def save_record(record: Record, folder: Path) -> Path:
+    """Write a Record; a failed rerun gets a key of its own and never overwrites an earlier result.
 
     Raises:
-        StoreError: as ``write``.
+        StoreError: As in :func:`write`.
     """
     if record.status == "failed" and (folder / f"{record.key}.json").exists():
-        with contextlib.suppress(StoreError):  # what cannot be read is no result that could be lost
+        with contextlib.suppress(StoreError):  # an unreadable file is no result that could be lost
             if read(folder / f"{record.key}.json").status == "ok":
                 return write(replace(record, key=failure_key(record.key)), folder)
     return write(record, folder)
 
 
 def failure_key(key: str) -> str:
-    """Key under which a failed rerun lies beside the result of an earlier run."""
+    """Return the key for the Record of a failed rerun, next to the result of an earlier run."""
     return f"{key}-failed"
 
 
-def forget_failure(key: str, folder: Path) -> None:
-    """Remove the Record of a failure that has been made good.
+def delete_superseded_failure(key: str, folder: Path) -> None:
+    """Delete the Record of a failure once the run has succeeded.
 
-    A run that dies before it knows its rows is filed under another key than the one that goes through, and
-    so is a failed rerun of one that had gone through.
+    The failure has another key than the result if the run failed before its rows were loaded, or if an
+    earlier run had succeeded.
     """
     file = folder / f"{key}.json"
     with contextlib.suppress(StoreError, FileNotFoundError):
@@ -199,15 +205,16 @@ def forget_failure(key: str, folder: Path) -> None:
             file.unlink()
 
 
-def made_good(failure: Record, folder: Path) -> bool:
-    """Whether the same run has gone through since the failed one began.
+def was_retried_successfully(failure: Record, folder: Path) -> bool:
+    """Return whether the same run has succeeded since the failed one started.
 
-    A process may be killed after its result is filed, or while another, which goes on, does the same. One
-    that dies before it knows its rows has another key than the result: there the experiment tells.
+    A process may be killed after its result was written, or while another process computes the same run. A
+    run that is killed before its rows are loaded has another key than the result, so its experiment is
+    compared.
     """
     began = time_of(failure.started)
     for file in folder.glob("*.json"):
-        with contextlib.suppress(StoreError, FileNotFoundError):  # it tells of no result
+        with contextlib.suppress(StoreError, FileNotFoundError):  # an unreadable file is no result
             if file.stat().st_mtime < began.timestamp():
                 continue
             result = read(file)
@@ -218,10 +225,10 @@ def made_good(failure: Record, folder: Path) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file atomically: a reader finds the old text or the new, never a part.
+    """Replace a text file atomically: readers see the old text or the new, never a part.
 
     Raises:
-        StoreError: naming the folder and the system's reason, such as a full disk.
+        StoreError: The file cannot be written; the message has the folder and the system's reason.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
@@ -245,7 +252,7 @@ def read(path: Path) -> Record:
     """Read one Record.
 
     Raises:
-        StoreError: naming the file and what is wrong with it.
+        StoreError: The file cannot be read or is not a Record; the message says why.
     """
     try:
         return Record.from_json(path.read_text(encoding="utf-8"))
@@ -259,10 +266,10 @@ def read(path: Path) -> Record:
 
 
 def read_all(folder: Path) -> tuple[list[Record], list[UnreadableRecord]]:
-    """Read every ``*.json`` of a folder, in the order of the names; hidden files are passed over.
+    """Read every ``*.json`` of a folder in the order of names, except hidden files.
 
     Raises:
-        StoreError: the folder itself cannot be listed.
+        StoreError: The folder cannot be listed.
     """
     try:
         names = sorted(name for name in os.listdir(folder) if name.endswith(".json") and name[0] != ".")

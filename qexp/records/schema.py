@@ -1,4 +1,4 @@
-"""Parts of a Record: what one run found, as plain JSON objects."""
+"""Parts of a Record as plain JSON objects."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 
 def with_metrics(caveats: Mapping[str, str]) -> list[str]:
-    """Caveats of one stage, ``accuracy, f1: predicts …``, each reason once; by metric they are given."""
+    """Group a stage's caveats by reason, as ``accuracy, f1: predicts …``, from one reason per metric."""
     metrics: dict[str, list[str]] = {}
     for metric, why in caveats.items():
         metrics.setdefault(why, []).append(metric)
@@ -15,7 +15,7 @@ def with_metrics(caveats: Mapping[str, str]) -> list[str]:
 
 
 class Failure(TypedDict):
-    """Why a run failed."""
+    """Error that stopped a run."""
 
     type: str
     message: str
@@ -23,18 +23,19 @@ class Failure(TypedDict):
 
 
 class DataUsed(TypedDict):
-    """Where rows came from, what identifies them, and how many each split had."""
+    """Source and fingerprint of the rows, and their number in each split."""
 
     source: str
     fingerprint: str
     rows: dict[str, int]
 
 
-class Parity(TypedDict):
-    """Exported graph against PyTorch: ``agreement`` in percent, ``metric_difference`` in points.
+class ParityResult(TypedDict):
+    """Exported graph compared with PyTorch: ``agreement`` in percent, ``metric_difference`` in points.
 
-    ``floor``: the same numbers of PyTorch in another arithmetic; ``reasons``: what noise does not explain.
-    Records from before there was a noise floor have neither, and no ``verdict``.
+    ``floor`` has the same numbers for PyTorch in another arithmetic, and ``reasons`` the differences that
+    noise does not explain. Records from before the noise floor was introduced have neither, and no
+    ``verdict``.
     """
 
     agreement: float | None
@@ -49,7 +50,7 @@ class Parity(TypedDict):
 
 
 class Timing(TypedDict):
-    """Latency quantiles of one batch in milliseconds, rows per second, and joules where they are known."""
+    """Latency quantiles of a batch in milliseconds, rows per second, and joules per row if measured."""
 
     p50_ms: float
     p90_ms: float
@@ -58,11 +59,13 @@ class Timing(TypedDict):
     joules_per_row: NotRequired[float]
 
 
-class Audit(TypedDict):
-    """What an engine does with a batch of ``shape``: matrix products, percent of their work in integers.
+class AuditResult(TypedDict):
+    """Nodes that an engine executes for a batch of ``shape``.
 
-    ``conversions``: nodes that only quantize, dequantize or change a layout; ``in_float``: the largest
-    products in floating point, each with ``name``, ``kernel``, ``macs``; ``nodes``: executed, by operator.
+    ``products`` is the number of matrix products, and ``integer_share`` the percentage of their work that is
+    done in integers. ``conversions`` counts nodes that only quantize, dequantize or change a layout.
+    ``in_float`` lists the largest products in floating point with ``name``, ``kernel`` and ``macs``.
+    ``nodes`` counts the executed nodes by operator.
     """
 
     shape: list[int]
@@ -74,22 +77,23 @@ class Audit(TypedDict):
 
 
 class EngineFound(TypedDict):
-    """One runtime in one precision: each part is there if it came so far.
+    """Results of one runtime in one precision; parts that were not reached are absent.
 
-    ``info``: version, device, bytes, seconds to build, command; ``gate``: the engine against torch;
-    ``scores``: its own; ``latency``: by shape, rows x tokens; ``problems``: by shape, or ``engine`` for all.
+    ``info`` has version, device, bytes, build time in seconds, and command; ``gate`` the comparison with
+    torch; ``scores`` the engine's own scores. ``latency`` is by shape (rows x tokens), and ``problems`` by
+    shape, or ``engine`` for the whole engine.
     """
 
     info: NotRequired[dict[str, Any]]
-    gate: NotRequired[Parity]
+    gate: NotRequired[ParityResult]
     scores: NotRequired[dict[str, float | None]]
     latency: NotRequired[dict[str, Timing]]
-    audit: NotRequired[Audit]
+    audit: NotRequired[AuditResult]
     problems: NotRequired[dict[str, str]]
 
 
 class Cost(TypedDict):
-    """Bytes of all parameters; multiply-accumulates and bit operations of a row of so many tokens."""
+    """Bytes of all parameters; multiply-accumulates and bit operations of a row of ``tokens`` tokens."""
 
     tokens: int
     macs: int
@@ -98,7 +102,7 @@ class Cost(TypedDict):
 
 
 class Sites(TypedDict):
-    """How many quantizers were inserted, at how many sites of each kind, and what the model then costs.
+    """Number of quantizers, number of sites of each kind, and cost of the quantized model.
 
     Older Records have no cost.
     """
@@ -109,7 +113,7 @@ class Sites(TypedDict):
 
 
 class StageRun(TypedDict):
-    """One stage of the line: whether its artifact was built or found, and the seconds it took."""
+    """One stage of the pipeline: whether its artifact was built or cached, and the seconds that it took."""
 
     stage: str
     key: str
@@ -118,17 +122,17 @@ class StageRun(TypedDict):
 
 
 class Curve(TypedDict):
-    """Loss of one training, thinned: ``loss`` is the mean over the steps from the one before to ``step``."""
+    """Downsampled loss of a training; each ``loss`` is the mean since the previous ``step``."""
 
     step: list[int]
     loss: list[float]
 
 
 class ActivationRange(TypedDict):
-    """Range of one quantized activation, beside what calibration saw of it.
+    """Range of one quantized activation, and the smallest and largest value that calibration observed.
 
-    ``sqnr``: signal over quantization noise in dB, expected from the histogram of calibration; null
-    where it has no noise or no signal.
+    ``sqnr`` is the expected signal-to-quantization-noise ratio in dB, from the histogram of calibration; null
+    without noise or without signal.
     """
 
     low: float
@@ -139,7 +143,7 @@ class ActivationRange(TypedDict):
 
 
 class SweepJob(TypedDict):
-    """Job of a sweep: ``name`` is that of its file, ``id`` the same for the same words, ``job`` from 0."""
+    """Job of a sweep: ``name`` of its file, ``id`` (equal for equal overrides), and ``job`` from 0."""
 
     name: str
     id: str

@@ -1,4 +1,4 @@
-"""What lies in the store, folder by folder, and who still needs it."""
+"""Items of the artifact store, and the number of Records that use each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KINDS: dict[str | None, Kind] = {
 
 @dataclass(frozen=True)
 class Item:
-    """A folder or file of the store."""
+    """Folder or file in the store."""
 
     path: Path
     kind: Kind
@@ -34,21 +34,21 @@ class Item:
 
     @property
     def stage(self) -> str:
-        """Name of its stage."""
+        """Name of the stage that it belongs to."""
         return self.path.parent.name
 
     @cached_property
     def bytes(self) -> int:
-        """Size of all its files; of one that a run removes meanwhile, what was there."""
-        found = 0
+        """Size of all its files in bytes; files that a run removes during the count may be left out."""
+        size = 0
         with suppress(FileNotFoundError):
             for file in self.path.rglob("*") if self.path.is_dir() else [self.path]:
-                found += file.stat().st_size if file.is_file() else 0
-        return found
+                size += file.stat().st_size if file.is_file() else 0
+        return size
 
     @property
     def days(self) -> float:
-        """Days since it was last changed; none for what a run removed meanwhile."""
+        """Days since its last change; 0 if a run has just removed it."""
         try:
             return (time.time() - self.path.stat().st_mtime) / 86400
         except FileNotFoundError:
@@ -56,27 +56,27 @@ class Item:
 
     @property
     def is_in_use(self) -> bool:
-        """Whether a process has claimed its key."""
+        """Whether a process holds the lease of its key."""
         return is_claimed(self._lease)
 
     @property
     def manifest(self) -> Manifest:
-        """Its list.
+        """Manifest of an artifact.
 
         Raises:
-            StoreError: There is none that can be read.
+            StoreError: It is missing or cannot be read.
         """
         return read_manifest(self.path)
 
     def remove(self) -> bool:
-        """Delete it, unless a process has claimed its key by now; whether it is gone.
+        """Delete it unless a process holds the lease of its key, and return whether that was possible.
 
-        A folder is renamed first, so that nobody finds half of it.
+        A folder is renamed first, so that no process finds an incomplete artifact.
         """
         with claimed_if_free(self._lease) as free:
             if free and self.path.is_dir():
-                gone = self.path.with_name(f"{self.key}.broken-0{time.time_ns()}")
-                shutil.rmtree(self.path.rename(gone))
+                renamed = self.path.with_name(f"{self.key}.broken-0{time.time_ns()}")
+                shutil.rmtree(self.path.rename(renamed))
             elif free and self.path != self._lease:
                 self.path.unlink(missing_ok=True)
         return free
@@ -87,13 +87,13 @@ class Item:
 
 
 def items(root: Path) -> Iterator[Item]:
-    """All that stages left below a folder, in the order of the names, and nothing else that lies there."""
+    """Yield everything that stages have left in a store, in the order of names; other files are ignored."""
     for path in sorted(root.glob("*/*")):
-        if found := _NAME.fullmatch(path.name):
-            yield Item(path, _KINDS[found["kind"]], found["key"])
+        if match := _NAME.fullmatch(path.name):
+            yield Item(path, _KINDS[match["kind"]], match["key"])
 
 
 def uses(records: Iterable[Record]) -> Counter[tuple[str, str]]:
-    """How many Records name an artifact, by stage and key."""
+    """Count the Records that use each artifact, by stage and key."""
     stages = (stage for record in records for stage in record.stages)
     return Counter((stage["stage"], stage["key"]) for stage in stages if {"stage", "key"} <= {*stage})

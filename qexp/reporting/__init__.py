@@ -1,20 +1,22 @@
-"""From many Records to comparison tables: pure functions, no torch, no pandas.
+"""Tables, charts and reports of many Records, as pure functions without torch and pandas.
 
-``facts`` reads one Record, ``selection`` decides which Records speak for a cell, ``settings`` finds
-what tells rows apart, ``comparison`` builds one table for each task, kind of data and budget,
-``layout`` puts it into words, and ``lines`` into machine-readable lines. ``runs`` has the final
-table of a single run. ``groups`` finds runs of several tasks that belong to one row; ``glue`` takes
-averages over tasks, ``overview`` sets all tasks side by side, ``losses`` has what quantization costs of each
-score, and ``glue_table``, ``overview_table`` and ``loss_table`` lay them out. ``published`` reads the numbers
-of others (``qexp/published``). ``contents`` is all of this at once, and ``document`` its text in each form,
-by way of ``table`` (Markdown), ``lines`` (CSV), ``latex`` and ``json_form``.
+``run_view`` reads one Record, ``attempts`` selects the Records that represent a cell, ``settings`` finds what
+distinguishes rows, and ``comparison`` builds one comparison for each task, kind of data and budget.
+``groups`` finds runs of several tasks that belong to one row, ``glue`` averages over tasks, ``overview`` sets
+all tasks side by side, ``relative_loss`` has what quantization costs of each score, ``engines`` has what
+runtimes built from the exported graphs, and ``published`` reads the published results of others
+(``qexp/reporting/published``). ``report`` is all of this at once.
 
-Charts are plain values (``charts``), made by ``task_charts`` (with ``pareto``) and ``run_charts``, gathered
-in ``galleries``, and drawn twice: into the one ``page`` (``svg``, ``scales``, ``html_table``, ``assets/``)
-and into files by ``plots``, which alone needs matplotlib. ``pictures`` is what the command says of both.
+``table`` is a table of plain strings with its Markdown, ``tables`` builds one from each kind of result
+(``tables.run`` the final table of a single run), and ``formats`` writes a whole report as Markdown, CSV,
+LaTeX, JSON and HTML.
 
-Apart from these, two runs on the same rows: ``evaluations`` finds their predictions, ``paired`` compares them
-(these two, and ``intervals`` over rows
-and seeds, need numpy and pyarrow, so only the command imports them), ``pair_table`` puts it into words, and
-``command`` says how to run a Record again.
+Charts are plain values (``charts.spec``), built by ``charts.comparison`` (with ``pareto``), ``charts.run``
+and ``charts.sensitivity``, and collected in ``charts.galleries``. They are drawn twice: into the page of
+``formats.html`` (``charts.svg``, ``charts.axes``, ``assets/``) and into files by ``charts.matplotlib``, which
+alone needs matplotlib.
+
+``predictions`` finds the predictions of two runs on the same rows and ``paired`` compares them. These two,
+and ``intervals`` over rows and seeds, need numpy and pyarrow, so only the commands import them. ``command``
+returns the command that repeats a Record, and ``best_runs`` selects the runs that are worth an engine.
 """

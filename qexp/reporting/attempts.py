@@ -1,4 +1,4 @@
-"""Which Records speak for one row and seed, and what is said about the others."""
+"""Selection of the Records that represent one row and seed, with notes on the others."""
 
 from __future__ import annotations
 
@@ -8,44 +8,45 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from qexp.records.record import Record
-from qexp.reporting.run_view import Quantity, Run
+from qexp.reporting.run_view import Quantity, RunView
 
 
 @dataclass(frozen=True)
-class Attempts:
-    """All that is known of one row and seed."""
+class RunsForSeed:
+    """Runs of one row and seed: the chosen success, and failures that no success supersedes."""
 
-    best: Run | None
-    """The run that succeeded, or None."""
-    failed: tuple[Run, ...]
-    """Failures that no success has made up for, the newest first."""
+    best: RunView | None
+    """The chosen run among those that succeeded, or None."""
+    failed: tuple[RunView, ...]
+    """Failed runs of experiments without any success, newest first."""
 
     @cached_property
     def measured(self) -> dict[Quantity, float | None]:
-        """Numbers; a failed run gives those that it had before it failed."""
-        found: dict[Quantity, float | None] = {}
+        """Value by quantity, including what a failed run measured before it failed."""
+        numbers: dict[Quantity, float | None] = {}
         for run in (*reversed(self.failed), *([self.best] if self.best else [])):
-            found |= run.measured
-        return found
+            numbers |= run.measured
+        return numbers
 
     @cached_property
     def promised(self) -> frozenset[Quantity]:
-        """Numbers that were asked for."""
+        """Quantities that at least one of the runs should have measured."""
         runs = (*self.failed, *([self.best] if self.best else []))
         return frozenset[Quantity]().union(*(run.promised for run in runs))
 
-    def failure(self, quantity: Quantity) -> Run | None:
-        """The failed run that should have measured it, if there is one."""
+    def failure(self, quantity: Quantity) -> RunView | None:
+        """Return the newest failed run that should have measured a quantity, or None."""
         return next((run for run in self.failed if quantity in run.promised), None)
 
 
-def runs_of(records: Iterable[Record | Run]) -> list[Run]:
-    """Records read for tables, but a failed one where a later one of the identical experiment succeeded.
+def runs_of(records: Iterable[Record | RunView]) -> list[RunView]:
+    """Return views of the Records, without failures that a later success supersedes.
 
-    A success on sample rows does not make up for a failure on real ones that were asked for. Runs are taken
-    as they are: what was read of them once serves all tables.
+    A later success of the identical experiment supersedes a failure, but a success on sample rows does not
+    supersede a failure on real rows that were asked for. Views are passed through as they are, so that the
+    same view serves all tables.
     """
-    runs = [each if isinstance(each, Run) else Run(each) for each in records]
+    runs = [each if isinstance(each, RunView) else RunView(each) for each in records]
     successes = defaultdict(list)
     for run in runs:
         if run.record.status == "ok":
@@ -53,16 +54,16 @@ def runs_of(records: Iterable[Record | Run]) -> list[Run]:
     return [run for run in runs if not any(_supersedes(ok, run) for ok in successes[run.identity])]
 
 
-def _supersedes(ok: Run, run: Run) -> bool:
+def _supersedes(ok: RunView, run: RunView) -> bool:
     if run.record.status == "ok" or run.record.finished_at > ok.record.finished_at:
         return False
-    return run.made_up is None or run.made_up == ok.made_up
+    return run.is_synthetic is None or run.is_synthetic == ok.is_synthetic
 
 
-def attempts(runs: Sequence[Run]) -> tuple[Attempts, list[str]]:
-    """Choose among the runs of one row and seed; the notes tell what was not chosen.
+def attempts(runs: Sequence[RunView]) -> tuple[RunsForSeed, list[str]]:
+    """Choose the run that represents one row and seed, with notes on the runs that were not chosen.
 
-    Of runs that differ in their deployment only, the one with more of it is chosen: the scores are the same.
+    Runs that differ only in their deployment have the same scores, so the one that deployed more is chosen.
     """
     newest = sorted(runs, key=lambda run: run.record.finished_at, reverse=True)
     succeeded = [run for run in newest if run.record.status == "ok"]
@@ -73,21 +74,21 @@ def attempts(runs: Sequence[Run]) -> tuple[Attempts, list[str]]:
     notes = [_later_failure(run) for run in failed if run.identity in identities]
     for identity in dict.fromkeys(run.identity for run in succeeded):
         notes += _duplicates([run for run in succeeded if run.identity == identity])
-    return Attempts(best, tuple(open_failures)), notes
+    return RunsForSeed(best, tuple(open_failures)), notes
 
 
-def describe(run: Run) -> str:
-    """A run in a few words, for notes."""
+def describe(run: RunView) -> str:
+    """Return a short description for notes, such as ``minilm w8a8 qat seed 1``."""
     return f"{short_name(run.model)} {run.quant} {run.method} seed {run.seed}"
 
 
 def short_name(model: str) -> str:
-    """Last part of a model's name or folder."""
+    """Return the last path component of a model's name or folder."""
     return model.rstrip("/").rsplit("/", 1)[-1] or model
 
 
-def first_line(run: Run) -> str:
-    """Type and first line of the error of a failed run."""
+def first_line(run: RunView) -> str:
+    """Return the type and the first line of the error of a failed run."""
     error = run.record.error
     if error is None:
         return "no error was recorded"
@@ -95,19 +96,19 @@ def first_line(run: Run) -> str:
     return f"{error['type']}: {message[0]}" if message and message[0] != error["type"] else error["type"]
 
 
-def _deployed(run: Run) -> int:
+def _deployed(run: RunView) -> int:
     return 2 if run.record.latency else 1 if run.record.bytes else 0
 
 
-def _later_failure(run: Run) -> str:
+def _later_failure(run: RunView) -> str:
     return (
         f"{describe(run)}: a later run of the same experiment failed on {run.record.finished} "
         f"({first_line(run)}); the earlier result is shown"
     )
 
 
-def _duplicates(runs: Sequence[Run]) -> list[str]:
-    """Note on several successes of one experiment, the newest first."""
+def _duplicates(runs: Sequence[RunView]) -> list[str]:
+    """Return a note if one experiment succeeded more than once; ``runs`` are sorted newest first."""
     if len({run.record.key for run in runs}) < 2:
         return []
     newest, others = runs[0], [run.record.key for run in runs[1:]]

@@ -1,4 +1,4 @@
-"""The command line that asks for the experiment of a Record again."""
+"""Command lines and configuration files that repeat the experiment of a Record."""
 
 from __future__ import annotations
 
@@ -9,48 +9,67 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qexp.reporting.run_view import FLOAT_BITS, Run, leaves
+from qexp.reporting.run_view import FLOAT_BITS, RunView, leaves
 
 _BY_KIND = ("calibrator", "finetune", "method", "deploy")
 _BY_NAME = ("task", "placement", "budget")
 _DEFAULTS = {"scheme": "per_channel", "model": "minilm_l6", "refinement": "none"}
-"""Groups of which nothing tells the option: their values are spelled out."""
-_HERE = ("tracker.", "machine.threads", "machine.checkpoint_seconds", "machine.progress", "data.source")
-"""What a rerun elsewhere decides for itself, or what a group's word says already."""
+"""Groups whose option a Record does not store; values that differ from these options are given one by one."""
+_NOT_REPEATED = (
+    "tracker.",
+    "machine.threads",
+    "machine.checkpoint_seconds",
+    "machine.progress",
+    "data.source",
+)
+"""Settings that a rerun decides for itself, or that the option of a group already implies."""
 
 
-def command_of(run: Run) -> str:
-    """``python -m qexp task=… …``: groups by their options, and every value that these do not give.
+def command_of(run: RunView) -> str:
+    """Return the ``python -m qexp task=… …`` command that repeats a run.
 
-    Hydra's grammar has no quotes for the globs of overrides: one with a colon or a bracket goes into a file,
-    see :func:`overlay_of`.
+    If the Record stores its overrides, they are repeated without those that a rerun decides for itself.
+    Otherwise the command has the option of each group and every value that differs from these options.
+
+    Hydra's grammar has no quotes for the globs of ``quant.overrides``, so a glob with a colon or a bracket
+    has to go into a file (:func:`overlay_of`).
     """
+    if (overrides := run.record.overrides) is not None:
+        repeated = (
+            override
+            for override in overrides
+            if not override.lstrip("+~").startswith(("tracker=", *_NOT_REPEATED[:-1]))
+        )
+        return shlex.join(["python", "-m", "qexp", *repeated])
     options, values = choices_of(run)
-    given = _given(_options(run))
-    words = [f"{group}={option}" for group, option in options.items()]
-    words += _quant_words(run)
-    words += [f"{'' if path in given else '++'}{path}={_word(value)}" for path, value in values.items()]
-    return shlex.join(["python", "-m", "qexp", *words])
+    option_values = _option_values(_options(run))
+    arguments = [f"{group}={option}" for group, option in options.items()]
+    arguments += _quant_arguments(run)
+    arguments += [
+        f"{'' if path in option_values else '++'}{path}={_hydra_value(value)}"
+        for path, value in values.items()
+    ]
+    return shlex.join(["python", "-m", "qexp", *arguments])
 
 
-def _quant_words(run: Run) -> list[str]:
+def _quant_arguments(run: RunView) -> list[str]:
     weight, activation = run.bits
     floats = min(run.bits) == FLOAT_BITS
-    words = ["quant=fp32" if floats else f"quant=w{weight}a{activation}"]
+    arguments = ["quant=fp32" if floats else f"quant=w{weight}a{activation}"]
     if (table := run.find("quant.embedding_bits")) is not None:
-        words.append(f"quant.embedding_bits={table}")
+        arguments.append(f"quant.embedding_bits={table}")
     if overrides := run.find("quant.overrides"):
-        words += [f"quant.label={run.find('quant.label')}", f"quant.overrides={_word(overrides)}"]
-    return words
+        arguments += [f"quant.label={run.find('quant.label')}", f"quant.overrides={_hydra_value(overrides)}"]
+    return arguments
 
 
-def overlay_of(run: Run, quant: Mapping[str, Any], header: Sequence[str]) -> str:
-    """A file for ``--config-name`` that asks for the run again, but for its bits.
+def overlay_of(run: RunView, quant: Mapping[str, Any], header: Sequence[str]) -> str:
+    """Return a file for ``--config-name`` that repeats a run with other bit-widths.
 
     Args:
-        run: what else is asked for.
-        quant: the section of that name.
-        header: lines of a comment.
+        run: Run that supplies everything but the bit-widths.
+        quant: The ``quant`` section.
+        header: Lines of the comment at the top of the file.
     """
     import yaml  # type: ignore[import-untyped, unused-ignore]
 
@@ -68,45 +87,47 @@ def overlay_of(run: Run, quant: Mapping[str, Any], header: Sequence[str]) -> str
     return "\n".join([*(f"# {line}" for line in header), *texts])
 
 
-def choices_of(run: Run) -> tuple[dict[str, str], dict[str, Any]]:
-    """Options of groups, and by dotted path every value beside ``quant`` that these do not give."""
+def choices_of(run: RunView) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the options of groups, and by dotted path the values outside ``quant`` that differ from them."""
     options = _options(run)
-    given = _given(options)
+    option_values = _option_values(options)
     values = {}
     for path, value in leaves(run.record.experiment):
-        if path.startswith(("quant.", *_HERE)) or (path not in given and _is_default(path, value)):
+        if path.startswith(("quant.", *_NOT_REPEATED)) or (
+            path not in option_values and _is_default(path, value)
+        ):
             continue
         if path.endswith((".kind", "placement.name", "budget.name", "machine.accelerator")):
             continue
         if path == "data.root" and run.source in ("hub", "sample"):
-            continue  # data.source=auto passed over it
-        if path not in given or given[path] != value:
+            continue  # data.source=auto did not use it
+        if path not in option_values or option_values[path] != value:
             values[path] = value
     return {group: option for group, option in options.items() if group not in _DEFAULTS}, values
 
 
-def _given(options: Mapping[str, str]) -> dict[str, Any]:
-    """Values of the options, by dotted path."""
-    found = {
+def _option_values(options: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values that the options set, by dotted path."""
+    values = {
         f"{group}.{path}": value
         for group, option in options.items()
         for path, value in leaves(_yaml(f"{group}/{option}"))
     }
-    return found | dict(leaves({name: _yaml("config").get(name) for name in ("seed", "calibration")}))
+    return values | dict(leaves({name: _yaml("config").get(name) for name in ("seed", "calibration")}))
 
 
 def _is_default(path: str, value: Any) -> bool:
-    """Whether a value that no file mentions goes without saying: it is null, or the task's own."""
+    """Return whether a value that no file mentions can be left out: it is null, or belongs to the task."""
     return value is None or path.startswith("task.")
 
 
-def _options(run: Run) -> dict[str, str]:
-    """Option of each configuration group, as far as a Record tells it."""
+def _options(run: RunView) -> dict[str, str]:
+    """Return the option of each configuration group, as far as the Record stores it."""
     chosen = {group: run.find(f"{group}.name") for group in _BY_NAME}
     chosen |= {group: run.find(f"{group}.kind") for group in _BY_KIND}
-    if chosen["method"] == "none":  # what method=auto makes of quant=fp32
+    if chosen["method"] == "none":  # method=auto resolves to it for quant=fp32
         chosen["method"] = "auto"
-    if chosen["deploy"] == "engines":  # its options are named by their runtimes
+    if chosen["deploy"] == "engines":  # its options are named after their runtimes
         chosen["deploy"] = run.find("deploy.runtimes", ["auto"])[0]
     chosen |= {"machine": "gpu" if run.find("machine.accelerator") == "gpu" else "cpu", "data": run.source}
     chosen |= _DEFAULTS
@@ -114,7 +135,7 @@ def _options(run: Run) -> dict[str, str]:
 
 
 def _yaml(name: str) -> Mapping[str, Any]:
-    """A file of the configuration, empty if there is none: its values are then spelled out."""
+    """Load a file of the configuration; without one the result is empty and values are given one by one."""
     import yaml  # type: ignore[import-untyped, unused-ignore]
 
     package = Path(__file__).resolve().parent.parent
@@ -125,15 +146,15 @@ def _yaml(name: str) -> Mapping[str, Any]:
     return {}
 
 
-def _word(value: Any) -> str:
-    """A value in Hydra's grammar."""
+def _hydra_value(value: Any) -> str:
+    """Format a value in Hydra's override grammar."""
     if isinstance(value, Mapping):
-        told = {name: of for name, of in value.items() if of is not None}
-        return f"{{{','.join(f'{name}:{_word(of)}' for name, of in told.items())}}}"
+        fields = {name: of for name, of in value.items() if of is not None}
+        return f"{{{','.join(f'{name}:{_hydra_value(of)}' for name, of in fields.items())}}}"
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(_word, value))}]"
+        return f"[{','.join(map(_hydra_value, value))}]"
     if isinstance(value, str):
         plain = re.fullmatch(r"[A-Za-z_][\w./:+-]*", value) and value.lower() not in ("null", "true", "false")
-        before_quotes = re.sub(r"\\+(?='|$)", lambda found: found[0] * 2, value)
-        return value if plain else "'" + before_quotes.replace("'", "\\'") + "'"
+        escaped = re.sub(r"\\+(?='|$)", lambda match: match[0] * 2, value)
+        return value if plain else "'" + escaped.replace("'", "\\'") + "'"
     return json.dumps(value)

@@ -1,4 +1,4 @@
-"""One comparison for each task, kind of data and budget: rows, and their cells over the seeds."""
+"""Comparisons of runs, one for each task, kind of data and budget: rows, and their cells over the seeds."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from statistics import median
 from typing import Literal
 
 from qexp.records.record import Record
-from qexp.reporting.attempts import Attempts, attempts, runs_of, short_name
-from qexp.reporting.run_view import FLOAT_BITS, INTEGER_KERNEL_BITS, Quantity, Run
-from qexp.reporting.settings import ABSENT, Split, split_settings
+from qexp.reporting.attempts import RunsForSeed, attempts, runs_of, short_name
+from qexp.reporting.run_view import FLOAT_BITS, INTEGER_KERNEL_BITS, Quantity, RunView
+from qexp.reporting.settings import ABSENT, SettingsLayout, split_settings
 
 Status = Literal["ok", "partial", "undefined", "failed", "missing"]
 BUDGETS = ("full", "limited", "smoke")
@@ -21,28 +21,28 @@ BUDGETS = ("full", "limited", "smoke")
 
 @dataclass(frozen=True)
 class Cell:
-    """One quantity of one row over the seeds."""
+    """One quantity of one row, over the seeds."""
 
     values: Mapping[int, float | None]
-    """By seed; None is undefined."""
-    failed: Mapping[int, Run]
-    """By seed."""
+    """Value by seed; None is an undefined value."""
+    failed: Mapping[int, RunView]
+    """Failed run by seed."""
     missing: tuple[int, ...]
-    """Seeds that other rows have."""
+    """Seeds that should have a value, but have neither a value nor a failed run."""
 
     @cached_property
     def numbers(self) -> list[float]:
-        """Defined values, ascending."""
+        """Defined values in ascending order."""
         return sorted(value for value in self.values.values() if value is not None)
 
     @property
     def median(self) -> float | None:
-        """Median of the defined values, None without any."""
+        """Median of the defined values, or None if there is none."""
         return median(self.numbers) if self.numbers else None
 
     @property
     def status(self) -> Status:
-        """``ok`` when every seed has a number, ``partial`` when some have, else what is in the way."""
+        """``ok`` if every seed has a number, ``partial`` if only some have, else the reason why none has."""
         if self.numbers:
             return (
                 "ok"
@@ -60,84 +60,90 @@ class Row:
     quant: str
     bits: tuple[int, int]
     settings: Mapping[str, str]
-    """Those that can tell rows apart, by dotted path."""
-    by_seed: Mapping[int, Attempts]
+    """Settings that can distinguish rows, by dotted path."""
+    by_seed: Mapping[int, RunsForSeed]
     cells: Mapping[Quantity, Cell]
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Seeds with a run that succeeded."""
+        """Seeds with a successful run."""
         return tuple(seed for seed, of_seed in self.by_seed.items() if of_seed.best)
 
     @property
-    def runs(self) -> list[Run]:
-        """Runs that speak for the row: by seed, the one that succeeded before those that failed."""
+    def runs(self) -> list[RunView]:
+        """Runs that represent the row, by seed, the successful run before the failed ones."""
         return [run for each in self.by_seed.values() for run in (each.best, *each.failed) if run]
 
     @property
     def simulated(self) -> bool:
-        """Whether a bit-width is below what an integer kernel computes with."""
+        """Whether a bit-width is below what integer kernels support."""
         return min(self.bits) < INTEGER_KERNEL_BITS
 
     @property
-    def broken_parity(self) -> list[Run]:
-        """Runs whose exported graph did not reproduce their scores."""
+    def broken_parity(self) -> list[RunView]:
+        """Runs whose exported graph does not reproduce their scores."""
         return [run for run in self.runs if run.record.parity and not run.record.parity["passed"]]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One table, still in numbers."""
+    """Numbers of one comparison table."""
 
     task: str
-    made_up: bool
-    """Rows of data are the built-in sample."""
+    is_synthetic: bool
+    """Whether the rows of data are the built-in sample."""
     budget: str
     sources: tuple[str, ...]
-    """Where rows came from."""
+    """Sources of the rows of data."""
     metrics: tuple[str, ...]
-    """The primary one first."""
+    """Metrics, the primary one first."""
     seeds: tuple[int, ...]
-    """All seeds that any row has."""
-    split: Split
+    """Union of the seeds of all rows."""
+    split: SettingsLayout
     rows: tuple[Row, ...]
-    refused: tuple[Run, ...]
-    """Runs whose words never became an experiment: no row can be named for them."""
+    refused: tuple[RunView, ...]
+    """Runs whose overrides never became a valid experiment, so that they belong to no row."""
     notes: tuple[str, ...]
 
     def columns_of(self, row: Row) -> tuple[str, ...]:
-        """The row's settings that have a column."""
+        """Return the row's values of the settings that have a column."""
         return tuple(row.settings.get(path, ABSENT) for path in self.split.columns)
 
 
-def compare(records: Iterable[Record | Run]) -> list[Comparison]:
-    """Sort Records into comparisons: sample apart from real data, smoke apart from full budgets."""
+def compare(records: Iterable[Record | RunView]) -> list[Comparison]:
+    """Group Records into comparisons, which never mix sample rows with real data, nor budgets."""
     groups = by_data(runs_of(records))
     return [_comparison(*key, groups[key]) for key in sorted(groups, key=_group_order)]
 
 
-def by_data(runs: Iterable[Run]) -> dict[tuple[str, bool, str], list[Run]]:
-    """Runs by task, whether rows are made up, and budget: what shares no table."""
-    groups: dict[tuple[str, bool, str], list[Run]] = defaultdict(list)
-    for run in sorted(runs, key=lambda run: run.made_up is None):
-        made_up = run.made_up
-        if made_up is None:  # failed before its data was found: goes with its siblings, real ones first
-            made_up = (run.task, False, run.budget) not in groups and (run.task, True, run.budget) in groups
-        groups[run.task, made_up, run.budget].append(run)
+def by_data(runs: Iterable[RunView]) -> dict[tuple[str, bool, str], list[RunView]]:
+    """Group runs by task, sample or real rows, and budget; groups never share a table."""
+    groups: dict[tuple[str, bool, str], list[RunView]] = defaultdict(list)
+    for run in sorted(runs, key=lambda run: run.is_synthetic is None):
+        is_synthetic = run.is_synthetic
+        if (
+            is_synthetic is None
+        ):  # failed before its source was known: join its siblings, preferably on real rows
+            is_synthetic = (run.task, False, run.budget) not in groups and (
+                run.task,
+                True,
+                run.budget,
+            ) in groups
+        groups[run.task, is_synthetic, run.budget].append(run)
     return groups
 
 
 def _group_order(key: tuple[str, bool, str]) -> tuple[str, bool, int, str]:
-    task, made_up, budget = key
-    return task, made_up, *budget_order(budget)
+    task, is_synthetic, budget = key
+    return task, is_synthetic, *budget_order(budget)
 
 
 def budget_order(budget: str) -> tuple[int, str]:
-    """Full budgets first, smoke last, others of the user's own behind."""
+    """Return a sort key that places full budgets first, then limited and smoke, then custom ones."""
     return BUDGETS.index(budget) if budget in BUDGETS else len(BUDGETS), budget
 
 
-def _comparison(task: str, made_up: bool, budget: str, group: Sequence[Run]) -> Comparison:
+def _comparison(task: str, is_synthetic: bool, budget: str, group: Sequence[RunView]) -> Comparison:
     refused = tuple(run for run in group if run.refused)
     runs = sorted((run for run in group if not run.refused), key=_run_order)
     seeds = tuple(sorted({run.seed for run in runs}))
@@ -158,7 +164,7 @@ def _comparison(task: str, made_up: bool, budget: str, group: Sequence[Run]) -> 
     ordered = tuple(sorted([*rows, *missing], key=lambda row: _row_order(row, split)))
     return Comparison(
         task=task,
-        made_up=made_up,
+        is_synthetic=is_synthetic,
         budget=budget,
         sources=sources,
         metrics=tuple(metrics),
@@ -170,33 +176,38 @@ def _comparison(task: str, made_up: bool, budget: str, group: Sequence[Run]) -> 
     )
 
 
-def _by_row(runs: Sequence[Run]) -> Iterator[tuple[dict[str, str], list[Run]]]:
-    """Settings and runs of each row; a benchmark's settings tell rows apart only where they differ."""
+def _by_row(runs: Sequence[RunView]) -> Iterator[tuple[dict[str, str], list[RunView]]]:
+    """Yield the settings and runs of each row.
+
+    The settings of benchmarks distinguish rows only if runs differ in them.
+    """
     benchmarks = {frozenset(run.benchmark.items()) for run in runs if run.benchmark}
-    found: dict[object, list[Run]] = defaultdict(list)
-    told: dict[object, dict[str, str]] = {}
+    runs_by_key: dict[object, list[RunView]] = defaultdict(list)
+    settings_by_key: dict[object, dict[str, str]] = {}
     for run in runs:
         settings = run.settings | (run.benchmark if len(benchmarks) > 1 else {})
         key = run.model, run.quant, frozenset(settings.items())
-        found[key].append(run)
-        told[key] = settings
-    return ((told[key], found[key]) for key in found)
+        runs_by_key[key].append(run)
+        settings_by_key[key] = settings
+    return ((settings_by_key[key], runs_by_key[key]) for key in runs_by_key)
 
 
-def _row(settings: Mapping[str, str], runs: Sequence[Run], seeds: Sequence[int]) -> tuple[Row, list[str]]:
-    by_seed: dict[int, Attempts] = {}
+def _row(settings: Mapping[str, str], runs: Sequence[RunView], seeds: Sequence[int]) -> tuple[Row, list[str]]:
+    by_seed: dict[int, RunsForSeed] = {}
     notes: list[str] = []
     for seed in sorted({run.seed for run in runs}):
         by_seed[seed], of_seed = attempts([run for run in runs if run.seed == seed])
         notes += of_seed
     quantities = sorted({name for each in by_seed.values() for name in (*each.promised, *each.measured)})
     cells = {quantity: _cell(quantity, by_seed, seeds) for quantity in quantities}
-    return Row(runs[0].model, runs[0].quant, runs[0].bits, settings, by_seed, cells), notes
+    return Row(
+        runs[0].model, runs[0].quant, bits=runs[0].bits, settings=settings, by_seed=by_seed, cells=cells
+    ), notes
 
 
-def _cell(quantity: Quantity, by_seed: Mapping[int, Attempts], seeds: Sequence[int]) -> Cell:
+def _cell(quantity: Quantity, by_seed: Mapping[int, RunsForSeed], seeds: Sequence[int]) -> Cell:
     values: dict[int, float | None] = {}
-    failed: dict[int, Run] = {}
+    failed: dict[int, RunView] = {}
     missing: list[int] = []
     for seed in seeds:
         of_seed = by_seed.get(seed)
@@ -212,10 +223,11 @@ def _cell(quantity: Quantity, by_seed: Mapping[int, Attempts], seeds: Sequence[i
 
 
 def _missing_rows(rows: Sequence[Row], columns: Sequence[str], seeds: tuple[int, ...]) -> Iterator[Row]:
-    """Combinations that the others call for, of FP32 rows and of quantized ones.
+    """Yield the rows that are missing from the grid of the others, for FP32 and quantized rows separately.
 
-    Where one or two of model, bit-widths and settings vary: every combination. Where all three do:
-    those of which each pair occurs, so that an ablation on one model asks nothing of the others.
+    If one or two of model, bit-widths and settings vary, every combination is expected. If all three vary,
+    only combinations whose pairs all occur are expected, so that an ablation on one model requires nothing
+    of the others.
     """
     models = list(dict.fromkeys(row.model for row in rows))
     for quantized in (False, True):
@@ -244,35 +256,35 @@ def _pairs(factors: Factors) -> list[tuple[object, ...]]:
 
 
 def _missing_row(factors: Factors, same_settings: Row, bits: tuple[int, int], seeds: tuple[int, ...]) -> Row:
-    """A row without any run, with the cells that a row of the same settings has."""
+    """Return a row without runs, with the cells of a row of the same settings."""
     cells = {quantity: Cell({}, {}, seeds) for quantity in same_settings.cells}
-    return Row(factors[0], factors[1], bits, same_settings.settings, {}, cells)
+    return Row(factors[0], factors[1], bits=bits, settings=same_settings.settings, by_seed={}, cells=cells)
 
 
-def _mixtures(runs: Sequence[Run]) -> list[str]:
-    """Notes on what a table compares although it should not differ."""
+def _mixtures(runs: Sequence[RunView]) -> list[str]:
+    """Return notes on data and devices that differ within a table although they should not."""
     fingerprints = Counter(
         run.record.data["fingerprint"] for run in runs if run.record.data and run.record.status == "ok"
     )
     devices = Counter(str(run.find("machine.accelerator", "cpu")) for run in runs)
     notes = []
     if len(fingerprints) > 1:
-        told = ", ".join(f"{name[:12]} ({count})" for name, count in fingerprints.most_common())
-        notes.append(f"different rows of data, by fingerprint (Records): {told}; scores compare with care")
+        counts = ", ".join(f"{name[:12]} ({count})" for name, count in fingerprints.most_common())
+        notes.append(f"different rows of data, by fingerprint (Records): {counts}; scores compare with care")
     if len(devices) > 1:
-        told = ", ".join(f"{name} ({count})" for name, count in devices.most_common())
-        notes.append(f"computed on different devices (Records): {told}")
+        counts = ", ".join(f"{name} ({count})" for name, count in devices.most_common())
+        notes.append(f"computed on different devices (Records): {counts}")
     return notes
 
 
-def _run_order(run: Run) -> tuple[object, ...]:
+def _run_order(run: RunView) -> tuple[object, ...]:
     return *order_of(run.model, run.bits), run.seed, run.identity, run.record.key
 
 
-def _row_order(row: Row, split: Split) -> tuple[object, ...]:
+def _row_order(row: Row, split: SettingsLayout) -> tuple[object, ...]:
     return *order_of(row.model, row.bits), tuple(row.settings.get(path, "") for path in split.columns)
 
 
 def order_of(model: str, bits: tuple[int, int]) -> tuple[object, ...]:
-    """By model; FP32 first, then from many bits to few."""
+    """Return a sort key: by model, FP32 first, then descending bit-widths."""
     return short_name(model), model, min(bits) < FLOAT_BITS, -bits[0], -bits[1]

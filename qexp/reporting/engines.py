@@ -1,4 +1,4 @@
-"""What runtimes made of the runs' graphs: accuracy, speed, size and honesty in one table."""
+"""Tables of the engines that runtimes built from exported graphs: accuracy, speed, size and integer share."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from qexp.reporting.attempts import short_name
-from qexp.reporting.run_view import Run
-from qexp.reporting.table import DAGGER, MEBIBYTE, NOT_ASKED, Table, score
+from qexp.reporting.run_view import RunView
+from qexp.reporting.table import DAGGER, MEBIBYTE, NOT_REQUESTED, Table, score
 from qexp.reporting.tables.comparison import noise_note, parity_facts
 
 if TYPE_CHECKING:
-    from qexp.deploy.runtimes.capabilities import Execution
+    from qexp.config import Execution
 
 COLUMNS = (
     *("task", "model", "quant", "method", "seed", "engine", "score", "agreement (%)", "gate"),
     *("integer work (%)", "size (MiB)"),
 )
 FLOATS = ("fp32", "fp16", "bf16")
-"""Precisions of a run's float model; runs of one fine-tune share it."""
+"""Precisions of the float model, which all runs of one fine-tune share."""
 LABELS: dict[Execution, str] = {"simulated": " simulated", "stored": " weights alone"}
-"""What is said of an engine that does not multiply integers of the run's widths."""
+"""Suffix of an engine that does not multiply integers of the run's bit-widths."""
 MEANING: dict[Execution, str] = {
     "simulated": "simulated: no kernel multiplies these widths; integers are widened to 8 bits, or computed "
     "in floating point, so accuracy is that of the format and speed is not.",
@@ -42,51 +42,52 @@ READING = (
 
 @dataclass(frozen=True)
 class EngineRow:
-    """One runtime in one precision, of one run."""
+    """Engine of one run, in one runtime and precision."""
 
-    run: Run
+    run: RunView
     runtime: str
     precision: str
     found: Mapping[str, Any]
-    """As in :class:`qexp.records.schema.EngineFound`."""
+    """Results of the engine in the Record (:class:`qexp.records.schema.EngineFound`)."""
 
     @property
     def name(self) -> str:
-        """``openvino/int8``."""
+        """Runtime and precision, such as ``openvino/int8``."""
         return f"{self.runtime}/{self.precision}"
 
     @cached_property
     def execution(self) -> Execution:
-        """What becomes of the run's bit-widths in that runtime."""
-        from qexp.deploy.runtimes.capabilities import FLAVOURS, execution
+        """How the runtime computes the run's bit-widths."""
+        from qexp.config import RUNTIMES
+        from qexp.deploy.runtimes.capabilities import execution
 
         if self.precision in FLOATS:
             return "float"
-        if self.runtime not in FLAVOURS:  # of another version
+        if self.runtime not in RUNTIMES:  # a runtime of another qexp version
             return "simulated" if self.run.simulated else "integer"
         return execution(self.runtime, self.run.widths)
 
     @property
     def simulated(self) -> bool:
-        """Whether no kernel multiplies the run's bit-widths: its accuracy is real, its speed is not."""
+        """Whether no kernel multiplies the run's bit-widths, so that accuracy is real and speed is not."""
         return self.execution == "simulated"
 
     def p50(self, shape: str) -> float | None:
-        """Median milliseconds of a shape."""
-        timed = self.found.get("latency", {}).get(shape)
-        return None if timed is None else float(timed["p50_ms"])
+        """Return the median latency of a shape in milliseconds, or None if it was not measured."""
+        timing = self.found.get("latency", {}).get(shape)
+        return None if timing is None else float(timing["p50_ms"])
 
 
-def engine_rows(runs: Iterable[Run]) -> list[EngineRow]:
-    """Every engine of every run, by task, run and engine."""
-    found = [
+def engine_rows(runs: Iterable[RunView]) -> list[EngineRow]:
+    """Return every engine of every run, sorted by task, model, run, precision and runtime."""
+    rows = [
         EngineRow(run, name.split("/")[0], name.split("/")[1], engine)
         for run in runs
         for name, engine in run.record.engines.items()
     ]
     order = [*FLOATS, "int8"]
     return sorted(
-        found,
+        rows,
         key=lambda row: (
             row.run.task,
             row.run.model,
@@ -98,7 +99,7 @@ def engine_rows(runs: Iterable[Run]) -> list[EngineRow]:
 
 
 def engine_tables(rows: Sequence[EngineRow]) -> list[Table]:
-    """A table for each task, model and machine, so that only what was measured alike stands side by side."""
+    """Return a table for each task, model and machine, so that only comparable measurements share one."""
     groups: dict[tuple[str, str, str], list[EngineRow]] = {}
     for row in rows:
         groups.setdefault((row.run.task, row.run.model, _machine(row)), []).append(row)
@@ -118,43 +119,43 @@ def _table(rows: Sequence[EngineRow], machine: str) -> Table:
     best = {shape: _fastest(rows, shape) for shape in shapes}
     cells = tuple((*_facts(row), *(_latency(row, shape, best[shape]) for shape in shapes)) for row in rows)
     title = f"engines: {rows[0].run.task} {short_name(rows[0].run.model)}"
-    marks = {row.run.source for row in rows if row.run.made_up} | {
+    marks = {row.run.source for row in rows if row.run.is_synthetic} | {
         row.run.budget for row in rows if row.run.budget != "full"
     }
     caption = (*READING, *([f"Machine: {machine}."] if machine else []))
     if marks:
         caption += (f"Not a result: {' and '.join(sorted(map(str, marks)))} runs stand here too.",)
-    return Table(title, (*COLUMNS, *shapes), cells, caption, tuple(_notes(rows)))
+    return Table(title, (*COLUMNS, *shapes), rows=cells, caption=caption, notes=tuple(_notes(rows)))
 
 
 def _fastest(rows: Sequence[EngineRow], shape: str) -> float | None:
-    """The best FP32 engine's median, for how much faster others are."""
+    """Return the median of the fastest FP32 engine, the baseline of speedups, or None without any."""
     times = [time for row in rows if row.precision == "fp32" and (time := row.p50(shape)) is not None]
     return min(times, default=None)
 
 
 def _facts(row: EngineRow) -> tuple[str, ...]:
-    run, found = row.run, row.found
-    gate, audit, info = found.get("gate"), found.get("audit"), found.get("info")
-    scores: Mapping[str, float | None] = found.get("scores", {})
+    run, results = row.run, row.found
+    gate, audit, info = results.get("gate"), results.get("audit"), results.get("info")
+    scores: Mapping[str, float | None] = results.get("scores", {})
     metric = next(iter(run.metrics), "")
     return (
         run.task,
         short_name(run.model),
         run.quant if row.precision not in FLOATS else "fp32",
-        run.method if row.precision not in FLOATS else NOT_ASKED,
+        run.method if row.precision not in FLOATS else NOT_REQUESTED,
         str(run.seed),
         f"{row.name}{LABELS.get(row.execution, '')}",
-        score(scores[metric]) if metric in scores else NOT_ASKED,
-        NOT_ASKED if gate is None or gate["agreement"] is None else f"{gate['agreement']:.2f}",
-        NOT_ASKED if gate is None else _verdict(gate),
-        NOT_ASKED if audit is None else f"{audit['integer_share']:.1f}",
-        NOT_ASKED if info is None else f"{info['bytes'] / MEBIBYTE:.2f}",
+        score(scores[metric]) if metric in scores else NOT_REQUESTED,
+        NOT_REQUESTED if gate is None or gate["agreement"] is None else f"{gate['agreement']:.2f}",
+        NOT_REQUESTED if gate is None else _verdict(gate),
+        NOT_REQUESTED if audit is None else f"{audit['integer_share']:.1f}",
+        NOT_REQUESTED if info is None else f"{info['bytes'] / MEBIBYTE:.2f}",
     )
 
 
 def _verdict(gate: Mapping[str, Any]) -> str:
-    """In one word; Records from before there was a noise floor only say whether it passed."""
+    """Return the verdict in one word; Records older than the noise floor only store whether it passed."""
     if not gate["passed"]:
         return f"failed {DAGGER}"
     return str(gate.get("verdict", "passed"))
@@ -163,7 +164,7 @@ def _verdict(gate: Mapping[str, Any]) -> str:
 def _latency(row: EngineRow, shape: str, best: float | None) -> str:
     time = row.p50(shape)
     if time is None:
-        return f"refused {DAGGER}" if shape in row.found.get("problems", {}) else NOT_ASKED
+        return f"refused {DAGGER}" if shape in row.found.get("problems", {}) else NOT_REQUESTED
     return f"{time:.2f}" if best is None else f"{time:.2f} ({best / time:.2f}x)"
 
 
@@ -181,6 +182,6 @@ def _notes(rows: Sequence[EngineRow]) -> list[str]:
         elif gate and gate.get("verdict") == "within noise":
             notes.append(f"{where}: {noise_note(gate)}")
         notes += [f"{DAGGER} {where} {what}: {why}" for what, why in row.found.get("problems", {}).items()]
-    found = {row.execution for row in rows}
-    notes += [meaning for kind, meaning in MEANING.items() if kind in found]
+    executions = {row.execution for row in rows}
+    notes += [meaning for kind, meaning in MEANING.items() if kind in executions]
     return notes

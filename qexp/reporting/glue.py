@@ -1,9 +1,8 @@
-"""Averages over GLUE, each by the convention of a paper: pure functions of Records.
+"""Averages over GLUE by the conventions of papers, as pure functions of Records.
 
-Papers differ in the metric that stands for a task and in the tasks that count, so an average without the name
-of its convention compares with nothing. One exists only where each of its tasks was run with the same model,
-bit-widths and settings; of these, only what is a matter of the task may differ
-(:data:`qexp.reporting.groups.OF_A_TASK`).
+Papers differ in the metric of a task and in the tasks that they include, so averages are comparable only by
+the same convention. An average exists only if every task was run with the same model, bit-widths and
+settings, except for settings that may depend on the task (:data:`qexp.reporting.groups.OF_A_TASK`).
 """
 
 from __future__ import annotations
@@ -14,27 +13,27 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from qexp.records.record import Record
-from qexp.reporting.attempts import Attempts, runs_of
+from qexp.reporting.attempts import RunsForSeed, runs_of
 from qexp.reporting.comparison import Cell, order_of
-from qexp.reporting.groups import Candidate, Group, grouped
-from qexp.reporting.run_view import Quantity, Run
+from qexp.reporting.groups import Candidate, RunGroup, grouped
+from qexp.reporting.run_view import Quantity, RunView
 
 
 @dataclass(frozen=True)
 class Convention:
-    """What a paper calls the GLUE average."""
+    """Definition of the GLUE average in one paper."""
 
     name: str
     metrics: Mapping[str, tuple[str, ...]]
-    """Keys of the scores whose mean stands for a task, by task; the average is the mean over the tasks."""
+    """Keys of the scores whose mean represents a task, by task; the average is the mean over the tasks."""
     source: str
 
     def average(self, scores: Mapping[str, Sequence[float]]) -> float:
-        """Mean over the tasks, of the mean of each task's numbers."""
+        """Return the mean over the tasks of the mean of each task's scores."""
         return fmean(fmean(scores[task]) for task in self.metrics)
 
-    def told(self) -> str:
-        """``cola matthews, mrpc f1, …``."""
+    def description(self) -> str:
+        """Return the metrics as text, such as ``cola matthews, mrpc f1, …``."""
         return ", ".join(f"{task} {' and '.join(metrics)}" for task, metrics in self.metrics.items())
 
 
@@ -75,12 +74,12 @@ CONVENTIONS = (
 TASKS = tuple(dict.fromkeys(task for convention in CONVENTIONS for task in convention.metrics))
 BY_NAME = {convention.name: convention for convention in CONVENTIONS}
 FEWEST_TASKS = 2
-"""An average is in sight, and its missing tasks worth telling, from so many tasks on."""
+"""Number of tasks from which an average is attempted and its missing tasks are listed."""
 
 
 @dataclass(frozen=True)
 class Average:
-    """One convention's average of one combination of model, bit-widths and settings."""
+    """Average by one convention, for one combination of model, bit-widths and settings."""
 
     model: str
     quant: str
@@ -88,41 +87,49 @@ class Average:
     settings: Mapping[str, str]
     convention: Convention
     cells: Mapping[str, Cell]
-    """By stage, over the seeds."""
+    """Average by stage, over the seeds."""
     gaps: tuple[str, ...]
-    """What the average of the last stage lacks, such as ``rte failed (seed 2)``."""
+    """Tasks that the average of the last stage lacks and why, such as ``rte failed (seed 2)``."""
 
     @property
     def has_numbers(self) -> bool:
-        """Whether one stage of one seed has all of its tasks."""
+        """Whether at least one stage of one seed has all of its tasks."""
         return any(cell.numbers for cell in self.cells.values())
 
 
-def averages(records: Iterable[Record | Run]) -> list[Average]:
-    """Averages of each group of runs with full budgets on real rows, by every convention."""
+def averages(records: Iterable[Record | RunView]) -> list[Average]:
+    """Return the averages by every convention of each group of runs with full budgets on real rows."""
     runs = (run for run in runs_of(records) if run.task in TASKS and counts(run))
-    found = [
+    results = [
         _average(group, convention)
         for group in grouped((Candidate(run, run.quant, run.settings) for run in runs), FEWEST_TASKS)
         for convention in CONVENTIONS
     ]
-    return sorted(found, key=lambda each: (*order_of(each.model, each.bits), sorted(each.settings.items())))
+    return sorted(results, key=lambda each: (*order_of(each.model, each.bits), sorted(each.settings.items())))
 
 
-def counts(run: Run) -> bool:
-    """Whether a run may go into an average: a full budget on real rows."""
-    return run.budget == "full" and run.made_up is False and not run.refused
+def counts(run: RunView) -> bool:
+    """Return whether a run may enter an average: it has a full budget and real rows."""
+    return run.budget == "full" and run.is_synthetic is False and not run.refused
 
 
-def _average(group: Group, convention: Convention) -> Average:
+def _average(group: RunGroup, convention: Convention) -> Average:
     run = group.example
     cells = {stage: average_cell(group, convention, stage) for stage in run.stages}
     gaps = gaps_of(group, convention, run.stages[-1])
-    return Average(run.model, run.quant, run.bits, group.settings, convention, cells, gaps)
+    return Average(
+        run.model,
+        run.quant,
+        bits=run.bits,
+        settings=group.settings,
+        convention=convention,
+        cells=cells,
+        gaps=gaps,
+    )
 
 
-def average_cell(group: Group, convention: Convention, stage: str) -> Cell:
-    """The average over the seeds that have every task."""
+def average_cell(group: RunGroup, convention: Convention, stage: str) -> Cell:
+    """Return the average of a stage, over the seeds that have every task."""
     lacking = _lacking(group, convention, stage)
     values: dict[int, float | None] = {
         seed: None if lacking[seed] else convention.average(_scores(group, convention, stage, seed))
@@ -132,21 +139,21 @@ def average_cell(group: Group, convention: Convention, stage: str) -> Cell:
     return Cell(values, {}, tuple(seed for seed in group.seeds if seed not in values))
 
 
-def gaps_of(group: Group, convention: Convention, stage: str) -> tuple[str, ...]:
-    """What an average lacks: ``rte missing``, or ``rte failed (seed 2)`` where other seeds have it."""
+def gaps_of(group: RunGroup, convention: Convention, stage: str) -> tuple[str, ...]:
+    """Return what an average lacks: ``rte missing``, or ``rte failed (seed 2)`` if other seeds have it."""
     return _gaps(_lacking(group, convention, stage))
 
 
-def _scores(group: Group, convention: Convention, stage: str, seed: int) -> dict[str, list[float]]:
-    """Numbers by task; all are there and defined."""
+def _scores(group: RunGroup, convention: Convention, stage: str, seed: int) -> dict[str, list[float]]:
+    """Return the scores of a seed by task; all of them have to exist and be defined."""
     return {
         task: [group.runs[task, seed].measured[Quantity("score", stage, metric)] or 0.0 for metric in metrics]
         for task, metrics in convention.metrics.items()
     }
 
 
-def _lacking(group: Group, convention: Convention, stage: str) -> dict[int, dict[str, str]]:
-    """By seed, the tasks without a number, and why."""
+def _lacking(group: RunGroup, convention: Convention, stage: str) -> dict[int, dict[str, str]]:
+    """Return the tasks without a number and the reason, by seed."""
     return {
         seed: {
             task: reason
@@ -157,8 +164,8 @@ def _lacking(group: Group, convention: Convention, stage: str) -> dict[int, dict
     }
 
 
-def _reason(of_seed: Attempts | None, stage: str, metrics: Sequence[str]) -> str:
-    """Why a task has no number: ``missing``, ``failed``, ``undefined``; empty if it has one."""
+def _reason(of_seed: RunsForSeed | None, stage: str, metrics: Sequence[str]) -> str:
+    """Return why a task has no number: ``missing``, ``failed`` or ``undefined``; empty if it has one."""
     if of_seed is None:
         return "missing"
     numbers = [Quantity("score", stage, metric) for metric in metrics]

@@ -1,8 +1,8 @@
-"""All tasks side by side, as the AIMET model zoo prints them: rows FP32, W8A8, W4A8, …, columns tasks.
+"""Overviews of all tasks side by side, as in the AIMET model zoo: rows FP32, W8A8, W4A8, …, columns tasks.
 
-A row is one stage: FP32 scores of all runs that share their fine-tuning are one row, and so are PTQ scores of
-all runs that share their calibration, whatever was trained afterwards. Sample rows and small budgets have
-tables of their own, as everywhere; only full budgets on real rows have an average.
+A row is one stage. Runs that share their fine-tuning have one row of FP32 scores, and runs that share their
+calibration have one row of PTQ scores, whatever was trained afterwards. Sample rows and small budgets have
+tables of their own; only full budgets on real rows have an average.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from qexp.naming import MODEL_STAGES
 from qexp.records.record import Record
 from qexp.reporting.attempts import runs_of
 from qexp.reporting.comparison import Cell, budget_order, by_data, order_of
 from qexp.reporting.glue import FEWEST_TASKS, Convention, average_cell
-from qexp.reporting.groups import Candidate, Group, grouped
+from qexp.reporting.groups import Candidate, RunGroup, grouped
 from qexp.reporting.run_view import (
     DISTILLATION,
     FLOAT_BITS,
     INTEGER_KERNEL_BITS,
     OF_QUANTIZATION,
-    TORCH_STAGES,
     TRAINED,
-    Run,
+    RunView,
 )
-from qexp.reporting.settings import ABSENT, Split, split_settings
+from qexp.reporting.settings import ABSENT, SettingsLayout, split_settings
 
 TASK_ORDER = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte")
-"""Columns of GLUE, as AIMET has them."""
+"""Columns of GLUE in the order of AIMET."""
 SHORT = {"exact_match": "EM", "f1": "F1"}
-"""Metrics of answers, as papers print them."""
+"""Metrics of question answering, as papers print them."""
 _ALWAYS_OUT = ("method.kind", "budget.")
 _OUT = {
     "fp32": (*_ALWAYS_OUT, *OF_QUANTIZATION, "method."),
@@ -38,13 +38,13 @@ _OUT = {
     "ptq": (*_ALWAYS_OUT, "method."),
     "qat": _ALWAYS_OUT,
 }
-"""Beginnings of settings that a stage does not depend on."""
+"""Prefixes of the settings that a stage does not depend on."""
 UNQUANTIZED = ("fp32", "control")
 
 
 @dataclass(frozen=True)
 class Column:
-    """One number of a task: the mean of some of its scores."""
+    """Column of an overview: the mean of some scores of a task."""
 
     title: str
     task: str
@@ -53,7 +53,7 @@ class Column:
 
 @dataclass(frozen=True)
 class OverviewRow:
-    """One stage of runs of the same model, bit-widths and settings."""
+    """One stage of the runs with the same model, bit-widths and settings."""
 
     model: str
     quant: str
@@ -61,101 +61,120 @@ class OverviewRow:
     stage: str
     settings: Mapping[str, str]
     cells: tuple[Cell, ...]
-    """By column."""
+    """Cells by column."""
     average: Cell | None
-    """Of the tables that have one; what it lacks is told with the averages (:mod:`qexp.reporting.glue`)."""
+    """Average over the tasks; None in tables without one. The table of averages lists what it lacks
+    (:mod:`qexp.reporting.glue`)."""
     disagreeing: tuple[str, ...]
-    """Where runs that share the row have different scores, of which the newest is shown."""
+    """Tasks and seeds whose runs have different scores, of which the newest is shown."""
     doubtful: tuple[bool, ...] = ()
-    """By column: whether a score of it says nothing of its model."""
+    """Whether a score is uninformative about its model, by column."""
 
     @property
-    def taught(self) -> bool:
+    def distilled(self) -> bool:
         """Whether the stage was trained with a teacher."""
         return self.settings.get(DISTILLATION, ABSENT) != ABSENT
 
     @property
     def simulated(self) -> bool:
-        """Whether a bit-width is below what an integer kernel computes with."""
+        """Whether a bit-width is below what integer kernels support."""
         return min(self.bits) < INTEGER_KERNEL_BITS
 
 
 @dataclass(frozen=True)
 class Overview:
-    """One table, still in numbers."""
+    """Numbers of one overview table."""
 
     family: str
     """``GLUE``, ``questions``, ``translation`` or ``other tasks``."""
-    made_up: bool
+    is_synthetic: bool
     budget: str
     convention: Convention | None
-    """Which metric stands for a task of GLUE."""
+    """Convention that defines the metric of each task; None outside GLUE."""
     averaged: bool
-    """Whether the rows have averages over all tasks of the convention."""
+    """Whether rows have an average over all tasks of the convention."""
     columns: tuple[Column, ...]
-    split: Split
+    split: SettingsLayout
     rows: tuple[OverviewRow, ...]
 
     def settings_of(self, row: OverviewRow) -> list[str | None]:
-        """The row's settings that have a column; None where a setting is not one of its stage."""
+        """Return the row's values of the settings that have a column; None if its stage lacks the setting."""
         return [row.settings.get(path) for path in self.split.columns]
 
 
 def overviews(
-    records: Iterable[Record | Run], convention: Convention, *, averaged: bool = True
+    records: Iterable[Record | RunView], convention: Convention, *, averaged: bool = True
 ) -> list[Overview]:
-    """One overview for each family of tasks, kind of data and budget.
+    """Return one overview for each family of tasks, kind of data and budget.
 
     Args:
-        records: Of all runs.
-        convention: Which metric stands for a task of GLUE, and what the average is.
-        averaged: Whether there is to be one at all.
+        records: Records of all runs.
+        convention: Metric of each GLUE task, and definition of the average.
+        averaged: Whether overviews may have an average at all.
     """
-    found: dict[tuple[bool, str, str], list[Run]] = defaultdict(list)
-    for (_, made_up, budget), runs in by_data(runs_of(records)).items():
+    groups: dict[tuple[bool, str, str], list[RunView]] = defaultdict(list)
+    for (_, is_synthetic, budget), runs in by_data(runs_of(records)).items():
         for run in runs:
             if not run.refused:
-                found[made_up, budget, _family(run, convention)].append(run)
-    return [_overview(*key, found[key], convention, averaged) for key in sorted(found, key=_table_order)]
+                groups[is_synthetic, budget, _family(run, convention)].append(run)
+    return [
+        _overview(*key, runs=groups[key], convention=convention, averaged=averaged)
+        for key in sorted(groups, key=_table_order)
+    ]
 
 
 FAMILIES = ("GLUE", "questions", "translation", "other tasks")
 _OF_KIND = {"question_answering": "questions", "translation": "translation"}
 
 
-def _family(run: Run, convention: Convention) -> str:
+def _family(run: RunView, convention: Convention) -> str:
     return "GLUE" if run.task in convention.metrics else _OF_KIND.get(run.find("task.kind"), "other tasks")
 
 
 def _table_order(key: tuple[bool, str, str]) -> tuple[bool, int, str, int]:
-    made_up, budget, family = key
-    return made_up, *budget_order(budget), FAMILIES.index(family)
+    is_synthetic, budget, family = key
+    return is_synthetic, *budget_order(budget), FAMILIES.index(family)
 
 
 def _overview(
-    made_up: bool, budget: str, family: str, runs: Sequence[Run], convention: Convention, averaged: bool
+    is_synthetic: bool,
+    budget: str,
+    family: str,
+    *,
+    runs: Sequence[RunView],
+    convention: Convention,
+    averaged: bool,
 ) -> Overview:
     of_glue = convention if family == "GLUE" else None
     columns = tuple(_columns(runs, of_glue))
     several = len({run.task for run in runs}) >= FEWEST_TASKS
-    averaged = averaged and of_glue is not None and budget == "full" and not made_up and several
+    averaged = averaged and of_glue is not None and budget == "full" and not is_synthetic and several
     rows = [
         _row(group, stage, columns, convention if averaged else None)
-        for stage in TORCH_STAGES
+        for stage in MODEL_STAGES
         for group in grouped(_candidates(runs, stage))
     ]
     split = split_settings(_filled(rows))
     rows.sort(key=lambda row: _order(row, split))
-    return Overview(family, made_up, budget, of_glue, averaged, columns, split, tuple(rows))
+    return Overview(
+        family,
+        is_synthetic,
+        budget=budget,
+        convention=of_glue,
+        averaged=averaged,
+        columns=columns,
+        split=split,
+        rows=tuple(rows),
+    )
 
 
-def _order(row: OverviewRow, split: Split) -> tuple[object, ...]:
+def _order(row: OverviewRow, split: SettingsLayout) -> tuple[object, ...]:
     settings = tuple(row.settings.get(path, "") for path in split.columns)
-    return *order_of(row.model, row.bits), settings, TORCH_STAGES.index(row.stage)
+    return *order_of(row.model, row.bits), settings, MODEL_STAGES.index(row.stage)
 
 
-def _candidates(runs: Sequence[Run], stage: str) -> Iterator[Candidate]:
-    """Runs that promise the stage, with the settings that it depends on."""
+def _candidates(runs: Sequence[RunView], stage: str) -> Iterator[Candidate]:
+    """Yield the runs that promise the stage, with the settings that it depends on."""
     no_teacher = {DISTILLATION: ABSENT} if stage in TRAINED else {}
     for run in runs:
         if stage in run.stages:
@@ -163,7 +182,9 @@ def _candidates(runs: Sequence[Run], stage: str) -> Iterator[Candidate]:
             yield Candidate(run, "fp32" if stage in UNQUANTIZED else run.quant, no_teacher | own)
 
 
-def _row(group: Group, stage: str, columns: Sequence[Column], convention: Convention | None) -> OverviewRow:
+def _row(
+    group: RunGroup, stage: str, columns: Sequence[Column], convention: Convention | None
+) -> OverviewRow:
     run = group.example
     return OverviewRow(
         model=run.model,
@@ -178,13 +199,17 @@ def _row(group: Group, stage: str, columns: Sequence[Column], convention: Conven
     )
 
 
-def _doubtful(group: Group, stage: str, column: Column) -> bool:
+def _doubtful(group: RunGroup, stage: str, column: Column) -> bool:
     runs = (run for run in group.members if run.task == column.task)
     return any(run.caveat(stage, metric) for run in runs for metric in column.metrics)
 
 
 def _filled(rows: Sequence[OverviewRow]) -> list[dict[str, str]]:
-    """Settings of each row; one that a stage does not have is no difference where the others agree on it."""
+    """Return the settings of each row, with model and quant.
+
+    A setting that a stage does not have is filled in if all other rows agree on it, so that it is no
+    difference.
+    """
     values: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         for path, value in row.settings.items():
@@ -193,20 +218,20 @@ def _filled(rows: Sequence[OverviewRow]) -> list[dict[str, str]]:
     return [{**agreed, "model": row.model, "quant": row.quant, **row.settings} for row in rows]
 
 
-def _columns(runs: Sequence[Run], convention: Convention | None) -> Iterator[Column]:
+def _columns(runs: Sequence[RunView], convention: Convention | None) -> Iterator[Column]:
     if convention:
         tasks = {run.task for run in runs}
         yield from (Column(task, task, convention.metrics[task]) for task in TASK_ORDER if task in tasks)
         return
-    known = {(run.task, metric): run for run in runs for metric in _headline(run)}
-    for task, metric in sorted(known, key=lambda key: key[0]):
+    examples = {(run.task, metric): run for run in runs for metric in _headline(run)}
+    for task, metric in sorted(examples, key=lambda key: key[0]):
         name, _, split = metric.partition("@")
-        words = (task, SHORT.get(name, name), split)
-        yield Column(" ".join(word for word in words if word), task, (metric,))
+        parts = (task, SHORT.get(name, name), split)
+        yield Column(" ".join(part for part in parts if part), task, (metric,))
 
 
-def _headline(run: Run) -> list[str]:
-    """Scores of a task that papers print: both of answers, else the primary one."""
+def _headline(run: RunView) -> list[str]:
+    """Return the scores that papers print: exact match and F1 of answers, else the primary metric."""
     if run.find("task.kind") == "question_answering":
         return sorted(metric for metric in run.metrics if metric.partition("@")[0] in SHORT)
     return list(run.metrics[:1])

@@ -1,4 +1,4 @@
-"""One stage of one run, found by its words, and the predictions that it left in the store."""
+"""Evaluations of the stages of a run, found by key, and their predictions in the store."""
 
 from __future__ import annotations
 
@@ -15,43 +15,44 @@ from numpy.typing import NDArray
 
 from qexp.artifacts.types import Scores
 from qexp.errors import DataError, StoreError
+from qexp.naming import MODEL_STAGES, StageName
 from qexp.records.record import read, records_folder
 from qexp.reporting.command import command_of
-from qexp.reporting.run_view import TORCH_STAGES, Run
+from qexp.reporting.run_view import RunView
 
 LEAST_PREFIX = 6
-"""Characters of a key that it takes to name a run."""
-SCORES, PARITY = "6-scores", "8-parity"
-"""Folders of torch's predictions and of the exported graph's (a test holds them to the stages' names)."""
+"""Minimum number of characters of a key that name a run."""
+SCORES, PARITY = StageName.SCORES, StageName.PARITY
+"""Stages that store the predictions of torch and of the exported graph."""
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Predictions of one split, [rows] each."""
+class PredictionRows:
+    """Predictions of one split, as arrays of shape [rows]."""
 
     ids: Array
     predictions: Array
     """Class ids, numbers or texts."""
     labels: Array
-    """The same; for questions, tuples of all gold answers."""
+    """Labels of the same type; for questions, tuples of all gold answers."""
     broken: int
-    """Rows with a logit that is no number."""
+    """Number of rows with a non-finite logit."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One stage of one run."""
+    """Evaluation of one stage of one run."""
 
-    run: Run
+    run: RunView
     stage: str
     folder: Path
-    """Its artifact."""
+    """Folder of the evaluation's artifact."""
 
     @property
     def name(self) -> str:
-        """``ab12cd34:qat``."""
+        """Shortened key and stage, such as ``ab12cd34:qat``."""
         return f"{self.run.record.key[:8]}:{self.stage}"
 
     @property
@@ -61,14 +62,14 @@ class Evaluation:
 
     @property
     def scores(self) -> Mapping[str, float | None]:
-        """What the Record says of it."""
+        """Scores of the stage in the Record."""
         return self.run.record.scores[self.stage]
 
-    def rows(self, split: str) -> Rows:
-        """Predictions of a split.
+    def rows(self, split: str) -> PredictionRows:
+        """Return the predictions of a split.
 
         Raises:
-            StoreError: they are gone or damaged; the message has the command that makes them again.
+            StoreError: If they are missing or damaged; the message has the command that recreates them.
         """
         path = Scores(self.folder, self.folder.name).predictions(split)
         try:
@@ -81,65 +82,65 @@ class Evaluation:
 
 
 def find_evaluation(words: str, stage: str | None, outputs: Path) -> Evaluation:
-    """The evaluation that ``KEY`` or ``KEY:STAGE`` names; without a stage, the last one of torch.
+    """Return the evaluation that ``KEY`` or ``KEY:STAGE`` names.
 
     Args:
-        words: Key of a Record, or the beginning of one, and a stage: ``fp32 control ptq qat``, or ``onnx``
-            for the exported graph.
-        stage: For words that name none.
-        outputs: Folder that runs wrote to.
+        words: Key of a Record or a prefix of one, optionally with a stage: ``fp32 control ptq qat``, or
+            ``onnx`` for the exported graph.
+        stage: Stage if ``words`` names none; the default is the last stage in torch.
+        outputs: Folder that the runs wrote to.
 
     Raises:
-        StoreError: no Record, or several, begin with the key; or the run has no such stage.
+        StoreError: If no Record or several match the key, or the run has no such stage.
     """
-    key, _, asked = words.partition(":")
-    run = Run(read(_record_file(key, records_folder(outputs))))
-    scored = (name for name in reversed(TORCH_STAGES) if name in run.record.scores)
-    return evaluation_of(run, asked or stage or next(scored, "fp32"), outputs)
+    key, _, named_stage = words.partition(":")
+    run = RunView(read(_record_file(key, records_folder(outputs))))
+    scored_stages = (name for name in reversed(MODEL_STAGES) if name in run.record.scores)
+    return evaluation_of(run, named_stage or stage or next(scored_stages, "fp32"), outputs)
 
 
-def evaluation_of(run: Run, stage: str, outputs: Path) -> Evaluation:
-    """The evaluation of one stage of a run.
+def evaluation_of(run: RunView, stage: str, outputs: Path) -> Evaluation:
+    """Return the evaluation of one stage of a run.
 
     Raises:
-        StoreError: the run has no such stage, or its artifacts cannot be told apart.
+        StoreError: If the run has no such stage, or its artifacts cannot be assigned to stages.
     """
-    found = evaluations(run, outputs)
-    if stage not in found:
-        there = ", ".join(found) or "none: it ended before it had scores"
-        raise StoreError(f"run {run.record.key} has no scores of stage {stage}; it has {there}")
-    return found[stage]
+    by_stage = evaluations(run, outputs)
+    if stage not in by_stage:
+        available = ", ".join(by_stage) or "none: it ended before it had scores"
+        raise StoreError(f"run {run.record.key} has no scores of stage {stage}; it has {available}")
+    return by_stage[stage]
 
 
 def _record_file(key: str, folder: Path) -> Path:
     try:
-        known = sorted(name.removesuffix(".json") for name in os.listdir(folder) if name.endswith(".json"))
+        keys = sorted(name.removesuffix(".json") for name in os.listdir(folder) if name.endswith(".json"))
     except OSError as error:
         raise StoreError(f"{folder}: {error.strerror or error}; --outputs names other outputs") from error
-    if key in known:
+    if key in keys:
         return folder / f"{key}.json"
     if len(key) < LEAST_PREFIX:
         raise StoreError(f"{key!r}: name a run by at least {LEAST_PREFIX} characters of its key")
-    found = [name for name in known if name.startswith(key)]
-    found = [name for name in found if not name.endswith("-failed")] or found
-    if len(found) != 1:
-        count = "no Record" if not found else f"{len(found)} Records ({', '.join(found[:4])}, …)"
+    matches = [name for name in keys if name.startswith(key)]
+    matches = [name for name in matches if not name.endswith("-failed")] or matches
+    if len(matches) != 1:
+        count = "no Record" if not matches else f"{len(matches)} Records ({', '.join(matches[:4])}, …)"
         raise StoreError(f"{key!r}: {count} in {folder} with a key that begins so; keys are the files' names")
-    return folder / f"{found[0]}.json"
+    return folder / f"{matches[0]}.json"
 
 
-def evaluations(run: Run, outputs: Path) -> dict[str, Evaluation]:
-    """Each stage of a run that has scores, in the order of the line, with its artifact.
+def evaluations(run: RunView, outputs: Path) -> dict[str, Evaluation]:
+    """Return the evaluation of each stage that has scores, in the order of the pipeline.
 
     Raises:
-        StoreError: the Record lists another number of evaluations than it has scores.
+        StoreError: If the Record does not list as many evaluations as it has scores.
     """
-    found: dict[str, Evaluation] = {}
-    for folder, of_folder in ((SCORES, TORCH_STAGES), (PARITY, ("onnx",))):
+    by_stage: dict[str, Evaluation] = {}
+    for folder, of_folder in ((SCORES, MODEL_STAGES), (PARITY, ("onnx",))):
         stages = [stage for stage in of_folder if stage in run.record.scores]
         keys = [str(visit.get("key")) for visit in run.record.stages if visit.get("stage") == folder]
         if folder == PARITY:
-            keys = keys[:1]  # the run's own comes first, engines in other runtimes after it
+            keys = keys[:1]  # the run's own evaluation precedes those of engines in other runtimes
         if len(keys) != len(stages):
             raise StoreError(
                 f"run {run.record.key}: its Record has scores of {', '.join(stages) or 'no stage'} and "
@@ -147,21 +148,21 @@ def evaluations(run: Run, outputs: Path) -> dict[str, Evaluation]:
                 f"{command_of(run)}"
             )
         artifacts = [outputs / "artifacts" / folder / key for key in keys]
-        found |= {stage: Evaluation(run, stage, of) for stage, of in zip(stages, artifacts, strict=True)}
-    return found
+        by_stage |= {stage: Evaluation(run, stage, of) for stage, of in zip(stages, artifacts, strict=True)}
+    return by_stage
 
 
-def _rows(table: pa.Table) -> Rows:
+def _rows(table: pa.Table) -> PredictionRows:
     logits = [table[name].to_numpy() for name in table.column_names if name.startswith("logit_")]
     broken = np.zeros(table.num_rows, bool)
     for column in logits:
         broken |= ~np.isfinite(column)
     ids, predictions, labels = (_array(table[name]) for name in ("id", "prediction", "label"))
-    return Rows(ids, predictions, labels, int(broken.sum()))
+    return PredictionRows(ids, predictions, labels, int(broken.sum()))
 
 
 def _array(column: pa.ChunkedArray) -> Array:
-    """Numbers as they are; texts, and lists of texts as tuples, as objects, [rows]."""
+    """Return a column as an array [rows]; texts are objects, and lists of texts become tuples."""
     if pa.types.is_list(column.type):
         return np.fromiter(map(tuple, column.to_pylist()), object, len(column))
     values: Array = column.to_numpy()
@@ -169,11 +170,11 @@ def _array(column: pa.ChunkedArray) -> Array:
 
 
 def joined_rows(first: Evaluation, second: Evaluation, split: str) -> tuple[Array, Array, Array]:
-    """Predictions of both and the labels, row by row in the order of the ids.
+    """Return the predictions of both evaluations and the labels, [rows] each, in the order of the ids.
 
     Raises:
-        DataError: the two were not evaluated on the same rows, or one has logits that are no numbers.
-        StoreError: predictions are gone or damaged.
+        DataError: If the two were not evaluated on the same rows, or one has non-finite logits.
+        StoreError: If predictions are missing or damaged.
     """
     sides = [(each, each.rows(split)) for each in (first, second)]
     for each, rows in sides:
@@ -184,33 +185,43 @@ def joined_rows(first: Evaluation, second: Evaluation, split: str) -> tuple[Arra
             )
         if len(np.unique(rows.ids)) != len(rows.ids):
             raise DataError(f"{each.name} {split}: ids repeat, so rows cannot be joined; number them anew")
-    (_, ours), (_, theirs) = sides
-    _check_same_ids(first, second, split, ours, theirs)
-    here, there = np.argsort(ours.ids), np.argsort(theirs.ids)
-    labels = ours.labels[here]
-    if (other := labels != theirs.labels[there]).any():
+    (_, first_rows), (_, second_rows) = sides
+    _check_same_ids(first, second, split=split, first_rows=first_rows, second_rows=second_rows)
+    first_order, second_order = np.argsort(first_rows.ids), np.argsort(second_rows.ids)
+    labels = first_rows.labels[first_order]
+    if (mismatch := labels != second_rows.labels[second_order]).any():
         raise DataError(
-            f"{first.name} and {second.name}, {split}: {int(other.sum())} of {len(labels)} rows have the "
-            f"same id and another label, the first of them {ours.ids[here][other][0]!s}; these are other "
-            "rows of data, whose scores cannot be paired"
+            f"{first.name} and {second.name}, {split}: {int(mismatch.sum())} of {len(labels)} rows have the "
+            f"same id and another label, the first of them {first_rows.ids[first_order][mismatch][0]!s}; "
+            "these are other rows of data, whose scores cannot be paired"
         )
-    return ours.predictions[here], theirs.predictions[there], labels
+    return first_rows.predictions[first_order], second_rows.predictions[second_order], labels
 
 
-def _check_same_ids(first: Evaluation, second: Evaluation, split: str, ours: Rows, theirs: Rows) -> None:
-    if ours.ids.dtype.kind != theirs.ids.dtype.kind:
-        found = f"ids such as {ours.ids[0]!s} in the first and such as {theirs.ids[0]!s} in the second"
+def _check_same_ids(
+    first: Evaluation, second: Evaluation, split: str, first_rows: PredictionRows, second_rows: PredictionRows
+) -> None:
+    if first_rows.ids.dtype.kind != second_rows.ids.dtype.kind:
+        difference = (
+            f"ids such as {first_rows.ids[0]!s} in the first and such as {second_rows.ids[0]!s} in the second"
+        )
     else:
-        only = np.setdiff1d(ours.ids, theirs.ids), np.setdiff1d(theirs.ids, ours.ids)
-        if not any(map(len, only)):
+        unmatched = (
+            np.setdiff1d(first_rows.ids, second_rows.ids),
+            np.setdiff1d(second_rows.ids, first_rows.ids),
+        )
+        if not any(map(len, unmatched)):
             return
-        found = f"{_counted(only[0], ours)} only in the first, {_counted(only[1], theirs)} only in the second"
+        difference = (
+            f"{_counted(unmatched[0], first_rows)} only in the first, "
+            f"{_counted(unmatched[1], second_rows)} only in the second"
+        )
     raise DataError(
-        f"{first.name} and {second.name}, {split}: not the same rows: {found}; compare runs of one data set "
-        "and one budget"
+        f"{first.name} and {second.name}, {split}: not the same rows: {difference}; compare runs of one "
+        "data set and one budget"
     )
 
 
-def _counted(ids: Array, rows: Rows) -> str:
-    """``2 of 10 ids (such as 12)``."""
+def _counted(ids: Array, rows: PredictionRows) -> str:
+    """Return a count such as ``2 of 10 ids (such as 12)``."""
     return f"{len(ids)} of {len(rows.ids)} ids" + (f" (such as {ids[0]!s})" if len(ids) else "")

@@ -1,5 +1,7 @@
-"""Numbers that others published, kept as data (``qexp/published/*.yaml``): each with its source, how far the
-source was read, and what was quantized. They stand beside our rows and never go into a number of ours.
+"""Published results of others, stored as data (``qexp/reporting/published/*.yaml``).
+
+Each has its source, how far the source was read, and what was quantized. They are shown beside the rows of
+Records and never enter a number computed from Records.
 """
 
 from __future__ import annotations
@@ -24,15 +26,15 @@ MARKS = {
     "M": "from memory, unverified",
     "C": "computed here from the numbers that the source has",
 }
-"""How far a number can be trusted."""
+"""Trustworthiness of a number, by its mark."""
 METHODS = ("none", "ptq", "qat", "unstated")
 METRICS = {
     *("matthews", "accuracy", "f1", "pearson", "spearman", "exact_match", "bleu"),
     *("accuracy@matched", "accuracy@mismatched", "accuracy+f1", "pearson+spearman"),
     *("correlation", "tokenized_bleu", "unstated"),
 }
-"""Scores as Records name them; ``a+b`` is the mean of both; ``correlation`` is one that the source does not
-name, ``unstated`` any other such number, and ``bleu`` is sacreBLEU's."""
+"""Scores as Records name them. ``a+b`` is the mean of both, ``correlation`` is one that the source does not
+name, ``unstated`` is any other unnamed metric, and ``bleu`` is sacreBLEU's."""
 FAMILIES = {
     r"mobilebert": "mobilebert",
     r"distilbert": "distilbert-base",
@@ -45,7 +47,7 @@ FAMILIES = {
     r"(?<![a-z])bert[-_](tiny|mini|small|base|large)": r"bert-\1",
     r"transformer[-_](tiny|base|big)": r"transformer-\1",
 }
-"""Architecture by what a model's short name has in it; the first one found counts."""
+"""Architecture by a pattern in a model's short name; the first match counts."""
 Choice = Literal["family", "all", "none"]
 
 
@@ -54,15 +56,15 @@ class Published:
     """One row of a published table."""
 
     source: str
-    """Name of the work, short."""
+    """Short name of the work."""
     reference: str
-    """Where the numbers stand."""
+    """Place of the numbers in the source."""
     mark: str
-    """How far they can be trusted (:data:`MARKS`)."""
+    """Trustworthiness of the numbers (:data:`MARKS`)."""
     sites: tuple[str, ...]
-    """What was quantized, in our words for sites where there are some; ``not stated`` if not found."""
+    """Quantized sites, by this project's names where it has some; ``not stated`` if not found."""
     convention: str
-    """Which metric stands for a task, and how the average is taken."""
+    """Metric of each task, and how the average is taken."""
     model: str
     """Architecture (:func:`family_of`)."""
     quant: str
@@ -70,44 +72,44 @@ class Published:
     method: str
     """``none``, ``ptq``, ``qat`` or ``unstated``."""
     detail: str
-    """What tells it from other rows of its source; may be empty."""
+    """What distinguishes it from other rows of its source; may be empty."""
     split: str
-    """Rows of data that were scored, if not those of validation; else empty."""
+    """Split that was scored, if not validation; else empty."""
     scores: Mapping[str, Mapping[str, float]]
-    """Percent by task and metric (:data:`METRICS`)."""
+    """Scores in percent, by task and metric (:data:`METRICS`)."""
     average: Mapping[str, float]
-    """GLUE average by the name of its convention, as it was published; ``own`` is the source's own way."""
+    """Published GLUE average by the name of its convention; ``own`` is the source's own way."""
 
     @property
     def label(self) -> str:
-        """``AIMET 1.27, mobilebert [P]``."""
-        words = (f"{self.source}, {self.model}", self.detail, self.split and f"{self.split} rows")
-        return ", ".join(word for word in words if word) + f" [{self.mark}]"
+        """Label such as ``AIMET 1.27, mobilebert [P]``."""
+        parts = (f"{self.source}, {self.model}", self.detail, self.split and f"{self.split} rows")
+        return ", ".join(part for part in parts if part) + f" [{self.mark}]"
 
     def score(self, task: str, metrics: Sequence[str]) -> float | None:
-        """The mean of these metrics, or None where the source does not have it."""
-        known = self.scores.get(task, {})
+        """Return the mean of the metrics, or None if the source does not have it."""
+        scores = self.scores.get(task, {})
         for name in ("+".join(metrics), *(["correlation"] if len(metrics) > 1 else [])):
-            if name in known:
-                return known[name]
-        return fmean(known[name] for name in metrics) if all(name in known for name in metrics) else None
+            if name in scores:
+                return scores[name]
+        return fmean(scores[name] for name in metrics) if all(name in scores for name in metrics) else None
 
     def recomputed(self, convention: Convention) -> float | None:
-        """The average by our code for the convention, or None where a task is lacking."""
-        found = {task: self.score(task, metrics) for task, metrics in convention.metrics.items()}
-        numbers = {task: [value] for task, value in found.items() if value is not None}
-        return convention.average(numbers) if len(numbers) == len(found) else None
+        """Return the average as recomputed by the convention, or None if a task is missing."""
+        scores = {task: self.score(task, metrics) for task, metrics in convention.metrics.items()}
+        numbers = {task: [value] for task, value in scores.items() if value is not None}
+        return convention.average(numbers) if len(numbers) == len(scores) else None
 
 
 def shown_score(row: Published, task: str, metrics: Sequence[str]) -> str:
-    """The score of a column, else all that the source has of the task, each with its metric."""
+    """Format the score of a column, or else every score of the task in the source, each with its metric."""
     if (number := row.score(task, metrics)) is not None:
         return score(number)
     return ", ".join(f"{score(value)} ({name})" for name, value in row.scores.get(task, {}).items()) or "-"
 
 
 def shown_average(row: Published, convention: Convention) -> str:
-    """The published average, else that of its tasks by our code, else one of another convention."""
+    """Format the published average, or else the recomputed one, or else those by other conventions."""
     if convention.name in row.average:
         return score(row.average[convention.name])
     if (number := row.recomputed(convention)) is not None:
@@ -115,31 +117,33 @@ def shown_average(row: Published, convention: Convention) -> str:
     return ", ".join(f"{score(value)} ({name})" for name, value in row.average.items()) or "-"
 
 
-def told_of(rows: Iterable[Published]) -> tuple[str, ...]:
-    """A line for each source: where it stands, how far it was read, its convention and its sites."""
-    known: dict[tuple[object, ...], set[str]] = {}
+def source_notes(rows: Iterable[Published]) -> tuple[str, ...]:
+    """Return a note for each source: its reference, how far it was read, its convention and its sites."""
+    marks_by_source: dict[tuple[object, ...], set[str]] = {}
     for row in rows:
-        known.setdefault((row.source, row.reference, row.convention, row.sites), set()).add(row.mark)
+        marks_by_source.setdefault((row.source, row.reference, row.convention, row.sites), set()).add(
+            row.mark
+        )
     return tuple(
         f"published: {source} ({reference}; "
         f"{'; '.join(f'{mark}: {MARKS[mark]}' for mark in sorted(marks))}). {convention} "
         f"Quantized: {', '.join(sites)}."  # type: ignore[arg-type]
-        for (source, reference, convention, sites), marks in known.items()
+        for (source, reference, convention, sites), marks in marks_by_source.items()
     )
 
 
 def family_of(model: str) -> str | None:
-    """Architecture of a model by its name or folder, such as ``bert-base``; None if no pattern knows it."""
+    """Return the architecture of a model, such as ``bert-base``, by its name or folder; None if unknown."""
     name = short_name(model).lower()
-    found = ((re.search(pattern, name), family) for pattern, family in FAMILIES.items())
-    return next((match.expand(family) for match, family in found if match), None)
+    matches = ((re.search(pattern, name), family) for pattern, family in FAMILIES.items())
+    return next((match.expand(family) for match, family in matches if match), None)
 
 
 def chosen(choice: Choice, models: Iterable[str]) -> list[Published]:
-    """Published rows to show: of the architectures of these models, all, or none.
+    """Return the published rows to show: of the models' architectures, all, or none.
 
     Raises:
-        DataError: a file is not of its form.
+        DataError: If a file is malformed.
     """
     families = {family for model in models if (family := family_of(model))}
     if choice == "none" or (choice == "family" and not families):
@@ -148,7 +152,7 @@ def chosen(choice: Choice, models: Iterable[str]) -> list[Published]:
 
 
 def baseline_of(row: Published, rows: Sequence[Published]) -> Published | None:
-    """The FP32 row that a source holds a quantized one against; None where it has none."""
+    """Return the FP32 row that a source compares a quantized one with, or None if it has none."""
     same = [
         each for each in rows if each.quant == "fp32" and (each.source, each.model) == (row.source, row.model)
     ]
@@ -158,10 +162,10 @@ def baseline_of(row: Published, rows: Sequence[Published]) -> Published | None:
 
 @cache
 def published() -> tuple[Published, ...]:
-    """All rows, in the order of the files.
+    """Load all rows, in the order of the files.
 
     Raises:
-        DataError: a file is not of its form; the message names the file and the field.
+        DataError: If a file is malformed; the message names the file and the field.
     """
     return tuple(row for path in sorted(FOLDER.glob("*.yaml")) for row in read_file(path))
 
@@ -171,10 +175,11 @@ _OF_ROW = {"model", "quant", "method", "detail", "split", "mark", "scores", "ave
 
 
 def read_file(path: Path) -> list[Published]:
-    """Rows of one file; what a row does not say is that of the file.
+    """Load the rows of one file; fields that a row omits are taken from the file.
 
     Raises:
-        DataError: naming the file, the field, its value and what is allowed.
+        DataError: If the file is malformed; the message names the file, the field, its value and what is
+            allowed.
     """
     import yaml  # type: ignore[import-untyped, unused-ignore]
 
@@ -194,25 +199,25 @@ def _row(row: Any, common: Mapping[str, Any], place: str) -> Published:
         raise DataError(f"{place}: expected model, quant and some of {', '.join(sorted(_OF_ROW))}")
     quant = row["quant"]
     method = row.get("method", "none" if quant == "fp32" else None)
-    filled = {"detail": "", "split": "", "scores": {}, "average": {}, **common, **row, "method": method}
+    fields = {"detail": "", "split": "", "scores": {}, "average": {}, **common, **row, "method": method}
     metrics = ", ".join(sorted(METRICS))
     methods = method in METHODS and (method == "none") == (quant == "fp32")
     allowed = {
-        "mark": (filled["mark"] in MARKS, f"one of {', '.join(MARKS)}"),
+        "mark": (fields["mark"] in MARKS, f"one of {', '.join(MARKS)}"),
         "method": (methods, "ptq, qat or unstated; none of fp32"),
         "quant": (re.fullmatch(r"fp32|w\d+a\d+", str(quant)), "fp32, or such as w4a8"),
-        "sites": (filled["sites"] and _are_texts(filled["sites"]), "a list of sites, or [not stated]"),
-        "scores": (_are_scores(filled["scores"]), f"percent by task and metric: {metrics}"),
-        "average": (_are_percent(filled["average"]), "percent by convention"),
+        "sites": (fields["sites"] and _are_texts(fields["sites"]), "a list of sites, or [not stated]"),
+        "scores": (_are_scores(fields["scores"]), f"percent by task and metric: {metrics}"),
+        "average": (_are_percent(fields["average"]), "percent by convention"),
     }
     texts = ("source", "reference", "convention", "model", "detail", "split")
-    allowed |= {name: (isinstance(filled[name], str), "a text") for name in texts}
-    for name, (right, words) in allowed.items():
-        if not right:
-            raise DataError(f"{place}: {name} must be {words}, found {filled[name]!r}; correct the file")
-    if not filled["scores"] and not filled["average"]:
+    allowed |= {name: (isinstance(fields[name], str), "a text") for name in texts}
+    for name, (valid, expected) in allowed.items():
+        if not valid:
+            raise DataError(f"{place}: {name} must be {expected}, found {fields[name]!r}; correct the file")
+    if not fields["scores"] and not fields["average"]:
         raise DataError(f"{place}: neither scores nor an average; give one, or leave the row out")
-    return Published(**{**filled, "sites": tuple(filled["sites"])})
+    return Published(**{**fields, "sites": tuple(fields["sites"])})
 
 
 def _are_texts(value: Any) -> bool:

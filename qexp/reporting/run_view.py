@@ -1,7 +1,7 @@
-"""The facts of one Record that tables are made of.
+"""View of one Record with the facts that tables need.
 
-Experiments are read as plain dictionaries, with a fallback for what is absent: a Record may be
-older than today's :class:`qexp.config.Experiment`.
+Experiments are read as plain dictionaries with a fallback for absent fields, because a Record may be older
+than the current :class:`qexp.config.Experiment`.
 """
 
 from __future__ import annotations
@@ -17,30 +17,28 @@ from qexp.records.record import Record
 FLOAT_BITS = 32
 """Bit-width that means "not quantized" (:data:`qexp.config.FLOAT_BITS`; a test compares the two)."""
 INTEGER_KERNEL_BITS = 8
-"""Smallest bit-width that an integer kernel computes with; below, quantization is simulated."""
-TORCH_STAGES = ("fp32", "control", "ptq", "qat")
-"""In the order of the line, which is the order in which a Record lists their artifacts."""
+"""Smallest bit-width that integer kernels support; below it, quantization is simulated."""
 TRAINED = ("control", "qat")
-"""Those that go on training from the FP32 model."""
+"""Stages that continue training from the FP32 model."""
 STAGES_OF_METHOD = {
     "none": ("fp32",), "control": ("fp32", "control"), "ptq": ("fp32", "ptq"), "qat": ("fp32", "ptq", "qat"),
 }  # fmt: skip
-"""Stages that a method promises a score of, in order; the last one is what is exported."""
+"""Stages that a method promises a score of, in order; the last one is exported."""
 
 _HOW = (
     *("tracker", "data.source", "data.root"),
     *("machine.threads", "machine.checkpoint_seconds", "machine.progress"),
 )
-"""What changes no result. The rest of the machine does: precision, parts of a batch, kind of device."""
+"""Settings that change no result; other settings of the machine do: precision, split of a batch, device."""
 _NOT_IN_SETTINGS = (
     *_HOW,
     *("seed", "deploy", "task.name", "model.name", "budget.name"),
     *("quant.weight_bits", "quant.activation_bits", "quant.label", "method.distillation"),
 )
 OF_QUANTIZATION = ("quant.", "scheme.", "calibrator.", "calibration.", "placement.", "refinement.")
-"""Beginnings of settings that matter to quantized models only."""
+"""Prefixes of the settings that matter to quantized models only."""
 DISTILLATION = "method.distillation"
-"""What is learned from a teacher, as one setting; runs without a teacher have none."""
+"""Distillation from a teacher, as a single setting; runs without a teacher do not have it."""
 
 
 @dataclass(frozen=True, order=True)
@@ -57,12 +55,12 @@ class Quantity:
         "task_average",
         "relative_loss",
     ]
-    """``difference`` is QAT, or its control, minus FP32 of one seed, ``average`` the mean over tasks;
-    ``task_score`` and ``task_average`` are those of an overview, ``relative_loss`` what quantization costs of
-    the FP32 score."""
+    """``difference`` is QAT or its control minus FP32 for one seed, ``average`` is the mean over tasks,
+    ``task_score`` and ``task_average`` belong to an overview, and ``relative_loss`` is the share of the FP32
+    score that quantization costs."""
     stage: str
-    """``fp32 control ptq qat onnx`` of a score, ``qat-fp32`` or ``control-fp32`` of a difference, ``ptq``,
-    ``qat`` or ``qat-control`` of a loss, else the graph: ``fp32 int8``."""
+    """Stage of a score (``fp32 control ptq qat onnx``), of a difference (``qat-fp32`` or ``control-fp32``) or
+    of a loss (``ptq``, ``qat`` or ``qat-control``); otherwise the graph (``fp32 int8``)."""
     metric: str = ""
     """Metric of a score, convention of an average, or statistic of a latency such as ``p50_ms``."""
     batch: str = ""
@@ -70,52 +68,52 @@ class Quantity:
 
     @property
     def unit(self) -> str:
-        """Unit of the number."""
+        """Unit: ``percent``, ``points``, ``bytes``, ``ms`` or ``rows/s``."""
         if self.name == "latency":
             return "ms" if self.metric.endswith("_ms") else "rows/s"
         return {"difference": "points", "size": "bytes"}.get(self.name, "percent")
 
 
 @dataclass(frozen=True)
-class Run:
-    """One Record, read for tables."""
+class RunView:
+    """View of one Record for tables."""
 
     record: Record
 
     @cached_property
     def task(self) -> str:
-        """Name of the task."""
+        """Name of the task, or ``unknown``."""
         return str(self.find("task.name", "unknown"))
 
     @cached_property
     def model(self) -> str:
-        """Name of the model, whole."""
+        """Full name of the model, or ``unknown``."""
         return str(self.find("model.name", "unknown"))
 
     @cached_property
     def seed(self) -> int:
-        """Seed of the run."""
+        """Seed of the run; 0 if the Record has none."""
         return _whole(self.find("seed"), 0)
 
     @property
     def refused(self) -> bool:
-        """Whether the words never became an experiment, so that what stands in it is unchecked."""
+        """Whether the overrides never became a valid experiment, so that its values are unchecked."""
         return self.record.error is not None and self.record.error["type"] == "ConfigError"
 
     @cached_property
     def method(self) -> str:
-        """``none``, ``control``, ``ptq`` or ``qat``."""
+        """Kind of method: ``none``, ``control``, ``ptq`` or ``qat``."""
         return str(self.find("method.kind", "none"))
 
     @cached_property
     def bits(self) -> tuple[int, int]:
-        """Bits of weights and of activations."""
+        """Bit-widths of weights and activations."""
         weight, activation = self.find("quant.weight_bits"), self.find("quant.activation_bits")
         return _whole(weight, FLOAT_BITS), _whole(activation, FLOAT_BITS)
 
     @cached_property
     def widths(self) -> list[tuple[int, int]]:
-        """Bits of weights and of activations of the model, and of each override."""
+        """Bit-widths of weights and activations, of the model and then of each override."""
         weight, activation = self.bits
         others: Mapping[str, Mapping[str, Any]] = self.find("quant.overrides") or {}
         pairs = [(each.get("weight_bits"), each.get("activation_bits")) for each in others.values()]
@@ -123,7 +121,9 @@ class Run:
 
     @cached_property
     def quant(self) -> str:
-        """``fp32``, or the short form such as ``w4a8-mixed`` (as :attr:`qexp.config.Quant.name`)."""
+        """``fp32``, or a short form such as ``w4a8-mixed`` (as :attr:`qexp.config.Quant.name`)."""
+        if label := self.record.labels.get("quant"):
+            return str(label)
         weight, activation = self.bits
         table, overrides = self.find("quant.embedding_bits"), self.find("quant.overrides")
         if min(weight, activation, table or FLOAT_BITS) == FLOAT_BITS and not overrides:
@@ -133,12 +133,12 @@ class Run:
 
     @property
     def simulated(self) -> bool:
-        """Whether a bit-width is below what an integer kernel computes with."""
+        """Whether a bit-width is below what integer kernels support."""
         return min(self.bits) < INTEGER_KERNEL_BITS
 
     @cached_property
     def budget(self) -> str:
-        """Name of the budget; ``limited`` where a budget called full has a limit all the same."""
+        """Name of the budget; ``limited`` if a budget named full has a limit."""
         name = str(self.find("budget.name", "full"))
         limits = [
             value for field, value in leaves(self.find("budget")) if field != "name" and value is not None
@@ -147,26 +147,26 @@ class Run:
 
     @cached_property
     def source(self) -> str | None:
-        """Where rows came from, or should have: ``local hub sample``; None if it was never decided."""
-        asked = self.find("data.source", "auto")
+        """Source of the rows, used or requested: ``local hub sample``; None if it was never decided."""
+        requested = self.find("data.source", "auto")
         if self.record.data:
             return self.record.data["source"]
-        return None if asked == "auto" else str(asked)
+        return None if requested == "auto" else str(requested)
 
     @property
-    def made_up(self) -> bool | None:
+    def is_synthetic(self) -> bool | None:
         """Whether the rows are the built-in sample; None if the source was never decided."""
         return None if self.source is None else self.source == "sample"
 
     def caveat(self, stage: str, metric: str) -> str | None:
-        """Why a score says nothing of the model; None for a sound one, and in Records that are too old."""
+        """Return why a score is uninformative about the model; None if it is sound or the Record too old."""
         return self.record.caveats.get(stage, {}).get(metric)
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """Keys of the task's scores, the primary one first (as :func:`qexp.config.score_name`)."""
         splits = list(self.find("task.evaluation", {"": ""}))
-        names = [
+        names = self.record.labels.get("metrics") or [
             metric if len(splits) == 1 else f"{metric}@{split}"
             for split in splits
             for metric in self.find("task.metrics", ())
@@ -181,23 +181,23 @@ class Run:
 
     @property
     def deploy(self) -> str:
-        """Kind of the deployment."""
+        """Kind of deployment, or ``none``."""
         return str(self.find("deploy.kind", "none"))
 
     @cached_property
     def identity(self) -> str:
-        """Two runs of the same identity asked for the same, wherever their rows came from."""
+        """JSON of the request; equal for runs of the same experiment, wherever their rows came from."""
         return json.dumps(_without(self._leaves, _HOW), sort_keys=True)
 
     @cached_property
     def settings(self) -> dict[str, str]:
-        """What can tell two rows apart beside model and quant: printed values by dotted path."""
-        told = _without(self._leaves, _NOT_IN_SETTINGS)
-        return {path: _printed(value) for path, value in told.items()} | self._distillation
+        """Formatted settings that can distinguish rows, except for model and quant, by dotted path."""
+        values = _without(self._leaves, _NOT_IN_SETTINGS)
+        return {path: _printed(value) for path, value in values.items()} | self._distillation
 
     @property
     def _distillation(self) -> dict[str, str]:
-        """``labels 1.0, logits 1.0, temperature 2.0``; the temperature is one of logits."""
+        """Setting such as ``labels 1.0, logits 1.0, temperature 2.0``; the temperature belongs to logits."""
         names = ("labels", "logits", "hidden", "attention", "temperature")
         plan = {name: self.find(f"{DISTILLATION}.{name}") for name in names}
         if not (plan["logits"] or plan["hidden"] or plan["attention"]):
@@ -211,20 +211,20 @@ class Run:
 
     @cached_property
     def benchmark(self) -> dict[str, str]:
-        """Settings of the benchmark by dotted path; empty without one."""
+        """Formatted settings of the benchmark by dotted path; empty without a benchmark."""
         deploy = {"deploy": self.find("deploy", {})} if self.deploy == "engines" else {}
         return {path: _printed(value) for path, value in leaves(deploy)}
 
     @cached_property
     def measured(self) -> dict[Quantity, float | None]:
-        """Every number of the Record; an undefined one is None."""
+        """Every number of the Record; None is an undefined one."""
         scores = self.record.scores
-        found = {
+        numbers = {
             Quantity("score", stage, metric): value
             for stage, of_stage in scores.items()
             for metric, value in of_stage.items()
         }
-        return found | self._differences | self._costs
+        return numbers | self._differences | self._costs
 
     @property
     def _differences(self) -> dict[Quantity, float | None]:
@@ -252,21 +252,21 @@ class Run:
 
     @cached_property
     def promised(self) -> frozenset[Quantity]:
-        """Numbers that a run of this experiment has when nothing goes wrong."""
+        """Quantities that a successful run of this experiment measures."""
         stages = (*self.stages, *(["onnx"] if self.deploy != "none" else []))
         graphs = ("fp32",) if self.quant == "fp32" else ("fp32", "int8")
-        found = {Quantity("score", stage, metric) for stage in stages for metric in self.metrics}
+        quantities = {Quantity("score", stage, metric) for stage in stages for metric in self.metrics}
         for stage in set(TRAINED) & set(self.stages):
-            found |= {Quantity("difference", f"{stage}-fp32", metric) for metric in self.metrics}
+            quantities |= {Quantity("difference", f"{stage}-fp32", metric) for metric in self.metrics}
         if self.deploy != "none":
-            found |= {Quantity("size", graph) for graph in graphs}
+            quantities |= {Quantity("size", graph) for graph in graphs}
         if self.deploy == "engines":
             batches = [str(size) for size in self.find("deploy.batch_sizes", ())]
-            found |= {Quantity("latency", graph, "p50_ms", size) for graph in graphs for size in batches}
-        return frozenset(found)
+            quantities |= {Quantity("latency", graph, "p50_ms", size) for graph in graphs for size in batches}
+        return frozenset(quantities)
 
     def find(self, path: str, default: Any = None) -> Any:
-        """Value of the experiment at a dotted path, or the default where there is none."""
+        """Return the value of the experiment at a dotted path, or the default if there is none."""
         value: Any = self.record.experiment
         for name in path.split("."):
             if not isinstance(value, Mapping) or name not in value:
@@ -276,7 +276,7 @@ class Run:
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Values of nested mappings by dotted path."""
+    """Yield the dotted path and the value of each leaf of nested mappings."""
     if not isinstance(value, Mapping):
         yield path, value
         return
@@ -285,7 +285,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _without(values: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
-    """Values by dotted path, but those at or below the paths."""
+    """Return values by dotted path, except those at or below the given paths."""
     below = tuple(f"{path}." for path in paths)
     return {path: value for path, value in values.items() if path not in paths and not path.startswith(below)}
 

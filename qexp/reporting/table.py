@@ -1,35 +1,35 @@
-"""A table as plain strings, how numbers are printed in it, and its Markdown."""
+"""Tables of plain strings, the format of their numbers, and their Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-NOT_ASKED = "-"
-"""Cell of a number that the experiment does not have."""
-DAGGER = "†"  # the sign readers know for "see the note on this number"
+NOT_REQUESTED = "-"
+"""Cell of a number that the experiment does not produce."""
+DAGGER = "†"  # the usual sign for "see the note on this number"
 DOUBLE_DAGGER = "‡"
-"""Mark of a score that says nothing of the model; a note says why."""
+"""Mark of a score that is uninformative about the model; a note gives the reason."""
 MEBIBYTE = 2**20
 
 
 @dataclass(frozen=True)
 class Table:
-    """Strings by row and column, with what stands around them."""
+    """Table of strings with its title, caption and notes."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     caption: tuple[str, ...] = ()
-    """Lines above the table: what a reader must know first."""
+    """Lines above the table, with what a reader must know first."""
     notes: tuple[str, ...] = ()
-    """Lines below the table: footnotes first."""
+    """Lines below the table, footnotes first."""
     foreign: int = 0
-    """Rows at the end that others published."""
+    """Number of published rows, which come last."""
 
 
 def markdown(table: Table) -> str:
-    """GitHub Markdown, padded so that it reads well as plain text too."""
+    """Format a table as GitHub Markdown, padded so that it also reads well as plain text."""
     cells = [[_escaped(cell) for cell in row] for row in (table.columns, *table.rows)]
     widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in cells]
@@ -41,28 +41,28 @@ def markdown(table: Table) -> str:
 
 
 def score(value: float | None) -> str:
-    """Percent with two digits, or ``undefined``."""
+    """Format percent with two decimal places, or ``undefined``."""
     return "undefined" if value is None else f"{value:.2f}"
 
 
 def points(value: float | None) -> str:
-    """Signed difference with two digits, or ``undefined``."""
+    """Format a signed difference with two decimal places, or ``undefined``."""
     return "undefined" if value is None else f"{round(value, 2) + 0.0:+.2f}"
 
 
 def size(fp32: float | None, int8: float | None) -> str:
-    """Bytes as MiB, ``FP32 -> INT8 (how many times smaller)``."""
+    """Format bytes as MiB: ``FP32 -> INT8 (how many times smaller)``."""
     return _pair(*(None if value is None else value / MEBIBYTE for value in (fp32, int8)))
 
 
 def latency(fp32: float | None, int8: float | None) -> str:
-    """Milliseconds, ``FP32 -> INT8 (how many times faster)``."""
+    """Format milliseconds: ``FP32 -> INT8 (how many times faster)``."""
     return _pair(fp32, int8)
 
 
 def _pair(fp32: float | None, int8: float | None) -> str:
     if int8 is None:
-        return NOT_ASKED if fp32 is None else _short(fp32)
+        return NOT_REQUESTED if fp32 is None else _short(fp32)
     if fp32 is None:
         return f"-> {_short(int8)}"
     ratio = f" ({fp32 / int8:.2f}x)" if int8 > 0 else ""
@@ -78,5 +78,5 @@ def _escaped(cell: str) -> str:
 
 
 def joined(values: Sequence[object]) -> str:
-    """Values with commas between them."""
+    """Join values with commas."""
     return ", ".join(map(str, values))

@@ -1,6 +1,6 @@
-"""The kinds of task, by the class of their section.
+"""Adapters of all kinds of task, by the class of their config section.
 
-Each is imported when a task of it comes: a translation brings in half of transformers.
+Each is imported only for a task of its kind, as the one for translation imports half of transformers.
 """
 
 from __future__ import annotations
@@ -9,34 +9,34 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from qexp.config import QuestionTask, Task, TextTask, TranslationTask
-from qexp.tasks.base import Family
+from qexp.tasks.base import TaskAdapter
 
 
-def _texts(task: TextTask) -> Family:
-    from qexp.tasks.classification import Texts
+def _texts(task: TextTask) -> TaskAdapter:
+    from qexp.tasks.classification import TextAdapter
 
-    return Texts(task)
-
-
-def _questions(task: QuestionTask) -> Family:
-    from qexp.tasks.question_answering import Questions
-
-    return Questions(task)
+    return TextAdapter(task)
 
 
-def _translations(task: TranslationTask) -> Family:
-    from qexp.tasks.translation import Translations
+def _questions(task: QuestionTask) -> TaskAdapter:
+    from qexp.tasks.question_answering import QuestionAdapter
 
-    return Translations(task)
+    return QuestionAdapter(task)
 
 
-FAMILIES: Mapping[type[Task], Callable[[Any], Family]] = {
+def _translations(task: TranslationTask) -> TaskAdapter:
+    from qexp.tasks.translation import TranslationAdapter
+
+    return TranslationAdapter(task)
+
+
+FAMILIES: Mapping[type[Task], Callable[[Any], TaskAdapter]] = {
     QuestionTask: _questions,
     TextTask: _texts,
     TranslationTask: _translations,
 }
 
 
-def family_of(task: Task) -> Family:
-    """What is known of the task's kind, for this task."""
+def adapter_for(task: Task) -> TaskAdapter:
+    """Return the adapter of a task, chosen by the class of its config section."""
     return FAMILIES[type(task)](task)

@@ -1,4 +1,4 @@
-"""What a kind of task must know to be trained, evaluated and compared."""
+"""Interface between the framework and a kind of task: training, evaluation and comparison."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from qexp.artifacts.types import Tokens
-from qexp.context import Runtime
+from qexp.context import RunContext
 from qexp.data.batches import EVALUATION_BATCH
 from qexp.data.checkpoints import Checkpoint
 from qexp.data.microbatches import Batch
-from qexp.tasks.module import Student
+from qexp.tasks.module import TaskModule
 
 Array = np.ndarray[Any, Any]
 
-Run = Callable[[Batch], Any]
-"""A model as a function from a padded batch to its logits, in torch or in another runtime; or to what
-``predict`` of a kind of task wants of it."""
+ForwardFn = Callable[[Batch], Any]
+"""A model, in torch or in another runtime, as a function from a padded batch to its logits, or to what
+``predict`` of the kind of task requires instead."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """One evaluation: a row for each row of the split, in its order.
+    """Result of one evaluation, with an entry per row of the split, in its order.
 
     Attributes:
-        ids: The source's id of each row, int64 or str [rows].
+        ids: Id of each row in its source, int64 or str [rows].
         predictions: Class ids, numbers or texts, [rows].
-        labels: What is right, in the same form; a list of texts where several are.
-        logits: What the predictions were read off, [rows, k].
-        broken: How many rows, or windows, had logits that are no numbers; with any, no metric is defined.
-        notes: How they were found, for the Record: plain JSON values.
-        margins: By how much the best score exceeds that of the best other prediction, float64 [rows];
-            infinite where there is no other, None where the kind of task has no such score.
+        labels: Gold values in the same form; lists of texts where several are correct.
+        logits: Logits, or scores, that the predictions derive from, float32 [rows, k].
+        broken: Number of rows, or windows, with NaN or infinite logits; unless it is 0, no metric is defined.
+        notes: Details of the evaluation for the Record, as plain JSON values.
+        margins: Gap between the best score and that of the best other prediction, float64 [rows]; infinite
+            where there is no other, None where the kind of task has no such score.
     """
 
     ids: Array
@@ -50,48 +50,63 @@ class Predictions:
     margins: Array | None = None
 
 
-class Family(Protocol):
-    """A kind of task; an object of it knows its task."""
+class TaskAdapter(Protocol):
+    """Operations that depend on the kind of task; an instance holds one task of its kind."""
 
     @property
-    def student(self) -> Callable[..., Student]:
-        """Makes the module that is trained, as :class:`~qexp.tasks.module.Student` is made."""
+    def training_module(self) -> Callable[..., TaskModule]:
+        """Factory of the module that is trained, called like :class:`~qexp.tasks.module.TaskModule`."""
 
     def pretrained(self, start: Any, tokens: Tokens, seed: int) -> PreTrainedModel:
-        """The model to train, from a checkpoint, or from a blueprint where the kind of task knows these.
+        """Return the model to fine-tune, from a checkpoint, or from scratch if the task supports that.
 
-        What the checkpoint lacks is drawn from the seed.
+        Weights that the checkpoint lacks are initialized from ``seed``.
         """
 
     def finetuned(self, start: Checkpoint) -> PreTrainedModel:
-        """A checkpoint that is fine-tuned for the task."""
+        """Return the model of a checkpoint that is already fine-tuned for the task."""
 
-    def runner(self, model: nn.Module, rt: Runtime) -> Run:
-        """What :meth:`predict` runs on a batch."""
+    def runner(self, model: nn.Module, ctx: RunContext) -> ForwardFn:
+        """Return the function that :meth:`predict` runs on each batch."""
 
     def split(self, folder: Path) -> Any:
-        """What ``prepare`` left of a split; it has ``len`` and ``lengths``, by row or window."""
+        """Load a tokenized split; it has ``len`` and ``lengths``, counted by row or by window."""
 
     def collate(self, split: Any, rows: Array, pad_id: int) -> Batch:
-        """Padded tensors of rows of the split."""
+        """Return padded tensors of rows of the split."""
 
-    def terms(self, split: Any, rows: Array) -> int:
-        """Over how many terms the loss of a batch of these rows is a mean."""
+    def loss_count(self, split: Any, rows: Array) -> int:
+        """Return the number of terms over which the loss of a batch of these rows is a mean."""
 
-    def row_terms(self, batch: Batch) -> Tensor:
-        """How many of these terms each row of a batch has, or numbers in the same proportion, [B]."""
+    def loss_counts_per_row(self, batch: Batch) -> Tensor:
+        """Return the number of loss terms of each row of a batch, [B], up to a common factor."""
 
     def distance(self, ours: Tensor, theirs: Tensor, batch: Batch, temperature: float) -> Tensor:
-        """How far logits are from a teacher's, a mean over the terms of the loss; all are float32."""
+        """Return the distance of float32 logits from a teacher's, a mean over the terms of the loss."""
 
     def predict(
-        self, run: Run, tokens: Tokens, name: str, rows: int | None, move: Callable[..., None],
+        self,
+        run: ForwardFn,
+        tokens: Tokens,
+        name: str,
+        *,
+        rows: int | None,
+        advance: Callable[..., None],
         batch_size: int = EVALUATION_BATCH,
-    ) -> Predictions:  # fmt: skip
-        """Predictions of the first ``rows`` rows of a split, None is all; so many rows are run at once."""
+    ) -> Predictions:
+        """Predict the first ``rows`` rows of the split ``name``, or all if None.
+
+        Args:
+            run: Function from :meth:`runner`, or one of another runtime.
+            tokens: Artifact of the tokenized splits.
+            name: Name of the split.
+            rows: Number of rows.
+            advance: Callback that receives the number of rows after each batch.
+            batch_size: Number of rows, or windows, per batch.
+        """
 
     def score(self, found: Predictions) -> dict[str, float | None]:
-        """The task's metrics, in percent; null where one is undefined."""
+        """Return the task's metrics in percent; None where one is undefined."""
 
     def same(self, ours: Predictions, theirs: Predictions) -> Array:
-        """Which rows have the same prediction, bool [rows]."""
+        """Return which rows have the same prediction, bool [rows]."""

@@ -1,4 +1,4 @@
-"""Classification and regression of one text or a pair."""
+"""Task adapter and training module for classification and regression of single texts or text pairs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from qexp.artifacts.types import Tokens
 from qexp.config import TextTask
-from qexp.context import Runtime
+from qexp.context import RunContext
 from qexp.data.batches import EVALUATION_BATCH, collate
 from qexp.data.checkpoints import Checkpoint
 from qexp.data.metrics.glue import score
@@ -22,75 +22,76 @@ from qexp.data.tokenization.texts import TokenSplit
 from qexp.models.distillation import divergence
 from qexp.models.inference import runner, split_logits
 from qexp.models.loading import load_finetuned, load_pretrained
-from qexp.tasks.base import Array, Predictions, Run
-from qexp.tasks.module import Student
+from qexp.tasks.base import Array, ForwardFn, Predictions
+from qexp.tasks.module import TaskModule
 
 SAME_NUMBER = 0.05
-"""Two numbers of a regression are the same prediction within this share of the label range.
+"""Largest difference, as a fraction of the label range, of two regression outputs that count as the same.
 
-Gold labels of STS-B are means of a few votes, in steps of about 4 % of their range. Nearer than that, two
-computations of one quantized model cannot be held together: a last bit that differs turns one rounding,
-and that rounding the next ones.
+Gold labels of STS-B are means of a few votes, in steps of about 4 % of their range. A tighter tolerance would
+not hold between two computations of one quantized model: a difference in the last bit flips one rounding,
+which flips others behind it.
 """
 
 
-class Classifier(Student):
-    """An encoder with a head of one output for each class, or of one output."""
+class Classifier(TaskModule):
+    """Training module of an encoder whose head has one output per class, or one output for a regression."""
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Mean cross entropy, or the mean squared error of a regression."""
+        """Return the mean cross entropy, or the mean squared error of a regression."""
         return task_loss(logits, batch["labels"])
 
 
-class Texts:
-    """Batches, predictions and scores of a classification or regression."""
+class TextAdapter:
+    """Adapter for classification and regression tasks."""
 
-    student = Classifier
+    training_module = Classifier
 
     def __init__(self, task: TextTask) -> None:
         self.task = task
 
     def pretrained(self, start: Checkpoint, tokens: Tokens, seed: int) -> PreTrainedModel:
-        """The encoder under a head drawn from the seed."""
+        """Return the pretrained encoder with a new head, initialized from ``seed``."""
         return load_pretrained(start.folder, self.task, seed)
 
     def finetuned(self, start: Checkpoint) -> PreTrainedModel:
-        """A checkpoint with its head, in the task's order of labels."""
+        """Return the model of a checkpoint, with the outputs of its head in the task's order of labels."""
         return load_finetuned(start.folder, self.task)
 
-    def runner(self, model: nn.Module, rt: Runtime) -> Run:
-        """Logits."""
-        return runner(model, rt)
+    def runner(self, model: nn.Module, ctx: RunContext) -> ForwardFn:
+        return runner(model, ctx)
 
     def split(self, folder: Path) -> TokenSplit:
-        """Tokens and labels."""
         return TokenSplit.load(folder)
 
     def collate(self, split: TokenSplit, rows: Array, pad_id: int) -> Batch:
-        """Padded tensors."""
         return collate(split, rows, pad_id=pad_id)
 
-    def terms(self, split: TokenSplit, rows: Array) -> int:
-        """One for each row."""
+    def loss_count(self, split: TokenSplit, rows: Array) -> int:
         return len(rows)
 
-    def row_terms(self, batch: Batch) -> Tensor:
-        """All rows are alike."""
+    def loss_counts_per_row(self, batch: Batch) -> Tensor:
         return torch.ones_like(batch["labels"], dtype=torch.float32)
 
     def distance(self, ours: Tensor, theirs: Tensor, batch: Batch, temperature: float) -> Tensor:
-        """Mean divergence of the classes, or the mean squared error of a regression."""
+        """Return the mean divergence of class probabilities, or the mean squared error of a regression."""
         if ours.shape[-1] == 1:
             return functional.mse_loss(ours, theirs)
         return divergence(ours, theirs, temperature).mean()
 
     def predict(
-        self, run: Run, tokens: Tokens, name: str, rows: int | None, move: Callable[..., None],
+        self,
+        run: ForwardFn,
+        tokens: Tokens,
+        name: str,
+        *,
+        rows: int | None,
+        advance: Callable[..., None],
         batch_size: int = EVALUATION_BATCH,
-    ) -> Predictions:  # fmt: skip
-        """Classes or numbers, with their logits."""
+    ) -> Predictions:
+        """Return class ids, or the outputs of a regression, with their logits."""
         split = TokenSplit.load(tokens.split(name))
-        logits = split_logits(run, split, rows, pad_id=tokens.pad_id, move=move, batch_size=batch_size)
+        logits = split_logits(run, split, rows, pad_id=tokens.pad_id, advance=advance, batch_size=batch_size)
         return Predictions(
             np.asarray(split.row_ids[:rows]),
             predict(torch.from_numpy(logits)).numpy(),
@@ -101,11 +102,10 @@ class Texts:
         )
 
     def score(self, found: Predictions) -> dict[str, float | None]:
-        """The task's metrics."""
         return score(self.task.metrics, found.predictions, found.labels)
 
     def same(self, ours: Predictions, theirs: Predictions) -> Array:
-        """The same class, or a number within :data:`SAME_NUMBER`; bool [rows]."""
+        """Return which rows have the same class, or outputs within :data:`SAME_NUMBER`; bool [rows]."""
         if self.task.kind == "classification":
             return np.asarray(ours.predictions == theirs.predictions)
         low, high = self.task.label_range
@@ -113,20 +113,20 @@ class Texts:
 
 
 def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy for integer labels [B] and logits [B, classes], else the mean squared error."""
+    """Return the cross entropy of logits [B, classes] for integer labels [B], else the mean squared error."""
     if labels.is_floating_point():
         return functional.mse_loss(logits.squeeze(-1), labels)
     return functional.cross_entropy(logits, labels)
 
 
 def margins(logits: Array) -> Array | None:
-    """Gap between the two largest logits [rows, classes]; None for the one number of a regression."""
+    """Return the gap between the two largest of the logits [rows, classes]; None for a single output."""
     if logits.shape[1] == 1:
         return None
-    best = np.sort(logits.astype(np.float64), axis=1)
-    return np.asarray(best[:, -1] - best[:, -2])
+    ordered = np.sort(logits.astype(np.float64), axis=1)
+    return np.asarray(ordered[:, -1] - ordered[:, -2])
 
 
 def predict(logits: Tensor) -> Tensor:
-    """Class ids [B], or numbers [B] of a head of width 1."""
+    """Return class ids [B], or the outputs [B] of a head of width 1."""
     return logits.squeeze(-1) if logits.shape[-1] == 1 else logits.argmax(-1)

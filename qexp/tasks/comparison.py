@@ -1,4 +1,4 @@
-"""Predictions of an engine and of torch's other arithmetic, row by row beside torch's own."""
+"""Row-by-row comparison of an engine, and of the noise floor, with torch."""
 
 from __future__ import annotations
 
@@ -12,64 +12,64 @@ from numpy.typing import NDArray
 
 from qexp.config import Precision, Task, score_name
 from qexp.data.metrics.vectorized import MEASURES, Measure, observed
-from qexp.tasks import family_of
+from qexp.tasks import adapter_for
 from qexp.tasks.base import Predictions
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Side:
-    """Predictions of one split by one way to compute the model."""
+class SplitPredictions:
+    """Predictions of one split by the engine, by torch, and by torch in the arithmetic of the noise floor."""
 
     engine: Predictions
     torch: Predictions
     floor: Predictions
     steps: Predictions | None = None
-    """Of the first rows, with every result a little off; see :data:`qexp.models.reordered.MOVED`."""
+    """Predictions of the first rows with perturbed results; see :data:`qexp.models.reordered.MOVED`."""
 
 
 RESOLUTION = 1e-4
-"""Differences below this share of the logits' standard deviation are none: they move 1 row in 10 000."""
+"""Differences below this share of the logits' standard deviation are ignored: they move 1 row in 10 000."""
 UNIT_ROUNDOFF: Mapping[Precision, float] = {
     "fp16": 2.0**-11,
     "bf16": 2.0**-8,
     "fp32": 2.0**-24,
     "int8": 2.0**-24,
 }
-"""Largest relative error of one rounding; engines with integer products compute in float32 around them."""
+"""Largest relative error of one rounding; engines with integer products use float32 around them."""
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """All rows of all splits: the engine and the floor, each against torch."""
+class GateComparison:
+    """Comparison of engine and noise floor with torch, over all rows of all splits."""
 
     task: Task
-    splits: Mapping[str, Side]
-    """By the splits' short names."""
+    splits: Mapping[str, SplitPredictions]
+    """Predictions by the splits' short names."""
     precision: Precision = "fp32"
-    """Arithmetic of the engine and of the floor."""
+    """Precision of the engine and of the noise floor."""
 
     @cached_property
     def engine(self) -> Array:
-        """Largest difference of a logit in each row, [rows]."""
+        """Largest difference between a logit of the engine and of torch in each row, [rows]."""
         return np.concatenate([logit_differences(side.engine, side.torch) for side in self.splits.values()])
 
     @cached_property
     def distinct(self) -> Array:
-        """Rows with logits of their own, int64 [distinct]; where rows are alike, their noise is too."""
+        """First row with each distinct set of logits, int64 [distinct]; equal rows have equal noise."""
         return np.unique(self._logits, axis=0, return_index=True)[1]
 
     @cached_property
     def floor(self) -> Array:
-        """The same of the other arithmetic."""
+        """Largest difference between a logit of the noise floor and of torch in each row, [rows]."""
         return np.concatenate([logit_differences(side.floor, side.torch) for side in self.splits.values()])
 
     @cached_property
     def steps(self) -> float:
-        """What steps of a grid change in a logit at most; 0 where the floor itself moves most rows.
+        """Largest change of a logit due to steps of a grid; 0 if the noise floor itself moves most rows.
 
-        A floor that moves few rows has seen too few steps, and rows that share a token share its step.
+        A floor that moves few rows samples too few steps, and rows that share a token share its step.
         """
         if float(np.median(self.floor)) > self.resolution:
             return 0.0
@@ -79,20 +79,20 @@ class Comparison:
 
     @cached_property
     def noise(self) -> Array:
-        """Difference of a logit that rounding explains in each row, [rows]."""
+        """Largest difference of a logit that rounding explains in each row, [rows]."""
         return np.maximum(self.floor, self.steps)
 
     @cached_property
     def resolution(self) -> float:
-        """Differences of logits that are none."""
+        """Difference of logits up to which two rows count as equal."""
         return max(RESOLUTION, self.roundoff) * self.spread + self.smallest
 
     @cached_property
     def flips(self) -> tuple[Array, Array]:
-        """Rows with another prediction than torch's: the engine's and the floor's, bool [rows] each."""
-        family, sides = family_of(self.task), self.splits.values()
-        engine = np.concatenate([~family.same(side.engine, side.torch) for side in sides])
-        floor = np.concatenate([~family.same(side.floor, side.torch) for side in sides])
+        """Which rows have another prediction than torch's, for the engine and the floor, bool [rows] each."""
+        adapter, sides = adapter_for(self.task), self.splits.values()
+        engine = np.concatenate([~adapter.same(side.engine, side.torch) for side in sides])
+        floor = np.concatenate([~adapter.same(side.floor, side.torch) for side in sides])
         return engine, floor
 
     @cached_property
@@ -108,12 +108,12 @@ class Comparison:
 
     @cached_property
     def spread(self) -> float:
-        """Standard deviation of torch's logits, the largest of the outputs."""
+        """Standard deviation of torch's logits over the rows, for the output where it is largest."""
         return float(self._logits.std(axis=0).max())
 
     @cached_property
     def smallest(self) -> float:
-        """What a few roundings of the largest logit make: no smaller difference tells anything."""
+        """Error of a few roundings of the largest logit, below which a difference has no meaning."""
         return 8 * self.roundoff * float(np.abs(self._logits).max())
 
     @cached_property
@@ -122,13 +122,13 @@ class Comparison:
 
     @cached_property
     def finite(self) -> bool:
-        """Whether every logit of engine and torch is a number."""
+        """Whether all logits of engine and torch are finite."""
         broken = sum(side.engine.broken for side in self.splits.values())
         return not broken and bool(np.isfinite(self.engine).all())
 
     @cached_property
     def metrics(self) -> Mapping[str, tuple[float, float, float]]:
-        """Points by which engine and floor depart from torch, and what one row is worth, by metric."""
+        """Differences of engine and floor from torch, and the weight of one row, all in points, by metric."""
         return {
             score_name(name, split, self.task): _metric_differences(measure, side)
             for split, side in self.splits.items()
@@ -137,24 +137,28 @@ class Comparison:
 
 
 def first_rows(found: Predictions, rows: int | None) -> Predictions:
-    """Of the first so many rows; None is all."""
+    """Return the predictions of the first ``rows`` rows, or of all if None."""
     margins = None if found.margins is None else found.margins[:rows]
     return Predictions(
         found.ids[:rows], found.predictions[:rows], found.labels[:rows], found.logits[:rows], margins=margins
     )
 
 
-def splits_of(task: Task, *sides: Sequence[Predictions]) -> dict[str, Side]:
-    """Predictions of each evaluation split, in the task's order.
+def splits_of(task: Task, *sides: Sequence[Predictions]) -> dict[str, SplitPredictions]:
+    """Return the predictions of each evaluation split by its short name, in the task's order.
 
     Args:
-        task: Whose splits they are.
-        sides: Of the engine, of torch, of the floor, and where they are known of the steps of grids.
+        task: Task of the splits.
+        sides: Predictions per split of the engine, of torch, of the noise floor and, if known, of the
+            perturbed results.
     """
-    return {name: Side(*each) for name, each in zip(task.evaluation, zip(*sides, strict=True), strict=True)}
+    return {
+        name: SplitPredictions(*each)
+        for name, each in zip(task.evaluation, zip(*sides, strict=True), strict=True)
+    }
 
 
-def _metric_differences(measure: Measure, side: Side) -> tuple[float, float, float]:
+def _metric_differences(measure: Measure, side: SplitPredictions) -> tuple[float, float, float]:
     labels = side.torch.labels
     engine, torch, floor = (
         _observed(measure, each, labels) for each in (side.engine, side.torch, side.floor)
@@ -166,23 +170,23 @@ def _observed(measure: Measure, found: Predictions, labels: Array) -> float | No
     return None if found.broken else observed(measure, found.predictions, labels)
 
 
-def _points(ours: float | None, theirs: float | None) -> float:
-    """Difference of two metrics; undefined agrees with undefined only."""
-    if ours is None or theirs is None:
-        return 0.0 if ours is theirs else float("inf")
-    return abs(ours - theirs)
+def _points(first: float | None, second: float | None) -> float:
+    """Return the absolute difference of two metrics; infinite if only one is undefined."""
+    if first is None or second is None:
+        return 0.0 if first is second else float("inf")
+    return abs(first - second)
 
 
 def measures_of(task: Task) -> dict[str, Measure]:
-    known = MEASURES[task.kind]
-    return {name: known[name] for name in task.metrics}
+    measures = MEASURES[task.kind]
+    return {name: measures[name] for name in task.metrics}
 
 
 def apart(ours: Predictions, theirs: Predictions) -> Array:
     return ours.logits.astype(np.float64) - theirs.logits.astype(np.float64)
 
 
-def _first_differences(side: Side) -> Array:
+def _first_differences(side: SplitPredictions) -> Array:
     assert side.steps is not None
     return logit_differences(side.steps, first_rows(side.torch, len(side.steps.ids)))
 

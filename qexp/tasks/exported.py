@@ -1,4 +1,4 @@
-"""Exported files of a task, and a run through engines made of them: one answer for every kind of task."""
+"""Export of a task's model to ONNX files, and evaluation through engines built from them."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from qexp.config import Task, TranslationTask
 from qexp.deploy.engine import Engine
 from qexp.deploy.onnx.export import export_onnx
 from qexp.deploy.onnx.export_translation import DECODER, ENCODER, export_translation
-from qexp.tasks.base import Run
+from qexp.tasks.base import ForwardFn
 from qexp.tasks.onnx_translation import EngineTranslator
 from qexp.tasks.translation import writer
 
 MODEL = "model.onnx"
-"""The one file of a task without a decoder."""
+"""Name of the only file of a task without a decoder."""
 
 
 def files(task: Task) -> tuple[str, ...]:
-    """Names of the files of a task's model."""
+    """Return the names of the files that :func:`export` writes for a task."""
     return (ENCODER, DECODER) if isinstance(task, TranslationTask) else (MODEL,)
 
 
 def export(
     model: Any, task: Task, folder: Path, batch: Mapping[str, Tensor], *, narrow: bool = False
 ) -> tuple[str, ...]:
-    """Write a task's files.
+    """Export a model to the ONNX files of its task.
 
     Args:
-        model: In floating point or in export form, on any device.
-        task: What it does.
-        folder: Where to; it exists.
-        batch: What the family's ``collate`` gives of two rows.
+        model: Model in floating point or in export form, on any device.
+        task: Task of the model.
+        folder: Existing folder to write to.
+        batch: Two rows, collated by the task adapter.
         narrow: As in :func:`qexp.deploy.onnx.export.write_graph`.
 
     Returns:
-        Their names.
+        The names of the files.
 
     Raises:
-        DeployError: The model cannot be exported.
+        DeployError: If the model cannot be exported.
     """
     if isinstance(task, TranslationTask):
         target = model.prepare_decoder_input_ids_from_labels(batch["labels"])
@@ -52,17 +52,19 @@ def export(
     return files(task)
 
 
-def exported_run(task: Task, folder: Path, load: Callable[[Path], Engine]) -> Run:
-    """What ``Family.predict`` asks: padded batches to logits, or to translations and their scores.
+def exported_run(task: Task, folder: Path, load: Callable[[Path], Engine]) -> ForwardFn:
+    """Return the forward function for ``TaskAdapter.predict`` that runs exported files in engines.
+
+    It maps padded batches to logits, or to translations and their scores.
 
     Args:
-        task: What the files do.
-        folder: Where they and, of a translation, the configuration lie.
-        load: Makes an engine of a file.
+        task: Task of the files.
+        folder: Folder of the files and, for a translation, of the model's configuration.
+        load: Function that builds an engine from a file.
 
     Raises:
-        DeployError: A file is refused.
-        ConfigError: Translations may grow longer than the model has positions.
+        DeployError: If the runtime refuses a file.
+        ConfigError: If translations may grow longer than the model has positions.
     """
     engines = [load(folder / name) for name in files(task)]
     if isinstance(task, TranslationTask):

@@ -1,12 +1,12 @@
-"""Is an engine the model, or something else? Its predictions, held against the floor of rounding noise.
+"""Gate that decides whether an engine computes the model, by comparing its predictions to a noise floor.
 
-An engine never has PyTorch's last bits, and fake quantization turns a last bit into a whole step of a grid
-now and then, which the layers behind it spread. How far that goes depends on the model and on its rows, so it
-is measured: the *noise floor* is the same model in another float32 arithmetic (:mod:`qexp.models.reordered`).
-An engine has ``failed`` if it differs from PyTorch in a way that the floor does not: by more than the floor
-does, on rows that the floor leaves alone, or always in one direction. What is left is noise: such an engine
-has ``passed`` if it agrees with PyTorch as closely as :data:`MIN_AGREEMENT` and
-:data:`MAX_METRIC_DIFFERENCE` say, and is ``within noise`` if it does not.
+An engine never reproduces PyTorch's last bits, and fake quantization occasionally turns a last bit into a
+whole step of a grid, which later layers spread. The size of this effect depends on the model and its rows, so
+it is measured: the *noise floor* is the same model in another float32 arithmetic
+(:mod:`qexp.models.reordered`). An engine has ``failed`` if it differs from PyTorch in a way that the noise
+floor does not: by more, on rows that the floor does not change, or consistently in one direction. Any other
+difference is noise: the engine has ``passed`` if it agrees with PyTorch within :data:`MIN_AGREEMENT` and
+:data:`MAX_METRIC_DIFFERENCE`, and is ``within noise`` otherwise.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ from numpy.typing import NDArray
 
 from qexp.config import score_name
 from qexp.data.metrics.bootstrap import randomization_test
-from qexp.tasks.comparison import Comparison, apart, measures_of
+from qexp.tasks.comparison import GateComparison, apart, measures_of
 
 Array = NDArray[Any]
 Verdict = Literal["passed", "within noise", "failed"]
 
 MIN_AGREEMENT = 99.5
-"""Least share of rows, in percent, on which engine and torch predict the same, to pass without the floor."""
+"""Smallest share of rows, in percent, with the same prediction as torch for the verdict ``passed``."""
 MAX_METRIC_DIFFERENCE = 0.2
-"""Largest difference of a metric, in points, to pass without the floor, unless one row is worth more."""
+"""Largest difference of a metric, in points, for the verdict ``passed``, unless one row is worth more."""
 ROUNDING = 1e-9
-"""What two differences that are meant to be equal may differ by."""
+"""Tolerance for the rounding of metric differences, in points."""
 SCALE = 2.0
-"""How many times the floor's differences a sound engine's may be: its operators may round more often."""
+"""Factor by which the differences of a correct engine may exceed the floor's: it may round more often."""
 DRIFT = 1e-3
-"""Least systematic difference that counts: a share of the logits' standard deviation, or of a logit."""
+"""Smallest drift that counts, as a fraction of the logits' standard deviation or of a logit."""
 FEWEST = 30
-"""Distinct rows without which no direction can be told from chance."""
+"""Number of distinct rows below which drift cannot be distinguished from chance."""
 LEVELS = (0.5, 0.75, 0.9, 0.97, 1.0)
-"""Quantiles of the floor's differences that an engine's are held against."""
+"""Quantiles of the floor's differences that the engine's differences are compared to."""
 SIGMAS = 5.0
-"""Standard errors beyond which chance is no explanation: 1 in 3.5 million for normal errors."""
+"""Number of standard errors beyond which drift is not chance: 1 in 3.5 million for normal errors."""
 P_VALUE = 0.001
-"""Chance, by the randomization test, below which a metric's difference is none."""
+"""p-value of the randomization test below which a metric's difference is not chance."""
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
-"""What is told of a distribution of differences."""
+"""Quantiles of the differences that the verdict reports."""
 
 
-def judge(comparison: Comparison) -> dict[str, Any]:
-    """Verdict, numbers of the engine and of the floor, and the reasons of a failure, as plain JSON values."""
+def judge(comparison: GateComparison) -> dict[str, Any]:
+    """Return the verdict, figures of engine and floor, and reasons of a failure, as plain JSON values."""
     engine, floor = comparison.flips
     agreement = 100.0 * float(1 - engine.mean())
-    worst = max((found[0] for found in comparison.metrics.values()), default=0.0)
+    worst = max((each[0] for each in comparison.metrics.values()), default=0.0)
     close = all(
         points <= max(MAX_METRIC_DIFFERENCE, 100.0 / len(engine)) + ROUNDING
         for points, _, _ in comparison.metrics.values()
@@ -65,9 +65,7 @@ def judge(comparison: Comparison) -> dict[str, Any]:
         "logit_differences": _quantiles(comparison.engine),
         "floor": {
             "agreement": 100.0 * float(1 - floor.mean()),
-            "metric_difference": _number(
-                max((found[1] for found in comparison.metrics.values()), default=0.0)
-            ),
+            "metric_difference": _number(max((each[1] for each in comparison.metrics.values()), default=0.0)),
             "logit_differences": _quantiles(comparison.floor),
         },
         "verdict": "failed" if reasons else verdict,
@@ -76,17 +74,17 @@ def judge(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _reasons(comparison: Comparison) -> Iterator[str]:
-    """Why the engine is not the model; nothing if noise explains what it does."""
+def _reasons(comparison: GateComparison) -> Iterator[str]:
+    """Yield the reasons why the engine does not compute the model; none if noise explains all differences."""
     if not comparison.finite:
         yield "logits that are not finite"
         return
-    known = [*_beyond_the_floor(comparison), *_drift(comparison), *_flips(comparison)]
-    yield from known or _metrics(comparison)
+    reasons = [*_beyond_the_floor(comparison), *_drift(comparison), *_flips(comparison)]
+    yield from reasons or _metrics(comparison)
 
 
-def _beyond_the_floor(comparison: Comparison) -> Iterator[str]:
-    """Differences that are larger than the floor's: in too many rows above one of its quantiles."""
+def _beyond_the_floor(comparison: GateComparison) -> Iterator[str]:
+    """Check for differences larger than the floor's: too many rows above one of its quantiles."""
     engine, floor = comparison.engine[comparison.distinct], comparison.noise[comparison.distinct]
     for level in LEVELS:
         limit = SCALE * float(np.quantile(floor, level)) + comparison.resolution
@@ -103,16 +101,16 @@ def _beyond_the_floor(comparison: Comparison) -> Iterator[str]:
 
 
 def _most(expected: float) -> float:
-    """Upper bound of a Poisson count, with a quarter for a floor that is itself a sample."""
+    """Return an upper bound of a Poisson count; its mean is raised by a quarter, as the floor is a sample."""
     mean = 1.25 * expected
     return mean + 4 * float(np.sqrt(mean)) + 4
 
 
-def _drift(comparison: Comparison) -> Iterator[str]:
-    """Differences in one direction: an offset of an output, or a factor. Noise has no direction.
+def _drift(comparison: GateComparison) -> Iterator[str]:
+    """Check for differences in one direction, an offset or a factor of an output; noise has no direction.
 
-    The engine is held against the floor here, not against torch: torch's own noise is in its logits, and
-    would look like a factor below 1 wherever they are little more than noise.
+    The engine is compared to the floor here, not to torch: torch's logits contain its own noise, which would
+    look like a factor below 1 wherever they are little more than noise.
     """
     least, steps = max(DRIFT, 4 * comparison.roundoff), SCALE * comparison.steps
     for split, side in comparison.splits.items():
@@ -135,12 +133,12 @@ def _drift(comparison: Comparison) -> Iterator[str]:
 
 
 def _mean(values: Array) -> tuple[float, float]:
-    """Mean and its standard error."""
+    """Return the mean and its standard error."""
     return float(values.mean()), float(values.std() / np.sqrt(len(values))) or np.finfo(float).tiny
 
 
 def _slope(x: Array, y: Array) -> tuple[float, float]:
-    """Least-squares slope of y on x, and its standard error for unequal variances (White 1980)."""
+    """Return the least-squares slope of y on x and its standard error for unequal variances (White 1980)."""
     x, y = x - x.mean(), y - y.mean()
     if not (total := float(np.square(x).sum())):
         return 0.0, np.inf
@@ -149,8 +147,8 @@ def _slope(x: Array, y: Array) -> tuple[float, float]:
     return slope, error or np.finfo(float).tiny
 
 
-def _flips(comparison: Comparison) -> Iterator[str]:
-    """Other predictions where torch is too sure for noise, or more of them than noise makes."""
+def _flips(comparison: GateComparison) -> Iterator[str]:
+    """Check for changed predictions: more than noise causes, or at margins that are too large for noise."""
     engine, floor = comparison.flips
     expected, margins = 1.25 * float(floor.sum()), comparison.margins
     if margins is not None:
@@ -169,8 +167,8 @@ def _flips(comparison: Comparison) -> Iterator[str]:
         )
 
 
-def _metrics(comparison: Comparison) -> Iterator[str]:
-    """Metrics that are better or worse than the rows that changed make likely."""
+def _metrics(comparison: GateComparison) -> Iterator[str]:
+    """Check for metrics that differ by more than the changed rows make likely."""
     for split, side in comparison.splits.items():
         for name, measure in measures_of(comparison.task).items():
             metric = score_name(name, split, comparison.task)

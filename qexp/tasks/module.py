@@ -1,4 +1,4 @@
-"""What all trained modules have in common: optimizer, schedule, and a batch in parts."""
+"""Base class of the trained modules: optimizer, learning rate schedule, and loss of a micro-batch."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from qexp.config import Finetuned, Schedule, Training
-from qexp.data.microbatches import Batch, Parts
+from qexp.config import Finetune, NoFinetune, Schedule
+from qexp.data.microbatches import Batch, BatchSplit
 from qexp.models.distillation import Teacher
 from qexp.models.loading import arguments, logits_of, model_inputs
-from qexp.quant.insertion.quantized_model import Quantization
+from qexp.quant.insertion.quantized_model import QuantizedModel
 
 
 @dataclass(frozen=True)
 class Optimization:
-    """AdamW under a linear warm-up, and a decay by the schedule."""
+    """Hyperparameters of AdamW, with linear warm-up followed by the decay of ``schedule``."""
 
     learning_rate: float
     weight_decay: float
     warmup: float
-    """Share of the steps over which the rate rises."""
+    """Fraction of the steps over which the learning rate rises."""
     steps: int
     seed: int
     range_learning_rate: float = 0.0
@@ -36,23 +36,29 @@ class Optimization:
     @classmethod
     def of(
         cls,
-        plan: Training | Finetuned,
+        plan: Finetune | NoFinetune,
         learning_rate: float,
         steps: int,
         seed: int,
         range_learning_rate: float = 0.0,
     ) -> Self:
-        """What a plan of fine-tuning says, at the rates of this training."""
+        """Return the optimization of a fine-tuning section, with the learning rates of this training."""
         return cls(
-            learning_rate, plan.weight_decay, plan.warmup, steps, seed, range_learning_rate, plan.schedule,
-            plan.beta2,
-        )  # fmt: skip
+            learning_rate=learning_rate,
+            weight_decay=plan.weight_decay,
+            warmup=plan.warmup,
+            steps=steps,
+            seed=seed,
+            range_learning_rate=range_learning_rate,
+            schedule=plan.schedule,
+            beta2=plan.beta2,
+        )
 
     def factor(self, step: int) -> float:
-        """Share of the peak rate at a step, counted from 0.
+        """Return the learning rate at ``step``, counted from 0, as a fraction of the peak rate.
 
-        ``inverse_sqrt`` is equation 3 of Vaswani et al., "Attention Is All You Need" (2017), over its peak:
-        ``min(s / w, sqrt(w / s))`` at step s of those counted from 1, with w steps of warm-up.
+        ``inverse_sqrt`` is equation 3 of Vaswani et al., "Attention Is All You Need" (2017), divided by its
+        peak: ``min(s / w, sqrt(w / s))`` at step s, counted from 1, with w steps of warm-up.
         """
         rise = max(1, round(self.warmup * self.steps))
         if step < rise:
@@ -62,20 +68,21 @@ class Optimization:
         return max(0.0, (self.steps - step) / max(1, self.steps - rise))
 
 
-class Student(pl.LightningModule):
-    """A model, trained by its :meth:`loss`; ranges that are learned are trained beside the weights.
+class TaskModule(pl.LightningModule):
+    """Lightning module that trains a model, and its learned ranges, on :meth:`loss`.
 
-    With a teacher, the loss is what :meth:`qexp.models.distillation.Teacher.loss` makes of it.
+    With a teacher, :meth:`qexp.models.distillation.Teacher.loss` adds its terms to the loss.
 
-    Batches come in parts (:class:`qexp.data.microbatches.Steps`). Whatever their number and the precision,
-    weights, ranges, their gradients and the loss are FP32; autocast is what makes a matmul narrower.
+    Batches are split into parts (:class:`qexp.data.microbatches.MicroBatches`). For any number of parts and
+    any precision, weights, ranges, their gradients and the loss are FP32; only autocast lowers the precision
+    of a matmul.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
         optimization: Optimization,
-        quantization: Quantization | None = None,
+        quantization: QuantizedModel | None = None,
         teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
@@ -86,18 +93,19 @@ class Student(pl.LightningModule):
         self.inputs = model_inputs(model)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits of a padded batch, whatever the head."""
+        """Return the logits of a padded batch, in the form of :func:`qexp.models.loading.logits_of`."""
         with self._padding(batch):
             return logits_of(self.model(**arguments(self.model, self.inputs, batch)))
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Mean loss over the part of the batch, a number; ``logits`` are float32."""
+        """Return the mean loss over a part of a batch, a scalar; ``logits`` are float32."""
         raise NotImplementedError
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss times the part's share.
+        """Return the loss times the share of the part.
 
-        Lightning divides by the parts of a process and DDP by the processes; the share is made for that.
+        Lightning divides by the number of parts per process and DDP by the number of processes; the share
+        accounts for both.
         """
         return self._loss(batch) * batch["share"]
 
@@ -109,14 +117,17 @@ class Student(pl.LightningModule):
         return self.teacher.loss(output, batch, self.loss)
 
     def on_train_start(self) -> None:
-        """Take the teacher along to the device."""
+        """Move the teacher to the device of the model; it is no submodule, so Lightning does not."""
         if self.teacher is not None:
             self.teacher.to(self.device)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Tie dropout to the step and the part: a resumed training draws the same masks, parts others."""
+        """Seed dropout by step and part.
+
+        A resumed training then draws the same masks as an uninterrupted one, and each part draws its own.
+        """
         trainer = self.trainer
-        parts = Parts(trainer.accumulate_grad_batches, trainer.world_size, trainer.global_rank)
+        parts = BatchSplit(trainer.accumulate_grad_batches, trainer.world_size, trainer.global_rank)
         step = self.optimization.seed * 1_000_003 + self.global_step
         torch.manual_seed(step * parts.count + parts.number(batch_idx))
 
@@ -126,14 +137,18 @@ class Student(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the norm of all gradients, which Lightning refuses to a fused optimizer in mixed precision."""
+        """Clip the norm of all gradients.
+
+        Lightning's own implementation refuses a fused optimizer in mixed precision.
+        """
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf)
 
     def configure_optimizers(self) -> Any:
-        """AdamW; biases, norms and ranges do not decay; ranges have their own rate.
+        """Return AdamW and its schedule.
 
-        Not fused in FP16: a fused AdamW undoes the loss scaling itself, after the gradient is clipped.
+        Biases, normalization weights and ranges have no weight decay; ranges have their own learning rate.
+        AdamW is not fused in FP16: a fused one unscales the gradients itself, after they were clipped.
         """
         plan = self.optimization
         fused = self.trainer.precision != "16-mixed"
@@ -144,16 +159,16 @@ class Student(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _padding(self, batch: Batch) -> AbstractContextManager[None]:
-        """Tells ranges that follow batches what of this one is padding."""
-        if self.quantization is None or not self.quantization.following:
+        """Exclude the padding of a batch from the updates of EMA ranges."""
+        if self.quantization is None or not self.quantization.uses_ema:
             return nullcontext()
         return self.quantization.padding(batch["attention_mask"], batch.get("target_mask"))
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         plan = self.optimization
         ranges = [] if self.quantization is None else list(self.quantization.parameters())
-        known = {id(parameter) for parameter in ranges}
-        weights = [p for p in self.model.parameters() if p.requires_grad and id(p) not in known]
+        range_ids = {id(parameter) for parameter in ranges}
+        weights = [p for p in self.model.parameters() if p.requires_grad and id(p) not in range_ids]
         groups: list[dict[str, Any]] = [
             {"params": [p for p in weights if p.ndim > 1], "weight_decay": plan.weight_decay},
             {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},

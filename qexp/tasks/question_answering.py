@@ -1,4 +1,4 @@
-"""Question answering: each token is scored as the start and as the end of the answer."""
+"""Extractive question answering: each token has a score as the start and as the end of the answer."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from transformers import AutoModelForQuestionAnswering, PreTrainedModel
 
 from qexp.artifacts.types import Tokens
 from qexp.config import QuestionTask
-from qexp.context import Runtime
+from qexp.context import RunContext
 from qexp.data.batches import EVALUATION_BATCH, collate_windows, evaluation_batches
 from qexp.data.checkpoints import Checkpoint
-from qexp.data.metrics.answer_spans import Answers, Collector, Search
+from qexp.data.metrics.answer_spans import BestAnswers, Collector, SpanLimits
 from qexp.data.metrics.squad import score_v1, score_v2
 from qexp.data.microbatches import Batch
-from qexp.data.tokenization.references import Reading, read_reading
+from qexp.data.tokenization.references import References, read_reading
 from qexp.data.tokenization.windows import WindowSplit
 from qexp.models.distillation import divergence
 from qexp.models.inference import runner
 from qexp.models.loading import load_new_head, load_with_head
-from qexp.tasks.base import Array, Predictions, Run
-from qexp.tasks.module import Student
+from qexp.tasks.base import Array, ForwardFn, Predictions
+from qexp.tasks.module import TaskModule
 
 
-class Reader(Student):
-    """An encoder with two scores for each token: that the answer starts, and that it ends there."""
+class Reader(TaskModule):
+    """Training module of an encoder with two scores per token: that the answer starts or ends there."""
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Mean cross entropy of the start and of the end, over the tokens of a window."""
+        """Return the mean cross entropy of start and end over the tokens of a window."""
         return span_loss(logits, batch["labels"], batch["attention_mask"])
 
 
 def span_loss(logits: Tensor, places: Tensor, mask: Tensor) -> Tensor:
-    """Mean of two cross entropies over places, with padding left out.
+    """Return the mean of the cross entropies of start and end, with padding excluded.
 
-    Leaving it out makes the loss of a window independent of the windows beside it.
+    Without padding, the loss of a window does not depend on the other windows of its batch.
 
     Args:
-        logits: [B, T, 2].
+        logits: Scores of start and end, [B, T, 2].
         places: First and last token of the answer, int64 [B, 2]; 0, the first special token, for none.
         mask: 1 for tokens, 0 for padding, [B, T].
     """
@@ -52,54 +52,56 @@ def span_loss(logits: Tensor, places: Tensor, mask: Tensor) -> Tensor:
     return functional.cross_entropy(scores, places)  # [B, T, 2] against [B, 2]: the classes lie on axis 1
 
 
-class Questions:
-    """Windows, answers and scores of SQuAD v1.1 and v2.0."""
+class QuestionAdapter:
+    """Adapter for SQuAD v1.1 and v2.0; contexts are split into windows."""
 
-    student = Reader
+    training_module = Reader
 
     def __init__(self, task: QuestionTask) -> None:
         self.task = task
 
     def pretrained(self, start: Checkpoint, tokens: Tokens, seed: int) -> PreTrainedModel:
-        """The encoder under a head drawn from the seed."""
+        """Return the pretrained encoder with a new head, initialized from ``seed``."""
         return load_new_head(start.folder, AutoModelForQuestionAnswering, seed)
 
     def finetuned(self, start: Checkpoint) -> PreTrainedModel:
-        """A checkpoint with its head."""
         return load_with_head(start.folder, AutoModelForQuestionAnswering)
 
-    def runner(self, model: nn.Module, rt: Runtime) -> Run:
-        """Logits."""
-        return runner(model, rt)
+    def runner(self, model: nn.Module, ctx: RunContext) -> ForwardFn:
+        return runner(model, ctx)
 
     def split(self, folder: Path) -> WindowSplit:
-        """Windows."""
         return WindowSplit.load(folder)
 
     def collate(self, split: WindowSplit, rows: Array, pad_id: int) -> Batch:
-        """Padded tensors of windows."""
         return collate_windows(split, rows, pad_id=pad_id)
 
-    def terms(self, split: WindowSplit, rows: Array) -> int:
-        """One for each window."""
+    def loss_count(self, split: WindowSplit, rows: Array) -> int:
         return len(rows)
 
-    def row_terms(self, batch: Batch) -> Tensor:
-        """All windows are alike."""
+    def loss_counts_per_row(self, batch: Batch) -> Tensor:
         return torch.ones_like(batch["labels"][:, 0], dtype=torch.float32)
 
     def distance(self, ours: Tensor, theirs: Tensor, batch: Batch, temperature: float) -> Tensor:
-        """Mean divergence of starts and of ends, over the tokens of a window."""
+        """Return the mean divergence of the start and the end probabilities over the tokens of a window."""
         scores = ours.transpose(1, 2), theirs.transpose(1, 2)  # [B, 2, T]
         return divergence(*scores, temperature, batch["attention_mask"][:, None] != 0).mean()
 
     def predict(
-        self, run: Run, tokens: Tokens, name: str, rows: int | None, move: Callable[..., None],
+        self,
+        run: ForwardFn,
+        tokens: Tokens,
+        name: str,
+        *,
+        rows: int | None,
+        advance: Callable[..., None],
         batch_size: int = EVALUATION_BATCH,
-    ) -> Predictions:  # fmt: skip
-        """The answer to each question; scores of windows are forgotten as soon as they are searched."""
+    ) -> Predictions:
+        """Return the answer to each question; the scores of a window are discarded once it is searched."""
         reading, search = read_reading(tokens.split(name), rows), self.task.search
-        answers = self.answers(run, tokens, name, reading, move, batch_size)
+        answers = self.answers(
+            run, tokens, name=name, reading=reading, advance=advance, batch_size=batch_size
+        )
         best = np.stack([answers.scores[:, 0], answers.null_scores], axis=1)
         limits = np.finfo(np.float32)
         return Predictions(
@@ -113,7 +115,7 @@ class Questions:
         )
 
     def score(self, found: Predictions) -> dict[str, float | None]:
-        """Exact match and F1, as the official scripts compute them."""
+        """Return exact match and F1, as the official scripts compute them."""
         texts, golds = list(found.predictions), [list(each) for each in found.labels]
         if not self.task.unanswerable:
             scores = score_v1(texts, golds)
@@ -123,34 +125,39 @@ class Questions:
         return {name: scores[name] for name in self.task.metrics}
 
     def same(self, ours: Predictions, theirs: Predictions) -> Array:
-        """The same text, bool [rows].
+        """Return which rows have the same text, bool [rows].
 
-        A quantized model answers some questions otherwise after the least change of its arithmetic: with W8A8
-        and its embeddings moved by one unit in the last place, torch itself gave another text to 5 of 200
-        questions. A few values of the first layer round to the next step (1 in 100 000); six layers later
-        most do.
+        A quantized model changes some answers after the smallest change of its arithmetic: with W8A8 and
+        embeddings moved by one unit in the last place, torch itself gave another text to 5 of 200 questions.
+        A few values of the first layer round to the next step (1 in 100 000); six layers later most do.
         """
         return np.asarray(ours.predictions == theirs.predictions, bool)
 
     def answers(
-        self, run: Run, tokens: Tokens, name: str, reading: Reading, move: Callable[..., None],
+        self,
+        run: ForwardFn,
+        tokens: Tokens,
+        name: str,
+        *,
+        reading: References,
+        advance: Callable[..., None],
         batch_size: int = EVALUATION_BATCH,
-    ) -> Answers:  # fmt: skip
-        """The answers to the questions of a reading, the first rows of a split, and spans behind them."""
+    ) -> BestAnswers:
+        """Return the answers and their spans for the questions of ``reading``, the first rows of a split."""
         windows = first_windows(WindowSplit.load(tokens.split(name)), len(reading.golds))
         search = self.task.search
         null = search.null_threshold if self.task.unanswerable else None
-        form = Search(search.n_best, search.max_answer_length, null)
-        collector = Collector(windows, reading.contexts, form)
+        limits = SpanLimits(search.n_best, search.max_answer_length, null)
+        collector = Collector(windows, reading.contexts, limits)
         share = len(reading.golds) / len(windows)
         for batch in evaluation_batches(windows.lengths, batch_size=batch_size):
             logits = run(collate_windows(windows, batch, pad_id=tokens.pad_id)).float().cpu().numpy()
             collector.add(batch, logits[..., 0], logits[..., 1])
-            move(len(batch) * share)
+            advance(len(batch) * share)
         return collector.answers()
 
-    def _notes(self, answers: Answers, reading: Reading) -> dict[str, Any]:
-        """With questions that have no answer: the scores of both kinds, and over all thresholds."""
+    def _notes(self, answers: BestAnswers, reading: References) -> dict[str, Any]:
+        """Return, for SQuAD v2.0, scores with and without an answer and the best ones over all thresholds."""
         notes: dict[str, Any] = {"broken_windows": answers.broken} if answers.broken else {}
         if self.task.unanswerable and not answers.broken:
             notes |= score_v2(answers.texts, reading.golds, answers.no_answer_probabilities.tolist())
@@ -158,14 +165,14 @@ class Questions:
 
 
 def _column(values: list[list[str]]) -> Array:
-    """An array [rows] of lists; numpy by itself makes a matrix of lists that are equally long."""
+    """Return an array [rows] of lists; ``np.array`` would build a matrix from lists of equal length."""
     column = np.empty(len(values), object)
     column[:] = values
     return column
 
 
 def first_windows(windows: WindowSplit, rows: int) -> WindowSplit:
-    """The windows of the first so many rows."""
+    """Return the windows of the first ``rows`` rows."""
     count = int(np.searchsorted(windows.rows, rows))
-    kept = {name: getattr(windows, name)[:count] for name in ("rows", "starts", "ends")}
-    return replace(windows, offsets=windows.offsets[: count + 1], **kept)
+    columns = {name: getattr(windows, name)[:count] for name in ("rows", "starts", "ends")}
+    return replace(windows, offsets=windows.offsets[: count + 1], **columns)

@@ -1,22 +1,22 @@
-"""Batches to time engines on: of full length, and as the evaluation rows come."""
+"""Batches for timing engines: of full length, or of real evaluation rows."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from qexp.artifacts.types import Tokens
-from qexp.config import Engines, Task
+from qexp.config import DeployEngines, Task
 from qexp.deploy.engine import Batch
-from qexp.tasks import family_of
+from qexp.tasks import adapter_for
 
 REAL_BATCHES = 16
-"""Batches of real rows that are timed in turn."""
+"""Number of batches of real rows that are timed in turn."""
 
 
-def batches_of(tokens: Tokens, task: Task, deploy: Engines, vocabulary: int) -> dict[str, list[Batch]]:
-    """Batches by the name of their shape: ``32x128``, and ``32xreal`` with rows of the evaluation split.
+def batches_of(tokens: Tokens, task: Task, deploy: DeployEngines, vocabulary: int) -> dict[str, list[Batch]]:
+    """Return batches by the name of their shape: ``32x128``, or ``32xreal`` for rows of the evaluation split.
 
-    Those of full length are one batch each, without padding, so that shapes alone decide the work.
+    A shape of full length has one batch without padding, so that the work depends on the shape alone.
     """
     shapes: dict[str, list[Batch]] = {
         f"{rows}x{length}": [full_batch(rows, length, vocabulary)] for rows, length in deploy.shapes
@@ -27,17 +27,17 @@ def batches_of(tokens: Tokens, task: Task, deploy: Engines, vocabulary: int) -> 
 
 
 def full_batch(rows: int, length: int, vocabulary: int) -> Batch:
-    """Random token ids without padding, int64 [rows, length] each."""
+    """Return the inputs of a batch of random token ids without padding, int64 [rows, length] each."""
     ids = np.random.default_rng(0).integers(0, vocabulary, (rows, length))
     return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
 
 
 def _real(tokens: Tokens, task: Task, rows: int) -> list[Batch]:
-    """The first rows of the first evaluation split in their order, each batch padded to its longest row."""
-    family = family_of(task)
-    split = family.split(tokens.split(next(iter(task.evaluation.values()))))
+    """Return batches of the first evaluation split, in its order, each padded to its longest row."""
+    adapter = adapter_for(task)
+    split = adapter.split(tokens.split(next(iter(task.evaluation.values()))))
     count = len(split.lengths)
     ends = range(rows, min(count, rows * REAL_BATCHES) + 1, rows)
-    chosen = [np.arange(end - rows, end) for end in ends] or [np.arange(rows) % count]
-    batches = (family.collate(split, each, tokens.pad_id) for each in chosen)
+    row_numbers = [np.arange(end - rows, end) for end in ends] or [np.arange(rows) % count]
+    batches = (adapter.collate(split, each, tokens.pad_id) for each in row_numbers)
     return [{name: tensor.numpy() for name, tensor in batch.items()} for batch in batches]

@@ -1,4 +1,4 @@
-"""Translation: teacher-forced training, beam search, BLEU."""
+"""Translation with encoder-decoder models: teacher-forced training, beam search, BLEU."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from transformers import (
 )
 
 from qexp.artifacts.types import Tokens
-from qexp.config import BeamSearch, Scratch, TranslationTask
-from qexp.context import Runtime
+from qexp.config import BeamSearch, FromScratch, TranslationTask
+from qexp.context import RunContext
 from qexp.data.batches import EVALUATION_BATCH, evaluation_batches
-from qexp.data.checkpoints import Blueprint, Checkpoint
+from qexp.data.checkpoints import Checkpoint, ScratchModel
 from qexp.data.metrics.bleu import bleu, signature
 from qexp.data.microbatches import Batch
 from qexp.data.tokenization.pairs import IGNORED, PairSplit, collate_pairs
@@ -33,25 +33,25 @@ from qexp.data.tokenization.tokenizers import POSITIONS
 from qexp.errors import ConfigError
 from qexp.models.distillation import Teacher, divergence
 from qexp.models.loading import arguments, load_new_head, load_with_head, logits_of, model_inputs
-from qexp.quant.insertion.quantized_model import Quantization
-from qexp.tasks.base import Array, Predictions, Run
-from qexp.tasks.module import Optimization, Student
+from qexp.quant.insertion.quantized_model import QuantizedModel
+from qexp.tasks.base import Array, ForwardFn, Predictions
+from qexp.tasks.module import Optimization, TaskModule
 
 KEPT = (
     "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id",
     "forced_eos_token_id", "bad_words_ids", "suppress_tokens",
 )  # fmt: skip
-"""What a checkpoint's own way to generate is asked for: which tokens mean what. The search is the task's."""
+"""Fields kept from a checkpoint's generation config: the special tokens. The task defines the search."""
 
 
-class Translator(Student):
-    """Encoder and decoder; the decoder sees the right words so far."""
+class Translator(TaskModule):
+    """Training module of an encoder-decoder model; its decoder reads the target so far (teacher forcing)."""
 
     def __init__(
         self,
         model: PreTrainedModel,
         optimization: Optimization,
-        quantization: Quantization | None = None,
+        quantization: QuantizedModel | None = None,
         teacher: Teacher | None = None,
         *,
         label_smoothing: float = 0.0,
@@ -60,64 +60,70 @@ class Translator(Student):
         self.label_smoothing = label_smoothing
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Mean cross entropy over the tokens of the targets, with label smoothing (Szegedy et al., 2016)."""
+        """Return the mean cross entropy over target tokens, with label smoothing (Szegedy et al., 2016)."""
         return functional.cross_entropy(
-            logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=IGNORED,
+            logits.flatten(0, 1),
+            batch["labels"].flatten(),
+            ignore_index=IGNORED,
             label_smoothing=self.label_smoothing,
-        )  # fmt: skip
+        )
 
 
-class Translations:
-    """Batches, predictions and scores of a translation."""
+class TranslationAdapter:
+    """Adapter for translation tasks."""
 
     def __init__(self, task: TranslationTask) -> None:
         self.task = task
 
     @property
-    def student(self) -> Callable[..., Student]:
-        """The translator, with the task's label smoothing."""
+    def training_module(self) -> Callable[..., TaskModule]:
+        """:class:`Translator` with the task's label smoothing."""
         return partial(Translator, label_smoothing=self.task.label_smoothing)
 
-    def pretrained(self, start: Checkpoint | Blueprint, tokens: Tokens, seed: int) -> PreTrainedModel:
-        """The checkpoint as it is, or random weights."""
+    def pretrained(self, start: Checkpoint | ScratchModel, tokens: Tokens, seed: int) -> PreTrainedModel:
+        """Return the model of the checkpoint, or one from scratch with weights drawn from ``seed``."""
         if isinstance(start, Checkpoint):
             return load_new_head(start.folder, AutoModelForSeq2SeqLM, seed)
         return from_scratch(start.scratch, AutoTokenizer.from_pretrained(tokens.tokenizer), seed)
 
     def finetuned(self, start: Checkpoint) -> PreTrainedModel:
-        """The checkpoint as it is: a translation has no new head."""
+        """Return the model of the checkpoint, which must have all weights, as translation adds no head."""
         return load_with_head(start.folder, AutoModelForSeq2SeqLM)
 
-    def runner(self, model: nn.Module, rt: Runtime) -> Run:
-        """Beam search."""
+    def runner(self, model: nn.Module, ctx: RunContext) -> ForwardFn:
+        """Return a function that translates a padded batch by the task's beam search; see :func:`writer`."""
         return writer(model, self.task.search)
 
     def split(self, folder: Path) -> PairSplit:
-        """Tokens of both sides."""
         return PairSplit.load(folder)
 
     def collate(self, split: PairSplit, rows: Array, pad_id: int) -> Batch:
-        """Padded tensors."""
         return collate_pairs(split, rows, pad_id=pad_id)
 
-    def terms(self, split: PairSplit, rows: Array) -> int:
-        """One for each token of a target."""
+    def loss_count(self, split: PairSplit, rows: Array) -> int:
+        """Return the number of target tokens of these rows."""
         return int(split.target_lengths[rows].sum())
 
-    def row_terms(self, batch: Batch) -> Tensor:
-        """The tokens of its target."""
+    def loss_counts_per_row(self, batch: Batch) -> Tensor:
+        """Return the number of target tokens of each row, [B]."""
         return (batch["labels"] != IGNORED).sum(1)
 
     def distance(self, ours: Tensor, theirs: Tensor, batch: Batch, temperature: float) -> Tensor:
-        """Mean divergence over the tokens of the targets."""
+        """Return the mean divergence over the target tokens."""
         counts = batch["labels"] != IGNORED
         return divergence(ours[counts], theirs[counts], temperature).mean()
 
     def predict(
-        self, run: Run, tokens: Tokens, name: str, rows: int | None, move: Callable[..., None],
+        self,
+        run: ForwardFn,
+        tokens: Tokens,
+        name: str,
+        *,
+        rows: int | None,
+        advance: Callable[..., None],
         batch_size: int = EVALUATION_BATCH,
-    ) -> Predictions:  # fmt: skip
-        """Translations, with the score that each had in the search."""
+    ) -> Predictions:
+        """Return translations, with their scores of :func:`scores` in place of logits."""
         split = PairSplit.load(tokens.split(name))
         tokenizer = AutoTokenizer.from_pretrained(tokens.tokenizer)
         texts, scores = np.empty(len(split), object), np.empty((len(split), 1), np.float32)
@@ -126,73 +132,88 @@ class Translations:
             ids, score = run(self.collate(split, batch, tokens.pad_id))
             texts[batch] = [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
             scores[batch, 0] = score
-            move(len(batch))
+            advance(len(batch))
         references = np.array(split.references(rows), object)
         return Predictions(
-            np.asarray(split.row_ids[:rows]), texts[:rows], references, scores[:rows],
-            broken=int((~np.isfinite(scores[:rows])).sum()), notes={"sacrebleu": signature()},
-        )  # fmt: skip
+            np.asarray(split.row_ids[:rows]),
+            texts[:rows],
+            references,
+            scores[:rows],
+            broken=int((~np.isfinite(scores[:rows])).sum()),
+            notes={"sacrebleu": signature()},
+        )
 
     def score(self, found: Predictions) -> dict[str, float | None]:
-        """BLEU of the corpus."""
+        """Return corpus BLEU."""
         return {"bleu": bleu(list(found.predictions), list(found.labels))}
 
     def same(self, ours: Predictions, theirs: Predictions) -> Array:
-        """Which rows have the same text, bool [rows]."""
+        """Return which rows have the same text, bool [rows]."""
         return np.asarray(ours.predictions == theirs.predictions)
 
 
-def from_scratch(scratch: Scratch, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
-    """A Transformer as Vaswani et al. (2017) describe it, with weights drawn from the seed.
+def from_scratch(scratch: FromScratch, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+    """Build a Transformer as described by Vaswani et al. (2017), with weights drawn from ``seed``.
 
-    Marian's architecture in transformers: post-norm, ReLU, sinusoidal positions, embeddings times
-    ``sqrt(width)`` and tied to the output. Weights and embeddings are normal with standard deviation
-    ``width ** -0.5``, which is fairseq's for embeddings and Glorot's for square matrices.
+    The architecture is Marian's in transformers: post-norm, ReLU, sinusoidal positions, embeddings scaled by
+    ``sqrt(width)`` and tied to the output. Weights and embeddings are normally distributed with standard
+    deviation ``width ** -0.5``, as in fairseq for embeddings and as Glorot's for square matrices.
     """
     torch.manual_seed(seed)
     return MarianMTModel(
         MarianConfig(
-            vocab_size=len(tokenizer), max_position_embeddings=POSITIONS,
-            encoder_layers=scratch.layers, decoder_layers=scratch.layers, d_model=scratch.width,
-            encoder_attention_heads=scratch.heads, decoder_attention_heads=scratch.heads,
-            encoder_ffn_dim=scratch.inner, decoder_ffn_dim=scratch.inner,
-            dropout=scratch.dropout, attention_dropout=0.0, activation_dropout=0.0,
-            activation_function="relu", init_std=scratch.width**-0.5, scale_embedding=True,
-            pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id, forced_eos_token_id=None,
+            vocab_size=len(tokenizer),
+            max_position_embeddings=POSITIONS,
+            encoder_layers=scratch.layers,
+            decoder_layers=scratch.layers,
+            d_model=scratch.width,
+            encoder_attention_heads=scratch.heads,
+            decoder_attention_heads=scratch.heads,
+            encoder_ffn_dim=scratch.inner,
+            decoder_ffn_dim=scratch.inner,
+            dropout=scratch.dropout,
+            attention_dropout=0.0,
+            activation_dropout=0.0,
+            activation_function="relu",
+            init_std=scratch.width**-0.5,
+            scale_embedding=True,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            forced_eos_token_id=None,
             decoder_start_token_id=tokenizer.bos_token_id,
         )
-    )  # fmt: skip
+    )
 
 
 def writer(model: Any, search: BeamSearch) -> Callable[[Batch], tuple[Tensor, Tensor]]:
-    """A function from a padded batch to token ids, int64 [B, longest], and their scores, float32 [B].
+    """Return a function from a padded batch to token ids, int64 [B, longest], and scores, float32 [B].
 
     Raises:
-        ConfigError: Translations may grow longer than the model has positions.
+        ConfigError: If translations may grow longer than the model has positions.
     """
     plan, device = _plan(model, search), model.device
 
     def write(batch: Batch) -> tuple[Tensor, Tensor]:
         source = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
         with torch.inference_mode():
-            words = model.generate(**source, generation_config=plan)[:, 1:]
-            return words.cpu(), scores(model, source, words, search.length_penalty).cpu()
+            ids = model.generate(**source, generation_config=plan)[:, 1:]
+            return ids.cpu(), scores(model, source, ids, search.length_penalty).cpu()
 
     return write
 
 
 def scores(model: Any, source: Batch, words: Tensor, length_penalty: float) -> Tensor:
-    """Log-probability of translations, over their length to the power of the penalty, float32 [B].
+    """Return the log-probability of translations, divided by ``length ** length_penalty``, float32 [B].
 
-    Computed anew from the written words: the search itself would have to keep the scores of the whole
-    vocabulary at each step to tell.
+    It is recomputed from the token ids: to return it, the beam search would have to keep the scores of the
+    whole vocabulary at each step.
 
     Args:
-        model: Who wrote them.
+        model: Model that generated the translations.
         source: ``input_ids`` and ``attention_mask`` [B, S].
-        words: Token ids, int64 [B, T]; what follows the end of a text does not count.
-        length_penalty: The exponent.
+        words: Token ids, int64 [B, T]; tokens behind the end of a text are ignored.
+        length_penalty: Exponent of the length.
     """
     ends = words == model.generation_config.eos_token_id
     inside = ends.cumsum(1) - ends.long() == 0
@@ -211,9 +232,13 @@ def _plan(model: Any, search: BeamSearch) -> GenerationConfig:
             f"task.search.max_new_tokens={search.max_new_tokens}: the model has {positions} positions, "
             f"one of them for the start; set task.search.max_new_tokens={positions - 1} or less"
         )
-    own = {name: getattr(model.generation_config, name) for name in KEPT}
+    special_tokens = {name: getattr(model.generation_config, name) for name in KEPT}
     beams = {"length_penalty": search.length_penalty, "early_stopping": True} if search.beams > 1 else {}
     return GenerationConfig(
-        **own, **beams, num_beams=search.beams, do_sample=False, max_new_tokens=search.max_new_tokens,
+        **special_tokens,
+        **beams,
+        num_beams=search.beams,
+        do_sample=False,
+        max_new_tokens=search.max_new_tokens,
         use_cache=model.config.use_cache,
-    )  # fmt: skip
+    )

@@ -1,5 +1,5 @@
-"""Mirrors of results elsewhere: what a tracker is told of a run, and the trackers.
+"""Trackers, which mirror the results of runs elsewhere.
 
-A Record is the source and a tracker never is: nothing is ever read back from one, and one that fails
-costs a run a warning.
+The Record is the only source of results: nothing is ever read back from a tracker, and a tracker that fails
+costs a run only a warning.
 """

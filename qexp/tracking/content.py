@@ -1,4 +1,4 @@
-"""What a page shows of an experiment, and later of its Record."""
+"""Contents of a tracker page: first of an experiment, and later of its Record."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from typing import cast
 from qexp.artifacts.types import Graph
 from qexp.config import Experiment
 from qexp.errors import QexpError
+from qexp.naming import MODEL_STAGES, StageName
 from qexp.records.record import Record
 from qexp.reporting.predictions import evaluations, joined_rows
-from qexp.reporting.run_view import TORCH_STAGES, Run
-from qexp.tracking.tracker import Cell, Content, Page, Table, without_secrets
+from qexp.reporting.run_view import RunView
+from qexp.tracking.tracker import Cell, CellTable, Page, PageContent, without_secrets
 
-ONNX = "7-onnx"
-"""Stage of the exported graphs (a test holds it to the stage's name)."""
+ONNX = StageName.ONNX
+"""Stage of the exported graphs (a test compares it with the stage's name)."""
 
 
 def page_of(experiment: Experiment, key: str, source: str | None, group: str | None) -> Page:
-    """The page of a run.
+    """Return the page of a run.
 
     Args:
-        experiment: What was asked.
-        key: Run key.
-        source: Where its rows come from; None if that was never decided.
+        experiment: Experiment of the run.
+        key: Key of the run.
+        source: Source of its rows of data; None if it was never decided.
         group: Id of the sweep.
     """
     task, quant, method = experiment.task.name, experiment.quant.name, experiment.method.kind
@@ -38,16 +39,16 @@ def page_of(experiment: Experiment, key: str, source: str | None, group: str | N
         tags.append("sample")
     config = experiment.model_dump(mode="json", exclude={"tracker"})
     name = f"{task}-{quant}-{method}-s{experiment.seed}"
-    short = (tag[:64] for tag in tags)  # as much as W&B takes
-    return Page(key, name, group, task, tuple(dict.fromkeys(short)), config)
+    short = (tag[:64] for tag in tags)  # the longest tag that W&B accepts
+    return Page(key, name, group=group, job_type=task, tags=tuple(dict.fromkeys(short)), config=config)
 
 
-def content_of(record: Record, outputs: Path, warn: Callable[[str], None]) -> Content:
-    """Everything that a Record has to show; what of it cannot be read is left out with a warning."""
+def content_of(record: Record, outputs: Path, warn: Callable[[str], None]) -> PageContent:
+    """Return everything that a page shows of a Record; what cannot be read is left out with a warning."""
     tables = {
         "scores": _scores(record),
         "latency": _latency(record),
-        "sizes": Table(("graph", "bytes"), tuple((record.bytes or {}).items())),
+        "sizes": CellTable(("graph", "bytes"), tuple((record.bytes or {}).items())),
         "ranges": _ranges(record),
         "engines": _engines(record),
         "engines/latency": _engine_latency(record),
@@ -56,12 +57,12 @@ def content_of(record: Record, outputs: Path, warn: Callable[[str], None]) -> Co
         tables |= _confusion(record, outputs)
     except QexpError as error:
         warn(f"no table of predictions: {error}")
-    return Content(
+    return PageContent(
         record.status,
         {name: value for name, value in _summary(record) if value is not None},
-        dict(record.curves),
-        {name: table for name, table in tables.items() if table.rows},
-        _graph(record, outputs),
+        curves=dict(record.curves),
+        tables={name: table for name, table in tables.items() if table.rows},
+        graph=_graph(record, outputs),
     )
 
 
@@ -82,86 +83,86 @@ def _summary(record: Record) -> Iterator[tuple[str, Cell]]:
             yield f"latency/{graph}/{batch}/p50_ms", timing["p50_ms"]
 
 
-def _scores(record: Record) -> Table:
+def _scores(record: Record) -> CellTable:
     metrics = tuple(dict.fromkeys(metric for scores in record.scores.values() for metric in scores))
     rows = ((stage, *map(scores.get, metrics)) for stage, scores in record.scores.items())
-    return Table(("stage", *metrics), tuple(rows))
+    return CellTable(("stage", *metrics), tuple(rows))
 
 
-def _latency(record: Record) -> Table:
+def _latency(record: Record) -> CellTable:
     names = ("p50_ms", "p90_ms", "p99_ms", "samples_per_second")
     rows = (
         (graph, int(batch), *(timing[name] for name in names))  # type: ignore[literal-required]
         for graph, batches in (record.latency or {}).items()
         for batch, timing in batches.items()
     )
-    return Table(("graph", "batch", *names), tuple(rows))
+    return CellTable(("graph", "batch", *names), tuple(rows))
 
 
-def _engines(record: Record) -> Table:
-    """What runtimes made of the graphs: the gate, the audit and the size of each engine."""
+def _engines(record: Record) -> CellTable:
+    """Return the table of engines: scores, gate, audit and size of each."""
     metrics = tuple(
-        dict.fromkeys(name for found in record.engines.values() for name in found.get("scores", {}))
+        dict.fromkeys(name for engine in record.engines.values() for name in engine.get("scores", {}))
     )
     gate = ("passed", "verdict", "agreement", "metric_difference", "max_logit_difference")
     rows = (
         (
             name,
-            *map(found.get("scores", {}).get, metrics),
-            *(cast(Cell, found.get("gate", {}).get(each)) for each in gate),
-            cast(Cell, found.get("audit", {}).get("integer_share")),
-            cast(Cell, found.get("info", {}).get("bytes")),
-            "; ".join(f"{what}: {why}" for what, why in found.get("problems", {}).items()),
+            *map(engine.get("scores", {}).get, metrics),
+            *(cast(Cell, engine.get("gate", {}).get(each)) for each in gate),
+            cast(Cell, engine.get("audit", {}).get("integer_share")),
+            cast(Cell, engine.get("info", {}).get("bytes")),
+            "; ".join(f"{what}: {why}" for what, why in engine.get("problems", {}).items()),
         )
-        for name, found in record.engines.items()
+        for name, engine in record.engines.items()
     )
-    return Table(("engine", *metrics, *gate, "integer_share", "bytes", "problems"), tuple(rows))
+    return CellTable(("engine", *metrics, *gate, "integer_share", "bytes", "problems"), tuple(rows))
 
 
-def _engine_latency(record: Record) -> Table:
+def _engine_latency(record: Record) -> CellTable:
     names = ("p50_ms", "p90_ms", "p99_ms", "samples_per_second")
     rows = (
         (name, shape, *(timing[each] for each in names))  # type: ignore[literal-required]
-        for name, found in record.engines.items()
-        for shape, timing in found.get("latency", {}).items()
+        for name, engine in record.engines.items()
+        for shape, timing in engine.get("latency", {}).items()
     )
-    return Table(("engine", "shape", *names), tuple(rows))
+    return CellTable(("engine", "shape", *names), tuple(rows))
 
 
-def _ranges(record: Record) -> Table:
+def _ranges(record: Record) -> CellTable:
     names = ("low", "high", "seen_low", "seen_high", "sqnr")
     rows = (
-        (stage, quantizer, *(found[name] for name in names))  # type: ignore[literal-required]
+        (stage, quantizer, *(values[name] for name in names))  # type: ignore[literal-required]
         for stage, quantizers in record.ranges.items()
-        for quantizer, found in quantizers.items()
+        for quantizer, values in quantizers.items()
     )
-    return Table(("stage", "quantizer", *names), tuple(rows))
+    return CellTable(("stage", "quantizer", *names), tuple(rows))
 
 
-def _confusion(record: Record, outputs: Path) -> dict[str, Table]:
-    """How often the float and the quantized model predict which classes, by evaluation split.
+def _confusion(record: Record, outputs: Path) -> dict[str, CellTable]:
+    """Count the classes that the float and the quantized model predict together, by evaluation split.
 
     Raises:
-        QexpError: predictions are gone, damaged, or no numbers.
+        QexpError: If predictions are missing or damaged, or logits are not finite.
     """
-    run = Run(record)
+    run = RunView(record)
     if run.find("task.kind") != "classification":
         return {}
-    found = evaluations(run, outputs)
-    last = next((stage for stage in reversed(TORCH_STAGES) if stage in found), "fp32")
+    by_stage = evaluations(run, outputs)
+    last = next((stage for stage in reversed(MODEL_STAGES) if stage in by_stage), "fp32")
     if last == "fp32":
         return {}
     classes = run.find("task.labels", ())
     tables = {}
-    for split in found[last].splits:
-        counts = Counter(zip(*map(list, joined_rows(found["fp32"], found[last], split)), strict=True))
+    for split in by_stage[last].splits:
+        counts = Counter(zip(*map(list, joined_rows(by_stage["fp32"], by_stage[last], split)), strict=True))
         rows = tuple((*_named(of, classes), count) for of, count in sorted(counts.items()))
-        tables[f"confusion/{split}"] = Table(("fp32", last, "label", "rows"), rows)
+        tables[f"confusion/{split}"] = CellTable(("fp32", last, "label", "rows"), rows)
     return tables
 
 
 def _named(ids: Iterable[int], classes: Sequence[str]) -> tuple[Cell, ...]:
-    """Classes by name; an id that has none, such as the label of an unlabelled row, stays a number."""
+    """Return names of classes; an id without one, such as the label of an unlabelled row, stays a number."""
     return tuple(classes[each] if 0 <= each < len(classes) else str(each) for each in ids)
 
 

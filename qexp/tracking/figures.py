@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qexp.tracking.tracker import Content, Picture, Table
+from qexp.tracking.tracker import CellTable, PageContent, Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 BLUE, GREY = "#3b6ea5", "#c8cdd3"
 MOST_CLASSES = 40
-"""Classes that a picture of predictions has room for."""
+"""Maximum number of classes in a picture of predictions."""
 
 
-def draw(content: Content) -> dict[str, Picture]:
-    """Every picture that the content has the numbers for, by name."""
+def draw(content: PageContent) -> dict[str, Picture]:
+    """Draw every picture that the content has numbers for, by name."""
     return {f"pictures/{name}": _pixels(figure) for name, figure in _figures(content)}
 
 
-def _figures(content: Content) -> Iterator[tuple[str, Figure]]:
+def _figures(content: PageContent) -> Iterator[tuple[str, Figure]]:
     if any(curve["step"] for curve in content.curves.values()):
         yield "loss", _losses(content)
     if ranges := content.tables.get("ranges"):
@@ -35,7 +35,7 @@ def _figures(content: Content) -> Iterator[tuple[str, Figure]]:
             yield name, _confusion(table)
 
 
-def _losses(content: Content) -> Figure:
+def _losses(content: PageContent) -> Figure:
     figure, axes = _blank(6.4, 3.6)
     for name, curve in content.curves.items():
         axes.plot(curve["step"], curve["loss"], label=name, linewidth=1.2)
@@ -46,13 +46,14 @@ def _losses(content: Content) -> Figure:
 
 
 def _ranges(rows: list[dict[str, Any]], stage: str) -> Figure:
-    """A bar for each quantizer, over what calibration saw of the activation."""
+    """Draw the range of each quantizer as a bar over the range that calibration saw."""
     figure, axes = _blank(9.0, 1.2 + 0.17 * len(rows))
     axes.set_xscale("symlog")
     places = np.arange(len(rows))
     for names, height, colour, label in (
-        (("seen_low", "seen_high"), 0.8, GREY, "seen"), (("low", "high"), 0.4, BLUE, "range"),
-    ):  # fmt: skip
+        (("seen_low", "seen_high"), 0.8, GREY, "seen"),
+        (("low", "high"), 0.4, BLUE, "range"),
+    ):
         low, high = (np.array([row[name] for row in rows], float) for name in names)
         axes.barh(places, high - low, left=low, height=height, color=colour, label=label)
     axes.set_yticks(places, [_short(row["quantizer"]) for row in rows], fontsize=6)
@@ -62,8 +63,8 @@ def _ranges(rows: list[dict[str, Any]], stage: str) -> Figure:
     return figure
 
 
-def _confusion(table: Table) -> Figure:
-    """Rows of each pair of predicted classes; the quantized model's across."""
+def _confusion(table: CellTable) -> Figure:
+    """Draw the number of rows of each pair of predicted classes, with the quantized model on the x axis."""
     classes = _classes(table)
     counts = np.zeros((len(classes), len(classes)), int)
     for fp32, quantized, _, rows in table.rows:
@@ -81,13 +82,13 @@ def _confusion(table: Table) -> Figure:
     return figure
 
 
-def _classes(table: Table) -> list[str]:
-    """Predicted classes, sorted by name."""
+def _classes(table: CellTable) -> list[str]:
+    """Return the predicted classes, sorted by name."""
     return sorted({str(value) for row in table.rows for value in row[:2]})
 
 
 def _blank(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure of that many inches that no window knows of."""
+    """Return an empty figure of a size in inches that is not part of matplotlib's global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

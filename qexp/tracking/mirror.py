@@ -1,4 +1,4 @@
-"""What a run tells its tracker, and why a tracker can never stop a run."""
+"""Mirror between a run and its tracker, which never lets a tracker stop the run."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from pathlib import Path
 from typing import Any
 
 from qexp.config import Experiment, NoTracker, Tensorboard, Wandb
-from qexp.context import Screen
+from qexp.context import RunConsole
 from qexp.errors import ConfigError
 from qexp.records.record import Record, write_text
 from qexp.tracking.content import content_of, page_of
 from qexp.tracking.figures import draw
 from qexp.tracking.tensorboard import TensorboardPage
-from qexp.tracking.tracker import Filed, Page, Tracker, digest_of, without_secrets
+from qexp.tracking.tracker import Page, PageState, Tracker, digest_of, without_secrets
 from qexp.tracking.wandb import WandbPage
 
 PAGES: dict[type[Any], Callable[[Any, Path], Tracker]] = {Wandb: WandbPage, Tensorboard: TensorboardPage}
-"""The tracker of each section."""
+"""Tracker by the class of its configuration section."""
 
 
 def mirror_of(
-    experiment: Experiment, screen: Screen, outputs: Path, group: str | None = None
+    experiment: Experiment, console: RunConsole, outputs: Path, group: str | None = None
 ) -> Mirror | None:
-    """The mirror that an experiment asks for.
+    """Return the mirror that an experiment configures, or None without a tracker.
 
     Args:
-        experiment: What is asked.
-        screen: Where news and warnings go.
+        experiment: Experiment of the run.
+        console: Console for messages and warnings.
         outputs: Folder that the run writes to.
         group: Id of the sweep that the run belongs to.
 
     Raises:
-        ConfigError: the tracker's package is not installed.
+        ConfigError: If the tracker's package is not installed.
     """
     config = experiment.tracker
     if isinstance(config, NoTracker):
@@ -48,34 +48,37 @@ def mirror_of(
             f"tracker={config.kind}: the package {config.kind} is not installed; install it with "
             f"pip install 'qexp[{config.kind}]', or drop tracker=…"
         ) from None
-    return Mirror(experiment, screen, outputs, group)
+    return Mirror(experiment, console, outputs, group)
 
 
 @dataclass
 class Mirror:
-    """A run's page. Whatever goes wrong in a tracker is one warning, and the end of the page alone."""
+    """Page of a run in its tracker.
+
+    An error in the tracker causes one warning and ends the mirroring, but never the run.
+    """
 
     experiment: Experiment
-    screen: Screen
+    console: RunConsole
     outputs: Path
     group: str | None = None
     _source: str | None = None
     _tracker: Tracker | None = None
-    """Of the page that is open."""
+    """Tracker of the open page."""
     _lost: bool = False
 
     def found(self, key: str, source: str) -> None:
-        """Open the page of a run that begins, unless it shows a result already."""
+        """Open the page of a run that starts, unless it already shows a result."""
         self._source = source
         self._safely(lambda: self._begin(key))
 
     def scored(self, stage: str, scores: Mapping[str, float | None]) -> None:
-        """Show scores of a run that goes on."""
+        """Show the scores of a stage while the run continues."""
         if self._tracker is not None:
             self._safely(partial(self._tracker.scored, stage, scores))
 
     def ends(self, record: Record) -> None:
-        """Fill the page with a Record; one that shows this already, or a better one, is left alone."""
+        """Fill the page with a Record, unless it already shows this Record or an earlier success."""
         self._safely(lambda: self._end(record))
 
     def _begin(self, key: str) -> None:
@@ -90,7 +93,7 @@ class Mirror:
         if filed and filed.status == "ok" and record.status == "failed":
             self._say(f"the page keeps its earlier result: {filed.folder}")
             return
-        content = content_of(record, self.outputs, self.screen.warn)
+        content = content_of(record, self.outputs, self.console.warn)
         content = content if tracker.takes_graphs else replace(content, graph=None)
         digest = digest_of(page, content)
         if self._tracker is None:
@@ -98,14 +101,20 @@ class Mirror:
                 self._say(f"the page shows this already: {filed.folder}")
                 return
             self._open(tracker, page, filed)
-        closed = tracker.close(content, draw(content))
-        if closed.unsent:
-            self._warn(closed.unsent)
-            digest = ""  # of nothing: the same run fills the page once more
-        now = Filed(tracker.target, content.status, digest, str(closed.folder), dict(closed.curves))
-        write_text(self._file(page.key), json.dumps(asdict(now), indent=1) + "\n")
+        result = tracker.close(content, draw(content))
+        if result.unsent:
+            self._warn(result.unsent)
+            digest = ""  # matches nothing, so that the same run fills the page again
+        state = PageState(
+            tracker.target,
+            content.status,
+            digest=digest,
+            folder=str(result.folder),
+            curves=dict(result.curves),
+        )
+        write_text(self._file(page.key), json.dumps(asdict(state), indent=1) + "\n")
 
-    def _open(self, tracker: Tracker, page: Page, filed: Filed | None) -> None:
+    def _open(self, tracker: Tracker, page: Page, filed: PageState | None) -> None:
         self._say(tracker.open(page, filed))
         self._tracker = tracker
 
@@ -119,11 +128,11 @@ class Mirror:
     def _file(self, key: str) -> Path:
         return self.outputs / "tracked" / self.experiment.tracker.kind / f"{key}.json"
 
-    def _filed(self, key: str, tracker: Tracker) -> Filed | None:
-        """What the page has shown since an earlier run, if it went to the same place and is still there."""
+    def _filed(self, key: str, tracker: Tracker) -> PageState | None:
+        """Return what an earlier run filed, if its page has the same target and still exists."""
         try:
-            filed = Filed(**json.loads(self._file(key).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):  # none, or cut off: the page is filled once more
+            filed = PageState(**json.loads(self._file(key).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):  # missing or truncated, so that the page is filled again
             return None
         return filed if filed.target == tracker.target and tracker.holds(filed) else None
 
@@ -137,7 +146,7 @@ class Mirror:
             self._warn(f"{type(error).__name__}: {without_secrets(str(error))}; the run goes on without it")
 
     def _say(self, message: str) -> None:
-        self.screen.say(f"{self.experiment.tracker.kind}: {without_secrets(message)}")
+        self.console.info(f"{self.experiment.tracker.kind}: {without_secrets(message)}")
 
     def _warn(self, message: str) -> None:
-        self.screen.warn(f"tracker={self.experiment.tracker.kind}: {message}")
+        self.console.warn(f"tracker={self.experiment.tracker.kind}: {message}")

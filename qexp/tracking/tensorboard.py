@@ -1,6 +1,6 @@
-"""TensorBoard; the only file that knows it.
+"""TensorBoard tracker, the only module that depends on TensorBoard.
 
-A page is a folder of event files. It is written whole each time, so nothing in it doubles.
+A page is a folder of event files. It is rewritten completely each time, so that nothing is duplicated.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from qexp.config import Tensorboard
 from qexp.reporting.run_view import leaves
-from qexp.tracking.tracker import Closed, Content, Filed, Page, Picture, Table, curve_digests
+from qexp.tracking.tracker import CellTable, CloseResult, Page, PageContent, PageState, Picture, curve_digests
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -29,15 +29,15 @@ class TensorboardPage:
         self._writer: SummaryWriter | None = None
         self._shown: set[str] = set()
 
-    def holds(self, filed: Filed) -> bool:
-        """Unless the folder was deleted."""
+    def holds(self, filed: PageState) -> bool:
+        """Return whether the folder still exists."""
         return Path(filed.folder).is_dir()
 
-    def open(self, page: Page, filed: Filed | None) -> str:
-        """Begin the folder anew.
+    def open(self, page: Page, filed: PageState | None) -> str:
+        """Delete the earlier folder and create a new one.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: If it cannot be written.
         """
         from torch.utils.tensorboard import SummaryWriter
 
@@ -51,18 +51,18 @@ class TensorboardPage:
         return f"{folder}; tensorboard --logdir {self.target}"
 
     def scored(self, stage: str, scores: Mapping[str, float | None]) -> None:
-        """A scalar for each score, at step 0."""
+        """Write a scalar for each score, at step 0."""
         assert self._writer is not None
         for metric, score in scores.items():
             if score is not None:
                 self._scalar(f"{stage}/{metric}", score)
         self._writer.flush()
 
-    def close(self, content: Content, pictures: Mapping[str, Picture]) -> Closed:
-        """Scalars, curves, tables as Markdown, pictures, and the line of the run among hyperparameters.
+    def close(self, content: PageContent, pictures: Mapping[str, Picture]) -> CloseResult:
+        """Write scalars, curves, tables as Markdown, pictures, and the run's entry among hyperparameters.
 
         Raises:
-            OSError: the folder cannot be written.
+            OSError: If the folder cannot be written.
         """
         assert self._writer is not None
         writer = self._writer
@@ -78,7 +78,7 @@ class TensorboardPage:
         writer.add_text("status", str(content.summary.get("error", content.status)))
         self._compare(content)
         writer.close()
-        return Closed(Path(writer.log_dir), curve_digests(content.curves))
+        return CloseResult(Path(writer.log_dir), curve_digests(content.curves))
 
     def _scalar(self, name: str, value: float) -> None:
         assert self._writer is not None
@@ -86,8 +86,8 @@ class TensorboardPage:
             self._writer.add_scalar(name, value, 0)
             self._shown.add(name)
 
-    def _compare(self, content: Content) -> None:
-        """What the tab of hyperparameters lists; ``add_hparams`` would make another folder for it."""
+    def _compare(self, content: PageContent) -> None:
+        """Write the entry of the hyperparameters tab; ``add_hparams`` would create another folder for it."""
         from torch.utils.tensorboard.summary import hparams
 
         assert self._writer is not None and self._page is not None
@@ -96,15 +96,15 @@ class TensorboardPage:
             self._writer._get_file_writer().add_summary(part)
 
 
-def _listed(page: Page) -> Table:
-    return Table(("field", "value"), tuple(leaves(page.config)))
+def _listed(page: Page) -> CellTable:
+    return CellTable(("field", "value"), tuple(leaves(page.config)))
 
 
 def _plain(value: object) -> str | float | int | bool:
     return value if isinstance(value, str | float | int) else str(value)
 
 
-def _markdown(table: Table) -> str:
+def _markdown(table: CellTable) -> str:
     lines = [table.columns, ["---"] * len(table.columns), *table.rows]
     return "\n".join(
         "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines

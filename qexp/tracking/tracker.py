@@ -1,4 +1,4 @@
-"""What a tracker is: something that opens a page for a run and fills it."""
+"""Interface of trackers, which open a page for a run and fill it, and the values they exchange."""
 
 from __future__ import annotations
 
@@ -17,117 +17,123 @@ from qexp.records.schema import Curve
 
 Cell = str | float | int | None
 Picture = NDArray[np.uint8]
-"""Red, green and blue, [height, width, 3]."""
+"""RGB image, [height, width, 3]."""
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 _LEAST_SECRET = 6
-"""Characters of a value that is worth hiding; shorter ones occur everywhere."""
+"""Minimum length of a value to hide; shorter values occur everywhere."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """What is known of a run before it has results; the same run has the same page, however often it runs."""
+    """Page of a run before it has results; repeated executions of a run share one page."""
 
     key: str
-    """Run key; names the page."""
+    """Key of the run, which identifies the page."""
     name: str
-    """For people, such as ``mrpc-w8a8-qat-s1``."""
+    """Display name, such as ``mrpc-w8a8-qat-s1``."""
     group: str | None
-    """Id of the sweep."""
+    """Id of the sweep; None outside a sweep."""
     job_type: str
     """Name of the task."""
     tags: tuple[str, ...]
     config: Mapping[str, Any]
-    """The resolved experiment, as JSON, without its tracker."""
+    """Resolved experiment as JSON, without its tracker."""
 
 
 @dataclass(frozen=True)
-class Table:
-    """Rows of plain cells."""
+class CellTable:
+    """Table of plain cells."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
 
 
 @dataclass(frozen=True)
-class Content:
-    """What a Record has to show."""
+class PageContent:
+    """What a page shows of a Record."""
 
     status: Literal["ok", "failed"]
     summary: Mapping[str, Cell]
-    """Single values by name, such as ``ptq/f1`` in percent; what is undefined is left out."""
+    """Single values by name, such as ``ptq/f1`` in percent; undefined values are left out."""
     curves: Mapping[str, Curve] = field(default_factory=dict)
-    """Losses by training: ``fp32 control qat``."""
-    tables: Mapping[str, Table] = field(default_factory=dict)
+    """Loss curves by training: ``fp32 control qat``."""
+    tables: Mapping[str, CellTable] = field(default_factory=dict)
     graph: Path | None = None
-    """The exported ONNX file of the last stage."""
+    """Exported ONNX file of the last stage."""
 
     @property
     def scores(self) -> dict[str, float]:
-        """Numbers of the summary."""
+        """Values of the summary that are numbers."""
         return {name: float(value) for name, value in self.summary.items() if isinstance(value, int | float)}
 
 
 @dataclass(frozen=True)
-class Filed:
-    """What stands on a page since a run last filled it; kept beside the results, so that nothing doubles."""
+class PageState:
+    """State of a page since a run last filled it; stored beside the results to avoid duplicates."""
 
     target: str
-    """Where the page is, as the tracker names it."""
+    """Location of the page, as the tracker names it."""
     status: Literal["ok", "failed"]
     digest: str
-    """Of the page and its content."""
+    """Digest of the page and its content."""
     folder: str
-    """Local files of the page."""
+    """Folder of the page's local files."""
     curves: Mapping[str, str] = field(default_factory=dict)
     """Digest of each curve on the page."""
 
 
 @dataclass(frozen=True)
-class Closed:
-    """What came of filling a page."""
+class CloseResult:
+    """Result of filling a page."""
 
     folder: Path
-    """Its local files."""
+    """Folder of the page's local files."""
     curves: Mapping[str, str]
-    """Digest of each curve on it."""
+    """Digest of each curve on the page."""
     unsent: str = ""
-    """What is to be done if not all of it has arrived."""
+    """Message on what is missing from the page and how to send it; empty if it is complete."""
 
 
 class Tracker(Protocol):
-    """One page in one place. Methods may raise anything; :class:`qexp.tracking.mirror.Mirror` copes."""
+    """Tracker of one page.
+
+    Methods may raise any exception, which :class:`qexp.tracking.mirror.Mirror` handles.
+    """
 
     target: str
-    """Where pages go, without any secret."""
+    """Destination of pages, without any secret."""
     takes_graphs: bool
-    """Whether a page has the exported ONNX file."""
+    """Whether a page stores the exported ONNX file."""
 
-    def holds(self, filed: Filed) -> bool:
-        """Whether the page that was filled is still to be had."""
+    def holds(self, filed: PageState) -> bool:
+        """Return whether the page that was filled is still available."""
 
-    def open(self, page: Page, filed: Filed | None) -> str:
-        """Open the page, a new one or that which was filled before; a word on where it is."""
+    def open(self, page: Page, filed: PageState | None) -> str:
+        """Open a new page, or the one filled before, and return a message on its location."""
 
     def scored(self, stage: str, scores: Mapping[str, float | None]) -> None:
-        """Show the scores of a stage (percent, by metric) of a run that goes on."""
+        """Show the scores of a stage (percent, by metric) while the run continues."""
 
-    def close(self, content: Content, pictures: Mapping[str, Picture]) -> Closed:
-        """Fill the page that was opened, and finish it."""
+    def close(self, content: PageContent, pictures: Mapping[str, Picture]) -> CloseResult:
+        """Fill and finish the open page."""
 
 
-def digest_of(page: Page, content: Content) -> str:
-    """Hash of what a page shows: the same for the same results, whenever they were computed."""
+def digest_of(page: Page, content: PageContent) -> str:
+    """Return a hash of what a page shows, which is the same for the same results whenever computed."""
     shown = asdict(content) | {"graph": content.graph and content.graph.parent.name}
     return digest({"page": asdict(page), "content": shown})
 
 
 def curve_digests(curves: Mapping[str, Curve]) -> dict[str, str]:
-    """Hash of each curve."""
+    """Return the hash of each curve."""
     return {name: digest(dict(curve)) for name, curve in curves.items()}
 
 
 def without_secrets(text: str) -> str:
-    """The first line of a text, with values of the environment that look like secrets replaced by names."""
+    """Return the first line of a text, at most 300 characters, without secrets.
+
+    Values of environment variables with a name that suggests a secret are replaced by this name.
+    """
     line = next(iter(text.strip().splitlines()), "")
     for name, value in os.environ.items():
         if _SECRET.search(name) and len(value) >= _LEAST_SECRET:

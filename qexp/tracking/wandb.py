@@ -1,8 +1,8 @@
-"""Weights & Biases; the only file that knows it.
+"""Weights & Biases tracker, the only module that depends on wandb.
 
-Local files of a page go to the outputs folder and never to the home folder. Of the machine, its user,
-command line, environment, checkout and packages nothing is sent: the Record's own fields say what
-a result needs.
+Local files of a page go to the outputs folder and never to the home folder. Nothing about the machine, its
+user, command line, environment, checkout and packages is sent, because the Record's own fields have what a
+result needs.
 """
 
 from __future__ import annotations
@@ -21,19 +21,28 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from qexp.config import Wandb
-from qexp.tracking.tracker import Closed, Content, Filed, Page, Picture, Table, curve_digests, without_secrets
+from qexp.tracking.tracker import (
+    CellTable,
+    CloseResult,
+    Page,
+    PageContent,
+    PageState,
+    Picture,
+    curve_digests,
+    without_secrets,
+)
 
 if TYPE_CHECKING:
     import wandb
 
 PROBE_SECONDS = 2.0
-"""How long ``mode: auto`` waits for the server to answer."""
+"""Seconds that ``mode: auto`` waits for the server to answer."""
 SYNCED = ".synced"
-"""What ``wandb sync`` adds to the name of a file that it has sent, for a file of its own."""
+"""Suffix of the marker file that ``wandb sync`` writes for a file that it has sent."""
 
 
 class WandbPage:
-    """A page on W&B, or the local files of one that ``wandb sync`` sends later."""
+    """Page on W&B, or the local files of one that ``wandb sync`` sends later."""
 
     def __init__(self, config: Wandb, outputs: Path) -> None:
         self.target = f"{config.entity or ''}/{config.project}"
@@ -42,20 +51,20 @@ class WandbPage:
         self._page: Page | None = None
         self._run: wandb.Run | None = None
         self._there: dict[str, str] = {}
-        """Digests of the curves that the page has."""
+        """Digest of each curve that the page has."""
         self._replaced: Path | None = None
-        """Local files that were never sent, and that this page makes superfluous."""
+        """Folder of local files that were never sent and that this page supersedes."""
         _stay_in(outputs)
 
-    def holds(self, filed: Filed) -> bool:
-        """What was sent once is W&B's; what was not is where it was written, or was done away with."""
+    def holds(self, filed: PageState) -> bool:
+        """Return True: a page is on W&B, or its local files are where they were written unless deleted."""
         return True
 
-    def open(self, page: Page, filed: Filed | None) -> str:
-        """Online where that is possible, else offline; a page that W&B has is resumed by its id.
+    def open(self, page: Page, filed: PageState | None) -> str:
+        """Open the page online if possible, else offline; a page that W&B has is resumed by its id.
 
         Raises:
-            Exception: whatever wandb raises when it cannot even write local files.
+            Exception: Whatever wandb raises if it cannot even write local files.
         """
         self._page = page
         if filed and _unsent(filed):
@@ -68,7 +77,7 @@ class WandbPage:
             try:
                 self._run = self._start("online")
             except Exception as error:
-                reason = _told(error)
+                reason = _error_line(error)
                 self._forget(self._attempts() - before)
         if self._run is None:
             self._run = self._start("offline")
@@ -76,26 +85,26 @@ class WandbPage:
         return str(self._run.url or "online")
 
     def scored(self, stage: str, scores: Mapping[str, float | None]) -> None:
-        """Put the scores into the page's summary, where the final ones replace them."""
+        """Write the scores to the page's summary, where the final ones replace them."""
         assert self._run is not None
-        known = {f"{stage}/{metric}": score for metric, score in scores.items() if score is not None}
-        self._run.summary.update(known)
+        summary = {f"{stage}/{metric}": score for metric, score in scores.items() if score is not None}
+        self._run.summary.update(summary)
 
-    def close(self, content: Content, pictures: Mapping[str, Picture]) -> Closed:
-        """Fill the page and wait until all is sent, at most ``timeout``."""
+    def close(self, content: PageContent, pictures: Mapping[str, Picture]) -> CloseResult:
+        """Fill the page and wait until all is sent, at most ``timeout`` seconds."""
         assert self._run is not None
         folder = Path(self._run.dir).parent
         error = _within(self._config.timeout, lambda: self._fill(content, pictures))
         if error is not None:
-            return Closed(
-                folder, self._there, f"{_told(error)}; what is not on the page: wandb sync {folder}"
+            return CloseResult(
+                folder, self._there, f"{_error_line(error)}; what is not on the page: wandb sync {folder}"
             )
         if self._replaced and self._replaced != folder:
             shutil.rmtree(self._replaced, ignore_errors=True)
-        return Closed(folder, self._there)
+        return CloseResult(folder, self._there)
 
-    def _fill(self, content: Content, pictures: Mapping[str, Picture]) -> None:
-        """What is written at once comes first; tables and the graph ask the server whether they may."""
+    def _fill(self, content: PageContent, pictures: Mapping[str, Picture]) -> None:
+        """Fill the page, first with what needs no reply; tables and the graph have to ask the server."""
         import wandb
 
         assert self._run is not None and self._page is not None
@@ -109,15 +118,14 @@ class WandbPage:
                 run.log(shown)
             if content.graph:
                 artifact = wandb.Artifact(f"{self._page.name}-{self._page.key[:12]}", "model")
-                artifact.add_file(
-                    str(content.graph), policy="immutable"
-                )  # as all in the store: without a copy
+                # Artifacts in the store never change, so wandb needs no copy.
+                artifact.add_file(str(content.graph), policy="immutable")
                 run.log_artifact(artifact)
         finally:
             run.finish(exit_code=0 if content.status == "ok" else 1)
 
-    def _log_curves(self, content: Content) -> None:
-        """Losses over their own steps; a curve that the page has already is left alone."""
+    def _log_curves(self, content: PageContent) -> None:
+        """Log losses over their own steps, except for curves that the page already has."""
         assert self._run is not None
         for name, digest in curve_digests(content.curves).items():
             self._run.define_metric(f"loss/{name}", step_metric=f"step/{name}")
@@ -129,32 +137,32 @@ class WandbPage:
             self._there[name] = digest
 
     def _why_offline(self) -> str | None:
-        """Why there is no point in trying to be online."""
+        """Return why an online page is not worth a try, or None."""
         import wandb
 
         if self._config.mode == "offline":
             return "tracker.mode=offline"
         if (mode := os.environ.get("WANDB_MODE", "online")) != "online" and self._config.mode == "auto":
             return f"WANDB_MODE={mode}"
-        known = wandb.setup().settings
-        if not (known.api_key or known.identity_token_file or _has_key(known.base_url)):
+        settings = wandb.setup().settings
+        if not (settings.api_key or settings.identity_token_file or _has_key(settings.base_url)):
             return "no API key; wandb login saves one"
         if self._config.mode == "auto" and not _answers(
-            known.base_url, min(PROBE_SECONDS, self._config.timeout)
+            settings.base_url, min(PROBE_SECONDS, self._config.timeout)
         ):
-            return f"no answer from {known.base_url}"
+            return f"no answer from {settings.base_url}"
         return None
 
     def _attempts(self) -> set[Path]:
-        """Folders of times that the page was online."""
+        """Return the local folders of the page's online runs."""
         assert self._page is not None
         return set((Path(os.environ["WANDB_DIR"]) / "wandb").glob(f"run-*-{self._page.key}"))
 
     def _forget(self, attempts: set[Path]) -> None:
-        """End wandb's service, which holds the id of the page that it could not open; drop the empty logs."""
+        """End wandb's service, which still holds the id of the page that failed to open, and delete logs."""
         import wandb
 
-        with suppress(SystemExit):  # which wandb raises where its service came to a bad end
+        with suppress(SystemExit):  # raised by wandb if its service crashed
             wandb.teardown()
         for folder in attempts:
             shutil.rmtree(folder, ignore_errors=True)
@@ -165,94 +173,114 @@ class WandbPage:
         assert self._page is not None
         page = self._page
         return wandb.init(
-            project=self._config.project, entity=self._config.entity, id=page.key, resume="allow",
-            name=page.name, group=page.group, job_type=page.job_type, tags=page.tags,
-            config=dict(page.config), settings=_settings(mode, self._config.timeout),
-        )  # fmt: skip
+            project=self._config.project,
+            entity=self._config.entity,
+            id=page.key,
+            resume="allow",
+            name=page.name,
+            group=page.group,
+            job_type=page.job_type,
+            tags=page.tags,
+            config=dict(page.config),
+            settings=_settings(mode, self._config.timeout),
+        )
 
 
 def _settings(mode: Any, timeout: float) -> wandb.Settings:
-    """Silent, private, and never waiting long."""
+    """Return settings that print nothing, send nothing private and limit every wait."""
     import wandb
 
     return wandb.Settings(
-        mode=mode, reinit="create_new", silent=True, console="off",
-        init_timeout=timeout, finish_timeout=timeout, finish_timeout_raises=True,
-        save_code=False, disable_code=True, disable_git=True,
-        x_disable_meta=True, x_disable_machine_info=True, x_disable_stats=True, x_save_requirements=False,
-    )  # fmt: skip
+        mode=mode,
+        reinit="create_new",
+        silent=True,
+        console="off",
+        init_timeout=timeout,
+        finish_timeout=timeout,
+        finish_timeout_raises=True,
+        save_code=False,
+        disable_code=True,
+        disable_git=True,
+        x_disable_meta=True,
+        x_disable_machine_info=True,
+        x_disable_stats=True,
+        x_save_requirements=False,
+    )
 
 
 def _stay_in(outputs: Path) -> None:
-    """Have wandb write below the outputs folder, unless the user has named other places."""
+    """Make wandb write below the outputs folder, unless the user has set other folders."""
     folder = outputs / "wandb"
     folder.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("WANDB_DIR", str(outputs))  # where wandb makes its own folder "wandb"
+    os.environ.setdefault("WANDB_DIR", str(outputs))  # wandb creates its folder "wandb" there
     os.environ.setdefault("WANDB_DATA_DIR", str(folder / "data"))
     os.environ.setdefault("WANDB_CACHE_DIR", str(folder / "cache"))
-    if not (Path.home() / ".config" / "wandb").exists():  # the server of wandb login --host stands there
+    if not (Path.home() / ".config" / "wandb").exists():  # stores the server of wandb login --host
         os.environ.setdefault("WANDB_CONFIG_DIR", str(folder / "config"))
     os.environ.setdefault("WANDB_SILENT", "true")
 
 
 def _within(seconds: float, action: Callable[[], None]) -> BaseException | None:
-    """What an action raised, if anything; wandb asks the server in places that know no timeout."""
-    ended: queue.Queue[BaseException | None] = queue.Queue()
+    """Run an action and return what it raised, or a TimeoutError after ``seconds``; None on success.
 
-    def act() -> None:
+    Some of wandb's requests to the server have no timeout.
+    """
+    outcome: queue.Queue[BaseException | None] = queue.Queue()
+
+    def run() -> None:
         try:
             action()
-        except BaseException as error:  # among them SystemExit, which would end this thread in silence
-            ended.put(error)
+        except BaseException as error:  # includes SystemExit, which would end this thread silently
+            outcome.put(error)
         else:
-            ended.put(None)
+            outcome.put(None)
 
-    threading.Thread(target=act, daemon=True).start()
+    threading.Thread(target=run, daemon=True).start()
     try:
-        return ended.get(timeout=seconds)
+        return outcome.get(timeout=seconds)
     except queue.Empty:
         return TimeoutError(f"not all was sent within tracker.timeout={seconds:g} s")
 
 
-def _told(error: BaseException) -> str:
-    """An error in a line, without what it may have read in the environment."""
+def _error_line(error: BaseException) -> str:
+    """Format an error as one line, without secrets from the environment."""
     return without_secrets(f"{type(error).__name__}: {error}")
 
 
-def _unsent(filed: Filed) -> bool:
-    """Whether a page was only ever written here."""
+def _unsent(filed: PageState) -> bool:
+    """Return whether a page exists only as local files that were never sent."""
     folder = Path(filed.folder)
     return folder.name.startswith("offline-") and folder.is_dir() and not any(folder.glob(f"*{SYNCED}"))
 
 
 def _has_key(base_url: str) -> bool:
-    """Whether the environment or the file of ``wandb login`` has a key for this server."""
+    """Return whether the environment or the file of ``wandb login`` has a key for this server."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    named = [os.environ["NETRC"]] if "NETRC" in os.environ else ["~/.netrc", "~/_netrc"]
-    for file in (Path(name).expanduser() for name in named):
+    files = [os.environ["NETRC"]] if "NETRC" in os.environ else ["~/.netrc", "~/_netrc"]
+    for path in (Path(name).expanduser() for name in files):
         with suppress(OSError, netrc.NetrcParseError):
-            return netrc.netrc(str(file)).authenticators(urlsplit(base_url).hostname or "") is not None
+            return netrc.netrc(str(path)).authenticators(urlsplit(base_url).hostname or "") is not None
     return False
 
 
 def _answers(base_url: str, seconds: float) -> bool:
-    """Whether a server says anything; in a thread, because looking up a name can take longer than asked."""
-    heard = threading.Event()
+    """Return whether a server answers, in a thread because a name lookup can exceed the timeout."""
+    answered = threading.Event()
 
-    def ask() -> None:
+    def request() -> None:
         with suppress(OSError):
             try:
                 urllib.request.urlopen(base_url, timeout=seconds).close()
-            except urllib.error.HTTPError as answer:
-                answer.close()
-            heard.set()
+            except urllib.error.HTTPError as error:
+                error.close()
+            answered.set()
 
-    threading.Thread(target=ask, daemon=True).start()
-    return heard.wait(seconds)
+    threading.Thread(target=request, daemon=True).start()
+    return answered.wait(seconds)
 
 
-def _table(table: Table) -> wandb.Table:
+def _table(table: CellTable) -> wandb.Table:
     import wandb
 
     return wandb.Table(columns=list(table.columns), data=[list(row) for row in table.rows])

@@ -1,1 +1,1 @@
-"""Lightning modules, and how they are loaded, trained and run."""
+"""Training with Lightning, in one process or several."""

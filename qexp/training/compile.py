@@ -1,10 +1,9 @@
-"""``torch.compile`` for trainings: what ``machine.compile`` does.
+"""``torch.compile`` for training, enabled by ``machine.compile``.
 
-The encoder's forward and backward become one graph each, with dynamic batch and length; LightningModule,
-loss, optimizer and hooks of Lightning stay as they are. Quantizers are in the graph (``traced`` in
-:mod:`qexp.quant.kernels.reference`). It takes its time before the first step, and again when a shape falls on
-the other side of a threshold of the compiler, so it pays in long trainings. What does not train is
-not compiled.
+The forward and the backward pass of the encoder become one graph each, with dynamic batch size and length;
+LightningModule, loss, optimizer and Lightning's hooks are not compiled. Quantizers are part of the graph
+(``traced`` in :mod:`qexp.quant.kernels.reference`). Compilation takes time before the first step, and again
+when a shape crosses a threshold of the compiler, so it pays off in long trainings. Only training is compiled.
 """
 
 from __future__ import annotations
@@ -20,10 +19,14 @@ from qexp.errors import TrainingError
 
 @contextmanager
 def compiled(model: nn.Module, wanted: bool = True) -> Iterator[None]:
-    """Compile in place, so that the names in the state dict stay; and word a compiler's failure.
+    """Compile a model in place, which keeps the names of its state dict, and translate the compiler's errors.
+
+    Args:
+        model: Model to compile.
+        wanted: False does nothing.
 
     Raises:
-        TrainingError: torch.compile cannot compile the model, or finds no compiler.
+        TrainingError: If torch.compile cannot compile the model, or finds no compiler.
     """
     if not wanted:
         yield

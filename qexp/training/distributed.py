@@ -1,11 +1,11 @@
-"""One training, in this process or in several that share each batch.
+"""Training in this process, or in several worker processes that share each batch.
 
-Several processes are children that this one starts, watches and ends; Lightning starts none. Each builds
-the module from the course by itself and is connected to the others by ``torch.distributed``.
+Worker processes are children that this process starts, monitors and ends; Lightning starts none. Each worker
+builds the module from the plan, and ``torch.distributed`` connects the workers.
 
-- An error in one of them ends all and is raised here, as the error that it was.
-- Ctrl-C is raised here only, and ends all.
-- When this process is killed, they end themselves.
+- An error in one worker ends all of them and is raised here; qexp's own errors and OSError keep their type.
+- Ctrl-C is raised in this process only, and ends all workers.
+- When this process is killed, the workers exit.
 """
 
 from __future__ import annotations
@@ -25,140 +25,143 @@ from typing import Any
 import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from qexp.context import Runtime, check_devices
-from qexp.data.microbatches import Parts
+from qexp.context import RunContext, check_devices
+from qexp.data.microbatches import BatchSplit
 from qexp.errors import TrainingError
-from qexp.training.plans import Course
-from qexp.training.trainer import CHECKPOINT, Seat
-from qexp.training.worker import Done, Facts, Move, Moved, Trouble, attend, be_child
+from qexp.training.plans import TrainingPlan
+from qexp.training.trainer import CHECKPOINT, WorkerContext
+from qexp.training.worker import Facts, Move, StepDone, WorkerError, WorkerResult, train_worker, worker_main
 
-PATIENCE = 1.0
-"""Seconds in which, after a first trouble, the others may tell theirs: it may be the cause."""
+ERROR_GRACE_SECONDS = 1.0
+"""Seconds to wait, after a first error, for those of other workers, one of which may be the cause."""
 ENDING = 30.0
-"""Seconds in which a process that has told its result may end by itself."""
+"""Seconds that a worker has to exit after it sent its result or closed its pipe."""
 
 
-def train(course: Course, folder: Path, scratch: Path, rt: Runtime) -> dict[str, Any]:
-    """Train, in as many processes as the course's numerics say, and save the result into ``folder``.
+def train(plan: TrainingPlan, folder: Path, scratch: Path, ctx: RunContext) -> dict[str, Any]:
+    """Run a training, in one process per device of its numerics, and save the result to ``folder``.
 
     Returns:
         ``steps``, ``loss`` (of every step), ``resumed_at`` (step of the checkpoint in ``scratch``, or 0),
-        and what the course adds.
+        and the facts that ``plan.save`` returns.
 
     Raises:
-        ConfigError: more devices than there are.
-        TrainingError: the loss is not a number, or a process was killed.
+        ConfigError: If there are fewer devices than requested.
+        TrainingError: If the loss is NaN or infinite, or a worker was killed.
     """
-    check_devices(rt.machine)
-    numerics = course.schooling.numerics
-    seat = Seat(
-        numerics, scratch, rt.machine.checkpoint_seconds, threads=max(1, rt.threads // numerics.devices),
-        resumed_at=resumed_at(scratch / CHECKPOINT, rt),
-    )  # fmt: skip
-    with rt.screen.bar(course.title, total=course.steps(Parts()).count, done=seat.resumed_at) as move:
-        conduct = attend if numerics.devices == 1 else _attend_together
-        return dict(conduct(course, folder, seat, move))
+    check_devices(ctx.machine)
+    numerics = plan.training_setup.numerics
+    worker = WorkerContext(
+        numerics,
+        scratch,
+        ctx.machine.checkpoint_seconds,
+        threads=max(1, ctx.threads // numerics.devices),
+        resumed_at=resumed_at(scratch / CHECKPOINT, ctx),
+    )
+    with ctx.console.bar(plan.title, total=plan.steps(BatchSplit()).count, done=worker.resumed_at) as advance:
+        conduct = train_worker if numerics.devices == 1 else _attend_together
+        return dict(conduct(plan, folder, worker, advance))
 
 
-def resumed_at(checkpoint: Path, rt: Runtime) -> int:
-    """Step of a checkpoint that can be read; one that cannot is dropped, with a word."""
+def resumed_at(checkpoint: Path, ctx: RunContext) -> int:
+    """Return the step of a checkpoint, or 0 without one; a damaged file is deleted with a warning."""
     if not checkpoint.exists():
         return 0
     try:
         step = int(torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")["global_step"])
     except Exception as error:  # a damaged file raises whatever its damaged bytes lead to
-        rt.screen.warn(f"{checkpoint.name} is damaged ({type(error).__name__}); the training starts over")
+        ctx.console.warn(f"{checkpoint.name} is damaged ({type(error).__name__}); the training starts over")
         checkpoint.unlink()
         return 0
-    rt.screen.say(f"  goes on after step {step}")
+    ctx.console.info(f"  goes on after step {step}")
     return step
 
 
-def _attend_together(course: Course, folder: Path, seat: Seat, move: Move) -> Facts:
+def _attend_together(plan: TrainingPlan, folder: Path, worker: WorkerContext, advance: Move) -> Facts:
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    children: list[Child] = []
+    children: list[WorkerProcess] = []
     try:
         with _without_interrupts():
-            for rank in range(seat.numerics.devices):
-                children.append(Child(course, folder, replace(seat, rank=rank), store.port))
-        return _await(children, course.title, move)
+            for rank in range(worker.numerics.devices):
+                children.append(WorkerProcess(plan, folder, replace(worker, rank=rank), store.port))
+        return _await(children, plan.title, advance)
     finally:
         for child in children:
             child.end()
 
 
-class Child:
-    """One of the processes, seen from here."""
+class WorkerProcess:
+    """Handle of a worker process in its parent; the process starts with the object."""
 
-    def __init__(self, course: Course, folder: Path, seat: Seat, port: int) -> None:
+    def __init__(self, plan: TrainingPlan, folder: Path, worker: WorkerContext, port: int) -> None:
         context = multiprocessing.get_context("spawn")
-        self.seat = seat
-        self.pipe, theirs = context.Pipe(duplex=False)
+        self.worker = worker
+        self.pipe, child_end = context.Pipe(duplex=False)
         self.process: SpawnProcess = context.Process(
-            target=be_child, args=(course, folder, seat, port, theirs), daemon=True
+            target=worker_main, args=(plan, folder, worker, port, child_end), daemon=True
         )
         self.process.start()
-        theirs.close()
+        child_end.close()
 
-    def hear(self, title: str) -> Moved | Done | Trouble:
-        """The next thing it says; that its pipe is closed is one, too."""
+    def receive(self, title: str) -> StepDone | WorkerResult | WorkerError:
+        """Wait for the next message; a closed pipe counts as a :class:`WorkerError`."""
         try:
-            told: Moved | Done | Trouble = self.pipe.recv()
+            message: StepDone | WorkerResult | WorkerError = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join(ENDING)
-            return Trouble(_dead(title, self.seat, self.process.exitcode), died=True)
-        return told
+            return WorkerError(_dead(title, self.worker, self.process.exitcode), died=True)
+        return message
 
     def end(self) -> None:
-        """Kill it, if it is still there: nothing is left undone that the next attempt would miss."""
+        """Kill the process if it still runs; this is safe, as a next attempt resumes from the checkpoint."""
         self.process.kill()
         self.process.join()
         self.process.close()
         self.pipe.close()
 
 
-def _await(children: Sequence[Child], title: str, move: Move) -> Facts:
-    """Listen until all are done; the facts of the first."""
+def _await(children: Sequence[WorkerProcess], title: str, advance: Move) -> Facts:
+    """Wait until all workers are done, and return the facts of the one that saved the result."""
     working = {child.pipe: child for child in children}
     facts: Facts = {}
     while working:
         for pipe in connection.wait(list(working)):
             child = working[pipe]  # type: ignore[index]
-            match child.hear(title):
-                case Moved(note):
-                    move(1, note=note)
-                case Done(found):
-                    facts = facts or found
+            match child.receive(title):
+                case StepDone(note):
+                    advance(1, note=note)
+                case WorkerResult(result):
+                    facts = facts or result
                     del working[child.pipe]
-                case Trouble() as trouble:
+                case WorkerError() as error:
                     del working[child.pipe]
-                    raise _cause([trouble, *_listen(working, title)])
+                    raise _cause([error, *_listen(working, title)])
     for child in children:
         child.process.join(ENDING)
     return facts
 
 
-def _listen(working: Mapping[Connection, Child], title: str) -> Iterator[Trouble]:
-    """What else goes wrong within the time that we wait for it."""
-    left, until = dict(working), time.monotonic() + PATIENCE
-    while left and (rest := until - time.monotonic()) > 0:
-        for pipe in connection.wait(list(left), timeout=rest):
-            told = left[pipe].hear(title)  # type: ignore[index]
-            if not isinstance(told, Moved):
-                del left[pipe]  # type: ignore[arg-type]
-            if isinstance(told, Trouble):
-                yield told
+def _listen(working: Mapping[Connection, WorkerProcess], title: str) -> Iterator[WorkerError]:
+    """Yield the errors that other workers report within ``ERROR_GRACE_SECONDS``."""
+    remaining, deadline = dict(working), time.monotonic() + ERROR_GRACE_SECONDS
+    while remaining and (seconds := deadline - time.monotonic()) > 0:
+        for pipe in connection.wait(list(remaining), timeout=seconds):
+            message = remaining[pipe].receive(title)  # type: ignore[index]
+            if not isinstance(message, StepDone):
+                del remaining[pipe]  # type: ignore[arg-type]
+            if isinstance(message, WorkerError):
+                yield message
 
 
-def _cause(troubles: Sequence[Trouble]) -> Exception:
-    """One that was killed, else the first: what the others say then is that they lost each other."""
-    return min(troubles, key=lambda trouble: (not trouble.died, trouble.at)).error
+def _cause(errors: Sequence[WorkerError]) -> Exception:
+    """Return the error of a worker that died, else the first: later ones only report lost connections."""
+    return min(errors, key=lambda error: (not error.died, error.at)).error
 
 
-def _dead(title: str, seat: Seat, code: int | None) -> TrainingError:
+def _dead(title: str, worker: WorkerContext, code: int | None) -> TrainingError:
     how = f"was killed by signal {-code}" if code and code < 0 else f"ended with exit code {code}"
     return TrainingError(
-        f"{title}: process {seat.rank + 1} of {seat.numerics.devices} {how}; if memory was short, set "
+        f"{title}: process {worker.rank + 1} of {worker.numerics.devices} {how}; if memory was short, set "
         "machine.accumulate to 2 or more, or lower machine.devices; the same command goes on from the last "
         "checkpoint"
     )
@@ -166,8 +169,8 @@ def _dead(title: str, seat: Seat, code: int | None) -> TrainingError:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Hold Ctrl-C back; processes that are started meanwhile never get one."""
-    resource_tracker.ensure_running()  # when it starts, it lets signals through again
+    """Block SIGINT inside the context; processes started in it inherit the mask and never receive Ctrl-C."""
+    resource_tracker.ensure_running()  # its start would unblock signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

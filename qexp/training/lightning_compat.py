@@ -1,4 +1,4 @@
-"""Lightning, without what it does to a program: its advice, and its way out on Ctrl-C."""
+"""Context managers that suppress Lightning's advice and its handling of Ctrl-C."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ LOGGERS = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Ctrl-C stays Ctrl-C: Lightning would leave the process there and then, without a Record.
+    """Raise KeyboardInterrupt on Ctrl-C, where Lightning would exit the process without writing a Record.
 
-    Other ways out pass: a scheduler that takes the machine back, or SIGTERM.
+    Other exits pass through, such as SIGTERM, or a scheduler that preempts the job.
     """
     handler = signal.getsignal(signal.SIGINT)
     try:
@@ -31,7 +31,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Without Lightning's advice on workers and devices, which does not apply to in-memory tokens."""
+    """Suppress Lightning's advice on workers and devices, which does not apply to tokens in memory."""
     loggers = [logging.getLogger(name) for name in LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -47,8 +47,8 @@ def quiet_lightning() -> Iterator[None]:
 
 def _ignore() -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"(pytorch_)?lightning.*")
-    warnings.filterwarnings("ignore", message=r".*LeafSpec.*", category=FutureWarning)  # theirs, of torch
-    # Newer versions of torch rename the argument, older ones do not know the new name.
+    warnings.filterwarnings("ignore", message=r".*LeafSpec.*", category=FutureWarning)  # torch's pytree
+    # Newer versions of torch renamed the argument; older ones do not accept the new name.
     warnings.filterwarnings("ignore", message=r".*broadcast_buffers.*", category=FutureWarning)
-    # The first steps in FP16 may be skipped while the loss scale is found; the rate goes on all the same.
+    # In FP16 the first optimizer steps may be skipped while the loss scale settles; the schedule proceeds.
     warnings.filterwarnings("ignore", message=r".*lr_scheduler\.step.*before.*", category=UserWarning)

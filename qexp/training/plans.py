@@ -1,4 +1,4 @@
-"""The trainings, as plans that are small enough to be sent to another process."""
+"""Plans of all trainings: descriptions small enough to be sent to a worker process."""
 
 from __future__ import annotations
 
@@ -12,102 +12,121 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from qexp.artifacts.types import Encoder, Ranges, Tokens, Trained
-from qexp.config import AnyCalibrator, Finetuned, Form, Further, Qat, Schooling, Task, Training
+from qexp.artifacts.types import ModelArtifact, QatArtifact, Ranges, Tokens
+from qexp.config import (
+    AnyCalibrator,
+    ContinuedTraining,
+    Finetune,
+    NoFinetune,
+    Qat,
+    QuantizationConfig,
+    Task,
+    TrainingSetup,
+)
 from qexp.data.batches import train_batches
-from qexp.data.checkpoints import Blueprint, Checkpoint
-from qexp.data.microbatches import Parts, Steps
+from qexp.data.checkpoints import Checkpoint, ScratchModel
+from qexp.data.microbatches import BatchSplit, MicroBatches
 from qexp.models.distillation import Teacher, open_attention
 from qexp.models.loading import load_saved, save, set_dropout
-from qexp.quant.insertion.insert import Quantization, insert
-from qexp.tasks import family_of
-from qexp.tasks.base import Family
-from qexp.tasks.module import Optimization, Student
+from qexp.quant.insertion.insert import QuantizedModel, insert
+from qexp.tasks import adapter_for
+from qexp.tasks.base import TaskAdapter
+from qexp.tasks.module import Optimization, TaskModule
 
 
-class Course(Protocol):
-    """A training to be: every process of it makes the same module from it, and its own parts of the steps."""
+class TrainingPlan(Protocol):
+    """Description of a training, from which each process builds the same module and its part of the steps."""
 
     @property
     def title(self) -> str:
-        """For messages and the progress bar."""
+        """Name of the training in messages and the progress bar."""
 
     @property
-    def schooling(self) -> Schooling:
-        """What all trainings have in common."""
+    def training_setup(self) -> TrainingSetup:
+        """Settings that fine-tuning and quantization-aware training share."""
 
-    def steps(self, parts: Parts) -> Steps:
-        """All steps, with the parts of one process."""
+    def steps(self, parts: BatchSplit) -> MicroBatches:
+        """Return the batches of all steps, restricted to the parts of one process."""
 
-    def module(self, steps: int, parts: Parts) -> Student:
-        """What is trained, for so many steps."""
+    def module(self, steps: int, parts: BatchSplit) -> TaskModule:
+        """Build the module to train, with a schedule of ``steps`` optimizer steps."""
 
-    def save(self, module: Student, folder: Path) -> Mapping[str, Any]:
-        """Leave the trained module in the folder of the artifact; what is worth a word in its facts."""
+    def save(self, module: TaskModule, folder: Path) -> Mapping[str, Any]:
+        """Write the trained module to the folder of its artifact, and return facts for its manifest."""
 
 
 @dataclass(frozen=True)
-class FineTuning:
-    """A pretrained model, or one from scratch, in FP32 weights."""
+class FinetunePlan:
+    """Fine-tuning of a pretrained model, or training from scratch, with FP32 weights."""
 
     tokens: Tokens
-    start: Checkpoint | Blueprint
+    start: Checkpoint | ScratchModel
     task: Task
-    training: Training
-    schooling: Schooling
+    training: Finetune
+    training_setup: TrainingSetup
 
     @property
     def title(self) -> str:
-        """For messages and the progress bar."""
         return f"fine-tune {self.task.name}"
 
-    def steps(self, parts: Parts) -> Steps:
-        """All steps, with the parts of one process."""
+    def steps(self, parts: BatchSplit) -> MicroBatches:
         plan = self.training
-        return _steps(self.tokens, self.task, plan.batch_size, plan.epochs, self.schooling, parts)
+        return _steps(
+            self.tokens,
+            self.task,
+            batch_size=plan.batch_size,
+            epochs=plan.epochs,
+            training_setup=self.training_setup,
+            parts=parts,
+        )
 
-    def module(self, steps: int, parts: Parts) -> Student:
-        """The encoder with a head drawn from the seed."""
-        plan, seed = self.training, self.schooling.seed
-        family = family_of(self.task)
-        model = family.pretrained(self.start, self.tokens, seed)
-        return family.student(model, Optimization.of(plan, plan.learning_rate, steps, seed))
+    def module(self, steps: int, parts: BatchSplit) -> TaskModule:
+        """Build the module of a model whose missing weights, such as the head, are drawn from the seed."""
+        plan, seed = self.training, self.training_setup.seed
+        adapter = adapter_for(self.task)
+        model = adapter.pretrained(self.start, self.tokens, seed)
+        return adapter.training_module(model, Optimization.of(plan, plan.learning_rate, steps, seed))
 
-    def save(self, module: Student, folder: Path) -> dict[str, Any]:
-        """As transformers saves a model."""
-        save(module.model.cpu(), Encoder(folder, "").model)
+    def save(self, module: TaskModule, folder: Path) -> dict[str, Any]:
+        """Write the model in the format of transformers."""
+        save(module.model.cpu(), ModelArtifact(folder, "").model)
         return {}
 
 
 @dataclass(frozen=True)
-class Continued:
-    """The FP32 model, trained on: what quantization-aware training does, without quantizers."""
+class ControlPlan:
+    """Continued training of the FP32 model, the same as quantization-aware training without quantizers."""
 
     tokens: Tokens
-    encoder: Encoder
+    encoder: ModelArtifact
     task: Task
-    method: Further
-    training: Training | Finetuned
-    """Batches, decay and warm-up of the fine-tuning."""
-    schooling: Schooling
+    method: ContinuedTraining
+    training: Finetune | NoFinetune
+    """Fine-tuning section, which sets batch size, weight decay, warm-up and schedule."""
+    training_setup: TrainingSetup
 
     @property
     def title(self) -> str:
-        """For messages and the progress bar."""
         return f"control {self.task.name}"
 
-    def steps(self, parts: Parts) -> Steps:
-        """All steps, with the parts of one process."""
+    def steps(self, parts: BatchSplit) -> MicroBatches:
         size, epochs = self.training.batch_size, self.method.epochs
-        return _steps(self.tokens, self.task, size, epochs, self.schooling, parts)
+        return _steps(
+            self.tokens,
+            self.task,
+            batch_size=size,
+            epochs=epochs,
+            training_setup=self.training_setup,
+            parts=parts,
+        )
 
-    def module(self, steps: int, parts: Parts) -> Student:
-        """The model as it is."""
-        return self._student(self._model(), steps)
+    def module(self, steps: int, parts: BatchSplit) -> TaskModule:
+        """Build the module of the FP32 model."""
+        return self._task_module(self._model(), steps)
 
-    def save(self, module: Student, folder: Path) -> dict[str, Any]:
-        """As transformers saves a model."""
-        save(module.model.cpu(), Encoder(folder, "").model)
+    def save(self, module: TaskModule, folder: Path) -> dict[str, Any]:
+        """Write the model in the format of transformers."""
+        save(module.model.cpu(), ModelArtifact(folder, "").model)
         return {}
 
     def _model(self) -> PreTrainedModel:
@@ -116,69 +135,72 @@ class Continued:
         open_attention(model, self.method.distillation)
         return model
 
-    def _student(
-        self, model: PreTrainedModel, steps: int, quantization: Quantization | None = None
-    ) -> Student:
-        family, method = family_of(self.task), self.method
+    def _task_module(
+        self, model: PreTrainedModel, steps: int, quantization: QuantizedModel | None = None
+    ) -> TaskModule:
+        adapter, method = adapter_for(self.task), self.method
         assert method.learning_rate  # null fields were resolved by Experiment
         ranges = method.range_learning_rate if isinstance(method, Qat) else None
         optimization = Optimization.of(
-            self.training, method.learning_rate, steps, self.schooling.seed, ranges or 0.0
+            self.training,
+            method.learning_rate,
+            steps,
+            self.training_setup.seed,
+            range_learning_rate=ranges or 0.0,
         )
-        return family.student(model, optimization, quantization, self._teacher(family))
+        return adapter.training_module(model, optimization, quantization, self._teacher(adapter))
 
     @property
-    def _origin(self) -> Encoder:
-        """The FP32 model of the run."""
+    def _origin(self) -> ModelArtifact:
+        """FP32 model of the run, which is the teacher of a distillation."""
         return self.encoder
 
-    def _teacher(self, family: Family) -> Teacher | None:
-        """The model that all began with, where anything is learned from it."""
+    def _teacher(self, adapter: TaskAdapter) -> Teacher | None:
+        """Return the teacher, the FP32 model of the run, if distillation is enabled."""
         plan = self.method.distillation
         if not plan.enabled:
             return None
-        return Teacher(load_saved(self._origin.model), plan, family.distance, family.row_terms)
+        return Teacher(load_saved(self._origin.model), plan, adapter.distance, adapter.loss_counts_per_row)
 
 
 @dataclass(frozen=True)
-class QuantizationAware(Continued):
-    """A calibrated encoder with its quantizers in the loop."""
+class QatPlan(ControlPlan):
+    """Quantization-aware training of a calibrated model."""
 
     method: Qat
-    teacher: Encoder
-    """The FP32 model, of which ``encoder`` may be a refinement."""
+    teacher: ModelArtifact
+    """FP32 model of the run, of which ``encoder`` may be a refinement."""
     ranges: Ranges
-    form: Form
+    quant_config: QuantizationConfig
     recalibrator: AnyCalibrator | None = None
-    """What finds the ranges of weights anew, at the end; None leaves them as training did."""
+    """Calibrator that recomputes the weight ranges after training; None keeps those of the training."""
 
     @property
     def title(self) -> str:
-        """For messages and the progress bar."""
-        return f"QAT {self.task.name} {self.form.quant.name}"
+        return f"QAT {self.task.name} {self.quant_config.quant.name}"
 
     @property
-    def _origin(self) -> Encoder:
+    def _origin(self) -> ModelArtifact:
         return self.teacher
 
-    def module(self, steps: int, parts: Parts) -> Student:
-        """The encoder with ranges, which are learned, follow the batches, or are fixed."""
+    def module(self, steps: int, parts: BatchSplit) -> TaskModule:
+        """Build the module with quantizers, whose ranges are learned, moving averages, or fixed."""
         model = self._model()
-        quantization = insert(model, self.form)
+        quantization = insert(model, self.quant_config)
         quantization.load_ranges(load_file(self.ranges.file))
         quantization.split(parts.count)
         if self.method.ranges == "learned":
             quantization.learn(zero_points=self.method.zero_points == "learned")
         elif self.method.ranges == "ema":
-            quantization.follow(self.method.range_decay)
+            quantization.use_ema(self.method.range_decay)
         else:
             quantization.freeze()
-        return self._student(model, steps, quantization)
+        return self._task_module(model, steps, quantization)
 
-    def save(self, module: Student, folder: Path) -> dict[str, Any]:
-        """Plain float weights as transformers saves them, and the final ranges beside them."""
-        quantization, out = module.quantization, Trained(folder, "")
-        assert isinstance(quantization, Quantization)
+    def save(self, module: TaskModule, folder: Path) -> dict[str, Any]:
+        """Write float weights in the format of transformers and the final ranges; return quantizer counts."""
+        quantization, out = module.quantization, QatArtifact(folder, "")
+        assert isinstance(quantization, QuantizedModel)
         module.cpu()
         if self.recalibrator is not None:
             quantization.freeze()
@@ -190,13 +212,19 @@ class QuantizationAware(Continued):
 
 
 def _steps(
-    tokens: Tokens, task: Task, batch_size: int, epochs: float, schooling: Schooling, parts: Parts
-) -> Steps:
-    """All batches of a training in order, of rows that are drawn by the seed."""
-    family, seed = family_of(task), schooling.seed
-    split = family.split(tokens.split(task.train))
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(split))[: schooling.train_rows])
-    batches = train_batches(split.lengths[chosen], batch_size=batch_size, epochs=epochs, seed=seed)
-    rows = [chosen[batch] for batch in batches[: schooling.train_steps]]
-    collate = partial(family.collate, split, pad_id=tokens.pad_id)
-    return Steps(rows, collate, parts, partial(family.terms, split))
+    tokens: Tokens,
+    task: Task,
+    batch_size: int,
+    *,
+    epochs: float,
+    training_setup: TrainingSetup,
+    parts: BatchSplit,
+) -> MicroBatches:
+    """Return all batches of a training in order, over train rows that are drawn by the seed."""
+    adapter, seed = adapter_for(task), training_setup.seed
+    split = adapter.split(tokens.split(task.train))
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(split))[: training_setup.train_rows])
+    batches = train_batches(split.lengths[drawn], batch_size=batch_size, epochs=epochs, seed=seed)
+    rows = [drawn[batch] for batch in batches[: training_setup.train_steps]]
+    collate = partial(adapter.collate, split, pad_id=tokens.pad_id)
+    return MicroBatches(rows, collate, parts, partial(adapter.loss_count, split))

@@ -1,8 +1,8 @@
-"""One training: a flat list of steps, run by Lightning, that goes on where it was cut off.
+"""Training loop of one process: a flat list of steps, run by Lightning, that resumes after an interruption.
 
-All steps of all epochs are one Lightning epoch. Order of rows, dropout and rate depend on the step
-alone, so a training that was killed and resumed takes the same steps as one that was not. What is here
-runs in one process, which may be one of several (:mod:`qexp.training.distributed`).
+All steps of all epochs form a single Lightning epoch. The order of rows, dropout and the learning rate depend
+on the step alone, so a training that was killed and resumed takes the same steps as an uninterrupted one. The
+process may be one of several (:mod:`qexp.training.distributed`).
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from pytorch_lightning.plugins.environments import ClusterEnvironment  # type: i
 from pytorch_lightning.strategies import DDPStrategy
 
 from qexp.config import Numerics
-from qexp.data.microbatches import Steps
+from qexp.data.microbatches import MicroBatches
 from qexp.errors import TrainingError
-from qexp.tasks.module import Student
+from qexp.tasks.module import TaskModule
 from qexp.training.lightning_compat import interruptible, quiet_lightning
 
 CHECKPOINT = "last.ckpt"
 PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-"""Lightning's names."""
+"""Precision names of Lightning."""
 BACKEND = {"cpu": "gloo", "gpu": "nccl"}
-"""How processes on a kind of device talk to each other."""
+"""Backend of ``torch.distributed`` by kind of device."""
 
 
 @dataclass(frozen=True)
-class Seat:
-    """Where one process of a training sits."""
+class WorkerContext:
+    """Position and resources of one process of a training."""
 
     numerics: Numerics
     scratch: Path
@@ -44,81 +44,81 @@ class Seat:
     threads: int
     """CPU threads of this process."""
     resumed_at: int = 0
-    """Step of the checkpoint to go on from; 0 is the beginning."""
+    """Step of the checkpoint to resume from; 0 starts from the beginning."""
     rank: int = 0
 
     @property
     def checkpoint(self) -> Path:
-        """File of the checkpoint."""
         return self.scratch / CHECKPOINT
 
 
-class Surroundings(ClusterEnvironment):
-    """Tells Lightning which process this is, and that there is nothing to launch or to look up.
+class ExternalProcessEnvironment(ClusterEnvironment):
+    """Cluster environment that gives Lightning rank and size, as the processes are already started.
 
-    Without it, Lightning would look for a cluster's scheduler, and take its numbers for ours.
+    Without it, Lightning would detect a cluster's scheduler and take rank and size from it.
     """
 
-    def __init__(self, seat: Seat) -> None:
+    def __init__(self, worker: WorkerContext) -> None:
         super().__init__()
-        self._rank, self._size = seat.rank, seat.numerics.devices
+        self._rank, self._size = worker.rank, worker.numerics.devices
 
     @property
     def creates_processes_externally(self) -> bool:
-        """Lightning starts no process."""
+        """True, so that Lightning starts no process."""
         return True
 
     @property
     def main_address(self) -> str:
-        """All processes are on this machine."""
+        """Loopback address, as all processes are on this machine."""
         return "127.0.0.1"
 
     @property
     def main_port(self) -> int:
-        """Unused: the processes are connected before Lightning asks."""
+        """Unused, as the processes are connected before Lightning reads it."""
         return 0
 
     @staticmethod
     def detect() -> bool:
-        """It is chosen, not detected."""
+        """Return False, as this environment is passed explicitly, never detected."""
         return False
 
     def world_size(self) -> int:
-        """Number of processes."""
         return self._size
 
     def set_world_size(self, size: int) -> None:
-        """It is known already."""
+        """Ignore the size, which is known already."""
 
     def global_rank(self) -> int:
-        """Number of this process, from 0."""
         return self._rank
 
     def set_global_rank(self, rank: int) -> None:
-        """It is known already."""
+        """Ignore the rank, which is known already."""
 
     def local_rank(self) -> int:
-        """The same: there is one machine."""
+        """Return the global rank, as there is one machine."""
         return self._rank
 
     def node_rank(self) -> int:
-        """There is one machine."""
+        """Return 0, as there is one machine."""
         return 0
 
 
-class Journal(pl.Callback):
-    """Loss of every step, over all its parts and processes; stops on one that is no number."""
+class LossHistory(pl.Callback):
+    """Callback that records the loss of every step, over all its parts and processes.
 
-    def __init__(self, title: str, move: Callable[..., None]) -> None:
+    It raises a TrainingError once a loss is NaN or infinite.
+    """
+
+    def __init__(self, title: str, advance: Callable[..., None]) -> None:
         self.title = title
-        self.move = move
+        self.advance = advance
         self.losses: list[float] = []
         self.parts: list[torch.Tensor] = []
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Read the loss of the step when all of its parts are in."""
+        """Record the loss of a step once all of its parts are done."""
         self.parts.append(outputs["loss"])
         if not _step_is_done(trainer, batch_idx):
             return
@@ -130,19 +130,17 @@ class Journal(pl.Callback):
                 f"lower the learning rate ({_peak_rate(pl_module):g} now), or look at the data"
             )
         self.losses.append(loss)
-        self.move(1, note=f"loss {loss:.3f}")
+        self.advance(1, note=f"loss {loss:.3f}")
 
     def state_dict(self) -> dict[str, Any]:
-        """The losses so far."""
         return {"losses": list(self.losses)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on after these losses."""
         self.losses = list(state_dict["losses"])
 
 
 class Checkpoints(pl.Callback):
-    """Saves the whole state of the training now and then, each time in one rename."""
+    """Callback that saves the whole training state every ``seconds`` seconds, atomically by a rename."""
 
     def __init__(self, file: Path, seconds: float) -> None:
         self.file = file
@@ -152,59 +150,71 @@ class Checkpoints(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when it is time, but not after the last step: the artifact follows at once."""
+        """Save if it is due, but not after the last step, as the artifact is written right after it."""
         if not _step_is_done(trainer, batch_idx) or trainer.global_step == trainer.max_steps:
             return
         due = time.monotonic() - self.saved >= self.seconds
-        if trainer.strategy.reduce_boolean_decision(due, all=False):  # all processes, or none
-            aside = self.file.with_suffix(".tmp")
-            trainer.save_checkpoint(aside)
+        if trainer.strategy.reduce_boolean_decision(due, all=False):  # saving is collective
+            temporary = self.file.with_suffix(".tmp")
+            trainer.save_checkpoint(temporary)
             if trainer.is_global_zero:
-                os.replace(aside, self.file)
+                os.replace(temporary, self.file)
             self.saved = time.monotonic()
 
 
-def fit(module: Student, steps: Steps, title: str, seat: Seat, move: Callable[..., None]) -> list[float]:
-    """Take all steps, from the checkpoint if ``seat`` says so; the loss of every step.
+def fit(
+    module: TaskModule, steps: MicroBatches, title: str, worker: WorkerContext, advance: Callable[..., None]
+) -> list[float]:
+    """Take all steps, or those after the checkpoint of ``worker``, and return the loss of every step.
 
     Args:
-        module: Trained in place; weights are the same in all processes.
-        steps: With the parts of this process.
-        title: For messages.
-        seat: Where this process sits.
-        move: Told of every step, as ``Screen.bar`` has it.
+        module: Module to train in place; its weights are the same in all processes.
+        steps: Batches of all steps, restricted to the parts of this process.
+        title: Name of the training in messages.
+        worker: Position of this process in the training.
+        advance: Called with the number of steps taken, as ``RunConsole.bar`` yields it.
 
     Raises:
-        TrainingError: The loss is not a number.
+        TrainingError: If the loss is NaN or infinite.
     """
-    journal = Journal(title, move)
+    history = LossHistory(title, advance)
     with quiet_lightning(), interruptible():
         trainer = _trainer(
-            steps.count, [journal, Checkpoints(seat.checkpoint, seat.checkpoint_seconds)], seat
+            steps.count, [history, Checkpoints(worker.checkpoint, worker.checkpoint_seconds)], worker
         )
-        module.train()  # Lightning trains in whatever mode it finds, and a loaded model is in evaluation mode
-        resumed = str(seat.checkpoint) if seat.resumed_at else None
+        module.train()  # Lightning keeps the mode, and a loaded model is in evaluation mode
+        resumed = str(worker.checkpoint) if worker.resumed_at else None
         trainer.fit(module, steps, ckpt_path=resumed, weights_only=True)
     module.eval()
-    return journal.losses
+    return history.losses
 
 
-def _trainer(steps: int, callbacks: list[pl.Callback], seat: Seat) -> pl.Trainer:
-    numerics = seat.numerics
+def _trainer(steps: int, callbacks: list[pl.Callback], worker: WorkerContext) -> pl.Trainer:
+    numerics = worker.numerics
     return pl.Trainer(
-        max_steps=steps, accelerator=numerics.device, devices=numerics.devices, strategy=_strategy(seat),
-        precision=PRECISION[numerics.precision], accumulate_grad_batches=numerics.accumulate,
-        plugins=[Surroundings(seat)], callbacks=callbacks, gradient_clip_val=1.0, logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        use_distributed_sampler=False, num_sanity_val_steps=0,
-    )  # fmt: skip
+        max_steps=steps,
+        accelerator=numerics.device,
+        devices=numerics.devices,
+        strategy=_strategy(worker),
+        precision=PRECISION[numerics.precision],
+        accumulate_grad_batches=numerics.accumulate,
+        plugins=[ExternalProcessEnvironment(worker)],
+        callbacks=callbacks,
+        gradient_clip_val=1.0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+    )
 
 
-def _strategy(seat: Seat) -> Any:
-    """DDP between processes; buffers hold ranges and positions, which no step changes."""
-    if seat.numerics.devices == 1:
+def _strategy(worker: WorkerContext) -> Any:
+    """Return DDP for several processes; it need not broadcast buffers, as no step changes them."""
+    if worker.numerics.devices == 1:
         return "auto"
-    return DDPStrategy(process_group_backend=BACKEND[seat.numerics.device], broadcast_buffers=False)
+    return DDPStrategy(process_group_backend=BACKEND[worker.numerics.device], broadcast_buffers=False)
 
 
 def _step_is_done(trainer: pl.Trainer, batch_idx: int) -> bool:

@@ -1,7 +1,7 @@
-"""One process of a training: alone, or as one of several children of the process that asked for it.
+"""One process of a training: the only one, or one of several workers of a parent process.
 
-A child is told what to do by its arguments, and tells its parent of steps, of its end and of what went
-wrong through a pipe. It ends as soon as the parent is gone: with the parent goes the lock on the artifact.
+A worker receives its plan as arguments, and reports steps, its result and its error to the parent through a
+pipe. It exits as soon as the parent does, as the lock on the artifact ends with the parent.
 """
 
 from __future__ import annotations
@@ -23,69 +23,69 @@ from torch import distributed
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from qexp.context import set_threads
-from qexp.data.microbatches import Parts
+from qexp.data.microbatches import BatchSplit
 from qexp.errors import QexpError, TrainingError
 from qexp.quant.fake_quantize import choose_kernels
 from qexp.training.compile import compiled
-from qexp.training.plans import Course
-from qexp.training.trainer import BACKEND, Seat, fit
+from qexp.training.plans import TrainingPlan
+from qexp.training.trainer import BACKEND, WorkerContext, fit
 
 Facts = Mapping[str, Any]
 Move = Callable[..., None]
 
 
 @dataclass(frozen=True)
-class Moved:
-    """A step was taken."""
+class StepDone:
+    """Message that a step was taken."""
 
     note: str
 
 
 @dataclass(frozen=True)
-class Done:
-    """All steps were taken, and the result saved."""
+class WorkerResult:
+    """Message that all steps were taken and the result was saved."""
 
     facts: Facts
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """Why a process ends before its time."""
+class WorkerError:
+    """Message with the error that ended a worker early."""
 
     error: Exception
     died: bool = False
-    """It was killed, or ended without a word."""
+    """Whether the worker was killed, or exited without a message."""
     at: float = field(default_factory=time.monotonic)
 
 
-def attend(course: Course, folder: Path, seat: Seat, move: Move) -> Facts:
-    """The part of one process in a training; the first one saves the result."""
-    set_threads(seat.threads)
-    choose_kernels(seat.numerics.kernels)
-    parts = Parts.of(seat.numerics, seat.rank)
-    steps = course.steps(parts)
-    module = course.module(steps.count, parts)
-    with compiled(module.model, seat.numerics.compile):
-        losses = fit(module, steps, course.title, seat, move)
-    history = {"steps": steps.count, "loss": losses, "resumed_at": seat.resumed_at}
-    return history | dict(course.save(module, folder)) if seat.rank == 0 else {}
+def train_worker(plan: TrainingPlan, folder: Path, worker: WorkerContext, advance: Move) -> Facts:
+    """Run the steps of one process; rank 0 saves the result and returns its facts, others return none."""
+    set_threads(worker.threads)
+    choose_kernels(worker.numerics.kernels)
+    parts = BatchSplit.of(worker.numerics, worker.rank)
+    steps = plan.steps(parts)
+    module = plan.module(steps.count, parts)
+    with compiled(module.model, worker.numerics.compile):
+        losses = fit(module, steps, title=plan.title, worker=worker, advance=advance)
+    history = {"steps": steps.count, "loss": losses, "resumed_at": worker.resumed_at}
+    return history | dict(plan.save(module, folder)) if worker.rank == 0 else {}
 
 
-def be_child(course: Course, folder: Path, seat: Seat, port: int, pipe: Connection) -> None:
-    """What a process does from its start to its end."""
+def worker_main(plan: TrainingPlan, folder: Path, worker: WorkerContext, port: int, pipe: Connection) -> None:
+    """Entry point of a worker process."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
-    def move(_: int = 1, note: str = "") -> None:
-        if seat.rank == 0:
-            pipe.send(Moved(note))
+    def advance(_: int = 1, note: str = "") -> None:
+        if worker.rank == 0:
+            pipe.send(StepDone(note))
 
     try:
-        _connect(seat, port)
-        pipe.send(Done(attend(course, folder, seat, move)))
+        _connect(worker, port)
+        pipe.send(WorkerResult(train_worker(plan, folder, worker, advance)))
         distributed.destroy_process_group()
     except (Exception, KeyboardInterrupt) as error:
-        pipe.send(Trouble(_portable(error, course.title, seat)))
-        os._exit(1)  # an orderly end would wait for the others
+        pipe.send(WorkerError(_portable(error, plan.title, worker)))
+        os._exit(1)  # a regular exit would wait for the other workers
 
 
 def _end_with_parent() -> None:
@@ -95,28 +95,28 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _connect(seat: Seat, port: int) -> None:
-    """Join the others at the store that the parent holds, so that no port has to be guessed."""
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # whatever this machine calls itself
-    numerics, device = seat.numerics, None
+def _connect(worker: WorkerContext, port: int) -> None:
+    """Join the process group through the parent's store, so that no free port has to be guessed."""
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # independent of how the host name resolves
+    numerics, device = worker.numerics, None
     if numerics.device == "gpu":
-        device = torch.device("cuda", seat.rank)
+        device = torch.device("cuda", worker.rank)
         torch.cuda.set_device(device)
     store = TCPStore("127.0.0.1", port, is_master=False)
     distributed.init_process_group(
-        BACKEND[numerics.device], store=store, rank=seat.rank, world_size=numerics.devices, device_id=device
+        BACKEND[numerics.device], store=store, rank=worker.rank, world_size=numerics.devices, device_id=device
     )
 
 
-def _portable(error: BaseException, title: str, seat: Seat) -> Exception:
-    """The error as it can be raised in the parent, with the traceback of this process as a note."""
-    same: Exception
+def _portable(error: BaseException, title: str, worker: WorkerContext) -> Exception:
+    """Return the error in a form that the parent can raise, with the traceback of this process as a note."""
+    portable: Exception
     if isinstance(error, QexpError):
-        same = type(error)(str(error))
+        portable = type(error)(str(error))
     elif isinstance(error, OSError) and error.errno is not None:
-        same = OSError(error.errno, error.strerror, error.filename)  # the store words it
+        portable = OSError(error.errno, error.strerror, error.filename)  # the store formats its message
     else:
-        same = TrainingError(f"{title}: {type(error).__name__}: {error}")
+        portable = TrainingError(f"{title}: {type(error).__name__}: {error}")
     text = "".join(traceback.format_exception(error))
-    same.add_note(f"in process {seat.rank + 1} of {seat.numerics.devices}:\n{text}")
-    return same
+    portable.add_note(f"in process {worker.rank + 1} of {worker.numerics.devices}:\n{text}")
+    return portable

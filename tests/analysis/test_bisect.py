@@ -1,4 +1,4 @@
-"""Layers that depart: in graphs with a fault of every kind, in sound ones, and in made-up runtimes."""
+"""Tests of the search for diverging layers: in faulty and correct graphs, and in synthetic runtimes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qexp.analysis.bisect import Departures, Whole, apart, bisect, departures
-from qexp.analysis.subgraphs import Layer, layers_of
-from qexp.deploy.engine import Order
+from qexp.analysis.bisect import DivergenceFinder, GraphDivergence, apart, bisect, divergences
+from qexp.analysis.subgraphs import GraphLayer, layers_of
+from qexp.deploy.engine import EngineSpec
 from qexp.deploy.runtimes.onnxruntime.engine import as_written
 from qexp.errors import DeployError, StoreError
 from qexp.execution.job import Job
@@ -58,37 +58,37 @@ def finished(tiny_models: Callable[[str], Path], outputs_of_all: Path) -> tuple[
 
 
 @pytest.fixture(scope="module")
-def sound(finished: tuple[Record, Path]) -> Departures:
+def sound(finished: tuple[Record, Path]) -> DivergenceFinder:
     """Of that run."""
-    return Departures.of(*finished)
+    return DivergenceFinder.of(*finished)
 
 
 @pytest.mark.parametrize("runtime", [None, "onnxruntime"])
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_a_fault_is_named_by_its_module(
-    sound: Departures, fault: Callable[[Editor], None], runtime: str | None
+    sound: DivergenceFinder, fault: Callable[[Editor], None], runtime: str | None
 ) -> None:
     if fault is quantized_twice and runtime == "onnxruntime":
         pytest.skip("ONNX Runtime makes one pair of two in a row, and so mends this")
-    found = [each.module for each in sound.layers(with_fault(sound.graph, fault), runtime)]
+    result = [each.module for each in sound.layers(with_fault(sound.graph, fault), runtime)]
     if fault is query_and_value_swapped:
-        assert found.pop() == FAULTS[fault].replace("query", "value")
-    assert found == [FAULTS[fault]]
+        assert result.pop() == FAULTS[fault].replace("query", "value")
+    assert result == [FAULTS[fault]]
 
 
 def scales(graph: onnx.ModelProto) -> dict[str, str]:
     """Nodes whose second input is a scale, or a factor of each channel, and the module that uses it."""
-    found = {}
+    result = {}
     for node in graph.graph.node:
         if node.op_type == "LayerNormalization":
-            found[node.name] = node.name.rpartition("/")[0]
+            result[node.name] = node.name.rpartition("/")[0]
         elif node.op_type == "DequantizeLinear":
             site = node.name.removeprefix("quantization.by_name.").partition(":")[0].replace("/", ".")
-            found[node.name] = site.partition(".parametrizations")[0]
-    return found
+            result[node.name] = site.partition(".parametrizations")[0]
+    return result
 
 
-def test_a_wrong_scale_is_named_wherever_it_is(sound: Departures) -> None:
+def test_a_wrong_scale_is_named_wherever_it_is(sound: DivergenceFinder) -> None:
     sites = scales(sound.graph)
     assert len(sites) == 18 + 14 + 5  # activations, weights, norms
     for name, module in sites.items():
@@ -100,7 +100,7 @@ def test_a_wrong_scale_is_named_wherever_it_is(sound: Departures) -> None:
 
 
 @pytest.mark.parametrize("runtime", [None, "onnxruntime", "openvino"])
-def test_a_sound_graph_names_nothing(sound: Departures, runtime: str | None) -> None:
+def test_a_sound_graph_names_nothing(sound: DivergenceFinder, runtime: str | None) -> None:
     if runtime == "openvino":
         pytest.importorskip("openvino")
     assert len(sound.known(sound.graph)) == 27
@@ -124,7 +124,7 @@ def test_sound_graphs_of_every_form_name_nothing(
     finished: tuple[Record, Path], tiny_bert: Path, words: tuple[str, ...]
 ) -> None:
     _, outputs = finished  # where weights and tokens lie already
-    reference = Departures.of(run(outputs, tiny_bert, *words), outputs)
+    reference = DivergenceFinder.of(run(outputs, tiny_bert, *words), outputs)
     assert len(reference.known(reference.graph)) >= 24
     for runtime in (None, "onnxruntime", *(["openvino"] if find_spec("openvino") else [])):
         assert reference.layers(reference.graph, runtime) == []
@@ -135,40 +135,42 @@ def test_sound_graphs_of_every_form_name_nothing(
 def test_sound_graphs_of_other_encoders_name_nothing(
     tiny_models: Callable[[str], Path], outputs: Path, architecture: str
 ) -> None:
-    reference = Departures.of(run(outputs, tiny_models(architecture), "quant=w8a8", "method=ptq"), outputs)
+    reference = DivergenceFinder.of(
+        run(outputs, tiny_models(architecture), "quant=w8a8", "method=ptq"), outputs
+    )
     assert len(reference.known(reference.graph)) >= 20
     assert reference.layers(reference.graph, None) == []
     assert reference.layers(reference.graph, "onnxruntime") == []
 
 
-def test_noise_is_far_below_what_counts(sound: Departures) -> None:
+def test_noise_is_far_below_what_counts(sound: DivergenceFinder) -> None:
     measured = sound.measured(sound.graph, None, sound.known(sound.graph))
     assert max(each.typical for each in measured.values()) < 1e-5
     assert max(each.far for each in measured.values()) == 0
 
 
-def test_most_rows_are_padded(sound: Departures) -> None:
+def test_most_rows_are_padded(sound: DivergenceFinder) -> None:
     lengths = sound.batch["attention_mask"].sum(axis=1)
     assert len(lengths) == 8
     assert len(set(lengths.tolist())) >= 6
 
 
 def test_a_sound_run_agrees_in_words(finished: tuple[Record, Path]) -> None:
-    (found,) = departures(*finished, ["onnxruntime"])
-    assert not found.departs
-    assert "all layers agree with torch (27, each on torch's own inputs" in str(found)
+    (result,) = divergences(*finished, ["onnxruntime"])
+    assert not result.departs
+    assert "all layers agree with torch (27, each on torch's own inputs" in str(result)
 
 
-def test_a_fault_of_the_file_is_told_as_one(sound: Departures) -> None:
-    found = sound.departure("key", with_fault(sound.graph, gamma_off_by_a_percent), "onnxruntime")
-    assert str(found).startswith("key onnxruntime: bert.encoder.layer.1.output.LayerNorm by 0.00")
-    assert "the exported file does too" in str(found)
+def test_a_fault_of_the_file_is_told_as_one(sound: DivergenceFinder) -> None:
+    result = sound.departure("key", with_fault(sound.graph, gamma_off_by_a_percent), "onnxruntime")
+    assert str(result).startswith("key onnxruntime: bert.encoder.layer.1.output.LayerNorm by 0.00")
+    assert "the exported file does too" in str(result)
 
 
 class Spoilt:
     """ONNX Runtime, but for what is done to its outputs."""
 
-    def __init__(self, order: Order, spoil: Callable[[onnx.ModelProto, Any], Any]) -> None:
+    def __init__(self, order: EngineSpec, spoil: Callable[[onnx.ModelProto, Any], Any]) -> None:
         self._session, self._graph, self._spoil = as_written(order), onnx.load(order.graph), spoil
         self.inputs, self.info = self._session.inputs, self._session.info
 
@@ -180,53 +182,55 @@ def spoil(monkeypatch: pytest.MonkeyPatch, how: Callable[[onnx.ModelProto, Any],
     monkeypatch.setattr("qexp.deploy.runtimes.load", lambda _, order: Spoilt(order, how))
 
 
-def test_a_fault_of_the_runtime_is_told_as_one(sound: Departures, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_the_runtime_is_told_as_one(
+    sound: DivergenceFinder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def in_norms(graph: onnx.ModelProto, values: Any) -> Any:
         return values * (1.01 if "LayerNorm" in graph.graph.node[-1].name else 1)
 
     spoil(monkeypatch, in_norms)
-    found = sound.departure("key", sound.graph, "with norms of its own")
-    assert [each.module.rpartition(".")[2] for each in found.layers] == ["LayerNorm"] * 5
-    assert str(found).count("LayerNorm by ") == 5
-    assert "at the first of them, the exported file does not: the runtime" in str(found)
+    result = sound.departure("key", sound.graph, "with norms of its own")
+    assert [each.module.rpartition(".")[2] for each in result.layers] == ["LayerNorm"] * 5
+    assert str(result).count("LayerNorm by ") == 5
+    assert "at the first of them, the exported file does not: the runtime" in str(result)
 
 
 def test_five_layers_are_named_and_the_others_counted(
-    sound: Departures, monkeypatch: pytest.MonkeyPatch
+    sound: DivergenceFinder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil(monkeypatch, lambda _, values: values * np.nan)
-    told = str(sound.departure("key", sound.graph, "without numbers"))
-    assert told.count(" by inf") == 5
-    assert "and 22 more depart" in told
+    message = str(sound.departure("key", sound.graph, "without numbers"))
+    assert message.count(" by inf") == 5
+    assert "and 22 more depart" in message
 
 
 def test_what_only_the_whole_graph_shows_is_bisected(
-    sound: Departures, monkeypatch: pytest.MonkeyPatch
+    sound: DivergenceFinder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil(monkeypatch, lambda graph, values: values * (1.5 if len(graph.graph.node) > 60 else 1))
-    found = sound.departure("key", sound.graph, "bad at large graphs")
-    assert found.departs
-    assert found.layers == []
-    assert found.whole is not None
-    assert found.whole.module.startswith("bert.encoder.layer.")
-    assert "each layer alone agrees with torch" in str(found)
-    assert "the exported file does not: the runtime" in str(found)
+    result = sound.departure("key", sound.graph, "bad at large graphs")
+    assert result.departs
+    assert result.layers == []
+    assert result.whole is not None
+    assert result.whole.module.startswith("bert.encoder.layer.")
+    assert "each layer alone agrees with torch" in str(result)
+    assert "the exported file does not: the runtime" in str(result)
 
 
 @given(count=st.integers(1, 40), data=st.data())
 def test_the_first_layer_up_to_which_a_graph_departs_is_found(count: int, data: st.DataObject) -> None:
     first = data.draw(st.integers(0, count))  # count: none departs
-    layers = [Layer(f"layer.{index}", f"value_{index}") for index in range(count)]
+    layers = [GraphLayer(f"layer.{index}", f"value_{index}") for index in range(count)]
     torch = {layer.module: np.ones(4, np.float32) for layer in layers}
     asked = []
 
-    def engine(layer: Layer) -> np.ndarray[Any, Any]:
+    def engine(layer: GraphLayer) -> np.ndarray[Any, Any]:
         asked.append(layer)
         index = layers.index(layer)
         return np.full(4, 1.001 if index < first else 1.5, np.float32)
 
-    found = bisect(layers, torch, engine, lambda layer: np.ones(4, np.float32))
-    assert found == (None if first == count else Whole(f"layer.{first}", pytest.approx(0.5), 0.0))
+    result = bisect(layers, torch, engine, lambda layer: np.ones(4, np.float32))
+    assert result == (None if first == count else GraphDivergence(f"layer.{first}", pytest.approx(0.5), 0.0))
     assert len(asked) <= 3 + np.log2(count)
 
 
@@ -242,10 +246,10 @@ def test_a_run_without_an_export_says_so(finished: tuple[Record, Path]) -> None:
     record, outputs = finished
     without = replace(record, stages=[each for each in record.stages if each["stage"] != "7-onnx"])
     with pytest.raises(StoreError, match="has no 7-onnx"):
-        departures(without, outputs, ["onnxruntime"])
+        divergences(without, outputs, ["onnxruntime"])
 
 
-def test_a_graph_without_names_of_modules_is_refused(sound: Departures) -> None:
+def test_a_graph_without_names_of_modules_is_refused(sound: DivergenceFinder) -> None:
     edit = Editor.of(sound.graph)
     for node in edit.model.graph.node:
         node.name = ""
@@ -259,4 +263,4 @@ def test_a_translator_is_refused(
 ) -> None:
     monkeypatch.setattr("qexp.analysis.bisect.folder_of", lambda *_: tmp_path)  # as of one: no model.onnx
     with pytest.raises(DeployError, match="--bisect takes encoders"):
-        Departures.of(*finished)
+        DivergenceFinder.of(*finished)

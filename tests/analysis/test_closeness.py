@@ -1,4 +1,4 @@
-"""How close a layer is: what counts, and what does not."""
+"""Tests of the measures of closeness: which differences count."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def test_one_channel_is_seen_at_its_own_size(torch: np.ndarray[Any, Any]) -> Non
     torch[..., 3] *= 0.1
     ours = torch.copy()
     ours[..., 3] *= 1.01
-    found = closeness(ours, torch)
-    assert found.departs
-    assert found.typical == pytest.approx(0.0067, rel=0.1)  # the median of |x| of a normal distribution
-    assert str(found) == f"{found.typical:.2g}"
+    result = closeness(ours, torch)
+    assert result.departs
+    assert result.typical == pytest.approx(0.0067, rel=0.1)  # the median of |x| of a normal distribution
+    assert str(result) == f"{result.typical:.2g}"
 
 
 def test_a_channel_of_nearly_nothing_is_held_against_the_others(torch: np.ndarray[Any, Any]) -> None:
@@ -49,10 +49,10 @@ def test_a_channel_of_nearly_nothing_is_held_against_the_others(torch: np.ndarra
 def test_one_position_is_seen(torch: np.ndarray[Any, Any]) -> None:
     ours = torch.copy()
     ours[:, 0] = 0
-    found = closeness(ours, torch)
-    assert found.typical == 0.0
-    assert found.departs
-    assert str(found) == "more than 0.05 in 1.9 % of its values"
+    result = closeness(ours, torch)
+    assert result.typical == 0.0
+    assert result.departs
+    assert str(result) == "more than 0.05 in 1.9 % of its values"
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

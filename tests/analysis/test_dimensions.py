@@ -1,4 +1,4 @@
-"""Ranges by embedding dimension: what stands out, in words and as a picture."""
+"""Tests of ranges by embedding dimension: outliers, as text and as a picture."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 
 from qexp.analysis.dimensions import dimension_listing, dimensions_of, draw_dimensions
 from qexp.errors import QuantizationError, StoreError
-from qexp.quant.calibration.statistics import Statistics
+from qexp.quant.calibration.statistics import CalibrationStatistics
 
 
-def seen(*, dimensions: bool = True) -> Statistics:
-    statistics = Statistics()
+def seen(*, dimensions: bool = True) -> CalibrationStatistics:
+    statistics = CalibrationStatistics()
     value = torch.randn(4, 9, 16, generator=torch.Generator().manual_seed(0))
     statistics.add("plain", value, dimensions=dimensions)
     statistics.add("outlier", value * torch.where(torch.arange(16) == 5, 50.0, 1.0), dimensions=dimensions)

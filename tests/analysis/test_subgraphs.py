@@ -1,4 +1,4 @@
-"""Layers of a graph, and the parts that compute them."""
+"""Tests of the layers of a graph, and of the parts that compute them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from qexp.analysis.subgraphs import Layer, Parts, layers_of
+from qexp.analysis.subgraphs import GraphLayer, Subgraphs, layers_of
 from qexp.errors import DeployError
 
 
@@ -34,7 +34,7 @@ def model() -> onnx.ModelProto:
 
 def test_layers_are_modules_with_the_last_word(model: onnx.ModelProto) -> None:
     assert layers_of(model) == [
-        Layer("block.dense", "linear"), Layer("block", "sum"), Layer("outer.norm", "normed"),
+        GraphLayer("block.dense", "linear"), GraphLayer("block", "sum"), GraphLayer("outer.norm", "normed"),
     ]  # fmt: skip
 
 
@@ -44,23 +44,23 @@ def test_a_module_that_ends_in_another_is_named_by_that(model: onnx.ModelProto) 
 
 
 def test_a_part_begins_at_what_is_given(model: onnx.ModelProto) -> None:
-    part = Parts(model).part("sum", {"linear": (3, 2), "sum": (3, 2), "normed": (3, 2)})
+    part = Subgraphs(model).part("sum", {"linear": (3, 2), "sum": (3, 2), "normed": (3, 2)})
     assert [node.op_type for node in part.graph.node] == ["Relu", "Add"]
     assert [value.name for value in part.graph.input] == ["x", "linear"]
     assert list(part.graph.initializer) == []
     x, linear = np.ones((3, 2), np.float32), np.array([[-1, 2]] * 3, np.float32)
-    (found,) = ReferenceEvaluator(part).run(None, {"x": x, "linear": linear})
-    np.testing.assert_array_equal(found, [[1, 3]] * 3)
+    (result,) = ReferenceEvaluator(part).run(None, {"x": x, "linear": linear})
+    np.testing.assert_array_equal(result, [[1, 3]] * 3)
 
 
 def test_a_part_with_nothing_given_begins_at_the_graphs_inputs(model: onnx.ModelProto) -> None:
-    part = Parts(model).part("linear", {})
+    part = Subgraphs(model).part("linear", {})
     assert [value.name for value in part.graph.input] == ["x"]
     assert sorted(tensor.name for tensor in part.graph.initializer) == ["b", "w"]
 
 
 def test_sizes_are_dynamic_but_the_last_and_ones(model: onnx.ModelProto) -> None:
-    part = Parts(model).part("normed", {"sum": (1, 7, 2)})
+    part = Subgraphs(model).part("normed", {"sum": (1, 7, 2)})
     first, second, last = part.graph.input[0].type.tensor_type.shape.dim
     assert (first.dim_value, second.dim_param, last.dim_value) == (1, "axis_1", 2)
 
@@ -68,4 +68,4 @@ def test_sizes_are_dynamic_but_the_last_and_ones(model: onnx.ModelProto) -> None
 def test_a_value_that_nothing_computes_is_refused(model: onnx.ModelProto) -> None:
     del model.graph.node[0]
     with pytest.raises(DeployError, match="no node computes product"):
-        Parts(model).part("linear", {})
+        Subgraphs(model).part("linear", {})

@@ -1,4 +1,4 @@
-"""Claims: one holder, a sign of life, and an end when the holder is gone."""
+"""Leases: a single holder, heartbeats, and expiry when the holder is dead."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ELSEWHERE = """
 import socket
 import qexp.artifacts.lease
 socket.gethostname = lambda: "elsewhere"
-qexp.artifacts.lease.SILENCE = 1.0
+qexp.artifacts.lease.LEASE_SECONDS = 1.0
 """
 
 
@@ -71,7 +71,7 @@ def test_claim_of_a_living_process_is_seen_and_that_of_a_killed_one_ends_at_once
 def test_claim_of_another_machine_ends_after_its_silence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qexp.artifacts.lease.SILENCE", 1.0)
+    monkeypatch.setattr("qexp.artifacts.lease.LEASE_SECONDS", 1.0)
     path, waits = tmp_path / "a.lease", []
     with subprocess.Popen(
         [sys.executable, "-c", _ELSEWHERE + _HOLD, str(path)], stdout=subprocess.PIPE

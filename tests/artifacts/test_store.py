@@ -1,4 +1,4 @@
-"""The store: what a key is made of, and that nothing half-made or damaged is ever taken for a result."""
+"""The artifact store: cache keys, and that no incomplete or damaged artifact is used as a result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qexp.artifacts import Stage, Store, Workplace, digest, identity
+from qexp.artifacts import BuildDir, Stage, Store, digest, identity
 from qexp.artifacts.manifest import MANIFEST
 from qexp.artifacts.types import Artifact
 from qexp.config import Quant
@@ -36,13 +36,14 @@ class Listener:
         self.said.append(message)
 
 
-def _double(work: Workplace, number: int, quant: Quant, *, rt: object = None) -> None:
+def _double(work: BuildDir, ctx: object, *, number: int, quant: Quant) -> None:
     work.write_facts({"double": 2 * number})
     (work.folder / "deep").mkdir()
     (work.folder / "deep" / "file.bin").write_bytes(b"x" * 1000)
 
 
-STAGE = Stage("1-double", 1, Artifact, _double)
+KEYS = {"number": "number", "quant": "quant"}
+STAGE = Stage("1-double", 1, Artifact, _double, KEYS)
 
 
 @pytest.fixture
@@ -51,12 +52,12 @@ def store(tmp_path: Path) -> Store:
 
 
 def _walk(store: Store, number: int = 3, stage: Stage = STAGE) -> tuple[Artifact, bool]:
-    inputs = stage.inputs(number, Quant())
+    inputs = stage.inputs(number=number, quant=Quant())
     key = stage.key(inputs)
     found = store.find(stage, key, inputs)
     if found is not None:
         return found, False
-    return store.build(stage, key, inputs, lambda work: stage.run(work, number, Quant()))
+    return store.build(stage, key, inputs, lambda work: stage.run(work, None, number=number, quant=Quant()))
 
 
 def test_second_call_loads_what_the_first_built(store: Store) -> None:
@@ -68,20 +69,31 @@ def test_second_call_loads_what_the_first_built(store: Store) -> None:
 
 
 def test_key_covers_name_version_and_every_input_but_not_rt() -> None:
-    inputs = STAGE.inputs(3, Quant(), rt=object())
+    inputs = STAGE.inputs(number=3, quant=Quant())
     assert inputs == {"number": 3, "quant": Quant().model_dump(mode="json")}
     keys = {
         STAGE.key(inputs),
-        STAGE.key(STAGE.inputs(4, Quant())),
-        STAGE.key(STAGE.inputs(3, Quant(weight_bits=4))),
-        Stage("1-double", 2, Artifact, _double).key(inputs),
-        Stage("2-double", 1, Artifact, _double).key(inputs),
+        STAGE.key(STAGE.inputs(number=4, quant=Quant())),
+        STAGE.key(STAGE.inputs(number=3, quant=Quant(weight_bits=4))),
+        Stage("1-double", 2, Artifact, _double, KEYS).key(inputs),
+        Stage("2-double", 1, Artifact, _double, KEYS).key(inputs),
     }
     assert len(keys) == 5
 
 
-def test_key_takes_inputs_by_position_or_name() -> None:
-    assert STAGE.inputs(3, Quant()) == STAGE.inputs(number=3, quant=Quant())
+def test_inputs_are_given_by_keyword_and_all_of_them() -> None:
+    assert STAGE.inputs(quant=Quant(), number=3) == STAGE.inputs(number=3, quant=Quant())
+    for wrong in ({"number": 3}, {"number": 3, "quant": Quant(), "more": 1}):
+        with pytest.raises(TypeError, match="by keyword"):
+            STAGE.inputs(**wrong)
+
+
+def test_a_renamed_parameter_keeps_the_key() -> None:
+    def renamed(work: BuildDir, ctx: object, *, count: int, quant: Quant) -> None:
+        """As ``_double``."""
+
+    stage = Stage("1-double", 1, Artifact, renamed, {"count": "number", "quant": "quant"})
+    assert stage.key(stage.inputs(count=3, quant=Quant())) == STAGE.key(STAGE.inputs(number=3, quant=Quant()))
 
 
 def test_identity_refuses_what_it_cannot_name() -> None:
@@ -151,21 +163,21 @@ def test_what_a_file_system_puts_anywhere_is_no_foreign_file(store: Store) -> No
 
 
 def test_failed_build_leaves_no_artifact_and_its_rest_is_not_reused(store: Store) -> None:
-    def half(work: Workplace, number: int, quant: Quant) -> None:
+    def half(work: BuildDir, ctx: object, *, number: int, quant: Quant) -> None:
         (work.folder / "rest").write_text("half")
         (work.scratch / "checkpoint").write_text("kept")
         raise RuntimeError("cut off")
 
-    stage = Stage("1-double", 1, Artifact, half)
+    stage = Stage("1-double", 1, Artifact, half, KEYS)
     with pytest.raises(RuntimeError, match="cut off"):
         _walk(store, stage=stage)
     seen: list[bool] = []
 
-    def whole(work: Workplace, number: int, quant: Quant) -> None:
+    def whole(work: BuildDir, ctx: object, *, number: int, quant: Quant) -> None:
         seen.append((work.scratch / "checkpoint").read_text() == "kept")
         work.write_facts({})
 
-    artifact, built = _walk(store, stage=Stage("1-double", 1, Artifact, whole))
+    artifact, built = _walk(store, stage=Stage("1-double", 1, Artifact, whole, KEYS))
     assert built
     assert seen == [True]
     assert sorted(path.name for path in artifact.folder.iterdir()) == ["facts.json", MANIFEST]
@@ -173,31 +185,31 @@ def test_failed_build_leaves_no_artifact_and_its_rest_is_not_reused(store: Store
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
 def test_full_disk_is_one_clear_error(store: Store, code: int) -> None:
-    def full(work: Workplace, number: int, quant: Quant) -> None:
+    def full(work: BuildDir, ctx: object, *, number: int, quant: Quant) -> None:
         raise OSError(code, os.strerror(code))
 
     with pytest.raises(StoreError, match="QEXP_OUTPUTS"):
-        _walk(store, stage=Stage("1-double", 1, Artifact, full))
+        _walk(store, stage=Stage("1-double", 1, Artifact, full, KEYS))
 
 
 def test_full_disk_is_recognised_by_its_words_from_native_libraries(store: Store) -> None:
-    def full(work: Workplace, number: int, quant: Quant) -> None:
+    def full(work: BuildDir, ctx: object, *, number: int, quant: Quant) -> None:
         raise RuntimeError("I/O error: No space left on device (os error 28)")
 
     with pytest.raises(StoreError, match="free space"):
-        _walk(store, stage=Stage("1-double", 1, Artifact, full))
+        _walk(store, stage=Stage("1-double", 1, Artifact, full, KEYS))
 
 
 def test_two_at_once_build_once(tmp_path: Path) -> None:
     built: list[int] = []
     results: list[bool] = []
 
-    def slow(work: Workplace, number: int, quant: Quant) -> None:
+    def slow(work: BuildDir, ctx: object, *, number: int, quant: Quant) -> None:
         built.append(1)
         time.sleep(0.3)
         work.write_facts({})
 
-    stage = Stage("1-double", 1, Artifact, slow)
+    stage = Stage("1-double", 1, Artifact, slow, KEYS)
     listeners = [Listener(), Listener()]
 
     def go(listener: Listener) -> None:
@@ -216,18 +228,19 @@ def test_two_at_once_build_once(tmp_path: Path) -> None:
 _KILLED = """
 import sys, time
 from pathlib import Path
-from qexp.artifacts import Artifact
+from qexp.artifacts.types import Artifact
 from qexp.artifacts import Stage, Store
 class Deaf:
     def waiting(self, stage): pass
     def warn(self, message): pass
-def slow(work, number):
+def slow(work, ctx, *, number):
     work.write_facts({"double": 6})
     print("building", flush=True)
     time.sleep(60)
-stage = Stage("1-double", 1, Artifact, slow)
-inputs = stage.inputs(3)
-Store(Path(sys.argv[1]), Deaf()).build(stage, stage.key(inputs), inputs, lambda work: slow(work, 3))
+stage = Stage("1-double", 1, Artifact, slow, {"number": "number"})
+inputs = stage.inputs(number=3)
+store = Store(Path(sys.argv[1]), Deaf())
+store.build(stage, stage.key(inputs), inputs, lambda work: slow(work, None, number=3))
 """
 
 
@@ -237,14 +250,14 @@ def test_killed_process_leaves_neither_artifact_nor_lock(tmp_path: Path) -> None
         assert process.stdout.readline() == b"building\n"
         process.kill()
 
-    def quick(work: Workplace, number: int) -> None:
+    def quick(work: BuildDir, ctx: object, *, number: int) -> None:
         work.write_facts({"double": 7})
 
-    stage = Stage("1-double", 1, Artifact, quick)
-    inputs = stage.inputs(3)
+    stage = Stage("1-double", 1, Artifact, quick, {"number": "number"})
+    inputs = stage.inputs(number=3)
     store = Store(tmp_path, Listener())
     assert store.find(stage, stage.key(inputs), inputs) is None
-    artifact, built = store.build(stage, stage.key(inputs), inputs, lambda work: quick(work, 3))
+    artifact, built = store.build(stage, stage.key(inputs), inputs, lambda work: quick(work, None, number=3))
     assert built
     assert artifact.facts == {"double": 7}
 
@@ -253,22 +266,23 @@ _ASLEEP = """
 import os, signal, sys
 from pathlib import Path
 import qexp.artifacts.lease
-from qexp.artifacts import Artifact
+from qexp.artifacts.types import Artifact
 from qexp.errors import StoreError
 from qexp.artifacts import Stage, Store
-qexp.artifacts.lease.SILENCE = 1.0
+qexp.artifacts.lease.LEASE_SECONDS = 1.0
 class Deaf:
     def waiting(self, stage): pass
     def warn(self, message): pass
-def slow(work, number):
+def slow(work, ctx, *, number):
     (work.scratch / "last.ckpt").write_text("half")
     print("building", flush=True)
     os.kill(os.getpid(), signal.SIGSTOP)
     work.write_facts({"double": 0})
-stage = Stage("1-double", 1, Artifact, slow)
-inputs = stage.inputs(3)
+stage = Stage("1-double", 1, Artifact, slow, {"number": "number"})
+inputs = stage.inputs(number=3)
 try:
-    Store(Path(sys.argv[1]), Deaf()).build(stage, stage.key(inputs), inputs, lambda work: slow(work, 3))
+    store = Store(Path(sys.argv[1]), Deaf())
+    store.build(stage, stage.key(inputs), inputs, lambda work: slow(work, None, number=3))
 except StoreError as error:
     print(error)
 """
@@ -277,10 +291,10 @@ except StoreError as error:
 def test_holder_that_sleeps_is_superseded_and_cannot_disturb_its_successor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qexp.artifacts.lease.SILENCE", 1.0)
+    monkeypatch.setattr("qexp.artifacts.lease.LEASE_SECONDS", 1.0)
     seen: list[str] = []
 
-    def quick(work: Workplace, number: int) -> None:
+    def quick(work: BuildDir, ctx: object, *, number: int) -> None:
         seen.append((work.scratch / "last.ckpt").read_text())
         process.send_signal(signal.SIGCONT)
         assert process.stdout is not None
@@ -290,11 +304,13 @@ def test_holder_that_sleeps_is_superseded_and_cannot_disturb_its_successor(
     with subprocess.Popen([sys.executable, "-c", _ASLEEP, str(tmp_path)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"building\n"
-        stage = Stage("1-double", 1, Artifact, quick)
-        inputs, store = stage.inputs(3), Store(tmp_path, Listener())
-        artifact, built = store.build(stage, stage.key(inputs), inputs, lambda work: quick(work, 3))
+        stage = Stage("1-double", 1, Artifact, quick, {"number": "number"})
+        inputs, store = stage.inputs(number=3), Store(tmp_path, Listener())
+        artifact, built = store.build(
+            stage, stage.key(inputs), inputs, lambda work: quick(work, None, number=3)
+        )
     assert built
     assert artifact.facts == {"double": 6}
     assert seen[0] == "half"
-    assert "made no sign of life" in seen[1]
+    assert "lost the lease" in seen[1]
     assert store.find(stage, stage.key(inputs), inputs) is not None

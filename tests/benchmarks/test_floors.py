@@ -13,7 +13,7 @@ from benchmarks import floors
 from benchmarks.floors import FLOAT, Rates, floor
 from benchmarks.peers.own import PLACEMENTS
 from benchmarks.shapes import SHAPES, Family, Shape, batch_of
-from qexp.config import Form
+from qexp.config import QuantizationConfig
 from qexp.quant.insertion.insert import insert
 
 OTHER = Shape(width=48, layers=3, heads=3, inner=80, vocabulary=60, positions=40)
@@ -38,7 +38,7 @@ def test_parameters_are_those_of_the_model(shape: Shape) -> None:
 @pytest.mark.parametrize("sites", ["linear", "qdqbert"])
 def test_elements_are_those_that_the_quantizers_see(shape: Shape, sites: str) -> None:
     model, batch = Family(shape).build(), batch_of(shape, 3, 12)
-    quantization = insert(model, Form(placement=PLACEMENTS[sites]))
+    quantization = insert(model, QuantizationConfig(placement=PLACEMENTS[sites]))
     with torch.no_grad(), quantization.observing(batch["attention_mask"]):
         model(**batch)
     seen = sum(int(value.histogram.counts.sum()) for value in quantization.statistics().values())

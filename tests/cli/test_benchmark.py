@@ -1,4 +1,4 @@
-"""``python -m qexp bench`` on finished runs of a tiny model."""
+"""``qexp bench`` on finished runs of a tiny model."""
 
 from __future__ import annotations
 
@@ -11,25 +11,17 @@ import pytest
 
 from qexp.cli.benchmark import main
 from qexp.errors import FAILED, INTERRUPTED
-from qexp.execution.job import OK, Job
+from qexp.execution.job import OK
 from qexp.records.record import read_all, records_folder
-from tests.conftest import compose
+from tests.support.tiny_runs import TinyRuns
 
 SHAPES = ("--batch-sizes", "1,2", "--lengths", "16", "--runs", "3", "--warmup", "0", "--threads", "1")
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_models: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tiny_models: Callable[[str], Path], tiny_runs: TinyRuns) -> Path:
     """Outputs of a run that was not exported."""
-    outputs = tmp_path_factory.mktemp("outputs")
-    words = (
-        "task=mrpc", "deploy=none", "data=sample", "budget=smoke", "machine.progress=false", "method=ptq",
-        "machine.threads=1", f"model.name={tiny_models('bert')}",
-    )  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("QEXP_OUTPUTS", str(outputs))
-        assert Job(compose(*words), sweep=False).run() == OK
-    return outputs
+    return tiny_runs(("task=mrpc", "deploy=none", "method=ptq", f"model.name={tiny_models('bert')}"))
 
 
 @pytest.fixture
@@ -74,7 +66,7 @@ def test_a_runtime_that_is_not_there_is_told_and_the_others_go_on(
 
 
 def test_a_broken_gate_ends_with_an_error_code(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qexp.tasks.comparison.Comparison.finite", False)
+    monkeypatch.setattr("qexp.tasks.comparison.GateComparison.finite", False)
     assert main(["--runtimes", "onnxruntime", "--precisions", "int8", *SHAPES]) == FAILED
 
 
@@ -89,12 +81,12 @@ def test_bisect_says_that_all_is_well(copy: Path, capsys: pytest.CaptureFixture[
 def test_bisect_ends_with_an_error_code_where_a_layer_departs(
     copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from qexp.analysis.bisect import Departure
+    from qexp.analysis.bisect import Divergence
     from qexp.analysis.closeness import Closeness
 
     far, near = Closeness(0.1, 0.2), Closeness(0.0, 0.0)
-    found = Departure("key", "fake", {"encoder.dense": near, "classifier": far}, near)
-    monkeypatch.setattr("qexp.analysis.bisect.departures", lambda *_: [found])
+    found = Divergence("key", "fake", {"encoder.dense": near, "classifier": far}, near)
+    monkeypatch.setattr("qexp.analysis.bisect.divergences", lambda *_: [found])
     (key,) = keys(copy)
     assert main([key, "--bisect", "--runtimes", "fake"]) == FAILED
     assert capsys.readouterr().out == (
@@ -142,7 +134,7 @@ def test_ctrl_c_says_that_it_goes_on(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("qexp.context.Runtime.walk", interrupted)
+    monkeypatch.setattr("qexp.context.RunContext.run_stage", interrupted)
     assert main(["--runtimes", "onnxruntime", *SHAPES]) == INTERRUPTED
     assert "goes on from here" in capsys.readouterr().err
     assert all(json.loads(file.read_text())["key"] for file in (copy / "records").glob("*.json"))

@@ -1,4 +1,4 @@
-"""Engines ahead of time from a finished run: files, layers, refusals. Skips without ``make rtx``."""
+"""``qexp build`` on a finished run: files, layers, rejections. Skips without ``make rtx``."""
 
 from __future__ import annotations
 

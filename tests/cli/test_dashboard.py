@@ -1,4 +1,4 @@
-"""The workspace as W&B's own package would send it."""
+"""The W&B workspace that ``qexp dashboard`` would send."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A look at a run's quantized model: what is shown is what lies in the store, and errors say the way out."""
+"""``qexp inspect``: it shows what the store contains, and its errors name the next step."""
 
 from __future__ import annotations
 
@@ -18,29 +18,21 @@ from safetensors.torch import load_file
 
 from qexp.analysis.layers_text import histogram
 from qexp.cli.inspect import main
-from qexp.config import Experiment, Form, MaxCalibrator
-from qexp.execution.job import OK, Job
+from qexp.config import Experiment, MaxCalibrator, QuantizationConfig
 from qexp.records.record import read
 from tests.conftest import compose, experiment
 from tests.support.record_factory import deployed
-from tests.support.record_factory import experiment as made_up
+from tests.support.record_factory import experiment as is_synthetic
+from tests.support.tiny_runs import TinyRuns
 
 LAYER = "bert.encoder.layer.0.attention.self.query"
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_models: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tiny_models: Callable[[str], Path], tiny_runs: TinyRuns) -> Path:
     """Outputs of two runs: QAT with 4-bit weights, and FP32."""
-    outputs = tmp_path_factory.mktemp("outputs")
-    words = (
-        "task=mrpc", "deploy=none", "data=sample", "budget=smoke", "machine.progress=false",
-        "machine.threads=1", f"model.name={tiny_models('bert')}",
-    )  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("QEXP_OUTPUTS", str(outputs))
-        for more in (("quant=w4a8", "recipe=neurst"), ("quant=fp32",)):
-            assert Job(compose(*words, *more), sweep=False).run() == OK
-    return outputs
+    words = ("task=mrpc", "deploy=none", f"model.name={tiny_models('bert')}")
+    return tiny_runs((*words, "quant=w4a8", "recipe=neurst"), (*words, "quant=fp32"))
 
 
 def record_of(outputs: Path, method: str) -> Path:
@@ -161,7 +153,7 @@ def test_runs_are_found_by_the_beginning_of_their_key(
 def test_a_ptq_run_has_no_qat_and_old_records_are_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    record = deployed(made_up(quant="w8a8"))
+    record = deployed(is_synthetic(quant="w8a8"))
     ptq = [{"stage": name, "key": "k", "state": "built", "seconds": 1.0} for name in ("2-fp32", "4-ranges")]
     tree = json.loads(record.to_json()) | {"stages": ptq}
     (tmp_path / "ptq.json").write_text(json.dumps(tree))
@@ -224,7 +216,9 @@ def test_a_tied_table_is_shown_once_with_all_its_places(
 
     made = experiment("task=mrpc", "recipe=neurst", "deploy=none")
     model: Any = build("marian")
-    quantization = insert(model, Form(placement=made.placement, quant=made.quant, scheme=made.scheme))
+    quantization = insert(
+        model, QuantizationConfig(placement=made.placement, quant=made.quant, scheme=made.scheme)
+    )
     with torch.no_grad(), quantization.observing():
         model(**batch())
     quantization.calibrate(quantization.statistics(), ClipCalibrator(kind="clip"))
@@ -248,7 +242,7 @@ def test_a_range_for_each_token_has_no_numbers() -> None:
     from tests.support.tiny_models import QDQBERT, build
 
     scheme = Scheme(activation=ActivationScheme(granularity="per_token"))
-    quantization = insert(build("bert"), Form(placement=QDQBERT, scheme=scheme))
+    quantization = insert(build("bert"), QuantizationConfig(placement=QDQBERT, scheme=scheme))
     quantization.calibrate_weights(MaxCalibrator(kind="max"))
     (layer,) = (each for each in layers_of(quantization) if each.name == LAYER)
     assert "linear.input: a range for each token, 0 to 255 (8 bits)" in in_full(layer)

@@ -1,4 +1,4 @@
-"""The words of a command line: what names a sweep, and paths that Hydra must read as they are."""
+"""Command-line arguments: names of sweeps, and paths that Hydra must read unchanged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from qexp.cli.overrides import Words
+from qexp.cli.overrides import CommandLine
 from qexp.errors import ConfigError
 
 SWEEP = ("-m", "task=cola,mrpc", "quant=w8a8")
@@ -52,7 +52,7 @@ def _sweep_folder(words: list[str]) -> Path:
     ],
 )
 def test_a_sweep_has_the_name_of_its_file(words: list[str], name: str) -> None:
-    assert Words(words).name == name
+    assert CommandLine(words).name == name
 
 
 @pytest.mark.parametrize(
@@ -70,35 +70,35 @@ def test_a_sweep_has_the_name_of_its_file(words: list[str], name: str) -> None:
     ids=" ".join,
 )
 def test_identity_does_not_depend_on_how_jobs_are_run(how: list[str]) -> None:
-    assert Words([*SWEEP, *how]).identity == Words(SWEEP).identity
+    assert CommandLine([*SWEEP, *how]).identity == CommandLine(SWEEP).identity
 
 
 def test_identity_does_not_depend_on_the_order_of_words() -> None:
-    assert Words(SWEEP[::-1]).identity == Words(SWEEP).identity
+    assert CommandLine(SWEEP[::-1]).identity == CommandLine(SWEEP).identity
 
 
 @pytest.mark.parametrize("more", ["seed=1", "+recipe=qdqbert", "~method", "hydra/sweeper=optuna", "task=rte"])
 def test_identity_depends_on_what_is_run(more: str) -> None:
-    assert Words([*SWEEP, more]).identity != Words(SWEEP).identity
+    assert CommandLine([*SWEEP, more]).identity != CommandLine(SWEEP).identity
 
 
 def test_identity_depends_on_the_name_and_the_content_of_the_file(sweeps: Path) -> None:
     names = ("table", "table.v2", "inner/table")
     words = [["--config-dir", "sweeps", "--config-name", name] for name in names]
-    before = [Words(each).identity for each in words]
-    assert len({*before, Words([]).identity}) == 4
-    assert Words(["-cd=sweeps", "-cn=table.yaml"]).identity == before[0]
+    before = [CommandLine(each).identity for each in words]
+    assert len({*before, CommandLine([]).identity}) == 4
+    assert CommandLine(["-cd=sweeps", "-cn=table.yaml"]).identity == before[0]
     for name, each, old in zip(names, words, before, strict=True):
         (sweeps / f"{name}.yaml").write_text("# changed\n")
-        assert Words(each).identity != old
+        assert CommandLine(each).identity != old
 
 
 def test_identity_is_that_of_the_same_file_from_anywhere(
     sweeps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = Words(["-cd", "sweeps", "-cn", "table"]).identity
+    before = CommandLine(["-cd", "sweeps", "-cn", "table"]).identity
     monkeypatch.chdir(tmp_path.parent)
-    assert Words(["-cd", str(sweeps), "-cn", "table"]).identity == before
+    assert CommandLine(["-cd", str(sweeps), "-cn", "table"]).identity == before
 
 
 @pytest.mark.parametrize("part", HOSTILE)
@@ -106,7 +106,7 @@ def test_hydra_reads_hostile_paths_as_they_are(
     part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("QEXP_OUTPUTS", str(tmp_path / part))
-    words = Words(SWEEP)
+    words = CommandLine(SWEEP)
     assert _sweep_folder(words.for_hydra()).parents[2] == tmp_path / part
     assert _sweep_folder(words.for_hydra(tmp_path / part)) == tmp_path / part
 
@@ -114,11 +114,11 @@ def test_hydra_reads_hostile_paths_as_they_are(
 @given(st.text("ab \\'\"${}=,", min_size=1))
 def test_hydra_reads_any_path_as_it_is(part: str) -> None:
     path = Path("/") / part
-    assert _sweep_folder(Words([]).for_hydra(path)) == path
+    assert _sweep_folder(CommandLine([]).for_hydra(path)) == path
 
 
 def test_every_attempt_has_its_own_folder_under_its_sweep(outputs: Path) -> None:
-    words = Words(SWEEP)
+    words = CommandLine(SWEEP)
     first, second = (_sweep_folder(words.for_hydra()) for _ in range(2))
     assert first != second
     assert first.parent == second.parent == outputs / "sweeps" / f"sweep-{words.identity}"
@@ -127,11 +127,11 @@ def test_every_attempt_has_its_own_folder_under_its_sweep(outputs: Path) -> None
 
 def test_a_folder_that_was_named_is_left_alone() -> None:
     words = [*SWEEP, "hydra.sweep.dir=here"]
-    assert Words(words).for_hydra() == words
+    assert CommandLine(words).for_hydra() == words
 
 
 def test_hydra_never_sees_the_word_that_it_does_not_know() -> None:
-    words = Words(["task=mrpc", "--dry-run"])
+    words = CommandLine(["task=mrpc", "--dry-run"])
     assert words.dry_run
     assert "--dry-run" not in words.for_hydra() + words.for_hydra(Path(os.sep))
 
@@ -155,13 +155,13 @@ def test_hydra_never_sees_the_word_that_it_does_not_know() -> None:
 def test_options_may_stand_before_or_behind(words: list[str]) -> None:
     parser = get_args_parser()
     own = [word for word in parser.parse_args(words).overrides if "=" in word]
-    for more in (Words(words).for_hydra(), Words(words).for_hydra(Path("/here"))):
+    for more in (CommandLine(words).for_hydra(), CommandLine(words).for_hydra(Path("/here"))):
         assert set(own) <= set(parser.parse_args(more).overrides)
 
 
 @pytest.mark.parametrize(("words", "more"), [(["--help"], ["task=mrpc"]), (["-h", "task=cola"], [])])
 def test_help_needs_a_task_to_compose(words: list[str], more: list[str]) -> None:
-    assert Words(words).for_hydra() == [*words, *more]
+    assert CommandLine(words).for_hydra() == [*words, *more]
 
 
 @pytest.mark.parametrize(
@@ -176,8 +176,8 @@ def test_help_needs_a_task_to_compose(words: list[str], more: list[str]) -> None
     ],
 )
 def test_value_of_a_swept_group_is_left_to_the_jobs(word: str, given: str) -> None:
-    assert given in Words(["-m", "task=cola,mrpc", word]).for_hydra()
-    assert word in Words(["task=cola", word]).for_hydra()
+    assert given in CommandLine(["-m", "task=cola,mrpc", word]).for_hydra()
+    assert word in CommandLine(["task=cola", word]).for_hydra()
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_value_of_a_swept_group_is_left_to_the_jobs(word: str, given: str) -> No
 )
 def test_no_word_takes_the_place_of_another(words: list[str], parts: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        Words(words).check()
+        CommandLine(words).check()
     message = str(caught.value)
     assert "\n" not in message
     for part in parts:
@@ -220,4 +220,4 @@ def test_no_word_takes_the_place_of_another(words: list[str], parts: list[str]) 
     ids=" ".join,
 )
 def test_words_that_all_count_pass(words: list[str]) -> None:
-    Words(words).check()
+    CommandLine(words).check()

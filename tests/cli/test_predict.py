@@ -1,4 +1,4 @@
-"""Predictions of new rows are those that the run evaluated, whatever computes them and however they come."""
+"""``qexp predict``: predictions equal those of the run's evaluation, for every runtime and input format."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from qexp.cli import predict
 from qexp.data.metrics.glue import score
 from qexp.data.synthetic import sample
 from qexp.errors import INTERRUPTED
-from qexp.prediction.predictor import TORCH, Predictor
+from qexp.prediction.predictor import Predictor
 from qexp.records.record import Record, read_all, records_folder
-from tests.support.tiny_runs import artifacts, lively_bert, run
+from tests.support.tiny_runs import TinyRuns, artifacts, lively_bert
 
 pytestmark = pytest.mark.slow
 
@@ -32,12 +32,10 @@ LABELS = ["negative", "positive"]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_runs: TinyRuns) -> Path:
     """Outputs of a quantized run with its graphs."""
-    outputs = tmp_path_factory.mktemp("outputs")
     bert = lively_bert(tmp_path_factory.mktemp("bert"))
-    run(outputs, "task=sst2", "quant=w8a8", "method=ptq", "deploy=onnx", f"model.name={bert}")
-    return outputs
+    return tiny_runs(("task=sst2", "quant=w8a8", "method=ptq", "deploy=onnx", f"model.name={bert}"))
 
 
 def record_of(outputs: Path) -> Record:
@@ -147,9 +145,9 @@ def test_a_bar_does_not_take_what_is_printed(
     plain = predict._model
 
     def drawing(*args: Any) -> Any:
-        model, rt = plain(*args)
-        rt.screen.progress = True
-        return model, rt
+        model, ctx = plain(*args)
+        ctx.console.progress = True
+        return model, ctx
 
     monkeypatch.setattr(predict, "_model", drawing)
     assert ask(finished, rows) == 0
@@ -167,11 +165,11 @@ def test_an_interrupt_leaves_whole_rows_or_nothing(
 ) -> None:
     plain, parts = Predictor.predict, []
 
-    def interrupted(self: Predictor, part: Any, move: Any) -> pa.Table:
+    def interrupted(self: Predictor, part: Any, advance: Any) -> pa.Table:
         parts.append(part)
         if len(parts) == stop:
             raise KeyboardInterrupt
-        return plain(self, part, move)
+        return plain(self, part, advance)
 
     monkeypatch.setattr(Predictor, "predict", interrupted)
     monkeypatch.setattr(predict, "PART", 8)
@@ -283,12 +281,6 @@ def test_a_run_that_is_not_there_or_failed(
     assert predict.main([str(tmp_path / "failed.json"), str(rows), "--outputs", str(finished)]) == 2
     told = capsys.readouterr().err
     assert "failed (loss is nan): mend that, and run it again:\n  python -m qexp task=sst2" in told
-
-
-def test_runtimes_are_those_that_there_are() -> None:
-    from qexp.deploy.runtimes import RUNTIMES
-
-    assert (TORCH, *RUNTIMES) == predict.RUNTIMES
 
 
 def test_standard_input_and_a_reader_that_goes(finished: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command: what it prints and writes, and its exit codes."""
+"""``qexp report``: output, files and exit codes."""
 
 from __future__ import annotations
 

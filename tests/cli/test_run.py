@@ -1,4 +1,4 @@
-"""The command line as a process: exit codes, words, and speed of what should be light."""
+"""The command line as a process: exit codes, overrides, and startup time of light commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mixed precision, searched on a finished run of a tiny model and run again as it was written."""
+"""``qexp search`` on a finished run of a tiny model, and a run of the configuration that it writes."""
 
 from __future__ import annotations
 
@@ -15,32 +15,33 @@ import pytest
 import yaml
 
 from qexp.analysis.mixed_precision import trials as trying
-from qexp.analysis.mixed_precision.path import Costs, Pair, pairs_of
-from qexp.analysis.mixed_precision.trials import FLOAT, Trials, trials_of
+from qexp.analysis.mixed_precision.path import BitWidthPair, Costs, pairs_of
+from qexp.analysis.mixed_precision.trials import FLOAT, CandidateEvaluator, candidates_of
 from qexp.cli.search import main
 from qexp.config import Experiment
 from qexp.errors import INTERRUPTED
 from qexp.execution.job import OK, Job
 from qexp.records.record import Record, read, read_all, records_folder
-from tests.conftest import compose
+from tests.support.tiny_runs import TinyRuns
 
 PAIRS = pairs_of("w4a4,w4a8,w8a8,w8a16")
 BITS = ["--bits", "w4a4,w4a8,w8a8,w8a16"]
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_models: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tiny_models: Callable[[str], Path], tiny_runs: TinyRuns) -> Path:
     """Outputs of a run of PTQ."""
-    outputs = tmp_path_factory.mktemp("outputs")
+    model = f"model.name={tiny_models('bert')}"
     words = (
-        "task=stsb", "deploy=none", "data=sample", "budget=smoke", "machine.progress=false", "quant=w8a8",
-        "placement=neurst", "method=ptq", "machine.threads=1", "calibrator=mse", "seed=3",
-        f"model.name={tiny_models('bert')}",
-    )  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("QEXP_OUTPUTS", str(outputs))
-        assert Job(compose(*words), sweep=False).run() == OK
-    return outputs
+        "task=stsb",
+        "deploy=none",
+        "quant=w8a8",
+        "placement=neurst",
+        "method=ptq",
+        "calibrator=mse",
+        "seed=3",
+    )
+    return tiny_runs((*words, model))
 
 
 def record_of(outputs: Path, quant: str = "w8a8") -> Record:
@@ -56,8 +57,8 @@ def look(outputs: Path, *words: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def trials(finished: Path) -> Trials:
-    found = trials_of(record_of(finished), finished, None)
+def trials(finished: Path) -> CandidateEvaluator:
+    found = candidates_of(record_of(finished), finished, None)
     found.prepare(PAIRS)
     return found
 
@@ -66,15 +67,15 @@ def nothing(*args: Any, **more: Any) -> None:
     """No progress."""
 
 
-def test_uniform_bits_score_as_a_run_does(finished: Path, trials: Trials) -> None:
+def test_uniform_bits_score_as_a_run_does(finished: Path, trials: CandidateEvaluator) -> None:
     scores = record_of(finished).scores
-    uniform = {pair: (pair,) * len(trials.groups) for pair in (FLOAT, Pair(8, 8))}
+    uniform = {pair: (pair,) * len(trials.groups) for pair in (FLOAT, BitWidthPair(8, 8))}
     assert trials.measure(uniform[FLOAT], nothing).score == scores["fp32"]["pearson"]
-    assert trials.measure(uniform[Pair(8, 8)], nothing).score == scores["ptq"]["pearson"]
+    assert trials.measure(uniform[BitWidthPair(8, 8)], nothing).score == scores["ptq"]["pearson"]
 
 
-def test_a_record_tells_what_the_run_costs(finished: Path, trials: Trials) -> None:
-    bits = costs(trials, ["--bops"]).bits((Pair(8, 8),) * len(trials.groups))
+def test_a_record_tells_what_the_run_costs(finished: Path, trials: CandidateEvaluator) -> None:
+    bits = costs(trials, ["--bops"]).bits((BitWidthPair(8, 8),) * len(trials.groups))
     sites = record_of(finished).sites
     assert sites is not None
     assert sites["cost"] == trials.work.describe(bits)
@@ -85,10 +86,12 @@ def test_a_record_tells_what_the_run_costs(finished: Path, trials: Trials) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("budget", [["--bops", "0.02"], ["--size", "0.045"], ["--loss", "0.5"]])
 def test_what_is_found_keeps_its_budget_and_runs_as_it_is(
-    finished: Path, trials: Trials, budget: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    finished: Path, trials: CandidateEvaluator, budget: list[str], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     floor, top = (
-        costs(trials, budget).total((pair,) * len(trials.groups)) for pair in (Pair(4, 4), Pair(8, 16))
+        costs(trials, budget).total((pair,) * len(trials.groups))
+        for pair in (BitWidthPair(4, 4), BitWidthPair(8, 16))
     )
     if budget[0] != "--loss":
         unit = 1e9 if budget[0] == "--bops" else 2**20
@@ -130,10 +133,10 @@ def _as_told(outputs: Path, words: list[str], quant: dict[str, Any]) -> Record:
         job = Job(tree, sweep=False)
         assert job.run() == OK
     assert job.experiment is not None
-    return read(records_folder(outputs) / f"{job.outcome.key(job.experiment)}.json")
+    return read(records_folder(outputs) / f"{job.results.key(job.experiment)}.json")
 
 
-def costs(trials: Trials, budget: list[str]) -> Costs:
+def costs(trials: CandidateEvaluator, budget: list[str]) -> Costs:
     return Costs(trials.work, trials.groups, trials.weights, "bytes" if budget[0] == "--size" else "bops")
 
 
@@ -182,7 +185,7 @@ def test_an_interrupt_ends_at_once_and_leaves_nothing(
     def interrupted(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trying.Trials, "measure", interrupted)
+    monkeypatch.setattr(trying.CandidateEvaluator, "measure", interrupted)
     assert look(finished, "--loss", "1", "--out", str(tmp_path)) == INTERRUPTED
     assert "interrupted" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

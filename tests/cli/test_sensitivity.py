@@ -1,4 +1,4 @@
-"""Which sites hurt, measured on a finished run of a tiny model."""
+"""``qexp sensitivity`` on a finished run of a tiny model."""
 
 from __future__ import annotations
 
@@ -15,29 +15,21 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from qexp.analysis import sensitivity as measuring
-from qexp.analysis.evaluator import bench_of
-from qexp.analysis.mixed_precision.groups import Group
+from qexp.analysis.evaluator import evaluator_of
+from qexp.analysis.mixed_precision.groups import QuantizerGroup
 from qexp.artifacts.manifest import MANIFEST, read_manifest
 from qexp.cli.sensitivity import main
 from qexp.errors import INTERRUPTED
-from qexp.execution.job import OK, Job
 from qexp.records.record import Record, read, read_all, records_folder
 from qexp.reporting.charts.sensitivity import Level, Sensitivity, chart_of, measured, table_of
-from tests.conftest import compose
+from tests.support.tiny_runs import TinyRuns
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_models: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tiny_models: Callable[[str], Path], tiny_runs: TinyRuns) -> Path:
     """Outputs of a run with QAT."""
-    outputs = tmp_path_factory.mktemp("outputs")
-    words = (
-        "task=stsb", "deploy=none", "data=sample", "budget=smoke", "machine.progress=false", "quant=w4a8",
-        "placement=qdqbert", "method=qat", "machine.threads=1", f"model.name={tiny_models('bert')}",
-    )  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("QEXP_OUTPUTS", str(outputs))
-        assert Job(compose(*words), sweep=False).run() == OK
-    return outputs
+    model = f"model.name={tiny_models('bert')}"
+    return tiny_runs(("task=stsb", "deploy=none", "quant=w4a8", "placement=qdqbert", "method=qat", model))
 
 
 def record_of(outputs: Path) -> Record:
@@ -97,9 +89,9 @@ def test_the_files_say_the_same(finished: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_only_everything_equals_all_and_all_but_everything_nothing(finished: Path) -> None:
-    bench = bench_of(record_of(finished), finished, "ptq", None, None)
-    everything = Group("all", tuple(bench.quantization.quantizers))
-    sweep = measuring.Sweep(bench, _begin((everything,)))
+    bench = evaluator_of(record_of(finished), finished, "ptq", None, None)
+    everything = QuantizerGroup("all", tuple(bench.quantization.quantizers))
+    sweep = measuring.SensitivityMeasurement(bench, _begin((everything,)))
     sweep.run(lambda *args, **more: None)
     (group,) = sweep.found.groups
     assert group.only == sweep.found.on
@@ -151,7 +143,7 @@ def test_a_group_that_was_made_terrible_is_on_top(finished: Path, tmp_path: Path
 def test_an_interrupt_leaves_what_was_found(
     finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plain, calls = measuring.Sweep._level, []
+    plain, calls = measuring.SensitivityMeasurement._level, []
 
     def interrupted(self: Any, *args: Any) -> Level:
         calls.append(args)
@@ -159,7 +151,7 @@ def test_an_interrupt_leaves_what_was_found(
             raise KeyboardInterrupt
         return plain(self, *args)
 
-    monkeypatch.setattr(measuring.Sweep, "_level", interrupted)
+    monkeypatch.setattr(measuring.SensitivityMeasurement, "_level", interrupted)
     assert look(finished, "--by", "kind", "--stage", "ptq") == INTERRUPTED
     found, shown = result(finished, "-kind"), capsys.readouterr()
     assert "interrupted" in shown.err
@@ -243,7 +235,7 @@ def _group(name: str, only: Level | None) -> Any:
     return GroupLevels(name, ("q",), only, None)
 
 
-def _begin(groups: tuple[Group, ...]) -> Sensitivity:
+def _begin(groups: tuple[QuantizerGroup, ...]) -> Sensitivity:
     return Sensitivity(
         "k", "t", "ptq", "pearson", "validation", 1, "group", groups=measuring.to_measure(groups)
     )

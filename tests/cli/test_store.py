@@ -1,4 +1,4 @@
-"""``python -m qexp store``: what lies there, what is damaged, and what can go."""
+"""``qexp store``: lists, verifies and cleans the artifact store."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from pathlib import Path
 
 import pytest
 
-from qexp.artifacts import Stage, Workplace
+from qexp.artifacts import BuildDir, Stage
 from qexp.artifacts.lease import claimed
 from qexp.artifacts.manifest import MANIFEST
 from qexp.artifacts.types import Artifact
 from qexp.cli.store import main
-from qexp.context import Runtime
-from qexp.execution.crash_records import last_words
+from qexp.context import RunContext
+from qexp.execution.crash_records import pending_record
 from qexp.records.record import records_folder, write
 from qexp.records.store_usage import Item, items
 from tests.support.record_factory import record
 
 
-def _double(work: Workplace, number: int, *, rt: object = None) -> None:
+def _double(work: BuildDir, ctx: object, *, number: int) -> None:
     work.write_facts({"double": 2 * number})
     (work.folder / "deep").mkdir()
     (work.folder / "deep" / "file.bin").write_bytes(b"x" * 2**20)
 
 
-STAGE = Stage("1-double", 1, Artifact, _double)
+STAGE = Stage("1-double", 1, Artifact, _double, {"number": "number"})
 LEASE = """
 import sys, time
 from pathlib import Path
@@ -42,9 +42,9 @@ with claimed(Path(sys.argv[1]), lambda: None):
 
 
 @pytest.fixture
-def build(runtime: Runtime) -> Callable[[int], Artifact]:
+def build(runtime: RunContext) -> Callable[[int], Artifact]:
     """Builds an artifact, or finds it."""
-    return lambda number: runtime.walk(STAGE, number, rt=runtime)
+    return lambda number: runtime.run_stage(STAGE, number=number)
 
 
 def _names(outputs: Path) -> list[str]:
@@ -260,7 +260,7 @@ def test_unused_is_refused_while_runs_go_on(
 ) -> None:
     """They may need what no Record names yet."""
     artifact = build(1)
-    with last_words(outputs, None) as words:
+    with pending_record(outputs, None) as words:
         words.write(record(status="failed"), [])
         assert main(["gc", "--unused"]) == 2
         assert "1 runs go on" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""conf/ and sweeps/: every option composes and validates, and files keep to their form."""
+"""conf/ and sweeps/: every option composes and validates, and the files follow their conventions."""
 
 from __future__ import annotations
 

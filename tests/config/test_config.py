@@ -1,4 +1,4 @@
-"""Sections: what follows from what, what is refused, and what belongs to a run's identity."""
+"""Sections of the configuration: derived defaults, rejected values, and the identity of a run."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pytest
 from pydantic import ValidationError
 
 from qexp.cli.run import conf_folder
-from qexp.config import Control, Experiment, Qat, Quant, Training
+from qexp.config import Control, Experiment, Finetune, Qat, Quant
 from qexp.config.validation_errors import allowed_fields, explain, unknown_field
 from tests.conftest import compose, experiment
 
 
-def _training(*overrides: str) -> Training:
+def _training(*overrides: str) -> Finetune:
     found = experiment(*overrides).finetune
-    assert isinstance(found, Training)
+    assert isinstance(found, Finetune)
     return found
 
 
@@ -36,9 +36,9 @@ def test_finetune_numbers_come_from_command_line_then_model_then_task() -> None:
 def test_statistics_of_dimensions_are_for_what_needs_them() -> None:
     override = "quant.overrides={pooler: {activation: {granularity: per_embedding_group}}}"
     for words in (["scheme=embedding_groups"], [override]):
-        assert experiment("task=mrpc", *words).form.groups_dimensions
+        assert experiment("task=mrpc", *words).quant_config.groups_dimensions
     for words in ([], ["scheme=symmetric"], ["refinement=smoothquant"]):
-        assert not experiment("task=mrpc", *words).form.groups_dimensions
+        assert not experiment("task=mrpc", *words).quant_config.groups_dimensions
 
 
 def test_what_no_one_says_is_left_to_its_default() -> None:
@@ -118,7 +118,7 @@ def test_identity_leaves_out_how_and_where_but_keeps_the_device() -> None:
 def test_what_changes_bits_of_a_training_belongs_to_it_and_to_nothing_else(word: str) -> None:
     base, other = experiment("task=mrpc"), experiment("task=mrpc", word)
     assert base.identity != other.identity
-    assert base.schooling != other.schooling
+    assert base.training_setup != other.training_setup
     assert base.numerics.inference == other.numerics.inference
     assert base.numerics.inference != experiment("task=mrpc", "machine=gpu").numerics.inference
 

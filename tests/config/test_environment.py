@@ -1,4 +1,4 @@
-"""Environment variables: a misspelled one is refused, and the list of them is whole."""
+"""Environment variables: misspelled names are rejected, and the list of names is complete."""
 
 from __future__ import annotations
 

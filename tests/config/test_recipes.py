@@ -1,4 +1,4 @@
-"""conf/recipe: each protocol is that of its source, and goes with any architecture, calibrator and bits."""
+"""conf/recipe: each agrees with its source, and combines with any architecture, calibrator and bit-width."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def test_every_recipe_goes_with_every_calibrator_and_bit_width(
 @pytest.mark.parametrize("architecture", CONFIGS)
 def test_every_recipe_quantizes_every_architecture(recipe: str, architecture: str) -> None:
     made, model, tensors = experiment("task=cola", f"recipe={recipe}"), build(architecture), batch()
-    quantization = insert(model, made.form)
-    grouped = made.form.groups_dimensions
+    quantization = insert(model, made.quant_config)
+    grouped = made.quant_config.groups_dimensions
     with torch.no_grad(), quantization.observing(tensors["attention_mask"], dimensions=grouped):
         model(**tensors)
     quantization.calibrate(quantization.statistics(), made.calibrator)

@@ -1,4 +1,4 @@
-"""Sweeps as a process: what fails or is killed stops nothing else, and the same command does the rest."""
+"""Sweeps as a process: a failed or killed job stops no other, and the same command resumes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 
 from qexp.errors import FAILED, OK
 from qexp.execution.job import Job
-from qexp.execution.sweep_log import Ledger
+from qexp.execution.sweep_log import SweepLog
 from qexp.pipeline.stages import evaluate
 from qexp.records.record import read_all, records_folder
 from tests.conftest import compose
@@ -47,14 +47,14 @@ class Sweep:
         return self.driver.returncode, news
 
     @property
-    def ledger(self) -> Ledger:
+    def sweep_log(self) -> SweepLog:
         """Of the last attempt."""
-        return Ledger(max((self.outputs / "sweeps").glob("*/*/sweep.json")).parent)
+        return SweepLog(max((self.outputs / "sweeps").glob("*/*/sweep.json")).parent)
 
     @property
     def states(self) -> dict[int, list[str]]:
         """Whether stages were built or cached, by job."""
-        return {job: [stage["state"] for stage in of.stages] for job, of in self.ledger.entries.items()}
+        return {job: [stage["state"] for stage in of.stages] for job, of in self.sweep_log.entries.items()}
 
     def worker(self, stage: str) -> tuple[int, int]:
         """A job that is in a stage, and the process that runs it."""
@@ -85,7 +85,7 @@ def test_a_job_that_fails_stops_no_other_and_the_same_command_does_what_is_missi
     assert "3 jobs, 2 ok, 1 not" in news
     assert "  job 1: finetune.learning_rate=1e+30: failed: " in news
     assert "Traceback" not in news
-    before = first.ledger
+    before = first.sweep_log
     assert [before.entries[job].status for job in range(3)] == ["ok", "failed", "ok"]
     assert "built" in first.states[2]
     errors = {record.sweep["job"]: record.error for record in _records(outputs)}
@@ -94,8 +94,8 @@ def test_a_job_that_fails_stops_no_other_and_the_same_command_does_what_is_missi
     again = Sweep(tiny_bert, outputs, *words)
     code, news = again.wait()
     assert code == FAILED
-    assert again.ledger != before
-    assert again.ledger.folder.parent == before.folder.parent
+    assert again.sweep_log != before
+    assert again.sweep_log.folder.parent == before.folder.parent
     assert "0 stages built" in news
     assert len(_records(outputs)) == 3
 
@@ -106,12 +106,12 @@ def test_two_sweeps_at_the_same_time_build_every_stage_once(tiny_bert: Path, out
     for sweep in both:
         code, news = sweep.wait()
         assert code == OK, news
-    ledgers = [Ledger(file.parent) for file in outputs.glob("*/sweep.json")]
-    assert len(ledgers) == 2
+    sweep_logs = [SweepLog(file.parent) for file in outputs.glob("*/sweep.json")]
+    assert len(sweep_logs) == 2
     built = Counter(
         (stage["stage"], stage["key"])
-        for ledger in ledgers
-        for entry in ledger.entries.values()
+        for sweep_log in sweep_logs
+        for entry in sweep_log.entries.values()
         for stage in entry.stages
         if stage["state"] == "built"
     )
@@ -196,7 +196,7 @@ def test_submitit_on_one_machine_a_killed_job_says_so_and_the_others_finish(
     code, news = sweep.wait()
     assert code == FAILED, news
     assert "3 jobs, 2 ok, 1 not" in news
-    entries = sweep.ledger.entries
+    entries = sweep.sweep_log.entries
     assert [each for each in entries if entries[each].code == FAILED] == [job]
     (failed,) = (record for record in _records(outputs) if record.status == "failed")
     assert failed.error["type"] == "Killed"

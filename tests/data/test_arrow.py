@@ -1,4 +1,4 @@
-"""Arrow and numpy: the numbers of pyarrow's own conversions, without pandas."""
+"""Tests that Arrow conversions equal pyarrow's own, without importing pandas."""
 
 from __future__ import annotations
 

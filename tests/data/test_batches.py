@@ -1,4 +1,4 @@
-"""Batches: every row once an epoch, one order for one seed; padded tensors."""
+"""Tests that batches hold every row once per epoch in an order fixed by the seed, and of padding."""
 
 from __future__ import annotations
 

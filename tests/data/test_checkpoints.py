@@ -1,4 +1,4 @@
-"""Checkpoints: found, whole, of the right checksum, never a pickle."""
+"""Tests that checkpoints are located, complete, of the right checksum, and never pickles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Splitting batches into parts: every row once, and shares that add up."""
+"""Tests that micro-batches hold every row once and that their shares add up."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qexp.config import Numerics
-from qexp.data.microbatches import Parts, Steps
+from qexp.data.microbatches import BatchSplit, MicroBatches
 
 
 def _batch(rows: np.ndarray) -> dict[str, torch.Tensor]:
@@ -27,7 +27,9 @@ def test_parts_hold_every_row_once_and_average_to_the_mean_of_the_batch(
     starts = np.cumsum([0, *sizes[:-1]])
     batches = [np.arange(start, start + size) for start, size in zip(starts, sizes, strict=True)]
     values = torch.from_numpy(np.random.default_rng(0).normal(size=sum(sizes)))
-    ranks = [list(Steps(batches, _batch, Parts(accumulate, devices, rank))) for rank in range(devices)]
+    ranks = [
+        list(MicroBatches(batches, _batch, BatchSplit(accumulate, devices, rank))) for rank in range(devices)
+    ]
     assert all(len(parts) == accumulate * len(sizes) for parts in ranks)
     for step, rows in enumerate(batches):
         parts = [part for turns in ranks for part in turns[step * accumulate : (step + 1) * accumulate]]
@@ -39,7 +41,7 @@ def test_parts_hold_every_row_once_and_average_to_the_mean_of_the_batch(
 
 def test_one_part_is_the_batch_as_it_is() -> None:
     batches = [np.array([5, 1, 3]), np.array([2])]
-    whole = list(Steps(batches, _batch))
+    whole = list(MicroBatches(batches, _batch))
     assert [part["rows"].tolist() for part in whole] == [[5, 1, 3], [2]]
     assert [float(part["share"]) for part in whole] == [1.0, 1.0]
 
@@ -47,16 +49,16 @@ def test_one_part_is_the_batch_as_it_is() -> None:
 @given(taken=st.integers(0, 12))
 def test_steps_go_on_after_the_parts_that_were_taken(taken: int) -> None:
     batches = [np.arange(7) + 7 * step for step in range(4)]
-    whole = Steps(batches, _batch, Parts(3, 2, 1))
+    whole = MicroBatches(batches, _batch, BatchSplit(3, 2, 1))
     first = iter(whole)
     for _ in range(taken):
         next(first)
-    rest = Steps(batches, _batch, Parts(3, 2, 1))
+    rest = MicroBatches(batches, _batch, BatchSplit(3, 2, 1))
     rest.load_state_dict(whole.state_dict())
     assert [part["rows"].tolist() for part in rest] == [part["rows"].tolist() for part in first]
 
 
 def test_parts_of_a_process_follow_from_the_numerics() -> None:
-    parts = Parts.of(Numerics(accumulate=3, devices=2), rank=1)
+    parts = BatchSplit.of(Numerics(accumulate=3, devices=2), rank=1)
     assert parts.count == 6
     assert [parts.number(turn) for turn in range(6)] == [1, 3, 5, 1, 3, 5]

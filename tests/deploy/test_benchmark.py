@@ -1,4 +1,4 @@
-"""Several engines on the clock: turns, refusals, pinning."""
+"""Benchmarks of several engines: alternation, refusals, pinning."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 import numpy as np
 import pytest
 
-from qexp.deploy.benchmark import Bench, pinned
-from qexp.deploy.timing import Effort
+from qexp.deploy.benchmark import EngineBenchmark, pinned
+from qexp.deploy.timing import TimingEffort
 from tests.support.fake_engines import FakeEngine
 
 MOVES: list[int] = []
 
 
-def move(n: int = 1) -> None:
+def advance(n: int = 1) -> None:
     MOVES.append(n)
 
 
@@ -25,8 +25,8 @@ def batch(rows: int, length: int) -> dict[str, np.ndarray]:
 
 def test_every_engine_gets_every_batch_as_often() -> None:
     engines = {"a": FakeEngine(), "b": FakeEngine(inputs=("input_ids", "attention_mask"))}
-    bench = Bench(engines, Effort(4, 2), known=())
-    bench.measure("2xreal", [batch(2, 5), batch(2, 9)], move)
+    bench = EngineBenchmark(engines, TimingEffort(4, 2), known=())
+    bench.measure("2xreal", [batch(2, 5), batch(2, 9)], advance)
     trial = [(2, 9)]
     for engine in engines.values():
         assert engine.seen == trial + [(2, 5), (2, 9)] * 3
@@ -36,9 +36,9 @@ def test_every_engine_gets_every_batch_as_often() -> None:
 
 def test_a_shape_that_is_refused_is_told_and_the_others_go_on() -> None:
     small, large = FakeEngine(most=64), FakeEngine()
-    bench = Bench({"small": small, "large": large}, Effort(3, 0), known=())
+    bench = EngineBenchmark({"small": small, "large": large}, TimingEffort(3, 0), known=())
     for rows in (1, 32):
-        bench.measure(f"{rows}x8", [batch(rows, 8)], move)
+        bench.measure(f"{rows}x8", [batch(rows, 8)], advance)
     assert list(bench.latency["small"]) == ["1x8"]
     assert list(bench.latency["large"]) == ["1x8", "32x8"]
     assert bench.problems == {"small": {"32x8": "(32, 8): too large"}}
@@ -47,16 +47,16 @@ def test_a_shape_that_is_refused_is_told_and_the_others_go_on() -> None:
 def test_energy_stands_where_the_machine_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qexp.deploy.energy.SECONDS", 0.0)
     monkeypatch.setattr("qexp.deploy.benchmark.joules", lambda call, known: 6.0)
-    bench = Bench({"a": FakeEngine()}, Effort(3, 0), known=(lambda: 0.0,))
-    bench.measure("3x8", [batch(3, 8)], move)
+    bench = EngineBenchmark({"a": FakeEngine()}, TimingEffort(3, 0), known=(lambda: 0.0,))
+    bench.measure("3x8", [batch(3, 8)], advance)
     assert bench.latency["a"]["3x8"]["joules_per_row"] == 2.0
 
 
 def test_rows_per_second_count_the_rows_of_a_batch() -> None:
-    bench = Bench({"a": FakeEngine()}, Effort(5, 0), known=())
-    bench.measure("7x8", [batch(7, 8)], move)
-    found = bench.latency["a"]["7x8"]
-    assert found["samples_per_second"] == pytest.approx(7 / (found["p50_ms"] / 1e3))
+    bench = EngineBenchmark({"a": FakeEngine()}, TimingEffort(5, 0), known=())
+    bench.measure("7x8", [batch(7, 8)], advance)
+    result = bench.latency["a"]["7x8"]
+    assert result["samples_per_second"] == pytest.approx(7 / (result["p50_ms"] / 1e3))
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")

@@ -1,4 +1,4 @@
-"""Counters of energy, with files and clocks of the test's own."""
+"""Energy counters, with fake files and clocks."""
 
 from __future__ import annotations
 

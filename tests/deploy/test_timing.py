@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from qexp.deploy.timing import LEAST_RUNS, LEAST_WHEN_LATE, Effort, is_stable, measure, measure_alternating
+from qexp.deploy.timing import (
+    LEAST_RUNS,
+    LEAST_WHEN_LATE,
+    TimingEffort,
+    is_stable,
+    measure,
+    measure_alternating,
+)
 
 
 class Clock:
@@ -48,7 +55,7 @@ def test_calls_take_turns():
         return call
 
     got = measure_alternating(
-        {"fp32": called("f", 4), "int8": called("q", 1)}, Effort(3, 1), rows=1, clock=clock
+        {"fp32": called("f", 4), "int8": called("q", 1)}, TimingEffort(3, 1), rows=1, clock=clock
     )
     assert "".join(order) == "fq" * 4
     assert (got["fp32"].p50_ms, got["int8"].p50_ms) == (4.0, 1.0)
@@ -74,35 +81,35 @@ def timed(effort, **times):
 
 def test_a_shape_is_done_when_every_median_is_stable():
     noisy = [10.0, 20.0] * 10
-    got = timed(Effort(100, 0, adaptive=True), steady=[5.0], noisy=[*noisy, 15.0])
+    got = timed(TimingEffort(100, 0, adaptive=True), steady=[5.0], noisy=[*noisy, 15.0])
     assert got["steady"].runs == got["noisy"].runs
     assert 20 < got["steady"].runs < 100
-    assert timed(Effort(100, 0, adaptive=True), steady=[5.0])["steady"].runs == LEAST_RUNS
-    assert timed(Effort(100, 0), steady=[5.0])["steady"].runs == 100
-    assert timed(Effort(30, 0, adaptive=True), noisy=[10.0, 20.0] * 15)["noisy"].runs == 30
+    assert timed(TimingEffort(100, 0, adaptive=True), steady=[5.0])["steady"].runs == LEAST_RUNS
+    assert timed(TimingEffort(100, 0), steady=[5.0])["steady"].runs == 100
+    assert timed(TimingEffort(30, 0, adaptive=True), noisy=[10.0, 20.0] * 15)["noisy"].runs == 30
 
 
 def test_time_runs_out_but_not_before_a_few_runs():
-    assert timed(Effort(100, 0, seconds=1.0), slow=[100.0])["slow"].runs == 10
-    assert timed(Effort(100, 0, seconds=1.0), slow=[5000.0])["slow"].runs == LEAST_WHEN_LATE
-    assert timed(Effort(100, 0, seconds=1.0), a=[50.0], b=[50.0])["a"].runs == 10
+    assert timed(TimingEffort(100, 0, seconds=1.0), slow=[100.0])["slow"].runs == 10
+    assert timed(TimingEffort(100, 0, seconds=1.0), slow=[5000.0])["slow"].runs == LEAST_WHEN_LATE
+    assert timed(TimingEffort(100, 0, seconds=1.0), a=[50.0], b=[50.0])["a"].runs == 10
 
 
 @pytest.mark.parametrize(("seconds", "calls"), [(None, 3), (100.0, 3), (16.0, 2), (1.0, 1)])
 def test_a_warm_up_takes_its_share_of_the_time(seconds, calls):
-    clock, made = Clock(), []
+    clock, starts = Clock(), []
 
     def call():
-        made.append(clock.now)
+        starts.append(clock.now)
         clock.now += 2_000_000_000
 
-    measure_alternating({"": call}, Effort(1, 3, seconds=seconds), rows=1, clock=clock)
-    assert len(made) == calls + 1
+    measure_alternating({"": call}, TimingEffort(1, 3, seconds=seconds), rows=1, clock=clock)
+    assert len(starts) == calls + 1
 
 
 def test_batches_that_take_turns_are_timed_as_often():
-    assert timed(Effort(100, 0, adaptive=True, batches=8), steady=[5.0])["steady"].runs == 16
-    assert timed(Effort(30, 0, seconds=1.0, batches=16), slow=[1000.0])["slow"].runs == 16
+    assert timed(TimingEffort(100, 0, adaptive=True, batches=8), steady=[5.0])["steady"].runs == 16
+    assert timed(TimingEffort(30, 0, seconds=1.0, batches=16), slow=[1000.0])["slow"].runs == 16
 
 
 @pytest.mark.parametrize("count", [6, 7, 10, 11, 30, 101])

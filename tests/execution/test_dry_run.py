@@ -1,4 +1,4 @@
-"""What a command would do, held against what it then does."""
+"""Plans of dry runs, compared with the runs that follow."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from qexp.errors import FAILED, OK
-from qexp.execution.dry_run import Plan, Planned
-from qexp.execution.sweep_log import Ledger
+from qexp.execution.dry_run import DryRunLauncher, Plan
+from qexp.execution.sweep_log import SweepLog
 from qexp.records.record import records_folder, write
 from tests.conftest import compose
-from tests.execution.test_job import QUICK, run
+from tests.support.jobs import QUICK, run
 from tests.support.record_factory import experiment, record
 
 SWEEP = (["quant=w8a8", "method=ptq"], ["quant=w4a8", "method=ptq"], ["quant=fp32", "seed=2"])
@@ -44,7 +44,7 @@ def words(tiny_bert: Path, tmp_path: Path) -> list[str]:
 
 def _planned(words: list[str], jobs: Sequence[list[str]] = SWEEP) -> Plan:
     plan = Plan()
-    Planned(plan, lambda own: compose(*words, *own)).launch(jobs, 0)
+    DryRunLauncher(plan, lambda own: compose(*words, *own)).launch(jobs, 0)
     return plan
 
 
@@ -222,4 +222,4 @@ def test_a_search_cannot_be_planned_and_says_why(words: list[str], tmp_path: Pat
     assert "there is no plan" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "outputs").exists()
-    assert not Ledger(Path(os.environ["QEXP_OUTPUTS"])).folder.exists()
+    assert not SweepLog(Path(os.environ["QEXP_OUTPUTS"])).folder.exists()

@@ -1,4 +1,4 @@
-"""Whole runs on small models: what is found, what is reused, what is left behind when something fails."""
+"""Whole runs on small models: results, reused artifacts, and Records of failures."""
 
 from __future__ import annotations
 
@@ -17,28 +17,7 @@ import pytest
 from qexp.execution.job import FAILED, INTERRUPTED, OK, Job
 from qexp.pipeline.stages import qat
 from tests.conftest import compose
-
-QUICK = ("data=sample", "budget=smoke", "machine.progress=false", "machine.threads=1", "deploy.lengths=[16]")
-
-
-def run(*words: str, sweep: bool = False) -> tuple[int, dict[str, Any]]:
-    """Run a job; its exit code and the Record that it wrote last."""
-    code = Job(compose(*words), sweep=sweep).run()
-    records = sorted(
-        (Path(os.environ["QEXP_OUTPUTS"]) / "records").glob("*.json"),
-        key=lambda file: file.stat().st_mtime_ns,
-    )
-    return code, json.loads(records[-1].read_text())
-
-
-def record_problem() -> str:
-    """What the newest Record says went wrong."""
-    newest = max(
-        (Path(os.environ["QEXP_OUTPUTS"]) / "records").glob("*.json"),
-        key=lambda file: file.stat().st_mtime_ns,
-    )
-    record = json.loads(newest.read_text())
-    return str(record["error"] or record["parity"] or record["warnings"])
+from tests.support.jobs import QUICK, TAUGHT, record_problem, run
 
 
 def _states(record: dict[str, Any]) -> set[str]:
@@ -143,11 +122,6 @@ def test_ranges_that_move_walk_the_whole_line(words: tuple[str, ...], tiny_bert:
     assert record["parity"]["max_logit_difference"] < 0.01
     ptq, qat = (record["ranges"][name] for name in ("ptq", "qat"))
     assert ptq != qat or (words[0].endswith("per_token") and not qat)
-
-
-TAUGHT = (
-    "method.distillation.logits=1", "method.distillation.hidden=1", "method.distillation.attention=1",
-)  # fmt: skip
 
 
 @pytest.mark.slow
@@ -381,7 +355,7 @@ def test_a_failed_rerun_does_not_replace_a_result_and_goes_when_it_is_made_good(
         raise RuntimeError("no luck")
 
     with monkeypatch.context() as patch:
-        patch.setattr("qexp.context.Runtime.walk", broken)
+        patch.setattr("qexp.context.RunContext.run_stage", broken)
         code, second = run(*words)
     assert code == FAILED
     assert second["key"] == f"{first['key']}-failed"
@@ -422,7 +396,7 @@ def test_time_that_is_up_is_told_whatever_a_library_makes_of_it(
         except UncompletedJobError as error:
             raise ModuleNotFoundError("could not import module 'Model'") from error
 
-    monkeypatch.setattr("qexp.execution.job.run_line", interrupted)
+    monkeypatch.setattr("qexp.execution.job.run_pipeline", interrupted)
     code, found = run("task=mrpc", "quant=fp32", "deploy=none", *QUICK[:-1], f"model.name={tiny_bert}")
     assert code == FAILED
     assert "timed-out" in found["error"]["message"]

@@ -1,4 +1,4 @@
-"""kill -9 of a sweep's driver and workers at random moments, and what the same command makes of it."""
+"""SIGKILL of a sweep's driver and workers at random moments, and resumption by the same command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting for jobs that were killed, and asking SLURM what became of one, without a cluster."""
+"""Waiting for killed jobs, and queries of SLURM's job states, without a cluster."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import submitit
 from submitit.core.utils import FailedJobError, UncompletedJobError
 
 from qexp.execution import slurm
-from qexp.execution.slurm import patient, verdict
+from qexp.execution.slurm import slurm_job_state, wait_for_all_jobs
 
 
 class Job:
@@ -60,7 +60,7 @@ def test_killed_jobs_are_waited_for_like_the_others(
     monkeypatch.chdir(tmp_path)
     jobs = [Job(lost), Job("a"), Job(lost), Job("b")]
     launch = _submits(jobs, monkeypatch)
-    with patient():
+    with wait_for_all_jobs():
         first, second, third, fourth = launch()
     assert [second, fourth] == ["a", "b"]
     assert first.return_value is third.return_value is None
@@ -80,7 +80,7 @@ def test_without_patience_the_first_killed_job_ends_it(
 def test_what_is_no_killed_job_is_not_hidden(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     launch = _submits([Job(OSError("no route to host"))], monkeypatch)
-    with pytest.raises(OSError, match="no route"), patient():
+    with pytest.raises(OSError, match="no route"), wait_for_all_jobs():
         launch()
 
 
@@ -89,7 +89,7 @@ def test_submitit_is_left_as_it_was(error: BaseException | None) -> None:
     before = submitit.AutoExecutor
     caught = None
     try:
-        with patient():
+        with wait_for_all_jobs():
             assert submitit.AutoExecutor is not before
             if error is not None:
                 raise error
@@ -101,13 +101,13 @@ def test_submitit_is_left_as_it_was(error: BaseException | None) -> None:
 
 def test_slurm_is_asked_for_the_state_of_one_job(sacct: Callable[[str], None], tmp_path: Path) -> None:
     sacct(f'echo "$@" > {tmp_path}/asked; echo "       CANCELLED by 0     "')
-    assert verdict("7_3") == "CANCELLED by 0"
+    assert slurm_job_state("7_3") == "CANCELLED by 0"
     assert "--jobs 7_3" in (tmp_path / "asked").read_text()
 
 
 def test_of_a_job_with_several_lines_the_first_counts(sacct: Callable[[str], None]) -> None:
     sacct('printf "  NODE_FAIL \\n  COMPLETED \\n"')
-    assert verdict("7") == "NODE_FAIL"
+    assert slurm_job_state("7") == "NODE_FAIL"
 
 
 @pytest.mark.parametrize(
@@ -120,16 +120,16 @@ def test_slurm_that_does_not_answer_says_nothing(
     monkeypatch.setattr(slurm, "SECONDS", 0.5)
     sacct(script)
     started = time.monotonic()
-    assert verdict("7") is None
+    assert slurm_job_state("7") is None
     assert time.monotonic() - started < 10
 
 
 def test_a_command_that_cannot_be_run_says_nothing(sacct: Callable[[str], None], tmp_path: Path) -> None:
     sacct("")
     (tmp_path / "sacct").write_bytes(b"\x7fELF no program")
-    assert verdict("7") is None
+    assert slurm_job_state("7") is None
 
 
 def test_without_slurm_there_is_no_verdict(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert verdict("7") is None
+    assert slurm_job_state("7") is None

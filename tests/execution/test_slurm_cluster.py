@@ -1,4 +1,4 @@
-"""Sweeps through a real SLURM: jobs that fail, are killed, are preempted and run out of time."""
+"""Sweeps on a real SLURM: jobs that fail, are killed, are preempted and run out of time."""
 
 from __future__ import annotations
 
@@ -38,8 +38,10 @@ class Sweep:
     def __init__(self, cluster: Slurm, outputs: Path, words: Sequence[str]) -> None:
         self.cluster, self.outputs, self.before = cluster, outputs, set(cluster.jobs())
         environment = {**cluster.environment, "QEXP_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "1"}
+        given = {word.partition("=")[0] for word in words}
+        defaults = [word for word in WORDS if word.partition("=")[0] not in given]
         self.driver = subprocess.Popen(
-            [sys.executable, "-m", "qexp", *WORDS, *words], env=environment, stderr=subprocess.PIPE,
+            [sys.executable, "-m", "qexp", *defaults, *words], env=environment, stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL, text=True,
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Learning from a teacher: losses against oracles, padding left out, parts exact, the teacher as it was."""
+"""Tests of distillation: losses against oracles, padding, batches in parts, and an unchanged teacher."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from torch.nn import functional
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from qexp.config import Distillation
-from qexp.data.microbatches import Parts
+from qexp.data.microbatches import BatchSplit
 from qexp.errors import TrainingError
 from qexp.models.distillation import Teacher, attention_distance, divergence, hidden_distance, open_attention
 from qexp.models.loading import arguments, logits_of, model_inputs
-from qexp.tasks import family_of
+from qexp.tasks import adapter_for
 from qexp.training.trainer import CHECKPOINT
 from tests.conftest import experiment, tiny_config
 from tests.support import sequence_models, tiny_models
-from tests.support.tiny_training import batch_of, course, largest_difference, trained
+from tests.support.tiny_training import batch_of, largest_difference, plan, trained
 
 ALL = Distillation(labels=0.5, logits=1.0, temperature=3.0, hidden=2.0, attention=0.7)
-TEXTS = family_of(experiment("task=mrpc").task)
-QUESTIONS = family_of(experiment("task=squad").task)
-TRANSLATIONS = family_of(experiment("task=translation", "model=transformer_tiny").task)
+TEXTS = adapter_for(experiment("task=mrpc").task)
+QUESTIONS = adapter_for(experiment("task=squad").task)
+TRANSLATIONS = adapter_for(experiment("task=translation", "model=transformer_tiny").task)
 ENCODERS = (*tiny_models.CONFIGS, "mobilebert")
 
 
@@ -71,11 +71,11 @@ def pairs() -> dict[str, Tensor]:
 
 
 def loss_of(
-    student: PreTrainedModel, teacher: PreTrainedModel, plan: Distillation, batch: Any, family: Any = TEXTS
+    student: PreTrainedModel, teacher: PreTrainedModel, plan: Distillation, batch: Any, adapter: Any = TEXTS
 ) -> Tensor:
     """The whole loss of a batch; labels have no loss of their own."""
     open_attention(student, plan)
-    of = Teacher(teacher, plan, family.distance, family.row_terms)
+    of = Teacher(teacher, plan, adapter.distance, adapter.loss_counts_per_row)
     output = student(**arguments(student, model_inputs(student), batch), **of.asked)
     return of.loss(output, batch, lambda logits, _: logits.sum() * 0)
 
@@ -86,88 +86,88 @@ def loss_of(
 def test_divergence_is_that_of_torch_and_of_the_definition(
     rows: int, classes: int, temperature: float, seed: int
 ) -> None:
-    ours, theirs = drawn(rows, classes, seed=seed) * 3, drawn(rows, classes, seed=seed + 1) * 3
-    found = float(divergence(ours, theirs, temperature).mean())
+    student, teacher = drawn(rows, classes, seed=seed) * 3, drawn(rows, classes, seed=seed + 1) * 3
+    result = float(divergence(student, teacher, temperature).mean())
     oracle = functional.kl_div(
-        (ours / temperature).log_softmax(-1), (theirs / temperature).softmax(-1), reduction="batchmean"
+        (student / temperature).log_softmax(-1), (teacher / temperature).softmax(-1), reduction="batchmean"
     )
-    assert found == pytest.approx(temperature**2 * float(oracle), rel=1e-4, abs=1e-5)
-    assert found == pytest.approx(
-        temperature**2 * kl(ours / temperature, theirs / temperature), rel=1e-4, abs=1e-5
+    assert result == pytest.approx(temperature**2 * float(oracle), rel=1e-4, abs=1e-5)
+    assert result == pytest.approx(
+        temperature**2 * kl(student / temperature, teacher / temperature), rel=1e-4, abs=1e-5
     )
 
 
 def test_at_a_high_temperature_the_gradient_is_that_of_centred_logits() -> None:
     """Hinton et al. 2015, equation 4: ``(z - v) / N`` of zero-mean logits, once multiplied by ``T^2``."""
-    ours, theirs = drawn(1, 5).double().requires_grad_(), drawn(1, 5, seed=1).double()
-    divergence(ours, theirs, 1e4).sum().backward()
-    centred = (ours - ours.mean()) - (theirs - theirs.mean())
-    assert ours.grad is not None
-    assert torch.allclose(ours.grad, centred.detach() / 5, atol=1e-3)
+    student, teacher = drawn(1, 5).double().requires_grad_(), drawn(1, 5, seed=1).double()
+    divergence(student, teacher, 1e4).sum().backward()
+    centred = (student - student.mean()) - (teacher - teacher.mean())
+    assert student.grad is not None
+    assert torch.allclose(student.grad, centred.detach() / 5, atol=1e-3)
 
 
 def test_a_regression_compares_outputs_by_their_squared_error() -> None:
-    stsb = family_of(experiment("task=stsb").task)
-    ours, theirs = torch.tensor([[1.0], [3.0]]), torch.tensor([[2.0], [0.0]])
-    assert float(stsb.distance(ours, theirs, {}, 5.0)) == 5.0
+    stsb = adapter_for(experiment("task=stsb").task)
+    student, teacher = torch.tensor([[1.0], [3.0]]), torch.tensor([[2.0], [0.0]])
+    assert float(stsb.distance(student, teacher, {}, 5.0)) == 5.0
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
 def test_starts_and_ends_are_compared_over_the_tokens_of_a_window(temperature: float) -> None:
-    ours, theirs = drawn(2, 6, 2), drawn(2, 6, 2, seed=1)
+    student, teacher = drawn(2, 6, 2), drawn(2, 6, 2, seed=1)
     mask = torch.tensor([[1] * 6, [1] * 4 + [0] * 2])
     whole, part = (
-        kl(ours[row, :end].T / temperature, theirs[row, :end].T / temperature)
+        kl(student[row, :end].T / temperature, teacher[row, :end].T / temperature)
         for row, end in ((0, 6), (1, 4))
     )
-    ours[1, 4:] = 1e4  # whatever stands in padding
-    ours.requires_grad_()
-    found = QUESTIONS.distance(ours, theirs, {"attention_mask": mask}, temperature)
-    found.backward()
-    assert float(found.detach()) == pytest.approx(temperature**2 * (whole + part) / 2, rel=1e-4)
-    assert ours.grad is not None
-    assert ours.grad.isfinite().all()
-    assert not ours.grad[1, 4:].any()
+    student[1, 4:] = 1e4  # whatever stands in padding
+    student.requires_grad_()
+    result = QUESTIONS.distance(student, teacher, {"attention_mask": mask}, temperature)
+    result.backward()
+    assert float(result.detach()) == pytest.approx(temperature**2 * (whole + part) / 2, rel=1e-4)
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+    assert not student.grad[1, 4:].any()
 
 
 def test_translations_are_compared_over_the_tokens_of_their_targets() -> None:
-    ours, theirs = drawn(2, 3, 4), drawn(2, 3, 4, seed=1)
+    student, teacher = drawn(2, 3, 4), drawn(2, 3, 4, seed=1)
     labels = torch.tensor([[5, 6, 2], [5, -100, -100]])
     kept = [(0, 0), (0, 1), (0, 2), (1, 0)]
-    expected = kl(torch.stack([ours[at] for at in kept]), torch.stack([theirs[at] for at in kept]))
-    assert float(TRANSLATIONS.distance(ours, theirs, {"labels": labels}, 1.0)) == pytest.approx(
+    expected = kl(torch.stack([student[at] for at in kept]), torch.stack([teacher[at] for at in kept]))
+    assert float(TRANSLATIONS.distance(student, teacher, {"labels": labels}, 1.0)) == pytest.approx(
         expected, rel=1e-5
     )
-    assert TRANSLATIONS.row_terms({"labels": labels}).tolist() == [3, 1]
+    assert TRANSLATIONS.loss_counts_per_row({"labels": labels}).tolist() == [3, 1]
 
 
 def test_hidden_states_are_compared_by_their_squared_error() -> None:
-    ours, theirs = drawn(2, 3, 4), drawn(2, 3, 4, seed=1)
+    student, teacher = drawn(2, 3, 4), drawn(2, 3, 4, seed=1)
     counts = torch.tensor([[True] * 3, [True, False, False]])
-    found = hidden_distance(ours, theirs, counts)
+    result = hidden_distance(student, teacher, counts)
     for row, length in enumerate((3, 1)):
-        oracle = functional.mse_loss(ours[row, :length], theirs[row, :length])
-        assert float(found[row]) == pytest.approx(float(oracle), rel=1e-5)
+        oracle = functional.mse_loss(student[row, :length], teacher[row, :length])
+        assert float(result[row]) == pytest.approx(float(oracle), rel=1e-5)
 
 
 def test_attention_is_compared_by_its_divergence() -> None:
-    ours, theirs = drawn(2, 2, 3, 3), drawn(2, 2, 3, 3, seed=1)
+    student, teacher = drawn(2, 2, 3, 3), drawn(2, 2, 3, 3, seed=1)
     counts = torch.tensor([[True] * 3, [True, True, False]])
-    found = attention_distance(ours.softmax(-1), theirs.softmax(-1), counts)
+    result = attention_distance(student.softmax(-1), teacher.softmax(-1), counts)
     for row, length in enumerate((3, 2)):
-        assert float(found[row]) == pytest.approx(
-            kl(ours[row, :, :length], theirs[row, :, :length]), rel=1e-4
+        assert float(result[row]) == pytest.approx(
+            kl(student[row, :, :length], teacher[row, :, :length]), rel=1e-4
         )
 
 
 def test_probabilities_of_zero_have_a_finite_divergence() -> None:
-    ours = torch.tensor([[[[1.0, 0.0, 0.0]]]], requires_grad=True)
-    theirs = torch.tensor([[[[0.5, 0.5, 0.0]]]])
-    found = attention_distance(ours, theirs, torch.tensor([[True]]))
-    found.sum().backward()
-    assert 1 < float(found.detach()) < np.inf
-    assert ours.grad is not None
-    assert ours.grad.isfinite().all()
+    student = torch.tensor([[[[1.0, 0.0, 0.0]]]], requires_grad=True)
+    teacher = torch.tensor([[[[0.5, 0.5, 0.0]]]])
+    result = attention_distance(student, teacher, torch.tensor([[True]]))
+    result.sum().backward()
+    assert 1 < float(result.detach()) < np.inf
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("architecture", ENCODERS)
@@ -201,10 +201,10 @@ def test_every_loss_reaches_every_encoder_and_padding_does_not_count(architectur
 def test_encoder_decoder_and_cross_attention_are_compared(architecture: str) -> None:
     batch = pairs()
     student, teacher = (sequence_models.build(architecture, seed=seed) for seed in (0, 1))
-    found = float(loss_of(student, teacher, ALL, batch, TRANSLATIONS).detach())
+    result = float(loss_of(student, teacher, ALL, batch, TRANSLATIONS).detach())
     expected = ALL.logits * _oracle_of_logits(student, teacher, batch)
     expected += _oracle_of_layers(student, teacher, batch)
-    assert found == pytest.approx(expected, rel=1e-3)
+    assert result == pytest.approx(expected, rel=1e-3)
 
 
 def _outputs(model: Any, batch: dict[str, Tensor]) -> Any:
@@ -225,7 +225,7 @@ def _oracle_of_layers(student: Any, teacher: Any, batch: dict[str, Tensor]) -> f
     ours, theirs = _outputs(student, batch), _outputs(teacher, batch)
     source, target = batch["attention_mask"].sum(1), (batch["labels"] != -100).sum(1)
     hidden, attention = [], []
-    for row, terms in enumerate(target.tolist()):
+    for row, loss_count in enumerate(target.tolist()):
         ends = {"encoder": int(source[row]), "decoder": int(target[row]), "cross": int(target[row])}
         errors = [
             functional.mse_loss(one[row, :end], other[row, :end])
@@ -239,8 +239,8 @@ def _oracle_of_layers(student: Any, teacher: Any, batch: dict[str, Tensor]) -> f
             for side, end in ends.items()
             for one, other in zip(ours[f"{side}_attentions"], theirs[f"{side}_attentions"], strict=True)
         ]
-        hidden.append(terms * float(torch.stack(errors).mean()))
-        attention.append(terms * float(torch.stack(apart).mean()))
+        hidden.append(loss_count * float(torch.stack(errors).mean()))
+        attention.append(loss_count * float(torch.stack(apart).mean()))
     total = float(target.sum())
     return (ALL.hidden * sum(hidden) + ALL.attention * sum(attention)) / total
 
@@ -259,7 +259,7 @@ def test_attention_is_compared_before_dropout_and_quantizers() -> None:
 def test_a_model_without_attention_probabilities_is_refused() -> None:
     student, teacher = encoder("bert", 0), encoder("bert", 1)
     plan = Distillation(attention=0.5)
-    of = Teacher(teacher, plan, TEXTS.distance, TEXTS.row_terms)
+    of = Teacher(teacher, plan, TEXTS.distance, TEXTS.loss_counts_per_row)
     for model in (student, teacher):
         model.set_attn_implementation("sdpa")
     output = student(**tiny_models.batch(), **of.asked)
@@ -276,11 +276,11 @@ def test_losses_are_float32_in_mixed_precision() -> None:
     assert float(loss.detach()) == pytest.approx(float(exact.detach()), rel=0.1)
 
 
-@pytest.mark.parametrize("phase", ["float", "learned"])
-def test_the_teacher_is_no_part_of_the_student_and_stays_as_it_was(phase: str, tmp_path: Path) -> None:
-    asked = course(tmp_path / "taught", phase=phase, distillation=ALL)
-    plain = course(tmp_path / "plain", phase=phase)
-    module, alone = (each.module(6, Parts()) for each in (asked, plain))
+@pytest.mark.parametrize("mode", ["float", "learned"])
+def test_the_teacher_is_no_part_of_the_student_and_stays_as_it_was(mode: str, tmp_path: Path) -> None:
+    asked = plan(tmp_path / "taught", mode=mode, distillation=ALL)
+    plain = plan(tmp_path / "plain", mode=mode)
+    module, alone = (each.module(6, BatchSplit()) for each in (asked, plain))
     assert module.state_dict().keys() == alone.state_dict().keys()
     assert sum(1 for _ in module.parameters()) == sum(1 for _ in alone.parameters())
     assert module.teacher is not None
@@ -297,51 +297,51 @@ def test_the_teacher_is_no_part_of_the_student_and_stays_as_it_was(phase: str, t
 @pytest.mark.parametrize("accumulate", [2, 4])
 def test_a_batch_in_parts_takes_the_step_of_the_whole_batch(accumulate: int, tmp_path: Path) -> None:
     """The last batch has 3 rows: with 4 parts, one of them has none."""
-    whole, expected = trained(course(tmp_path / "whole", last=3, distillation=ALL))
-    split, found = trained(course(tmp_path / "split", last=3, distillation=ALL, accumulate=accumulate))
+    whole, expected = trained(plan(tmp_path / "whole", last=3, distillation=ALL))
+    split, result = trained(plan(tmp_path / "split", last=3, distillation=ALL, accumulate=accumulate))
     assert split["loss"] == pytest.approx(whole["loss"], abs=1e-4)
-    assert largest_difference(expected, found) < 1e-5
+    assert largest_difference(expected, result) < 1e-5
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("plan", [ALL, Distillation(labels=0.0, hidden=1.0)], ids=["all", "hidden"])
-def test_two_processes_take_the_steps_of_one(plan: Distillation, tmp_path: Path) -> None:
-    whole, expected = trained(course(tmp_path / "whole", last=3, distillation=plan))
-    split, found = trained(course(tmp_path / "split", last=3, distillation=plan, devices=2))
+@pytest.mark.parametrize("losses", [ALL, Distillation(labels=0.0, hidden=1.0)], ids=["all", "hidden"])
+def test_two_processes_take_the_steps_of_one(losses: Distillation, tmp_path: Path) -> None:
+    whole, expected = trained(plan(tmp_path / "whole", last=3, distillation=losses))
+    split, result = trained(plan(tmp_path / "split", last=3, distillation=losses, devices=2))
     assert split["loss"] == pytest.approx(whole["loss"], abs=1e-4)
-    assert largest_difference(expected, found) < 1e-5
+    assert largest_difference(expected, result) < 1e-5
 
 
 def test_parts_of_translations_weigh_by_their_tokens() -> None:
     batch = pairs()
     student, teacher = (sequence_models.build("marian", seed=seed) for seed in (0, 1))
     whole = float(loss_of(student, teacher, ALL, batch, TRANSLATIONS).detach())
-    terms = TRANSLATIONS.row_terms(batch)
+    loss_count = TRANSLATIONS.loss_counts_per_row(batch)
     parts = [{name: value[rows] for name, value in batch.items()} for rows in (slice(0, 1), slice(1, 3))]
     losses = [float(loss_of(student, teacher, ALL, part, TRANSLATIONS).detach()) for part in parts]
-    shares = [float(terms[0] / terms.sum()), float(terms[1:].sum() / terms.sum())]
+    shares = [float(loss_count[0] / loss_count.sum()), float(loss_count[1:].sum() / loss_count.sum())]
     assert sum(loss * share for loss, share in zip(losses, shares, strict=True)) == pytest.approx(
         whole, rel=1e-4
     )
 
 
 def test_a_resumed_distillation_is_bit_identical_to_an_uninterrupted_one(tmp_path: Path) -> None:
-    fields = {"phase": "learned", "dropout": True, "distillation": ALL}
-    whole, expected = trained(course(tmp_path / "whole", **fields))
+    fields = {"mode": "learned", "dropout": True, "distillation": ALL}
+    whole, expected = trained(plan(tmp_path / "whole", **fields))
     with pytest.raises(RuntimeError, match="no luck"):
-        trained(course(tmp_path / "cut", **fields, trouble=("raise", 0, 4)), seconds=0)
+        trained(plan(tmp_path / "cut", **fields, trouble=("raise", 0, 4)), seconds=0)
     size = (tmp_path / "cut" / CHECKPOINT).stat().st_size
-    facts, found = trained(course(tmp_path / "cut", **fields))
+    facts, result = trained(plan(tmp_path / "cut", **fields))
     assert facts["resumed_at"] == 4
     assert facts["loss"] == whole["loss"]
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
-    plain = course(tmp_path / "plain", phase="learned", dropout=True, trouble=("raise", 0, 4))
+    assert all(torch.equal(expected[name], result[name]) for name in expected)
+    plain = plan(tmp_path / "plain", mode="learned", dropout=True, trouble=("raise", 0, 4))
     with pytest.raises(RuntimeError, match="no luck"):
         trained(plain, seconds=0)
     assert size == pytest.approx((tmp_path / "plain" / CHECKPOINT).stat().st_size, abs=4096)
 
 
 def test_a_student_comes_nearer_to_its_teacher(tmp_path: Path) -> None:
-    plan = Distillation(labels=0.0, logits=1.0, hidden=1.0)
-    facts, _ = trained(course(tmp_path, count=40, rate=3e-3, distillation=plan))
+    distillation = Distillation(labels=0.0, logits=1.0, hidden=1.0)
+    facts, _ = trained(plan(tmp_path, count=40, rate=3e-3, distillation=distillation))
     assert np.mean(facts["loss"][-5:]) < 0.5 * np.mean(facts["loss"][:5])

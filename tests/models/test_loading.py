@@ -1,4 +1,4 @@
-"""Checkpoints: heads, label orders, and what is refused."""
+"""Tests of loading checkpoints: heads, label orders and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The other arithmetic: the same numbers but for rounding, in every attention and for every kind of model."""
+"""Tests of the reordered arithmetic: equal up to rounding, in every attention and kind of model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from qexp.config import Form
+from qexp.config import QuantizationConfig
 from qexp.models.reordered import OPERATORS, reordered
 from qexp.quant.insertion.insert import insert
 from tests.conftest import ARCHITECTURES, experiment
@@ -100,7 +100,9 @@ def test_quantizers_are_part_of_the_model_and_not_of_the_arithmetic(tiny_bert: P
 
     made = experiment("task=mrpc")
     model = AutoModelForSequenceClassification.from_pretrained(tiny_bert).eval()
-    quantization = insert(model, Form(placement=made.placement, quant=made.quant, scheme=made.scheme))
+    quantization = insert(
+        model, QuantizationConfig(placement=made.placement, quant=made.quant, scheme=made.scheme)
+    )
     ids = torch.arange(5, 45).view(2, 20)
     with quantization.observing(torch.ones_like(ids)), torch.no_grad():
         model(input_ids=ids, attention_mask=torch.ones_like(ids))

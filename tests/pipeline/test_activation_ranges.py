@@ -1,4 +1,4 @@
-"""Ranges of activations in a Record, held against the quantizers themselves."""
+"""Ranges of activations in a Record, compared with the quantizers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from safetensors.torch import save_file
 
 from qexp.artifacts.types import Ranges
 from qexp.artifacts.types import Statistics as StatisticsArtifact
-from qexp.config import ActivationScheme, Form, MaxCalibrator, Placement, Quant, Scheme
+from qexp.config import ActivationScheme, MaxCalibrator, Placement, Quant, QuantizationConfig, Scheme
 from qexp.pipeline.activation_ranges import activation_ranges, sqnr
-from qexp.quant.calibration.embedding_groups import Grouping
+from qexp.quant.calibration.embedding_groups import EmbeddingGroups
 from qexp.quant.calibration.estimators import activation_range
-from qexp.quant.calibration.statistics import Statistics
+from qexp.quant.calibration.statistics import CalibrationStatistics
 from qexp.quant.grid import Grid, activation_grid, quantize_dequantize, scale_and_zero_point
 from qexp.quant.quantizer import Quantizer
-from qexp.quant.quantizer_mode import Phase
+from qexp.quant.quantizer_mode import QuantizerMode
 
 PLACEMENT = Placement(name="x", sites=("linear.input",))
 
@@ -31,19 +31,19 @@ def test_noise_is_that_of_quantizing_the_values(
     tmp_path: Path, bits: int, symmetric: bool, clip: float
 ) -> None:
     values = torch.randn(200_000, generator=torch.Generator().manual_seed(bits)) * 3
-    seen = Statistics()
+    seen = CalibrationStatistics()
     seen.add("layer:linear.input", values)
     scheme = Scheme.model_validate({"activation": {"symmetric": symmetric}})
-    form = Form(
+    quant_config = QuantizationConfig(
         placement=Placement(name="x", sites=("linear.input",)),
         quant=Quant(activation_bits=bits),
         scheme=scheme,
     )
-    grid = activation_grid(bits, form.scheme.activation)
+    grid = activation_grid(bits, quant_config.scheme.activation)
     assert grid is not None
     low, high = activation_range(seen["layer:linear.input"], MaxCalibrator(kind="max"), grid)
     scale, zero = scale_and_zero_point(low * clip, high * clip, grid)
-    (told,) = _told(tmp_path, form, seen, grid, scale, zero).values()
+    (told,) = _told(tmp_path, quant_config, seen, grid, scale, zero).values()
     quantized = quantize_dequantize(values, scale, grid.qmin - zero, grid.qmax - zero)
     expected = 10 * math.log10(float((values**2).sum() / ((values - quantized) ** 2).sum()))
     assert told["sqnr"] == pytest.approx(expected, abs=0.1)
@@ -55,12 +55,12 @@ def test_noise_is_that_of_quantizing_the_values(
 def test_groups_of_dimensions_make_the_noise_of_all_dimensions(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(50, 400, 4, generator=generator) * torch.tensor([1.0, 0.0, 30.0, 2.0])
-    seen, name = Statistics(), "layer.0:linear.input"
+    seen, name = CalibrationStatistics(), "layer.0:linear.input"
     seen.add(name, values, dimensions=True)
     activation = ActivationScheme(granularity="per_embedding_group", groups=2)
-    form = Form(placement=PLACEMENT, scheme=Scheme(activation=activation))
+    quant_config = QuantizationConfig(placement=PLACEMENT, scheme=Scheme(activation=activation))
     grid = Grid(8, signed=False, symmetric=False, axis=-1)
-    quantizer = Quantizer(name, grid, grouping=Grouping("layer.0", 4, 2, True))
+    quantizer = Quantizer(name, grid, grouping=EmbeddingGroups("layer.0", 4, 2, True))
     quantizer.set_members(torch.tensor([0, 0, 1, 1]))
     quantizer.set_range(torch.tensor([-3.0, -90.0]), torch.tensor([4.0, 110.0]))
     statistics, ranges = StatisticsArtifact(tmp_path, "s"), Ranges(tmp_path, "r")
@@ -68,8 +68,8 @@ def test_groups_of_dimensions_make_the_noise_of_all_dimensions(tmp_path: Path) -
     fields = {"scale": quantizer.scale, "zero_point": quantizer.zero_point, "members": quantizer.members}
     fields["levels"] = torch.tensor([0, 255])
     save_file({f"{name}/{field}": tensor for field, tensor in fields.items()}, ranges.file)
-    (told,) = activation_ranges(form, statistics, ranges).values()
-    quantizer.switch(Phase.FROZEN)
+    (told,) = activation_ranges(quant_config, statistics, ranges).values()
+    quantizer.switch(QuantizerMode.FROZEN)
     noise = (quantizer(values) - values).double().square().sum()
     assert told["sqnr"] == pytest.approx(
         10 * math.log10(float(values.double().square().sum() / noise)), abs=0.1
@@ -79,13 +79,18 @@ def test_groups_of_dimensions_make_the_noise_of_all_dimensions(tmp_path: Path) -
 
 
 def _told(
-    folder: Path, form: Form, seen: Statistics, grid: Grid, scale: torch.Tensor, zero: torch.Tensor
+    folder: Path,
+    quant_config: QuantizationConfig,
+    seen: CalibrationStatistics,
+    grid: Grid,
+    scale: torch.Tensor,
+    zero: torch.Tensor,
 ) -> dict:
     statistics, ranges = StatisticsArtifact(folder, "s"), Ranges(folder, "r")
     seen.save(statistics.file)
     name, levels = "layer:linear.input", torch.tensor([grid.qmin, grid.qmax])
     save_file({f"{name}/scale": scale, f"{name}/zero_point": zero, f"{name}/levels": levels}, ranges.file)
-    return activation_ranges(form, statistics, ranges)
+    return activation_ranges(quant_config, statistics, ranges)
 
 
 def test_no_noise_is_no_number() -> None:
@@ -94,9 +99,9 @@ def test_no_noise_is_no_number() -> None:
 
 
 def test_float_activations_have_no_ranges(tmp_path: Path) -> None:
-    form = Form(
+    quant_config = QuantizationConfig(
         placement=Placement(name="x", sites=("linear.weight",)),
         quant=Quant(activation_bits=32),
         scheme=Scheme(),
     )
-    assert activation_ranges(form, StatisticsArtifact(tmp_path, "s"), Ranges(tmp_path, "r")) == {}
+    assert activation_ranges(quant_config, StatisticsArtifact(tmp_path, "s"), Ranges(tmp_path, "r")) == {}

@@ -1,4 +1,4 @@
-"""The end of the line: which engine is the run's own, and what cannot be had."""
+"""Deployment: the engine that counts for the run, and engines that are not available."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from qexp.execution.job import FAILED, OK
 from qexp.pipeline.deployment import _own
-from tests.execution.test_job import QUICK, run
+from tests.support.jobs import QUICK, run
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from qexp.data.synthetic import sample
 from qexp.execution.job import FAILED, OK
-from tests.execution.test_job import QUICK, TAUGHT, record_problem, run
+from tests.support.jobs import QUICK, TAUGHT, record_problem, run
 
 WINDOWS = ("task.max_length=96", "task.doc_stride=32", "task.max_question=24")
 WORDS = ("quant=w8a8", *WINDOWS, *QUICK, "budget.evaluation_rows=60")

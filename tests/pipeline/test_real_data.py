@@ -1,4 +1,4 @@
-"""The real encoder, on generated and on real rows: what the other tests do small, once at full size."""
+"""A real encoder on generated and on real rows: the full-size counterpart of the other tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole runs with a refinement on a tiny model: which stages come, what they share, and what comes out."""
+"""Whole runs with a refinement on a tiny model: their stages, shared artifacts and results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from qexp.config.validation_errors import explain
 from qexp.execution.job import OK
 from tests.conftest import experiment
-from tests.execution.test_job import QUICK, record_problem, run
+from tests.support.jobs import QUICK, record_problem, run
 
 REFINEMENTS = {
     "equalize": ["2-equalized"],

@@ -1,4 +1,4 @@
-"""What a Record keeps of artifacts."""
+"""Results that a Record keeps of artifacts."""
 
 from __future__ import annotations
 

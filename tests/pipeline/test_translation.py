@@ -1,4 +1,4 @@
-"""Whole translations on small models: from rows to BLEU, in full precision, calibrated and trained on."""
+"""Whole runs of translation on small models, from rows to BLEU: in FP32, after PTQ and after QAT."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from qexp.data.synthetic import sample
 from qexp.data.tokenization.pairs import PairSplit
 from qexp.data.tokenization.tokenizers import make_tokenizer
 from qexp.execution.job import FAILED, OK
-from tests.execution.test_job import TAUGHT, record_problem, run
+from tests.support.jobs import TAUGHT, record_problem, run
 from tests.support.sequence_models import MODELS
 from tests.support.translators import SIZES
 

@@ -1,4 +1,4 @@
-"""Rows of every kind of input come out as they went in, and bad ones are named."""
+"""Tests that rows of every input format are read unchanged, and that errors name the bad ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qexp.errors import DataError
-from qexp.prediction.readers import READERS, Rows
+from qexp.prediction.readers import READERS, InputRows
 
 PAIR = ("sentence1", "sentence2")
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
@@ -50,7 +50,7 @@ WRITE: dict[str, Callable[[Path, list[dict[str, str]]], None]] = {
 
 
 def read(path: Path, columns: tuple[str, ...] = PAIR, *, whole: bool = False, size: int = 3) -> list[dict]:
-    return [dict(row) for part in Rows(str(path), columns, whole=whole).parts(size) for row in part]
+    return [dict(row) for part in InputRows(str(path), columns, whole=whole).parts(size) for row in part]
 
 
 @pytest.mark.parametrize("ending", WRITE)
@@ -84,7 +84,7 @@ def test_parts_have_a_size_and_nothing_is_read_ahead(tmp_path: Path) -> None:
     jsonl(path, [{"sentence": str(number)} for number in range(7)])
     with path.open("a") as file:
         file.write("{broken\n")
-    parts = Rows(str(path), ("sentence",), whole=False).parts(3)
+    parts = InputRows(str(path), ("sentence",), whole=False).parts(3)
     assert [len(next(parts)), len(next(parts))] == [3, 3]
     with pytest.raises(DataError, match=r"rows\.jsonl, line 8: not JSON"):
         next(parts)
@@ -94,8 +94,8 @@ def test_parts_have_a_size_and_nothing_is_read_ahead(tmp_path: Path) -> None:
 def test_how_many_there_are_is_known_before(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"rows{ending}"
     WRITE[ending](path, [{"sentence1": "a", "sentence2": "b"}] * 5)
-    assert Rows(str(path), PAIR, whole=False).total == 5
-    assert Rows("-", PAIR, whole=False).total is None
+    assert InputRows(str(path), PAIR, whole=False).total == 5
+    assert InputRows("-", PAIR, whole=False).total is None
 
 
 BAD: list[tuple[str, bytes, str]] = [

@@ -1,4 +1,4 @@
-"""Numbers, answers and translations of new rows are those that the run evaluated."""
+"""Tests that predictions of new rows (numbers, answers, translations) equal those that the run evaluated."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ WINDOWS = ("task.max_length=96", "task.doc_stride=32", "task.max_question=24")
 SHORT = ("task.search.max_new_tokens=12", "task.search.beams=2", "budget.evaluation_rows=12")
 
 
-def predicted(outputs: Path, record: Record, rows: list[dict[str, Any]], *words: str) -> list[dict[str, Any]]:
+def predicted(outputs: Path, record: Record, rows: list[dict[str, Any]], *args: str) -> list[dict[str, Any]]:
     file, out = outputs / "rows.jsonl", outputs / "out.jsonl"
     file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    assert predict.main([record.key, str(file), "--outputs", str(outputs), "--output", str(out), *words]) == 0
+    assert predict.main([record.key, str(file), "--outputs", str(outputs), "--output", str(out), *args]) == 0
     return [json.loads(line) for line in out.read_text().splitlines()]
 
 
@@ -74,8 +74,8 @@ def test_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_translations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("task=translation", "model=transformer_tiny", *SIZES, *SHORT, "finetune.batch_size=16")
-    record = run(tmp_path, *words, *PTQ)
+    overrides = ("task=translation", "model=transformer_tiny", *SIZES, *SHORT, "finetune.batch_size=16")
+    record = run(tmp_path, *overrides, *PTQ)
     left = evaluated(tmp_path, record)
     rows = sample("multi30k_en_de")["test"].slice(0, len(left["label"])).select(["en"]).to_pylist()
     found = predicted(tmp_path, record, rows)
@@ -83,6 +83,6 @@ def test_translations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert texts == left["prediction"]
     assert [row["score"] for row in found] == left["logit_0"]
     assert bleu(texts, left["label"]) == record.scores["ptq"]["bleu"]
-    words = (record.key, str(tmp_path / "rows.jsonl"), "--outputs", str(tmp_path))
-    assert predict.main([*words, "--runtime", "onnxruntime"]) == 2
+    arguments = (record.key, str(tmp_path / "rows.jsonl"), "--outputs", str(tmp_path))
+    assert predict.main([*arguments, "--runtime", "onnxruntime"]) == 2
     assert "not exported to one graph; use --runtime torch" in capsys.readouterr().err

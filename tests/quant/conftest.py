@@ -1,4 +1,4 @@
-"""Tiny tensors are fastest on one thread."""
+"""Fixtures that limit torch to one thread, which is fastest for tiny tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``torch.compile`` over a model with quantizers: one graph, and what eager computes."""
+"""``torch.compile`` of a model with quantizers: a single graph, and the results of eager mode."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qexp.config import ActivationScheme, Scheme
 from qexp.quant.bounds import Bounds
 from qexp.quant.fake_quantize import FakeQuantizeLearned
 from qexp.quant.grid import Grid
-from qexp.quant.insertion.insert import Quantization
+from qexp.quant.insertion.insert import QuantizedModel
 from qexp.quant.kernels.reference import traced
 from tests.support.tiny_models import batch, build, calibrated
 
@@ -50,21 +50,21 @@ def gradients(model: nn.Module, tensors: dict[str, Tensor]) -> tuple[Tensor, Ten
 @pytest.mark.filterwarnings("default")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++: torch.compile needs one on a CPU")
 @pytest.mark.parametrize(
-    ("phase", "scheme"),
+    ("mode", "scheme"),
     [
-        (Quantization.freeze, None),
-        (Quantization.learn, None),
+        (QuantizedModel.freeze, None),
+        (QuantizedModel.learn, None),
         (lambda each: each.learn(zero_points=True), None),
-        (Quantization.freeze, Scheme(activation=ActivationScheme(granularity="per_token"))),
+        (QuantizedModel.freeze, Scheme(activation=ActivationScheme(granularity="per_token"))),
     ],
     ids=["frozen", "learned", "zero points", "per token"],
 )
-def test_a_model_compiles_to_one_graph(phase: Callable[[Quantization], None], scheme: Scheme | None) -> None:
+def test_a_model_compiles_to_one_graph(mode: Callable[[QuantizedModel], None], scheme: Scheme | None) -> None:
     model = build("bert").train()
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    phase(calibrated(model, scheme=scheme))
+    mode(calibrated(model, scheme=scheme))
     loss, expected = gradients(model, batch())
     dynamo.counters.clear()
     model.compile(dynamic=True)

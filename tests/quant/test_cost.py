@@ -1,4 +1,4 @@
-"""Costs of tiny models, counted by hand."""
+"""Costs of tiny models compared with counts by hand."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from qexp.config import Form, MaxCalibrator, Placement, Quant, Scheme, WeightScheme
+from qexp.config import MaxCalibrator, Placement, Quant, QuantizationConfig, Scheme, WeightScheme
 from qexp.quant.cost import one_row, work_of
-from qexp.quant.insertion.insert import Quantization
+from qexp.quant.insertion.insert import QuantizedModel
 from tests.support.sequence_models import build as build_translator
 from tests.support.tiny_models import CONFIGS, NEURST, QDQBERT, build, calibrated
 
@@ -111,12 +111,12 @@ def test_counting_leaves_the_model_as_it_was(architecture: str) -> None:
     quantization = calibrated(model)
     quantization.freeze()
     before, taps = model(**one_row(model)).logits, attributes(model)
-    phases = [quantizer.phase for quantizer in quantization.quantizers.values()]
+    phases = [quantizer.mode for quantizer in quantization.quantizers.values()]
     first, second = work_of(quantization), work_of(quantization)
     assert first == second
     assert torch.equal(model(**one_row(model)).logits, before)
     assert attributes(model) == taps
-    assert [quantizer.phase for quantizer in quantization.quantizers.values()] == phases
+    assert [quantizer.mode for quantizer in quantization.quantizers.values()] == phases
     assert first.tokens == 30
 
 
@@ -124,10 +124,10 @@ def row(tokens: int) -> dict[str, Any]:
     return one_row(build("bert"), tokens)
 
 
-def calibrated_module(model: Any, placement: Placement, quant: Quant, scheme: Scheme) -> Quantization:
+def calibrated_module(model: Any, placement: Placement, quant: Quant, scheme: Scheme) -> QuantizedModel:
     from qexp.quant.insertion.insert import insert
 
-    quantization = insert(model, Form(placement=placement, quant=quant, scheme=scheme))
+    quantization = insert(model, QuantizationConfig(placement=placement, quant=quant, scheme=scheme))
     quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
     return quantization
 

@@ -1,4 +1,4 @@
-"""Gradients of fake quantization against plain autograd and against torch's own learnable operator."""
+"""Gradients of fake quantization compared with plain autograd and torch's learnable operator."""
 
 from __future__ import annotations
 

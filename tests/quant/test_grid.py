@@ -1,4 +1,4 @@
-"""Grids against ONNX Runtime, bit for bit."""
+"""Grids compared with ONNX Runtime, bit for bit."""
 
 from __future__ import annotations
 
@@ -113,8 +113,8 @@ def cases(draw: st.DrawFn) -> tuple[Grid, Array, torch.Tensor, torch.Tensor]:
 @given(cases())
 def test_the_same_bits_as_onnx_runtime(case: tuple[Grid, Array, torch.Tensor, torch.Tensor]) -> None:
     grid, x, scale, zero = case
-    ours = fake_quantize(torch.from_numpy(x), scale, zero, grid)
-    np.testing.assert_array_equal(bits(ours), bits(runtime(x, scale.numpy(), zero.numpy(), grid)))
+    own = fake_quantize(torch.from_numpy(x), scale, zero, grid)
+    np.testing.assert_array_equal(bits(own), bits(runtime(x, scale.numpy(), zero.numpy(), grid)))
 
 
 @settings(deadline=None, max_examples=60)
@@ -139,10 +139,10 @@ def test_the_fast_path_has_the_bits_of_the_reference(
 def test_nan_becomes_the_lowest_integer_in_body_and_tail(count: int, signed: bool, width: int) -> None:
     grid = Grid(width, signed=signed, symmetric=signed)
     x, scale, zero = np.full(count, np.nan, np.float32), np.float32(0.5), np.array(0 if signed else 9)
-    theirs = runtime(x, np.array(scale), zero, grid)
+    reference = runtime(x, np.array(scale), zero, grid)
     integers = quantize(torch.from_numpy(x), torch.tensor(0.5), torch.tensor(int(zero)), grid)
     assert set(integers.tolist()) == {grid.qmin}
-    np.testing.assert_array_equal((grid.qmin - zero) * scale, np.unique(theirs))
+    np.testing.assert_array_equal((grid.qmin - zero) * scale, np.unique(reference))
 
 
 @settings(deadline=None, max_examples=60)

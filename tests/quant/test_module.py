@@ -1,4 +1,4 @@
-"""Modules of one's own: declared weights and activations are quantized like all others."""
+"""User modules: declared weights and activations are quantized like all others."""
 
 from __future__ import annotations
 
@@ -9,11 +9,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from qexp.config import ActivationScheme, Form, MaxCalibrator, Placement, Quant, Scheme, WeightScheme
+from qexp.config import (
+    ActivationScheme,
+    MaxCalibrator,
+    Placement,
+    Quant,
+    QuantizationConfig,
+    Scheme,
+    WeightScheme,
+)
 from qexp.errors import QuantizationError
-from qexp.quant.insertion.insert import Quantization, float_state_dict, insert
+from qexp.quant.insertion.insert import QuantizedModel, float_state_dict, insert
 from qexp.quant.module import DECLARED, QuantModule
-from qexp.quant.quantizer_mode import Phase
+from qexp.quant.quantizer_mode import QuantizerMode
 from tests.support import sequence_models, tiny_models
 
 MAX = MaxCalibrator(kind="max")
@@ -49,9 +57,11 @@ class Biased(QuantModule, nn.Linear):
 
 def calibrated(
     model: nn.Module, placement: Placement = DECLARED, scheme: Scheme | None = None
-) -> Quantization:
+) -> QuantizedModel:
     """Insert, observe, calibrate by the largest values; still off."""
-    quantization = insert(model, Form(placement=placement, scheme=scheme or Scheme()), example=(X[:2],))
+    quantization = insert(
+        model, QuantizationConfig(placement=placement, scheme=scheme or Scheme()), example=(X[:2],)
+    )
     with torch.no_grad(), quantization.observing():
         model(X)
     quantization.calibrate(quantization.statistics(), MAX)
@@ -111,8 +121,8 @@ def test_types_are_kept_whatever_the_scheme() -> None:
         gate, hidden = quantizers["gate:declared.activation"], quantizers["hidden:declared.activation"]
         assert (gate.grid.qmin, gate.grid.qmax, int(gate.zero_point)) == (0, 255, 0)
         assert float(gate.scale) == pytest.approx(1 / 255)
-        gate.switch(Phase.LEARNED)
-        assert (gate.phase, gate.log_scale) == (Phase.FROZEN, None)
+        gate.switch(QuantizerMode.LEARNED)
+        assert (gate.mode, gate.log_scale) == (QuantizerMode.FROZEN, None)
         assert (hidden.grid.qmin, hidden.grid.qmax, int(hidden.zero_point)) == (0, 255, 0)
 
 
@@ -140,7 +150,7 @@ def test_it_trains_with_learned_ranges_and_a_copy_is_its_own() -> None:
         loss = nn.functional.mse_loss(model(X), target)
         optimizer.zero_grad()
         loss.backward()
-        assert all(each.grad is not None for each in quantization.range_parameters())
+        assert all(each.grad is not None for each in list(quantization.parameters()))
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.8 * losses[0]
@@ -151,7 +161,9 @@ def test_it_trains_with_learned_ranges_and_a_copy_is_its_own() -> None:
 def test_integers_times_scale_are_the_weight() -> None:
     for bits, dtype in ((4, torch.int8), (8, torch.int8), (12, torch.int32)):
         model = Mixer()
-        quantization = insert(model, Form(placement=DECLARED, quant=Quant(weight_bits=bits)), example=(X,))
+        quantization = insert(
+            model, QuantizationConfig(placement=DECLARED, quant=Quant(weight_bits=bits)), example=(X,)
+        )
         with pytest.raises(QuantizationError, match="has no range"):
             quantization.integers("kernel:declared.weight")
         with quantization.observing(), torch.no_grad():
@@ -177,7 +189,7 @@ def test_the_export_form_stores_declared_weights_as_integers() -> None:
     quantization.freeze()
     with torch.no_grad():
         expected = model(X)
-        with quantization.export_form():
+        with quantization.export_mode():
             stored: Any = model[0]
             assert stored.parametrizations.kernel.original.dtype is torch.int8
             torch.testing.assert_close(model(X), expected, rtol=0, atol=1e-6)
@@ -202,7 +214,7 @@ def test_a_head_of_ones_own_on_a_transformer() -> None:
 
 
 def test_padding_of_ones_own_values_is_left_out() -> None:
-    quantization = insert(Mixer(), Form(placement=DECLARED), example=(X,))
+    quantization = insert(Mixer(), QuantizationConfig(placement=DECLARED), example=(X,))
     mask = torch.ones(6, 4)
     mask[2:, 3] = 0
     with quantization.observing(mask), torch.no_grad():
@@ -238,20 +250,20 @@ def test_a_declared_activation_that_nothing_passes_is_named() -> None:
     model = Mixer()
     model.declare_activation("unused")
     with pytest.raises(QuantizationError, match="no value passes unused of Mixer"):
-        insert(model, Form(placement=DECLARED), example=(X,))
+        insert(model, QuantizationConfig(placement=DECLARED), example=(X,))
     assert model.taps == {}
 
 
 def test_what_a_model_takes_must_be_known() -> None:
     with pytest.raises(QuantizationError, match=r"Mixer is no language model.*example=\(x,\)"):
-        insert(Mixer(), Form(placement=DECLARED))
+        insert(Mixer(), QuantizationConfig(placement=DECLARED))
     tokens = {"input_ids": torch.ones(1, 3, dtype=torch.int64)}
     with pytest.raises(QuantizationError, match="leave the example out"):
-        insert(sequence_models.build("t5"), Form(placement=tiny_models.NEURST), example=tokens)
+        insert(sequence_models.build("t5"), QuantizationConfig(placement=tiny_models.NEURST), example=tokens)
     weights_only = Placement(name="w", sites=("declared.weight",))
-    assert insert(Mixer(), Form(placement=weights_only)).describe()["quantizers"] == 1
+    assert insert(Mixer(), QuantizationConfig(placement=weights_only)).describe()["quantizers"] == 1
 
 
 def test_arguments_by_name_serve_as_an_example() -> None:
-    quantization = insert(Mixer(), Form(placement=DECLARED), example={"x": X})
+    quantization = insert(Mixer(), QuantizationConfig(placement=DECLARED), example={"x": X})
     assert quantization.describe()["quantizers"] == 4

@@ -1,4 +1,4 @@
-"""Ranges that follow batches, learned zero points, and ranges of each token, of one quantizer."""
+"""Moving-average ranges, learned zero points and per-token ranges of a single quantizer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.ao.quantization.observer import MovingAverageMinMaxObserver
 from qexp.quant.fake_quantize import fake_quantize_tokens, gradient_scale
 from qexp.quant.grid import Grid, fake_quantize, scale_and_zero_point
 from qexp.quant.quantizer import Quantizer
-from qexp.quant.quantizer_mode import Phase
+from qexp.quant.quantizer_mode import QuantizerMode
 
 ASYMMETRIC = Grid(8, signed=False, symmetric=False)
 SYMMETRIC = Grid(8, signed=True, symmetric=True)
@@ -35,7 +35,7 @@ def ready(grid: Grid, low: float = -1.0, high: float = 2.0, **attributes: Any) -
 def test_following_starts_at_exactly_the_range(grid: Grid, low: float, high: float) -> None:
     quantizer = ready(grid, low, high, decay=1.0)
     scale, zero_point = quantizer.scale.clone(), quantizer.zero_point.clone()
-    quantizer.switch(Phase.FOLLOWING)
+    quantizer.switch(QuantizerMode.EMA)
     quantizer(torch.randn(5))
     assert torch.equal(quantizer.scale, scale)
     assert torch.equal(quantizer.zero_point, zero_point)
@@ -44,16 +44,16 @@ def test_following_starts_at_exactly_the_range(grid: Grid, low: float, high: flo
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_following_is_torchs_moving_average_observer(symmetric: bool) -> None:
     grid = SYMMETRIC if symmetric else ASYMMETRIC
-    theirs = MovingAverageMinMaxObserver(averaging_constant=0.1)
-    theirs(torch.tensor([-2.0 if symmetric else -1.0, 2.0]))
+    reference = MovingAverageMinMaxObserver(averaging_constant=0.1)
+    reference(torch.tensor([-2.0 if symmetric else -1.0, 2.0]))
     quantizer = ready(grid, -2.0 if symmetric else -1.0, 2.0, decay=0.9)
-    quantizer.switch(Phase.FOLLOWING)
+    quantizer.switch(QuantizerMode.EMA)
     for step in range(20):
         torch.manual_seed(step)
         x = torch.randn(64) * (1 + step)
         y = quantizer(x)
-        theirs(x)
-        scale, zero_point = scale_and_zero_point(theirs.min_val, theirs.max_val, grid)
+        reference(x)
+        scale, zero_point = scale_and_zero_point(reference.min_val, reference.max_val, grid)
         torch.testing.assert_close(quantizer.scale, scale)
         assert abs(int(quantizer.zero_point) - int(zero_point)) <= 1
         assert torch.equal(y, fake_quantize(x, quantizer.scale, quantizer.zero_point, grid))
@@ -61,7 +61,7 @@ def test_following_is_torchs_moving_average_observer(symmetric: bool) -> None:
 
 def test_a_value_at_two_sites_is_followed_once_and_evaluation_leaves_ranges_alone() -> None:
     quantizer, x = ready(ASYMMETRIC, decay=0.5), torch.tensor([-3.0, 6.0])
-    quantizer.switch(Phase.FOLLOWING)
+    quantizer.switch(QuantizerMode.EMA)
     quantizer(quantizer(quantizer(x)))
     assert quantizer.ends is not None
     # The zero point is a whole number, so the calibrated ends are a part of a step away from -1 and 2.
@@ -75,7 +75,7 @@ def test_a_value_at_two_sites_is_followed_once_and_evaluation_leaves_ranges_alon
 def test_what_does_not_count_is_not_followed() -> None:
     counted = torch.tensor([[True], [False]])
     quantizer = ready(ASYMMETRIC, decay=0.0, counted=lambda x: counted)
-    quantizer.switch(Phase.FOLLOWING)
+    quantizer.switch(QuantizerMode.EMA)
     quantizer(torch.tensor([[-0.5, 0.25], [-99.0, 99.0]]))
     assert quantizer.ends is not None
     assert quantizer.ends.tolist() == [-0.5, 0.25]
@@ -84,17 +84,17 @@ def test_what_does_not_count_is_not_followed() -> None:
 def test_two_values_of_one_forward_pass_have_their_own_gradients() -> None:
     """The range moves between them; a backward pass needs the scale that each had."""
     quantizer = ready(SYMMETRIC, decay=0.0)
-    quantizer.switch(Phase.FOLLOWING)
+    quantizer.switch(QuantizerMode.EMA)
     x, y = torch.tensor([0.5, 1.0], requires_grad=True), torch.tensor([5.0, 10.0], requires_grad=True)
     (quantizer(x).sum() + quantizer(y).sum()).backward()
     assert x.grad is not None and x.grad.tolist() == [1, 1]
     assert y.grad is not None and y.grad.tolist() == [1, 1]
 
 
-@pytest.mark.parametrize("phase", [Phase.FOLLOWING, Phase.LEARNED])
-def test_leaving_a_phase_leaves_a_scale_and_a_zero_point(phase: Phase) -> None:
+@pytest.mark.parametrize("mode", [QuantizerMode.EMA, QuantizerMode.LEARNED])
+def test_leaving_a_phase_leaves_a_scale_and_a_zero_point(mode: QuantizerMode) -> None:
     quantizer, x = ready(ASYMMETRIC, decay=0.5, learns_zero_point=True), torch.linspace(-4, 3, 99)
-    quantizer.switch(phase)
+    quantizer.switch(mode)
     if quantizer.shift is not None:
         with torch.no_grad():
             quantizer.shift.add_(0.1)
@@ -102,17 +102,17 @@ def test_leaving_a_phase_leaves_a_scale_and_a_zero_point(phase: Phase) -> None:
     quantizer.forget()
     quantizer.eval()
     expected = quantizer(x).detach()
-    quantizer.switch(Phase.FROZEN)
+    quantizer.switch(QuantizerMode.FROZEN)
     assert set(quantizer.state_dict()) == {"scale", "zero_point"}
     assert torch.equal(quantizer(x), expected)
     assert torch.equal(fake_quantize(x, quantizer.scale, quantizer.zero_point, ASYMMETRIC), expected)
 
 
-@pytest.mark.parametrize("phase", [Phase.FOLLOWING, Phase.LEARNED])
-def test_a_state_is_loaded_into_the_same_phase(phase: Phase) -> None:
+@pytest.mark.parametrize("mode", [QuantizerMode.EMA, QuantizerMode.LEARNED])
+def test_a_state_is_loaded_into_the_same_phase(mode: QuantizerMode) -> None:
     one, other = (ready(ASYMMETRIC, decay=0.9, learns_zero_point=True) for _ in range(2))
     for quantizer in (one, other):
-        quantizer.switch(phase)
+        quantizer.switch(mode)
     with torch.no_grad():
         for parameter in one.parameters():
             parameter.add_(0.2)
@@ -146,7 +146,7 @@ def test_the_gradients_of_lsq_plus(bits: int, shift: float, shape: tuple[int, ..
     torch.manual_seed(seed)
     grid = Grid(bits, signed=False, symmetric=False)
     quantizer = ready(grid, learns_zero_point=True)
-    quantizer.switch(Phase.LEARNED)
+    quantizer.switch(QuantizerMode.LEARNED)
     assert quantizer.shift is not None and quantizer.log_scale is not None
     with torch.no_grad():
         quantizer.shift.fill_(shift)
@@ -170,7 +170,7 @@ def test_the_gradients_of_lsq_plus(bits: int, shift: float, shape: tuple[int, ..
 def test_the_gradient_of_a_zero_point_is_that_of_torchs_learnable_operator() -> None:
     grid, factor = Grid(8, signed=False, symmetric=False), 0.25
     quantizer = ready(grid, learns_zero_point=True)
-    quantizer.switch(Phase.LEARNED)
+    quantizer.switch(QuantizerMode.LEARNED)
     torch.manual_seed(0)
     values, grad = torch.randn(500) * 3, torch.randn(500)
     steps = values / quantizer.scale + quantizer.zero_point
@@ -185,15 +185,15 @@ def test_the_gradient_of_a_zero_point_is_that_of_torchs_learnable_operator() -> 
         values.requires_grad_(), scale, zero, 0, 255, factor
     ).backward(grad)
     assert quantizer.shift is not None and quantizer.shift.grad is not None and zero.grad is not None
-    ours = quantizer.shift.grad / 255 / gradient_scale(500, grid) * factor
-    torch.testing.assert_close(ours, zero.grad[0], rtol=1e-4, atol=1e-5)
+    own = quantizer.shift.grad / 255 / gradient_scale(500, grid) * factor
+    torch.testing.assert_close(own, zero.grad[0], rtol=1e-4, atol=1e-5)
 
 
 def test_a_step_on_the_shift_finds_a_better_zero_point() -> None:
     """Values all lie above the range: only another zero point, or a far larger scale, represents them."""
     x = torch.linspace(1.0, 3.0, 200)
     quantizer = ready(ASYMMETRIC, -2.0, 2.0, learns_zero_point=True)
-    quantizer.switch(Phase.LEARNED)
+    quantizer.switch(QuantizerMode.LEARNED)
     optimizer = torch.optim.Adam(quantizer.parameters(), lr=0.01)
     before = float((quantizer(x) - x).detach().square().mean())
     for _ in range(100):
@@ -202,25 +202,25 @@ def test_a_step_on_the_shift_finds_a_better_zero_point() -> None:
         (quantizer(x) - x).square().sum().backward()
         optimizer.step()
     assert int(quantizer.current_zero_point()) < 100
-    quantizer.switch(Phase.FROZEN)
+    quantizer.switch(QuantizerMode.FROZEN)
     assert float((quantizer(x) - x).square().mean()) < before / 100
 
 
 @pytest.mark.parametrize("shift", [-3.0, 3.0])
 def test_a_zero_point_stays_on_its_grid(shift: float) -> None:
     quantizer = ready(ASYMMETRIC, learns_zero_point=True)
-    quantizer.switch(Phase.LEARNED)
+    quantizer.switch(QuantizerMode.LEARNED)
     assert quantizer.shift is not None
     with torch.no_grad():
         quantizer.shift.fill_(shift)
     assert int(quantizer.current_zero_point()) == (0 if shift < 0 else 255)
-    quantizer.switch(Phase.FROZEN)
+    quantizer.switch(QuantizerMode.FROZEN)
     quantizer.set_scale(quantizer.scale, quantizer.zero_point)
 
 
 def test_symmetric_grids_have_no_shift() -> None:
     quantizer = ready(SYMMETRIC, learns_zero_point=True)
-    quantizer.switch(Phase.LEARNED)
+    quantizer.switch(QuantizerMode.LEARNED)
     assert [name for name, _ in quantizer.named_parameters()] == ["log_scale"]
 
 
@@ -251,7 +251,7 @@ def test_each_token_has_the_range_of_its_values(
         [fake_quantize(t, *scale_and_zero_point(t.min(), t.max(), grid), grid) for t in tokens]
     )
     quantizer = Quantizer("value", grid)
-    quantizer.switch(Phase.FROZEN)
+    quantizer.switch(QuantizerMode.FROZEN)
     assert torch.equal(quantizer(x), expected.reshape(shape))
     with torch.no_grad():
         quantizer.forget()
@@ -276,12 +276,12 @@ def test_the_whole_gradient_of_a_token_passes(grid: Grid, plain: bool) -> None:
     torch.testing.assert_close(x.grad, grad, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("phase", [Phase.FROZEN, Phase.LEARNED, Phase.FOLLOWING])
-def test_a_dynamic_range_is_dynamic_in_every_phase(phase: Phase) -> None:
+@pytest.mark.parametrize("mode", [QuantizerMode.FROZEN, QuantizerMode.LEARNED, QuantizerMode.EMA])
+def test_a_dynamic_range_is_dynamic_in_every_phase(mode: QuantizerMode) -> None:
     quantizer, x = Quantizer("value", TOKEN_GRIDS[-1]), torch.randn(2, 3, 4)
     assert quantizer.calibrated
-    quantizer.switch(phase)
-    assert quantizer.phase is Phase.FROZEN
+    quantizer.switch(mode)
+    assert quantizer.mode is QuantizerMode.FROZEN
     assert not list(quantizer.parameters())
     assert torch.equal(quantizer(x), fake_quantize_tokens(x, TOKEN_GRIDS[-1]))
 

@@ -1,4 +1,4 @@
-"""docs/own_module.md is a program that runs."""
+"""Execution of the example in docs/own_module.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Phases, memory and ranges of one quantizer."""
+"""Phases, caching and ranges of a single quantizer."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from qexp.errors import QuantizationError
 from qexp.quant.grid import SMALLEST_SCALE, Grid, fake_quantize
 from qexp.quant.insertion.quantized_weight import QuantizedWeight
 from qexp.quant.quantizer import Quantizer
-from qexp.quant.quantizer_mode import Phase
+from qexp.quant.quantizer_mode import QuantizerMode
 
 GRID = Grid(8, signed=True, symmetric=True)
 
 
-def ready(phase: Phase = Phase.FROZEN, grid: Grid = GRID) -> Quantizer:
+def ready(mode: QuantizerMode = QuantizerMode.FROZEN, grid: Grid = GRID) -> Quantizer:
     """A quantizer of [-1, 2]."""
     quantizer = Quantizer("value", grid)
     quantizer.set_range(torch.tensor(-1.0), torch.tensor(2.0))
-    quantizer.switch(phase)
+    quantizer.switch(mode)
     return quantizer
 
 
 def test_off_and_observing_return_the_very_tensor() -> None:
-    x, seen = torch.randn(3), []
+    x, observed = torch.randn(3), []
     quantizer = Quantizer("value", GRID)
     assert quantizer(x) is x
-    quantizer.switch(Phase.OBSERVING, seen.append)
+    quantizer.switch(QuantizerMode.OBSERVING, observed.append)
     assert quantizer(x) is x
     assert quantizer(x) is x
-    assert len(seen) == 1
+    assert len(observed) == 1
 
 
-@pytest.mark.parametrize("phase", [Phase.FROZEN, Phase.LEARNED, Phase.EXPORT])
-def test_a_phase_that_quantizes_needs_a_range(phase: Phase) -> None:
+@pytest.mark.parametrize("mode", [QuantizerMode.FROZEN, QuantizerMode.LEARNED, QuantizerMode.EXPORT])
+def test_a_phase_that_quantizes_needs_a_range(mode: QuantizerMode) -> None:
     with pytest.raises(QuantizationError, match="value has no range"):
-        Quantizer("value", GRID).switch(phase)
+        Quantizer("value", GRID).switch(mode)
 
 
-@pytest.mark.parametrize("phase", [Phase.FROZEN, Phase.LEARNED])
+@pytest.mark.parametrize("mode", [QuantizerMode.FROZEN, QuantizerMode.LEARNED])
 @pytest.mark.parametrize(
     "grid", [GRID, Grid(8, signed=False, symmetric=False), Grid(4, signed=True, symmetric=True)]
 )
-def test_values_are_those_of_the_reference(phase: Phase, grid: Grid) -> None:
-    quantizer, x = ready(phase, grid), torch.randn(100) * 2
+def test_values_are_those_of_the_reference(mode: QuantizerMode, grid: Grid) -> None:
+    quantizer, x = ready(mode, grid), torch.randn(100) * 2
     expected = fake_quantize(x, quantizer.scale, quantizer.zero_point, grid)
     assert torch.equal(quantizer(x), expected)
     quantizer.forget()
@@ -67,28 +67,28 @@ def test_the_scale_is_a_parameter_in_the_learned_phase_only() -> None:
     quantizer = ready()
     assert list(quantizer.parameters()) == []
     before = quantizer.scale.clone()
-    quantizer.switch(Phase.LEARNED)
+    quantizer.switch(QuantizerMode.LEARNED)
     assert [name for name, _ in quantizer.named_parameters()] == ["log_scale"]
     assert torch.equal(quantizer.current_scale(), before)
     with torch.no_grad():
         quantizer.log_scale.add_(0.5)  # type: ignore[union-attr]
-    quantizer.switch(Phase.FROZEN)
+    quantizer.switch(QuantizerMode.FROZEN)
     assert list(quantizer.parameters()) == []
     torch.testing.assert_close(quantizer.scale, before * torch.tensor(0.5).exp())
 
 
 @pytest.mark.parametrize("step", [-1e4, 1e4])
 def test_no_step_makes_a_scale_vanish_or_explode(step: float) -> None:
-    quantizer = ready(Phase.LEARNED)
+    quantizer = ready(QuantizerMode.LEARNED)
     with torch.no_grad():
         quantizer.log_scale.add_(step)  # type: ignore[union-attr]
     assert SMALLEST_SCALE <= quantizer.current_scale().item() < float("inf")
-    quantizer.switch(Phase.FROZEN)
+    quantizer.switch(QuantizerMode.FROZEN)
     assert SMALLEST_SCALE <= float(quantizer.scale) < float("inf")
 
 
 def test_the_gradient_of_the_log_scale_is_lsq_times_the_scale() -> None:
-    quantizer = ready(Phase.LEARNED)
+    quantizer = ready(QuantizerMode.LEARNED)
     x = torch.tensor([5.0, 0.01, -3.0])
     quantizer(x).sum().backward()
     scale = float(quantizer.scale)
@@ -142,16 +142,16 @@ def test_a_weight_is_quantized_once_while_nothing_changes(monkeypatch: pytest.Mo
     assert [times("training"), times("evaluation")] == [1, 1]
     quantizer.set_range(torch.tensor(-0.5), torch.tensor(0.5))
     assert times("evaluation") == 1
-    quantizer.switch(Phase.LEARNED)
+    quantizer.switch(QuantizerMode.LEARNED)
     with torch.no_grad():
         quantizer.log_scale.add_(0.1)  # type: ignore[union-attr]
     assert times("training") == 1
-    quantizer.switch(Phase.OFF)
+    quantizer.switch(QuantizerMode.OFF)
     assert stored(weight) is weight
 
 
 def test_uses_of_a_kept_weight_add_up_their_gradients() -> None:
-    quantizer, weight = ready(Phase.LEARNED), torch.nn.Parameter(torch.randn(4, 4) * 2)
+    quantizer, weight = ready(QuantizerMode.LEARNED), torch.nn.Parameter(torch.randn(4, 4) * 2)
     stored, factors = QuantizedWeight(quantizer), torch.randn(3, 4, 4)
     for factor in factors:
         (stored(weight) * factor).sum().backward()
@@ -163,7 +163,7 @@ def test_uses_of_a_kept_weight_add_up_their_gradients() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_other_types_are_computed_in_float32_and_given_back(dtype: torch.dtype) -> None:
-    quantizer = ready(Phase.LEARNED)
+    quantizer = ready(QuantizerMode.LEARNED)
     x = torch.randn(64).to(dtype).requires_grad_()
     y = quantizer(x)
     assert y.dtype is dtype
@@ -181,7 +181,7 @@ def test_the_gradient_scale_of_a_part_is_that_of_its_batch() -> None:
         quantizer = Quantizer("site", Grid(8, signed=True, symmetric=True))
         quantizer.set_scale(torch.tensor(0.02), torch.tensor(0, dtype=torch.int32))
         quantizer.parts = parts
-        quantizer.switch(Phase.LEARNED)
+        quantizer.switch(QuantizerMode.LEARNED)
         for part in x.chunk(parts):
             quantizer(part).square().sum().backward()
         assert quantizer.log_scale is not None

@@ -1,4 +1,4 @@
-"""Records: round trip, refusal of NaN, whole files only, and what makes a file unreadable."""
+"""Records: round trip, rejection of NaN, atomic writes, and unreadable files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ from hypothesis import strategies as st
 from qexp.errors import StoreError
 from qexp.records import record as records
 from qexp.records.checks import FORM
-from qexp.records.record import Record, UnreadableRecord, forget_failure, outputs_root, read, read_all, write
+from qexp.records.record import (
+    Record,
+    UnreadableRecord,
+    delete_superseded_failure,
+    outputs_root,
+    read,
+    read_all,
+    write,
+)
 from tests.support.record_factory import deployed, experiment, failed, record
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -230,5 +238,5 @@ def test_a_failure_made_good_goes_and_a_result_stays(tmp_path: Path) -> None:
     write(failed(experiment(), key="early"), tmp_path)
     write(record(experiment(), key="result"), tmp_path)
     for key in ("early", "result", "absent"):
-        forget_failure(key, tmp_path)
+        delete_superseded_failure(key, tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["result.json"]

@@ -1,4 +1,4 @@
-"""Which runs are worth an engine."""
+"""Selection of the runs that are worth an engine."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from dataclasses import replace
 from typing import Any
 
 from qexp.reporting.best_runs import best, candidates, caveat_of, final_score, pareto
-from qexp.reporting.run_view import Run
+from qexp.reporting.run_view import RunView
 from tests.support.record_factory import experiment, failed, record
 
 
-def run(score: float | None, megabytes: int, key: str, **words: Any) -> Run:
+def run(score: float | None, megabytes: int, key: str, **words: Any) -> RunView:
     tree = experiment(words.pop("task", "cola"), method={"kind": "qat"}, **words)
     scores = {"fp32": {"matthews": 60.0}, "ptq": {"matthews": 1.0}, "qat": {"matthews": score}}
     sites = {"quantizers": 1, "sites": {}, "cost": {"tokens": 128, "macs": 1, "bops": 1, "bytes": megabytes}}
-    return Run(record(tree, key=key, scores=scores, sites=sites))
+    return RunView(record(tree, key=key, scores=scores, sites=sites))
 
 
-def keys(runs: list[Run]) -> list[str]:
+def keys(runs: list[RunView]) -> list[str]:
     return [each.record.key for each in runs]
 
 
@@ -33,8 +33,8 @@ def test_the_front_has_what_nothing_beats_in_both() -> None:
 
 def test_candidates_are_quantized_runs_with_a_score() -> None:
     good = run(50.0, 1, "good")
-    plain = Run(record(experiment("cola", quant="fp32", method={"kind": "none"}), key="plain"))
-    broken = Run(failed(experiment("cola")))
+    plain = RunView(record(experiment("cola", quant="fp32", method={"kind": "none"}), key="plain"))
+    broken = RunView(failed(experiment("cola")))
     assert candidates([plain, broken, run(None, 1, "undefined"), good], ()) == {"cola": [good]}
 
 
@@ -47,7 +47,7 @@ def test_sample_and_smoke_runs_stand_back_behind_real_ones() -> None:
 
 def test_tasks_can_be_chosen() -> None:
     tree = experiment("mrpc", method={"kind": "ptq"})
-    other = Run(record(tree, key="mrpc"))
+    other = RunView(record(tree, key="mrpc"))
     assert list(candidates([other, run(50.0, 1, "a")], ["mrpc"])) == ["mrpc"]
     assert final_score(other) == other.record.scores["ptq"]["f1"]
 
@@ -55,7 +55,7 @@ def test_tasks_can_be_chosen() -> None:
 def test_a_score_that_says_nothing_is_the_best_only_where_there_is_no_other() -> None:
     caveat = {"qat": {"matthews": "predicts 'yes' for all 5 rows"}}
     constant = run(80.0, 1, "constant")
-    constant = Run(replace(constant.record, caveats=caveat))
+    constant = RunView(replace(constant.record, caveats=caveat))
     sound = run(50.0, 1, "sound")
     assert keys(best([constant, sound])) == ["sound"]
     assert keys(best([constant])) == ["constant"]

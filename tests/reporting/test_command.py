@@ -1,4 +1,4 @@
-"""The command of a Record: it must compose to the very same experiment."""
+"""Commands that repeat a Record: each composes to the identical experiment."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import shlex
 
 import pytest
 
+from qexp.cli import run as cli
 from qexp.config import Experiment
 from qexp.reporting.command import command_of
-from qexp.reporting.run_view import Run
+from qexp.reporting.run_view import RunView
 from tests.conftest import compose, experiment
 from tests.support.record_factory import record
 
@@ -55,11 +56,13 @@ from tests.support.record_factory import record
 )
 def test_the_words_mean_the_same_experiment(words: tuple[str, ...]) -> None:
     before = experiment(*words)
-    run = Run(record(before.model_dump(mode="json"), source="sample" if "data=sample" in words else "local"))
+    run = RunView(
+        record(before.model_dump(mode="json"), source="sample" if "data=sample" in words else "local")
+    )
     assert run.quant == before.quant.name
     python, dash, module, *again = shlex.split(command_of(run))
     assert (python, dash, module) == ("python", "-m", "qexp")
-    run._offer_widths(again)  # what the command line does with quant=w5a7
+    cli._offer_widths(again)  # what the command line does with quant=w5a7
     after = Experiment.model_validate(compose(*again))
     left_open = {"data": {"source"}, "machine": {"threads", "checkpoint_seconds", "progress"}}
     assert after.model_dump(exclude=left_open) == before.model_dump(exclude=left_open)
@@ -68,7 +71,22 @@ def test_the_words_mean_the_same_experiment(words: tuple[str, ...]) -> None:
 
 def test_what_the_options_say_is_not_repeated() -> None:
     tree = experiment("task=mrpc", "method=ptq", "deploy=none").model_dump(mode="json")
-    words = shlex.split(command_of(Run(record(tree))))
+    words = shlex.split(command_of(RunView(record(tree))))
     assert "quant=w8a8" in words
     assert "method=ptq" in words
     assert not [word for word in words if word.startswith(("calibration", "scheme", "budget.", "placement."))]
+
+
+def test_a_record_repeats_what_was_typed_but_for_where_results_go() -> None:
+    typed = [
+        "task=mrpc",
+        "quant=w5a7",
+        "tracker=wandb",
+        "tracker.project=mine",
+        "++machine.threads=2",
+        "seed=3",
+    ]
+    before = experiment("task=mrpc", "quant=w8a8")
+    run = RunView(record(before.model_dump(mode="json"), overrides=typed, labels=before.labels))
+    assert command_of(run) == "python -m qexp task=mrpc quant=w5a7 seed=3"
+    assert (run.quant, run.metrics) == (before.quant.name, ("accuracy", "f1"))

@@ -1,4 +1,4 @@
-"""The table of engines."""
+"""Tables of engines: scores, gates, speedups and notes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qexp.reporting.engines import engine_rows, engine_tables
 from qexp.reporting.formats import FORMATS, tables_of
 from qexp.reporting.glue import BY_NAME
 from qexp.reporting.report import report_of
-from qexp.reporting.run_view import Run
+from qexp.reporting.run_view import RunView
 from qexp.reporting.table import Table
 from tests.support.record_factory import deployed, experiment, parity
 
@@ -32,12 +32,12 @@ def engine(p50: float, *, passed: bool = True, share: float = 0.0, **parts: Any)
     return found | parts
 
 
-def run(quant: str = "w8a8", /, **engines: Any) -> Run:
+def run(quant: str = "w8a8", /, **engines: Any) -> RunView:
     named = {name.replace("_", "/"): found for name, found in engines.items()}
-    return Run(deployed(experiment(quant=quant), engines=named, host=HOST))
+    return RunView(deployed(experiment(quant=quant), engines=named, host=HOST))
 
 
-def table(*runs: Run) -> Table:
+def table(*runs: RunView) -> Table:
     (found,) = engine_tables(engine_rows(runs))
     return found
 
@@ -88,14 +88,14 @@ def test_what_becomes_of_the_widths_is_the_runtimes_answer(quant: str, label: st
 def test_overrides_count_among_the_widths() -> None:
     tree = experiment()
     tree["quant"]["overrides"] = {"*.pooler.*": {"activation_bits": 16}}
-    found = table(Run(deployed(tree, engines={"openvino/int8": engine(9.0)}, host=HOST)))
+    found = table(RunView(deployed(tree, engines={"openvino/int8": engine(9.0)}, host=HOST)))
     assert column(found, "engine") == ["openvino/int8 simulated"]
 
 
 def test_machines_do_not_stand_in_one_table() -> None:
     here = run(a_fp32=engine(10.0))
     there = deployed(experiment(seed=2), engines={"a/fp32": engine(1.0)}, host={**HOST, "threads": 64})
-    assert len(engine_tables(engine_rows([here, Run(there)]))) == 2
+    assert len(engine_tables(engine_rows([here, RunView(there)]))) == 2
 
 
 def test_every_form_of_a_report_has_them() -> None:

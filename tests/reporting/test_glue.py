@@ -1,60 +1,20 @@
-"""GLUE averages: published rows come out as published, and what is not there is said to be not there."""
+"""GLUE averages: published rows are reproduced, and missing scores are reported."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
-from typing import Any
 
 import pytest
-import yaml
 
-from qexp.cli.run import conf_folder
-from qexp.records.record import Record
 from qexp.reporting.formats import markdown_text
 from qexp.reporting.formats.csv import csv_text
-from qexp.reporting.glue import CONVENTIONS, TASKS, Average, averages
+from qexp.reporting.glue import CONVENTIONS, Average, averages
 from qexp.reporting.report import Report
 from qexp.reporting.table import markdown
 from qexp.reporting.tables.glue import averages_table
-from tests.support.record_factory import experiment, failed, record
-
-KINDS = {task: yaml.safe_load((conf_folder() / "task" / f"{task}.yaml").read_text()) for task in TASKS}
-
-
-def metrics_of(task: str) -> list[str]:
-    """Keys of the task's scores."""
-    splits, metrics = KINDS[task]["evaluation"], KINDS[task]["metrics"]
-    return [f"{metric}@{split}" if len(splits) > 1 else metric for split in splits for metric in metrics]
-
-
-def tree(task: str, quant: str = "w8a8", seed: int = 1, **sections: Any) -> dict[str, Any]:
-    of_task = {name: value for name, value in KINDS[task].items() if name != "finetune"} | {"labels": ()}
-    if of_task["kind"] == "classification":
-        of_task["labels"] = KINDS[task]["labels"]
-    of_task |= sections.pop("task", {})
-    rate = {"kind": "full", "epochs": 3, **KINDS[task]["finetune"]}  # as the tasks' files have it
-    rate["learning_rate"] = float(rate["learning_rate"])
-    return experiment("mrpc", quant=quant, seed=seed, task=of_task, **{"finetune": rate, **sections})
-
-
-def run(task: str, scores: Mapping[str, float | None], stage: str = "qat", **words: Any) -> Record:
-    """A run whose last stage has these scores; all else is zero."""
-    of_stages = {"fp32": ("fp32",), "ptq": ("fp32", "ptq"), "qat": ("fp32", "ptq", "qat")}[stage]
-    method = {"kind": "none" if stage == "fp32" else stage}
-    zeros = dict.fromkeys(metrics_of(task), 0.0)
-    found = {name: zeros | (scores if name == stage else {}) for name in of_stages}
-    return record(tree(task, **{"method": method, **words}), scores=found)
-
-
-def row(numbers: str, stage: str = "qat", **words: Any) -> list[Record]:
-    """Runs for a row of a published table: ``task`` and each metric with its number."""
-    runs = []
-    for part in numbers.split(";"):
-        task, *scores = part.split()
-        runs.append(run(task, dict(zip(scores[::2], map(float, scores[1::2]), strict=True)), stage, **words))
-    return runs
+from tests.support.glue_records import FULL, aimet, metrics_of, row, run, same, tree
+from tests.support.record_factory import failed, record
 
 
 def only(found: list[Average], convention: str) -> Average:
@@ -65,22 +25,6 @@ def only(found: list[Average], convention: str) -> Average:
 def last(average: Average) -> float | None:
     *_, cell = average.cells.values()
     return cell.median
-
-
-def same(task: str, number: float) -> str:
-    """One published number for a task with two metrics."""
-    return f"{task} " + " ".join(f"{metric} {number}" for metric in metrics_of(task))
-
-
-AIMET = (
-    "cola matthews {};sst2 accuracy {};mrpc f1 {};%s;"
-    "qqp accuracy {};mnli accuracy@matched {};qnli accuracy {};rte accuracy {}"
-)
-
-
-def aimet(*numbers: float) -> str:
-    cola, sst2, mrpc, stsb, *rest = numbers
-    return (AIMET % same("stsb", stsb)).format(cola, sst2, mrpc, *rest)
 
 
 @pytest.mark.parametrize(
@@ -154,9 +98,6 @@ def test_conventions_name_scores_that_the_tasks_have() -> None:
     for convention in CONVENTIONS:
         for task, metrics in convention.metrics.items():
             assert set(metrics) <= set(metrics_of(task)), (convention.name, task)
-
-
-FULL = aimet(*range(50, 58))
 
 
 def test_what_is_missing_failed_or_undefined_is_told_by_seed() -> None:

@@ -1,4 +1,4 @@
-"""Intervals over rows and seeds: what one seed gives, what more seeds add, and what stops them."""
+"""Intervals over rows and seeds: one seed, several seeds, and reasons for a missing interval."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from qexp.reporting.comparison import compare
 from qexp.reporting.intervals import Interval, NoInterval, intervals
 from qexp.reporting.paired import compare_pairs
 from qexp.reporting.predictions import SCORES, find_evaluation
-from tests.reporting.test_paired import LABELS, leave
+from tests.support.paired_runs import LABELS, leave
 from tests.support.record_factory import experiment
 
 

@@ -1,4 +1,4 @@
-"""All tasks side by side: what shares a row, what stands for a task, and what is said to be missing."""
+"""Overviews of all tasks: rows that runs share, metrics of tasks, and reports of missing scores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qexp.reporting.published import published
 from qexp.reporting.report import report_of
 from qexp.reporting.table import Table
 from qexp.reporting.tables.overview import overview_table
-from tests.reporting.test_glue import FULL, row, tree
+from tests.support.glue_records import FULL, row, tree
 from tests.support.record_factory import experiment, failed, record
 
 AIMET = BY_NAME["aimet"]

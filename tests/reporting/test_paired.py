@@ -1,4 +1,4 @@
-"""Two runs on the same rows: what is found, what is refused, and what the numbers are."""
+"""Paired comparison of two runs on the same rows: lookup, refusals and numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,20 @@ import sacrebleu
 
 from qexp.cli.compare import main
 from qexp.config import Experiment
-from qexp.data.metrics.glue import score
-from qexp.data.metrics.squad import score_v2
 from qexp.execution.job import Job
 from qexp.pipeline.stages import evaluate, parity
 from qexp.records.record import read, write
 from qexp.reporting.predictions import PARITY, SCORES
 from tests.conftest import compose
-from tests.support.record_factory import experiment, record
+from tests.support.paired_runs import LABELS, file_of, leave
+from tests.support.record_factory import experiment
 
-LABELS = [0, 1, 1, 0, 1, 0, 1, 1, 0, 1, 1, 0]
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    return tmp_path / "elsewhere"
+
+
 RIGHT = list(LABELS)
 WRONG_AT_THREE = [0, 0, 0, 1, *LABELS[4:]]
 STSB = {
@@ -39,65 +42,10 @@ STSB = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def outputs(tmp_path: Path) -> Path:
-    return tmp_path / "elsewhere"
-
-
-def leave(
-    outputs: Path,
-    key: str,
-    predictions: Mapping[str, Sequence[Any]],
-    labels: Sequence[Any] = LABELS,
-    *,
-    ids: Sequence[Any] | None = None,
-    source: str = "local",
-    tree: Mapping[str, Any] | None = None,
-    **changes: Any,
-) -> str:
-    """Write a Record and what its evaluations leave; ``predictions`` by stage."""
-    tree = tree or experiment()
-    splits = list(tree["task"]["evaluation"])
-    visits = [{"stage": "1-tokens", "key": "abc", "state": "built", "seconds": 1.0}]
-    scores: dict[str, dict[str, float | None]] = {}
-    for stage, values in predictions.items():
-        folder = PARITY if stage == "onnx" else SCORES
-        visits.append({"stage": folder, "key": f"{key}-{stage}", "state": "built", "seconds": 1.0})
-        found = scores_of(tree["task"], values, labels)
-        scores[stage] = {
-            name if len(splits) == 1 else f"{name}@{split}": value
-            for split in splits
-            for name, value in found.items()
-        }
-        place = outputs / "artifacts" / folder / f"{key}-{stage}"
-        place.mkdir(parents=True)
-        columns = {"id": ids or range(len(labels)), "prediction": values, "label": labels}
-        columns |= {} if isinstance(values[0], str) else {"logit_0": values}
-        for split in splits:
-            pq.write_table(pa.table({name: list(of) for name, of in columns.items()}), file_of(place, split))
-    fields = {"key": key, "scores": scores, "stages": visits, "source": source, **changes}
-    write(record(tree, **fields), outputs / "records")
-    return key
-
-
-def scores_of(task: Mapping[str, Any], said: Sequence[Any], golds: Sequence[Any]) -> dict[str, float | None]:
-    """As the stages compute them."""
-    if task["kind"] == "translation":
-        return {"bleu": sacrebleu.corpus_bleu(said, [golds], force=True).score}
-    if task["kind"] == "question_answering":
-        found = score_v2(said, golds)
-        return {"exact_match": found["exact"], "f1": found["f1"]}
-    return score(task["metrics"], np.array(said), np.array(golds))
-
-
 def of_kind(kind: str, *metrics: str) -> dict[str, Any]:
     """An experiment on texts."""
     tree = experiment()
     return {**tree, "task": {**tree["task"], "name": kind, "kind": kind, "metrics": list(metrics)}}
-
-
-def file_of(folder: Path, split: str = "validation") -> Path:
-    return folder / f"predictions-{split}.parquet"
 
 
 def lines(
@@ -355,7 +303,7 @@ def test_bad_options(words: tuple[str, ...], capsys: pytest.CaptureFixture[str])
 def test_options_of_the_tables_are_not_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--write", "abcdef", "abcdef"])
-    assert "--write: for the tables, not for compare" in capsys.readouterr().err
+    assert "--write" in capsys.readouterr().err
 
 
 # what cannot be paired

@@ -1,4 +1,4 @@
-"""The Pareto front is what its definition says."""
+"""The Pareto front agrees with its definition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published numbers: every file is of its form, and averages come out as the sources print them."""
+"""Published numbers: every file is well-formed, and averages agree with the sources."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from qexp.reporting.published import (
     read_file,
     shown_average,
     shown_score,
-    told_of,
+    source_notes,
 )
 
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -139,7 +139,7 @@ def test_what_is_shown() -> None:
 
 def test_notes_tell_the_source_once() -> None:
     rows = rows_of("Q8BERT")
-    (note,) = told_of(rows)
+    (note,) = source_notes(rows)
     assert "P: read in the primary source" in note and "S: quoted" in note
     assert "embedding.weight" in note
 

@@ -1,4 +1,4 @@
-"""Relative loss: the numbers of the page that printed it first, and pairing by seed."""
+"""Relative loss: the numbers of the page that introduced it, and pairing by seed."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def control(seed: int, score: float, **method: Any) -> Record:
     return record(tree, scores={"fp32": {"f1": 80.0}, "control": {"f1": score}})
 
 
-def taught(seed: int, score: float, **method: Any) -> Record:
+def distilled(seed: int, score: float, **method: Any) -> Record:
     tree = experiment(seed=seed, method={"kind": "qat", "distillation": KD, **method})
     return record(tree, scores=scores(80.0, 60.0, score))
 
@@ -88,7 +88,7 @@ def against_control(runs: list[Record]) -> list[Cell]:
 
 
 def test_qat_is_held_against_its_control_seed_by_seed() -> None:
-    runs = [control(1, 90.0), control(2, 80.0), taught(1, 81.0), taught(2, 84.0), taught(3, 84.0)]
+    runs = [control(1, 90.0), control(2, 80.0), distilled(1, 81.0), distilled(2, 84.0), distilled(3, 84.0)]
     (cell,) = against_control(runs)
     assert cell.values == pytest.approx({1: 10.0, 2: -5.0})
     assert cell.missing == (3,)
@@ -104,12 +104,12 @@ def test_qat_is_held_against_its_control_seed_by_seed() -> None:
     ids=str,
 )
 def test_another_training_is_no_control(other: dict[str, Any]) -> None:
-    assert against_control([control(1, 90.0), taught(1, 81.0)])
-    assert not against_control([control(1, 90.0, **other), taught(1, 81.0)])
+    assert against_control([control(1, 90.0), distilled(1, 81.0)])
+    assert not against_control([control(1, 90.0, **other), distilled(1, 81.0)])
 
 
 def test_a_control_is_one_whatever_the_ranges_are() -> None:
-    assert against_control([control(1, 90.0), taught(1, 81.0, ranges="ema", range_decay=0.5)])
+    assert against_control([control(1, 90.0), distilled(1, 81.0, ranges="ema", range_decay=0.5)])
 
 
 def test_published_losses_stand_below_real_rows_of_full_budgets_only() -> None:

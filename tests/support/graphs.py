@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from qexp.artifacts import digest
-from qexp.config import Experiment, Form, MaxCalibrator
+from qexp.config import Experiment, MaxCalibrator, QuantizationConfig
 from qexp.deploy.onnx.export import export_onnx
 from qexp.quant.insertion.insert import insert
 from tests.conftest import experiment
@@ -58,14 +58,14 @@ def _export(folder: Path, *words: str, architecture: str) -> Exported:
         export_onnx(model, path, example=EXAMPLE)
         return _answered(model, path)
     made: Experiment = experiment("task=mrpc", *words)
-    form = Form(placement=made.placement, quant=made.quant, scheme=made.scheme)
-    quantization = insert(model, form)
+    quant_config = QuantizationConfig(placement=made.placement, quant=made.quant, scheme=made.scheme)
+    quantization = insert(model, quant_config)
     values = {name: torch.from_numpy(value) for name, value in batch(tuple(EXAMPLE), 8, 20).items()}
     grouped = made.scheme.activation.granularity == "per_embedding_group"
     with quantization.observing(values["attention_mask"], dimensions=grouped), torch.no_grad():
         model(**{name: value for name, value in values.items() if name in _taken(model)})
     quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
-    with quantization.export_form():
+    with quantization.export_mode():
         export_onnx(model, path, example=EXAMPLE)
         return _answered(model, path)
 

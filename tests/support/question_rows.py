@@ -17,7 +17,7 @@ from tokenizers.pre_tokenizers import Metaspace
 from tokenizers.processors import TemplateProcessing
 from transformers import BertTokenizerFast, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from tests.data.tokenization.test_texts import bert, byte_level, make_tokenizer, minilm, split_special
+from tests.support.tokenizers import bert, byte_level, make_tokenizer, minilm, split_special
 
 ANSWERS = pa.struct([("text", pa.list_(pa.string())), ("answer_start", pa.list_(pa.int32()))])
 

@@ -15,8 +15,8 @@ from transformers import (
     RobertaConfig,
 )
 
-from qexp.config import Form, MaxCalibrator, Placement, Quant, Scheme
-from qexp.quant.insertion.insert import Quantization, insert
+from qexp.config import MaxCalibrator, Placement, Quant, QuantizationConfig, Scheme
+from qexp.quant.insertion.insert import QuantizedModel, insert
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 50,
@@ -90,9 +90,11 @@ def batch() -> dict[str, Tensor]:
 
 def calibrated(
     model: Any, quant: Quant | None = None, scheme: Scheme | None = None, placement: Placement = QDQBERT
-) -> Quantization:
+) -> QuantizedModel:
     """Insert, observe one batch, calibrate by the largest values; still off."""
-    quantization = insert(model, Form(placement=placement, quant=quant or Quant(), scheme=scheme or Scheme()))
+    quantization = insert(
+        model, QuantizationConfig(placement=placement, quant=quant or Quant(), scheme=scheme or Scheme())
+    )
     tensors = batch()
     with torch.no_grad(), quantization.observing(tensors["attention_mask"]):
         model(**tensors)

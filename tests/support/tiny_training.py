@@ -14,12 +14,20 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from qexp.config import Distillation, Form, Machine, MaxCalibrator, Numerics, Placement, Schooling
-from qexp.context import Runtime
-from qexp.data.microbatches import Parts, Steps
+from qexp.config import (
+    Distillation,
+    Machine,
+    MaxCalibrator,
+    Numerics,
+    Placement,
+    QuantizationConfig,
+    TrainingSetup,
+)
+from qexp.context import RunContext
+from qexp.data.microbatches import BatchSplit, MicroBatches
 from qexp.models.distillation import Teacher, open_attention
-from qexp.quant.insertion.insert import Quantization, insert
-from qexp.tasks.classification import Classifier, Texts
+from qexp.quant.insertion.insert import QuantizedModel, insert
+from qexp.tasks.classification import Classifier, TextAdapter
 from qexp.tasks.module import Optimization
 from qexp.training.distributed import train
 from tests.conftest import experiment, tiny_config
@@ -76,23 +84,23 @@ class Witness(Classifier):
         torch.save(self.model.state_dict(), self.folder / f"rank-{self.global_rank}.pt")
 
 
-PHASES: dict[str, Callable[[Quantization], None]] = {
-    "frozen": Quantization.freeze,
-    "learned": Quantization.learn,
+PHASES: dict[str, Callable[[QuantizedModel], None]] = {
+    "frozen": QuantizedModel.freeze,
+    "learned": QuantizedModel.learn,
     "shifted": lambda quantization: quantization.learn(zero_points=True),
-    "following": lambda quantization: quantization.follow(0.9),
+    "following": lambda quantization: quantization.use_ema(0.9),
 }
 """Ways of training with ranges."""
 
 
 @dataclass(frozen=True)
 class Tiny:
-    """A course over a two-layer encoder with random weights."""
+    """A training plan over a two-layer encoder with random weights."""
 
     folder: Path
-    schooling: Schooling
+    training_setup: TrainingSetup
     steps_: tuple[np.ndarray, ...]
-    phase: str = "float"
+    mode: str = "float"
     rate: float = 1e-3
     dropout: bool = False
     layers: int = 2
@@ -104,8 +112,8 @@ class Tiny:
 
     title: str = "tiny"
 
-    def steps(self, parts: Parts) -> Steps:
-        steps = Steps(self.steps_, batch_of, parts)
+    def steps(self, parts: BatchSplit) -> MicroBatches:
+        steps = MicroBatches(self.steps_, batch_of, parts)
         what, rank, at = self.trouble
 
         def collate(rows: np.ndarray) -> dict[str, torch.Tensor]:
@@ -116,12 +124,12 @@ class Tiny:
         steps.collate = collate
         return steps
 
-    def module(self, steps: int, parts: Parts) -> Witness:
+    def module(self, steps: int, parts: BatchSplit) -> Witness:
         (self.folder / f"pid-{parts.rank}").write_text(str(os.getpid()))
         model = self._model(0)
         if self.distillation:
             open_attention(model, self.distillation)
-        quantization = quantized(model, self.phase, parts.count) if self.phase != "float" else None
+        quantization = quantized(model, self.mode, parts.count) if self.mode != "float" else None
         if self.nan:
             with torch.no_grad():
                 model.classifier.bias.fill_(torch.nan)
@@ -142,17 +150,17 @@ class Tiny:
     def _teacher(self) -> Teacher | None:
         if self.distillation is None:
             return None
-        family = Texts(experiment("task=mrpc").task)  # type: ignore[arg-type]
-        return Teacher(self._model(1), self.distillation, family.distance, family.row_terms)
+        family = TextAdapter(experiment("task=mrpc").task)  # type: ignore[arg-type]
+        return Teacher(self._model(1), self.distillation, family.distance, family.loss_counts_per_row)
 
     def save(self, module: Classifier, folder: Path) -> dict[str, Any]:
         torch.save(module.model.state_dict(), folder / "result.pt")
         return {"saved": True}
 
 
-def quantized(model: torch.nn.Module, phase: str, parts: int = 1) -> Any:
+def quantized(model: torch.nn.Module, mode: str, parts: int = 1) -> Any:
     """Quantizers at every site, calibrated on one batch, in one of ``PHASES``."""
-    quantization = insert(model, Form(placement=PLACEMENT))
+    quantization = insert(model, QuantizationConfig(placement=PLACEMENT))
     batch = batch_of(np.arange(16))
     labels = batch.pop("labels")
     assert len(labels) == 16
@@ -160,25 +168,25 @@ def quantized(model: torch.nn.Module, phase: str, parts: int = 1) -> Any:
         model.eval()(**batch)
     quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
     quantization.split(parts)
-    PHASES[phase](quantization)
+    PHASES[mode](quantization)
     return quantization
 
 
-def course(folder: Path, *, count: int = 6, last: int | None = None, **fields: Any) -> Tiny:
-    """A course of so many steps; ``devices``, ``accumulate``, ``precision``, ``compile`` are its numerics."""
+def plan(folder: Path, *, count: int = 6, last: int | None = None, **fields: Any) -> Tiny:
+    """A plan of so many steps; ``devices``, ``accumulate``, ``precision``, ``compile`` are its numerics."""
     numerics = Numerics(**{name: fields.pop(name) for name in list(fields) if name in Numerics.model_fields})
-    schooling = Schooling(train_rows=None, train_steps=None, seed=3, numerics=numerics)
+    training_setup = TrainingSetup(train_rows=None, train_steps=None, seed=3, numerics=numerics)
     folder.mkdir(parents=True, exist_ok=True)
-    return Tiny(folder, schooling, tuple(batches(count, last=last)), **fields)
+    return Tiny(folder, training_setup, tuple(batches(count, last=last)), **fields)
 
 
-def runtime(folder: Path, seconds: float = 1e9, threads: int = 1) -> Runtime:
+def runtime(folder: Path, seconds: float = 1e9, threads: int = 1) -> RunContext:
     """A runtime without a progress bar."""
-    return Runtime.at(folder, Machine(checkpoint_seconds=seconds, progress=False, threads=threads))
+    return RunContext.at(folder, Machine(checkpoint_seconds=seconds, progress=False, threads=threads))
 
 
 def trained(tiny: Tiny, seconds: float = 1e9) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Facts and final state of a course; checkpoints lie in its folder."""
+    """Facts and final state of a training; checkpoints lie in its folder."""
     facts = train(tiny, tiny.folder, tiny.folder, runtime(tiny.folder, seconds))
     return facts, torch.load(tiny.folder / "result.pt")
 

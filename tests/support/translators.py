@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from qexp.artifacts import Workplace
+from qexp.artifacts import BuildDir
 from qexp.artifacts.types import Tokens
-from qexp.config import Machine, Numerics, Schooling, Training, TranslationTask
-from qexp.context import Runtime
-from qexp.data.checkpoints import Blueprint, locate
+from qexp.config import Finetune, Machine, Numerics, TrainingSetup, TranslationTask
+from qexp.context import RunContext
+from qexp.data.checkpoints import ScratchModel, locate
 from qexp.data.sources.resolve import resolve
 from qexp.pipeline.stages import tokenize
-from qexp.training.plans import FineTuning
+from qexp.training.plans import FinetunePlan
 from tests.conftest import experiment
 
 SIZES = (
@@ -22,8 +22,8 @@ SIZES = (
 WORDS = ("task=translation", "model=transformer_tiny", "data=sample", *SIZES)
 
 
-def runtime(folder: Path, **machine: Any) -> Runtime:
-    return Runtime.at(folder, Machine(progress=False, threads=1, **machine))
+def runtime(folder: Path, **machine: Any) -> RunContext:
+    return RunContext.at(folder, Machine(progress=False, threads=1, **machine))
 
 
 def prepared(folder: Path, *words: str) -> Tokens:
@@ -31,16 +31,17 @@ def prepared(folder: Path, *words: str) -> Tokens:
     asked = experiment(*WORDS, *words)
     folder.mkdir()
     start = locate(asked.model)
-    tokenize.run(Workplace(folder), resolve(asked.data, asked.task), start, asked.task, rt=runtime(folder))
+    rows = resolve(asked.data, asked.task)
+    tokenize.run(BuildDir(folder), runtime(folder), rows=rows, checkpoint=start, task=asked.task)
     return Tokens(folder, "")
 
 
-def course(tokens: Tokens, *, steps: int = 5, dropout: float = 0.1, **numerics: Any) -> FineTuning:
+def plan(tokens: Tokens, *, steps: int = 5, dropout: float = 0.1, **numerics: Any) -> FinetunePlan:
     """A training of so many steps of 16 pairs."""
     asked = experiment(*WORDS, f"model.scratch.dropout={dropout}")
     task, start = asked.task, locate(asked.model)
-    assert isinstance(task, TranslationTask) and isinstance(start, Blueprint)
-    assert isinstance(asked.finetune, Training)
+    assert isinstance(task, TranslationTask) and isinstance(start, ScratchModel)
+    assert isinstance(asked.finetune, Finetune)
     plan = asked.finetune.model_copy(update={"batch_size": 16, "learning_rate": 1e-3})
-    schooling = Schooling(train_rows=None, train_steps=steps, seed=3, numerics=Numerics(**numerics))
-    return FineTuning(tokens, start, task, plan, schooling)
+    training_setup = TrainingSetup(train_rows=None, train_steps=steps, seed=3, numerics=Numerics(**numerics))
+    return FinetunePlan(tokens, start, task, plan, training_setup)

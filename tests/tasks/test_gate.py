@@ -1,4 +1,4 @@
-"""The rules of the gate on made-up predictions: noise of the floor's size passes, all else fails."""
+"""Tests of the gate on synthetic predictions: noise of the size of the floor passes, all else fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from qexp.config import Task
 from qexp.tasks.base import Predictions
 from qexp.tasks.classification import margins
-from qexp.tasks.comparison import Comparison, Side
+from qexp.tasks.comparison import GateComparison, SplitPredictions
 from qexp.tasks.gate import judge
 from tests.conftest import experiment
 
@@ -54,29 +54,29 @@ def labels(logits: Array) -> Array:
 
 def verdict(engine: Array, logits: Array, labels: Array, floor: Array | None = None) -> dict[str, Any]:
     floor = noisy(logits, 3) if floor is None else floor
-    side = Side(classes(engine, labels), classes(logits, labels), classes(floor, labels))
-    return judge(Comparison(MRPC, {"validation": side}))
+    side = SplitPredictions(classes(engine, labels), classes(logits, labels), classes(floor, labels))
+    return judge(GateComparison(MRPC, {"validation": side}))
 
 
 @pytest.mark.parametrize("seed", range(10, 40))
 def test_noise_of_the_floors_size_is_never_a_fault(seed: int, logits: Array, labels: Array) -> None:
-    found = verdict(noisy(logits, seed, 1.5 * NOISE), logits, labels)
-    assert found["passed"], found["reasons"]
+    result = verdict(noisy(logits, seed, 1.5 * NOISE), logits, labels)
+    assert result["passed"], result["reasons"]
 
 
 def test_rows_that_are_level_make_no_failure_of_noise(labels: Array) -> None:
     """After a few steps of training: all logits alike, so that rounding decides one row in ten."""
     level = np.random.default_rng(4).normal(scale=0.02, size=(ROWS, 2))
-    found = verdict(noisy(level, 5), level, labels, noisy(level, 6))
-    assert found["agreement"] < 99
-    assert found["verdict"] == "within noise"
-    assert found["floor"]["agreement"] < 99
+    result = verdict(noisy(level, 5), level, labels, noisy(level, 6))
+    assert result["agreement"] < 99
+    assert result["verdict"] == "within noise"
+    assert result["floor"]["agreement"] < 99
 
 
 def test_identical_predictions_pass(logits: Array, labels: Array) -> None:
-    found = verdict(logits, logits, labels, logits)
-    assert found["verdict"] == "passed"
-    assert found["logit_differences"] == {"p50": 0.0, "p90": 0.0, "p99": 0.0, "max": 0.0}
+    result = verdict(logits, logits, labels, logits)
+    assert result["verdict"] == "passed"
+    assert result["logit_differences"] == {"p50": 0.0, "p90": 0.0, "p99": 0.0, "max": 0.0}
 
 
 FAULTS = {
@@ -93,10 +93,10 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_noise_does_not_do_fails(fault: str, logits: Array, labels: Array) -> None:
-    found = verdict(FAULTS[fault](logits), logits, labels)
-    assert found["verdict"] == "failed"
-    assert not found["passed"]
-    assert found["reasons"]
+    result = verdict(FAULTS[fault](logits), logits, labels)
+    assert result["verdict"] == "failed"
+    assert not result["passed"]
+    assert result["reasons"]
 
 
 def test_one_sure_row_that_flips_is_a_fault(logits: Array, labels: Array) -> None:
@@ -104,17 +104,17 @@ def test_one_sure_row_that_flips_is_a_fault(logits: Array, labels: Array) -> Non
     engine = noisy(logits, 8)
     sure = int(margins(logits).argmax())  # type: ignore[union-attr]
     engine[sure] = engine[sure, ::-1]
-    found = verdict(engine, logits, labels)
-    assert found["agreement"] > 99.5
-    assert found["verdict"] == "failed"
-    assert "apart" in found["reasons"][-1]
+    result = verdict(engine, logits, labels)
+    assert result["agreement"] > 99.5
+    assert result["verdict"] == "failed"
+    assert "apart" in result["reasons"][-1]
 
 
 def test_a_model_that_answers_all_rows_alike_has_one_row_of_noise(labels: Array) -> None:
     """A tie that rounds the other way is then the same offset in every row."""
     constant = np.tile([0.2, -0.1], (ROWS, 1))
-    found = verdict(constant + np.array([0.003, 0.0]), constant, labels, constant)
-    assert found["passed"], found["reasons"]
+    result = verdict(constant + np.array([0.003, 0.0]), constant, labels, constant)
+    assert result["passed"], result["reasons"]
 
 
 @pytest.mark.parametrize(("step", "passed"), [(0.03, True), (0.001, False)])
@@ -124,8 +124,8 @@ def test_a_floor_that_saw_no_step_of_a_grid_is_told_what_one_does(
     """A value that all rows share, such as that of the first token, lies at a tie: all rows move together."""
     engine = logits + np.where(logits[:, :1] > 0, 0.02, 0.0)
     steps = classes(logits[:64] + step, labels[:64])
-    side = Side(classes(engine, labels), classes(logits, labels), classes(logits, labels), steps)
-    assert judge(Comparison(MRPC, {"": side}))["passed"] is passed
+    side = SplitPredictions(classes(engine, labels), classes(logits, labels), classes(logits, labels), steps)
+    assert judge(GateComparison(MRPC, {"": side}))["passed"] is passed
 
 
 def test_one_level_row_that_flips_is_none(logits: Array, labels: Array) -> None:
@@ -145,8 +145,8 @@ def test_flips_that_all_cost_a_point_are_no_chance(logits: Array, labels: Array)
     engine[side] = level[side]
     closest = (labels == right) & (margins(level) < 0.01) & (engine.argmax(1) == right)  # type: ignore[operator]
     engine[closest] = level[closest, ::-1]
-    found = verdict(engine, level, labels, noisy(level, 11))
-    assert found["verdict"] == "failed"
+    result = verdict(engine, level, labels, noisy(level, 11))
+    assert result["verdict"] == "failed"
 
 
 @settings(max_examples=15)
@@ -158,8 +158,8 @@ def test_an_offset_of_a_regression_is_seen(offset: float, seed: int) -> None:
         numbers(values + shift + noise * draw.standard_normal(500), labels)
         for shift, noise in ((0, 0), (0, 0.02), (0, 0.02), (offset, 0.02))
     )
-    assert judge(Comparison(STSB, {"validation": Side(same, torch, floor)}))["passed"]
-    assert not judge(Comparison(STSB, {"validation": Side(off, torch, floor)}))["passed"]
+    assert judge(GateComparison(STSB, {"validation": SplitPredictions(same, torch, floor)}))["passed"]
+    assert not judge(GateComparison(STSB, {"validation": SplitPredictions(off, torch, floor)}))["passed"]
 
 
 def texts(flipped: Array, labels: Array, seed: int, margins: Array | None = None) -> Predictions:
@@ -179,9 +179,9 @@ def test_texts_may_differ_as_often_as_in_the_floor(task: Task, engine: float, pa
     sides = [
         texts(draw.random(rows) < share, golds, 13 + seed) for seed, share in enumerate((engine, 0.0, 0.06))
     ]
-    found = judge(Comparison(task, {"validation": Side(*sides)}))
-    assert found["passed"] is passed, found["reasons"]
-    assert found["verdict"] != "passed"
+    result = judge(GateComparison(task, {"validation": SplitPredictions(*sides)}))
+    assert result["passed"] is passed, result["reasons"]
+    assert result["verdict"] != "passed"
 
 
 def test_a_sure_answer_that_becomes_another_is_a_fault() -> None:
@@ -191,19 +191,21 @@ def test_a_sure_answer_that_becomes_another_is_a_fault() -> None:
     none, one = np.zeros(rows, bool), np.arange(rows) == 3
     torch = texts(none, golds, 20, margins=np.full(rows, 9.0))
     floor = texts(none, golds, 21)
-    assert judge(Comparison(SQUAD, {"": Side(texts(none, golds, 22), torch, floor)}))["passed"]
-    found = judge(Comparison(SQUAD, {"": Side(texts(one, golds, 22), torch, floor)}))
-    assert "apart" in found["reasons"][-1]
+    assert judge(GateComparison(SQUAD, {"": SplitPredictions(texts(none, golds, 22), torch, floor)}))[
+        "passed"
+    ]
+    result = judge(GateComparison(SQUAD, {"": SplitPredictions(texts(one, golds, 22), torch, floor)}))
+    assert "apart" in result["reasons"][-1]
 
 
 def test_a_metric_that_is_undefined_on_one_side_only_fails() -> None:
     labels = np.linspace(0, 5, 100)
     torch = numbers(labels, labels)
     flat = numbers(np.full(100, 2.0), labels)
-    found = judge(Comparison(STSB, {"": Side(flat, torch, torch)}))
-    assert found["metric_difference"] is None
-    assert found["verdict"] == "failed"
+    result = judge(GateComparison(STSB, {"": SplitPredictions(flat, torch, torch)}))
+    assert result["metric_difference"] is None
+    assert result["verdict"] == "failed"
     broken = replace(torch, broken=1)
-    assert judge(Comparison(STSB, {"": Side(broken, torch, torch)}))["reasons"] == [
+    assert judge(GateComparison(STSB, {"": SplitPredictions(broken, torch, torch)}))["reasons"] == [
         "logits that are not finite"
     ]

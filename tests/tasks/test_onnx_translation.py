@@ -1,4 +1,4 @@
-"""Translations through two engines: texts and scores are those of torch."""
+"""Tests of translation through two engines, whose texts and scores must equal those of torch."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 
 from qexp.artifacts.types import Tokens
 from qexp.config import BeamSearch, TranslationTask
-from qexp.deploy.engine import Order
+from qexp.deploy.engine import EngineSpec
 from qexp.deploy.onnx.export_translation import DECODER, ENCODER, export_translation
-from qexp.deploy.runtimes.onnxruntime.engine import Session
+from qexp.deploy.runtimes.onnxruntime.engine import OnnxRuntimeEngine
 from qexp.tasks.exported import export, exported_run
 from qexp.tasks.onnx_translation import EngineTranslator
-from qexp.tasks.translation import Translations, writer
+from qexp.tasks.translation import TranslationAdapter, writer
 from tests.conftest import experiment
-from tests.deploy.onnx.test_export_translation import quantize
 from tests.support.sequence_models import MODELS, batch, build
+from tests.support.tiny_translators import quantize
 from tests.support.translators import WORDS, prepared
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 def through_engines(model: Any, folder: Path) -> EngineTranslator:
     export_translation(model, folder, example=batch())
-    engines = (Session(Order(folder / name, "int8", 1)) for name in (ENCODER, DECODER))
+    engines = (OnnxRuntimeEngine(EngineSpec(folder / name, "int8", 1)) for name in (ENCODER, DECODER))
     return EngineTranslator(folder, *engines)
 
 
@@ -50,12 +50,12 @@ def test_every_search_writes_the_words_of_torch(architecture: str, int8: bool, t
     ]
     expected = [writer(model, search)(source) for search in searches]
     if quantization is not None:
-        quantization.export_form()
+        quantization.export_mode()
     translator = through_engines(model, tmp_path)
     for search, (words, scores) in zip(searches, expected, strict=True):
-        found, own = writer(translator, search)(source)
+        result, own = writer(translator, search)(source)
         assert (words[:, 0] == 7).all()
-        assert torch.equal(found, words)
+        assert torch.equal(result, words)
         np.testing.assert_allclose(own, scores, rtol=0.02 if int8 else 1e-4)
 
 
@@ -63,23 +63,23 @@ def test_bleu_of_the_sample_is_that_of_torch(tmp_path: Path) -> None:
     tokens: Tokens = prepared(tmp_path / "tokens")
     asked = experiment(*WORDS, "task.search.beams=3", "task.search.max_new_tokens=8")
     assert isinstance(asked.task, TranslationTask)
-    family, model = Translations(asked.task), sample_model(tokens, asked)
+    adapter, model = TranslationAdapter(asked.task), sample_model(tokens, asked)
     run = writer(model, asked.task.search)
-    by_torch = family.predict(run, tokens, "test", 20, lambda *_: None)
+    by_torch = adapter.predict(run, tokens, "test", rows=20, advance=lambda *_: None)
     folder = tmp_path / "graphs"
     folder.mkdir()
-    rows = family.collate(family.split(tokens.split("train")), np.arange(2), tokens.pad_id)
+    rows = adapter.collate(adapter.split(tokens.split("train")), np.arange(2), tokens.pad_id)
     assert export(model, asked.task, folder, rows) == (ENCODER, DECODER)
-    run = exported_run(asked.task, folder, lambda path: Session(Order(path, "fp32", 1)))
-    by_engines = family.predict(run, tokens, "test", 20, lambda *_: None)
+    run = exported_run(asked.task, folder, lambda path: OnnxRuntimeEngine(EngineSpec(path, "fp32", 1)))
+    by_engines = adapter.predict(run, tokens, "test", rows=20, advance=lambda *_: None)
     assert list(by_engines.predictions) == list(by_torch.predictions)
-    assert family.score(by_engines) == family.score(by_torch)
+    assert adapter.score(by_engines) == adapter.score(by_torch)
 
 
 def sample_model(tokens: Tokens, asked: Any) -> Any:
     from qexp.data.checkpoints import locate
 
-    model = Translations(asked.task).pretrained(locate(asked.model), tokens, 1).eval()
+    model = TranslationAdapter(asked.task).pretrained(locate(asked.model), tokens, 1).eval()
     model.set_attn_implementation("eager")
     return model
 

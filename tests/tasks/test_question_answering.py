@@ -1,4 +1,4 @@
-"""Question answering: loss, batches, predictions and scores, against plain computations."""
+"""Tests of question answering: loss, batches, predictions and scores, against plain computations."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torchmetrics.text import SQuAD
 
 from qexp.artifacts.types import Tokens
 from qexp.config import QuestionTask
-from qexp.context import Runtime
+from qexp.context import RunContext
 from qexp.data.sources.question_rows import checked
 from qexp.data.tokenization.prepare import prepare_questions
 from qexp.models.loading import load_saved, logits_of, save
-from qexp.tasks.question_answering import Questions, first_windows, span_loss
+from qexp.tasks.question_answering import QuestionAdapter, first_windows, span_loss
 from qexp.tasks.scoring import read_predictions, score_splits
 from tests.conftest import experiment
 from tests.support.question_rows import NONE, Row, said, table_of
@@ -44,7 +44,9 @@ def prepared(task: QuestionTask, rows: list[Row], tiny_bert: Path, folder: Path)
     tokenizer, tokens = AutoTokenizer.from_pretrained(tiny_bert), Tokens(folder, "")
     table = checked(table_of(rows), task, "rows")
     for split in ("train", "validation"):
-        prepare_questions(table, task, tokenizer, tokens.split(split), split, lambda rows: None)
+        prepare_questions(
+            table, task, tokenizer, folder=tokens.split(split), split=split, advance=lambda rows: None
+        )
     (folder / "facts.json").write_text(
         f'{{"pad_id": 0, "rows": {{"train": {len(rows)}, "validation": {len(rows)}}}}}'
     )
@@ -91,8 +93,8 @@ def test_every_architecture_gets_a_head_of_two_scores(
     from qexp.data.checkpoints import locate
 
     asked = experiment("task=squad", f"model.name={tiny_models(architecture)}")
-    start, family = locate(asked.model), Questions(task_of())
-    first, again = (family.pretrained(start, Tokens(tmp_path, ""), 3) for _ in range(2))
+    start, adapter = locate(asked.model), QuestionAdapter(task_of())
+    first, again = (adapter.pretrained(start, Tokens(tmp_path, ""), 3) for _ in range(2))
     assert torch.equal(first.qa_outputs.weight, again.qa_outputs.weight)
     ids = torch.tensor([[1, 2, 3, 4]])
     logits = logits_of(first(ids))
@@ -102,23 +104,25 @@ def test_every_architecture_gets_a_head_of_two_scores(
 
 
 def test_answers_are_those_that_the_scores_point_to(
-    tiny_bert: Path, tmp_path: Path, runtime: Runtime
+    tiny_bert: Path, tmp_path: Path, runtime: RunContext
 ) -> None:
     task = task_of()
     tokens = prepared(task, ROWS, tiny_bert, tmp_path)
-    train = Questions(task).split(tokens.split("train"))
+    train = QuestionAdapter(task).split(tokens.split("train"))
     assert len(train) > len(ROWS)  # a context of several windows
     out = _scores(tmp_path / "scores")
-    scored = score_splits(knowing(train), tokens, task, None, out, "evaluate", runtime)
-    found = read_predictions(out, "validation")
-    assert list(found.predictions) == ["old cat", "woman", "tree"]
-    assert [list(each) for each in found.labels] == [["old cat"], ["woman"], ["tree"]]
-    assert list(found.ids) == ["q0", "q1", "q2"]
+    scored = score_splits(knowing(train), tokens, task, rows=None, out=out, title="evaluate", ctx=runtime)
+    result = read_predictions(out, "validation")
+    assert list(result.predictions) == ["old cat", "woman", "tree"]
+    assert [list(each) for each in result.labels] == [["old cat"], ["woman"], ["tree"]]
+    assert list(result.ids) == ["q0", "q1", "q2"]
     assert scored.metrics == {"f1": 100.0, "exact_match": 100.0}
     assert scored.notes == {}
 
 
-def test_scores_are_those_of_an_independent_metric(tiny_bert: Path, tmp_path: Path, runtime: Runtime) -> None:
+def test_scores_are_those_of_an_independent_metric(
+    tiny_bert: Path, tmp_path: Path, runtime: RunContext
+) -> None:
     task = task_of()
     tokens = prepared(task, ROWS, tiny_bert, tmp_path)
     generator = torch.Generator().manual_seed(1)
@@ -127,59 +131,59 @@ def test_scores_are_those_of_an_independent_metric(tiny_bert: Path, tmp_path: Pa
         return torch.randn(*batch["input_ids"].shape, 2, generator=generator)
 
     out = _scores(tmp_path / "scores")
-    metrics = score_splits(guess, tokens, task, None, out, "evaluate", runtime).metrics
-    found = read_predictions(out, "validation")
+    metrics = score_splits(guess, tokens, task, rows=None, out=out, title="evaluate", ctx=runtime).metrics
+    result = read_predictions(out, "validation")
     oracle = SQuAD()(
         [
             {"id": key, "prediction_text": text}
-            for key, text in zip(found.ids, found.predictions, strict=True)
+            for key, text in zip(result.ids, result.predictions, strict=True)
         ],
         [
             {"id": key, "answers": {"text": list(golds), "answer_start": [0] * len(golds)}}
-            for key, golds in zip(found.ids, found.labels, strict=True)
+            for key, golds in zip(result.ids, result.labels, strict=True)
         ],
     )
     assert metrics["f1"] == pytest.approx(float(oracle["f1"]), rel=1e-6)
     assert metrics["exact_match"] == pytest.approx(float(oracle["exact_match"]), rel=1e-6)
 
 
-def test_only_the_first_rows_are_read(tiny_bert: Path, tmp_path: Path, runtime: Runtime) -> None:
+def test_only_the_first_rows_are_read(tiny_bert: Path, tmp_path: Path, runtime: RunContext) -> None:
     task = task_of()
     tokens = prepared(task, ROWS, tiny_bert, tmp_path)
-    family, seen = Questions(task), []
-    train = family.split(tokens.split("train"))
+    adapter, seen = QuestionAdapter(task), []
+    train = adapter.split(tokens.split("train"))
     moved: list[float] = []
     run = knowing(train)
-    found = family.predict(
+    result = adapter.predict(
         lambda batch: seen.append(len(batch["input_ids"])) or run(batch),
         tokens,
         "validation",
-        2,
-        moved.append,
+        rows=2,
+        advance=moved.append,
     )
-    assert len(found.ids) == 2
+    assert len(result.ids) == 2
     assert sum(seen) == len(first_windows(train, 2)) < len(train)
     assert sum(moved) == pytest.approx(2)
 
 
-def test_without_answer_the_null_score_decides(tiny_bert: Path, tmp_path: Path, runtime: Runtime) -> None:
+def test_without_answer_the_null_score_decides(tiny_bert: Path, tmp_path: Path, runtime: RunContext) -> None:
     rows = [*ROWS[:2], ("who flies ?", "red tree .", NONE)]
     task = task_of(name="squad_v2")
     tokens = prepared(task, rows, tiny_bert, tmp_path)
-    train = Questions(task).split(tokens.split("train"))
+    train = QuestionAdapter(task).split(tokens.split("train"))
     out = _scores(tmp_path / "scores")
-    scored = score_splits(knowing(train), tokens, task, None, out, "evaluate", runtime)
+    scored = score_splits(knowing(train), tokens, task, rows=None, out=out, title="evaluate", ctx=runtime)
     assert list(read_predictions(out, "validation").predictions) == ["old cat", "woman", ""]
     assert scored.metrics == {"f1": 100.0, "exact_match": 100.0}
     assert scored.notes["validation"]["NoAns_exact"] == 100.0
     never = task_of("task.search.null_threshold=1000", name="squad_v2")
-    again = score_splits(knowing(train), tokens, never, None, out, "evaluate", runtime)
+    again = score_splits(knowing(train), tokens, never, rows=None, out=out, title="evaluate", ctx=runtime)
     assert again.notes["validation"]["NoAns_exact"] == 0.0
-    assert never.taught == task.taught  # tokens and trainings do not see the threshold
+    assert never.without_decoding == task.without_decoding  # tokens and trainings do not see the threshold
 
 
 def test_scores_that_are_no_numbers_leave_no_metric(
-    tiny_bert: Path, tmp_path: Path, runtime: Runtime
+    tiny_bert: Path, tmp_path: Path, runtime: RunContext
 ) -> None:
     task = task_of()
     tokens = prepared(task, ROWS, tiny_bert, tmp_path)
@@ -187,12 +191,14 @@ def test_scores_that_are_no_numbers_leave_no_metric(
     def broken(batch: dict[str, Tensor]) -> Tensor:
         return torch.full((*batch["input_ids"].shape, 2), torch.nan)
 
-    scored = score_splits(broken, tokens, task, None, _scores(tmp_path / "scores"), "evaluate", runtime)
+    scored = score_splits(
+        broken, tokens, task, rows=None, out=_scores(tmp_path / "scores"), title="evaluate", ctx=runtime
+    )
     assert scored.metrics == {"f1": None, "exact_match": None}
     assert scored.notes["validation"]["broken_windows"] == len(
-        Questions(task).split(tokens.split("validation"))
+        QuestionAdapter(task).split(tokens.split("validation"))
     )
-    assert "no numbers" in runtime.screen.warnings[0]
+    assert "no numbers" in runtime.console.warnings[0]
 
 
 def _scores(folder: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Translation: what is trained, what is written, and how it is scored."""
+"""Tests of translation: training, beam search and scoring."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import torch
 from safetensors.torch import load_file
 
 from qexp.artifacts.types import Tokens
-from qexp.config import BeamSearch, Form, MaxCalibrator, Placement, Scratch, TranslationTask
+from qexp.config import BeamSearch, FromScratch, MaxCalibrator, Placement, QuantizationConfig, TranslationTask
 from qexp.data.checkpoints import Checkpoint
 from qexp.data.tokenization.pairs import IGNORED
 from qexp.errors import ConfigError, ModelError
 from qexp.models.loading import arguments, load_saved, logits_of, model_inputs, save, set_dropout
 from qexp.quant.insertion.insert import insert
 from qexp.tasks.module import Optimization
-from qexp.tasks.translation import Translations, Translator, from_scratch, scores, writer
+from qexp.tasks.translation import TranslationAdapter, Translator, from_scratch, scores, writer
 from qexp.training.distributed import train
 from tests.conftest import experiment
 from tests.support.sequence_models import MODELS, build
 from tests.support.tiny_training import largest_difference
-from tests.support.translators import WORDS, course, prepared, runtime
+from tests.support.translators import WORDS, plan, prepared, runtime
 
-SCRATCH = Scratch(vocabulary=400, layers=2, width=32, heads=4, inner=64, dropout=0.1)
+SCRATCH = FromScratch(vocabulary=400, layers=2, width=32, heads=4, inner=64, dropout=0.1)
 PLAN = Optimization(1e-3, 0.0, 0.1, 10, 0)
 
 
@@ -53,8 +53,8 @@ def scratch_model(tokens: Tokens, seed: int = 1) -> Any:
 
 
 def batch_of(tokens: Tokens, rows: Any = (0, 5, 7)) -> dict[str, torch.Tensor]:
-    family = Translations(task_of())
-    return family.collate(family.split(tokens.split("train")), np.array(rows), tokens.pad_id)
+    adapter = TranslationAdapter(task_of())
+    return adapter.collate(adapter.split(tokens.split("train")), np.array(rows), tokens.pad_id)
 
 
 # The model
@@ -114,11 +114,11 @@ def test_a_checkpoint_with_a_weight_missing_is_refused(tokens: Tokens, tmp_path:
     weights = load_file(tmp_path / "model.safetensors")
     del weights["model.decoder.layers.0.fc1.weight"]
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
-    family = Translations(task_of())
+    adapter = TranslationAdapter(task_of())
     with pytest.raises(ModelError, match=r"lacks 1 weights.*decoder\.layers\.0\.fc1"):
-        family.pretrained(Checkpoint(tmp_path, "", "bart"), tokens, 0)
+        adapter.pretrained(Checkpoint(tmp_path, "", "bart"), tokens, 0)
     with pytest.raises(ModelError, match=r"fc1\.weight is missing"):
-        family.finetuned(Checkpoint(tmp_path, "", "bart"))
+        adapter.finetuned(Checkpoint(tmp_path, "", "bart"))
 
 
 # The loss
@@ -135,8 +135,8 @@ def test_loss_is_a_mean_over_the_tokens_of_the_targets(model: Any, tokens: Token
             if label != IGNORED:
                 wanted -= float((1 - smoothing) * row[place, label] + smoothing * row[place].mean())
                 count += 1
-    family = Translations(task_of())
-    assert count == family.terms(family.split(tokens.split("train")), np.array([0, 5, 7]))
+    adapter = TranslationAdapter(task_of())
+    assert count == adapter.loss_count(adapter.split(tokens.split("train")), np.array([0, 5, 7]))
     assert float(module.loss(logits, batch)) == pytest.approx(wanted / count, rel=1e-5)
     whole = torch.nn.CrossEntropyLoss(label_smoothing=smoothing)
     inside = batch["labels"] != IGNORED
@@ -145,7 +145,7 @@ def test_loss_is_a_mean_over_the_tokens_of_the_targets(model: Any, tokens: Token
 
 
 def test_the_task_says_how_smooth_the_labels_are(model: Any) -> None:
-    made = Translations(task_of("task.label_smoothing=0.25")).student(model, PLAN)
+    made = TranslationAdapter(task_of("task.label_smoothing=0.25")).training_module(model, PLAN)
     assert isinstance(made, Translator) and made.label_smoothing == 0.25
 
 
@@ -155,7 +155,7 @@ def test_the_task_says_how_smooth_the_labels_are(model: Any) -> None:
 def trained(tokens: Tokens, folder: Path, **fields: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Facts and weights of a training."""
     folder.mkdir(exist_ok=True)
-    facts = train(course(tokens, **fields), folder, folder, runtime(folder))
+    facts = train(plan(tokens, **fields), folder, folder, runtime(folder))
     return dict(facts), load_file(folder / "model" / "model.safetensors")
 
 
@@ -166,13 +166,13 @@ def test_a_batch_in_parts_takes_the_step_of_the_whole_batch(
 ) -> None:
     """Parts have different numbers of tokens, and the mean is over the tokens of all."""
     whole, expected = trained(tokens, tmp_path / "whole", dropout=0.0)
-    parts, found = trained(tokens, tmp_path / "parts", dropout=0.0, **numerics)
+    parts, result = trained(tokens, tmp_path / "parts", dropout=0.0, **numerics)
     assert parts["loss"] == pytest.approx(whole["loss"], abs=1e-4)
     # A key's bias changes no softmax: its gradient is noise, which Adam scales up.
-    for state in (expected, found):
+    for state in (expected, result):
         for name in [name for name in state if name.endswith("k_proj.bias")]:
             del state[name]
-    assert largest_difference(expected, found) < 2e-5
+    assert largest_difference(expected, result) < 2e-5
 
 
 class _Cut(Exception):
@@ -195,12 +195,12 @@ def test_a_resumed_training_ends_with_the_same_bits(
 
     monkeypatch.setattr(Translator, "loss", cut_off)
     with pytest.raises(_Cut):
-        train(course(tokens), folder, folder, runtime(folder, checkpoint_seconds=0))
+        train(plan(tokens), folder, folder, runtime(folder, checkpoint_seconds=0))
     monkeypatch.undo()
-    facts, found = trained(tokens, folder)
+    facts, result = trained(tokens, folder)
     assert facts["resumed_at"] == 3
     assert facts["loss"] == whole["loss"]
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert all(torch.equal(expected[name], result[name]) for name in expected)
 
 
 # Search
@@ -219,11 +219,11 @@ def test_one_beam_is_greedy_search(model: Any, tokens: Tokens) -> None:
     batch = batch_of(tokens)
     search = BeamSearch(beams=1, max_new_tokens=6)
     words, _ = writer(model, search)(batch)
-    for ids, mask, found in zip(batch["input_ids"], batch["attention_mask"], words.tolist(), strict=True):
+    for ids, mask, result in zip(batch["input_ids"], batch["attention_mask"], words.tolist(), strict=True):
         with torch.no_grad():
             expected = greedy(model, ids[mask == 1], 6)
-        assert found[: len(expected)] == expected
-        assert set(found[len(expected) :]) <= {tokens.pad_id}
+        assert result[: len(expected)] == expected
+        assert set(result[len(expected) :]) <= {tokens.pad_id}
 
 
 @pytest.mark.parametrize("architecture", list(MODELS))
@@ -234,21 +234,21 @@ def test_scores_are_those_of_the_search(architecture: str, penalty: float) -> No
     ids = torch.randint(3, 50, (4, 6), generator=generator)
     source = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     with torch.inference_mode():
-        found = model.generate(
+        result = model.generate(
             **source, num_beams=3, max_new_tokens=8, length_penalty=penalty, early_stopping=True,
             output_scores=True, return_dict_in_generate=True, do_sample=False,
         )  # fmt: skip
-        ours = scores(model, source, found.sequences[:, 1:], penalty)
-    torch.testing.assert_close(ours, found.sequences_scores, atol=1e-4, rtol=1e-4)
+        ours = scores(model, source, result.sequences[:, 1:], penalty)
+    torch.testing.assert_close(ours, result.sequences_scores, atol=1e-4, rtol=1e-4)
 
 
 def test_more_beams_find_likelier_texts(model: Any, tokens: Tokens) -> None:
     batch = batch_of(tokens, range(12))
-    found = {}
+    result = {}
     for beams in (1, 8):
         search = BeamSearch(beams=beams, length_penalty=0.0, max_new_tokens=5)
-        found[beams] = writer(model, search)(batch)[1]
-    assert float(found[8].mean()) > float(found[1].mean())
+        result[beams] = writer(model, search)(batch)[1]
+    assert float(result[8].mean()) > float(result[1].mean())
 
 
 def test_a_text_that_could_outgrow_the_positions_is_refused(model: Any) -> None:
@@ -262,34 +262,36 @@ def test_a_text_that_could_outgrow_the_positions_is_refused(model: Any) -> None:
 def test_a_model_of_nans_has_no_score(model: Any, tokens: Tokens, tmp_path: Path, beams: int) -> None:
     with torch.no_grad():
         model.final_logits_bias.fill_(torch.nan)
-    family = Translations(task_of("task.search.max_new_tokens=4", f"task.search.beams={beams}"))
-    found = family.predict(family.runner(model, runtime(tmp_path)), tokens, "test", 5, lambda *_: None)
-    assert found.broken == 5
+    adapter = TranslationAdapter(task_of("task.search.max_new_tokens=4", f"task.search.beams={beams}"))
+    result = adapter.predict(
+        adapter.runner(model, runtime(tmp_path)), tokens, "test", rows=5, advance=lambda *_: None
+    )
+    assert result.broken == 5
 
 
 def test_predictions_are_in_the_order_of_the_rows(model: Any, tokens: Tokens, tmp_path: Path) -> None:
-    family = Translations(task_of("task.search.max_new_tokens=8", "task.search.beams=2"))
-    run = family.runner(model, runtime(tmp_path))
+    adapter = TranslationAdapter(task_of("task.search.max_new_tokens=8", "task.search.beams=2"))
+    run = adapter.runner(model, runtime(tmp_path))
     moved: list[int] = []
-    found = family.predict(run, tokens, "test", 70, moved.append)
+    result = adapter.predict(run, tokens, "test", rows=70, advance=moved.append)
     assert sum(moved) == 70
-    assert found.ids.tolist() == list(range(70))
-    assert found.logits.shape == (70, 1) and math.isfinite(found.logits.sum())
-    split = family.split(tokens.split("test"))
-    assert list(found.labels) == split.references(70)
-    assert found.notes["sacrebleu"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
-    few = family.predict(run, tokens, "test", 3, moved.append)
-    assert list(few.predictions) == list(found.predictions[:3])
-    assert family.same(found, found).all()
-    right = type(found)(found.ids, found.labels, found.labels, found.logits)
-    assert family.score(right) == {"bleu": pytest.approx(100)}
+    assert result.ids.tolist() == list(range(70))
+    assert result.logits.shape == (70, 1) and math.isfinite(result.logits.sum())
+    split = adapter.split(tokens.split("test"))
+    assert list(result.labels) == split.references(70)
+    assert result.notes["sacrebleu"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+    few = adapter.predict(run, tokens, "test", rows=3, advance=moved.append)
+    assert list(few.predictions) == list(result.predictions[:3])
+    assert adapter.same(result, result).all()
+    right = type(result)(result.ids, result.labels, result.labels, result.logits)
+    assert adapter.score(right) == {"bleu": pytest.approx(100)}
 
 
 def test_a_quantized_model_writes_with_its_cache_what_it_writes_without(model: Any, tokens: Tokens) -> None:
     batch = batch_of(tokens, range(8))
     sites = ("linear.weight", "linear.input", "matmul.query", "matmul.key", "matmul.probs", "matmul.value")
     placement = Placement.model_validate({"name": "gemm", "sites": sites})
-    quantization = insert(model, Form(placement=placement))
+    quantization = insert(model, QuantizationConfig(placement=placement))
     with torch.no_grad(), quantization.observing(batch["attention_mask"], batch["target_mask"]):
         logits_of(model(**arguments(model, model_inputs(model), batch)))
     quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))

@@ -1,4 +1,4 @@
-"""Runs of no work: an experiment, its Record, and the folder that both would have left."""
+"""Fixtures without computation: an experiment, its Record, and the outputs folder of its run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from qexp.config import Experiment
-from qexp.context import Screen
+from qexp.context import RunConsole
 from qexp.records.record import Record
 from qexp.tracking.mirror import Mirror, mirror_of
 from tests.conftest import compose
@@ -54,16 +54,16 @@ def _nobody_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 @pytest.fixture
-def screen() -> Screen:
-    """News as text without colours, in ``screen.console.file``."""
+def console() -> RunConsole:
+    """News as text without colours, in ``console.console.file``."""
     import io
 
-    return Screen(progress=False, console=Console(file=io.StringIO(), width=1000, highlight=False))
+    return RunConsole(progress=False, console=Console(file=io.StringIO(), width=1000, highlight=False))
 
 
-def news(screen: Screen) -> str:
+def news(console: RunConsole) -> str:
     """What was said."""
-    return str(screen.console.file.getvalue())  # type: ignore[attr-defined]
+    return str(console.console.file.getvalue())  # type: ignore[attr-defined]
 
 
 def asked(*words: str) -> Experiment:
@@ -107,8 +107,8 @@ def track(mirror: Mirror, record: Record) -> None:
     mirror.ends(record)
 
 
-def mirror(experiment: Experiment, screen: Screen, outputs: Path, group: str | None = None) -> Mirror:
+def mirror(experiment: Experiment, console: RunConsole, outputs: Path, group: str | None = None) -> Mirror:
     """The mirror of an experiment that has a tracker."""
-    found = mirror_of(experiment, screen, outputs, group)
+    found = mirror_of(experiment, console, outputs, group)
     assert found is not None
     return found

@@ -1,4 +1,4 @@
-"""What of a run is shown, and that secrets are not."""
+"""Contents of tracker pages, and the removal of secrets."""
 
 from __future__ import annotations
 
@@ -143,11 +143,11 @@ def test_the_digest_is_of_what_is_shown_not_of_when(outputs: Path) -> None:
 
 def test_a_tracker_is_in_no_key_and_no_setting() -> None:
     from qexp.reporting.command import command_of
-    from qexp.reporting.run_view import Run
+    from qexp.reporting.run_view import RunView
 
     plain, tracked = asked(), asked("tracker=wandb", "tracker.project=secret-plan")
     assert plain.identity == tracked.identity
-    ours, theirs = (Run(result(each)) for each in (plain, tracked))
+    ours, theirs = (RunView(result(each)) for each in (plain, tracked))
     assert (ours.settings, ours.identity) == (theirs.settings, theirs.identity)
     assert command_of(ours) == command_of(theirs)
     assert "track" not in command_of(theirs)

@@ -1,4 +1,4 @@
-"""A tracker cannot stop, delay or change a run, whatever it does."""
+"""Mirrors: a tracker cannot stop, delay or change a run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from qexp.config import Wandb
-from qexp.context import Screen
+from qexp.context import RunConsole
 from qexp.errors import FAILED, INTERRUPTED, OK
 from qexp.execution.job import Job
 from qexp.tracking import mirror as module
-from qexp.tracking.tracker import Closed, Content, Filed, Page
+from qexp.tracking.tracker import CloseResult, Page, PageContent, PageState
 from tests.conftest import compose
 from tests.support.wandb_server import FAKE_KEY
 from tests.tracking.conftest import KEY, asked, mirror, news, predicted, track
@@ -44,19 +44,19 @@ class Broken:
         if where == type(self).where:
             raise type(self).error
 
-    def holds(self, filed: Filed) -> bool:
+    def holds(self, filed: PageState) -> bool:
         return True
 
-    def open(self, page: Page, filed: Filed | None) -> str:
+    def open(self, page: Page, filed: PageState | None) -> str:
         self._at("open")
         return "opened"
 
     def scored(self, stage: str, scores: Mapping[str, float | None]) -> None:
         self._at("scored")
 
-    def close(self, content: Content, pictures: object) -> Closed:
+    def close(self, content: PageContent, pictures: object) -> CloseResult:
         self._at("close")
-        return Closed(Path("folder"), {})
+        return CloseResult(Path("folder"), {})
 
 
 @pytest.fixture
@@ -70,12 +70,12 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> type[Broken]:
 
 @pytest.mark.parametrize("where", ["init", "open", "scored", "close"])
 def test_an_error_of_a_tracker_is_one_warning_and_its_end(
-    where: str, broken: type[Broken], outputs: Path, screen: Screen, monkeypatch: pytest.MonkeyPatch
+    where: str, broken: type[Broken], outputs: Path, console: RunConsole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(broken, "where", where)
     experiment = asked("tracker=wandb")
-    track(mirror(experiment, screen, outputs), predicted(outputs, experiment))
-    (warning,) = screen.warnings
+    track(mirror(experiment, console, outputs), predicted(outputs, experiment))
+    (warning,) = console.warnings
     assert warning == "tracker=wandb: RuntimeError: bad key $WANDB_API_KEY; the run goes on without it"
     assert broken.calls[-1] == where
     assert broken.calls.count(where) == 1
@@ -84,40 +84,40 @@ def test_an_error_of_a_tracker_is_one_warning_and_its_end(
 
 @pytest.mark.parametrize("where", ["open", "scored", "close"])
 def test_an_interrupt_passes(
-    where: str, broken: type[Broken], outputs: Path, screen: Screen, monkeypatch: pytest.MonkeyPatch
+    where: str, broken: type[Broken], outputs: Path, console: RunConsole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(broken, "where", where)
     monkeypatch.setattr(broken, "error", KeyboardInterrupt())
     experiment = asked("tracker=wandb")
     with pytest.raises(KeyboardInterrupt):
-        track(mirror(experiment, screen, outputs), predicted(outputs, experiment))
+        track(mirror(experiment, console, outputs), predicted(outputs, experiment))
 
 
 def test_what_a_page_shows_is_filed_under_the_runs_key(
-    broken: type[Broken], outputs: Path, screen: Screen
+    broken: type[Broken], outputs: Path, console: RunConsole
 ) -> None:
     experiment = asked("tracker=wandb")
     record = predicted(outputs, experiment)
-    track(mirror(experiment, screen, outputs), record)
+    track(mirror(experiment, console, outputs), record)
     assert broken.calls == ["init", "open", "scored", "scored", "scored", "close"]
     file = outputs / "tracked" / "wandb" / f"{KEY}.json"
     assert json.loads(file.read_text())["status"] == "ok"
     broken.calls.clear()
-    track(mirror(experiment, screen, outputs), record)
+    track(mirror(experiment, console, outputs), record)
     assert "open" not in broken.calls
     file.write_text("{")  # cut off: the page is filled once more
-    track(mirror(experiment, screen, outputs), record)
+    track(mirror(experiment, console, outputs), record)
     assert broken.calls[-1] == "close"
-    assert screen.warnings == []
-    assert "opened" in news(screen)
+    assert console.warnings == []
+    assert "opened" in news(console)
 
 
 def test_another_sweep_takes_the_page_into_its_group(
-    broken: type[Broken], outputs: Path, screen: Screen
+    broken: type[Broken], outputs: Path, console: RunConsole
 ) -> None:
     experiment = asked("tracker=wandb")
     for group in ("first", "second"):
-        track(mirror(experiment, screen, outputs, group), predicted(outputs, experiment))
+        track(mirror(experiment, console, outputs, group), predicted(outputs, experiment))
     assert broken.calls.count("close") == 2
 
 

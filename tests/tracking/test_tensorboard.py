@@ -1,4 +1,4 @@
-"""Event files, read back with TensorBoard's own reader."""
+"""TensorBoard event files, read back with TensorBoard's own reader."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from qexp.context import Screen
+from qexp.context import RunConsole
 from tests.tracking.conftest import CURVES, KEY, asked, mirror, news, predicted, track
 
 FOLDER = Path("tensorboard") / "runs" / f"mrpc-w8a8-qat-s1-{KEY[:8]}"
@@ -20,10 +20,10 @@ def read_back(folder: Path) -> EventAccumulator:
     return events
 
 
-def test_scores_curves_tables_and_pictures_are_there(outputs: Path, screen: Screen) -> None:
+def test_scores_curves_tables_and_pictures_are_there(outputs: Path, console: RunConsole) -> None:
     experiment = asked("tracker=tensorboard")
     record = predicted(outputs, experiment)
-    track(mirror(experiment, screen, outputs), record)
+    track(mirror(experiment, console, outputs), record)
     events = read_back(outputs / FOLDER)
     for stage, scores in record.scores.items():
         for metric, score in scores.items():
@@ -43,36 +43,36 @@ def test_scores_curves_tables_and_pictures_are_there(outputs: Path, screen: Scre
     texts = {tag.split("/text_summary")[0] for tag in tags["tensors"]}
     assert {"config", "tags", "status", "tables/scores", "tables/ranges", "tables/latency"} <= texts
     assert "_hparams_/experiment" in events.summary_metadata
-    assert "warning" not in news(screen)
+    assert "warning" not in news(console)
 
 
-def test_another_run_of_the_same_leaves_the_folder_as_it_is(outputs: Path, screen: Screen) -> None:
+def test_another_run_of_the_same_leaves_the_folder_as_it_is(outputs: Path, console: RunConsole) -> None:
     experiment = asked("tracker=tensorboard")
-    track(mirror(experiment, screen, outputs), predicted(outputs, experiment))
+    track(mirror(experiment, console, outputs), predicted(outputs, experiment))
     before = sorted((outputs / FOLDER).iterdir())
     track(
-        mirror(experiment, screen, outputs),
+        mirror(experiment, console, outputs),
         predicted(outputs, experiment, finished="2027-01-01T00:00:00+00:00"),
     )
     assert sorted((outputs / FOLDER).iterdir()) == before
-    assert "shows this already" in news(screen)
+    assert "shows this already" in news(console)
 
 
-def test_a_run_that_failed_is_written_anew_and_whole(outputs: Path, screen: Screen) -> None:
+def test_a_run_that_failed_is_written_anew_and_whole(outputs: Path, console: RunConsole) -> None:
     experiment = asked("tracker=tensorboard")
     error = {"type": "TrainingError", "message": "the loss is nan", "traceback": "…"}
-    track(mirror(experiment, screen, outputs), predicted(outputs, experiment, status="failed", error=error))
-    track(mirror(experiment, screen, outputs), predicted(outputs, experiment))
+    track(mirror(experiment, console, outputs), predicted(outputs, experiment, status="failed", error=error))
+    track(mirror(experiment, console, outputs), predicted(outputs, experiment))
     events = read_back(outputs / FOLDER)
     assert [point.step for point in events.Scalars("loss/fp32")] == CURVES["fp32"]["step"]
     assert len(events.Scalars("fp32/f1")) == 1
 
 
-def test_a_folder_that_was_deleted_comes_back(outputs: Path, screen: Screen) -> None:
+def test_a_folder_that_was_deleted_comes_back(outputs: Path, console: RunConsole) -> None:
     import shutil
 
     experiment = asked("tracker=tensorboard")
-    track(mirror(experiment, screen, outputs), predicted(outputs, experiment))
+    track(mirror(experiment, console, outputs), predicted(outputs, experiment))
     shutil.rmtree(outputs / "tensorboard")
-    track(mirror(experiment, screen, outputs), predicted(outputs, experiment))
+    track(mirror(experiment, console, outputs), predicted(outputs, experiment))
     assert read_back(outputs / FOLDER).Scalars("loss/qat")

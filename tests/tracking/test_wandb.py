@@ -1,4 +1,4 @@
-"""Pages on W&B: the offline files read back, and what happens without keys, servers and networks."""
+"""Pages on W&B: offline files that are read back, and behaviour without keys, servers and networks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from qexp.context import Screen
+from qexp.context import RunConsole
 from tests.support.wandb_processes import end_service
 from tests.support.wandb_server import FAKE_KEY, Server
 from tests.tracking.conftest import CURVES, KEY, asked, mirror, news, predicted, track
@@ -51,13 +51,13 @@ def summary(entries: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def test_the_offline_files_hold_the_whole_page(outputs: Path, screen: Screen) -> None:
+def test_the_offline_files_hold_the_whole_page(outputs: Path, console: RunConsole) -> None:
     experiment = asked(*OFFLINE, "tracker.upload_onnx=true")
     record = predicted(outputs, experiment)
     graph = outputs / "artifacts" / "7-onnx" / "int8" / "model.onnx"
     graph.parent.mkdir(parents=True)
     graph.write_bytes(b"graph")
-    track(mirror(experiment, screen, outputs, "sweep-7"), record)
+    track(mirror(experiment, console, outputs, "sweep-7"), record)
     (folder,) = pages(outputs)
     entries = logged(folder)
 
@@ -94,20 +94,20 @@ def test_the_offline_files_hold_the_whole_page(outputs: Path, screen: Screen) ->
     (stored,) = graphs[0]["manifest"]["contents"]
     assert Path(stored["local_path"]) == graph, "the graph was copied"
     assert [each.get("exit_code", 0) for each in of_kind(entries, "exit")] == [0]
-    assert "warning" not in news(screen)
+    assert "warning" not in news(console)
 
 
-def test_a_rerun_adds_nothing_and_a_page_that_failed_is_replaced(outputs: Path, screen: Screen) -> None:
+def test_a_rerun_adds_nothing_and_a_page_that_failed_is_replaced(outputs: Path, console: RunConsole) -> None:
     experiment = asked(*OFFLINE)
     error = {"type": "TrainingError", "message": "the loss is nan\nsecond line", "traceback": "…"}
-    track(mirror(experiment, screen, outputs), predicted(outputs, experiment, status="failed", error=error))
+    track(mirror(experiment, console, outputs), predicted(outputs, experiment, status="failed", error=error))
     (first,) = pages(outputs)
     entries = logged(first)
     assert summary(entries)["error"] == "TrainingError: the loss is nan"
     assert of_kind(entries, "exit")[0]["exit_code"] == 1
 
     time.sleep(1.1)  # folders are named by the second
-    track(mirror(experiment, screen, outputs), predicted(outputs, experiment))
+    track(mirror(experiment, console, outputs), predicted(outputs, experiment))
     (second,) = pages(outputs)
     assert second != first
     entries = logged(second)
@@ -115,23 +115,25 @@ def test_a_rerun_adds_nothing_and_a_page_that_failed_is_replaced(outputs: Path, 
     assert "error" not in summary(entries)
 
     log = (second / f"run-{KEY}.wandb").read_bytes()
-    track(mirror(experiment, screen, outputs), predicted(outputs, experiment, finished="2027-01-01T00:00:00"))
-    track(mirror(experiment, screen, outputs), predicted(outputs, experiment, status="failed", error=error))
+    track(
+        mirror(experiment, console, outputs), predicted(outputs, experiment, finished="2027-01-01T00:00:00")
+    )
+    track(mirror(experiment, console, outputs), predicted(outputs, experiment, status="failed", error=error))
     assert pages(outputs) == [second]
     assert (second / f"run-{KEY}.wandb").read_bytes() == log
-    assert "shows this already" in news(screen)
-    assert "keeps its earlier result" in news(screen)
+    assert "shows this already" in news(console)
+    assert "keeps its earlier result" in news(console)
 
 
-def test_a_page_that_was_sent_gets_no_curve_twice(outputs: Path, screen: Screen) -> None:
+def test_a_page_that_was_sent_gets_no_curve_twice(outputs: Path, console: RunConsole) -> None:
     experiment = asked(*OFFLINE)
     track(
-        mirror(experiment, screen, outputs), predicted(outputs, experiment, curves={"fp32": CURVES["fp32"]})
+        mirror(experiment, console, outputs), predicted(outputs, experiment, curves={"fp32": CURVES["fp32"]})
     )
     (sent,) = pages(outputs)
     (sent / f"run-{KEY}.wandb.synced").touch()
     time.sleep(1.1)
-    track(mirror(experiment, screen, outputs), predicted(outputs, experiment))
+    track(mirror(experiment, console, outputs), predicted(outputs, experiment))
     first, second = pages(outputs)
     assert first == sent
     entries = logged(second)
@@ -139,18 +141,18 @@ def test_a_page_that_was_sent_gets_no_curve_twice(outputs: Path, screen: Screen)
     assert curve(entries, "qat") == CURVES["qat"]
 
 
-def test_without_a_key_it_is_offline_at_once_and_says_so(outputs: Path, screen: Screen) -> None:
+def test_without_a_key_it_is_offline_at_once_and_says_so(outputs: Path, console: RunConsole) -> None:
     experiment = asked("tracker=wandb")
     started = time.monotonic()
-    page = mirror(experiment, screen, outputs)
+    page = mirror(experiment, console, outputs)
     page.found(KEY, "local")
     assert time.monotonic() - started < 10  # most of it is the import
     page.ends(predicted(outputs, experiment))
     (folder,) = pages(outputs)
-    (line,) = [line for line in news(screen).splitlines() if "offline" in line and "wandb:" in line]
+    (line,) = [line for line in news(console).splitlines() if "offline" in line and "wandb:" in line]
     assert "no API key" in line
     assert f"wandb sync {folder}" in line
-    assert "warning" not in news(screen)
+    assert "warning" not in news(console)
 
 
 @pytest.fixture
@@ -168,11 +170,11 @@ def server(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 @pytest.mark.parametrize("mode", ["auto", "online"])
 @pytest.mark.parametrize("broken", ["silent", "closed"])
 def test_a_server_that_does_not_answer_costs_no_more_than_the_timeout(
-    mode: str, broken: str, server: Server, outputs: Path, screen: Screen
+    mode: str, broken: str, server: Server, outputs: Path, console: RunConsole
 ) -> None:
     server.silent.set() if broken == "silent" else server.close()
     experiment = asked("tracker=wandb", f"tracker.mode={mode}", "tracker.timeout=3")
-    page = mirror(experiment, screen, outputs)
+    page = mirror(experiment, console, outputs)
     import wandb  # noqa: F401  # what it costs to import is not what is measured
 
     started = time.monotonic()
@@ -180,8 +182,8 @@ def test_a_server_that_does_not_answer_costs_no_more_than_the_timeout(
     assert time.monotonic() - started < (4 if mode == "auto" else 7)
     page.ends(predicted(outputs, experiment))
     assert curve(logged(pages(outputs)[0]), "qat") == CURVES["qat"]
-    assert "offline (" in news(screen)
-    assert "warning" not in news(screen)
+    assert "offline (" in news(console)
+    assert "warning" not in news(console)
     assert pages(outputs, "run") == []
 
 
@@ -192,14 +194,14 @@ def streamed(server: Server, name: str) -> list[float]:
     return [line[f"loss/{name}"] for line in lines if f"loss/{name}" in line]
 
 
-def test_online_a_run_has_one_page_under_its_key(server: Server, outputs: Path, screen: Screen) -> None:
+def test_online_a_run_has_one_page_under_its_key(server: Server, outputs: Path, console: RunConsole) -> None:
     experiment = asked("tracker=wandb", "tracker.timeout=20")
     error = {"type": "TrainingError", "message": "the loss is nan", "traceback": "…"}
     failed = {"status": "failed", "error": error, "curves": {"fp32": CURVES["fp32"]}}
-    track(mirror(experiment, screen, outputs, "sweep-7"), predicted(outputs, experiment, **failed))
+    track(mirror(experiment, console, outputs, "sweep-7"), predicted(outputs, experiment, **failed))
     for _ in range(2):
-        track(mirror(experiment, screen, outputs, "sweep-7"), predicted(outputs, experiment))
-    assert screen.warnings == []
+        track(mirror(experiment, console, outputs, "sweep-7"), predicted(outputs, experiment))
+    assert console.warnings == []
     opened = [
         each["variables"]
         for each in server.sent("mutation UpsertBucket")
@@ -213,19 +215,19 @@ def test_online_a_run_has_one_page_under_its_key(server: Server, outputs: Path, 
         assert streamed(server, name) == CURVES[name]["loss"]
     artifacts = [each["variables"]["input"] for each in server.sent("mutation CreateArtifact")]
     assert {each["artifactTypeName"] for each in artifacts} == {"run_table"}
-    assert "shows this already" in news(screen)
-    assert "offline" not in news(screen)
+    assert "shows this already" in news(console)
+    assert "offline" not in news(console)
 
 
 @pytest.mark.filterwarnings(
     "ignore:Exception in thread NetStatThr:pytest.PytestUnhandledThreadExceptionWarning"
 )
 def test_a_network_that_dies_in_the_middle_does_not_block(
-    server: Server, outputs: Path, screen: Screen
+    server: Server, outputs: Path, console: RunConsole
 ) -> None:
     experiment = asked("tracker=wandb", "tracker.timeout=4")
     record = predicted(outputs, experiment)
-    page = mirror(experiment, screen, outputs)
+    page = mirror(experiment, console, outputs)
     page.found(record.key, "local")
     server.silent.set()
     page.scored("fp32", record.scores["fp32"])
@@ -233,7 +235,7 @@ def test_a_network_that_dies_in_the_middle_does_not_block(
     page.ends(record)
     assert time.monotonic() - started < 8
     (folder,) = pages(outputs, "run")
-    (warning,) = screen.warnings
+    (warning,) = console.warnings
     assert "TimeoutError" in warning
     assert f"wandb sync {folder}" in warning
     end_service()  # as at the end of a process; what was logged is on the disk by then
@@ -243,13 +245,13 @@ def test_a_network_that_dies_in_the_middle_does_not_block(
 KILLED = """
 import sys
 from pathlib import Path
-from qexp.runtime import Screen
+from qexp.context import RunConsole
 from tests.tracking.conftest import asked, mirror, predicted
-from tests.tracking.processes import kill_service
+from tests.support.wandb_processes import kill_service
 outputs = Path(sys.argv[1])
 experiment = asked(*sys.argv[2:])
 record = predicted(outputs, experiment)
-page = mirror(experiment, Screen(progress=False), outputs)
+page = mirror(experiment, RunConsole(progress=False), outputs)
 page.found(record.key, "local")
 kill_service()
 page.scored("fp32", record.scores["fp32"])
@@ -271,9 +273,9 @@ def test_a_service_that_is_killed_costs_a_warning_and_no_exit_code(
     assert FAKE_KEY not in done.stderr
 
 
-def test_nothing_is_written_at_home(outputs: Path, tmp_path: Path, screen: Screen) -> None:
+def test_nothing_is_written_at_home(outputs: Path, tmp_path: Path, console: RunConsole) -> None:
     experiment = asked(*OFFLINE)
-    track(mirror(experiment, screen, outputs), predicted(outputs, experiment))
+    track(mirror(experiment, console, outputs), predicted(outputs, experiment))
     there = [file for file in (tmp_path / "home").rglob("*") if "wandb" in str(file)]
     assert there == []
     assert not list(outputs.rglob("wandb-metadata.json")) + list(outputs.rglob("requirements.txt"))

@@ -1,4 +1,4 @@
-"""``torch.compile``: the same training, and a failure in words."""
+"""Tests of ``torch.compile``: the training stays the same, and failures have clear messages."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ import pytest
 from torch import nn
 
 from qexp.training.compile import compiled
-from tests.support.tiny_training import course, largest_difference, trained
+from tests.support.tiny_training import largest_difference, plan, trained
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch of itself
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("phase", "tolerance"), [("float", 1e-4), ("learned", 1e-2)])
-def test_compiled_training_ends_where_the_other_does(phase: str, tolerance: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("mode", "tolerance"), [("float", 1e-4), ("learned", 1e-2)])
+def test_compiled_training_ends_where_the_other_does(mode: str, tolerance: float, tmp_path: Path) -> None:
     """In one graph: what dynamo cannot see through would show as a break."""
     from torch._dynamo.utils import counters
 
-    plain, expected = trained(course(tmp_path / "plain", phase=phase, layers=1))
+    plain, expected = trained(plan(tmp_path / "plain", mode=mode, layers=1))
     counters.clear()
-    facts, found = trained(course(tmp_path / "compiled", phase=phase, layers=1, compile=True))
+    facts, result = trained(plan(tmp_path / "compiled", mode=mode, layers=1, compile=True))
     assert counters["stats"]["unique_graphs"] >= 1
     assert not counters["graph_break"]
     assert facts["loss"] == pytest.approx(plain["loss"], abs=1e-3)
-    assert largest_difference(expected, found) < tolerance
+    assert largest_difference(expected, result) < tolerance
 
 
 @pytest.mark.slow
 def test_a_machine_without_a_compiler_is_told(tmp_path: Path) -> None:
     """In a program of its own: torch looks for the compiler once."""
     code = (
-        "from pathlib import Path\nfrom tests.support.tiny_training import course, trained\n"
-        f"trained(course(Path({str(tmp_path)!r}), layers=1, compile=True))"
+        "from pathlib import Path\nfrom tests.support.tiny_training import plan, trained\n"
+        f"trained(plan(Path({str(tmp_path)!r}), layers=1, compile=True))"
     )
     caches = {"CXX": "/no/such", "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1", "PYTHONPATH": os.getcwd()}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Several processes that train one model: the same result as one, and an orderly end whatever happens."""
+"""Tests of training in several processes: the same result as one process, and clean ends after failures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from qexp.config import Machine
 from qexp.context import check_devices
 from qexp.errors import ConfigError, TrainingError
 from qexp.training.trainer import CHECKPOINT
-from tests.support.tiny_training import course, largest_difference, trained
+from tests.support.tiny_training import largest_difference, plan, trained
 
 SECONDS = 10.0
 """In which processes must be gone."""
@@ -48,40 +48,40 @@ def _alive(pid: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("phase", "tolerance"),
+    ("mode", "tolerance"),
     [
         ("float", 1e-5),
         ("frozen", 1e-5),
         ("learned", 0.02),  # LSQ's factor counts the elements of a part, padding and all
     ],
 )
-def test_two_processes_end_where_one_does(phase: str, tolerance: float, tmp_path: Path) -> None:
-    alone, expected = trained(course(tmp_path / "one", last=3, phase=phase))
-    facts, found = trained(course(tmp_path / "two", last=3, phase=phase, devices=2))
+def test_two_processes_end_where_one_does(mode: str, tolerance: float, tmp_path: Path) -> None:
+    alone, expected = trained(plan(tmp_path / "one", last=3, mode=mode))
+    facts, result = trained(plan(tmp_path / "two", last=3, mode=mode, devices=2))
     assert facts["loss"] == pytest.approx(alone["loss"], abs=1e-4)
     assert facts["saved"]
-    assert largest_difference(expected, found) < tolerance
+    assert largest_difference(expected, result) < tolerance
     first, second = _states(tmp_path / "two")
     assert all(torch.equal(first[name], second[name]) for name in first)
-    scales = [name for name in found if name.endswith("log_scale")]
-    assert bool(scales) == (phase == "learned")
-    moved = [float(found[name].abs().max()) for name in scales]
-    assert all(moved) and (phase != "learned" or max(moved) > 1e-2)
+    scales = [name for name in result if name.endswith("log_scale")]
+    assert bool(scales) == (mode == "learned")
+    moved = [float(result[name].abs().max()) for name in scales]
+    assert all(moved) and (mode != "learned" or max(moved) > 1e-2)
     assert _gone(tmp_path / "two")
 
 
 @pytest.mark.slow
 def test_a_killed_process_ends_the_training_which_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    numerics: dict[str, Any] = {"devices": 2, "accumulate": 2, "dropout": True, "phase": "learned"}
-    whole, expected = trained(course(tmp_path / "whole", **numerics))
+    numerics: dict[str, Any] = {"devices": 2, "accumulate": 2, "dropout": True, "mode": "learned"}
+    whole, expected = trained(plan(tmp_path / "whole", **numerics))
     with pytest.raises(TrainingError, match=r"tiny: process 2 of 2 was killed by signal 9; .*goes on from"):
-        trained(course(tmp_path / "cut", **numerics, trouble=("die", 1, 7)), seconds=0)
+        trained(plan(tmp_path / "cut", **numerics, trouble=("die", 1, 7)), seconds=0)
     assert (tmp_path / "cut" / CHECKPOINT).exists()
     assert _gone(tmp_path / "cut")
-    facts, found = trained(course(tmp_path / "cut", **numerics))
+    facts, result = trained(plan(tmp_path / "cut", **numerics))
     assert facts["resumed_at"] == 3
     assert facts["loss"] == whole["loss"]
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert all(torch.equal(expected[name], result[name]) for name in expected)
 
 
 @pytest.mark.slow
@@ -97,7 +97,7 @@ def test_an_error_in_a_process_is_raised_here(
     fields: dict[str, Any], kind: type[Exception], words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(kind, match=words) as caught:
-        trained(course(tmp_path, devices=2, **fields))
+        trained(plan(tmp_path, devices=2, **fields))
     assert any("of 2:\nTraceback" in note for note in caught.value.__notes__)
     assert getattr(caught.value, "errno", None) == (28 if kind is OSError else None)
     assert _gone(tmp_path)
@@ -105,11 +105,11 @@ def test_an_error_in_a_process_is_raised_here(
 
 def _in_a_session(folder: Path) -> subprocess.Popen[str]:
     """A program that trains in two processes, one of which hangs; returns when it does."""
-    words = f"course(Path({str(folder)!r}), devices=2, trouble=('hang', 1, 2))"
+    words = f"plan(Path({str(folder)!r}), devices=2, trouble=('hang', 1, 2))"
     # It tells of Ctrl-C itself, as jobs do: what Python would exit with depends on what libraries do at exit.
     code = (
         "import traceback\nfrom pathlib import Path\n"
-        "from tests.support.tiny_training import course, trained\n"
+        "from tests.support.tiny_training import plan, trained\n"
         f"try:\n    trained({words}, seconds=0)\n"
         "except KeyboardInterrupt:\n    traceback.print_exc()\n    raise SystemExit(130) from None"
     )
@@ -138,9 +138,9 @@ def test_when_the_parent_is_killed_the_others_end_themselves(tmp_path: Path) -> 
 def test_ctrl_c_ends_all_and_is_told_once(tmp_path: Path) -> None:
     program = _in_a_session(tmp_path)
     os.killpg(program.pid, signal.SIGINT)  # as a terminal does
-    _, told = program.communicate(timeout=SECONDS)
-    assert program.returncode == 130, told
-    assert told.count("KeyboardInterrupt") == 1, told
+    _, message = program.communicate(timeout=SECONDS)
+    assert program.returncode == 130, message
+    assert message.count("KeyboardInterrupt") == 1, message
     assert _gone(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Trainings that go on from the FP32 model: the control takes the very steps of QAT without quantizers."""
+"""Tests of continued training: the control takes the steps of QAT without quantizers."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from qexp.artifacts.types import Encoder, Ranges, Tokens
+from qexp.artifacts.types import ModelArtifact, Ranges, Tokens
 from qexp.config import Control, Experiment, Numerics, Qat
-from qexp.data.microbatches import Parts
+from qexp.data.microbatches import BatchSplit
 from qexp.models.loading import load_saved
 from qexp.records.record import read
-from qexp.training.plans import Continued, QuantizationAware
-from qexp.training.trainer import Seat, fit
+from qexp.training.plans import ControlPlan, QatPlan
+from qexp.training.trainer import WorkerContext, fit
 from tests.conftest import experiment
-from tests.execution.test_job import QUICK, run
+from tests.support.jobs import QUICK, run
 
 WORDS = ("task=mrpc", "deploy=none", "placement=linear", *QUICK[:-1])
 KINDS = ([], ["logits"], ["logits", "hidden", "attention"])
@@ -29,7 +29,7 @@ class Made:
     """What a run left for trainings to go on from."""
 
     tokens: Tokens
-    encoder: Encoder
+    encoder: ModelArtifact
     ranges: Ranges
 
 
@@ -37,11 +37,11 @@ class Made:
 def made(tiny_bert: Path, outputs: Path) -> Made:
     run(*WORDS, "method=ptq", f"model.name={tiny_bert}")
     (record,) = (outputs / "records").glob("*.json")
-    found = {
+    result = {
         visit["stage"]: (outputs / "artifacts" / visit["stage"] / visit["key"], visit["key"])
         for visit in read(record).stages
     }
-    return Made(Tokens(*found["1-tokens"]), Encoder(*found["2-fp32"]), Ranges(*found["4-ranges"]))
+    return Made(Tokens(*result["1-tokens"]), ModelArtifact(*result["2-fp32"]), Ranges(*result["4-ranges"]))
 
 
 def asked(method: str, learned: Sequence[str]) -> Experiment:
@@ -50,30 +50,30 @@ def asked(method: str, learned: Sequence[str]) -> Experiment:
     return experiment(*WORDS, f"method={method}", *quant, *weights)
 
 
-def control(made: Made, learned: Sequence[str]) -> Continued:
+def control(made: Made, learned: Sequence[str]) -> ControlPlan:
     of = asked("control", learned)
     assert isinstance(of.method, Control)
-    return Continued(made.tokens, made.encoder, of.task, of.method, of.finetune, of.schooling)
+    return ControlPlan(made.tokens, made.encoder, of.task, of.method, of.finetune, of.training_setup)
 
 
-def aware(made: Made, learned: Sequence[str]) -> QuantizationAware:
+def aware(made: Made, learned: Sequence[str]) -> QatPlan:
     of = asked("qat", learned)
     assert isinstance(of.method, Qat)
-    given = (made.tokens, made.encoder, of.task, of.method, of.finetune, of.schooling)
-    return QuantizationAware(*given, made.encoder, made.ranges, of.form)
+    given = (made.tokens, made.encoder, of.task, of.method, of.finetune, of.training_setup)
+    return QatPlan(*given, made.encoder, made.ranges, of.quant_config)
 
 
-def taken(course: Continued, folder: Path) -> tuple[list[float], dict[str, Tensor]]:
+def taken(plan: ControlPlan, folder: Path) -> tuple[list[float], dict[str, Tensor]]:
     """Losses and weights, with all quantizers off where there are any."""
-    steps = course.steps(Parts())
-    module = course.module(steps.count, Parts())
+    steps = plan.steps(BatchSplit())
+    module = plan.module(steps.count, BatchSplit())
     if module.quantization is not None:
         module.quantization.off()
-    seat = Seat(Numerics(), folder, 1e9, threads=1)
-    losses = fit(module, steps, course.title, seat, lambda *_, **__: None)
+    worker = WorkerContext(Numerics(), folder, 1e9, threads=1)
+    losses = fit(module, steps, plan.title, worker, lambda *_, **__: None)
     folder.mkdir(exist_ok=True)
-    course.save(module, folder)
-    return losses, load_saved(Encoder(folder, "").model).state_dict()
+    plan.save(module, folder)
+    return losses, load_saved(ModelArtifact(folder, "").model).state_dict()
 
 
 @pytest.mark.parametrize("learned", KINDS, ids=lambda names: " ".join(names) or "labels")
@@ -91,6 +91,6 @@ def test_the_control_is_quantization_aware_training_without_quantizers(
 
 def test_what_is_saved_of_a_control_tells_nothing_of_how_it_was_trained(made: Made, tmp_path: Path) -> None:
     taken(control(made, KINDS[-1]), tmp_path)
-    configs = (made.encoder.model / "config.json", Encoder(tmp_path, "").model / "config.json")
+    configs = (made.encoder.model / "config.json", ModelArtifact(tmp_path, "").model / "config.json")
     first, second = (file.read_text(encoding="utf-8") for file in configs)
     assert first == second

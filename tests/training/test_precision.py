@@ -1,4 +1,4 @@
-"""Mixed precision: what becomes narrow, and what stays in FP32."""
+"""Tests of mixed precision: what runs in lower precision, and what stays in FP32."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.precision import MixedPrecision
 
-from qexp.data.microbatches import Parts
-from tests.support.tiny_training import Tiny, Witness, course, trained
+from qexp.data.microbatches import BatchSplit
+from tests.support.tiny_training import Tiny, Witness, plan, trained
 
 
 class _Watch(Tiny):
@@ -20,7 +20,7 @@ class _Watch(Tiny):
 
     seen: set[torch.dtype]
 
-    def module(self, steps: int, parts: Parts) -> Witness:
+    def module(self, steps: int, parts: BatchSplit) -> Witness:
         module = super().module(steps, parts)
         seen: set[torch.dtype] = set()
         object.__setattr__(self, "seen", seen)
@@ -33,31 +33,31 @@ def _watched(tiny: Tiny) -> _Watch:
     return _Watch(**{name: getattr(tiny, name) for name in Tiny.__dataclass_fields__})
 
 
-@pytest.mark.parametrize("phase", ["float", "frozen", "learned"])
-def test_bf16_computes_narrow_and_keeps_everything_in_fp32(phase: str, tmp_path: Path) -> None:
-    exact, _ = trained(course(tmp_path / "fp32", count=20, phase=phase))
-    tiny = _watched(course(tmp_path / "bf16", count=20, phase=phase, precision="bf16"))
-    facts, found = trained(tiny)
+@pytest.mark.parametrize("mode", ["float", "frozen", "learned"])
+def test_bf16_computes_narrow_and_keeps_everything_in_fp32(mode: str, tmp_path: Path) -> None:
+    exact, _ = trained(plan(tmp_path / "fp32", count=20, mode=mode))
+    tiny = _watched(plan(tmp_path / "bf16", count=20, mode=mode, precision="bf16"))
+    facts, result = trained(tiny)
     assert tiny.seen == {torch.bfloat16}
-    assert {tensor.dtype for tensor in found.values() if tensor.is_floating_point()} == {torch.float32}
+    assert {tensor.dtype for tensor in result.values() if tensor.is_floating_point()} == {torch.float32}
     assert facts["loss"] != exact["loss"]
     assert np.abs(np.subtract(facts["loss"], exact["loss"])).max() < 0.05
-    assert any(name.endswith("log_scale") for name in found) == (phase == "learned")
+    assert any(name.endswith("log_scale") for name in result) == (mode == "learned")
 
 
 def test_bf16_resumes_to_the_same_bits(tmp_path: Path) -> None:
-    fields: dict[str, Any] = {"precision": "bf16", "dropout": True, "phase": "learned"}
-    whole, expected = trained(course(tmp_path / "whole", **fields))
+    fields: dict[str, Any] = {"precision": "bf16", "dropout": True, "mode": "learned"}
+    whole, expected = trained(plan(tmp_path / "whole", **fields))
     with pytest.raises(RuntimeError, match="no luck"):
-        trained(course(tmp_path / "cut", **fields, trouble=("raise", 0, 3)), seconds=0)
-    facts, found = trained(course(tmp_path / "cut", **fields))
+        trained(plan(tmp_path / "cut", **fields, trouble=("raise", 0, 3)), seconds=0)
+    facts, result = trained(plan(tmp_path / "cut", **fields))
     assert facts["resumed_at"] == 3
     assert facts["loss"] == whole["loss"]
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert all(torch.equal(expected[name], result[name]) for name in expected)
 
 
-@pytest.mark.parametrize("phase", ["float", "learned"])
-def test_fp16_scales_its_loss(phase: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("mode", ["float", "learned"])
+def test_fp16_scales_its_loss(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lightning offers FP16 on a GPU only; its plugin works on a CPU too, slowly, which is enough here."""
     scaler = torch.amp.GradScaler("cpu")
     trainer = pl.Trainer
@@ -66,9 +66,9 @@ def test_fp16_scales_its_loss(phase: str, tmp_path: Path, monkeypatch: pytest.Mo
         assert precision == "16-mixed"
         return trainer(plugins=[*plugins, MixedPrecision("16-mixed", "cpu", scaler)], **rest)
 
-    exact, _ = trained(course(tmp_path / "fp32", count=20, phase=phase))
+    exact, _ = trained(plan(tmp_path / "fp32", count=20, mode=mode))
     monkeypatch.setattr("qexp.training.trainer.pl.Trainer", narrow)
-    facts, found = trained(course(tmp_path / "fp16", count=20, phase=phase, precision="fp16"))
+    facts, result = trained(plan(tmp_path / "fp16", count=20, mode=mode, precision="fp16"))
     assert np.abs(np.subtract(facts["loss"], exact["loss"])).max() < 0.05
     assert scaler.get_scale() >= 1
-    assert {tensor.dtype for tensor in found.values() if tensor.is_floating_point()} == {torch.float32}
+    assert {tensor.dtype for tensor in result.values() if tensor.is_floating_point()} == {torch.float32}

@@ -1,4 +1,4 @@
-"""Training: what is learned, what is resumed, what is refused."""
+"""Tests of training: optimization, resumption and errors."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from qexp.config import Numerics, Training
-from qexp.data.microbatches import Parts, Steps
+from qexp.config import Finetune, Numerics
+from qexp.data.microbatches import BatchSplit, MicroBatches
 from qexp.errors import TrainingError
 from qexp.tasks.classification import Classifier, task_loss
 from qexp.tasks.module import Optimization
 from qexp.training.distributed import resumed_at
-from qexp.training.trainer import CHECKPOINT, Seat, fit
+from qexp.training.trainer import CHECKPOINT, WorkerContext, fit
 from tests.conftest import experiment, tiny_config
-from tests.support.tiny_training import batch_of, course, largest_difference, quantized, runtime, trained
+from tests.support.tiny_training import batch_of, largest_difference, plan, quantized, runtime, trained
 
 STEPS = 12
 
@@ -34,9 +34,9 @@ def _batch(rows: np.ndarray) -> dict[str, torch.Tensor]:
     }
 
 
-def _steps(count: int = STEPS) -> Steps:
+def _steps(count: int = STEPS) -> MicroBatches:
     generator = np.random.default_rng(0)
-    return Steps([generator.integers(0, 100, 8) for _ in range(count)], _batch)
+    return MicroBatches([generator.integers(0, 100, 8) for _ in range(count)], _batch)
 
 
 def _module(rate: float = 1e-3) -> Classifier:
@@ -46,12 +46,12 @@ def _module(rate: float = 1e-3) -> Classifier:
 
 
 def _fit(
-    module: Classifier, steps: Steps, folder: Path, title: str = "tiny", seconds: float = 1e9
+    module: Classifier, steps: MicroBatches, folder: Path, title: str = "tiny", seconds: float = 1e9
 ) -> tuple[list[float], int]:
     """Losses, and the step of the checkpoint that the training went on from."""
     resumed = resumed_at(folder / CHECKPOINT, runtime(folder))
-    seat = Seat(Numerics(), folder, seconds, threads=1, resumed_at=resumed)
-    return fit(module, steps, title, seat, lambda *_, **__: None), resumed
+    worker = WorkerContext(Numerics(), folder, seconds, threads=1, resumed_at=resumed)
+    return fit(module, steps, title, worker, lambda *_, **__: None), resumed
 
 
 def _weights(module: Classifier) -> torch.Tensor:
@@ -88,9 +88,9 @@ def test_a_resumed_training_is_bit_identical_to_an_uninterrupted_one(tmp_path: P
 
 def test_a_damaged_checkpoint_is_dropped_with_a_word(tmp_path: Path) -> None:
     (tmp_path / CHECKPOINT).write_bytes(b"PK\x03\x04 cut off")
-    rt = runtime(tmp_path)
-    assert resumed_at(tmp_path / CHECKPOINT, rt) == 0
-    assert "damaged" in rt.screen.warnings[0]
+    ctx = runtime(tmp_path)
+    assert resumed_at(tmp_path / CHECKPOINT, ctx) == 0
+    assert "damaged" in ctx.console.warnings[0]
     assert not (tmp_path / CHECKPOINT).exists()
 
 
@@ -142,7 +142,7 @@ def test_inverse_square_root_is_that_of_attention_is_all_you_need() -> None:
 def test_the_optimizer_is_what_the_plan_says(tmp_path: Path) -> None:
     words = ("task=translation", "model=transformer_tiny", "finetune.beta2=0.9", "finetune.weight_decay=0.5")
     training = experiment(*words).finetune
-    assert isinstance(training, Training)
+    assert isinstance(training, Finetune)
     module = _module()
     module.optimization = Optimization.of(training, 1e-2, STEPS, 3)
     assert module.optimization.schedule == "inverse_sqrt"
@@ -162,7 +162,7 @@ def test_loss_is_cross_entropy_or_squared_error() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("phase", "accumulate", "tolerance"),
+    ("mode", "accumulate", "tolerance"),
     [
         ("float", 2, 1e-5),
         ("float", 4, 1e-5),
@@ -171,19 +171,19 @@ def test_loss_is_cross_entropy_or_squared_error() -> None:
     ],
 )
 def test_a_batch_in_parts_takes_the_step_of_the_whole_batch(
-    phase: str, accumulate: int, tolerance: float, tmp_path: Path
+    mode: str, accumulate: int, tolerance: float, tmp_path: Path
 ) -> None:
     """The last batch has 3 rows: with 4 parts, one of them has none."""
-    whole, expected = trained(course(tmp_path / "whole", last=3, phase=phase))
-    split, found = trained(course(tmp_path / "split", last=3, phase=phase, accumulate=accumulate))
+    whole, expected = trained(plan(tmp_path / "whole", last=3, mode=mode))
+    split, result = trained(plan(tmp_path / "split", last=3, mode=mode, accumulate=accumulate))
     assert split["steps"] == whole["steps"] == len(split["loss"])
     assert split["loss"] == pytest.approx(whole["loss"], abs=1e-4)
-    assert largest_difference(expected, found) < tolerance
+    assert largest_difference(expected, result) < tolerance
 
 
 def test_dropout_differs_between_the_parts_of_a_batch(tmp_path: Path) -> None:
     seeds = []
-    for parts in (Parts(), Parts(2, 3, 0), Parts(2, 3, 2)):
+    for parts in (BatchSplit(), BatchSplit(2, 3, 0), BatchSplit(2, 3, 2)):
         module = _module()
         module._trainer = SimpleNamespace(  # type: ignore[assignment]
             accumulate_grad_batches=parts.accumulate, world_size=parts.devices, global_rank=parts.rank,
@@ -197,17 +197,17 @@ def test_dropout_differs_between_the_parts_of_a_batch(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("phase", ["float", "learned", "shifted", "following"])
-def test_a_training_in_parts_resumes_to_the_same_bits(phase: str, tmp_path: Path) -> None:
-    numerics = {"accumulate": 3, "dropout": True, "phase": phase}
-    whole, expected = trained(course(tmp_path / "whole", **numerics))
+@pytest.mark.parametrize("mode", ["float", "learned", "shifted", "following"])
+def test_a_training_in_parts_resumes_to_the_same_bits(mode: str, tmp_path: Path) -> None:
+    numerics = {"accumulate": 3, "dropout": True, "mode": mode}
+    whole, expected = trained(plan(tmp_path / "whole", **numerics))
     with pytest.raises(RuntimeError, match="no luck with part 11"):
-        trained(course(tmp_path / "cut", **numerics, trouble=("raise", 0, 10)), seconds=0)
-    facts, found = trained(course(tmp_path / "cut", **numerics))
+        trained(plan(tmp_path / "cut", **numerics, trouble=("raise", 0, 10)), seconds=0)
+    facts, result = trained(plan(tmp_path / "cut", **numerics))
     assert facts["resumed_at"] == 3
     assert facts["loss"] == whole["loss"]
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
-    assert len(_moved(expected)) == {"float": 0, "learned": 0, "shifted": 22, "following": 36}[phase]
+    assert all(torch.equal(expected[name], result[name]) for name in expected)
+    assert len(_moved(expected)) == {"float": 0, "learned": 0, "shifted": 22, "following": 36}[mode]
 
 
 def _moved(state: dict[str, torch.Tensor]) -> list[str]:
@@ -216,25 +216,25 @@ def _moved(state: dict[str, torch.Tensor]) -> list[str]:
 
 
 def test_learned_zero_points_are_trained(tmp_path: Path) -> None:
-    _, found = trained(course(tmp_path, phase="shifted", count=4))
-    shifts = torch.stack([found[name] for name in _moved(found)])
+    _, result = trained(plan(tmp_path, mode="shifted", count=4))
+    shifts = torch.stack([result[name] for name in _moved(result)])
     assert (shifts != 0).float().mean() > 0.5
     assert float(shifts.abs().max()) < 0.05, "their rate is one of shares of the range"
 
 
 def test_ranges_follow_batches_without_their_padding(tmp_path: Path) -> None:
     """A forward pass of the student tells them."""
-    module = course(tmp_path, phase="following").module(1, Parts()).train()
-    told: list[Any] = []
+    module = plan(tmp_path, mode="following").module(1, BatchSplit()).train()
+    message: list[Any] = []
     (first,) = (
         each
         for each in module.quantization.quantizers.values()
         if "0.attention.self.query:linear.input" in each.name
     )
-    first.register_forward_hook(lambda quantizer, args, _: told.append(quantizer.counted(args[0])))
+    first.register_forward_hook(lambda quantizer, args, _: message.append(quantizer.counted(args[0])))
     batch = batch_of(np.arange(8))
     module(batch)
-    assert torch.equal(told[0][..., 0], batch["attention_mask"].bool())
+    assert torch.equal(message[0][..., 0], batch["attention_mask"].bool())
     assert first.counted is None
 
 

@@ -1,6 +1,6 @@
-"""Sites that share their precision: what a search of bit-widths moves together.
+"""Groups of quantizers that share a bit-width in the search for mixed precision.
 
-A quantizer is never divided. Which of them belong together is a matter of what a runtime computes at once.
+A quantizer belongs to exactly one group. The default grouping follows what a runtime computes at once.
 """
 
 from __future__ import annotations
@@ -11,63 +11,63 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from qexp.quant.cost import Product, Work
+from qexp.quant.cost import ForwardCost, MatmulGroup
 from qexp.quant.insertion.sites import Site
 
 By = Literal["group", "layer", "kind"]
 EMBEDDINGS = "embeddings"
 ATTENTION = "matmul"
 _NUMBERED = re.compile(r"(?:.*?\.)?\d+(?=\.|$)")
-"""A name up to its first number: that of a layer."""
+"""Pattern of a module name up to its first number, which is the name of a layer."""
 
 
 @dataclass(frozen=True)
-class Group:
-    """Quantizers that have the same bits, weights and activations each."""
+class QuantizerGroup:
+    """Quantizers with common bit-widths, one for weights and one for activations."""
 
     name: str
     quantizers: tuple[str, ...]
 
 
-def groups_of(sites: Sequence[Site], work: Work, by: By = "group") -> tuple[Group, ...]:
-    """Every quantizer in one group, in the order of the sites.
+def groups_of(sites: Sequence[Site], work: ForwardCost, by: By = "group") -> tuple[QuantizerGroup, ...]:
+    """Partition all quantizers into groups, in the order of the sites.
 
     Args:
-        sites: of the quantized model.
-        work: of the same.
+        sites: Sites of the quantized model.
+        work: Cost of its forward pass.
         by: ``group``, what a runtime computes at once: a linear layer's weight with its input, all linear
             layers that read the same tensor or share a quantizer, such as queries, keys and values; the
-            products of one attention; all tables of embeddings; what a module declares; the rest by module.
+            matmuls of one attention; all embedding tables; what a module declares; the rest by module.
             ``layer``, all of one layer of the model; ``kind``, all sites of a kind.
     """
-    together = GROUPINGS[by](sites, work)
+    group_names = GROUPINGS[by](sites, work)
     members: dict[str, list[str]] = defaultdict(list)
     for name in dict.fromkeys(site.quantizer for site in sites):
-        members[together[name]].append(name)
-    return tuple(Group(name, tuple(quantizers)) for name, quantizers in members.items())
+        members[group_names[name]].append(name)
+    return tuple(QuantizerGroup(name, tuple(quantizers)) for name, quantizers in members.items())
 
 
 @dataclass
-class Sets:
+class DisjointSets:
     """Disjoint sets of names, merged one by one."""
 
     parent: dict[str, str] = field(default_factory=dict)
 
     def of(self, name: str) -> str:
-        """The name that stands for its set."""
-        while (above := self.parent.setdefault(name, name)) != name:
-            name = above
+        """Return the representative of the set of ``name``."""
+        while (parent := self.parent.setdefault(name, name)) != name:
+            name = parent
         return name
 
     def merge(self, names: Iterable[str | None]) -> None:
-        """Put the sets of these names together; None is passed over."""
-        known = [name for name in names if name is not None]
-        for name in known:
-            self.parent[self.of(name)] = self.of(known[0])
+        """Merge the sets of these names; None is ignored."""
+        members = [name for name in names if name is not None]
+        for name in members:
+            self.parent[self.of(name)] = self.of(members[0])
 
 
-def _by_group(sites: Sequence[Site], work: Work) -> Mapping[str, str]:
-    sets = Sets()
+def _by_group(sites: Sequence[Site], work: ForwardCost) -> Mapping[str, str]:
+    sets = DisjointSets()
     for product in work.products:
         sets.merge(product.operands)
     for products in _reading_the_same(work.products).values():
@@ -79,56 +79,56 @@ def _by_group(sites: Sequence[Site], work: Work) -> Mapping[str, str]:
     return _named(sets, sites)
 
 
-def _reading_the_same(products: Sequence[Product]) -> Mapping[object, list[Product]]:
-    """Linear layers by the tensor that they read, and products of attention by module."""
-    found: dict[object, list[Product]] = defaultdict(list)
+def _reading_the_same(products: Sequence[MatmulGroup]) -> Mapping[object, list[MatmulGroup]]:
+    """Return linear layers by the tensor that they read, and the matmuls of attention by module."""
+    by_input: dict[object, list[MatmulGroup]] = defaultdict(list)
     for product in products:
-        found[product.module if product.reads is None else product.reads].append(product)
-    return found
+        by_input[product.module if product.reads is None else product.reads].append(product)
+    return by_input
 
 
 def _places(sites: Sequence[Site]) -> Mapping[str | None, list[str]]:
-    """Quantizers that belong together for where they are; None holds those that say nothing of it."""
-    found: dict[str | None, list[str]] = defaultdict(list)
+    """Return quantizers by the place of their sites; the key None holds those without a place."""
+    by_place: dict[str | None, list[str]] = defaultdict(list)
     for site in sites:
-        found[_place(site)].append(site.quantizer)
-    return found
+        by_place[_place(site)].append(site.quantizer)
+    return by_place
 
 
 def _place(site: Site) -> str | None:
-    family = site.kind.partition(".")[0]
-    if family == "embedding":
+    adapter = site.kind.partition(".")[0]
+    if adapter == "embedding":
         return EMBEDDINGS
-    if family == "matmul" or site.kind in ("attention.scores", "attention.masked_scores"):
+    if adapter == "matmul" or site.kind in ("attention.scores", "attention.masked_scores"):
         return f"{site.module}:{ATTENTION}"
-    if family == "declared":
+    if adapter == "declared":
         return site.module if site.is_weight else site.module.rpartition(".")[0]
     return None
 
 
-def _attach_the_rest(sets: Sets, sites: Sequence[Site], work: Work) -> None:
-    """Values that nothing holds go to the linear layer that gives them, else together by module."""
-    held = {*sets.parent}
+def _attach_the_rest(sets: DisjointSets, sites: Sequence[Site], work: ForwardCost) -> None:
+    """Merge quantizers without a set into the set of the linear layer that computes them, else by module."""
+    grouped = {*sets.parent}
     layers = {product.module: product.operands for product in work.products if product.reads is not None}
     for module, quantizers in _by_module(sites).items():
-        free = [name for name in quantizers if name not in held]
+        free = [name for name in quantizers if name not in grouped]
         sets.merge([*(layers.get(module, ())), *free])
 
 
 def _by_module(sites: Sequence[Site]) -> Mapping[str, list[str]]:
-    """Quantizers by the module of their first site."""
-    found: dict[str, list[str]] = defaultdict(list)
+    """Return quantizers by the module of their first site."""
+    by_module: dict[str, list[str]] = defaultdict(list)
     for name, site in _first(sites).items():
-        found[site.module].append(name)
-    return found
+        by_module[site.module].append(name)
+    return by_module
 
 
-def _named(sets: Sets, sites: Sequence[Site]) -> Mapping[str, str]:
-    """Each quantizer's group, called by its linear layers, else by what else is in it."""
+def _named(sets: DisjointSets, sites: Sequence[Site]) -> Mapping[str, str]:
+    """Return the group of each quantizer, named by its linear layers, else by its other sites."""
     members: dict[str, list[Site]] = defaultdict(list)
     for site in sites:
         members[sets.of(site.quantizer)].append(site)
-    names = {root: _name(of) for root, of in members.items()}
+    names = {root: _name(group) for root, group in members.items()}
     return {site.quantizer: names[sets.of(site.quantizer)] for site in sites}
 
 
@@ -142,7 +142,7 @@ def _name(sites: Sequence[Site]) -> str:
 
 
 def _braced(modules: Sequence[str]) -> str:
-    """``a.{b,c}`` for ``a.b`` and ``a.c``."""
+    """Return ``a.{b,c}`` for ``a.b`` and ``a.c``."""
     parts = [module.split(".") for module in modules]
     shared = 0
     while len(modules) > 1 and len({tuple(each[: shared + 1]) for each in parts}) == 1:
@@ -153,8 +153,8 @@ def _braced(modules: Sequence[str]) -> str:
     return ".".join([*parts[0][:shared], f"{{{ends}}}"])
 
 
-def _by_layer(sites: Sequence[Site], work: Work) -> Mapping[str, str]:
-    """A value that two layers see belongs to the linear layer that reads it, else to where it is first."""
+def _by_layer(sites: Sequence[Site], work: ForwardCost) -> Mapping[str, str]:
+    """Return each quantizer's layer, from the linear layer that reads the value, else from its first site."""
     read = {
         site.quantizer: site for site in reversed(sites) if site.kind in ("linear.weight", "linear.input")
     }
@@ -162,25 +162,25 @@ def _by_layer(sites: Sequence[Site], work: Work) -> Mapping[str, str]:
 
 
 def layer_of(module: str) -> str:
-    """The layer that a module is in; beside the layers, what it is a part of."""
-    if found := _NUMBERED.match(module):
-        return found[0]
+    """Return the layer that contains a module; outside of layers, the parent of the module."""
+    if match := _NUMBERED.match(module):
+        return match[0]
     return module.rpartition(".")[0] or module
 
 
-def _by_kind(sites: Sequence[Site], work: Work) -> Mapping[str, str]:
+def _by_kind(sites: Sequence[Site], work: ForwardCost) -> Mapping[str, str]:
     return {name: site.kind for name, site in _first(sites).items()}
 
 
 def _first(sites: Sequence[Site]) -> dict[str, Site]:
-    """The first site of each quantizer."""
-    found: dict[str, Site] = {}
+    """Return the first site of each quantizer."""
+    first: dict[str, Site] = {}
     for site in sites:
-        found.setdefault(site.quantizer, site)
-    return found
+        first.setdefault(site.quantizer, site)
+    return first
 
 
-GROUPINGS: Mapping[By, Callable[[Sequence[Site], Work], Mapping[str, str]]] = {
+GROUPINGS: Mapping[By, Callable[[Sequence[Site], ForwardCost], Mapping[str, str]]] = {
     "group": _by_group,
     "layer": _by_layer,
     "kind": _by_kind,

@@ -1,4 +1,4 @@
-"""An assignment of bits as overrides: as few globs as say it exactly."""
+"""Conversion of an assignment of bit-widths to overrides with as few globs as possible."""
 
 from __future__ import annotations
 
@@ -6,38 +6,38 @@ import glob
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-from qexp.analysis.mixed_precision.groups import Group
-from qexp.analysis.mixed_precision.path import Assignment, Pair
+from qexp.analysis.mixed_precision.groups import QuantizerGroup
+from qexp.analysis.mixed_precision.path import Assignment, BitWidthPair
 from qexp.config import Override, Quant
 from qexp.quant.insertion.sites import Site
 
 
 def quant_of(
-    groups: Sequence[Group],
+    groups: Sequence[QuantizerGroup],
     assignment: Assignment,
     sites: Sequence[Site],
     kept: Mapping[str, Override] | None = None,
 ) -> Quant:
-    """Bits of the most frequent pair, and an override for each group that has another.
+    """Return a quant section with the bits of the most frequent pair, and overrides for all other groups.
 
     Args:
-        groups: all quantizers of the model.
-        assignment: a pair for each group.
-        sites: of the model with all its quantizers.
-        kept: overrides that say other things than bits.
+        groups: Groups of all quantizers of the model.
+        assignment: Pair of bit-widths of each group.
+        sites: Sites of the model with all its quantizers.
+        kept: Overrides of other settings than bits, which are kept.
     """
     ((usual, _),) = Counter(assignment).most_common(1)
-    named = dict(kept or {})
+    overrides = dict(kept or {})
     for group, pair in zip(groups, assignment, strict=True):
         for name, override in _overrides(group, pair, usual, sites):
-            before = named.get(name, Override())
-            named[name] = before.model_copy(update=override.model_dump(exclude_none=True))
-    label = {"label": "searched"} if named else {}  # one pair for all groups needs no other name
-    return Quant(weight_bits=usual.weight, activation_bits=usual.activation, overrides=named, **label)
+            existing = overrides.get(name, Override())
+            overrides[name] = existing.model_copy(update=override.model_dump(exclude_none=True))
+    label = {"label": "searched"} if overrides else {}  # the name of a single pair is enough
+    return Quant(weight_bits=usual.weight, activation_bits=usual.activation, overrides=overrides, **label)
 
 
 def schemes_of(quant: Quant) -> dict[str, Override]:
-    """What overrides say of grids, without their bits."""
+    """Return the overrides of grid schemes, without bits."""
     bits = {"weight_bits": None, "activation_bits": None}
     return {
         name: each.model_copy(update=bits)
@@ -47,7 +47,7 @@ def schemes_of(quant: Quant) -> dict[str, Override]:
 
 
 def _overrides(
-    group: Group, pair: Pair, usual: Pair, sites: Sequence[Site]
+    group: QuantizerGroup, pair: BitWidthPair, usual: BitWidthPair, sites: Sequence[Site]
 ) -> Iterator[tuple[str, Override]]:
     weights = {site.quantizer for site in sites if site.is_weight}
     for name, quantizers in _globs(group, sites):
@@ -57,20 +57,20 @@ def _overrides(
             yield name, Override(weight_bits=weight, activation_bits=activation)
 
 
-def _globs(group: Group, sites: Sequence[Site]) -> Iterator[tuple[str, set[str]]]:
-    """Globs that match every quantizer of the group and no other, each with those that it matches.
+def _globs(group: QuantizerGroup, sites: Sequence[Site]) -> Iterator[tuple[str, set[str]]]:
+    """Yield globs that match every quantizer of the group and no other, with the quantizers that they match.
 
-    A module's name alone does where all of its sites are of the group.
+    If all sites of a module belong to the group, its name is the glob.
     """
-    own, left = {*group.quantizers}, {*group.quantizers}
+    members, remaining = {*group.quantizers}, {*group.quantizers}
     of_module: dict[str, set[str]] = defaultdict(set)
     for site in sites:
         of_module[site.module].add(site.quantizer)
     for module, quantizers in of_module.items():
-        if quantizers <= own and quantizers & left:
-            left -= quantizers
+        if quantizers <= members and quantizers & remaining:
+            remaining -= quantizers
             yield glob.escape(module), quantizers
     for site in sites:
-        if site.quantizer in left:
-            left.discard(site.quantizer)
+        if site.quantizer in remaining:
+            remaining.discard(site.quantizer)
             yield glob.escape(f"{site.module}:{site.kind}"), {site.quantizer}

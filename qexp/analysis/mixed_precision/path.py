@@ -1,8 +1,8 @@
-"""Mixed precision: pairs of bits for each group of sites, from the most precise on down.
+"""Greedy path of mixed-precision assignments, from the most precise one to the cheapest.
 
-Groups are lowered one by one, always the one that adds the least noise for what it saves. The noise of a
-group is that of the logits with only its sites quantized; noises of groups are taken as adding up, which is
-an estimate: what an assignment scores is measured by whoever asks for a point of the path.
+Each step lowers the bit-widths of one group, the one that adds the least noise for what it saves. The noise
+of a group is that of the logits with only its sites quantized. The noise of an assignment is taken as the sum
+over its groups, which is an estimate: callers measure the score of the assignments that they use.
 """
 
 from __future__ import annotations
@@ -15,174 +15,180 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
 
-from qexp.analysis.mixed_precision.groups import Group
+from qexp.analysis.mixed_precision.groups import QuantizerGroup
 from qexp.config import FLOAT_BITS
 from qexp.errors import QuantizationError
-from qexp.quant.cost import Product, Stored, Work
+from qexp.quant.cost import ForwardCost, MatmulGroup, StoredParameters
 
 AHEAD = 2
-"""Points of the path that are tried beyond the last one that bisection found good."""
+"""Number of points of the path to try beyond the last acceptable one of the bisection."""
 
 
-class Pair(NamedTuple):
-    """Bits of the weights and of the activations of a group; 32 is floating point."""
+class BitWidthPair(NamedTuple):
+    """Bit-widths of the weights and the activations of a group; 32 is floating point."""
 
     weight: int
     activation: int
 
     @property
     def name(self) -> str:
-        """As an option of ``quant``."""
+        """Name in the form of the ``quant`` option, such as ``w4a8``."""
         return f"w{self.weight}a{self.activation}"
 
     @classmethod
-    def parse(cls, text: str) -> Pair:
-        """From its name.
+    def parse(cls, text: str) -> BitWidthPair:
+        """Parse a name such as ``w4a8``.
 
         Raises:
-            QuantizationError: it is no name of a pair.
+            QuantizationError: If ``text`` is not the name of a pair.
         """
-        found = re.fullmatch(r"w(\d+)a(\d+)", text)
+        match = re.fullmatch(r"w(\d+)a(\d+)", text)
         widths = (*range(2, 17), FLOAT_BITS)
-        if not found or not all(int(bits) in widths for bits in found.groups()):
+        if not match or not all(int(bits) in widths for bits in match.groups()):
             raise QuantizationError(
                 f"--bits {text!r}: no pair of bit-widths; write them as w4a8, each of 2 to 16 bits, or "
                 f"{FLOAT_BITS} for floating point"
             )
-        return cls(*map(int, found.groups()))
+        return cls(*map(int, match.groups()))
 
 
-def pairs_of(words: str) -> tuple[Pair, ...]:
-    """The candidates of ``w4a8,w8a8``.
+def pairs_of(words: str) -> tuple[BitWidthPair, ...]:
+    """Parse comma-separated pairs such as ``w4a8,w8a8``.
 
     Raises:
-        QuantizationError: one is no pair, or there are fewer than two.
+        QuantizationError: If a name is not that of a pair, or there are fewer than two pairs.
     """
-    found = tuple(dict.fromkeys(Pair.parse(word.strip()) for word in words.split(",")))
-    if len(found) < 2:
+    pairs = tuple(dict.fromkeys(BitWidthPair.parse(word.strip()) for word in words.split(",")))
+    if len(pairs) < 2:
         raise QuantizationError(f"--bits {words}: name at least two pairs to choose from, such as w4a8,w8a8")
-    return found
+    return pairs
 
 
-Assignment = tuple[Pair, ...]
-"""A pair for each group, in their order."""
-Noise = Mapping[tuple[int, Pair], float]
-"""By index of a group and pair: of the logits, with only that group quantized so."""
+Assignment = tuple[BitWidthPair, ...]
+"""Pair of bit-widths of each group, in the order of the groups."""
+Noise = Mapping[tuple[int, BitWidthPair], float]
+"""Noise of the logits by index of a group and its pair, with only that group quantized."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What assignments cost, in bit operations or in bytes."""
+    """Cost function of assignments, in bit operations or in bytes."""
 
-    work: Work
-    groups: tuple[Group, ...]
+    work: ForwardCost
+    groups: tuple[QuantizerGroup, ...]
     weights: frozenset[str]
-    """Quantizers of weights; all others are of activations."""
+    """Names of weight quantizers; all others quantize activations."""
     unit: Literal["bops", "bytes"]
 
     def bits(self, assignment: Assignment) -> dict[str, int]:
-        """Bits by quantizer."""
+        """Return the bit-width of each quantizer."""
         groups = zip(self.groups, assignment, strict=True)
         return {name: bits for group, pair in groups for name, bits in self._bits(group, pair)}
 
     def total(self, assignment: Assignment) -> int:
-        """Of the whole model."""
+        """Return the cost of the whole model."""
         bits = self.bits(assignment)
         return self.work.bops(bits) if self.unit == "bops" else self.work.bytes(bits)
 
-    def saved(self, bits: Mapping[str, int], index: int, pair: Pair) -> int:
-        """What another pair saves at one group; less than nothing where it costs more."""
+    def saved(self, bits: Mapping[str, int], index: int, pair: BitWidthPair) -> int:
+        """Return what another pair saves at one group; negative if it costs more."""
         after = {**bits, **dict(self._bits(self.groups[index], pair))}
         return sum(_cost(item, bits) - _cost(item, after) for item in self._touched[index])
 
-    def _bits(self, group: Group, pair: Pair) -> Iterator[tuple[str, int]]:
+    def _bits(self, group: QuantizerGroup, pair: BitWidthPair) -> Iterator[tuple[str, int]]:
         for name in group.quantizers:
             yield name, pair.weight if name in self.weights else pair.activation
 
     @cached_property
-    def _touched(self) -> Sequence[Sequence[Product | Stored]]:
-        """What of the work depends on each group."""
-        items: Sequence[Product | Stored] = self.work.products if self.unit == "bops" else self.work.stored
-        of: dict[str | None, list[Product | Stored]] = defaultdict(list)
+    def _touched(self) -> Sequence[Sequence[MatmulGroup | StoredParameters]]:
+        """Matmuls, or stored parameters, whose cost depends on each group."""
+        items: Sequence[MatmulGroup | StoredParameters] = (
+            self.work.products if self.unit == "bops" else self.work.stored
+        )
+        by_quantizer: dict[str | None, list[MatmulGroup | StoredParameters]] = defaultdict(list)
         for item in items:
-            for name in {*(item.operands if isinstance(item, Product) else (item.quantizer,))}:
-                of[name].append(item)
+            for name in {*(item.operands if isinstance(item, MatmulGroup) else (item.quantizer,))}:
+                by_quantizer[name].append(item)
         return [
-            list({id(item): item for name in group.quantizers for item in of[name]}.values())
+            list({id(item): item for name in group.quantizers for item in by_quantizer[name]}.values())
             for group in self.groups
         ]
 
 
-def _cost(item: Product | Stored, bits: Mapping[str, int]) -> int:
-    return item.bops(bits) if isinstance(item, Product) else item.bytes(bits)
+def _cost(item: MatmulGroup | StoredParameters, bits: Mapping[str, int]) -> int:
+    return item.bops(bits) if isinstance(item, MatmulGroup) else item.bytes(bits)
 
 
-def downhill(costs: Costs, pairs: Sequence[Pair], noise: Noise) -> list[Assignment]:
-    """From all groups at the most precise pair to where nothing more can be saved, one step for each move."""
+def greedy_path(costs: Costs, pairs: Sequence[BitWidthPair], noise: Noise) -> list[Assignment]:
+    """Return the path from all groups at the most precise pair until no step saves anything more."""
     path = [(most_precise(pairs),) * len(costs.groups)]
-    while move := _least_noise(costs, pairs, noise, path[-1]):
-        path.append(_replaced(path[-1], *move))
+    while advance := _least_noise(costs, pairs, noise, path[-1]):
+        path.append(_replaced(path[-1], *advance))
     return path
 
 
-def most_precise(pairs: Sequence[Pair]) -> Pair:
-    """The pair with the most bits to multiply."""
+def most_precise(pairs: Sequence[BitWidthPair]) -> BitWidthPair:
+    """Return the pair with the largest product of bit-widths."""
     return max(pairs, key=lambda pair: (pair.weight * pair.activation, pair))
 
 
 def _least_noise(
-    costs: Costs, pairs: Sequence[Pair], noise: Noise, assignment: Assignment
-) -> tuple[int, Pair] | None:
-    """The move that adds the least noise for what it saves; None where none saves anything."""
+    costs: Costs, pairs: Sequence[BitWidthPair], noise: Noise, assignment: Assignment
+) -> tuple[int, BitWidthPair] | None:
+    """Return the step that adds the least noise per saved cost; None if no step saves anything."""
     bits = costs.bits(assignment)
-    found = [
-        (_added(noise, index, now, pair) / saved, -saved, index, pair)
-        for index, now in enumerate(assignment)
+    steps = [
+        (_added(noise, index, current, pair) / saved, -saved, index, pair)
+        for index, current in enumerate(assignment)
         for pair in pairs
-        if pair != now and (saved := costs.saved(bits, index, pair)) > 0
+        if pair != current and (saved := costs.saved(bits, index, pair)) > 0
     ]
-    return min(found)[2:] if found else None
+    return min(steps)[2:] if steps else None
 
 
-def within(costs: Costs, pairs: Sequence[Pair], noise: Noise, budget: float) -> Assignment:
-    """The first point of the path that costs no more, with what still fits given back to the noisiest groups.
+def cheapest_within(costs: Costs, pairs: Sequence[BitWidthPair], noise: Noise, budget: float) -> Assignment:
+    """Return the first point of the path within the budget, after the remaining budget went to noisy groups.
 
     Raises:
-        QuantizationError: no assignment of these pairs is so cheap.
+        QuantizationError: If no assignment of these pairs is within the budget.
     """
-    path = downhill(costs, pairs, noise)
-    found = next((each for each in path if costs.total(each) <= budget), None)
-    if found is None:
+    path = greedy_path(costs, pairs, noise)
+    assignment = next((each for each in path if costs.total(each) <= budget), None)
+    if assignment is None:
         raise QuantizationError(
             f"the cheapest assignment of {', '.join(pair.name for pair in pairs)} has "
             f"{costs.total(path[-1])} {costs.unit}, the budget is {budget:.0f}: raise it, or add narrower "
             "pairs with --bits"
         )
-    while move := _most_relief(costs, pairs, noise, found, budget - costs.total(found)):
-        found = _replaced(found, *move)
-    return found
+    while advance := _most_relief(
+        costs, pairs, noise=noise, assignment=assignment, room=budget - costs.total(assignment)
+    ):
+        assignment = _replaced(assignment, *advance)
+    return assignment
 
 
 def _most_relief(
-    costs: Costs, pairs: Sequence[Pair], noise: Noise, assignment: Assignment, room: float
-) -> tuple[int, Pair] | None:
+    costs: Costs, pairs: Sequence[BitWidthPair], noise: Noise, assignment: Assignment, room: float
+) -> tuple[int, BitWidthPair] | None:
     bits = costs.bits(assignment)
-    found = [
+    steps = [
         (added, -index, pair)
-        for index, now in enumerate(assignment)
+        for index, current in enumerate(assignment)
         for pair in pairs
-        if (added := _added(noise, index, now, pair)) < 0 and -costs.saved(bits, index, pair) <= room
+        if (added := _added(noise, index, current, pair)) < 0 and -costs.saved(bits, index, pair) <= room
     ]
-    if not found:
+    if not steps:
         return None
-    _, index, pair = min(found)
+    _, index, pair = min(steps)
     return -index, pair
 
 
-def furthest(path: Sequence[Assignment], good: Callable[[Assignment], bool]) -> Assignment | None:
-    """The last good point of a path, by bisection, and as good ones may follow bad ones, a look ahead.
+def bisect_last_acceptable(
+    path: Sequence[Assignment], good: Callable[[Assignment], bool]
+) -> Assignment | None:
+    """Return the last acceptable point of a path, or None if the first one is not acceptable.
 
-    None where even the first one is not good.
+    After the bisection, the next ``AHEAD`` points are tried, as acceptable points may follow others.
     """
     if not good(path[0]):
         return None
@@ -194,20 +200,20 @@ def furthest(path: Sequence[Assignment], good: Callable[[Assignment], bool]) -> 
     return path[max([low, *ahead])]
 
 
-def shares(work: Work, bits: Mapping[str, int]) -> dict[str, float]:
-    """Share of the bit operations by what is multiplied: ``w4a8``, or ``a8a8`` of two activations."""
-    found: Counter[str] = Counter()
+def shares(work: ForwardCost, bits: Mapping[str, int]) -> dict[str, float]:
+    """Return the share of bit operations by operands: ``w4a8``, or ``a8a8`` for two activations."""
+    operations: Counter[str] = Counter()
     for product in work.products:
         left, right = (bits.get(name or "", FLOAT_BITS) for name in product.operands)
         name = f"a{left}a{right}" if product.reads is None else f"w{right}a{left}"
-        found[name] += product.bops(bits)
-    return {name: count / found.total() for name, count in found.most_common()}
+        operations[name] += product.bops(bits)
+    return {name: count / operations.total() for name, count in operations.most_common()}
 
 
-def _added(noise: Noise, index: int, before: Pair, after: Pair) -> float:
+def _added(noise: Noise, index: int, before: BitWidthPair, after: BitWidthPair) -> float:
     old, new = noise[index, before], noise[index, after]
     return 0.0 if old == new == math.inf else new - old
 
 
-def _replaced(assignment: Assignment, index: int, pair: Pair) -> Assignment:
+def _replaced(assignment: Assignment, index: int, pair: BitWidthPair) -> Assignment:
     return (*assignment[:index], pair, *assignment[index + 1 :])

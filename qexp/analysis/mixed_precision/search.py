@@ -1,4 +1,4 @@
-"""The search for mixed precision: measure, walk downhill, stop at the budget, and say what was found."""
+"""Search for mixed precision: measure the noise of groups, follow a greedy path, and stop at the budget."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from qexp.analysis.evaluator import Measurement, Rows, decibels
-from qexp.analysis.mixed_precision.path import (  # fmt: skip
+from qexp.analysis.evaluator import EvaluationRows, Measurement, decibels
+from qexp.analysis.mixed_precision.path import (
     Assignment,
+    BitWidthPair,
     Costs,
     Noise,
-    Pair,
-    downhill,
-    furthest,
+    bisect_last_acceptable,
+    cheapest_within,
+    greedy_path,
     most_precise,
     shares,
-    within,
 )
-from qexp.analysis.mixed_precision.trials import FLOAT, Trials
+from qexp.analysis.mixed_precision.trials import FLOAT, CandidateEvaluator
 from qexp.errors import QuantizationError
-from qexp.reporting.table import MEBIBYTE, NOT_ASKED, Table, points, score
+from qexp.reporting.table import MEBIBYTE, NOT_REQUESTED, Table, points, score
 
 GIGA = 1e9
 COLUMNS = ("bits", "score", "loss", "SQNR (dB)", "size (MiB)", "bit operations (G)", "share of them by bits")
 
 
 @dataclass(frozen=True)
-class Budget:
-    """What the assignment must keep to."""
+class SearchLimit:
+    """Budget of a search: a limit on the loss or on the cost of the assignment."""
 
     kind: Literal["loss", "size", "bops"]
     limit: float
@@ -36,12 +36,12 @@ class Budget:
 
     @property
     def unit(self) -> Literal["bops", "bytes"]:
-        """What is saved on the way."""
+        """Unit of the cost that the search reduces."""
         return "bytes" if self.kind == "size" else "bops"
 
     @property
     def words(self) -> str:
-        """In words."""
+        """Description of the limit."""
         limit = f"{self.limit:g}"
         return {
             "loss": f"at most {limit} points below FP32, with the fewest bit operations",
@@ -51,86 +51,86 @@ class Budget:
 
 
 @dataclass
-class Search:
-    """One search on the trials of a run."""
+class MixedPrecisionSearch:
+    """Search for an assignment of bit-widths to the groups of a run's model."""
 
-    trials: Trials
-    pairs: tuple[Pair, ...]
-    budget: Budget
-    rows: Rows
-    """Rows that the noise of each group is measured on."""
+    trials: CandidateEvaluator
+    pairs: tuple[BitWidthPair, ...]
+    budget: SearchLimit
+    rows: EvaluationRows
+    """Rows on which the noise of each group is measured."""
     known: dict[Assignment, Measurement] = field(default_factory=dict)
-    """On all rows of the run."""
+    """Measurements so far, on all rows of the run."""
 
     @property
     def costs(self) -> Costs:
-        """Costs in what the budget saves."""
+        """Costs in the unit of the budget."""
         trials = self.trials
         return Costs(trials.work, trials.groups, trials.weights, self.budget.unit)
 
     def run(self) -> Assignment:
-        """The assignment that keeps to the budget, measured.
+        """Search for an assignment within the budget, and measure it.
 
         Raises:
-            QuantizationError: none does.
+            QuantizationError: If no assignment meets the budget.
         """
         self.trials.prepare(self.pairs)
         self._measure("uniform", [self.uniform(pair) for pair in (FLOAT, *self.pairs)])
         noise = self._noise()
         if self.budget.kind != "loss":
             scale = MEBIBYTE if self.budget.kind == "size" else GIGA
-            found = within(self.costs, self.pairs, noise, self.budget.limit * scale)
+            assignment = cheapest_within(self.costs, self.pairs, noise, self.budget.limit * scale)
         else:
-            found = self._furthest(downhill(self.costs, self.pairs, noise))
-        self._measure("found", [found])
-        return found
+            assignment = self._last_within_loss(greedy_path(self.costs, self.pairs, noise))
+        self._measure("found", [assignment])
+        return assignment
 
-    def uniform(self, pair: Pair) -> Assignment:
-        """One pair for all."""
+    def uniform(self, pair: BitWidthPair) -> Assignment:
+        """Return the assignment of one pair to all groups."""
         return (pair,) * len(self.trials.groups)
 
     def loss(self, assignment: Assignment) -> float | None:
-        """Points of the metric below FP32; None where either is undefined."""
-        ours, float_score = self.known[assignment].score, self.known[self.uniform(FLOAT)].score
-        return None if ours is None or float_score is None else float_score - ours
+        """Return the loss against FP32, in points of the metric; None if either score is undefined."""
+        own_score, float_score = self.known[assignment].score, self.known[self.uniform(FLOAT)].score
+        return None if own_score is None or float_score is None else float_score - own_score
 
-    def _furthest(self, path: Sequence[Assignment]) -> Assignment:
+    def _last_within_loss(self, path: Sequence[Assignment]) -> Assignment:
         def good(assignment: Assignment) -> bool:
             self._measure("budget", [assignment])
             loss = self.loss(assignment)
             return loss is not None and loss <= self.budget.limit
 
-        found = furthest(path, good)
-        if found is None:
+        last = bisect_last_acceptable(path, good)
+        if last is None:
             raise QuantizationError(
                 f"--loss {self.budget.limit:g}: {most_precise(self.pairs).name} everywhere loses "
                 f"{points(self.loss(path[0]))} points already; allow more, or add wider pairs with --bits"
             )
-        return found
+        return last
 
     def _measure(self, title: str, assignments: Sequence[Assignment]) -> None:
-        """Evaluate what is not known, on all rows."""
+        """Evaluate assignments without a measurement on all rows of the run."""
         missing = [each for each in dict.fromkeys(assignments) if each not in self.known]
         count = self.trials.rows.count * len(missing)
-        with self.trials.rt.screen.bar(f"search {title}", total=count) as move:
+        with self.trials.ctx.console.bar(f"search {title}", total=count) as advance:
             for each in missing:
-                self.known[each] = self.trials.measure(each, move)
+                self.known[each] = self.trials.measure(each, advance)
 
     def _noise(self) -> Noise:
-        """Of each group at each pair, alone."""
+        """Measure the noise of each group at each pair, with all other groups in FP32."""
         pairs = [pair for pair in self.pairs if pair != FLOAT]
         groups, noise = self.trials.groups, {(index, FLOAT): 0.0 for index in range(len(self.trials.groups))}
         total = (1 + len(groups) * len(pairs)) * self.rows.count
-        with self.trials.rt.screen.bar("search groups", total=total) as move:
-            reference = self.trials.measure(self.uniform(FLOAT), move, self.rows)
+        with self.trials.ctx.console.bar("search groups", total=total) as advance:
+            reference = self.trials.measure(self.uniform(FLOAT), advance, self.rows)
             for index in range(len(groups)):
                 for pair in pairs:
                     alone = (*(FLOAT,) * index, pair, *(FLOAT,) * (len(groups) - index - 1))
-                    noise[index, pair] = self.trials.measure(alone, move, self.rows).noise(reference)
+                    noise[index, pair] = self.trials.measure(alone, advance, self.rows).noise(reference)
         return noise
 
     def table(self, found: Assignment) -> Table:
-        """Uniform bits beside what was found."""
+        """Return a table that compares the assignment with uniform bit-widths."""
         rows = [("FP32", self.uniform(FLOAT)), *((pair.name, self.uniform(pair)) for pair in self.pairs)]
         metric, trials = self.trials.rows.task.metrics[0], self.trials
         caption = (
@@ -143,7 +143,7 @@ class Search:
         return Table(f"Mixed precision of {trials.title}", COLUMNS, lines, caption)
 
     def groups_table(self, found: Assignment) -> Table:
-        """The bits of each group."""
+        """Return a table of the bit-widths of each group."""
         rows = tuple((group.name, pair.name) for group, pair in zip(self.trials.groups, found, strict=True))
         return Table("Bits of each group", ("sites", "bits"), rows)
 
@@ -154,7 +154,11 @@ class Search:
         sqnr = decibels(noise)
         parts = (f"{part} {share:.0%}" for part, share in shares(work, bits).items())
         return (
-            name, score(measured.score), points(self.loss(assignment)),
-            NOT_ASKED if sqnr is None else f"{sqnr:.1f}", f"{work.bytes(bits) / MEBIBYTE:.2f}",
-            f"{work.bops(bits) / GIGA:.2f}", ", ".join(parts),
-        )  # fmt: skip
+            name,
+            score(measured.score),
+            points(self.loss(assignment)),
+            NOT_REQUESTED if sqnr is None else f"{sqnr:.1f}",
+            f"{work.bytes(bits) / MEBIBYTE:.2f}",
+            f"{work.bops(bits) / GIGA:.2f}",
+            ", ".join(parts),
+        )

@@ -1,1 +1,1 @@
-"""Commands by their names of qexp 0.1, ``python -m qexp.report`` and so on; they go with version 0.2."""
+"""Module names of commands in qexp 0.1, such as ``python -m qexp.report``; to be removed in version 0.2."""

@@ -1,4 +1,4 @@
-"""BLEU as sacreBLEU computes it, with the signature that says how."""
+"""Corpus BLEU as sacreBLEU computes it, and the signature to report with it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 
 def bleu(translations: Sequence[str], references: Sequence[str]) -> float:
-    """BLEU of a corpus in percent, 0 to 100, with sacreBLEU's defaults (Post, 2018).
+    """Return corpus BLEU in percent, 0 to 100, with sacreBLEU's defaults (Post, 2018).
 
     Args:
-        translations: Plain texts, detokenized; the empty text is allowed.
-        references: One for each, as they are in the data.
+        translations: Plain, detokenized texts; the empty text is allowed.
+        references: One reference per translation, as in the data.
 
     Raises:
-        ValueError: None at all, or not as many of one as of the other.
+        ValueError: There are no translations, or the numbers of translations and references differ.
     """
     from sacrebleu.metrics.bleu import BLEU
 
@@ -23,9 +23,9 @@ def bleu(translations: Sequence[str], references: Sequence[str]) -> float:
 
 
 def signature() -> str:
-    """What sacreBLEU asks to be reported with a score: references, case, tokens, smoothing, version."""
+    """Return the signature that sacreBLEU asks to report: references, case, tokens, smoothing, version."""
     from sacrebleu.metrics.bleu import BLEU
 
     metric = BLEU()
-    metric.corpus_score(["a"], [["a"]])  # before a first score, it does not know the number of references
+    metric.corpus_score(["a"], [["a"]])  # the number of references is unknown before a first score
     return str(metric.get_signature())

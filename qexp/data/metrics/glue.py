@@ -1,4 +1,4 @@
-"""The official GLUE metrics, in percent."""
+"""Official GLUE metrics, in percent."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Array = np.ndarray[Any, Any]
 
 
 def score(metrics: Sequence[Metric], predictions: Array, labels: Array) -> dict[str, float | None]:
-    """Score predictions: accuracy and F1 in 0..100, the three correlations in -100..100, unrounded.
+    """Compute metrics in percent: accuracy and F1 in 0..100, the correlations in -100..100, unrounded.
 
-    Conventions are those of scikit-learn and SciPy, as in the official GLUE evaluation: F1 is that of class
-    1, and 0 without a true positive; Matthews' coefficient is 0 where its denominator is 0. None means that
-    there is no such number: a Pearson or Spearman correlation of one row or with constant input (Pearson:
-    constant up to rounding errors), or any metric with a prediction that is not finite (a model that returns
-    NaN gets no score, not a lucky one).
+    Conventions are those of scikit-learn and SciPy, as in the official GLUE evaluation: F1 treats class 1 as
+    positive and is 0 without a true positive; Matthews' coefficient is 0 where its denominator is 0. A metric
+    is None where it is undefined: a Pearson or Spearman correlation of one row or with constant input
+    (Pearson: constant up to rounding errors), or any metric if a prediction is not finite (a model that
+    returns NaN gets no score, not a lucky one).
 
     Args:
         metrics: Names of the metrics.
@@ -29,14 +29,14 @@ def score(metrics: Sequence[Metric], predictions: Array, labels: Array) -> dict[
         labels: Gold values of the same kind, [rows].
 
     Raises:
-        ValueError: Shapes differ, are not [rows] or hold no row, or a class id is not an integer.
+        ValueError: Shapes differ or are not [rows], there are no rows, or a class id is not an integer.
     """
     predictions, labels = np.asarray(predictions), np.asarray(labels)
     if predictions.ndim != 1 or predictions.shape != labels.shape or not len(labels):
         raise ValueError(f"predictions {predictions.shape}, labels {labels.shape}: both must be [rows > 0]")
     if not np.isfinite(predictions).all():
         return dict.fromkeys(metrics)
-    with warnings.catch_warnings():  # their remarks on degenerate input; the docstring says what comes of it
+    with warnings.catch_warnings():  # about degenerate input, for which the docstring defines the result
         warnings.simplefilter("ignore")
         return {name: _percent(_METRICS[name](predictions, labels)) for name in metrics}
 

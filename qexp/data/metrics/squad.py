@@ -1,8 +1,8 @@
 """Exact match and F1 of SQuAD v1.1 and v2.0, in percent, as the official scripts define them.
 
-Two answers match exactly if they are the same text once case, ASCII punctuation, the articles a, an and the,
-and white space between words are put aside. F1 is that of their words as bags. Of several gold answers, the
-one that fits best counts, for each of the two measures on its own.
+Two answers match exactly if their texts are equal after normalization, which ignores case, ASCII punctuation,
+the articles a, an and the, and the amount of white space. F1 compares their words as bags. With several gold
+answers, the best one counts, for each of the two metrics separately.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 
 
 def normalize(text: str) -> str:
-    """What is compared of an answer: lower-case words, one space apart, no punctuation, no articles."""
+    """Return an answer as lower-case words, separated by one space, without punctuation and articles."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def score_v1(predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Scores of SQuAD v1.1, where every question has an answer.
+    """Compute the scores of SQuAD v1.1, where every question has an answer.
 
     Two answers without any word, such as "the" and "a", match exactly and have F1 0, as officially defined.
 
     Args:
-        predictions: One answer for each question; the empty text for a question that was not answered.
-        golds: The gold answers of each question, at least one.
+        predictions: One answer per question; the empty text for a question that was not answered.
+        golds: Gold answers of each question, at least one.
 
     Returns:
         ``exact_match`` and ``f1``, means over the questions.
@@ -51,24 +51,25 @@ def score_v2(
     no_answer_probabilities: Sequence[float] | None = None,
     threshold: float = 1.0,
 ) -> dict[str, float]:
-    """Scores of SQuAD v2.0, where the right answer to some questions is the empty text.
+    """Compute the scores of SQuAD v2.0, where the right answer to some questions is the empty text.
 
     A question has an answer if its list of gold answers is not empty; gold answers without any word count as
-    the empty text. The best thresholds come from a walk over the questions from the least to the largest
-    probability (equal ones in their order), each of which is given its answer in turn. As in the official
-    script, the best point may lie between questions of equal probability, a question without answer costs one
-    point even if its prediction is "the", and the threshold is 0 where it is best to answer nothing.
+    the empty text. The best thresholds are found by visiting the questions in ascending order of probability
+    (ties in their order) and answering one more at each step. As in the official script, the best point may
+    lie between questions of equal probability, a question without answer costs one point even if its
+    prediction is "the", and the threshold is 0 where it is best to answer nothing.
 
     Args:
-        predictions: One answer for each question, empty for none.
-        golds: The gold answers of each question; an empty list where there is none.
-        no_answer_probabilities: How probable it is that a question has no answer, [questions].
-        threshold: With probabilities: predict no answer where they are above it, whatever the prediction.
+        predictions: One answer per question, empty for none.
+        golds: Gold answers of each question; an empty list where there is none.
+        no_answer_probabilities: Probability that a question has no answer, [questions].
+        threshold: With probabilities: value above which no answer is predicted, whatever the prediction.
 
     Returns:
-        ``exact``, ``f1`` and ``total``; the same of questions with (``HasAns_...``) and without an answer
-        (``NoAns_...``), where there are such; with probabilities, ``best_exact`` and ``best_f1`` over all
-        thresholds, and these (``best_exact_thresh``, ``best_f1_thresh``).
+        ``exact``, ``f1`` and ``total``; the same over the questions with an answer (``HasAns_...``) and
+        without one (``NoAns_...``), if there are any; with probabilities also the best scores over all
+        thresholds, ``best_exact`` and ``best_f1``, and their thresholds, ``best_exact_thresh`` and
+        ``best_f1_thresh``.
 
     Raises:
         ValueError: Lengths differ, there is no question, or a probability is not a finite number.
@@ -83,8 +84,8 @@ def score_v2(
     result = {**_means(exact, f1, ""), **_breakdown(exact, f1, answered)}
     if no_answer_probabilities is not None:
         for name, scores in zip(("exact", "f1"), raw, strict=True):
-            best, at = _best(scores, predictions, probabilities, answered)
-            result |= {f"best_{name}": best, f"best_{name}_thresh": at}
+            best, best_threshold = _best(scores, predictions, probabilities, answered)
+            result |= {f"best_{name}": best, f"best_{name}_thresh": best_threshold}
     return result
 
 
@@ -104,18 +105,18 @@ def _check_probabilities(probabilities: list[float], questions: int) -> None:
 def _scores(
     predictions: Sequence[str], golds: Sequence[Sequence[str]], *, empty_f1: float
 ) -> tuple[list[float], list[float]]:
-    """Exact match and F1 of each question, 0 to 1; ``empty_f1`` is the F1 of two answers without words."""
+    """Return exact match and F1 of each question, 0 to 1; ``empty_f1``: F1 of two answers without words."""
     exact, f1 = [], []
     for prediction, texts in zip(predictions, golds, strict=True):
-        said, right = normalize(prediction), {normalize(text) for text in texts}
-        exact.append(float(said in right))
-        words = said.split()
-        f1.append(max(_f1(words, text.split(), empty_f1) for text in right))
+        answer, gold_answers = normalize(prediction), {normalize(text) for text in texts}
+        exact.append(float(answer in gold_answers))
+        words = answer.split()
+        f1.append(max(_f1(words, text.split(), empty_f1) for text in gold_answers))
     return exact, f1
 
 
 def _f1(words: list[str], gold: list[str], empty: float) -> float:
-    """Harmonic mean of precision and recall of a bag of words."""
+    """Return the harmonic mean of precision and recall of a bag of words."""
     if not words and not gold:
         return empty
     shared = sum((Counter(words) & Counter(gold)).values())
@@ -138,7 +139,7 @@ def _means(exact: list[float], f1: list[float], prefix: str) -> dict[str, float]
 
 
 def _breakdown(exact: list[float], f1: list[float], answered: list[bool]) -> dict[str, float]:
-    """The scores of questions with and without an answer, apart; nothing for a kind that does not occur."""
+    """Return the scores of questions with and without an answer, separately, where there are such."""
     result: dict[str, float] = {}
     for prefix, kind in (("HasAns_", True), ("NoAns_", False)):
         rows = [number for number, answer in enumerate(answered) if answer is kind]
@@ -150,11 +151,11 @@ def _breakdown(exact: list[float], f1: list[float], answered: list[bool]) -> dic
 def _best(
     scores: list[float], predictions: Sequence[str], probabilities: list[float], answered: list[bool]
 ) -> tuple[float, float]:
-    """The best score over all thresholds, in percent, and the threshold."""
-    now = best = float(answered.count(False))
-    at = 0.0
+    """Return the best score over all thresholds, in percent, and its threshold."""
+    total = best = float(answered.count(False))
+    threshold = 0.0
     for row in sorted(range(len(scores)), key=probabilities.__getitem__):
-        now += scores[row] if answered[row] else -bool(predictions[row])
-        if now > best:
-            best, at = now, probabilities[row]
-    return 100 * best / len(scores), at
+        total += scores[row] if answered[row] else -bool(predictions[row])
+        if total > best:
+            best, threshold = total, probabilities[row]
+    return 100 * best / len(scores), threshold

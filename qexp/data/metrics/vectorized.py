@@ -1,8 +1,8 @@
-"""Every metric as numbers of each row, and what rows that are counted so and so often make of them.
+"""Metrics as statistics per row and a score of weighted rows, so that many resamples are scored at once.
 
-A metric in this form is computed for many resamples of the rows at once (:mod:`qexp.data.metrics.bootstrap`).
-Conventions, and what is undefined, are those of :func:`qexp.data.metrics.glue.score`, of
-:mod:`qexp.data.metrics.squad` and of sacreBLEU; the tests hold them together.
+The resamples are those of :mod:`qexp.data.metrics.bootstrap`. Conventions, and the cases that are undefined,
+are those of :func:`qexp.data.metrics.glue.score`, of :mod:`qexp.data.metrics.squad` and of sacreBLEU; tests
+check that the implementations agree.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
 NEARLY_CONSTANT = float(np.finfo(np.float64).eps ** 0.75)
-"""Norm of the deviations over the mean, below which SciPy calls an input nearly constant."""
+"""Ratio of the norm of the deviations to the mean below which SciPy treats an input as nearly constant."""
 ORDERS = 4
-"""Longest n-gram of BLEU."""
+"""Length of BLEU's longest n-grams."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One metric."""
+    """A metric, split into statistics of each row and a score of counted rows."""
 
     statistics: Callable[[Array, Array], Floats]
-    """Numbers of each row, [rows, numbers], from predictions and labels, [rows] each."""
+    """Function from predictions and labels, [rows] each, to the statistics of each row, [rows, numbers]."""
     score: Callable[[Floats, Floats], Floats]
-    """Percent, [resamples], from such numbers and how often each row counts, [resamples, rows]; NaN where the
-    metric is undefined."""
+    """Function from the statistics and how often each row counts, [resamples, rows], to percent, [resamples];
+    NaN where the metric is undefined."""
 
 
 def observed(measure: Measure, predictions: Array, labels: Array) -> float | None:
-    """The metric of the rows as they are, in percent; None where it is undefined."""
-    (found,) = measure.score(measure.statistics(predictions, labels), np.ones((1, len(labels))))
-    return float(found) if np.isfinite(found) else None
+    """Return the metric of the rows, each counted once, in percent; None where it is undefined."""
+    (value,) = measure.score(measure.statistics(predictions, labels), np.ones((1, len(labels))))
+    return float(value) if np.isfinite(value) else None
 
 
 def _summed(score: Callable[[Floats], Floats]) -> Callable[[Floats, Floats], Floats]:
-    """A score of sums over the rows, [resamples, numbers]."""
+    """Return a score that applies ``score`` to the sums over the rows, [resamples, numbers]."""
 
     def of_rows(numbers: Floats, counts: Floats) -> Floats:
         sums: Floats = counts @ numbers
@@ -67,9 +67,9 @@ def _hits(predictions: Array, labels: Array) -> Floats:
 
 
 def _positives(predictions: Array, labels: Array) -> Floats:
-    """True positives, and all that are predicted or there, of class 1."""
-    claimed, there = predictions == 1, labels == 1
-    return np.stack([claimed & there, claimed.astype(np.int64) + there], axis=1).astype(np.float64)
+    """Return, for class 1, the true positives and the sum of predicted and actual positives, [rows, 2]."""
+    predicted, actual = predictions == 1, labels == 1
+    return np.stack([predicted & actual, predicted.astype(np.int64) + actual], axis=1).astype(np.float64)
 
 
 def _f1(sums: Floats) -> Floats:
@@ -78,25 +78,25 @@ def _f1(sums: Floats) -> Floats:
 
 
 def _margins(predictions: Array, labels: Array) -> Floats:
-    """One, right or not, and for each class whether it is predicted and whether it is there."""
+    """Return [rows, 2 + 2 * classes]: 1, hit, one-hot of the predicted class, one-hot of the gold class."""
     classes = np.unique(np.concatenate([predictions, labels]))
     one = np.ones((len(labels), 1))
-    told = [values[:, None] == classes for values in (predictions, labels)]
-    return np.concatenate([one, _hits(predictions, labels), *told], axis=1)
+    indicators = [values[:, None] == classes for values in (predictions, labels)]
+    return np.concatenate([one, _hits(predictions, labels), *indicators], axis=1)
 
 
 def _matthews(sums: Floats) -> Floats:
-    """For any number of classes, from margins (Gorodkin 2004); 0 where the denominator is 0."""
-    (total, right), (claimed, there) = sums[:, :2].T, np.split(sums[:, 2:], 2, axis=1)
-    above = right * total - (claimed * there).sum(axis=1)
-    below = np.sqrt(total**2 - (claimed**2).sum(axis=1)) * np.sqrt(total**2 - (there**2).sum(axis=1))
-    return 100 * _ratio(above, below)
+    """Return Matthews' coefficient for any number of classes (Gorodkin 2004); 0 if the denominator is 0."""
+    (total, right), (predicted, actual) = sums[:, :2].T, np.split(sums[:, 2:], 2, axis=1)
+    numerator = right * total - (predicted * actual).sum(axis=1)
+    denominator = np.sqrt(total**2 - (predicted**2).sum(axis=1)) * np.sqrt(total**2 - (actual**2).sum(axis=1))
+    return 100 * _ratio(numerator, denominator)
 
 
 def _ratio(above: Floats, below: Floats) -> Floats:
-    """0 where the denominator is 0."""
-    found: Floats = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
-    return found
+    """Return the ratio, or 0 where the denominator is not positive."""
+    ratio: Floats = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+    return ratio
 
 
 # Numbers
@@ -117,7 +117,7 @@ def _spearman(numbers: Floats, counts: Floats) -> Floats:
 
 
 def _ranks(values: Floats, counts: Floats) -> Floats:
-    """Mean rank of each value within each resample, [resamples, rows]; ties share theirs."""
+    """Return the rank of each value within each resample, [resamples, rows]; ties share their mean rank."""
     _, group = np.unique(values, return_inverse=True)
     order = np.argsort(group, kind="stable")
     starts = np.flatnonzero(np.diff(group[order], prepend=-1))
@@ -127,20 +127,20 @@ def _ranks(values: Floats, counts: Floats) -> Floats:
 
 
 def _correlation(x: Floats, y: Floats, counts: Floats) -> Floats:
-    """Pearson's coefficient with each row counted as often as it was drawn; x and y [resamples or 1, rows].
+    """Return Pearson's coefficient of x and y, [resamples or 1, rows], with rows counted as often as drawn.
 
-    Deviations are taken from each resample's own mean: sums of squares alone would lose the digits of values
+    Deviations are taken from each resample's own mean: plain sums of squares would lose the digits of values
     that lie close together.
     """
     (x_off, x_norm, x_flat), (y_off, y_norm, y_flat) = _deviations(x, counts), _deviations(y, counts)
-    above = np.einsum("rc,rc,rc->r", counts, x_off, y_off)
+    covariance = np.einsum("rc,rc,rc->r", counts, x_off, y_off)
     undefined = x_flat | y_flat
-    below = np.where(undefined, 1.0, x_norm) * np.where(undefined, 1.0, y_norm)
-    return 100 * np.where(undefined, np.nan, np.clip(above / below, -1, 1))
+    norms = np.where(undefined, 1.0, x_norm) * np.where(undefined, 1.0, y_norm)
+    return 100 * np.where(undefined, np.nan, np.clip(covariance / norms, -1, 1))
 
 
 def _deviations(values: Floats, counts: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """Deviations from the mean, their norm, and whether the values drawn are all the same, or nearly so."""
+    """Return deviations from the mean, their norm, and whether drawn values are constant, or nearly so."""
     mean = (counts * values).sum(axis=1) / counts.sum(axis=1)
     off = values - mean[:, None]
     norm = np.sqrt(np.einsum("rc,rc,rc->r", counts, off, off))
@@ -154,27 +154,37 @@ def _deviations(values: Floats, counts: Floats) -> tuple[Floats, Floats, NDArray
 
 
 def _answers(name: str, predictions: Array, labels: Array) -> Floats:
-    """0 to 1 for each question; labels are the gold answers, none for a question without answer (v2.0)."""
+    """Return the score of each question, 0 to 1, [rows, 1].
+
+    Labels are lists of gold answers; an empty list marks a question without answer (SQuAD v2.0).
+    """
     if all(map(len, labels)):
-        found = [score_v1([said], [golds])[name] for said, golds in zip(predictions, labels, strict=True)]
+        scores = [
+            score_v1([answer], [golds])[name] for answer, golds in zip(predictions, labels, strict=True)
+        ]
     else:
         name = {"exact_match": "exact"}.get(name, name)
-        found = [score_v2([said], [golds])[name] for said, golds in zip(predictions, labels, strict=True)]
-    return np.array(found)[:, None] / 100
+        scores = [
+            score_v2([answer], [golds])[name] for answer, golds in zip(predictions, labels, strict=True)
+        ]
+    return np.array(scores)[:, None] / 100
 
 
 def _n_grams(predictions: Array, labels: Array) -> Floats:
-    """Words of the translation and of the reference, then n-grams that are right, and all, by order."""
+    """Return the lengths of translation and reference, then matching and all n-grams, each by order."""
     from sacrebleu.metrics.bleu import BLEU
 
-    bleu = BLEU(effective_order=True)  # of no effect on counts; without it each sentence is warned of
-    scores = (bleu.sentence_score(said, [gold]) for said, gold in zip(predictions, labels, strict=True))
-    rows = [[found.sys_len, found.ref_len, *found.counts, *found.totals] for found in scores]
+    bleu = BLEU(effective_order=True)  # does not change counts; silences a warning per sentence
+    scores = (
+        bleu.sentence_score(translation, [reference])
+        for translation, reference in zip(predictions, labels, strict=True)
+    )
+    rows = [[result.sys_len, result.ref_len, *result.counts, *result.totals] for result in scores]
     return np.array(rows, np.float64)
 
 
 def _bleu(sums: Floats) -> Floats:
-    """Of the corpus, with sacreBLEU's defaults: 13a tokens, case kept, exponential smoothing."""
+    """Return corpus BLEU with sacreBLEU's defaults: 13a tokens, case kept, exponential smoothing."""
     from sacrebleu.metrics.bleu import BLEU
 
     return np.array(
@@ -187,8 +197,8 @@ def _bleu(sums: Floats) -> Floats:
     )
 
 
-_OF_ANSWERS = {name: Measure(partial(_answers, name), _mean) for name in ("exact_match", "f1")}
-_OF_LABELS = {
+_ANSWER_MEASURES = {name: Measure(partial(_answers, name), _mean) for name in ("exact_match", "f1")}
+_LABEL_MEASURES = {
     "accuracy": Measure(_hits, _mean),
     "f1": Measure(_positives, _summed(_f1)),
     "matthews": Measure(_margins, _summed(_matthews)),
@@ -196,14 +206,14 @@ _OF_LABELS = {
     "spearman": Measure(_values, _spearman),
 }
 MEASURES: Mapping[str, Mapping[str, Measure]] = {
-    "classification": _OF_LABELS,
-    "regression": _OF_LABELS,
-    "question_answering": _OF_ANSWERS,
+    "classification": _LABEL_MEASURES,
+    "regression": _LABEL_MEASURES,
+    "question_answering": _ANSWER_MEASURES,
     "translation": {"bleu": Measure(_n_grams, _summed(_bleu))},
 }
-"""By kind of task and name of the metric."""
+"""Measures by kind of task and name of the metric."""
 RIGHT: Mapping[str, Measure] = {
-    "classification": _OF_LABELS["accuracy"],
-    "question_answering": _OF_ANSWERS["exact_match"],
+    "classification": _LABEL_MEASURES["accuracy"],
+    "question_answering": _ANSWER_MEASURES["exact_match"],
 }
-"""By kind of task, what is 1 for rows that are right; other kinds have no right and wrong."""
+"""Measure that is 1 for right rows and 0 for others, by kind of task; other kinds have no right and wrong."""

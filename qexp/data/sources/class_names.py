@@ -1,7 +1,7 @@
-"""Classes by their names: those of a task, of rows that bring their own, and of a fine-tuned head.
+"""Matching of class names between a task, the schema of its rows, and a fine-tuned head.
 
-Ids mean nothing by themselves: rows and checkpoints that call the same classes by other numbers are mapped
-where the names leave no doubt, and refused otherwise.
+Class ids have no meaning of their own: rows and checkpoints that number the same classes differently are
+mapped where the names are unambiguous, and rejected otherwise.
 """
 
 from __future__ import annotations
@@ -20,52 +20,56 @@ METADATA = b"huggingface"
 
 
 def plain(name: str) -> str:
-    """A name without case and punctuation, as names are compared."""
+    """Normalize a name for comparison: lower case, letters and digits only."""
     return "".join(character for character in str(name).lower() if character.isalnum())
 
 
 def are_placeholders(names: Sequence[str]) -> bool:
-    """Whether they are ``LABEL_0``, ``LABEL_1``, … or ``0``, ``1``, … in any order, which name nothing."""
-    found = {plain(name).removeprefix("label") for name in names}
-    return found == {str(index) for index in range(len(names))}
+    """Return whether the names are ``LABEL_0``, ``LABEL_1``, … or ``0``, ``1``, … in any order."""
+    suffixes = {plain(name).removeprefix("label") for name in names}
+    return suffixes == {str(index) for index in range(len(names))}
 
 
 def names_in(table: pa.Table, column: str) -> tuple[str, ...]:
-    """Names of the classes that a table's own schema gives, by id; empty where it gives none."""
+    """Return the class names in a table's own schema, by id; empty if it has none, or placeholders."""
     try:
         features = json.loads((table.schema.metadata or {})[METADATA])["info"]["features"]
         names = tuple(map(str, features[column]["names"]))
-    except (KeyError, TypeError, ValueError):  # no such metadata, or a column that is no ClassLabel
+    except (KeyError, TypeError, ValueError):  # no such metadata, or the column is not a ClassLabel
         return ()
     return () if are_placeholders(names) else names
 
 
 def ids_in_order_of(task: TextTask, table: pa.Table, where: str) -> list[int] | None:
-    """The task's id of each id of the table; None where they are the same, or the table names no classes.
+    """Return the task's id for each id of the table; None if they are equal or the table names no classes.
 
     Raises:
-        DataError: The table's classes have other names than the task's.
+        DataError: The class names of the table differ from those of the task.
     """
     names = names_in(table, task.label)
     if not names:
         return None
-    ours = [plain(label) for label in task.labels]
-    theirs = [plain(name) for name in names]
-    if sorted(ours) != sorted(theirs) or len(set(ours)) != len(ours):
+    task_names = [plain(label) for label in task.labels]
+    table_names = [plain(name) for name in names]
+    if sorted(task_names) != sorted(table_names) or len(set(task_names)) != len(task_names):
         raise DataError(
             f"{where}: column {task.label!r} has the classes {list(names)} by its own schema, but "
             f"task.labels={list(task.labels)}; set task.labels=[{','.join(names)}], the rows' names in their "
             "order, or correct the schema"
         )
-    order = [ours.index(name) for name in theirs]
+    order = [task_names.index(name) for name in table_names]
     return None if order == list(range(len(order))) else order
 
 
 def notes_on_rows(tables: Mapping[str, tuple[str, pa.Table]], task: Task) -> tuple[str, ...]:
-    """What to say of tables, by split, whose classes are put into the task's order.
+    """Return notes on the tables whose class ids are mapped to the task's order.
+
+    Args:
+        tables: Location, as error messages name it, and table by split.
+        task: Task of the rows.
 
     Raises:
-        DataError: Some are, and others do not name theirs: nothing tells which order those have.
+        DataError: Some tables are mapped and others do not name their classes, so their order is unknown.
     """
     if not isinstance(task, TextTask) or task.kind != "classification":
         return ()
@@ -86,12 +90,12 @@ def notes_on_rows(tables: Mapping[str, tuple[str, pa.Table]], task: Task) -> tup
 
 
 def label_order(id2label: Mapping[Any, str], labels: Sequence[str]) -> list[int]:
-    """Output of the checkpoint for each label of the task.
+    """Return the index of the checkpoint's output for each label of the task.
 
-    Names are compared without case and punctuation; ``LABEL_0``, ``LABEL_1``, … mean the task's order.
+    Names are compared without case and punctuation; ``LABEL_0``, ``LABEL_1``, … stand for the task's order.
 
     Raises:
-        ModelError: the names are others than the task's.
+        ModelError: The names differ from those of the task.
     """
     names = {plain(name): int(index) for index, name in id2label.items()}
     if set(names) == {f"label{index}" for index in range(len(labels))}:
@@ -105,18 +109,18 @@ def label_order(id2label: Mapping[Any, str], labels: Sequence[str]) -> list[int]
 
 
 def notes_on_head(config: Mapping[str, Any], task: TextTask) -> tuple[str, ...]:
-    """What to say of a fine-tuned head whose classes are put into the task's order, or have no names.
+    """Return notes on a fine-tuned head whose outputs are mapped to the task's order, or have no names.
 
     Args:
-        config: The checkpoint's ``config.json``.
-        task: A classification.
+        config: Content of the checkpoint's ``config.json``.
+        task: Classification task.
 
     Raises:
-        ModelError: the names are others than the task's.
+        ModelError: The names differ from those of the task.
     """
     names: Mapping[Any, str] = config.get("id2label") or {}
     if names and len(names) != len(task.labels):
-        return ()  # said where the head is loaded, with the width that it has
+        return ()  # loading the head raises an error that names its width
     if not names or are_placeholders(list(names.values())):
         return (
             "finetune=none: the checkpoint's config.json does not name its classes; they are taken in the "

@@ -1,4 +1,4 @@
-"""Rows of question answering: a question, the context that may hold its answer, and the right answers."""
+"""Validation of question answering rows: questions, contexts that may hold the answer, and gold answers."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from qexp.data.sources.validation import check_columns, check_rows, refuse
 from qexp.errors import DataError
 
 FIELDS = ""
-"""The columns are those of SQuAD; no field of the experiment chooses others."""
+"""Empty: the columns are those of SQuAD, and no field of the experiment selects others."""
 
 
 def columns(task: QuestionTask) -> tuple[str, ...]:
-    """Columns that are read."""
+    """Return the columns that are read."""
     return ("question", "context", "answers")
 
 
 def checked(table: pa.Table, task: QuestionTask, where: str) -> pa.Table:
-    """The table in its one form: ``id`` (string), ``question``, ``context`` and ``answers``.
+    """Return the table in canonical form: ``id`` (string), ``question``, ``context`` and ``answers``.
 
-    ``answers`` is a struct of two lists, ``text`` and ``answer_start``. What is wrong with a single text or
-    answer is found where windows are cut: such a row is left out there, and counted.
+    ``answers`` is a struct of two lists, ``text`` and ``answer_start``. Errors in single texts or answers are
+    detected when windows are cut: such rows are skipped and counted there.
 
     Raises:
-        DataError: A column is absent or of another type, or a question has no answer and the task says that
-            all have one.
+        DataError: A column is missing or of another type, or a question has no answer although
+            ``task.unanswerable`` is false.
     """
     check_columns(table.column_names, columns(task), where, fields=FIELDS)
     check_rows(table, where)
@@ -47,7 +47,7 @@ def checked(table: pa.Table, task: QuestionTask, where: str) -> pa.Table:
 
 
 def _ids(table: pa.Table) -> pa.ChunkedArray:
-    """Ids as strings; the row number where the table has none."""
+    """Return the ids as strings; row numbers if the table has none."""
     if table.column_names.count("id") == 1 and not table.column("id").null_count:
         return table.column("id").cast(pa.string())
     return pa.chunked_array([pa.array(np.arange(table.num_rows)).cast(pa.string())])

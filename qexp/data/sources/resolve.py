@@ -1,7 +1,7 @@
-"""Where rows come from: a local folder, the hub or the built-in sample; checked before anything reads them.
+"""Sources of rows: a local folder, the hub or the built-in sample, validated before anything reads them.
 
-Whatever the source, the rows come out in one form, and :func:`fingerprint` tells whether they are the
-same rows. No bad row is dropped in silence: each is a :class:`~qexp.errors.DataError` that says where.
+Rows have the same form whatever their source, and equal rows have an equal :func:`fingerprint`. Bad rows are
+never dropped silently: each raises a :class:`~qexp.errors.DataError` with its location.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ WAYS = {
     "hub": "data=hub",
     "sample": "data=sample (generated rows: shows that a run works, its scores mean nothing)",
 }
-"""What to write to get rows from each source."""
+"""Overrides that select each source, for error messages."""
 
 FORMS: Mapping[type[Task], Any] = {
     QuestionTask: question_rows,
     TextTask: text_rows,
     TranslationTask: translation_rows,
 }
-"""By class of task, the module that says which ``columns`` are read, and brings a table into form."""
+"""By class of task, the module that names the ``columns`` to read and validates a table (``checked``)."""
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The rows of one task, valid and in one form.
+class SourceRows:
+    """Validated rows of one task in canonical form.
 
     Attributes:
-        source: Where they came from.
+        source: Source of the rows.
         fingerprint: sha256 (hex) over the texts and labels; see :func:`fingerprint`.
-        splits: One table for each split, with the columns that ``checked`` of the task's module in
-            :data:`FORMS` names.
-        notes: Sentences for the Record, such as why ``auto`` passed over a source.
+        splits: Table of each split, with the columns that ``checked`` of the task's module in :data:`FORMS`
+            returns.
+        notes: Sentences for the Record, such as why ``auto`` skipped a source.
     """
 
     source: Source
@@ -61,16 +61,16 @@ class Rows:
     notes: tuple[str, ...] = ()
 
 
-def resolve(data: Data, task: Task, *, sweep: bool = False) -> Rows:
-    """Read and check the rows that the task trains and evaluates on.
+def resolve(data: Data, task: Task, *, sweep: bool = False) -> SourceRows:
+    """Read and validate the rows that the task trains and evaluates on.
 
     Args:
-        data: Where to look; ``auto`` tries the local folder, the hub and then the sample.
+        data: Source of the rows; ``auto`` tries the local folder, the hub and then the sample.
         task: Columns, splits and allowed labels.
-        sweep: Several runs are compared: ``auto`` then never falls back on the sample.
+        sweep: Whether several runs are compared; ``auto`` then never falls back on the sample.
 
     Raises:
-        DataError: The source is out of reach, or a file, column, text or label is not as promised.
+        DataError: The source is out of reach, or a file, column, text or label is missing or invalid.
     """
     if data.source == "auto":
         source, tables, notes = _first_at_hand(data, task, sweep=sweep)
@@ -79,14 +79,14 @@ def resolve(data: Data, task: Task, *, sweep: bool = False) -> Rows:
     form = FORMS[type(task)]
     splits = {split: form.checked(table, task, where) for split, (where, table) in tables.items()}
     notes += class_names.notes_on_rows(tables, task)
-    return Rows(source, fingerprint(splits, sample=source == "sample"), splits, notes=notes)
+    return SourceRows(source, fingerprint(splits, sample=source == "sample"), splits, notes=notes)
 
 
 def fingerprint(splits: Mapping[str, pa.Table], *, sample: bool = False) -> str:
-    """sha256 (hex) over the texts and labels of checked tables, in their order.
+    """Return the sha256 (hex) over the texts and labels of validated tables, in row order.
 
-    Ids, extra columns, the source, compression, row groups and integer or string widths do not count.
-    ``sample`` marks generated rows, so that they never pass for real ones.
+    Ids, extra columns, the source, compression, row groups and integer or string widths do not affect it.
+    ``sample`` marks generated rows, so that they are never mistaken for real ones.
     """
     digest = hashlib.sha256(b"sample" if sample else b"rows")
     for split in sorted(splits):
@@ -99,9 +99,9 @@ def fingerprint(splits: Mapping[str, pa.Table], *, sample: bool = False) -> str:
 
 
 def _content(column: pa.ChunkedArray) -> Iterable[Any]:
-    """Bytes of a column, independent of how it is cut into chunks; nulls only inside of lists and structs."""
+    """Yield the bytes of a column, independent of its chunks; nulls may occur only in lists and structs."""
     if pa.types.is_nested(column.type):
-        # JSON, because nested values have no one layout in memory; row by row, because there may be many.
+        # JSON, because the memory layout of nested values varies; row by row, to bound memory.
         yield from (json.dumps(value.as_py()).encode() for value in column)
         return
     if column.type != pa.string():
@@ -119,13 +119,13 @@ def _content(column: pa.ChunkedArray) -> Iterable[Any]:
             yield memoryview(chunk.buffers()[2])[part[0] : part[-1]]
 
 
-# Sources: each returns its tables by split, with the place that error messages name.
+# Sources: each returns, by split, a table and its location for error messages.
 
 _Tables = dict[str, tuple[str, pa.Table]]
 
 
 def _first_at_hand(data: Data, task: Task, *, sweep: bool) -> tuple[Source, _Tables, tuple[str, ...]]:
-    """What ``data.source=auto`` means; only a source out of reach is passed over, never one with bad rows."""
+    """Resolve ``data.source=auto``: a source that is out of reach is skipped, one with bad rows is not."""
     root = _root(data)
     if root is not None and not root.is_dir():
         name = "data.root" if data.root else ROOT_VARIABLE
@@ -199,7 +199,7 @@ def _root(data: Data) -> Path | None:
 
 
 def _splits(task: Task) -> list[tuple[str, str, str]]:
-    """Each split as the task names it, the data set that it is of, and its name there."""
+    """Return, for each split, its name in the task, its data set, and its name in that data set."""
     splits = dict.fromkeys([task.train, *task.evaluation.values()])
     apart = [(split, *split.rpartition("/")) for split in splits]
     return [(split, name or task.name, own) for split, name, _, own in apart]
@@ -210,7 +210,7 @@ def _ways(*sources: str) -> str:
 
 
 def _read(path: Path, task: Task) -> pa.Table:
-    """The used columns of a parquet file."""
+    """Read the columns of a parquet file that the task uses."""
     if not path.is_file():
         present = ", ".join(sorted(entry.name for entry in path.parent.iterdir())) or "nothing"
         raise DataError(f"{path}: no such file; the folder holds {present}; add the split, or choose another")

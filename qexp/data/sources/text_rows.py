@@ -1,4 +1,4 @@
-"""Rows of a classification or regression: texts, and a class or a number for each."""
+"""Validation of classification and regression rows: texts with a class or a number each."""
 
 from __future__ import annotations
 
@@ -12,23 +12,22 @@ from qexp.data.sources.validation import check_columns, check_rows, refuse, row_
 from qexp.errors import DataError
 
 FIELDS = "task.text and task.label"
-"""Fields of the experiment that choose the columns."""
+"""Fields of the experiment that select the columns, as error messages name them."""
 
 
 def columns(task: TextTask) -> tuple[str, ...]:
-    """Columns that are read."""
+    """Return the columns that are read, the label last."""
     return (*task.text, task.label)
 
 
 def checked(table: pa.Table, task: TextTask, where: str) -> pa.Table:
-    """The table in its one form: ``id``, those of ``task.text``, and ``label``.
+    """Return the table in canonical form: columns ``id``, those of ``task.text``, and ``label``.
 
-    ``id`` is int64, texts are strings, ``label`` is int64 class ids in the order of ``task.labels``, whatever
-    order the table's own schema has, or float64 numbers that float32 holds
-    exactly.
+    ``id`` is int64 and texts are strings. ``label`` is int64 class ids in the order of ``task.labels``,
+    whatever the order in the table's own schema, or float64 numbers that float32 represents exactly.
 
     Raises:
-        DataError: A column, text or label is not as promised.
+        DataError: A column, text or label is missing or invalid.
     """
     check_columns(table.column_names, columns(task), where, fields=FIELDS)
     check_rows(table, where)
@@ -47,7 +46,7 @@ def checked(table: pa.Table, task: TextTask, where: str) -> pa.Table:
 def _class_ids(
     values: pa.ChunkedArray, task: TextTask, here: str, order: list[int] | None
 ) -> pa.ChunkedArray:
-    """Class ids in the order of ``task.labels``; ``order`` has that of each id of the table."""
+    """Return class ids in the order of ``task.labels``; ``order`` maps the ids of the table to it."""
     rule = "allowed are " + ", ".join(f"{i} ({name})" for i, name in enumerate(task.labels))
     if pa.types.is_floating(values.type):
         numbers = to_numpy(values)
@@ -67,7 +66,7 @@ def _class_ids(
 
 
 def _numbers(values: pa.ChunkedArray, task: TextTask, here: str) -> pa.ChunkedArray:
-    """Labels of a regression, rounded to float32: what training sees, whatever width the file has."""
+    """Return regression labels rounded to float32, the precision of training, whatever the file's type."""
     if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
         raise DataError(f"{here}: its type is {values.type}; the label of a regression is a number; cast it")
     numbers = to_numpy(values).astype(np.float64)
@@ -78,4 +77,4 @@ def _numbers(values: pa.ChunkedArray, task: TextTask, here: str) -> pa.ChunkedAr
     with np.errstate(over="ignore"):
         rounded = numbers.astype(np.float32)
     refuse((rounded < low) | (rounded > high), values, here, rule)
-    return from_numpy(rounded.astype(np.float64) + 0.0)  # + 0.0: minus zero is zero
+    return from_numpy(rounded.astype(np.float64) + 0.0)  # + 0.0 turns -0.0 into 0.0

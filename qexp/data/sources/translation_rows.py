@@ -1,4 +1,4 @@
-"""Rows of a translation: a text, and the same in another language."""
+"""Validation of translation rows: pairs of a source text and its translation."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from qexp.data.arrow import to_numpy
 from qexp.data.sources.validation import check_columns, check_rows, refuse, row_ids, texts
 
 FIELDS = "task.source and task.target"
-"""Fields of the experiment that choose the columns."""
+"""Fields of the experiment that select the columns, as error messages name them."""
 
 
 def columns(task: TranslationTask) -> tuple[str, ...]:
-    """Columns that are read."""
+    """Return the columns that are read."""
     return (task.source, task.target)
 
 
 def checked(table: pa.Table, task: TranslationTask, where: str) -> pa.Table:
-    """The table in its one form: ``id`` (int64), and ``task.source`` and ``task.target``, both strings.
+    """Return the table in canonical form: ``id`` (int64), ``task.source`` and ``task.target`` (strings).
 
     Raises:
-        DataError: A column is absent or no text, or one side of a pair is empty or blank.
+        DataError: A column is missing or not text, or one side of a pair is empty or blank.
     """
     check_columns(table.column_names, columns(task), where, fields=FIELDS)
     check_rows(table, where)

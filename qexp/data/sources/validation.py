@@ -1,4 +1,4 @@
-"""Checks of columns: each error names the place, the column, the first bad row and how many there are."""
+"""Validation of columns; each error names the table, the column, the first bad row and how many there are."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from qexp.data.arrow import from_numpy, nulls
 from qexp.errors import DataError
 
 ID_COLUMNS = ("idx", "id")
-"""Columns that name a row; the first of them that holds integers is used."""
+"""Columns with row ids; the first that holds integers is used."""
 
 
 def check_columns(present: Sequence[str], wanted: Sequence[str], where: str, *, fields: str) -> None:
-    """Every wanted column is there once.
+    """Check that every wanted column occurs exactly once.
 
     Args:
         present: Columns of the table.
         wanted: Columns that are read.
-        where: What messages call the table.
-        fields: The fields of the experiment that choose other columns, as messages name them.
+        where: Name of the table in error messages.
+        fields: Fields of the experiment that select other columns, as error messages name them.
 
     Raises:
-        DataError: One is absent, or there several times.
+        DataError: A column is missing or occurs more than once.
     """
     for name in wanted:
         if name not in present:
@@ -38,10 +38,10 @@ def check_columns(present: Sequence[str], wanted: Sequence[str], where: str, *, 
 
 
 def check_rows(table: pa.Table, where: str) -> None:
-    """There is a row.
+    """Check that the table is not empty.
 
     Raises:
-        DataError: There is none.
+        DataError: The table has no rows.
     """
     if table.num_rows == 0:
         raise DataError(f"{where}: zero rows; write the split again, or choose another")
@@ -56,7 +56,7 @@ def refuse(bad: np.ndarray[Any, Any], values: pa.ChunkedArray, here: str, rule: 
 
 
 def row_ids(table: pa.Table) -> pa.ChunkedArray:
-    """The source's integer id of each row, int64, or the row number where it has none."""
+    """Return the source's integer id of each row, int64, or row numbers if it has none."""
     for name in ID_COLUMNS:
         if table.column_names.count(name) == 1:
             values = table.column(name)
@@ -66,10 +66,10 @@ def row_ids(table: pa.Table) -> pa.ChunkedArray:
 
 
 def texts(values: pa.ChunkedArray, here: str, *, fields: str) -> pa.ChunkedArray:
-    """A column of strings, valid UTF-8 and without nulls.
+    """Return a text column as strings, after checking that it is valid UTF-8 without nulls.
 
     Raises:
-        DataError: It is not.
+        DataError: The column is not text, has nulls or is not UTF-8.
     """
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)

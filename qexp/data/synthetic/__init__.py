@@ -18,7 +18,7 @@ from qexp.data.synthetic.cola import cola
 from qexp.data.synthetic.entailment import mnli, rte
 from qexp.data.synthetic.paraphrase import mrpc, stsb
 from qexp.data.synthetic.questions import qnli, qqp
-from qexp.data.synthetic.splits import Dice, Maker, Row, Split, Text, rows
+from qexp.data.synthetic.splits import Maker, Row, SplitVocabulary, StableRandom, Text, rows
 from qexp.data.synthetic.squad import AnswerSet
 from qexp.data.synthetic.sst2 import sst2
 from qexp.data.synthetic.translation import PairSet
@@ -41,14 +41,14 @@ class _Set:
     maker: Maker
     sizes: Mapping[str, int]
 
-    def tables(self, splits: Mapping[str, Split]) -> dict[str, pa.Table]:
+    def tables(self, splits: Mapping[str, SplitVocabulary]) -> dict[str, pa.Table]:
         """Rows of every split."""
         made = rows(splits, self.sizes, self.shares, self.maker)
         return {name: _table(self, content) for name, content in made.items()}
 
 
-def _classes(maker: Callable[[Split, int], Text]) -> Maker:
-    def made(split: Split, label: int) -> Row:
+def _classes(maker: Callable[[SplitVocabulary, int], Text]) -> Maker:
+    def made(split: SplitVocabulary, label: int) -> Row:
         return maker(split, label), label
 
     return made
@@ -100,11 +100,11 @@ def sample(task: str, seed: int = 0) -> dict[str, pa.Table]:
     return made.tables({name: _split(task, name, seed) for name in made.sizes})
 
 
-def _split(task: str, name: str, seed: int) -> Split:
-    dice = Dice(f"qexp sample {task} {name} {seed}")
+def _split(task: str, name: str, seed: int) -> SplitVocabulary:
+    dice = StableRandom(f"qexp sample {task} {name} {seed}")
     if name == "validation_mismatched":
-        return Split(dice, seed, validation=True, genre=SCIENCE)
-    return Split(dice, seed, validation=name != "train")
+        return SplitVocabulary(dice, seed, validation=True, genre=SCIENCE)
+    return SplitVocabulary(dice, seed, validation=name != "train")
 
 
 def _table(made: _Set, content: list[Row]) -> pa.Table:

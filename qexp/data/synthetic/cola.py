@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from qexp.data.synthetic.facts import capital
-from qexp.data.synthetic.splits import Dice, Split, Text
+from qexp.data.synthetic.splits import SplitVocabulary, StableRandom, Text
 from qexp.data.synthetic.vocabulary import article, listed, plural
 
 _NOUNS = listed(
@@ -56,7 +56,7 @@ Words = tuple[str, str, str]
 """A person noun, a thing and a place phrase."""
 
 
-def cola(split: Split, label: int) -> Text:
+def cola(split: SplitVocabulary, label: int) -> Text:
     """One sentence; label 1 acceptable, 0 not."""
     noun, thing, place = split.draw(_NOUNS, _THINGS, _PLACES)
     text = split.dice.pick(_CONSTRUCTIONS)((noun, thing, place), bool(label), split.dice)
@@ -66,7 +66,7 @@ def cola(split: Split, label: int) -> Text:
 _QUESTIONS = ("what ", "who ", "which ", "where ", "did ", "has ")
 
 
-def _agreement(words: Words, good: bool, dice: Dice) -> str:
+def _agreement(words: Words, good: bool, dice: StableRandom) -> str:
     """The verb agrees with the head noun, not with the nearer one."""
     noun, thing, place = words
     many, other = dice.chance(0.5), dice.chance(0.5)
@@ -76,7 +76,7 @@ def _agreement(words: Words, good: bool, dice: Dice) -> str:
     return f"the {subject} with the {near} {verb} {dice.pick(('waiting', 'standing', 'sitting'))} {place}"
 
 
-def _auxiliary(words: Words, good: bool, dice: Dice) -> str:
+def _auxiliary(words: Words, good: bool, dice: StableRandom) -> str:
     """The form of the verb after its auxiliary."""
     noun, thing, place = words
     participle, _, base = dice.pick(
@@ -88,7 +88,7 @@ def _auxiliary(words: Words, good: bool, dice: Dice) -> str:
     return f"the {noun} {auxiliary} {verb} the {dice.pick(_ADJECTIVES)} {thing} {place}"
 
 
-def _order(words: Words, good: bool, dice: Dice) -> str:
+def _order(words: Words, good: bool, dice: StableRandom) -> str:
     """Adjectives before the noun, adverbs not between verb and object."""
     noun, thing, place = words
     _, past, _ = dice.pick(_SEEN).split()
@@ -108,7 +108,7 @@ def _order(words: Words, good: bool, dice: Dice) -> str:
     )
 
 
-def _argument(words: Words, good: bool, dice: Dice) -> str:
+def _argument(words: Words, good: bool, dice: StableRandom) -> str:
     """Verbs without an object, and verbs that need one."""
     noun, thing, place = words
     adjective = dice.pick(_ADJECTIVES)
@@ -120,7 +120,7 @@ def _argument(words: Words, good: bool, dice: Dice) -> str:
     return f"the {age} {noun} {verb} {place} with the {thing}"
 
 
-def _placement(words: Words, good: bool, dice: Dice) -> str:
+def _placement(words: Words, good: bool, dice: StableRandom) -> str:
     """``give`` takes a receiver as an object of its own, ``donate`` only with ``to``."""
     noun, thing, _ = words
     other = dice.other(_NOUNS, noun)
@@ -131,7 +131,7 @@ def _placement(words: Words, good: bool, dice: Dice) -> str:
     return f"the {noun} {verb} the {other} {gift} {dice.pick(('yesterday', 'last week', 'this morning'))}"
 
 
-def _reflexive(words: Words, good: bool, dice: Dice) -> str:
+def _reflexive(words: Words, good: bool, dice: StableRandom) -> str:
     """A reflexive agrees with the subject of its own clause."""
     noun, _, place = words
     name, right, wrong = dice.pick(_NAMES).split("/")
@@ -142,7 +142,7 @@ def _reflexive(words: Words, good: bool, dice: Dice) -> str:
     return f"{local} {'themselves' if good else right} {place}"
 
 
-def _determiner(words: Words, good: bool, dice: Dice) -> str:
+def _determiner(words: Words, good: bool, dice: StableRandom) -> str:
     """Number of the noun after its determiner."""
     noun, thing, place = words
     one = ("a single", "every", "another", "this", "each")
@@ -153,7 +153,7 @@ def _determiner(words: Words, good: bool, dice: Dice) -> str:
     return f"the {noun} {past} {dice.pick(one if single else more)} {item} {place}"
 
 
-def _question(words: Words, good: bool, dice: Dice) -> str:
+def _question(words: Words, good: bool, dice: StableRandom) -> str:
     """A fronted question word leaves a gap and calls for inversion."""
     noun, thing, place = words
     _, past, base = dice.pick(_SEEN).split()
@@ -176,7 +176,7 @@ def _question(words: Words, good: bool, dice: Dice) -> str:
     )
 
 
-def _island(words: Words, good: bool, dice: Dice) -> str:
+def _island(words: Words, good: bool, dice: StableRandom) -> str:
     """A question may reach into a complement clause, not into a relative clause or a coordination."""
     noun, thing, place = words
     _, past, _ = dice.pick(_SEEN).split()
@@ -197,7 +197,7 @@ def _island(words: Words, good: bool, dice: Dice) -> str:
     )
 
 
-def _polarity(words: Words, good: bool, dice: Dice) -> str:
+def _polarity(words: Words, good: bool, dice: StableRandom) -> str:
     """``any`` and ``ever`` need a negation that commands them."""
     noun, thing, place = words
     participle, past, base = dice.pick(_SEEN).split()
@@ -208,7 +208,7 @@ def _polarity(words: Words, good: bool, dice: Dice) -> str:
     return f"the {noun} who does not know us {past} any {plural(thing)} {place}"
 
 
-def _comparative(words: Words, good: bool, dice: Dice) -> str:
+def _comparative(words: Words, good: bool, dice: StableRandom) -> str:
     """One comparative marker, ``than`` after a comparative and ``as`` after ``as``."""
     noun, thing, place = words
     short, long = (
@@ -223,7 +223,7 @@ def _comparative(words: Words, good: bool, dice: Dice) -> str:
     return f"the {thing} of the {noun} was {degree} the one that we found {place}"
 
 
-def _case(words: Words, good: bool, dice: Dice) -> str:
+def _case(words: Words, good: bool, dice: StableRandom) -> str:
     """Subject and object form of pronouns."""
     noun, thing, place = words
     subject, object_ = dice.pick(("he/him", "she/her", "they/them", "we/us", "I/me")).split("/")
@@ -233,7 +233,7 @@ def _case(words: Words, good: bool, dice: Dice) -> str:
     return f"the {noun} showed {object_ if good else subject} the {dice.pick(_ADJECTIVES)} {thing} {place}"
 
 
-def _complement(words: Words, good: bool, dice: Dice) -> str:
+def _complement(words: Words, good: bool, dice: StableRandom) -> str:
     """Infinitive, gerund or clause: the verb decides."""
     noun, thing, place = words
     base, gerund = dice.pick(
@@ -248,7 +248,7 @@ def _complement(words: Words, good: bool, dice: Dice) -> str:
     return f"the {noun} {verb} {'to ' + base if wants == good else gerund} the {thing} {place}"
 
 
-_CONSTRUCTIONS: tuple[Callable[[Words, bool, Dice], str], ...] = (
+_CONSTRUCTIONS: tuple[Callable[[Words, bool, StableRandom], str], ...] = (
     _agreement,
     _auxiliary,
     _order,

@@ -17,7 +17,7 @@ from qexp.data.synthetic.facts import (
     target_phrase,
 )
 from qexp.data.synthetic.paraphrase import changed
-from qexp.data.synthetic.splits import Dice, Split, Text
+from qexp.data.synthetic.splits import SplitVocabulary, StableRandom, Text
 from qexp.data.synthetic.vocabulary import NUMBERS, VALUES, Thing
 
 _KINDS = ("place", "time", "intention", "intention", "number", "role", "quantifier", "opposite")
@@ -26,13 +26,13 @@ _DONE = ("managed to", "was quick to", "went on to")
 _NOT_DONE = ("refused to", "was unable to", "failed to", "forgot to")
 
 
-def mnli(split: Split, label: int) -> Text:
+def mnli(split: SplitVocabulary, label: int) -> Text:
     """Premise and hypothesis; label 0 entailment, 1 neutral, 2 contradiction."""
     kind = split.dice.pick(_KINDS)
     return _PREMISES[kind](split, label)
 
 
-def _short(fact: Fact, dice: Dice, keep: str = "") -> str:
+def _short(fact: Fact, dice: StableRandom, keep: str = "") -> str:
     """The fact with at most one detail."""
     fact = replace(
         fact, place=fact.place if keep == "place" else "", time=fact.time if keep == "time" else ""
@@ -40,15 +40,15 @@ def _short(fact: Fact, dice: Dice, keep: str = "") -> str:
     return sentence(fact, dice, voice=dice.pick(("active", "passive")))
 
 
-def _place(split: Split, label: int) -> Text:
+def _place(split: SplitVocabulary, label: int) -> Text:
     return _detail(split, label, "place")
 
 
-def _time(split: Split, label: int) -> Text:
+def _time(split: SplitVocabulary, label: int) -> Text:
     return _detail(split, label, "time")
 
 
-def _detail(split: Split, label: int, asked: str) -> Text:
+def _detail(split: SplitVocabulary, label: int, asked: str) -> Text:
     """The premise has the same detail, none, or another one."""
     fact, dice = draw(split), split.dice
     without = replace(fact, place="") if asked == "place" else replace(fact, time="")
@@ -56,7 +56,7 @@ def _detail(split: Split, label: int, asked: str) -> Text:
     return sentence(premise, dice, source=dice.chance(0.6 if label == 1 else 0.4)), _short(fact, dice, asked)
 
 
-def _intention(split: Split, label: int) -> Text:
+def _intention(split: SplitVocabulary, label: int) -> Text:
     """The premise says that it was done, meant, or not done; the hypothesis affirms or denies."""
     fact, dice = draw(split), split.dice
     denies = dice.chance(0.5)
@@ -67,7 +67,7 @@ def _intention(split: Split, label: int) -> Text:
     return finish(body, fact, dice), hypothesis
 
 
-def _number(split: Split, label: int) -> Text:
+def _number(split: SplitVocabulary, label: int) -> Text:
     """``more than seven`` and ``fewer than seven`` against twelve, four, or a vague number."""
     fact, dice = draw(split, person=False, counted=True), split.dice
     bound = int(dice.random() * (len(VALUES) - 6)) + 3
@@ -80,7 +80,7 @@ def _number(split: Split, label: int) -> Text:
     return sentence(replace(fact, number=number), dice), _short(replace(fact, number=claim), dice)
 
 
-def _role(split: Split, label: int) -> Text:
+def _role(split: SplitVocabulary, label: int) -> Text:
     """The same roles in other words, roles exchanged (which leaves it open), or the contrary said."""
     fact, dice = draw(split, person=True), split.dice
     hypothesis = replace(fact, negated=dice.chance(0.4))
@@ -90,7 +90,7 @@ def _role(split: Split, label: int) -> Text:
     return sentence(premise, dice), _short(hypothesis, dice)
 
 
-def _quantifier(split: Split, label: int) -> Text:
+def _quantifier(split: SplitVocabulary, label: int) -> Text:
     """``all``, ``none`` and ``at least one`` of a crowd against what the premise knows about the crowd."""
     fact, dice = draw(split), split.dice
     crowd = dice.pick(
@@ -109,7 +109,7 @@ def _quantifier(split: Split, label: int) -> Text:
     return finish(premise, replace(fact, time=""), dice), capital(f"{claim} {end}") + "."
 
 
-def _opposite(split: Split, label: int) -> Text:
+def _opposite(split: SplitVocabulary, label: int) -> Text:
     """The same action, an unrelated one, or the opposite one."""
     fact, dice = draw(split, opposite=True), split.dice
     kind = fact.target.kind if isinstance(fact.target, Thing) else "person"
@@ -132,7 +132,7 @@ _PREMISES = {
 }
 
 
-def rte(split: Split, label: int) -> Text:
+def rte(split: SplitVocabulary, label: int) -> Text:
     """Label 0: sentence2 follows from sentence1; label 1: it does not."""
     kind = split.dice.random()
     if kind < 0.55:
@@ -141,7 +141,7 @@ def rte(split: Split, label: int) -> Text:
     return mnli(split, three)
 
 
-def _two_events(split: Split, label: int) -> Text:
+def _two_events(split: SplitVocabulary, label: int) -> Text:
     """Two events in one sentence; the hypothesis takes one of them, or mixes both."""
     dice = split.dice
     while True:
@@ -158,7 +158,7 @@ def _two_events(split: Split, label: int) -> Text:
     return capital(premise) + ".", _short(hypothesis, dice)
 
 
-def _other_event(split: Split, label: int) -> Text:
+def _other_event(split: SplitVocabulary, label: int) -> Text:
     """The premise tells of the same event, or of one with another action and another agent, place or time."""
     fact, dice = draw(split), split.dice
     premise = (
@@ -169,6 +169,6 @@ def _other_event(split: Split, label: int) -> Text:
     return sentence(premise, dice, source=dice.chance(0.3)), _short(fact, dice, dice.pick(("place", "time")))
 
 
-def _clause(fact: Fact, dice: Dice) -> str:
+def _clause(fact: Fact, dice: StableRandom) -> str:
     verb = form(fact.action, dice)
     return f"{dice.pick(fact.agent)} {verb.past} {target_phrase(fact, dice)} {detail(fact.place, dice)}"

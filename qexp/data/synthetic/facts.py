@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from qexp.data.synthetic.splits import Dice, Split
-from qexp.data.synthetic.vocabulary import NUMBERS, SOURCES, Action, Form, Thing, Words, plural
+from qexp.data.synthetic.splits import SplitVocabulary, StableRandom
+from qexp.data.synthetic.vocabulary import NUMBERS, SOURCES, Action, Thing, VerbForms, Words, plural
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ def head(target: Words | Thing) -> str:
     return target.names[0] if isinstance(target, Thing) else target[0]
 
 
-def draw(split: Split, *, person: bool | None = None, counted: bool = False, opposite: bool = False) -> Fact:
+def draw(
+    split: SplitVocabulary, *, person: bool | None = None, counted: bool = False, opposite: bool = False
+) -> Fact:
     """A fact that the split owns: (agent, target) decides, so its variants stay in the split.
 
     Args:
@@ -68,12 +70,12 @@ def draw(split: Split, *, person: bool | None = None, counted: bool = False, opp
     )
 
 
-def contrary(split: Split, action: Action, kind: str) -> Action | None:
+def contrary(split: SplitVocabulary, action: Action, kind: str) -> Action | None:
     """The opposite action if it fits the kind."""
     return next((other for other in split.genre.actions_on(kind) if other.name == action.opposite), None)
 
 
-def target_phrase(fact: Fact, dice: Dice) -> str:
+def target_phrase(fact: Fact, dice: StableRandom) -> str:
     """``the red car``, ``twelve red cars`` or ``the doctor``."""
     if not isinstance(fact.target, Thing):
         return dice.pick(fact.target)
@@ -82,16 +84,16 @@ def target_phrase(fact: Fact, dice: Dice) -> str:
     return f"{fact.number} {adjective}{plural(noun)}" if fact.number else f"the {adjective}{noun}"
 
 
-def _clear(form: Form) -> Form:
-    return Form(*(part.replace("_", " ") for part in (form.base, form.past, form.participle)))
+def _clear(form: VerbForms) -> VerbForms:
+    return VerbForms(*(part.replace("_", " ") for part in (form.base, form.past, form.participle)))
 
 
-def form(action: Action, dice: Dice) -> Form:
+def form(action: Action, dice: StableRandom) -> VerbForms:
     """One of the action's synonyms."""
     return _clear(dice.pick(action.forms))
 
 
-def active(fact: Fact, dice: Dice) -> str:
+def active(fact: Fact, dice: StableRandom) -> str:
     """Agent first."""
     verb, agent, target = form(fact.action, dice), dice.pick(fact.agent), target_phrase(fact, dice)
     if not fact.negated:
@@ -99,7 +101,7 @@ def active(fact: Fact, dice: Dice) -> str:
     return dice.pick((f"{agent} did not {verb.base} {target}", f"{agent} never {verb.past} {target}"))
 
 
-def passive(fact: Fact, dice: Dice, *, by: bool = True) -> str:
+def passive(fact: Fact, dice: StableRandom, *, by: bool = True) -> str:
     """Target first."""
     verb, target = form(fact.action, dice), target_phrase(fact, dice)
     be = "were" if fact.number else "was"
@@ -107,7 +109,7 @@ def passive(fact: Fact, dice: Dice, *, by: bool = True) -> str:
     return f"{target} {be}{no} {verb.participle}" + (f" by {dice.pick(fact.agent)}" if by else "")
 
 
-def cleft(fact: Fact, dice: Dice) -> str:
+def cleft(fact: Fact, dice: StableRandom) -> str:
     """``It was the nurse who ...``; negated facts stay plain."""
     if fact.negated:
         return active(fact, dice)
@@ -115,19 +117,19 @@ def cleft(fact: Fact, dice: Dice) -> str:
     return f"it was {dice.pick(fact.agent)} who {verb.past} {target_phrase(fact, dice)}"
 
 
-def sentence(fact: Fact, dice: Dice, *, voice: str = "", source: bool = False) -> str:
+def sentence(fact: Fact, dice: StableRandom, *, voice: str = "", source: bool = False) -> str:
     """The fact as one sentence; ``voice`` is active, passive, cleft or "" for any."""
     voice = voice or dice.pick(("active", "active", "passive", "passive", "cleft"))
     body = {"active": active, "passive": passive, "cleft": cleft}[voice](fact, dice)
     return finish(body, fact, dice, source=source)
 
 
-def detail(synonyms: str, dice: Dice) -> str:
+def detail(synonyms: str, dice: StableRandom) -> str:
     """One way to say a place or a time ("" stays "")."""
     return dice.pick(synonyms.split("="))
 
 
-def finish(body: str, fact: Fact, dice: Dice, *, source: bool = False) -> str:
+def finish(body: str, fact: Fact, dice: StableRandom, *, source: bool = False) -> str:
     """A clause with the fact's place and time, capital letter and full stop."""
     place, time = detail(fact.place, dice), detail(fact.time, dice)
     front = dice.chance(0.35) and bool(time)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from qexp.data.synthetic.facts import Fact, contrary, draw, head, sentence
-from qexp.data.synthetic.splits import Dice, Split, Text
+from qexp.data.synthetic.splits import SplitVocabulary, StableRandom, Text
 from qexp.data.synthetic.vocabulary import NUMBERS, Thing
 
 _KINDS = ("role", "number", "opposite", "polarity", "action", "agent", "adjective", "", "", "")
 _FURTHER = ("agent", "action", "place", "time")
 
 
-def changed(fact: Fact, change: str, split: Split) -> Fact:
+def changed(fact: Fact, change: str, split: SplitVocabulary) -> Fact:
     """The fact with one meaning changed; what it draws comes from the same distribution as the original."""
     dice, genre = split.dice, split.genre
     kind = fact.target.kind if isinstance(fact.target, Thing) else "person"
@@ -40,7 +40,7 @@ def changed(fact: Fact, change: str, split: Split) -> Fact:
             return replace(fact, agent=agent)
 
 
-def _base(split: Split, change: str) -> Fact:
+def _base(split: SplitVocabulary, change: str) -> Fact:
     """A fact that the change can be applied to, negated half of the time if the change is to polarity."""
     thing = change in ("number", "adjective")
     fact = draw(
@@ -53,7 +53,7 @@ def _base(split: Split, change: str) -> Fact:
     return replace(fact, negated=negated, number="" if fact.on_person else fact.number)
 
 
-def mrpc(split: Split, label: int) -> Text:
+def mrpc(split: SplitVocabulary, label: int) -> Text:
     """Label 1: other voice, synonyms, order; label 0: the same, and one to three meanings changed."""
     dice = split.dice
     kind = dice.pick(_KINDS)
@@ -71,7 +71,7 @@ def mrpc(split: Split, label: int) -> Text:
     return _two(first, second, dice)
 
 
-def _two(first: Fact, second: Fact, dice: Dice) -> Text:
+def _two(first: Fact, second: Fact, dice: StableRandom) -> Text:
     texts = [sentence(fact, dice, source=dice.chance(0.25)) for fact in (first, second)]
     dice.shuffle(texts)
     return tuple(texts)
@@ -90,7 +90,7 @@ _COST = {
 }
 
 
-def stsb(split: Split, level: int) -> tuple[Text, float]:
+def stsb(split: SplitVocabulary, level: int) -> tuple[Text, float]:
     """Two sentences and a score, 0 to 5: 5 minus the cost of what differs, with the spread of annotators.
 
     ``level`` 0 are two unrelated events, 1 to 4 one event with up to three meanings changed.
@@ -110,7 +110,7 @@ def stsb(split: Split, level: int) -> tuple[Text, float]:
     return _two(first, second, dice), _score(score, dice)
 
 
-def _some(fact: Fact, split: Split, count: int) -> list[str]:
+def _some(fact: Fact, split: SplitVocabulary, count: int) -> list[str]:
     """Up to ``count`` changes that fit the fact, at most one of them to the action."""
     kind = fact.target.kind if isinstance(fact.target, Thing) else "person"
     actions = ["opposite", "polarity"] if contrary(split, fact.action, kind) else ["action", "polarity"]
@@ -121,6 +121,6 @@ def _some(fact: Fact, split: Split, count: int) -> list[str]:
     return fitting[:count]
 
 
-def _score(score: float, dice: Dice) -> float:
+def _score(score: float, dice: StableRandom) -> float:
     spread = dice.random() + dice.random() - 1
     return round(min(5.0, max(0.0, score + 0.5 * spread)) * 5) / 5

@@ -8,7 +8,7 @@ from itertools import count
 
 from qexp.data.synthetic.facts import Fact, capital, detail, draw, head, sentence
 from qexp.data.synthetic.paraphrase import changed
-from qexp.data.synthetic.splits import Dice, Split
+from qexp.data.synthetic.splits import SplitVocabulary, StableRandom
 from qexp.data.synthetic.towns import ASIDES, RELATIONS, town
 from qexp.data.synthetic.vocabulary import TOWN, Thing
 
@@ -61,7 +61,7 @@ def roles(meant: Fact | Trait) -> dict[str, str]:
     }
 
 
-def settled(fact: Fact, dice: Dice) -> Fact:
+def settled(fact: Fact, dice: StableRandom) -> Fact:
     """The fact with one synonym left for each concept."""
     target = fact.target
     one = dice.pick(target.names if isinstance(target, Thing) else target)
@@ -76,7 +76,7 @@ def settled(fact: Fact, dice: Dice) -> Fact:
     )
 
 
-def passages(split: Split) -> Iterator[Passage]:
+def passages(split: SplitVocabulary) -> Iterator[Passage]:
     """Paragraphs without end, four about each town, of 40 to 120 words; one in eight has more than 200."""
     split = replace(split, genre=_LOCAL)
     known: set[str] = set()
@@ -94,14 +94,14 @@ def passages(split: Split) -> Iterator[Passage]:
         yield _passage(split, towns, traits, words)
 
 
-def _new_town(split: Split, known: set[str]) -> str:
+def _new_town(split: SplitVocabulary, known: set[str]) -> str:
     while (name := town(split)) in known:
         pass
     known.add(name)
     return name
 
 
-def _passage(split: Split, towns: tuple[str, str], profile: Sequence[Trait], words: int) -> Passage:
+def _passage(split: SplitVocabulary, towns: tuple[str, str], profile: Sequence[Trait], words: int) -> Passage:
     """Sentences, in any order, until there are as many words; a trait or an aside at most once."""
     dice = split.dice
     traits, asides = list(profile), [text.format(t=towns[0], u=towns[1]) for text in ASIDES]
@@ -121,12 +121,12 @@ def _passage(split: Split, towns: tuple[str, str], profile: Sequence[Trait], wor
     return Passage(towns, " ".join(sentences), tuple(statements))
 
 
-def _trait(trait: Trait, dice: Dice) -> Statement:
+def _trait(trait: Trait, dice: StableRandom) -> Statement:
     text = dice.pick(RELATIONS[trait.relation].told).format(t=trait.town, v=trait.value)
     return Statement(trait, trait, capital(text) + ".")
 
 
-def _event(split: Split, statements: Sequence[Statement]) -> Statement:
+def _event(split: SplitVocabulary, statements: Sequence[Statement]) -> Statement:
     """An event that often shares something with an earlier one, but not agent, action and target alike."""
     dice = split.dice
     earlier = [told.meant for told in statements if isinstance(told.meant, Fact)]
@@ -143,7 +143,7 @@ def _event(split: Split, statements: Sequence[Statement]) -> Statement:
     return Statement(fact, said, sentence(said, dice, source=dice.chance(0.15)))
 
 
-def _related(fact: Fact, earlier: Fact, split: Split) -> Fact:
+def _related(fact: Fact, earlier: Fact, split: SplitVocabulary) -> Fact:
     """Another event with the agent of the earlier one, or with other words of it."""
     changes = ["own", "agent", "action", *(["role"] if earlier.on_person else [])]
     change = split.dice.pick(changes)
@@ -152,7 +152,7 @@ def _related(fact: Fact, earlier: Fact, split: Split) -> Fact:
     return replace(changed(earlier, change, split), place=fact.place, time=fact.time)
 
 
-def owned(fact: Fact, split: Split) -> bool:
+def owned(fact: Fact, split: SplitVocabulary) -> bool:
     """Whether the split may tell or ask about this agent and target."""
     return fact.agent[0] != head(fact.target) and split.owns(fact.agent[0], head(fact.target))
 

@@ -16,7 +16,7 @@ from qexp.data.synthetic.facts import (
     target_phrase,
 )
 from qexp.data.synthetic.paraphrase import changed
-from qexp.data.synthetic.splits import Dice, Split, Text
+from qexp.data.synthetic.splits import SplitVocabulary, StableRandom, Text
 from qexp.data.synthetic.vocabulary import listed
 
 _ACTIVITIES = {
@@ -105,7 +105,7 @@ _JOURNEYS = (
 )
 
 
-def qqp(split: Split, label: int) -> Text:
+def qqp(split: SplitVocabulary, label: int) -> Text:
     """Label 1: the same wish in other words; label 0: another intent, object, qualifier or direction."""
     kind = split.dice.random()
     texts = list(
@@ -119,7 +119,7 @@ def qqp(split: Split, label: int) -> Text:
     return tuple(texts)
 
 
-def _journey(split: Split, label: int) -> Text:
+def _journey(split: SplitVocabulary, label: int) -> Text:
     dice = split.dice
     a, b, m = split.draw(_CITIES, _CITIES, _MEANS)
     first = dice.pick(_JOURNEYS)
@@ -128,7 +128,7 @@ def _journey(split: Split, label: int) -> Text:
     return first.format(a=a, b=b, m=m), second.format(a=there[0], b=there[1], m=m)
 
 
-def _comparison(split: Split, label: int) -> Text:
+def _comparison(split: SplitVocabulary, label: int) -> Text:
     """``Is A harder than B?`` is ``Is B easier than A?`` in other words, not ``Is A easier than B?``."""
     dice = split.dice
     verbs, names = dice.pick(list(_ACTIVITIES.items()))
@@ -149,7 +149,7 @@ def _comparison(split: Split, label: int) -> Text:
     return one + "?", two + "?"
 
 
-def _activity(split: Split, label: int) -> Text:
+def _activity(split: SplitVocabulary, label: int) -> Text:
     dice = split.dice
     thing, qualifier = split.draw(_OBJECTS, _QUALIFIERS)
     intent = dice.pick(list(_INTENTS))
@@ -172,13 +172,13 @@ def _activity(split: Split, label: int) -> Text:
     return first, _asked(dice, intent, thing, qualifier)
 
 
-def _owned(split: Split, pool: list[str], partner: str) -> str:
+def _owned(split: SplitVocabulary, pool: list[str], partner: str) -> str:
     """One word of the pool whose combination with the partner the split owns; any word if there is none."""
     fitting = [word for word in pool if split.owns(word, partner)]
     return split.dice.pick(fitting or pool)
 
 
-def _asked(dice: Dice, intent: str, thing: str, qualifier: str) -> str:
+def _asked(dice: StableRandom, intent: str, thing: str, qualifier: str) -> str:
     verbs, name = thing.split("|")
     return dice.pick(_INTENTS[intent]).format(
         v=dice.pick(verbs.split("=")), o=name, q=dice.pick(qualifier.split("="))
@@ -188,7 +188,7 @@ def _asked(dice: Dice, intent: str, thing: str, qualifier: str) -> str:
 _ASKED = ("where", "when", "who", "whom", "number", "what")
 
 
-def qnli(split: Split, label: int) -> Text:
+def qnli(split: SplitVocabulary, label: int) -> Text:
     """Label 0: the sentence answers the question; label 1: similar words, but no answer."""
     dice = split.dice
     asked = dice.pick(_ASKED)
@@ -199,7 +199,7 @@ def qnli(split: Split, label: int) -> Text:
     return question, _answer(fact, asked, dice) if label == 0 else _beside(fact, asked, split)
 
 
-def _question(fact: Fact, asked: str, dice: Dice) -> str:
+def _question(fact: Fact, asked: str, dice: StableRandom) -> str:
     verb, agent, target = form(fact.action, dice), dice.pick(fact.agent), target_phrase(fact, dice)
     place, time = detail(fact.place, dice), detail(fact.time, dice)
     options = {
@@ -219,11 +219,11 @@ def _question(fact: Fact, asked: str, dice: Dice) -> str:
     return capital(dice.pick(options[asked])) + "?"
 
 
-def _counted(fact: Fact, dice: Dice) -> str:
+def _counted(fact: Fact, dice: StableRandom) -> str:
     return target_phrase(fact, dice).removeprefix(fact.number + " ")
 
 
-def _answer(fact: Fact, asked: str, dice: Dice) -> str:
+def _answer(fact: Fact, asked: str, dice: StableRandom) -> str:
     """States what was asked, sometimes without the other detail, so that length does not tell."""
     if asked == "where":
         fact = replace(fact, time=dice.pick((fact.time, "")))
@@ -237,7 +237,7 @@ def _answer(fact: Fact, asked: str, dice: Dice) -> str:
 _VAGUE = ("several", "some", "a few", "many")
 
 
-def _beside(fact: Fact, asked: str, split: Split) -> str:
+def _beside(fact: Fact, asked: str, split: SplitVocabulary) -> str:
     """No answer: the detail is missing, the roles are exchanged, or it is another event."""
     dice = split.dice
     source = dice.chance(0.4)

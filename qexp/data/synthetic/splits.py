@@ -16,7 +16,7 @@ Text = tuple[str, ...]
 _PUNCTUATION = re.compile(r"[^a-z0-9 ]+")
 
 
-class Dice:
+class StableRandom:
     """Choices built on ``random.Random.random`` alone, whose numbers Python promises to keep."""
 
     def __init__(self, seed: str) -> None:
@@ -45,14 +45,14 @@ class Dice:
 
 
 @dataclass(frozen=True)
-class Split:
+class SplitVocabulary:
     """What one split may talk about.
 
     Every combination of base words belongs to either the training or the validation side, by a
     checksum of the words and the seed; about one word in twelve is kept for validation altogether.
     """
 
-    dice: Dice
+    dice: StableRandom
     seed: int
     validation: bool
     genre: Genre = TOWN
@@ -91,7 +91,7 @@ class Split:
 
 Row = tuple[Text, float]
 """The text columns of one row, and its label."""
-Maker = Callable[[Split, int], Row]
+Maker = Callable[[SplitVocabulary, int], Row]
 """Renders one row of the split for the given class (the class is the label unless the label is a score)."""
 
 
@@ -104,7 +104,7 @@ def normalized(text: str) -> str:
     return " ".join(_PUNCTUATION.sub(" ", text.lower()).split())
 
 
-def labels(dice: Dice, shares: Sequence[int], rows: int) -> list[int]:
+def labels(dice: StableRandom, shares: Sequence[int], rows: int) -> list[int]:
     """Shuffled classes with the given shares, exact up to rounding."""
     total = sum(shares)
     bounds = [round(rows * sum(shares[: i + 1]) / total) for i in range(len(shares))]
@@ -114,21 +114,23 @@ def labels(dice: Dice, shares: Sequence[int], rows: int) -> list[int]:
 
 
 def rows(
-    splits: Mapping[str, Split], sizes: Mapping[str, int], shares: Sequence[int], maker: Maker
+    splits: Mapping[str, SplitVocabulary], sizes: Mapping[str, int], shares: Sequence[int], maker: Maker
 ) -> dict[str, list[Row]]:
     """Rows of every split; a text of another split and a pair already there are drawn again."""
     taken: dict[str, str] = {}
     pairs: set[Text] = set()
     return {
         name: [
-            _fresh(split, name, label, maker, taken, pairs)
+            _fresh(split, name, label=label, maker=maker, taken=taken, pairs=pairs)
             for label in labels(split.dice, shares, sizes[name])
         ]
         for name, split in splits.items()
     }
 
 
-def _fresh(split: Split, name: str, label: int, maker: Maker, taken: dict[str, str], pairs: set[Text]) -> Row:
+def _fresh(
+    split: SplitVocabulary, name: str, label: int, *, maker: Maker, taken: dict[str, str], pairs: set[Text]
+) -> Row:
     while True:
         texts, value = maker(split, label)
         plain = tuple(normalized(text) for text in texts)

@@ -20,7 +20,7 @@ from qexp.data.arrow import from_numpy, from_texts
 from qexp.data.synthetic.facts import Fact, capital, contrary, form, target_phrase
 from qexp.data.synthetic.paraphrase import changed
 from qexp.data.synthetic.passages import Passage, Statement, Trait, owned, passages, roles, settled
-from qexp.data.synthetic.splits import Dice, Split, labels
+from qexp.data.synthetic.splits import SplitVocabulary, StableRandom, labels
 from qexp.data.synthetic.towns import RELATIONS
 from qexp.data.synthetic.vocabulary import Thing, Words
 
@@ -92,7 +92,7 @@ class AnswerSet:
     shares: tuple[int, int]
     sizes: Mapping[str, int]
 
-    def tables(self, splits: Mapping[str, Split]) -> dict[str, pa.Table]:
+    def tables(self, splits: Mapping[str, SplitVocabulary]) -> dict[str, pa.Table]:
         """Rows of every split; no question is asked twice."""
         taken: set[str] = set()
         return {
@@ -101,14 +101,21 @@ class AnswerSet:
         }
 
 
-def _rows(name: str, split: Split, classes: Sequence[int], taken: set[str]) -> list[_Row]:
+def _rows(name: str, split: SplitVocabulary, classes: Sequence[int], taken: set[str]) -> list[_Row]:
     """One row for each class, 3 to 5 for a passage; class 1 has no answer."""
     rows: list[_Row] = []
     for number, passage in enumerate(passages(split)):
         for turn, label in enumerate(classes[len(rows) :][: 3 + number % 3]):
             question, texts, starts = _asked(passage, split, label == 0, taken)
             rows.append(
-                _Row(f"{name}-{number:04}-{turn}", passage.towns[0], passage.context, question, texts, starts)
+                _Row(
+                    f"{name}-{number:04}-{turn}",
+                    passage.towns[0],
+                    context=passage.context,
+                    question=question,
+                    texts=texts,
+                    starts=starts,
+                )
             )
         if len(rows) == len(classes):
             break
@@ -116,7 +123,7 @@ def _rows(name: str, split: Split, classes: Sequence[int], taken: set[str]) -> l
 
 
 def _asked(
-    passage: Passage, split: Split, answered: bool, taken: set[str]
+    passage: Passage, split: SplitVocabulary, answered: bool, taken: set[str]
 ) -> tuple[str, list[str], list[int]]:
     """A new question on the passage, its answers and where they begin."""
     dice = split.dice
@@ -138,7 +145,7 @@ def _fits(told: Statement, cues: Mapping[str, str]) -> bool:
     return all(has.get(role) in ("", value) for role, value in cues.items())
 
 
-def _twisted(meant: Fact | Trait, passage: Passage, split: Split) -> Fact | Trait:
+def _twisted(meant: Fact | Trait, passage: Passage, split: SplitVocabulary) -> Fact | Trait:
     """What the passage might tell, but with luck does not: one role is taken from elsewhere in it."""
     dice = split.dice
     if isinstance(meant, Trait):
@@ -166,12 +173,12 @@ def _kind(fact: Fact) -> str:
     return fact.target.kind if isinstance(fact.target, Thing) else "person"
 
 
-def _on_town(trait: Trait, dice: Dice) -> _Question:
+def _on_town(trait: Trait, dice: StableRandom) -> _Question:
     text = dice.pick(RELATIONS[trait.relation].asked).format(t=trait.town)
     return _Question(capital(text) + "?", "value", {"town": trait.town, "relation": trait.relation})
 
 
-def _on_event(fact: Fact, dice: Dice) -> _Question:
+def _on_event(fact: Fact, dice: StableRandom) -> _Question:
     kind = "person" if fact.on_person else "thing"
     asked = dice.pick(("agent", "place", "time", kind, *(("number", "number") if fact.number else ())))
     template = dice.pick(_EVENTS[asked])
@@ -194,7 +201,9 @@ def _on_event(fact: Fact, dice: Dice) -> _Question:
     return _Question(capital(text) + "?", _ROLES.get(asked, asked), cues)
 
 
-def _golds(told: Statement, role: str, passage: Passage, split: Split) -> tuple[list[str], list[int]]:
+def _golds(
+    told: Statement, role: str, passage: Passage, split: SplitVocabulary
+) -> tuple[list[str], list[int]]:
     """The answer; in validation up to two more, repeated or without its preposition or article."""
     words, length = _words(told.said, role, split.dice)
     found = re.search(rf"(?<!\w){re.escape(words)}(?!\w)", told.sentence, re.IGNORECASE)
@@ -209,7 +218,7 @@ def _golds(told: Statement, role: str, passage: Passage, split: Split) -> tuple[
     return texts, [end - len(text) for text in texts]
 
 
-def _words(said: Fact | Trait, role: str, dice: Dice) -> tuple[str, int]:
+def _words(said: Fact | Trait, role: str, dice: StableRandom) -> tuple[str, int]:
     """Words of the sentence that begin with the answer, and its length: "two" may stand in a time as well."""
     if isinstance(said, Trait):
         return said.value, len(said.value)

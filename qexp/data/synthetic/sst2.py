@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qexp.data.synthetic.facts import capital
-from qexp.data.synthetic.splits import Split, Text
+from qexp.data.synthetic.splits import SplitVocabulary, Text
 from qexp.data.synthetic.vocabulary import article, listed
 
 _GOOD = listed(
@@ -84,7 +84,7 @@ _REPORTED = (
 )
 
 
-def sst2(split: Split, label: int) -> Text:
+def sst2(split: SplitVocabulary, label: int) -> Text:
     """One opinion; label 1 positive, 0 negative."""
     dice = split.dice
     mine, theirs = (_GOOD, _BAD) if label else (_BAD, _GOOD)
@@ -96,20 +96,22 @@ def sst2(split: Split, label: int) -> Text:
     templates = dice.pick((_PLAIN, _MISSED[label], _NEGATED, _COMPARED, _CONTRAST, _CONTRAST, _REPORTED))
     if templates is _NEGATED:
         words["x"] = words["y"]
-    return (_filled(split, dice.pick(templates), work, part, words),)
+    return (_filled(split, dice.pick(templates), work=work, part=part, words=words),)
 
 
 _SHARE_MIXED = 0.3
 
 
-def _mixed(split: Split, work: str, part: str, words: dict[str, str]) -> str:
+def _mixed(split: SplitVocabulary, work: str, part: str, words: dict[str, str]) -> str:
     """Praise and blame in one sentence, on which viewers disagree: three in four go by what comes last."""
     last = split.dice.chance(0.75)
     first, second = (words["y"], words["x"]) if last else (words["x"], words["y"])
-    return _filled(split, split.dice.pick(_MIXED), work, part, words | {"first": first, "second": second})
+    return _filled(
+        split, split.dice.pick(_MIXED), work=work, part=part, words=words | {"first": first, "second": second}
+    )
 
 
-def _filled(split: Split, template: str, work: str, part: str, words: dict[str, str]) -> str:
+def _filled(split: SplitVocabulary, template: str, work: str, part: str, words: dict[str, str]) -> str:
     with_article = {f"ar_{name}": article(word) for name, word in words.items()}
     text = template.format(
         work=work,

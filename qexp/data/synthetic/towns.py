@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from qexp.data.synthetic.splits import Split
+from qexp.data.synthetic.splits import SplitVocabulary
 from qexp.data.synthetic.vocabulary import Words, listed
 
 _HEADS = listed(
@@ -31,24 +31,24 @@ _SIGHTS = listed(
 _MONTHS = listed("January,February,April,May,June,July,August,September,November,December")
 
 
-def town(split: Split) -> str:
+def town(split: SplitVocabulary) -> str:
     """A town that belongs to the split."""
     return "".join(split.draw(_HEADS, _TAILS))
 
 
-def _of(pool: Words) -> Callable[[Split], str]:
+def _of(pool: Words) -> Callable[[SplitVocabulary], str]:
     return lambda split: split.pick(pool)
 
 
-def _person(split: Split) -> str:
+def _person(split: SplitVocabulary) -> str:
     return f"{split.pick(_FIRST)} {split.pick(_LAST)}"
 
 
-def _years(first: int, last: int) -> Callable[[Split], str]:
+def _years(first: int, last: int) -> Callable[[SplitVocabulary], str]:
     return lambda split: str(first + int(split.dice.random() * (last - first + 1)))
 
 
-def _crowd(split: Split) -> str:
+def _crowd(split: SplitVocabulary) -> str:
     return f"{2 + int(split.dice.random() * 90)},{int(split.dice.random() * 10)}00"
 
 
@@ -58,7 +58,7 @@ class Relation:
 
     told: Words
     asked: Words
-    value: Callable[[Split], str]
+    value: Callable[[SplitVocabulary], str]
 
 
 RELATIONS = {

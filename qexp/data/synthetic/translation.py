@@ -15,7 +15,7 @@ import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
 from qexp.data.arrow import from_texts
 from qexp.data.synthetic.facts import capital
-from qexp.data.synthetic.splits import Row, Split, rows
+from qexp.data.synthetic.splits import Row, SplitVocabulary, rows
 from qexp.data.synthetic.vocabulary import article, listed
 
 
@@ -88,7 +88,7 @@ _SHARE_PLACE_FIRST = 0.3
 _SHARE_BARE = 0.3
 
 
-def caption(split: Split, _: int) -> Row:
+def caption(split: SplitVocabulary, _: int) -> Row:
     """A sentence and its translation."""
     who, verb, thing, place = split.combine(list(_PEOPLE), list(_VERBS), list(_THINGS), list(_PLACES))
     bare, first = split.dice.chance(_SHARE_BARE), split.dice.chance(_SHARE_PLACE_FIRST)
@@ -122,7 +122,7 @@ class PairSet:
 
     sizes: Mapping[str, int]
 
-    def tables(self, splits: Mapping[str, Split]) -> dict[str, pa.Table]:
+    def tables(self, splits: Mapping[str, SplitVocabulary]) -> dict[str, pa.Table]:
         """Columns ``en`` and ``de`` of every split."""
         made = rows(splits, self.sizes, (1,), caption)
         return {

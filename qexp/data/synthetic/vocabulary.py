@@ -10,7 +10,7 @@ Words = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Form:
+class VerbForms:
     """One verb in the three forms that the past tense needs."""
 
     base: str
@@ -23,7 +23,7 @@ class Action:
     """A concept of doing: its synonyms, the name of its opposite ("" for none) and the kinds it acts on."""
 
     name: str
-    forms: tuple[Form, ...]
+    forms: tuple[VerbForms, ...]
     opposite: str
     kinds: Words
 
@@ -70,10 +70,10 @@ def _things(**kinds: str) -> tuple[Thing, ...]:
     return tuple(Thing(words, kind) for kind, text in kinds.items() for words in _concepts(text))
 
 
-def _form(text: str) -> Form:
+def _form(text: str) -> VerbForms:
     """``"buy bought"`` or ``"take took taken"``; a third form equal to the second may be left out."""
     parts = text.split()
-    return Form(parts[0], parts[1], parts[-1])
+    return VerbForms(parts[0], parts[1], parts[-1])
 
 
 def _actions(table: str) -> tuple[Action, ...]:

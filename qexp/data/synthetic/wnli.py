@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qexp.data.synthetic.facts import capital
-from qexp.data.synthetic.splits import Split, Text
+from qexp.data.synthetic.splits import SplitVocabulary, Text
 from qexp.data.synthetic.vocabulary import listed
 
 _WOMEN = listed(
@@ -120,7 +120,7 @@ _GROUPS = listed(
 )
 
 
-def wnli(split: Split, label: int) -> Text:
+def wnli(split: SplitVocabulary, label: int) -> Text:
     """A sentence with a pronoun, and a claim on who is meant; label 1 if the claim is right.
 
     A wrong claim names the other candidate, or one that the sentence does not know.
@@ -130,16 +130,20 @@ def wnli(split: Split, label: int) -> Text:
     dice = split.dice
     kind = dice.random()
     if kind < 0.1:
-        return _claim(split, label, _SMALL, _LARGE, dice.pick(_THINGS))
+        return _claim(split, label, first=_SMALL, second=_LARGE, schema=dice.pick(_THINGS))
     pools = [dice.pick((_WOMEN, _MEN))] * 2
     if kind < 0.9:
         pools = [_WOMEN, _MEN] if kind < 0.5 else [_GROUPS, pools[0]]
     dice.shuffle(pools)
-    return _claim(split, label, pools[0], pools[1], dice.pick(_PEOPLE))
+    return _claim(split, label, first=pools[0], second=pools[1], schema=dice.pick(_PEOPLE))
 
 
 def _claim(
-    split: Split, label: int, first: Sequence[str], second: Sequence[str], schema: tuple[str, str, str]
+    split: SplitVocabulary,
+    label: int,
+    first: Sequence[str],
+    second: Sequence[str],
+    schema: tuple[str, str, str],
 ) -> Text:
     dice = split.dice
     a, b, when = split.draw(first, second, _WHEN)

@@ -1,4 +1,4 @@
-"""Pairs of texts to token ids of both sides, flat on disk; and their batches."""
+"""Tokenization of sources and targets into flat arrays on disk, and collation of their batches."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ Array = np.ndarray[Any, Any]
 _ARRAYS = ("source", "source_offsets", "target", "target_offsets", "row_ids")
 _REFERENCES = "references.parquet"
 IGNORED = -100
-"""Label of a place that is no token: torch's cross entropy leaves it out, for transformers it is padding."""
+"""Label of padding positions: ignored by torch's cross entropy, treated as padding by transformers."""
 
 
 @dataclass(frozen=True, eq=False)
 class PairSplit:
-    """The tokens of one split, all rows behind each other; arrays may be memory-mapped and read-only.
+    """Concatenated tokens of the pairs of one split; arrays may be memory-mapped and read-only.
 
     Attributes:
-        source: Token ids, int32 [tokens], special tokens included.
+        source: Token ids of the sources, int32 [tokens], special tokens included.
         source_offsets: Row ``r`` is ``source[source_offsets[r]:source_offsets[r + 1]]``; int64 [rows + 1].
-        target: The same of the translations: what is to be predicted, the token that ends it included.
-        target_offsets: As ``source_offsets``.
-        row_ids: The source's id of each row, int64 [rows].
-        folder: Where they lie.
+        target: Token ids of the translations to predict, int32 [tokens], end token included.
+        target_offsets: Offsets of rows in ``target``, like ``source_offsets``.
+        row_ids: Id of each row in the data set, int64 [rows].
+        folder: Folder of the arrays and of the reference texts.
     """
 
     source: Array
@@ -49,7 +49,7 @@ class PairSplit:
     folder: Path
 
     def __len__(self) -> int:
-        """Rows."""
+        """Number of rows."""
         return len(self.row_ids)
 
     @property
@@ -64,19 +64,19 @@ class PairSplit:
 
     @property
     def lengths(self) -> Array:
-        """Numbers by which rows are sorted: by their source's length, and among equals by their target's."""
+        """Sort keys of the rows, int64 [rows]: source length, then target length among equal ones."""
         targets = self.target_lengths
         return np.asarray(self.source_lengths * (targets.max(initial=0) + 1) + targets)
 
     def references(self, rows: int | None = None) -> list[str]:
-        """The right translations of the first ``rows`` rows, as texts that were never cut; None is all."""
+        """Return the reference translations, never cut, of the first ``rows`` rows; of all rows if None."""
         table = pq.read_table(self.folder / _REFERENCES)
         texts: list[str] = table["target"].slice(0, rows).to_pylist()
         return texts
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Map the arrays that :func:`tokenize_pairs` wrote; reads pages as they are needed."""
+        """Memory-map the arrays that :func:`tokenize_pairs` wrote; pages are read on access."""
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
         return cls(**arrays, folder=folder)
 
@@ -86,25 +86,25 @@ def tokenize_pairs(
     task: TranslationTask,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
-    move: Callable[[int], None] = lambda rows: None,
+    advance: Callable[[int], None] = lambda rows: None,
 ) -> dict[str, int]:
-    """Tokenize every pair into a folder; each side is cut at ``task.max_length`` tokens of its own.
+    """Tokenize every pair and write it to a folder; each side is cut at ``task.max_length`` tokens.
 
     Memory holds the ids of :data:`~qexp.data.tokenization.texts.ROWS_PER_CALL` rows, whatever the size of the
     table.
 
     Args:
-        table: Columns ``id``, ``task.source`` and ``task.target``, as checked.
-        task: The columns, ``max_length`` (tokens, special ones included) and ``prefix``.
-        tokenizer: Of the model; fast ones use all threads.
-        folder: Where one ``.npy`` file for each array and the texts to compare with go; made if need be.
-        move: Told how many more rows are done.
+        table: Validated columns ``id``, ``task.source`` and ``task.target``.
+        task: The columns, ``max_length`` (tokens, special tokens included) and ``prefix``.
+        tokenizer: Tokenizer of the model; fast tokenizers use all threads.
+        folder: Folder for one ``.npy`` file per array and for the reference texts; created if needed.
+        advance: Progress callback, called with the number of rows done since its last call.
 
     Returns:
-        How many rows were cut, of ``source`` and of ``target``.
+        Number of rows that were cut, by ``source`` and ``target``.
 
     Raises:
-        ConfigError: ``task.max_length`` is above what the model can take.
+        ConfigError: ``task.max_length`` exceeds the maximum length of the model.
     """
     check_length(tokenizer, task.max_length)
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,19 +114,19 @@ def tokenize_pairs(
             texts = [task.prefix + text for text in part[task.source].to_pylist()]
             source.add(tokenizer, texts, task.max_length)
             target.add(tokenizer, part[task.target].to_pylist(), task.max_length)
-            move(part.num_rows)
+            advance(part.num_rows)
     np.save(folder / "row_ids.npy", to_numpy(table["id"]))
     pq.write_table(pa.table({"target": table[task.target]}), folder / _REFERENCES)
     return {side.name: side.cut for side in (source, target)}
 
 
 class _Side:
-    """The tokens of one side of all rows, written as they come.
+    """Writer of the tokens of one side of the pairs.
 
     Args:
-        folder: Where they go.
+        folder: Folder for the arrays.
         name: ``source`` or ``target``.
-        argument: What tokenizers call the texts of this side.
+        argument: Keyword argument of tokenizers for the texts of this side.
     """
 
     def __init__(self, folder: Path, name: str, argument: str) -> None:
@@ -136,7 +136,7 @@ class _Side:
         self._ids = GrowingArray(folder / f"{name}.npy", np.int32)
 
     def add(self, tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int) -> None:
-        """Tokens of some rows; what is too long is tokenized once more, by a tokenizer that cuts."""
+        """Append the tokens of some rows; texts that are too long are tokenized again with truncation."""
         rows = self._encoded(tokenizer, texts)
         longer = [row for row, ids in enumerate(rows) if len(ids) > max_length]
         if longer:
@@ -149,33 +149,32 @@ class _Side:
         self._ids.append(flat(rows, np.int32, int(self._lengths[-1].sum())))
 
     def _encoded(self, tokenizer: PreTrainedTokenizerBase, texts: list[str], **more: Any) -> list[list[int]]:
-        words: dict[str, Any] = {self.argument: texts, "verbose": False}
-        rows: list[list[int]] = tokenizer(**words, **more)["input_ids"]
+        arguments: dict[str, Any] = {self.argument: texts, "verbose": False}
+        rows: list[list[int]] = tokenizer(**arguments, **more)["input_ids"]
         return rows
 
     def __enter__(self) -> Self:
-        """The side, with its file open."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the file, and write where rows begin."""
+        """Close the file and write the offsets of the rows."""
         self._ids.__exit__(kind, error, trace)
         np.save(self.folder / f"{self.name}_offsets.npy", np.cumsum(np.concatenate(self._lengths)))
 
 
 def collate_pairs(split: PairSplit, rows: Array, *, pad_id: int) -> dict[str, torch.Tensor]:
-    """Tensors of a batch, each side padded on the right to its longest row.
+    """Return the tensors of a batch, each side padded on the right to its longest row.
 
     Args:
-        split: Where the tokens lie.
+        split: Tokens of all rows.
         rows: Row numbers, [batch].
         pad_id: Token id of padding.
 
     Returns:
-        ``input_ids`` and ``attention_mask`` [batch, longest source]; ``labels``, :data:`IGNORED` in padding,
-        and ``target_mask`` [batch, longest target]; all int64, masks 1 for tokens.
+        ``input_ids`` and ``attention_mask``, [batch, longest source]; ``labels``, with :data:`IGNORED` as
+        padding, and ``target_mask``, [batch, longest target]; all int64, masks are 1 for tokens.
     """
     import torch
 
@@ -190,7 +189,7 @@ def collate_pairs(split: PairSplit, rows: Array, *, pad_id: int) -> dict[str, to
 
 
 def _padded(tokens: Array, offsets: Array, rows: Array, fill: int) -> tuple[Array, Array]:
-    """Ids and mask of rows, int64 [batch, longest]."""
+    """Return the padded ids and the mask of rows, int64 [batch, longest]."""
     starts = np.asarray(offsets[rows])
     lengths = offsets[np.asarray(rows) + 1] - starts
     places = np.arange(lengths.max())

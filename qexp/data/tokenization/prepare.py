@@ -1,4 +1,4 @@
-"""Rows to what trainings and evaluations read, for each kind of task."""
+"""Preparation of rows for training and evaluation, by kind of task."""
 
 from __future__ import annotations
 
@@ -18,39 +18,45 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Move = Callable[[int], None]
-Preparation = Callable[[pa.Table, Any, "PreTrainedTokenizerBase", Path, str, Move], dict[str, Any]]
-"""A checked table, the task, the tokenizer, the folder to write into, the name of the split, and who is told
-how many more rows are done, to the facts worth a word in the Record."""
+Preparation = Callable[..., dict[str, Any]]
+"""Function from a validated table, the task and the tokenizer, and by keyword the output ``folder``, the name
+of the ``split`` and ``advance`` (called with the number of rows done since its last call), to facts for the
+Record."""
 
 
 def prepare_texts(
     table: pa.Table,
     task: TextTask,
     tokenizer: PreTrainedTokenizerBase,
+    *,
     folder: Path,
     split: str,
-    move: Move,
+    advance: Move,
 ) -> dict[str, Any]:
-    """Tokens, and how many rows were cut."""
-    return {"truncated": tokenize(table, task, tokenizer, folder, move).truncated}
+    """Tokenize a table and return how many rows were cut."""
+    return {"truncated": tokenize(table, task, tokenizer=tokenizer, folder=folder, advance=advance).truncated}
 
 
 def prepare_questions(
     table: pa.Table,
     task: QuestionTask,
     tokenizer: PreTrainedTokenizerBase,
+    *,
     folder: Path,
     split: str,
-    move: Move,
+    advance: Move,
 ) -> dict[str, Any]:
-    """Windows, how many questions were cut, and how many rows were left out, by reason.
+    """Tokenize a table into windows.
 
-    Where answers lie is looked up in the split that is trained on; what is evaluated keeps its contexts and
-    right answers.
+    Answer positions are located only in the train split; for evaluation splits, contexts and gold answers are
+    written as well.
+
+    Returns:
+        Numbers of windows and of questions that were cut, and of skipped rows by reason.
     """
     trained = split == task.train
     form = Windowing(task.max_length, task.doc_stride, task.max_question)
-    windows = tokenize_questions(table, form, tokenizer, folder, answers=trained, move=move)
+    windows = tokenize_questions(table, form, tokenizer, folder, answers=trained, advance=advance)
     if split in task.evaluation.values():
         write_reading(table, folder)
     skipped = {each.reason: each.rows for each in windows.skipped}
@@ -61,12 +67,13 @@ def prepare_pairs(
     table: pa.Table,
     task: TranslationTask,
     tokenizer: PreTrainedTokenizerBase,
+    *,
     folder: Path,
     split: str,
-    move: Move,
+    advance: Move,
 ) -> dict[str, Any]:
-    """Tokens of both sides, and how many of each were cut."""
-    cut = tokenize_pairs(table, task, tokenizer, folder, move)
+    """Tokenize both sides of a table and return how many rows of each were cut."""
+    cut = tokenize_pairs(table, task, tokenizer=tokenizer, folder=folder, advance=advance)
     return {f"truncated_{side}": count for side, count in cut.items()}
 
 
@@ -75,4 +82,4 @@ PREPARE: Mapping[type[Task], Preparation] = {
     TextTask: prepare_texts,
     TranslationTask: prepare_pairs,
 }
-"""By class of task."""
+"""Preparation by class of task."""

@@ -1,4 +1,4 @@
-"""Contexts and right answers of a split that is evaluated, beside its windows."""
+"""Contexts and gold answers of an evaluation split, stored in the folder of its windows."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ FILE = "reading.parquet"
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
-    """What answers are read from, and held against.
+class References:
+    """Contexts that answers are extracted from, and the gold answers to compare them with.
 
     Attributes:
         ids: Ids of the questions, string [rows].
-        contexts: Their contexts, string [rows].
-        golds: The right answers to each, none where there is none.
+        contexts: Contexts of the questions, string [rows].
+        golds: Gold answers of each question; empty if it has no answer.
     """
 
     ids: pa.ChunkedArray
@@ -27,13 +27,17 @@ class Reading:
 
 
 def write_reading(table: pa.Table, folder: Path) -> None:
-    """Leave ids, contexts and right answers of a checked table in the folder of its windows."""
+    """Write ids, contexts and gold answers of a validated table to the folder of its windows."""
     golds = [[text or "" for text in (row or {}).get("text") or []] for row in table["answers"].to_pylist()]
-    kept = {"id": table["id"], "context": table["context"], "golds": pa.array(golds, pa.list_(pa.string()))}
-    pq.write_table(pa.table(kept), folder / FILE)
+    columns = {
+        "id": table["id"],
+        "context": table["context"],
+        "golds": pa.array(golds, pa.list_(pa.string())),
+    }
+    pq.write_table(pa.table(columns), folder / FILE)
 
 
-def read_reading(folder: Path, rows: int | None) -> Reading:
-    """The first ``rows`` rows; None is all."""
+def read_reading(folder: Path, rows: int | None) -> References:
+    """Read the references of the first ``rows`` rows, or of all rows if None."""
     table = pq.read_table(folder / FILE).slice(0, rows)
-    return Reading(table["id"], table["context"], table["golds"].to_pylist())
+    return References(table["id"], table["context"], table["golds"].to_pylist())

@@ -1,4 +1,4 @@
-"""Texts to token ids, flat in memory and on disk."""
+"""Tokenization of texts and pairs of texts, stored as flat arrays in memory and on disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ROWS_PER_CALL = 1024
-"""Rows given to the tokenizer at once: enough for many threads, few for memory."""
+"""Rows that are tokenized at once: enough for many threads, few enough for memory."""
 
 Array = np.ndarray[Any, Any]
 _ARRAYS = ("ids", "types", "offsets", "labels", "row_ids")
@@ -30,15 +30,15 @@ _ARRAYS = ("ids", "types", "offsets", "labels", "row_ids")
 
 @dataclass(frozen=True, eq=False)
 class TokenSplit:
-    """The tokens of one split, all rows behind each other; arrays may be memory-mapped and read-only.
+    """Concatenated tokens of the rows of one split; arrays may be memory-mapped and read-only.
 
     Attributes:
         ids: Token ids, int32 [tokens], special tokens included.
-        types: Token types (segments), uint8 [tokens]; zeros where the tokenizer makes none.
+        types: Token types (segments), uint8 [tokens]; zeros if the tokenizer has none.
         offsets: Row ``r`` is ``ids[offsets[r]:offsets[r + 1]]``; int64 [rows + 1].
         labels: Class ids, int64 [rows], or numbers, float32 [rows].
-        row_ids: The source's id of each row, int64 [rows].
-        truncated: How many rows were longer than ``task.max_length`` and were cut.
+        row_ids: Id of each row in the source, int64 [rows].
+        truncated: Number of rows that were longer than ``task.max_length`` and were cut.
     """
 
     ids: Array
@@ -49,7 +49,7 @@ class TokenSplit:
     truncated: int = 0
 
     def __len__(self) -> int:
-        """Rows."""
+        """Number of rows."""
         return len(self.labels)
 
     @property
@@ -59,7 +59,7 @@ class TokenSplit:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Map the arrays that :func:`tokenize` wrote; reads pages as they are needed."""
+        """Memory-map the arrays that :func:`tokenize` wrote; pages are read on access."""
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
         return cls(**arrays, truncated=int(np.load(folder / "truncated.npy")))
 
@@ -69,32 +69,32 @@ def tokenize(
     task: TextTask,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
-    move: Callable[[int], None] = lambda rows: None,
+    advance: Callable[[int], None] = lambda rows: None,
 ) -> TokenSplit:
-    """Tokenize every row into a folder; of a pair that is too long, the longer text is cut first.
+    """Tokenize every row and write it to a folder; in a pair that is too long, the longer text is cut first.
 
-    Ids and types are those of ``tokenizer(*texts, truncation="longest_first", max_length=...)``, but from the
-    Rust tokenizer behind it, on all its threads. They go to disk as they come: memory holds those of
+    Ids and types are those of ``tokenizer(*texts, truncation="longest_first", max_length=...)``, but computed
+    by the underlying Rust tokenizer on all its threads. They are written in parts: memory holds the tokens of
     :data:`ROWS_PER_CALL` rows, whatever the size of the table.
 
     Args:
         table: Columns ``id``, ``task.text`` and ``label``, as
             :func:`qexp.data.sources.resolve.resolve` returns them.
-        task: Text columns and ``max_length`` (tokens, special ones included).
-        tokenizer: A fast (Rust) tokenizer; is left as it was.
-        folder: Where one ``.npy`` file for each array goes; made if need be.
-        move: Told how many more rows are done.
+        task: Text columns and ``max_length`` (tokens, special tokens included).
+        tokenizer: Fast (Rust) tokenizer; its settings are restored.
+        folder: Folder for one ``.npy`` file per array; created if needed.
+        advance: Progress callback, called with the number of rows done since its last call.
 
     Returns:
         The split, memory-mapped.
 
     Raises:
         ModelError: The tokenizer is not a fast one.
-        ConfigError: ``task.max_length`` is above what the model can take.
+        ConfigError: ``task.max_length`` exceeds the maximum length of the model.
     """
     check_tokenizer(tokenizer, task.max_length)
     folder.mkdir(parents=True, exist_ok=True)
-    offsets, cut = _write_tokens(table, task, tokenizer, folder, move)
+    offsets, cut = _write_tokens(table, task, tokenizer=tokenizer, folder=folder, advance=advance)
     rest: dict[str, Array] = {
         "offsets": offsets,
         "labels": to_numpy(table["label"]).astype(np.int64 if task.kind == "classification" else np.float32),
@@ -107,7 +107,12 @@ def tokenize(
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-    """Raise what :func:`tokenize` raises of a tokenizer that is not fast, or not made for this length."""
+    """Check that the tokenizer is a fast one and allows ``max_length`` tokens.
+
+    Raises:
+        ModelError: The tokenizer is not a fast one.
+        ConfigError: ``max_length`` exceeds the maximum length of the model.
+    """
     if not tokenizer.is_fast:
         raise ModelError(
             f"{type(tokenizer).__name__} is not a fast tokenizer; save the checkpoint with a tokenizer.json: "
@@ -117,10 +122,10 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None
 
 
 def check_length(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-    """The model can take rows of so many tokens.
+    """Check that the model accepts rows of ``max_length`` tokens.
 
     Raises:
-        ConfigError: It cannot.
+        ConfigError: ``max_length`` exceeds the maximum length of the model.
     """
     if max_length > tokenizer.model_max_length:
         raise ConfigError(
@@ -134,13 +139,13 @@ def _write_tokens(
     task: TextTask,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
-    move: Callable[[int], None],
+    advance: Callable[[int], None],
 ) -> tuple[Array, int]:
-    """Write ids and types part by part; returns the offsets of the rows, and how many rows were cut."""
+    """Write ids and types in parts; return the offsets of the rows and how many rows were cut."""
     typed = "token_type_ids" in tokenizer.model_input_names
     lengths, cut = [np.zeros(1, np.int64)], 0
     with (
-        borrowed(tokenizer) as backend,
+        untruncated_backend(tokenizer) as backend,
         GrowingArray(folder / "ids.npy", np.int32) as ids,
         GrowingArray(folder / "types.npy", np.uint8) as types,
     ):
@@ -154,12 +159,12 @@ def _write_tokens(
             segments = (row.type_ids if typed else repeat(0, len(row)) for row in rows)
             types.append(flat(segments, np.uint8, total))
             cut += sum(bool(row.overflowing) for row in rows)
-            move(len(rows))
+            advance(len(rows))
     return np.cumsum(np.concatenate(lengths)), cut
 
 
 def _parts(table: pa.Table, task: TextTask) -> Iterator[list[Any]]:
-    """The rows, :data:`ROWS_PER_CALL` at a time: texts, or pairs of texts."""
+    """Yield texts, or pairs of texts, of :data:`ROWS_PER_CALL` rows at a time."""
     for start in range(0, table.num_rows, ROWS_PER_CALL):
         part = table.slice(start, ROWS_PER_CALL)
         texts = [part.column(name).to_pylist() for name in task.text]
@@ -167,15 +172,15 @@ def _parts(table: pa.Table, task: TextTask) -> Iterator[list[Any]]:
 
 
 def flat(rows: Iterable[Iterable[int]], dtype: type[np.generic], total: int) -> Array:
-    """The numbers of all rows behind each other, [total]."""
+    """Concatenate the numbers of all rows, [total]."""
     return np.fromiter(chain.from_iterable(rows), dtype, total)
 
 
 @contextmanager
-def borrowed(tokenizer: PreTrainedTokenizerBase) -> Iterator[Tokenizer]:
-    """The Rust tokenizer, set not to cut and not to pad; its own settings, saved with it, come back."""
+def untruncated_backend(tokenizer: PreTrainedTokenizerBase) -> Iterator[Tokenizer]:
+    """Yield the Rust tokenizer with truncation and padding disabled; restore its settings on exit."""
     rust: Tokenizer = tokenizer.backend_tokenizer
-    truncation, padding, plain = rust.truncation, rust.padding, rust.encode_special_tokens
+    truncation, padding, special = rust.truncation, rust.padding, rust.encode_special_tokens
     rust.no_truncation()
     rust.no_padding()
     rust.encode_special_tokens = tokenizer.split_special_tokens
@@ -184,4 +189,4 @@ def borrowed(tokenizer: PreTrainedTokenizerBase) -> Iterator[Tokenizer]:
     finally:
         rust.enable_truncation(**truncation) if truncation else rust.no_truncation()
         rust.enable_padding(**padding) if padding else rust.no_padding()
-        rust.encode_special_tokens = plain
+        rust.encode_special_tokens = special

@@ -1,4 +1,4 @@
-"""The tokens that windows are put together from: of questions, of contexts, and special ones."""
+"""Pool of the tokens that windows are assembled from: special tokens, questions and contexts."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 PROBE = "the"
-"""A text of which every tokenizer makes a token: shows what it puts around a pair of texts."""
+"""Text that every tokenizer maps to tokens; used to find the special tokens around a pair of texts."""
 
 MARKS = frozenset({"Mn", "Me"})
-"""Categories of characters that stand on the one before: accents, vowel signs, variants of an emoji."""
+"""Categories of characters that combine with the one before: accents, vowel signs, emoji variants."""
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """What a tokenizer puts around a question and a context.
+    """Special tokens that a tokenizer puts around a question and a context.
 
     Attributes:
-        ids: Special tokens, int32 [special].
-        types: Their types, uint8 [special].
-        before: How many of them come before the question, at least one.
-        between: How many come between question and context; the others come last.
-        question_type: Type of the tokens of a question.
-        context_type: Type of the tokens of a context.
+        ids: Ids of the special tokens, int32 [special].
+        types: Types of the special tokens, uint8 [special].
+        before: Number of special tokens before the question, at least one.
+        between: Number of special tokens between question and context; the rest come last.
+        question_type: Type of question tokens.
+        context_type: Type of context tokens.
     """
 
     ids: Array
@@ -48,19 +48,19 @@ class Frame:
 
 
 def frame_of(backend: Tokenizer, *, typed: bool) -> Frame:
-    """What ``backend`` puts around a pair of texts.
+    """Determine the special tokens that ``backend`` puts around a pair of texts.
 
     Args:
-        backend: The tokenizer, which must not cut or pad.
-        typed: Whether the model reads types; they are 0 where it does not.
+        backend: Tokenizer with truncation and padding disabled.
+        typed: Whether the model reads token types; they are 0 if it does not.
 
     Raises:
-        ModelError: The pair is not: something, the first text, perhaps something, the second text.
+        ModelError: A pair is not encoded as special tokens, first text, optional special tokens, second text.
     """
     text, pair = backend.encode(PROBE, add_special_tokens=False), backend.encode(PROBE, PROBE)
     ids, types = np.array(pair.ids, np.int32), np.array(pair.type_ids, np.uint8) * typed
-    sides = np.array([-1 if side is None else side for side in pair.sequence_ids])
-    question, context = np.flatnonzero(sides == 0), np.flatnonzero(sides == 1)
+    sequences = np.array([-1 if side is None else side for side in pair.sequence_ids])
+    question, context = np.flatnonzero(sequences == 0), np.flatnonzero(sequences == 1)
     alike = [ids[places].tolist() for places in (question, context)] == [text.ids, text.ids]
     if not alike or not text.ids or not 0 < question[0] <= question[-1] < context[0]:
         raise ModelError(
@@ -70,21 +70,22 @@ def frame_of(backend: Tokenizer, *, typed: bool) -> Frame:
         )
     between = int(context[0] - question[-1] - 1)
     kinds = int(types[question[0]]), int(types[context[0]])
-    return Frame(ids[sides < 0], types[sides < 0], int(question[0]), between, *kinds)
+    return Frame(ids[sequences < 0], types[sequences < 0], int(question[0]), between, *kinds)
 
 
 @dataclass(frozen=True, eq=False)
 class TokenPool:
-    """All tokens that the windows of some questions are made of: special ones, of questions, of contexts.
+    """All tokens of the windows of some questions, in order: special tokens, questions, contexts.
 
     Attributes:
         ids: Token ids, int32 [tokens].
         types: Token types, uint8 [tokens].
-        spans: Characters of the context, first and one behind the last, int32 [tokens, 2]; -1 elsewhere.
-        question_begins: Where the tokens of each question begin in the pool, int64 [questions].
-        question_lengths: How many they are.
-        context_begins: Where the tokens of each question's context begin; questions may share a context.
-        context_lengths: How many they are.
+        spans: Character range in the context, end exclusive, int32 [tokens, 2]; -1 for other tokens.
+        question_begins: Index in the pool of each question's first token, int64 [questions].
+        question_lengths: Number of tokens of each question, int64 [questions].
+        context_begins: Index in the pool of the first token of each question's context, int64 [questions];
+            questions may share a context.
+        context_lengths: Number of tokens of each question's context, int64 [questions].
     """
 
     ids: Array
@@ -96,14 +97,14 @@ class TokenPool:
     context_lengths: Array
 
     def answer_tokens(self, part: Sequence[Question]) -> Array:
-        """First and last token, counted in the context, of those whose characters overlap with the answer.
+        """Return the first and the last token of each context whose characters overlap with the answer.
 
         Returns:
-            int64 [questions, 2]; -1 and -1 where there is no answer, a last before the first where no token
-            overlaps.
+            Token indices in the context, int64 [questions, 2]; -1 and -1 where there is no answer, and a last
+            index below the first where no token overlaps.
         """
         starts, ends = (np.array([getattr(each, name) for each in part]) for name in ("start", "end"))
-        unique = np.unique(self.context_begins)  # a key is a context's beginning and a character in it
+        unique = np.unique(self.context_begins)  # a key combines a context's begin with a character in it
         lengths = np.diff(np.append(unique, len(self.ids)))
         keys = np.repeat(unique, lengths)[:, None] * 2**32 + self.spans[unique[0] :]
         first_end = np.maximum.accumulate(keys[:, 1])
@@ -111,19 +112,19 @@ class TokenPool:
         base = self.context_begins * 2**32
         first = np.searchsorted(first_end, base + starts, side="right")
         last = np.searchsorted(last_start, base + ends, side="left") - 1
-        found = np.stack([first, last], axis=1) + unique[0] - self.context_begins[:, None]
-        return np.where(starts[:, None] < 0, -1, found)
+        tokens = np.stack([first, last], axis=1) + unique[0] - self.context_begins[:, None]
+        return np.where(starts[:, None] < 0, -1, tokens)
 
 
 def pool_of(part: Sequence[Question], backend: Tokenizer, frame: Frame) -> TokenPool:
-    """Tokenize questions, and every context once."""
+    """Tokenize questions and contexts, each distinct context once."""
     numbers = {text: number for number, text in enumerate(dict.fromkeys(each.context for each in part))}
     contexts = backend.encode_batch(list(numbers), add_special_tokens=False)
     questions = backend.encode_batch_fast([each.question for each in part], add_special_tokens=False)
     question_lengths, context_lengths = _lengths(questions), _lengths(contexts)
     counts = np.array([len(frame.ids), question_lengths.sum(), context_lengths.sum()])
     before = int(counts[:2].sum())
-    which = np.array([numbers[each.context] for each in part])
+    context_numbers = np.array([numbers[each.context] for each in part])
     spans = np.full((counts.sum(), 2), -1, np.int32)
     spans[before:] = _spans(contexts, list(numbers), context_lengths)
     ids = flat((each.ids for each in chain(questions, contexts)), np.int32, int(counts[1:].sum()))
@@ -134,8 +135,8 @@ def pool_of(part: Sequence[Question], backend: Tokenizer, frame: Frame) -> Token
         spans=spans,
         question_begins=counts[0] + _begins(question_lengths),
         question_lengths=question_lengths,
-        context_begins=(before + _begins(context_lengths))[which],
-        context_lengths=context_lengths[which],
+        context_begins=(before + _begins(context_lengths))[context_numbers],
+        context_lengths=context_lengths[context_numbers],
     )
 
 
@@ -148,12 +149,12 @@ def _begins(lengths: Array) -> Array:
 
 
 def ranges(begins: Array, lengths: Array) -> Array:
-    """Every place in some stretches of the pool, one stretch behind the other, int64 [places]."""
+    """Return the indices of several ranges of the pool, concatenated, int64 [indices]."""
     return np.asarray(np.arange(lengths.sum()) + np.repeat(begins - _begins(lengths), lengths))
 
 
 def _spans(encodings: Sequence[Encoding], texts: Sequence[str], lengths: Array) -> Array:
-    """Characters of all tokens, [tokens, 2]; marks that the tokenizer drops go with the token before."""
+    """Return the character ranges of all tokens, [tokens, 2]; dropped marks belong to the token before."""
     pairs = chain.from_iterable(each.offsets for each in encodings)
     spans = flat(pairs, np.int32, 2 * int(lengths.sum())).reshape(-1, 2)
     for text, begin, length in zip(texts, _begins(lengths).tolist(), lengths.tolist(), strict=True):
@@ -163,7 +164,7 @@ def _spans(encodings: Sequence[Encoding], texts: Sequence[str], lengths: Array) 
 
 
 def _reach_over_marks(spans: Array, text: str) -> None:
-    """Let each token end behind the marks that follow it, unless they are in the next token."""
+    """Extend each token over the marks that follow it, unless the next token covers them; in place."""
     marks = [ord(character) for character in set(text) if unicodedata.category(character) in MARKS]
     if not marks or not len(spans):
         return

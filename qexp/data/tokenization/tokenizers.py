@@ -1,4 +1,4 @@
-"""Tokenizers: that of a checkpoint, or one that is made of the rows."""
+"""Tokenizers: loaded from a checkpoint, or trained on the rows."""
 
 from __future__ import annotations
 
@@ -9,31 +9,32 @@ from typing import TYPE_CHECKING
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
 from qexp.config import Task, TranslationTask
-from qexp.data.checkpoints import CONFIG, Blueprint, Checkpoint
+from qexp.data.checkpoints import CONFIG, Checkpoint, ScratchModel
 from qexp.errors import ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
-"""Padding, what a decoder starts from, and the end of every text; ids 0, 1 and 2."""
+"""Padding, start of the decoder, and end of every text; ids 0, 1 and 2."""
 POSITIONS = 1024
-"""Longest text of a model from scratch, in tokens."""
+"""Maximum length of a text for a model from scratch, in tokens."""
 ROWS_PER_CALL = 1024
-"""Rows given to the trainer at once."""
+"""Rows that are passed to the tokenizer's trainer at once."""
 TRANSLATORS = ("marian", "bart", "t5")
-"""``model_type`` of the checkpoints that translate."""
+"""``model_type`` of checkpoints that can translate."""
 
 
 def make_tokenizer(columns: Sequence[pa.ChunkedArray], size: int) -> PreTrainedTokenizerBase:
-    """A joint vocabulary of byte pairs (Sennrich et al., 2016, on bytes), made of columns of texts.
+    """Train a joint byte-level BPE vocabulary (Sennrich et al., 2016, on bytes) on columns of texts.
 
-    Bytes spell every text of every language, so there is no unknown token. The same texts make the same
+    Bytes represent any text in any language, so there is no unknown token. The same texts yield the same
     vocabulary, whatever the number of threads.
 
     Args:
         columns: Texts, such as sources and targets.
-        size: Most tokens, 256 bytes and three special ones included; fewer where the texts hold no more.
+        size: Maximum size of the vocabulary, 256 bytes and three special tokens included; the result is
+            smaller if the texts do not have enough pairs.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -42,16 +43,24 @@ def make_tokenizer(columns: Sequence[pa.ChunkedArray], size: int) -> PreTrainedT
     rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     rust.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=size, special_tokens=[PAD, BOS, EOS], show_progress=False,
+        vocab_size=size,
+        special_tokens=[PAD, BOS, EOS],
+        show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-    )  # fmt: skip
+    )
     rust.train_from_iterator(_texts(columns), trainer)
     end = rust.token_to_id(EOS)
     rust.post_processor = processors.TemplateProcessing(single=f"$A {EOS}", special_tokens=[(EOS, end)])
     return PreTrainedTokenizerFast(
-        tokenizer_object=rust, pad_token=PAD, bos_token=BOS, eos_token=EOS, model_max_length=POSITIONS,
-        padding_side="right", split_special_tokens=True, clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+        tokenizer_object=rust,
+        pad_token=PAD,
+        bos_token=BOS,
+        eos_token=EOS,
+        model_max_length=POSITIONS,
+        padding_side="right",
+        split_special_tokens=True,
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def _texts(columns: Sequence[pa.ChunkedArray]) -> Iterator[list[str]]:
@@ -61,15 +70,16 @@ def _texts(columns: Sequence[pa.ChunkedArray]) -> Iterator[list[str]]:
 
 
 def tokenizer_for(
-    start: Checkpoint | Blueprint, splits: Mapping[str, pa.Table], task: Task
+    start: Checkpoint | ScratchModel, splits: Mapping[str, pa.Table], task: Task
 ) -> PreTrainedTokenizerBase:
-    """The checkpoint's tokenizer; of a model from scratch, one that is made of the train split.
+    """Return the checkpoint's tokenizer; for a model from scratch, train one on the train split.
 
     Raises:
-        ModelError: The checkpoint cannot translate where that is the task, or its tokenizer cannot be loaded.
+        ModelError: The task is a translation and the checkpoint cannot translate, or its tokenizer cannot be
+            loaded.
     """
-    if isinstance(start, Blueprint):
-        assert isinstance(task, TranslationTask)  # Experiment sees to it
+    if isinstance(start, ScratchModel):
+        assert isinstance(task, TranslationTask)  # validated by Experiment
         table = splits[task.train]
         return make_tokenizer((table[task.source], table[task.target]), start.scratch.vocabulary)
     if isinstance(task, TranslationTask):

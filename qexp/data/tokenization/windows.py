@@ -1,9 +1,9 @@
-"""Questions and their contexts to windows of tokens, flat in memory and on disk.
+"""Tokenization of questions and contexts into windows, stored as flat arrays in memory and on disk.
 
-A window is a question, cut to ``max_question`` tokens, and as much of its context as fits; the next window of
-the same question begins ``doc_stride`` tokens before this one ends. Questions and contexts are tokenized
-apart, a context that several questions share only once, and windows are put together from them in numpy: the
-same ids as from the tokenizer, which would make every window a Python object.
+A window holds a question, cut to ``max_question`` tokens, and as much of its context as fits; the next window
+of the same question begins ``doc_stride`` tokens before this one ends. Questions and contexts are tokenized
+separately, a context that several questions share only once, and windows are assembled from them in numpy.
+The ids equal those of the tokenizer, which would create a Python object per window.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.data.sources.questions import Faults, Question, Skipped, parts
+from qexp.data.sources.questions import Question, RowErrors, Skipped, parts
 from qexp.data.tokenization.npy import GrowingArray
-from qexp.data.tokenization.texts import borrowed, check_tokenizer
+from qexp.data.tokenization.texts import check_tokenizer, untruncated_backend
 from qexp.data.tokenization.token_pool import Frame, TokenPool, frame_of, pool_of, ranges
 from qexp.errors import ConfigError, DataError
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 WINDOWS_PER_WRITE = 1024
-"""Windows put together at once: few for memory, however many a long context makes."""
+"""Windows that are assembled at once; bounds memory, however many windows a long context has."""
 
 Array = np.ndarray[Any, Any]
 _ARRAYS: dict[str, type[np.generic]] = {
@@ -45,13 +45,13 @@ _ARRAYS: dict[str, type[np.generic]] = {
 
 @dataclass(frozen=True)
 class Windowing:
-    """How windows are cut.
+    """Sizes of windows.
 
     Attributes:
-        max_length: Most tokens of a window, special ones included.
+        max_length: Maximum number of tokens in a window, special tokens included.
         doc_stride: Tokens of the context that two neighbouring windows share, as in the examples of
-            transformers; the first BERT gave that name to the tokens by which they differ.
-        max_question: Most tokens of a question; the rest of it is cut.
+            transformers; the original BERT code used the name for the tokens by which they differ.
+        max_question: Maximum number of tokens in a question; longer questions are cut.
     """
 
     max_length: int = 384
@@ -59,10 +59,10 @@ class Windowing:
     max_question: int = 64
 
     def check(self, special: int) -> None:
-        """See that every window, with so many special tokens, has room for new tokens of its context.
+        """Check that every window has room for new tokens of its context beside ``special`` special tokens.
 
         Raises:
-            ConfigError: It has not, or a number is out of range.
+            ConfigError: There is no room, or a number is out of range.
         """
         if self.doc_stride < 0:
             raise ConfigError(f"doc_stride={self.doc_stride}: allowed is 0 or more; 0 is no overlap")
@@ -79,20 +79,20 @@ class Windowing:
 
 @dataclass(frozen=True, eq=False)
 class WindowSplit:
-    """The windows of one split, behind each other; arrays may be memory-mapped and read-only.
+    """Concatenated windows of one split; arrays may be memory-mapped and read-only.
 
     Attributes:
         ids: Token ids, int32 [tokens], special tokens included.
-        types: Token types (segments), uint8 [tokens]; zeros where the tokenizer makes none.
-        spans: Characters of the context that a token stands for, the first and one behind the last, int32
-            [tokens, 2]; -1 and -1 for tokens of the question and special ones.
+        types: Token types (segments), uint8 [tokens]; zeros if the tokenizer has none.
+        spans: Character range of each token in the context, end exclusive, int32 [tokens, 2]; -1 and -1 for
+            tokens of the question and special tokens.
         offsets: Window ``w`` is ``ids[offsets[w]:offsets[w + 1]]``; int64 [windows + 1].
         rows: Row of the table that each window belongs to, ascending, int64 [windows].
         starts: Position in the window of the first token of the answer, int32 [windows]; 0, the first special
-            token, where the answer is not whole in the window, there is none, or none was asked for.
-        ends: Position of its last token, int32 [windows]; 0 likewise.
-        cut_questions: Questions that were cut to ``max_question`` tokens.
-        skipped: Rows that have no window, by reason.
+            token, if the window does not contain the whole answer, there is none, or answers were not read.
+        ends: Position in the window of the last token of the answer, int32 [windows]; 0 in the same cases.
+        cut_questions: Number of questions that were cut to ``max_question`` tokens.
+        skipped: Rows without windows, by reason.
     """
 
     ids: Array
@@ -106,7 +106,7 @@ class WindowSplit:
     skipped: tuple[Skipped, ...] = ()
 
     def __len__(self) -> int:
-        """Windows."""
+        """Number of windows."""
         return len(self.rows)
 
     @property
@@ -116,12 +116,12 @@ class WindowSplit:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Map the arrays that :func:`tokenize_questions` wrote; reads pages as they are needed."""
+        """Memory-map the arrays that :func:`tokenize_questions` wrote; pages are read on access."""
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
         arrays["spans"] = arrays["spans"].reshape(-1, 2)
         counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
-        kept = counts["skipped"]
-        skipped = tuple(Skipped(each["reason"], each["rows"], tuple(each["first_ids"])) for each in kept)
+        reasons = counts["skipped"]
+        skipped = tuple(Skipped(each["reason"], each["rows"], tuple(each["first_ids"])) for each in reasons)
         return cls(**arrays, cut_questions=counts["cut_questions"], skipped=skipped)
 
 
@@ -133,44 +133,46 @@ def tokenize_questions(
     *,
     answers: bool,
     strict: bool = False,
-    move: Callable[[int], None] = lambda rows: None,
+    advance: Callable[[int], None] = lambda rows: None,
 ) -> WindowSplit:
-    """Cut every row into windows, into a folder.
+    """Tokenize every row into windows and write them to a folder.
 
     Windows, ids and types are those of ``tokenizer(question, context, truncation="only_second",
-    stride=doc_stride, return_overflowing_tokens=True)``, but cut from the left whatever side the tokenizer
-    would cut. They go to disk as they come; memory grows with the longest context, not with the rows.
+    stride=doc_stride, return_overflowing_tokens=True)``, but windows run from left to right whatever the
+    tokenizer's truncation side. They are written in parts; memory grows with the longest context, not with
+    the number of rows.
 
     Args:
-        table: As :func:`qexp.data.sources.questions.parts` takes it.
-        form: Lengths.
-        tokenizer: A fast (Rust) tokenizer that puts something before the question; is left as it was.
-        folder: Where one ``.npy`` file for each array goes; made if need be.
-        answers: Also find the tokens of each row's first answer; those whose characters overlap with it.
+        table: Table as :func:`qexp.data.sources.questions.parts` takes it.
+        form: Sizes of windows.
+        tokenizer: Fast (Rust) tokenizer that puts a special token before the question; its settings are
+            restored.
+        folder: Folder for one ``.npy`` file per array; created if needed.
+        answers: Whether to find the tokens whose characters overlap with each row's first answer.
         strict: Raise at the first row that cannot be used, instead of skipping it.
-        move: Told how many more rows are done.
+        advance: Progress callback, called with the number of rows done since its last call.
 
     Returns:
         The windows, memory-mapped.
 
     Raises:
-        ConfigError: ``form`` leaves no room for the context, or is above what the model can take.
-        DataError: No row can be used, a column is missing, or ``strict`` and a row cannot be used.
-        ModelError: The tokenizer is not a fast one, or makes no pairs of texts.
+        ConfigError: ``form`` leaves no room for the context, or exceeds the maximum length of the model.
+        DataError: No row can be used, a column is missing, or ``strict`` is set and a row cannot be used.
+        ModelError: The tokenizer is not a fast one, or does not support pairs of texts as needed.
     """
     check_tokenizer(tokenizer, form.max_length)
     folder.mkdir(parents=True, exist_ok=True)
-    faults = Faults(strict=strict)
-    cut, done = 0, 0
-    with borrowed(tokenizer) as backend, _Files(folder) as files:
+    faults = RowErrors(strict=strict)
+    cut_questions, done = 0, 0
+    with untruncated_backend(tokenizer) as backend, _Files(folder) as files:
         frame = frame_of(backend, typed="token_type_ids" in tokenizer.model_input_names)
         form.check(len(frame.ids))
         for part in parts(table, faults, answers=answers):
-            cut += _write_part(part, backend, frame, form, files, faults)
-            move(part[-1].row + 1 - done)
+            cut_questions += _write_part(part, backend, frame=frame, form=form, files=files, faults=faults)
+            advance(part[-1].row + 1 - done)
             done = part[-1].row + 1
-        move(table.num_rows - done)
-    counts = {"cut_questions": cut, "skipped": [asdict(each) for each in faults.skipped]}
+        advance(table.num_rows - done)
+    counts = {"cut_questions": cut_questions, "skipped": [asdict(each) for each in faults.skipped]}
     (folder / "counts.json").write_text(json.dumps(counts, indent=1), encoding="utf-8")
     if not files.windows:
         reasons = "; ".join(map(str, faults.skipped)) or "the table is empty"
@@ -179,7 +181,7 @@ def tokenize_questions(
 
 
 class _Files:
-    """The arrays of a split, growing on disk."""
+    """Arrays of a split that are written to disk in parts."""
 
     def __init__(self, folder: Path) -> None:
         self._stack = ExitStack()
@@ -199,7 +201,7 @@ class _Files:
         self._stack.__exit__(*error)
 
     def append(self, lengths: Array, arrays: dict[str, Array]) -> None:
-        """Write windows of these lengths behind all earlier ones."""
+        """Append windows of these lengths."""
         self._files["offsets"].append(self._files["ids"].length + np.cumsum(lengths))
         for name, array in arrays.items():
             self._files[name].append(array.ravel())
@@ -207,61 +209,70 @@ class _Files:
 
 
 def _write_part(
-    part: list[Question], backend: Tokenizer, frame: Frame, form: Windowing, files: _Files, faults: Faults
+    part: list[Question],
+    backend: Tokenizer,
+    frame: Frame,
+    *,
+    form: Windowing,
+    files: _Files,
+    faults: RowErrors,
 ) -> int:
-    """Tokenize some rows and write their windows; returns how many questions were cut."""
+    """Tokenize some rows, write their windows, and return how many questions were cut."""
     pool = pool_of(part, backend, frame)
     answers = pool.answer_tokens(part)
-    kept = _with_tokens(part, pool, answers, faults)
+    valid = _with_tokens(part, pool, answers, faults)
     question_lengths = np.minimum(pool.question_lengths, form.max_question)
     room = form.max_length - len(frame.ids) - question_lengths
-    cuts = _cut(kept, pool.context_lengths, room, form.doc_stride)
+    cuts = _cut(valid, pool.context_lengths, room, form.doc_stride)
     begins, lengths = _pieces(cuts, pool, frame, question_lengths)
     places = _places(cuts, answers, lengths[:, :3].sum(1))
     rows = np.array([each.row for each in part])[cuts.questions]
     for start in range(0, len(rows), WINDOWS_PER_WRITE):
-        now = slice(start, start + WINDOWS_PER_WRITE)
-        tokens = ranges(begins[now].ravel(), lengths[now].ravel())
+        chunk = slice(start, start + WINDOWS_PER_WRITE)
+        tokens = ranges(begins[chunk].ravel(), lengths[chunk].ravel())
         arrays = {"ids": pool.ids[tokens], "types": pool.types[tokens], "spans": pool.spans[tokens]}
-        of_windows = {"rows": rows[now], "starts": places[now, 0], "ends": places[now, 1]}
-        files.append(lengths[now].sum(1), {**arrays, **of_windows})
-    return int((pool.question_lengths[kept] > form.max_question).sum())
+        of_windows = {"rows": rows[chunk], "starts": places[chunk, 0], "ends": places[chunk, 1]}
+        files.append(lengths[chunk].sum(1), {**arrays, **of_windows})
+    return int((pool.question_lengths[valid] > form.max_question).sum())
 
 
-def _with_tokens(part: list[Question], pool: TokenPool, answers: Array, faults: Faults) -> Array:
-    """Numbers of the questions whose context and answer have tokens; the others are faults."""
-    kept = []
+def _with_tokens(part: list[Question], pool: TokenPool, answers: Array, faults: RowErrors) -> Array:
+    """Return the indices of questions whose context and answer have tokens; add the others to ``faults``."""
+    valid = []
     for number, (first, last) in enumerate(answers.tolist()):
         if not pool.context_lengths[number]:
             faults.add(part[number].row, part[number].id, "the context has no token")
         elif first > last:
             faults.add(part[number].row, part[number].id, "the answer has no token")
         else:
-            kept.append(number)
-    return np.array(kept, np.int64)
+            valid.append(number)
+    return np.array(valid, np.int64)
 
 
 @dataclass(frozen=True, eq=False)
 class _Cuts:
-    """Windows: of which question of a part, from which token of its context on, how many; int64 [windows]."""
+    """Question of each window, its first context token, and its number of those; int64 [windows] each."""
 
     questions: Array
     firsts: Array
     lengths: Array
 
 
-def _cut(kept: Array, context_lengths: Array, room: Array, stride: int) -> _Cuts:
-    """Windows that are full, but for the last of each question, which ends where the context does."""
+def _cut(valid: Array, context_lengths: Array, room: Array, stride: int) -> _Cuts:
+    """Cut contexts into windows that are full, except for the last one of each question."""
     step = room - stride
-    counts = 1 + np.maximum(0, -((room - context_lengths) // step))[kept]
-    questions = np.repeat(kept, counts)
+    counts = 1 + np.maximum(0, -((room - context_lengths) // step))[valid]
+    questions = np.repeat(valid, counts)
     numbers = np.arange(len(questions)) - np.repeat(np.cumsum(counts) - counts, counts)
     firsts = numbers * step[questions]
     return _Cuts(questions, firsts, np.minimum(room[questions], context_lengths[questions] - firsts))
 
 
 def _pieces(cuts: _Cuts, pool: TokenPool, frame: Frame, question_lengths: Array) -> tuple[Array, Array]:
-    """Where in the pool the five pieces of each window begin, and their lengths, both [windows, 5]."""
+    """Return the begin in the pool and the length of each window's five pieces, both [windows, 5].
+
+    The pieces are special tokens, question, special tokens, context, special tokens.
+    """
     behind = frame.before + frame.between
     begins = np.zeros((len(cuts.questions), 5), np.int64)
     begins[:, 1] = pool.question_begins[cuts.questions]
@@ -275,7 +286,7 @@ def _pieces(cuts: _Cuts, pool: TokenPool, frame: Frame, question_lengths: Array)
 
 
 def _places(cuts: _Cuts, answers: Array, lead: Array) -> Array:
-    """Positions of the first and last token of the answer, [windows, 2]; 0 where it is not whole inside."""
-    found = answers[cuts.questions] - cuts.firsts[:, None]
-    inside = (answers[cuts.questions, 0] >= cuts.firsts) & (found[:, 1] < cuts.lengths)
-    return np.where(inside[:, None], lead[:, None] + found, 0)
+    """Return positions of the answer's first and last token, [windows, 2]; 0 if it is not whole inside."""
+    positions = answers[cuts.questions] - cuts.firsts[:, None]
+    inside = (answers[cuts.questions, 0] >= cuts.firsts) & (positions[:, 1] < cuts.lengths)
+    return np.where(inside[:, None], lead[:, None] + positions, 0)

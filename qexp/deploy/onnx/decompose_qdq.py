@@ -1,4 +1,4 @@
-"""Quantization in floating-point arithmetic, where a runtime's own would be wrong, and the way back."""
+"""Q/DQ nodes as floating-point arithmetic, where a runtime's own kernels would be wrong, and the reverse."""
 
 from __future__ import annotations
 
@@ -9,64 +9,65 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 INTEGERS = frozenset({TensorProto.INT4, TensorProto.INT8, TensorProto.UINT4, TensorProto.UINT8})
-"""Types of weights that are dequantized in arithmetic."""
+"""Types of stored weights that may be dequantized in arithmetic."""
 
 
-def spell_out(model: ModelProto, chosen: Callable[[NodeProto], bool]) -> bool:
-    """Replace the ``QuantizeLinear`` nodes that ``chosen`` picks, and what reads them, in place.
+def decompose_qdq(model: ModelProto, chosen: Callable[[NodeProto], bool]) -> bool:
+    """Replace the ``QuantizeLinear`` nodes that ``chosen`` selects, and their dequantizers, in place.
 
-    ``q = clamp(round_half_even(x / scale) + zero_point, lowest, highest)`` and ``(q - zero_point) * scale``
-    with the same bits, in nodes that no runtime takes for integers. A scale for each index stands for the
-    last axis, the only one that the exporter gives scales of activations along.
+    The new nodes compute ``q = clamp(round_half_even(x / scale) + zero_point, lowest, highest)`` and
+    ``(q - zero_point) * scale`` bit for bit, and no runtime takes them for integer operators. Per-channel
+    scales are taken to lie along the last axis, the only one along which the exporter places activation
+    scales.
 
     Returns:
-        Whether anything changed.
+        Whether the graph changed.
     """
     stored = {each.name: each for each in model.graph.initializer}
-    picked = [node for node in model.graph.node if node.op_type == "QuantizeLinear" and chosen(node)]
-    integers = {node.output[0] for node in picked}
-    replaced = {node.output[0]: _quantized(model.graph, node, stored) for node in picked}
+    quantizers = [node for node in model.graph.node if node.op_type == "QuantizeLinear" and chosen(node)]
+    integers = {node.output[0] for node in quantizers}
+    replacements = {node.output[0]: _decompose_quantize(model.graph, node, stored) for node in quantizers}
     for node in model.graph.node:
         if node.op_type == "DequantizeLinear" and node.input[0] in integers:
-            replaced[node.output[0]] = _dequantized(model.graph, node, stored)
-    replace(model.graph, replaced)
-    return bool(picked)
+            replacements[node.output[0]] = _decompose_dequantize(model.graph, node, stored)
+    replace(model.graph, replacements)
+    return bool(quantizers)
 
 
 def dequantize_weights(model: ModelProto) -> bool:
-    """Write stored weights that are dequantized in arithmetic with ``DequantizeLinear`` again, in place.
+    """Restore ``DequantizeLinear`` for stored weights that are dequantized in arithmetic, in place.
 
-    The way back from :mod:`qexp.deploy.onnx.workarounds`, for runtimes that know weights by that operator.
+    Reverses :mod:`qexp.deploy.onnx.workarounds` for runtimes that recognize weights by that operator.
 
     Returns:
-        Whether anything changed.
+        Whether the graph changed.
     """
     stored, read_by = {each.name: each for each in model.graph.initializer}, readers(model.graph)
-    replaced = dict[str, list[NodeProto]]()
+    replacements = dict[str, list[NodeProto]]()
     for cast in model.graph.node:
         if cast.op_type == "Cast" and cast.input[0] in stored and stored[cast.input[0]].data_type in INTEGERS:
             steps = _weight_steps(cast, stored, read_by)
             if steps is not None:
                 subtract, multiply = steps
-                node = _weight_pair(model.graph, cast, subtract, multiply, stored)
-                replaced |= {each.output[0]: [] for each in (cast, subtract) if each is not None}
-                replaced[multiply.output[0]] = [node]
-    replace(model.graph, replaced)
-    return bool(replaced)
+                node = _weight_pair(model.graph, cast, subtract=subtract, multiply=multiply, stored=stored)
+                replacements |= {each.output[0]: [] for each in (cast, subtract) if each is not None}
+                replacements[multiply.output[0]] = [node]
+    replace(model.graph, replacements)
+    return bool(replacements)
 
 
 def _weight_steps(
     cast: NodeProto, stored: Mapping[str, TensorProto], read_by: Mapping[str, list[NodeProto]]
 ) -> tuple[NodeProto | None, NodeProto] | None:
-    """The ``Sub`` of zero points, if there is one, and the ``Mul`` by scales behind a weight."""
+    """Return the optional ``Sub`` of zero points and the ``Mul`` by scales after a weight's ``Cast``."""
     chain, value = list[NodeProto](), cast.output[0]
     for _ in range(2):
         if len(read_by[value]) != 1 or (chain and chain[-1].op_type == "Mul"):
             break
         chain.append(read_by[value][0])
         value = chain[-1].output[0]
-    known = all(each.input[1] in stored for each in chain if each.op_type in ("Sub", "Mul"))
-    if not known or [each.op_type for each in chain] not in (["Mul"], ["Sub", "Mul"]):
+    all_stored = all(each.input[1] in stored for each in chain if each.op_type in ("Sub", "Mul"))
+    if not all_stored or [each.op_type for each in chain] not in (["Mul"], ["Sub", "Mul"]):
         return None
     return (chain[0] if len(chain) == 2 else None), chain[-1]
 
@@ -87,21 +88,23 @@ def _weight_pair(
         graph.initializer.append(numpy_helper.from_array(values.reshape(flat), f"{name}.{part}"))
     names = [weight.name, f"{name}.scale", f"{name}.zero_point"]
     node = helper.make_node("DequantizeLinear", names, [name], name=multiply.name)
-    if scales.ndim:  # scales are as many-dimensional as what their own axis begins
+    if scales.ndim:  # scales have the shape [n, 1, ...] from their own axis on
         node.attribute.append(helper.make_attribute("axis", len(weight.dims) - scales.ndim))
     return node
 
 
 def readers(graph: GraphProto) -> dict[str, list[NodeProto]]:
-    """Nodes by the name of a value that they read."""
-    found: dict[str, list[NodeProto]] = defaultdict(list)
+    """Return the nodes that read each value, by the name of the value."""
+    nodes: dict[str, list[NodeProto]] = defaultdict(list)
     for node in graph.node:
         for name in node.input:
-            found[name].append(node)
-    return found
+            nodes[name].append(node)
+    return nodes
 
 
-def _quantized(graph: GraphProto, node: NodeProto, stored: dict[str, TensorProto]) -> list[NodeProto]:
+def _decompose_quantize(
+    graph: GraphProto, node: NodeProto, stored: dict[str, TensorProto]
+) -> list[NodeProto]:
     x, scale, point = node.input
     limits = np.iinfo(numpy_helper.to_array(stored[point]).dtype)
     bounds = [_number(graph, f"spelled.{limit}", limit, stored) for limit in (limits.min, limits.max)]
@@ -115,7 +118,9 @@ def _quantized(graph: GraphProto, node: NodeProto, stored: dict[str, TensorProto
     ]
 
 
-def _dequantized(graph: GraphProto, node: NodeProto, stored: dict[str, TensorProto]) -> list[NodeProto]:
+def _decompose_dequantize(
+    graph: GraphProto, node: NodeProto, stored: dict[str, TensorProto]
+) -> list[NodeProto]:
     q, scale, point = node.input
     moved = f"{node.output[0]}.moved"
     return [
@@ -141,7 +146,7 @@ def _number(graph: GraphProto, name: str, value: int, stored: dict[str, TensorPr
 
 
 def replace(graph: GraphProto, replaced: Mapping[str, Sequence[NodeProto]]) -> None:
-    """Put other nodes in the place of those that are called by their first output, in place."""
+    """Replace nodes, identified by their first output, in place."""
     nodes = [other for node in graph.node for other in replaced.get(node.output[0], [node])]
     fresh = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]

@@ -1,7 +1,8 @@
-"""A module in torch -> one ONNX file with Q/DQ pairs and dynamic batch and length.
+"""Export of a torch module to one ONNX file with Q/DQ pairs and dynamic batch and length.
 
 ``torch.export`` traces the model, ``torch.onnx`` translates the trace, :mod:`qexp.deploy.onnx.qdq_ops`
-says how the two quantization operators are written, and :mod:`qexp.deploy.onnx.passes` tidies the result.
+defines how the two quantization operators are written, and :mod:`qexp.deploy.onnx.passes` cleans up the
+result.
 """
 
 from __future__ import annotations
@@ -21,35 +22,35 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from transformers import PreTrainedModel
 
-from qexp.deploy.onnx.int4 import narrow_weights
+from qexp.deploy.onnx.int4 import pack_int4
 from qexp.deploy.onnx.io import checked, first_line, write
-from qexp.deploy.onnx.passes import tidy
+from qexp.deploy.onnx.passes import optimize_graph
 from qexp.deploy.onnx.qdq_ops import TRANSLATIONS, WIDE_OPSET, opset_for
 from qexp.deploy.onnx.workarounds import keep_exact
 from qexp.errors import DeployError
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-"""Inputs that an encoder can have, in the order in which the file lists them; all int64 [batch, length]."""
+"""Possible inputs of an encoder, in the order of the file; all int64 [batch, length]."""
 AXES = ("batch", "length")
 """Names of the dynamic axes of these inputs."""
 OUTPUT = "logits"
-"""The one output: float32 [batch, outputs]; of question answering [batch, length, 2], starts and ends."""
+"""Name of the output: float32 [batch, outputs]; for question answering [batch, length, 2], start and end."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """What one file is to hold."""
+class GraphPart:
+    """Part of a model that is written as one file."""
 
     name: str
-    """What messages call it."""
+    """Name used in error messages."""
     module: nn.Module
-    """Takes the inputs by position and returns one tensor."""
+    """Module that takes the inputs by position and returns one tensor."""
     inputs: Mapping[str, Tensor]
-    """An example of each input; sizes do not matter where axes have names."""
+    """Example of each input; the sizes of named axes do not matter."""
     axes: Mapping[str, tuple[str | None, ...]]
-    """Names of the dynamic axes of each input, None where the size stays; equal names, equal sizes."""
+    """Names of the dynamic axes of each input, None for a fixed size; equal names mean equal sizes."""
     output: str
-    """Name of what comes out."""
+    """Name of the output."""
 
 
 def export_onnx(
@@ -62,14 +63,14 @@ def export_onnx(
 ) -> None:
     """Write ``model`` as one self-contained ONNX file.
 
-    Inputs are those of ``INPUTS`` that the model's ``forward`` names, output is ``logits``. The file
-    appears whole or not at all, and the model comes back in the mode (training or not) it had.
+    Inputs are those of ``INPUTS`` that the model's ``forward`` accepts, the output is ``logits``. The file is
+    written atomically, and the model is restored to the mode (training or not) that it had.
 
     Args:
-        model: A module like ``AutoModelForSequenceClassification``, in floating point or with
+        model: Module like ``AutoModelForSequenceClassification``, in floating point or with
             ``torch.ops.qexp`` in its forward pass.
-        path: The file to write; its folder exists.
-        example: Integers [batch, length] for each input. Sizes do not matter, they stay dynamic;
+        path: File to write; its folder must exist.
+        example: Integers [batch, length] for each input. Sizes do not matter, since they stay dynamic;
             inputs that the model does not take are ignored.
         opset: As in :func:`write_graph`.
         narrow: As in :func:`write_graph`.
@@ -78,22 +79,26 @@ def export_onnx(
         DeployError: An input is missing, the model cannot be traced or translated, or is too large.
     """
     inputs = _inputs(model, example)
-    part = Part(
-        type(model).__name__, _Logits(model, tuple(inputs)), inputs, dict.fromkeys(inputs, AXES), OUTPUT
+    part = GraphPart(
+        type(model).__name__,
+        _Logits(model, tuple(inputs)),
+        inputs=inputs,
+        axes=dict.fromkeys(inputs, AXES),
+        output=OUTPUT,
     )
     with evaluating(model), _plain_attention(model):
         write_graph(part, path, opset=opset, narrow=narrow)
 
 
-def write_graph(part: Part, path: Path, *, opset: int | None = None, narrow: bool = False) -> None:
-    """Write one part of a model, which is in evaluation mode, as one self-contained ONNX file.
+def write_graph(part: GraphPart, path: Path, *, opset: int | None = None, narrow: bool = False) -> None:
+    """Write one part of a model in evaluation mode as one self-contained ONNX file.
 
     Args:
-        part: What to write.
-        path: The file; it appears whole or not at all.
-        opset: Version of the ONNX operators; None takes 20, or 21 when a grid has more than 8 bits or
-            integers are stored in half a byte.
-        narrow: Whether weights of 4 bits and less are stored in half a byte; see
+        part: Part to write.
+        path: File to write, atomically.
+        opset: Version of the ONNX operators; None selects 20, or 21 if a grid has more than 8 bits or
+            weights are stored in half a byte.
+        narrow: Whether weights of at most 4 bits are stored in half a byte; see
             :mod:`qexp.deploy.onnx.int4`.
 
     Raises:
@@ -102,9 +107,9 @@ def write_graph(part: Part, path: Path, *, opset: int | None = None, narrow: boo
     with _quiet(), torch.no_grad():
         program = _trace(part)
         graph = _translate(program, part, opset or (WIDE_OPSET if narrow else opset_for(program)))
-        tidy(graph, part.axes)
+        optimize_graph(graph, part.axes)
         if narrow:
-            narrow_weights(graph)
+            pack_int4(graph)
         keep_exact(graph.graph)
         RemoveUnusedNodesPass()(graph)
         proto = checked(graph)
@@ -112,7 +117,7 @@ def write_graph(part: Part, path: Path, *, opset: int | None = None, narrow: boo
 
 
 class _Logits(nn.Module):
-    """Takes the inputs by position and returns the logits alone, as the exporter wants it."""
+    """Wrapper that takes the inputs by position and returns only the logits, as the exporter requires."""
 
     def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
         super().__init__()
@@ -128,26 +133,26 @@ class _Logits(nn.Module):
 
 
 def _inputs(model: nn.Module, example: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    taken = [name for name in INPUTS if name in inspect.signature(model.forward).parameters]
-    missing = [name for name in taken if name not in example]
-    if missing or not taken:
+    names = [name for name in INPUTS if name in inspect.signature(model.forward).parameters]
+    missing = [name for name in names if name not in example]
+    if missing or not names:
         raise DeployError(
-            f"example: {type(model).__name__} takes {taken or 'none of ' + str(INPUTS)}, the example has "
+            f"example: {type(model).__name__} takes {names or 'none of ' + str(INPUTS)}, the example has "
             f"{sorted(example)}; add {missing or 'an encoder with these inputs'}"
         )
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    return {name: at_least_two(example[name]).to(device, torch.int64) for name in taken}
+    return {name: at_least_two(example[name]).to(device, torch.int64) for name in names}
 
 
 def at_least_two(values: Tensor) -> Tensor:
-    """Repeat axes of size 1: the tracer takes such a size for a constant."""
+    """Repeat axes of size 1, which the tracer would treat as constant."""
     return values.repeat([2 if size == 1 else 1 for size in values.shape])
 
 
-def _trace(part: Part) -> ExportedProgram:
+def _trace(part: GraphPart) -> ExportedProgram:
     axes = [part.axes[name] for name in part.inputs]
     dynamic = tuple({index: Dim.DYNAMIC for index, name in enumerate(each) if name} for each in axes)
-    bundled = isinstance(part.module, _Logits)  # whose inputs are one argument to the tracer
+    bundled = isinstance(part.module, _Logits)  # its *inputs are one argument to the tracer
     try:
         return torch.export.export(
             part.module, tuple(part.inputs.values()), dynamic_shapes=(dynamic,) if bundled else dynamic
@@ -159,7 +164,7 @@ def _trace(part: Part) -> ExportedProgram:
         ) from error
 
 
-def _translate(program: ExportedProgram, part: Part, opset: int) -> ir.Model:
+def _translate(program: ExportedProgram, part: GraphPart, opset: int) -> ir.Model:
     try:
         exported = torch.onnx.export(
             program,
@@ -182,7 +187,7 @@ def _translate(program: ExportedProgram, part: Part, opset: int) -> ir.Model:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """A model in evaluation mode, that comes back in the mode it had."""
+    """Put a model in evaluation mode, and restore the mode of each module on exit."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -194,10 +199,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _plain_attention(model: nn.Module) -> Iterator[None]:
-    """Write torch's one operator for attention as its products and softmax.
+    """Switch SDPA to eager attention, so that its products and softmax are exported as separate nodes.
 
-    The exporter breaks it up itself, with a guard against NaN around each softmax that no runtime fuses.
-    Attention that qexp quantizes, or that was chosen otherwise, stays.
+    The exporter decomposes SDPA itself, but with a guard against NaN around each softmax that no runtime
+    fuses. Attention that qexp quantizes, or that has another implementation, is left alone.
     """
     chosen = getattr(getattr(model, "config", None), "_attn_implementation", None)
     if chosen != "sdpa" or not isinstance(model, PreTrainedModel):
@@ -212,10 +217,10 @@ def _plain_attention(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks, which no user of qexp can act on, off the terminal."""
+    """Suppress log messages and warnings of the exporter that users of qexp cannot act on."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # says at each export that torchvision's operators are not at hand
+    logger.setLevel(logging.ERROR)  # each export logs that torchvision's operators are missing
     try:
         with warnings.catch_warnings():
             # torch copies its own tree specs with a deprecated check.

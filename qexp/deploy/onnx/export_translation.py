@@ -1,10 +1,10 @@
-"""A translator in torch -> two ONNX files: the encoder once for each text, the decoder once for each word.
+"""Export of translation models to two ONNX files: the encoder runs once per text, the decoder once per token.
 
 ``encoder.onnx`` turns ``input_ids`` and ``attention_mask`` [batch, length] into ``encoder_states``
 [batch, length, width]. ``decoder.onnx`` takes these, the same ``attention_mask``, and
-``decoder_input_ids`` [batch, target_length], all words so far: no keys or values are kept between calls.
-It gives ``logits`` [batch, kept, vocabulary] at the ``positions`` [kept] that are asked for: a search
-wants the last one, a score wants all, and the product with the vocabulary is the largest of all.
+``decoder_input_ids`` [batch, target_length], all tokens so far: there is no key/value cache between calls.
+It returns ``logits`` [batch, kept, vocabulary] at the requested ``positions`` [kept]: a search needs the
+last one, a score needs all, and the product with the vocabulary is the largest of all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qexp.deploy.onnx.export import AXES, OUTPUT, Part, at_least_two, evaluating, write_graph
+from qexp.deploy.onnx.export import AXES, OUTPUT, GraphPart, at_least_two, evaluating, write_graph
 from qexp.errors import DeployError
 
 ENCODER = "encoder.onnx"
@@ -24,24 +24,24 @@ ENCODER = "encoder.onnx"
 DECODER = "decoder.onnx"
 """File of the decoder."""
 STATES = "encoder_states"
-"""What the encoder gives, and the decoder reads: float32 [batch, length, width]."""
+"""Output of the encoder and input of the decoder: float32 [batch, length, width]."""
 POSITIONS = "positions"
-"""Input of the decoder: places in the target, from 0, whose logits are wanted; int64 [kept]."""
+"""Input of the decoder: positions in the target, from 0, whose logits are returned; int64 [kept]."""
 TOKENS = ("input_ids", "attention_mask", "decoder_input_ids")
-"""What an example holds."""
+"""Names of the tensors in an example."""
 
 
 def export_translation(
     model: Any, folder: Path, *, example: Mapping[str, Tensor], opset: int | None = None, narrow: bool = False
 ) -> None:
-    """Write a translator's two files, and its configuration for a search, into a folder.
+    """Write the two files of a translation model, and the configuration for a search, into a folder.
 
     Args:
-        model: transformers' ``AutoModelForSeq2SeqLM`` in floating point or in export form.
-        folder: Where to; it exists.
-        example: Integers [batch, length] of ``TOKENS``; their sizes do not matter.
+        model: A ``transformers`` ``AutoModelForSeq2SeqLM`` in floating point or in export form.
+        folder: Folder to write to; it must exist.
+        example: Integers [batch, length] for each of ``TOKENS``; their sizes do not matter.
         opset: As in :func:`qexp.deploy.onnx.export.write_graph`.
-        narrow: Likewise.
+        narrow: As in :func:`qexp.deploy.onnx.export.write_graph`.
 
     Raises:
         DeployError: An input is missing, the model cannot be traced or translated, or is too large.
@@ -63,20 +63,22 @@ def export_translation(
     model.generation_config.save_pretrained(folder)
 
 
-def _encoder(model: Any, given: Mapping[str, Tensor]) -> Part:
+def _encoder(model: Any, given: Mapping[str, Tensor]) -> GraphPart:
     inputs = {name: given[name] for name in ("input_ids", "attention_mask")}
     name = f"the encoder of {type(model).__name__}"
-    return Part(name, _Encoder(model), inputs, dict.fromkeys(inputs, AXES), STATES)
+    return GraphPart(name, _Encoder(model), inputs=inputs, axes=dict.fromkeys(inputs, AXES), output=STATES)
 
 
-def _decoder(model: Any, given: Mapping[str, Tensor], states: Tensor) -> Part:
+def _decoder(model: Any, given: Mapping[str, Tensor], states: Tensor) -> GraphPart:
     inputs = {name: given[name] for name in ("decoder_input_ids", "attention_mask")}
     inputs |= {STATES: states, POSITIONS: torch.arange(2, device=states.device)}
     axes: dict[str, tuple[str | None, ...]] = {
         "decoder_input_ids": ("batch", "target_length"), "attention_mask": AXES, STATES: (*AXES, None),
         POSITIONS: ("kept",),
     }  # fmt: skip
-    return Part(f"the decoder of {type(model).__name__}", _Decoder(model), inputs, axes, OUTPUT)
+    return GraphPart(
+        f"the decoder of {type(model).__name__}", _Decoder(model), inputs=inputs, axes=axes, output=OUTPUT
+    )
 
 
 class _Encoder(nn.Module):
@@ -101,13 +103,15 @@ class _Decoder(nn.Module):
         def keep(head: nn.Module, read: tuple[Tensor]) -> tuple[Tensor]:
             return (read[0].index_select(1, positions),)
 
-        # Before the head's own hooks: what is thrown away needs no quantization.
+        # Before the head's own hooks: discarded positions need no quantization.
         handle = self.model.get_output_embeddings().register_forward_pre_hook(keep, prepend=True)
         try:
             logits: Tensor = self.model(
-                decoder_input_ids=decoder_input_ids, attention_mask=attention_mask,
-                encoder_outputs=(states,), use_cache=False,
-            ).logits  # fmt: skip
+                decoder_input_ids=decoder_input_ids,
+                attention_mask=attention_mask,
+                encoder_outputs=(states,),
+                use_cache=False,
+            ).logits
         finally:
             handle.remove()
         return logits

@@ -1,11 +1,11 @@
-"""An exported graph -> the same in FP16, where that is safe; what goes in and comes out keeps its type.
+"""Conversion of an exported graph to FP16 where that is safe; inputs and outputs keep their types.
 
-FP16 ends at 65504 and has 11 binary digits. So these stay in FP32, with casts at their borders:
+FP16 ends at 65504 and has 11 significant bits. So these nodes stay in FP32, with casts at their borders:
 
-- squares, means and roots, of which norms without an operator of their own are made, and what lies
-  between them (``LayerNormalization`` itself computes its statistics in FP32 by definition);
-- what is rounded to an integer afterwards, such as the buckets of T5's relative positions;
-- pairs of Q and DQ whose grid has 16 bits, or whose scales FP16 cannot tell apart from their neighbours.
+- squares, means and roots, which make up norms without an operator of their own, and the nodes between
+  them (``LayerNormalization`` itself computes its statistics in FP32 by definition);
+- values that are rounded to an integer afterwards, such as the buckets of T5's relative positions;
+- Q/DQ pairs whose grid has 16 bits, or whose scales FP16 cannot represent closely enough.
 
 Constants that stand for "minus infinity" in an attention mask become -32768: far below every score, and
 still finite when a score is added.
@@ -33,31 +33,31 @@ IN_FULL = frozenset(
 """Operators that overflow, or lose too much, in FP16."""
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 MASKED = 2.0**15
-"""Magnitude of what stands for infinity."""
+"""Magnitude of the finite number that replaces infinity."""
 SMALLEST = 2.0**-25
-"""FP16 makes zero of what is below."""
+"""Magnitude below which FP16 rounds to zero."""
 OLDEST = 19
-"""The first opset whose quantizers know FP16."""
+"""First opset whose quantizers take FP16."""
 SCALE_ERROR = 2.0**-8
-"""Largest relative error of a scale: a quarter of a step at the end of a grid of 6 bits, half of one of 8."""
+"""Largest relative error of a scale: at the end of a grid, 1/4 of a step with 6 bits and 1/2 with 8."""
 
 
 def to_fp16(path: Path, target: Path | None = None) -> Path:
     """Write the FP16 form of an exported FP32 or Q/DQ graph.
 
     Args:
-        path: The graph.
-        target: The file to write; None is ``NAME.fp16.onnx`` beside it.
+        path: File of the graph.
+        target: File to write; None selects ``NAME.fp16.onnx`` beside the graph.
 
     Returns:
-        The file that was written.
+        Path of the written file.
 
     Raises:
-        DeployError: The file is missing, damaged, of too old an opset, or holds values beyond FP16.
+        DeployError: The file is missing or damaged, its opset is too old, or it holds values beyond FP16.
     """
     model = _typed(read(path), path)
     kept = _in_full(model.graph)
-    _halve(model.graph, kept)
+    _convert(model.graph, kept)
     _restore_outputs(model.graph)
     RemoveUnusedNodesPass()(model)
     model.graph.sort()
@@ -67,7 +67,7 @@ def to_fp16(path: Path, target: Path | None = None) -> Path:
 
 
 def _typed(proto: onnx.ModelProto, path: Path) -> ir.Model:
-    """With the type of every value."""
+    """Return the graph with the type of every value inferred."""
     opset = next((each.version for each in proto.opset_import if each.domain in ("", "ai.onnx")), 0)
     if opset < OLDEST:
         raise DeployError(
@@ -81,21 +81,21 @@ def _typed(proto: onnx.ModelProto, path: Path) -> ir.Model:
 
 
 def _in_full(graph: ir.Graph) -> set[ir.Node]:
-    """Nodes that compute in FP32."""
+    """Return the nodes that have to compute in FP32."""
     kept = {node for node in graph if node.op_type in IN_FULL or _is_coarse(node)}
     for node in graph:
         if node.op_type == "Cast" and ir.DataType(node.attributes["to"].as_int()).is_integer():
-            kept |= _floats_behind(node)
-    grown = True
-    while grown:
+            kept |= _float_ancestors(node)
+    changed = True
+    while changed:
         between = {node for node in graph if node not in kept and _lies_between(node, kept)}
         kept |= between
-        grown = bool(between)
+        changed = bool(between)
     return kept
 
 
 def _is_coarse(node: ir.Node) -> bool:
-    """Whether it is a quantizer, or reads a constant, that FP16 is too coarse for."""
+    """Return whether FP16 is too coarse for the grid of a quantizer, or for a constant that a node reads."""
     if node.op_type not in QUANTIZERS:
         return any(_vanishes(value) for value in node.inputs)
     scale, point = constant(node.inputs[1]), constant(node.inputs[2])
@@ -103,13 +103,13 @@ def _is_coarse(node: ir.Node) -> bool:
         return True
     scales = scale.numpy().astype(np.float64)
     with np.errstate(over="ignore"):
-        halves = scales.astype(np.float16).astype(np.float64)
-    error = np.abs(halves - scales) > SCALE_ERROR * scales
+        rounded = scales.astype(np.float16).astype(np.float64)
+    error = np.abs(rounded - scales) > SCALE_ERROR * scales
     return bool((error & _used(node, scales)).any())
 
 
 def _used(node: ir.Node, scales: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which scales belong to any integer but zeros."""
+    """Return a mask of the scales whose stored integers are not all zero."""
     stored = constant(node.inputs[0])
     if stored is None or scales.ndim == 0:
         return np.ones_like(scales, bool)
@@ -119,7 +119,7 @@ def _used(node: ir.Node, scales: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _vanishes(value: ir.Value | None) -> bool:
-    """Whether it is one number that FP16 would make zero."""
+    """Return whether a value is a single number that FP16 would round to zero."""
     stored = constant(value)
     if stored is None or stored.dtype != FULL or stored.size != 1:
         return False
@@ -127,43 +127,43 @@ def _vanishes(value: ir.Value | None) -> bool:
     return bool(0 < abs(number) < SMALLEST)
 
 
-def _floats_behind(node: ir.Node) -> set[ir.Node]:
-    """All nodes whose floating-point results become what a node reads."""
-    found: set[ir.Node] = set()
-    waiting = [node]
-    while waiting:
-        for value in waiting.pop().inputs:
+def _float_ancestors(node: ir.Node) -> set[ir.Node]:
+    """Return all nodes that the inputs of a node depend on through FP32 values."""
+    producers: set[ir.Node] = set()
+    pending = [node]
+    while pending:
+        for value in pending.pop().inputs:
             producer = value.producer() if value is not None and value.dtype == FULL else None
-            if producer is not None and producer not in found:
-                found.add(producer)
-                waiting.append(producer)
-    return found
+            if producer is not None and producer not in producers:
+                producers.add(producer)
+                pending.append(producer)
+    return producers
 
 
 def _lies_between(node: ir.Node, kept: set[ir.Node]) -> bool:
-    """Whether all floating-point values that it reads and gives come from, and go to, such nodes."""
+    """Return whether all FP32 values that a node reads and writes come from, and go to, FP32 nodes."""
     computed = [value for value in node.inputs if value is not None and constant(value) is None]
     before = [value.producer() for value in computed if value.dtype == FULL]
     after = [use.node for value in node.outputs for use in value.uses() if value.dtype == FULL]
     return bool(before and after) and all(each in kept for each in [*before, *after])
 
 
-def _halve(graph: ir.Graph, kept: set[ir.Node]) -> None:
+def _convert(graph: ir.Graph, kept: set[ir.Node]) -> None:
     casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
     for node in list(graph):
-        wanted = FULL if node in kept else HALF
+        target = FULL if node in kept else HALF
         for index, value in enumerate(node.inputs):
             if value is None or node.op_type in ("Cast", "Shape") or value.dtype not in (FULL, HALF):
                 continue
-            if value.dtype != wanted:
-                if (value, wanted) not in casts:
-                    casts[value, wanted] = _converted(graph, value, wanted)
-                node.replace_input_with(index, casts[value, wanted])
+            if value.dtype != target:
+                if (value, target) not in casts:
+                    casts[value, target] = _cast_value(graph, value, target)
+                node.replace_input_with(index, casts[value, target])
         if node not in kept:
             _retype(node)
 
 
-def _converted(graph: ir.Graph, value: ir.Value, wanted: ir.DataType) -> ir.Value:
+def _cast_value(graph: ir.Graph, value: ir.Value, wanted: ir.DataType) -> ir.Value:
     stored = constant(value)
     if stored is not None:
         return initializer(graph, f"{value.name}.half", _rounded(stored.numpy(), value.name))
@@ -178,7 +178,11 @@ def _converted(graph: ir.Graph, value: ir.Value, wanted: ir.DataType) -> ir.Valu
 
 
 def _rounded(values: NDArray[Any], name: str | None) -> NDArray[np.float16]:
-    """The nearest FP16 numbers; what stands for infinity becomes ``MASKED``."""
+    """Round to FP16; values that stand for infinity become ``MASKED``.
+
+    Raises:
+        DeployError: A value is beyond the range of FP16.
+    """
     masked = np.abs(values) >= 1e30
     values = np.where(masked, np.sign(values) * MASKED, values)
     if np.abs(values).max(initial=0) > np.finfo(np.float16).max:
@@ -189,7 +193,7 @@ def _rounded(values: NDArray[Any], name: str | None) -> NDArray[np.float16]:
 
 
 def _retype(node: ir.Node) -> None:
-    """Let a node give FP16 where it gave FP32."""
+    """Change the FP32 outputs and constants of a node to FP16."""
     if node.op_type == "Cast" and node.attributes["to"].as_int() == FULL:
         node.attributes["to"] = ir.AttrInt64("to", HALF)
     if node.op_type in ("Constant", "ConstantOfShape") and "value" in node.attributes:

@@ -1,7 +1,7 @@
-"""What a graph's inputs may be: rows of the tables that they look up, and the longest batch.
+"""Limits on the inputs of a graph: sizes of the tables that they index, and the longest batch.
 
-ONNX Runtime refuses an index outside a table. OpenVINO and TensorRT read some other memory and return
-numbers, so their engines ask here first.
+ONNX Runtime refuses an index outside a table. OpenVINO and TensorRT read unrelated memory and return
+numbers, so their engines check these limits first.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from qexp.errors import DeployError
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a graph can be asked."""
+class InputLimits:
+    """Largest indices and length that a graph takes."""
 
     rows: Mapping[str, int]
-    """By input that looks up a table: the rows of the table."""
+    """Number of rows of the table that an input indexes, by input."""
     length: int | None
-    """Tokens of the longest batch; None where no table of positions limits it."""
+    """Number of tokens of the longest batch; None where no table of positions limits it."""
 
     def check(self, batch: Batch) -> None:
-        """See that a batch stays within them.
+        """Check that a batch stays within the limits.
 
         Raises:
-            DeployError: a value is outside its table, or the batch is too long.
+            DeployError: A value is outside its table, or the batch is too long.
         """
         for name, rows in self.rows.items():
             values = batch[name]
@@ -49,8 +49,8 @@ class Limits:
                 )
 
 
-def limits(model: ModelProto) -> Limits:
-    """Find the limits of a graph: those of its tables, by computing which of their rows it asks for."""
+def limits(model: ModelProto) -> InputLimits:
+    """Find the limits of a graph from its tables, by evaluating which of their rows it looks up."""
     tables = {each.name: int(each.dims[0]) for each in model.graph.initializer if each.dims}
     inputs = {each.name for each in model.graph.input}
     lookups = [(node, tables[node.input[0]]) for node in model.graph.node if _looks_up(node, tables)]
@@ -59,7 +59,7 @@ def limits(model: ModelProto) -> Limits:
         if node.input[1] in inputs:
             rows[node.input[1]] = min(size, rows.get(node.input[1], size))
     places = {node.input[1]: size for node, size in lookups if node.input[1] not in inputs}
-    return Limits(rows, _longest(model, places))
+    return InputLimits(rows, _longest(model, places))
 
 
 def _looks_up(node: NodeProto, tables: Mapping[str, int]) -> bool:
@@ -68,8 +68,11 @@ def _looks_up(node: NodeProto, tables: Mapping[str, int]) -> bool:
 
 
 def _longest(model: ModelProto, places: Mapping[str, int]) -> int | None:
-    """The largest length for which all places lie in their tables, by halving: a longer one never does."""
-    graphs = [(each, rows) for name, rows in places.items() if (each := _only(model, name)) is not None]
+    """Return the largest length for which all indices lie in their tables, found by bisection.
+
+    A length above one that does not fit never fits.
+    """
+    graphs = [(each, rows) for name, rows in places.items() if (each := _evaluator(model, name)) is not None]
     if not graphs:
         return None
     low, high = 0, max(rows for _, rows in graphs) + 1
@@ -80,18 +83,18 @@ def _longest(model: ModelProto, places: Mapping[str, int]) -> int | None:
     return low
 
 
-def _only(model: ModelProto, name: str) -> ReferenceEvaluator | None:
-    """What computes one value from tokens of the batch; None if it needs anything else, or nothing."""
+def _evaluator(model: ModelProto, name: str) -> ReferenceEvaluator | None:
+    """Return an evaluator of one value from the token inputs; None if it needs other inputs, or none."""
     makers = {output: node for node in model.graph.node for output in node.output}
     stored = {each.name for each in model.graph.initializer}
-    wanted, seen = [name], set[str]()
-    while wanted:
-        value = wanted.pop()
+    pending, seen = [name], set[str]()
+    while pending:
+        value = pending.pop()
         if value and value not in seen and value not in stored:
             seen.add(value)
-            wanted.extend(makers[value].input if value in makers else ())
+            pending.extend(makers[value].input if value in makers else ())
     inputs = [each for each in model.graph.input if each.name in seen]
-    if not inputs or any(not _of_tokens(each) for each in inputs):
+    if not inputs or any(not _is_token_input(each) for each in inputs):
         return None
     chosen = [node for node in model.graph.node if seen.intersection(node.output)]
     read = {each for node in chosen for each in node.input}
@@ -103,14 +106,14 @@ def _only(model: ModelProto, name: str) -> ReferenceEvaluator | None:
     )
 
 
-def _of_tokens(value: onnx.ValueInfoProto) -> bool:
+def _is_token_input(value: onnx.ValueInfoProto) -> bool:
     kind = value.type.tensor_type
     return len(kind.shape.dim) == 2 and kind.elem_type in (TensorProto.INT64, TensorProto.INT32)
 
 
 def _fits(graph: ReferenceEvaluator, rows: int, length: int) -> bool:
-    """Whether a row of that many real tokens asks for rows of the table, one for each token."""
-    # Two, since one is the usual padding of RoBERTa, whose positions count only other tokens.
+    """Return whether a row of ``length`` real tokens looks up existing rows of the table, one per token."""
+    # Token 2, since 1 is the usual padding of RoBERTa, whose positions count only other tokens.
     feed: dict[str, NDArray[Any]] = {
         name: np.full((1, length), 1 if "mask" in name else 2, np.int64) for name in graph.input_names
     }

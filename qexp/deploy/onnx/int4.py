@@ -1,9 +1,10 @@
-"""Weights of 4 bits and less in half a byte.
+"""Storage of weights of at most 4 bits in half a byte.
 
-What is multiplied becomes INT4, which ``DequantizeLinear`` takes from opset 21 on. What is looked up cannot:
-``Gather`` knows no INT4. Such a table keeps two columns in each byte, the first half of them in the low
-four bits, the second half in the high ones, and the few bytes that were looked up are taken apart. A table
-that is both is left in whole bytes: twice half a byte is no gain. No number changes by a bit.
+Weights of products become INT4, which ``DequantizeLinear`` takes from opset 21 on. Tables cannot, since
+``Gather`` does not take INT4. A table is packed with two columns in each byte instead, the first half of the
+columns in the low four bits and the second half in the high ones, and the few bytes that are looked up are
+unpacked. A table that is also multiplied stays in whole bytes: twice half a byte is no gain. Results do not
+change by a bit.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from qexp.deploy.onnx.passes import constant, initializer
 
 INT4_BITS, WIDE_BITS = 4, 16
 LOWEST, HIGHEST = -8, 7
-"""What four bits hold."""
+"""Limits of a signed 4-bit integer."""
 
 
-def worth_half_bytes(quant: Quant) -> bool:
-    """Whether a model is to be exported with ``narrow``: 4-bit weights beside float or 16-bit activations.
+def should_pack_int4(quant: Quant) -> bool:
+    """Return whether to export with ``narrow``: for 4-bit weights with float or 16-bit activations.
 
-    Beside quantized activations ONNX Runtime 1.31 and OpenVINO 2026.4 compute the right numbers from INT4,
-    too, but take it apart into floating point, where they would have multiplied integers from whole bytes.
+    With activations of fewer bits ONNX Runtime 1.31 and OpenVINO 2026.4 compute the right numbers from INT4,
+    too, but unpack it to floating point, where they would have multiplied integers from whole bytes.
     """
     overrides = quant.overrides.values()
     weights = (quant.weight_bits, quant.embedding_bits, *(each.weight_bits for each in overrides))
@@ -34,8 +35,11 @@ def worth_half_bytes(quant: Quant) -> bool:
     )
 
 
-def narrow_weights(model: ir.Model) -> None:
-    """Store integers of 4 bits and less in half a byte, in place; the graph is tidy, of opset 21 or above."""
+def pack_int4(model: ir.Model) -> None:
+    """Store integers of at most 4 bits in half a byte, in place.
+
+    The graph must be optimized (:func:`qexp.deploy.onnx.passes.optimize_graph`), and of opset 21 or above.
+    """
     for value in list(model.graph.initializers.values()):
         readers = [use.node for use in value.uses()]
         if not readers or not _fits(value):
@@ -47,7 +51,7 @@ def narrow_weights(model: ir.Model) -> None:
 
 
 def widen_weights(model: ModelProto) -> None:
-    """Store INT4 in whole bytes again, in place, for runtimes that take no other; tables stay packed."""
+    """Store INT4 in whole bytes again, in place, for runtimes that do not take it; tables stay packed."""
     for tensor in model.graph.initializer:
         if tensor.data_type == TensorProto.INT4:
             values = numpy_helper.to_array(tensor).astype(np.int8)
@@ -67,7 +71,7 @@ def _looks_up(node: ir.Node) -> bool:
 
 
 def _is_even(value: ir.Value) -> bool:
-    """Whether it is a table that splits into two halves."""
+    """Return whether a value is a table with an even number of columns."""
     sizes = list(value.shape or ())
     return len(sizes) == 2 and int(sizes[1]) % 2 == 0  # type: ignore[arg-type]
 
@@ -76,7 +80,7 @@ def _dequantizes(node: ir.Node, value: ir.Value) -> bool:
     if node.op_type != "DequantizeLinear" or node.inputs[0] is not value:
         return False
     zero_point = constant(node.inputs[2])
-    assert zero_point is not None  # the graph is tidy
+    assert zero_point is not None  # the graph is optimized
     integers = zero_point.numpy()
     return bool((integers >= LOWEST).all() and (integers <= HIGHEST).all())
 
@@ -110,21 +114,22 @@ def _pack_table(graph: ir.Graph, value: ir.Value, readers: list[ir.Node]) -> Non
 
 
 def _unpack(graph: ir.Graph, lookup: ir.Node) -> None:
-    """Take the bytes [..., width / 2] apart into [..., width], 0 to 15.
+    """Unpack the looked-up bytes [..., width / 2] into [..., width], 0 to 15.
 
-    Without ``BitShift``: OpenVINO 2026.4 rounds where it should cut off.
+    ``BitShift`` is avoided: OpenVINO 2026.4 rounds where it should truncate.
     """
-    found = lookup.outputs[0]
-    uses = list(found.uses())
+    packed = lookup.outputs[0]
+    uses = list(packed.uses())
     low_mask, high_mask, sixteenth = (
-        initializer(graph, f"{found.name}.{name}", value)
+        initializer(graph, f"{packed.name}.{name}", value)
         for name, value in (
-            ("low", np.array(0x0F, np.uint8)), ("high", np.array(0xF0, np.uint8)),
+            ("low", np.array(0x0F, np.uint8)),
+            ("high", np.array(0xF0, np.uint8)),
             ("sixteenth", np.array(1 / 16, np.float32)),
         )
-    )  # fmt: skip
-    low = ir.node("BitwiseAnd", [found, low_mask])
-    masked = ir.node("BitwiseAnd", [found, high_mask])
+    )
+    low = ir.node("BitwiseAnd", [packed, low_mask])
+    masked = ir.node("BitwiseAnd", [packed, high_mask])
     floats = ir.node("Cast", [masked.outputs[0]], {"to": ir.DataType.FLOAT})
     shifted = ir.node("Mul", [floats.outputs[0], sixteenth])
     high = ir.node("Cast", [shifted.outputs[0]], {"to": ir.DataType.UINT8})
@@ -135,17 +140,17 @@ def _unpack(graph: ir.Graph, lookup: ir.Node) -> None:
 
 
 def _raise_zero_point(graph: ir.Graph, reader: ir.Node) -> None:
-    """Let what reads the integers subtract 8 more: by its own zero point, or by those of its rows."""
+    """Raise the zero point of a reader of the unpacked integers by 8: its own, or those of its rows."""
     if reader.op_type == "DequantizeLinear":
-        zero_point, at = reader.inputs[2], (reader, 2)
-    else:  # a Cast, whose result meets the zero points of the rows: they are looked up, cast, unsqueezed
+        zero_point, place = reader.inputs[2], (reader, 2)
+    else:  # a Cast, followed by a Sub of the rows' zero points: they are looked up, cast, unsqueezed
         (subtract,) = (use.node for use in reader.outputs[0].uses())
         unsqueezed = subtract.inputs[1]
         rows = unsqueezed.producer().inputs[0].producer().inputs[0].producer()  # type: ignore[union-attr]
         assert rows is not None
-        zero_point, at = rows.inputs[0], (rows, 0)
+        zero_point, place = rows.inputs[0], (rows, 0)
     stored = constant(zero_point)
     assert zero_point is not None
     assert stored is not None
     raised = (stored.numpy().astype(np.int16) - LOWEST).astype(np.uint8)
-    at[0].replace_input_with(at[1], initializer(graph, f"{zero_point.name}.raised", raised))
+    place[0].replace_input_with(place[1], initializer(graph, f"{zero_point.name}.raised", raised))

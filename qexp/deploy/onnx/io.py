@@ -1,4 +1,4 @@
-"""ONNX files: checked before they are written, written whole or not at all, and read with clear errors."""
+"""Reading and writing of ONNX files: checked before writing, written atomically, read with clear errors."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from qexp.artifacts.disk import write_whole
 from qexp.errors import DeployError
 
 MAX_BYTES = 2**31 - 1
-"""What one protobuf message, and so one ONNX file without side files, can hold."""
+"""Capacity of one protobuf message, and so of one ONNX file without external data."""
 
 
 def checked(graph: ir.Model) -> onnx.ModelProto:
-    """A graph as it is written: valid, and with shapes and types that follow from its inputs alone.
+    """Return the protobuf form of a graph, with shapes and types that follow from its inputs alone.
 
     Raises:
-        DeployError: It is too large, or no valid ONNX.
+        DeployError: The graph is too large, or not valid ONNX.
     """
     size = sum(value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value)
     if size > MAX_BYTES:
@@ -41,19 +41,19 @@ def checked(graph: ir.Model) -> onnx.ModelProto:
 
 
 def write(proto: onnx.ModelProto, path: Path) -> None:
-    """Write a file whole or not at all.
+    """Write a file atomically.
 
     Raises:
-        StoreError: It cannot be written.
+        StoreError: The file cannot be written.
     """
     write_whole(path, proto.SerializeToString(deterministic=True))
 
 
 def read(path: Path) -> onnx.ModelProto:
-    """What a file holds.
+    """Load the graph of a file.
 
     Raises:
-        DeployError: It is missing, damaged, or holds no graph.
+        DeployError: The file is missing, damaged, or holds no graph.
     """
     try:
         proto = onnx.load(path, load_external_data=False)
@@ -65,7 +65,7 @@ def read(path: Path) -> onnx.ModelProto:
 
 
 def first_line(error: BaseException) -> str:
-    """The cause at the bottom of a chain of exceptions, in one line."""
+    """Return type and first line of the root cause of a chain of exceptions."""
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"

@@ -1,4 +1,4 @@
-"""What is done to a graph between the exporter and the file."""
+"""Graph passes between the exporter and the file."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from qexp.errors import DeployError
 
 SCOPES = "pkg.torch.onnx.name_scopes"
-"""Where the exporter notes the modules that a node is in, from the outermost on, and itself."""
+"""Key under which the exporter lists the modules around a node, outermost first, and the node itself."""
 
 
-def tidy(model: ir.Model, axes: Mapping[str, Sequence[str | None]]) -> None:
-    """Make a graph ready for runtimes, in place: weights as the integers that are multiplied or looked up.
+def optimize_graph(model: ir.Model, axes: Mapping[str, Sequence[str | None]]) -> None:
+    """Prepare a graph for runtimes, in place: store weights as the integers that are multiplied or looked up.
 
     Args:
-        model: What the exporter made.
-        axes: Names of the dynamic axes of each input; None for an axis whose size stays.
+        model: Graph from the exporter.
+        axes: Names of the dynamic axes of each input; None for an axis of fixed size.
 
     Raises:
         DeployError: A weight or zero point is not a constant of the graph.
@@ -42,28 +42,28 @@ def tidy(model: ir.Model, axes: Mapping[str, Sequence[str | None]]) -> None:
     _share_tables(model.graph)
     _name_axes(model.graph, axes)
     _name_nodes(model.graph)
-    _forget_origin(model)
+    _drop_metadata(model)
     RemoveUnusedNodesPass()(model)
     model.graph.sort()
 
 
 def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """Content of an initializer; None for what is computed."""
+    """Return the content of an initializer; None for a computed value."""
     return value.const_value if value is not None and value.is_initializer() else None
 
 
 def _drop_default_axis(node: ir.Node) -> None:
-    """Drop the ``axis=1`` that the exporter writes out: beside a scalar scale it means nothing."""
+    """Drop the ``axis=1`` that the exporter writes: with a scalar scale it has no meaning."""
     scale = constant(node.inputs[1])
     if scale is not None and len(scale.shape) == 0:
         node.attributes.pop("axis", None)
 
 
 def _own_zero_point(graph: ir.Graph, node: ir.Node) -> None:
-    """Store the zero point in the weight's own type, under the weight's name.
+    """Store a separate zero point in the type of the weight, named after the weight.
 
-    Sharing one between weights saves a few bytes, and makes ONNX Runtime fail where it turns
-    weights into uint8 (``session.x64quantprecision``): it adds the same new constant twice.
+    Sharing one between weights saves a few bytes, but makes ONNX Runtime fail where it converts
+    weights to uint8 (``session.x64quantprecision``): it adds the same new constant twice.
     """
     weight, zero_point = node.inputs[0], node.inputs[2]
     assert weight is not None
@@ -82,9 +82,9 @@ def _own_zero_point(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _transpose_stored(graph: ir.Graph, node: ir.Node) -> None:
-    """Dequantize and transpose -> dequantize what was stored transposed.
+    """Fold a ``Transpose`` after ``DequantizeLinear`` into the stored weight.
 
-    torch keeps the weight of a Linear as [out, in], MatMul wants [in, out], and runtimes find a
+    torch stores the weight of a Linear as [out, in], MatMul takes [in, out], and runtimes recognize a
     quantized product only where DequantizeLinear feeds it directly.
     """
     source = node.inputs[0]
@@ -111,10 +111,10 @@ def _transpose_stored(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _gather_stored(graph: ir.Graph, node: ir.Node) -> None:
-    """Dequantize a table and look rows up -> look integers up and dequantize those, which are few.
+    """Move ``DequantizeLinear`` of a table behind its ``Gather``, to dequantize only the looked-up rows.
 
-    Rows with a scale each need arithmetic of their own, with the same bits: ``DequantizeLinear`` knows
-    scales along one axis, not one for each place in a batch.
+    Per-row scales need separate arithmetic, which gives the same bits: ``DequantizeLinear`` takes scales
+    along one axis, not one for each position in a batch.
     """
     table, places = node.inputs
     dequantize = table.producer() if table is not None else None
@@ -134,7 +134,7 @@ def _gather_stored(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _share_tables(graph: ir.Graph) -> None:
-    """Store a table once that is looked up, and multiplied by, transposed, which the exporter stores anew."""
+    """Store a table once that is both looked up and, transposed, multiplied: the exporter stores it twice."""
     stored = [value for value in graph.initializers.values() if len(value.shape or ()) == 2]
     for table in stored:
         lookups = [use.node for use in table.uses()]
@@ -153,21 +153,21 @@ def _is_lookup(node: ir.Node, table: ir.Value) -> bool:
 
 
 def _is_transposed(left: ir.Value, right: ir.Value) -> bool:
-    ours, theirs = constant(left), constant(right)
-    if ours is None or theirs is None or ours.dtype != theirs.dtype or right.is_graph_output():
+    first, second = constant(left), constant(right)
+    if first is None or second is None or first.dtype != second.dtype or right.is_graph_output():
         return False
-    return list(ours.shape) == list(theirs.shape)[::-1] and np.array_equal(ours.numpy(), theirs.numpy().T)
+    return list(first.shape) == list(second.shape)[::-1] and np.array_equal(first.numpy(), second.numpy().T)
 
 
 def _look_up_columns(graph: ir.Graph, lookup: ir.Node, transposed: ir.Value) -> None:
-    """Look up the columns of a transposed table in place of a table's rows."""
-    places, found = lookup.inputs[1], lookup.outputs[0]
+    """Replace a look-up of rows by one of the columns of the transposed table."""
+    places, result = lookup.inputs[1], lookup.outputs[0]
     assert places is not None
     assert places.shape is not None
     columns = ir.node("Gather", [transposed, places], {"axis": 1})
     rows = ir.node("Transpose", [columns.outputs[0]], {"perm": [*range(1, len(places.shape) + 1), 0]})
     graph.insert_before(lookup, [columns, rows])
-    found.replace_all_uses_with(rows.outputs[0])
+    result.replace_all_uses_with(rows.outputs[0])
     graph.remove(lookup, safe=True)
 
 
@@ -176,7 +176,7 @@ def _rows(table: ir.Value | None, places: ir.Value | None) -> ir.Node:
 
 
 def _dequantized(stored: ir.Node, scale: ir.Node, zero_point: ir.Node, last: ir.Value) -> list[ir.Node]:
-    """``(stored - zero_point) * scale`` with a scale for each row, the last nodes to the last result."""
+    """Return the nodes of ``(stored - zero_point) * scale`` with per-row scales, the result last."""
     numbers, zeros = (
         ir.node("Cast", [each.outputs[0]], {"to": ir.DataType.FLOAT}) for each in (stored, zero_point)
     )
@@ -187,7 +187,7 @@ def _dequantized(stored: ir.Node, scale: ir.Node, zero_point: ir.Node, last: ir.
 
 
 def initializer(graph: ir.Graph, name: str, values: NDArray[Any]) -> ir.Value:
-    """A new constant of a graph, of a name that is not there yet."""
+    """Add a constant to a graph, under a name that is not in use yet."""
     tensor = ir.tensor(values, name=name)
     kind = ir.TensorType(tensor.dtype)
     value = ir.Value(name=name, shape=ir.Shape(values.shape), type=kind, const_value=tensor)
@@ -196,7 +196,7 @@ def initializer(graph: ir.Graph, name: str, values: NDArray[Any]) -> ir.Value:
 
 
 def _name_axes(graph: ir.Graph, axes: Mapping[str, Sequence[str | None]]) -> None:
-    """Name the dynamic axes of inputs, and those of outputs that have the same size."""
+    """Name the dynamic axes of inputs, and the axes of outputs that have the same size."""
     names: dict[str, str] = {}
     for value in graph.inputs:
         sizes = list(value.shape or ())
@@ -212,22 +212,22 @@ def _symbol(size: int | ir.SymbolicDim) -> str:
 
 
 def _name_nodes(graph: ir.Graph) -> None:
-    """Call nodes by the module that they come from, so that a runtime's report of them can be read.
+    """Name nodes after the module that they come from, so that reports of runtimes are readable.
 
-    ``bert.encoder.layer.0.output.dense/MatMul``; of several such nodes in a module, a later one has a number.
+    Example: ``bert.encoder.layer.0.output.dense/MatMul``. Further nodes of the same name get a number.
     """
     seen: Counter[str] = Counter()
     for node in graph:
         scopes = literal_eval(node.metadata_props.get(SCOPES, "[]"))
         module = scopes[-2].removeprefix("model").removeprefix(".") if len(scopes) > 1 else ""
-        module = "" if module.startswith("_") else module  # the tracer's own invention, of shapes of inputs
+        module = "" if module.startswith("_") else module  # a scope that the tracer adds for input shapes
         name = f"{module}/{node.op_type}" if module else node.op_type
         seen[name] += 1
         node.name = name if seen[name] == 1 else f"{name}_{seen[name]}"
 
 
-def _forget_origin(model: ir.Model) -> None:
-    """Drop stack traces, and the shapes of values in between, which runtimes infer better themselves."""
+def _drop_metadata(model: ir.Model) -> None:
+    """Drop stack traces, and the shapes of intermediate values, which runtimes infer better themselves."""
     kept = {*model.graph.inputs, *model.graph.outputs}
     for node in model.graph:
         node.metadata_props.clear()

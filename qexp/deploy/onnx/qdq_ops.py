@@ -1,10 +1,10 @@
-"""How ``torch.ops.qexp`` is written with ONNX operators.
+"""Translations of the ``torch.ops.qexp`` operators to ONNX operators.
 
 A grid is stored in the smallest integer type that holds it: int8 or uint8, above 8 bits int16 or
 uint16. ``QuantizeLinear`` saturates at the limits of the type, so a grid narrower than its type gets
 a clamp in front, at ``(qmin - zero_point) * scale`` and ``(qmax - zero_point) * scale``. Divided by
-the scale again these bounds are within a few ulp of an integer below 2**16, hence they round to it, and
-since rounding is monotonic the result is that of clamping integers, bit for bit.
+the scale again, these bounds are within a few ulp of an integer below 2**16, hence they round to it. Since
+rounding is monotonic, the result equals clamped integers bit for bit.
 """
 
 from __future__ import annotations
@@ -26,18 +26,22 @@ INTEGERS: dict[np.dtype[Any], ir.DataType] = {
     np.dtype(np.int16): ir.DataType.INT16,
     np.dtype(np.uint16): ir.DataType.UINT16,
 }
-"""Types that integers of a grid are stored in, smallest first."""
+"""Types that store the integers of a grid, smallest first."""
 OPSET = 20
-"""The first with a Gelu operator, which ONNX Runtime fuses; what older opsets write instead it does not."""
+"""First opset with a Gelu operator, which ONNX Runtime fuses; it does not fuse the form of older opsets."""
 WIDE_OPSET = 21
-"""The first in which ``QuantizeLinear`` knows 16 bits."""
+"""First opset in which ``QuantizeLinear`` supports 16 bits."""
 
 op: Any = opset18
-"""Writes nodes into the graph at hand. Untyped: its own types describe eager values, not nodes."""
+"""Builder of nodes in the current graph. Untyped: its own types describe eager values, not nodes."""
 
 
 def container(qmin: int, qmax: int) -> np.dtype[Any]:
-    """Smallest integer type for a grid: signed only where the grid has negative numbers."""
+    """Return the smallest integer type for a grid: signed only if the grid has negative numbers.
+
+    Raises:
+        ValueError: The grid does not fit 16 bits.
+    """
     for dtype in INTEGERS:
         limits = np.iinfo(dtype)
         if (limits.min < 0) == (qmin < 0) and limits.min <= qmin and qmax <= limits.max:
@@ -46,7 +50,7 @@ def container(qmin: int, qmax: int) -> np.dtype[Any]:
 
 
 def opset_for(program: ExportedProgram) -> int:
-    """The lowest opset that holds every grid of a traced model."""
+    """Return the lowest opset that supports every grid of a traced model."""
     ops = torch.ops.qexp
     for node in program.graph.nodes:
         if node.target is ops.fake_quantize.default and container(*node.args[4:6]).itemsize > 1:
@@ -72,10 +76,10 @@ def _fake_quantize(
 
 
 def _dequantize_along(q: ir.Value, scale: ir.Value, zero_point: ir.Value, shape: ir.Value) -> Any:
-    """``DequantizeLinear`` of an activation, in arithmetic, with the same bits.
+    """Return ``DequantizeLinear`` of an activation as arithmetic with bit-identical results.
 
-    ONNX Runtime takes the operator before a product for a product of integers whatever its axis, and
-    its kernel then refuses an activation with more than one scale.
+    ONNX Runtime fuses the operator into an integer product whatever its axis, and the kernel then
+    refuses an activation with more than one scale.
     """
     zero = op.Reshape(op.Cast(zero_point, to=ir.DataType.FLOAT), shape)
     return op.Mul(op.Sub(op.Cast(q, to=ir.DataType.FLOAT), zero), op.Reshape(scale, shape))
@@ -88,18 +92,18 @@ def _dequantize(q: ir.Value, scale: ir.Value, zero_point: ir.Value, axis: int) -
 
 
 def _shaped(values: ir.Value, axis: int) -> Any:
-    """Drop the axes of a lone scale or zero point: ONNX takes a scalar for "per tensor"."""
+    """Squeeze a per-tensor scale or zero point to a scalar, which is how ONNX marks per-tensor."""
     return op.Squeeze(values) if axis == PER_TENSOR and len(values.shape or ()) else values
 
 
 def _bound(limit: int, scale: ir.Value, zero_point: ir.Value) -> Any:
-    """Value of the grid's integer ``limit``; made of constants, so the exporter folds it into one."""
+    """Return the value of the grid's integer ``limit``, from constants that the exporter folds into one."""
     integer = op.Sub(op.Constant(value_float=float(limit)), op.Cast(zero_point, to=ir.DataType.FLOAT))
     return op.Mul(integer, scale)
 
 
 def _clip_along(x: ir.Value, low: ir.Value, high: ir.Value, shape: ir.Value) -> Any:
-    """``Clip`` with one pair of bounds for each index of an axis; ONNX's own takes scalars only."""
+    """Return ``Clip`` with per-channel bounds; the ONNX operator takes only scalars."""
     return op.Min(op.Max(x, op.Reshape(low, shape)), op.Reshape(high, shape))
 
 
@@ -107,4 +111,4 @@ TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.qexp.fake_quantize.default: _fake_quantize,
     torch.ops.qexp.dequantize.default: _dequantize,
 }
-"""What the exporter writes for each operator."""
+"""ONNX translation of each custom operator."""

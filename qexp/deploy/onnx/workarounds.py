@@ -1,11 +1,11 @@
-"""Forms of a graph whose numbers the optimizer of a runtime leaves alone.
+"""Rewrites of graph patterns that the optimizer of a runtime would compute differently.
 
-A valid graph is not yet a safe one: ONNX Runtime 1.32 and OpenVINO 2026.4 rewrite some patterns into
-something close by.
-Each function here avoids one of these patterns; what was seen, and with which version, is in
-``docs/runtimes.md``, and ``tests/deploy/onnx/test_workarounds.py`` shows both the fault and its absence. A
-``Max`` with the lowest float, which is the identity, parts what must not be matched: ``Identity`` is removed
-before anything is matched, and a ``Clip`` that clips nothing is removed in front of ``QuantizeLinear``.
+A valid graph is not always safe: ONNX Runtime 1.32 and OpenVINO 2026.4 replace some patterns with ones that
+are only approximately equal. Each function here avoids one of these patterns. ``docs/runtimes.md`` lists what
+was observed with which version, and ``tests/deploy/onnx/test_workarounds.py`` shows both the fault and its
+absence. A ``Max`` with the lowest float, which is the identity, separates nodes that must not be matched:
+``Identity`` is removed before anything is matched, and a ``Clip`` that clips nothing is removed in front of
+``QuantizeLinear``.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ LOWEST = "lowest_float"
 
 
 def keep_exact(graph: ir.Graph) -> None:
-    """Avoid what a runtime would rewrite, in place; the graph is tidy and its weights are stored."""
+    """Avoid patterns that a runtime would rewrite, in place, in an optimized graph with stored weights."""
     for node in list(graph):
         if node.op_type in ("MatMul", "Gemm"):
-            _spell_weight(graph, node)
+            _expand_weight(graph, node)
         if node.op_type == "Gemm":
             _keep_gemm(graph, node)
         if _is_rewritten_softmax(node) or _is_clipped_integer(node) or _requantizes(node):
-            _part(graph, node)
+            _separate(graph, node)
 
 
-def _spell_weight(graph: ir.Graph, product: ir.Node) -> None:
+def _expand_weight(graph: ir.Graph, product: ir.Node) -> None:
     """Dequantize the stored weight of a product by ``Cast``, ``Sub`` and ``Mul`` where its input is float.
 
-    Beside an input that is not of 8 bits, ONNX Runtime makes MatMulNBits of a product, which by default
-    quantizes the input to 8 bits again; and the arithmetic is folded when the session is made, which
-    beats MatMulNBits in floating point at every shape (``docs/runtimes.md``).
+    If the input does not have 8 bits, ONNX Runtime fuses the product into MatMulNBits, which by default
+    quantizes the input to 8 bits again. The arithmetic is constant-folded when the session is created,
+    which beats MatMulNBits in floating point at every shape (``docs/runtimes.md``).
     """
-    dequantize = _made_by(product, 1, "DequantizeLinear")
+    dequantize = _producer(product, 1, "DequantizeLinear")
     stored = constant(dequantize.inputs[0]) if dequantize is not None else None
     if dequantize is None or stored is None or stored.dtype.bitwidth > 8 or _is_narrow(product):
         return
@@ -45,27 +45,27 @@ def _spell_weight(graph: ir.Graph, product: ir.Node) -> None:
     assert scale is not None
     assert zero_point is not None
     name, numbers = dequantize.outputs[0].name, scale.numpy()
-    behind = len(stored.shape) - 1 - dequantize.attributes.get_int("axis", 1)
-    shaped = numbers.reshape(-1, *[1] * behind) if numbers.ndim else numbers
+    trailing = len(stored.shape) - 1 - dequantize.attributes.get_int("axis", 1)
+    shaped = numbers.reshape(-1, *[1] * trailing) if numbers.ndim else numbers
     zeros = zero_point.numpy().astype(np.float32).reshape(shaped.shape)
     steps = [ir.node("Cast", [dequantize.inputs[0]], {"to": ir.DataType.FLOAT})]
     if zeros.any():
-        steps.append(ir.node("Sub", [steps[-1].outputs[0], _own(graph, f"{name}.zeros", zeros)]))
-    steps.append(ir.node("Mul", [steps[-1].outputs[0], _own(graph, f"{name}.scales", shaped)]))
+        steps.append(ir.node("Sub", [steps[-1].outputs[0], _constant_named(graph, f"{name}.zeros", zeros)]))
+    steps.append(ir.node("Mul", [steps[-1].outputs[0], _constant_named(graph, f"{name}.scales", shaped)]))
     for step in steps:
         step.name = f"{product.name}.{step.op_type}"
     graph.insert_before(product, steps)
     product.replace_input_with(1, steps[-1].outputs[0])
 
 
-def _own(graph: ir.Graph, name: str, values: np.ndarray) -> ir.Value:
-    """A constant, made where it is not there yet."""
+def _constant_named(graph: ir.Graph, name: str, values: np.ndarray) -> ir.Value:
+    """Return the constant of a name, and add it if it does not exist yet."""
     return graph.initializers[name] if name in graph.initializers else initializer(graph, name, values)
 
 
 def _is_narrow(product: ir.Node) -> bool:
-    """Whether its input comes from a grid of at most 8 bits, so that the product is one of integers."""
-    dequantize = _made_by(product, 0, "DequantizeLinear")
+    """Return whether the input of a product has a grid of at most 8 bits, so that integers are multiplied."""
+    dequantize = _producer(product, 0, "DequantizeLinear")
     if dequantize is None:
         return False
     zero_point = constant(dequantize.inputs[2])
@@ -73,16 +73,17 @@ def _is_narrow(product: ir.Node) -> bool:
 
 
 def _keep_gemm(graph: ir.Graph, gemm: ir.Node) -> None:
-    """Keep ONNX Runtime from quantizing the float weight or the float bias of a Gemm on its own account.
+    """Prevent ONNX Runtime from quantizing the float weight or the float bias of a Gemm by itself.
 
     Between a quantized input and a quantized output it stores a float weight as int8, with one scale for the
-    matrix, and a float bias as int32 in steps of the product of both scales, where that of a channel with
-    tiny weights saturates. So a float weight is parted from the input's pair, and a bias is added behind.
+    matrix, and a float bias as int32 in steps of the product of both scales, where the bias of a channel with
+    tiny weights saturates. So a Gemm with a float weight is separated from the input's Q/DQ pair, and a bias
+    is added in a node of its own.
     """
-    if _made_by(gemm, 0, "DequantizeLinear") is None:
+    if _producer(gemm, 0, "DequantizeLinear") is None:
         return
-    if _made_by(gemm, 1, "DequantizeLinear") is None:
-        _part(graph, gemm)
+    if _producer(gemm, 1, "DequantizeLinear") is None:
+        _separate(graph, gemm)
     elif len(gemm.inputs) == 3:
         bias, product = gemm.inputs[2], gemm.outputs[0]
         gemm.resize_inputs(2)
@@ -96,7 +97,7 @@ def _keep_gemm(graph: ir.Graph, gemm: ir.Node) -> None:
 
 
 def _take_output(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
-    """Let a new value be the graph's output in the place of an old one, under its name."""
+    """Make a new value the graph's output instead of an old one, under the old name."""
     for index, value in enumerate(graph.outputs):
         if value is old:
             graph.outputs[index] = new
@@ -105,30 +106,30 @@ def _take_output(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
 
 
 def _is_rewritten_softmax(node: ir.Node) -> bool:
-    """Whether it reads what was dequantized, which ONNX Runtime takes for a QLinearSoftmax.
+    """Return whether a node is a Softmax of a dequantized value, which ONNX Runtime fuses to QLinearSoftmax.
 
-    That operator multiplies by ``floor(1 / scale)`` of its output, so that 1/255 acts as 1/254, 0.4 as 0.5,
-    and all above 1 gives zeros.
+    QLinearSoftmax multiplies by ``floor(1 / scale)`` of its output, so that 1/255 acts as 1/254, 0.4 as 0.5,
+    and any scale above 1 gives zeros.
     """
-    return node.op_type == "Softmax" and _made_by(node, 0, "DequantizeLinear") is not None
+    return node.op_type == "Softmax" and _producer(node, 0, "DequantizeLinear") is not None
 
 
 def _is_clipped_integer(node: ir.Node) -> bool:
-    """Whether it clips what was dequantized, to a grid of less than 8 bits.
+    """Return whether a node clips a dequantized value, to a grid of less than 8 bits.
 
-    OpenVINO 2026.4 clips the integers in its place, at bounds that it cuts off to whole numbers, so that what
-    lies beyond a bound ends a step short of it.
+    OpenVINO 2026.4 clips the integers instead, at bounds that it truncates to whole numbers, so that values
+    beyond a bound end a step short of it.
     """
-    return node.op_type == "Clip" and _made_by(node, 0, "DequantizeLinear") is not None
+    return node.op_type == "Clip" and _producer(node, 0, "DequantizeLinear") is not None
 
 
 def _requantizes(node: ir.Node) -> bool:
-    """Whether it quantizes what was dequantized from another grid.
+    """Return whether a node quantizes a value that was dequantized from another grid.
 
-    ONNX Runtime makes one pair of two in a row, with the narrower of their limits and a scale that is
-    neither's. With a Reshape or Transpose between them it does not.
+    ONNX Runtime merges two consecutive Q/DQ pairs into one, with the narrower of their limits and a scale
+    that is neither of theirs. It does not with a Reshape or Transpose between them.
     """
-    before = _made_by(node, 0, "DequantizeLinear") if node.op_type == "QuantizeLinear" else None
+    before = _producer(node, 0, "DequantizeLinear") if node.op_type == "QuantizeLinear" else None
     if before is None:
         return False
     return any(
@@ -137,17 +138,17 @@ def _requantizes(node: ir.Node) -> bool:
     )
 
 
-def _part(graph: ir.Graph, node: ir.Node) -> None:
-    """Put the identity between a node and what feeds it."""
-    lowest = _own(graph, LOWEST, np.array(np.finfo(np.float32).min))
-    apart = ir.node("Max", [node.inputs[0], lowest])
-    apart.name = f"{node.name}.Max"
-    graph.insert_before(node, apart)
-    node.replace_input_with(0, apart.outputs[0])
+def _separate(graph: ir.Graph, node: ir.Node) -> None:
+    """Insert an identity between a node and its first input."""
+    lowest = _constant_named(graph, LOWEST, np.array(np.finfo(np.float32).min))
+    identity = ir.node("Max", [node.inputs[0], lowest])
+    identity.name = f"{node.name}.Max"
+    graph.insert_before(node, identity)
+    node.replace_input_with(0, identity.outputs[0])
 
 
-def _made_by(node: ir.Node, at: int, operator: str) -> ir.Node | None:
-    """What makes an input, if it is of an operator."""
+def _producer(node: ir.Node, at: int, operator: str) -> ir.Node | None:
+    """Return the producer of an input if it is a certain operator, else None."""
     value = node.inputs[at]
     producer = value.producer() if value is not None else None
     return producer if producer is not None and producer.op_type == operator else None

@@ -1,30 +1,31 @@
-"""The runtimes that execute an exported graph: one file each, behind :class:`qexp.deploy.engine.Engine`."""
+"""Runtimes that execute an exported graph, one folder each, behind :class:`qexp.deploy.engine.Engine`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
 
-from qexp.deploy.engine import Engine, Order
+from qexp.config import RUNTIMES, RuntimeSpec
+from qexp.deploy.engine import Engine, EngineSpec
 from qexp.errors import DeployError
 
-RUNTIMES: dict[str, str] = {
-    "onnxruntime": "ONNX Runtime on the CPU",
-    "openvino": "OpenVINO on the CPU",
-    "tensorrt": "TensorRT on an NVIDIA GPU",
-    "tensorrt_rtx": "TensorRT for RTX on an NVIDIA GPU",
-    "torch_int8": "PyTorch's own integer products, on a CPU or a GPU",
-}
-"""What each name of a runtime stands for; its file here has the same name, and a function ``load``."""
 
-
-def load(runtime: str, order: Order) -> Engine:
-    """Make one graph ready to run in one runtime.
+def spec_of(runtime: str) -> RuntimeSpec:
+    """Return the entry of a runtime in :data:`qexp.config.RUNTIMES`.
 
     Raises:
-        DeployError: the runtime is not known, not installed, has no device, or refuses the graph.
+        DeployError: The runtime is unknown.
     """
     if runtime not in RUNTIMES:
         raise DeployError(f"runtime {runtime!r} is unknown; allowed are {', '.join(RUNTIMES)}")
-    loader: Callable[[Order], Engine] = import_module(f"{__name__}.{runtime}").load
-    return loader(order)
+    return RUNTIMES[runtime]
+
+
+def load(runtime: str, spec: EngineSpec) -> Engine:
+    """Load the graph of a spec into one runtime.
+
+    Raises:
+        DeployError: The runtime is unknown, not installed, has no device, or refuses the graph.
+    """
+    loader: Callable[[EngineSpec], Engine] = import_module(f"{__name__}.{spec_of(runtime).engine}").load
+    return loader(spec)

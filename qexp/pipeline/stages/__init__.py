@@ -1,1 +1,1 @@
-"""The stages: each reads artifacts and slices of the experiment, and leaves one artifact behind."""
+"""Stages of the pipeline: each reads artifacts and sections of the experiment, and builds one artifact."""

@@ -1,65 +1,72 @@
-"""Engines side by side on the clock, and what they do with the work."""
+"""Stage that times engines side by side and audits the nodes that they execute."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from qexp.artifacts import Stage, Workplace
+from qexp.artifacts import BuildDir, Stage
 from qexp.artifacts.types import Graph, Latency, Tokens
-from qexp.config import Engines, Task
-from qexp.context import Runtime
+from qexp.config import DeployEngines, Task
+from qexp.context import RunContext
 from qexp.deploy.hardware import Host
 from qexp.errors import DeployError
+from qexp.naming import StageName
 
 if TYPE_CHECKING:
-    from qexp.deploy.benchmark import Bench
+    from qexp.deploy.benchmark import EngineBenchmark
     from qexp.deploy.engine import Batch, Engine
 
 MOST_IN_FLOAT = 12
-"""Products in floating point that are told of, the largest first."""
+"""Most floating-point products in an audit, the largest first."""
 
 
 def run(
-    work: Workplace,
+    work: BuildDir,
+    ctx: RunContext,
+    *,
     names: tuple[str, ...],
     graphs: tuple[Graph, ...],
     tokens: Tokens,
     task: Task,
-    deploy: Engines,
+    deploy: DeployEngines,
     benchmark_runs: int | None,
     benchmark_rows: int | None,
     host: Host,
-    *,
-    rt: Runtime,
 ) -> None:
-    """Time all engines in turn on the same batches; ``host`` keeps machines apart.
+    """Time all engines in turn on the same batches.
 
-    A shape that one engine refuses, such as one that does not fit its memory, is noted, and the engine goes
-    on with the others. ``benchmark_rows`` leaves out batches with more rows, but for the smallest.
+    A shape that an engine rejects, for instance for lack of memory, is recorded as a problem, and the engine
+    is timed on the others. ``benchmark_rows`` excludes batches with more rows, except the smallest. ``host``
+    is part of the cache key, so that each machine has its own timings.
     """
-    from qexp.deploy.benchmark import Bench, pinned
-    from qexp.deploy.timing import Effort
+    from qexp.deploy.benchmark import EngineBenchmark, pinned
+    from qexp.deploy.timing import TimingEffort
     from qexp.tasks.timing_batches import batches_of
 
     batches = batches_of(tokens, task, _limited(deploy, benchmark_rows), graphs[0].vocabulary)
     runs = min(deploy.runs, benchmark_runs or deploy.runs)
-    effort = Effort(runs, min(deploy.warmup, runs), deploy.seconds is not None, deploy.seconds)
-    with pinned(host.threads), rt.screen.bar("benchmark", total=None) as move:
-        engines = _engines(names, graphs, deploy, rt)
-        bench = Bench(engines, effort)
+    effort = TimingEffort(runs, min(deploy.warmup, runs), deploy.seconds is not None, deploy.seconds)
+    with pinned(host.threads), ctx.console.bar("benchmark", total=None) as advance:
+        engines = _engines(names, graphs, deploy, ctx)
+        bench = EngineBenchmark(engines, effort)
         for shape, of_shape in batches.items():
-            bench.measure(shape, of_shape, move)
+            bench.measure(shape, of_shape, advance)
         first = next(iter(batches.values()))[0]
         audits = {name: _audit(name, engine, first, bench) for name, engine in engines.items()}
-    work.write_facts({
-        "latency": bench.latency, "problems": bench.problems, "audits": audits, "host": asdict(host),
-        "engines": {name: asdict(engine.info) for name, engine in engines.items()},
-    })  # fmt: skip
+    work.write_facts(
+        {
+            "latency": bench.latency,
+            "problems": bench.problems,
+            "audits": audits,
+            "host": asdict(host),
+            "engines": {name: asdict(engine.info) for name, engine in engines.items()},
+        }
+    )
 
 
-def _limited(deploy: Engines, rows: int | None) -> Engines:
-    """The same with no batch of more than ``rows`` rows, but for the smallest; null is no limit."""
+def _limited(deploy: DeployEngines, rows: int | None) -> DeployEngines:
+    """Exclude batches with more than ``rows`` rows, except the smallest; None is no limit."""
     most = max(min(deploy.batch_sizes), rows or max(deploy.batch_sizes))
     return deploy.model_copy(
         update={"batch_sizes": tuple(size for size in deploy.batch_sizes if size <= most)}
@@ -67,20 +74,25 @@ def _limited(deploy: Engines, rows: int | None) -> Engines:
 
 
 def _engines(
-    names: tuple[str, ...], graphs: tuple[Graph, ...], deploy: Engines, rt: Runtime
+    names: tuple[str, ...], graphs: tuple[Graph, ...], deploy: DeployEngines, ctx: RunContext
 ) -> dict[str, Engine]:
-    from qexp.deploy.engine import Order
+    from qexp.deploy.engine import EngineSpec
     from qexp.deploy.runtimes import load
 
-    asked = {f"{runtime}/{precision}": (runtime, precision) for runtime, precision in deploy.asked}
+    requested = {f"{runtime}/{precision}": (runtime, precision) for runtime, precision in deploy.asked}
     return {
-        name: load(asked[name][0], Order(graph.file, asked[name][1], rt.threads, deploy.shapes, rt.engines))
+        name: load(
+            requested[name][0],
+            EngineSpec(
+                graph.file, requested[name][1], threads=ctx.threads, shapes=deploy.shapes, cache=ctx.engines
+            ),
+        )
         for name, graph in zip(names, graphs, strict=True)
     }
 
 
-def _audit(name: str, engine: Engine, batch: Batch, bench: Bench) -> dict[str, Any] | None:
-    """What an engine tells of its work; times that were measured are not lost if it cannot."""
+def _audit(name: str, engine: Engine, batch: Batch, bench: EngineBenchmark) -> dict[str, Any] | None:
+    """Return the audit of an engine; a failure is recorded as a problem, so that its timings are kept."""
     try:
         audit = engine.audit({each: batch[each] for each in engine.inputs})
     except DeployError as error:
@@ -88,12 +100,27 @@ def _audit(name: str, engine: Engine, batch: Batch, bench: Bench) -> dict[str, A
         return None
     if audit is None:
         return None
-    left = [asdict(each) for each in audit.in_float[:MOST_IN_FLOAT]]
+    in_float = [asdict(each) for each in audit.in_float[:MOST_IN_FLOAT]]
     return asdict(audit) | {
         "products": len(audit.products),
         "integer_share": audit.integer_share,
-        "in_float": left,
+        "in_float": in_float,
     }
 
 
-STAGE = Stage("9-latency", 3, Latency, run)
+STAGE = Stage(
+    StageName.LATENCY,
+    3,
+    Latency,
+    run,
+    keys={
+        "names": "names",
+        "graphs": "graphs",
+        "tokens": "tokens",
+        "task": "task",
+        "deploy": "deploy",
+        "benchmark_runs": "benchmark_runs",
+        "benchmark_rows": "benchmark_rows",
+        "host": "host",
+    },
+)

@@ -1,49 +1,63 @@
-"""Statistics and weights to ranges."""
+"""Stage that calibrates ranges from statistics and weights."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 
-from qexp.artifacts import Stage, Workplace
-from qexp.artifacts.types import Encoder, Moments, Ranges, Statistics
-from qexp.config import AnyCalibrator, Form
-from qexp.context import Runtime
+from qexp.artifacts import BuildDir, Stage
+from qexp.artifacts.types import ModelArtifact, Moments, Ranges, Statistics
+from qexp.config import AnyCalibrator, QuantizationConfig
+from qexp.context import RunContext
+from qexp.naming import StageName
 
 
 def run(
-    work: Workplace,
-    encoder: Encoder,
+    work: BuildDir,
+    ctx: RunContext,
+    *,
+    encoder: ModelArtifact,
     statistics: Statistics,
-    form: Form,
+    quant_config: QuantizationConfig,
     calibrator: AnyCalibrator,
     migration: float | None,
     moments: Moments | None,
-    *,
-    rt: Runtime,
 ) -> None:
-    """Choose a scale and a zero point for every quantizer, from statistics alone, and count what it costs.
+    """Choose scale and zero point of every quantizer from statistics, and compute the model's cost.
 
-    ``migration`` and ``moments`` are those of the statistics.
+    ``migration`` and ``moments`` must be the ones that the statistics were observed with.
     """
     from safetensors.torch import save_file
 
     from qexp.context import set_threads
     from qexp.models.loading import load_saved
     from qexp.quant.algorithms.moments import MomentsFile
-    from qexp.quant.algorithms.smoothquant import migrate
-    from qexp.quant.calibration.statistics import Statistics as Seen
+    from qexp.quant.algorithms.smoothquant import apply_smoothquant
+    from qexp.quant.calibration.statistics import CalibrationStatistics as Seen
     from qexp.quant.cost import work_of
     from qexp.quant.insertion.insert import insert
 
-    set_threads(rt.threads)
-    quantization = insert(load_saved(encoder.model), form)
+    set_threads(ctx.threads)
+    quantization = insert(load_saved(encoder.model), quant_config)
     facts = quantization.describe()
     if migration is not None and moments is not None:
-        facts["migration"] = asdict(migrate(quantization, MomentsFile(moments.file), migration))
+        facts["migration"] = asdict(apply_smoothquant(quantization, MomentsFile(moments.file), migration))
     quantization.calibrate(Seen.load(statistics.file), calibrator)
     save_file(quantization.ranges(), Ranges(work.folder, "").file)
     facts["cost"] = work_of(quantization).describe(quantization.bits)
     work.write_facts(facts)
 
 
-STAGE = Stage("4-ranges", 1, Ranges, run)
+STAGE = Stage(
+    StageName.RANGES,
+    1,
+    Ranges,
+    run,
+    keys={
+        "encoder": "encoder",
+        "statistics": "statistics",
+        "quant_config": "form",
+        "calibrator": "calibrator",
+        "migration": "migration",
+        "moments": "moments",
+    },
+)

@@ -1,30 +1,46 @@
-"""The FP32 model, trained on without quantizers: what a quantization-aware training is held against."""
+"""Stage that continues the training of the FP32 model without quantizers, as a control for QAT."""
 
 from __future__ import annotations
 
-from qexp.artifacts import Stage, Workplace
-from qexp.artifacts.types import Encoder, Tokens
-from qexp.config import Control, Finetuned, Schooling, Task, Training
-from qexp.context import Runtime
+from qexp.artifacts import BuildDir, Stage
+from qexp.artifacts.types import ModelArtifact, Tokens
+from qexp.config import Control, Finetune, NoFinetune, Task, TrainingSetup
+from qexp.context import RunContext
+from qexp.naming import StageName
 
 
 def run(
-    work: Workplace,
-    encoder: Encoder,
+    work: BuildDir,
+    ctx: RunContext,
+    *,
+    encoder: ModelArtifact,
     tokens: Tokens,
     task: Task,
     method: Control,
-    finetune: Training | Finetuned,
-    schooling: Schooling,
-    *,
-    rt: Runtime,
+    finetune: Finetune | NoFinetune,
+    training_setup: TrainingSetup,
 ) -> None:
-    """Train the weights, with the same teacher, batches and rates as quantization-aware training."""
+    """Train the weights with the same teacher, batches and rates as quantization-aware training."""
     from qexp.training.distributed import train
-    from qexp.training.plans import Continued
+    from qexp.training.plans import ControlPlan
 
-    course = Continued(tokens, encoder, task, method, finetune, schooling)
-    work.write_facts(train(course, work.folder, work.scratch, rt))
+    plan = ControlPlan(
+        tokens, encoder, task=task, method=method, training=finetune, training_setup=training_setup
+    )
+    work.write_facts(train(plan, work.folder, work.scratch, ctx))
 
 
-STAGE = Stage("5-control", 1, Encoder, run)
+STAGE = Stage(
+    StageName.CONTROL,
+    1,
+    ModelArtifact,
+    run,
+    keys={
+        "encoder": "encoder",
+        "tokens": "tokens",
+        "task": "task",
+        "method": "method",
+        "finetune": "finetune",
+        "training_setup": "schooling",
+    },
+)

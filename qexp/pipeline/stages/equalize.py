@@ -1,33 +1,34 @@
-"""Weights scaled against each other where that leaves the float model as it is."""
+"""Stage of cross-layer equalization, which rescales weights without changing the float model's function."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 
-from qexp.artifacts import Stage, Workplace
-from qexp.artifacts.types import Encoder
-from qexp.context import Runtime
+from qexp.artifacts import BuildDir, Stage
+from qexp.artifacts.types import ModelArtifact
+from qexp.context import RunContext
+from qexp.naming import StageName
 
 
-def run(work: Workplace, encoder: Encoder, *, rt: Runtime) -> None:
-    """Find pairs of layers by trying, and even out the ranges of their channels."""
+def run(work: BuildDir, ctx: RunContext, *, encoder: ModelArtifact) -> None:
+    """Find pairs of layers that can be rescaled by trial, and equalize the ranges of their channels."""
     from qexp.context import set_threads
     from qexp.models.loading import load_saved, save
     from qexp.quant.algorithms.cross_layer_equalization import equalize, find_pairs
 
-    set_threads(rt.threads)
+    set_threads(ctx.threads)
     model = load_saved(encoder.model)
-    with rt.screen.bar("equalize", total=1) as move:
+    with ctx.console.bar("equalize", total=1) as advance:
         pairs = find_pairs(model)
         equalize(model, pairs)
-        move()
+        advance()
     if not pairs:
-        rt.screen.warn(
+        ctx.console.warn(
             f"refinement.equalize: no two layers of {type(model).__name__} can be scaled against each other, "
             "so it stays as it is"
         )
-    save(model, Encoder(work.folder, "").model)
+    save(model, ModelArtifact(work.folder, "").model)
     work.write_facts({"pairs": [asdict(pair) for pair in pairs]})
 
 
-STAGE = Stage("2-equalized", 1, Encoder, run)
+STAGE = Stage(StageName.EQUALIZED, 1, ModelArtifact, run, keys={"encoder": "encoder"})

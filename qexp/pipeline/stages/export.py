@@ -1,42 +1,55 @@
-"""A model, in float or quantized, to an ONNX file, or to two of a translator."""
+"""Stage that exports a model, float or quantized, to ONNX: one file, or two for a translation model."""
 
 from __future__ import annotations
 
-from qexp.artifacts import Stage, Workplace
-from qexp.artifacts.types import Encoder, Graph, Ranges, Tokens
-from qexp.config import Form, Task
-from qexp.context import Runtime
+from qexp.artifacts import BuildDir, Stage
+from qexp.artifacts.types import Graph, ModelArtifact, Ranges, Tokens
+from qexp.config import QuantizationConfig, Task
+from qexp.context import RunContext
+from qexp.naming import StageName
 
 
 def run(
-    work: Workplace,
-    encoder: Encoder,
-    form: Form | None,
+    work: BuildDir,
+    ctx: RunContext,
+    *,
+    encoder: ModelArtifact,
+    quant_config: QuantizationConfig | None,
     ranges: Ranges | None,
     tokens: Tokens,
     task: Task,
-    *,
-    rt: Runtime,
 ) -> None:
-    """Write the graph with Q/DQ pairs and integer weights, or in plain FP32 without a form."""
+    """Write the graph with Q/DQ pairs and integer weights, or in FP32 without ``quant_config``."""
     import numpy as np
 
-    from qexp.deploy.onnx.int4 import worth_half_bytes
+    from qexp.deploy.onnx.int4 import should_pack_int4
     from qexp.models.inference import load_quantized
-    from qexp.tasks import family_of
+    from qexp.tasks import adapter_for
     from qexp.tasks.exported import export
 
-    model, quantization = load_quantized(encoder, form, ranges, rt)
+    model, quantization = load_quantized(encoder, quant_config, ranges, ctx)
     model = model.cpu()
     if quantization is not None:
-        quantization.export_form()
-    family = family_of(task)
-    batch = family.collate(family.split(tokens.split(task.train)), np.arange(2), tokens.pad_id)
-    with rt.screen.bar(f"export {form.quant.name if form else 'fp32'}", total=1) as move:
-        narrow = form is not None and worth_half_bytes(form.quant)
+        quantization.export_mode()
+    adapter = adapter_for(task)
+    batch = adapter.collate(adapter.split(tokens.split(task.train)), np.arange(2), tokens.pad_id)
+    with ctx.console.bar(f"export {quant_config.quant.name if quant_config else 'fp32'}", total=1) as advance:
+        narrow = quant_config is not None and should_pack_int4(quant_config.quant)
         files = export(model, task, work.folder, batch, narrow=narrow)
-        move()
+        advance()
     work.write_facts({"files": files, "vocabulary": model.config.vocab_size})
 
 
-STAGE = Stage("7-onnx", 4, Graph, run)
+STAGE = Stage(
+    StageName.ONNX,
+    4,
+    Graph,
+    run,
+    keys={
+        "encoder": "encoder",
+        "quant_config": "form",
+        "ranges": "ranges",
+        "tokens": "tokens",
+        "task": "task",
+    },
+)

@@ -1,42 +1,55 @@
-"""A pretrained encoder to an FP32 model of the task; or a fine-tuned checkpoint as it is."""
+"""Stage that fine-tunes the FP32 model, or loads a fine-tuned checkpoint."""
 
 from __future__ import annotations
 
-from qexp.artifacts import Stage, Workplace
-from qexp.artifacts.types import Encoder, Tokens
-from qexp.config import Finetuned, Schooling, Task, Training
-from qexp.context import Runtime
-from qexp.data.checkpoints import Blueprint, Checkpoint
+from qexp.artifacts import BuildDir, Stage
+from qexp.artifacts.types import ModelArtifact, Tokens
+from qexp.config import Finetune, NoFinetune, Task, TrainingSetup
+from qexp.context import RunContext
+from qexp.data.checkpoints import Checkpoint, ScratchModel
+from qexp.naming import StageName
 
 
 def run(
-    work: Workplace,
-    tokens: Tokens,
-    checkpoint: Checkpoint | Blueprint,
-    task: Task,
-    finetune: Training | Finetuned,
-    schooling: Schooling | None,
+    work: BuildDir,
+    ctx: RunContext,
     *,
-    rt: Runtime,
+    tokens: Tokens,
+    checkpoint: Checkpoint | ScratchModel,
+    task: Task,
+    finetune: Finetune | NoFinetune,
+    training_setup: TrainingSetup | None,
 ) -> None:
-    """Fine-tune with Lightning, or put the labels of a fine-tuned checkpoint into the task's order.
+    """Fine-tune with Lightning, or reorder the labels of a fine-tuned checkpoint as in the task.
 
-    ``schooling`` is null for a checkpoint that is fine-tuned already.
+    ``training_setup`` is None for a fine-tuned checkpoint.
     """
-    if isinstance(finetune, Finetuned):
+    if isinstance(finetune, NoFinetune):
         from qexp.models.loading import save
-        from qexp.tasks import family_of
+        from qexp.tasks import adapter_for
 
-        assert isinstance(checkpoint, Checkpoint)  # of a model from scratch, Experiment refuses it
-        save(family_of(task).finetuned(checkpoint), Encoder(work.folder, "").model)
+        assert isinstance(checkpoint, Checkpoint)  # Experiment rejects a model from scratch here
+        save(adapter_for(task).finetuned(checkpoint), ModelArtifact(work.folder, "").model)
         work.write_facts({"steps": 0, "loss": [], "resumed_at": 0})
         return
     from qexp.training.distributed import train
-    from qexp.training.plans import FineTuning
+    from qexp.training.plans import FinetunePlan
 
-    assert schooling is not None
-    course = FineTuning(tokens, checkpoint, task, finetune, schooling)
-    work.write_facts(train(course, work.folder, work.scratch, rt))
+    assert training_setup is not None
+    plan = FinetunePlan(tokens, checkpoint, task=task, training=finetune, training_setup=training_setup)
+    work.write_facts(train(plan, work.folder, work.scratch, ctx))
 
 
-STAGE = Stage("2-fp32", 1, Encoder, run)
+STAGE = Stage(
+    StageName.FP32,
+    1,
+    ModelArtifact,
+    run,
+    keys={
+        "tokens": "tokens",
+        "checkpoint": "checkpoint",
+        "task": "task",
+        "finetune": "finetune",
+        "training_setup": "schooling",
+    },
+)

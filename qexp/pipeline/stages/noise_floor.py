@@ -1,56 +1,80 @@
-"""A model, in float or quantized, to what its predictions are in another arithmetic."""
+"""Stage that predicts with a model, float or quantized, in another arithmetic."""
 
 from __future__ import annotations
 
-from qexp.artifacts import Stage, Workplace
-from qexp.artifacts.types import Encoder, NoiseFloor, Ranges, Tokens
-from qexp.config import Form, Numerics, Precision, Task
-from qexp.context import Runtime
+from qexp.artifacts import BuildDir, Stage
+from qexp.artifacts.types import ModelArtifact, NoiseFloor, Ranges, Tokens
+from qexp.config import Numerics, Precision, QuantizationConfig, Task
+from qexp.context import RunContext
+from qexp.naming import StageName
 
 STEPS = 64
-"""Rows of each split that are predicted once more, with results that are off."""
+"""Rows of each split that are predicted once more, with perturbed results."""
 
 
 def run(
-    work: Workplace,
-    encoder: Encoder,
-    form: Form | None,
+    work: BuildDir,
+    ctx: RunContext,
+    *,
+    encoder: ModelArtifact,
+    quant_config: QuantizationConfig | None,
     ranges: Ranges | None,
     tokens: Tokens,
     task: Task,
     rows: int | None,
     precision: Precision,
     numerics: Numerics,
-    *,
-    rt: Runtime,
 ) -> None:
     """Predict every evaluation split as ``evaluate`` does, with sums in another order.
 
     Args:
-        work: Where to.
-        encoder: Weights.
-        form: What is quantized; null for a float model, as ``ranges``.
-        ranges: On which ranges.
-        tokens: Rows.
-        task: How predictions are read off.
-        rows: The first so many of each split; null is all.
-        precision: Of the engines; ``fp16`` and ``bf16`` round the result of every operator.
-        numerics: What the floor depends on besides.
-        rt: The machine.
+        work: Build folder.
+        ctx: Context of the process.
+        encoder: Weights of the model.
+        quant_config: Sites and grids; None for a float model.
+        ranges: Ranges of the quantizers; None for a float model.
+        tokens: Tokenized rows.
+        task: Task that determines how predictions are decoded.
+        rows: Number of first rows of each split; None is all.
+        precision: Precision of the engines; ``fp16`` and ``bf16`` round the result of every operator.
+        numerics: Settings of the machine that can change bits of the result.
     """
     from qexp.models.inference import load_quantized
     from qexp.models.reordered import MOVED, reordered
-    from qexp.tasks import family_of
+    from qexp.tasks import adapter_for
     from qexp.tasks.scoring import score_splits
 
-    model, _ = load_quantized(encoder, form, ranges, rt)
-    forward, out = family_of(task).runner(model, rt), NoiseFloor(work.folder, "")
+    model, _ = load_quantized(encoder, quant_config, ranges, ctx)
+    forward, out = adapter_for(task).runner(model, ctx), NoiseFloor(work.folder, "")
     with reordered(precision):
-        scored = score_splits(forward, tokens, task, rows, out, "noise floor", rt)
+        scored = score_splits(forward, tokens, task=task, rows=rows, out=out, title="noise floor", ctx=ctx)
     out.steps.folder.mkdir()
     with reordered(precision, moved=MOVED):
-        score_splits(forward, tokens, task, min(STEPS, rows or STEPS), out.steps, "steps of grids", rt)
+        score_splits(
+            forward,
+            tokens,
+            task=task,
+            rows=min(STEPS, rows or STEPS),
+            out=out.steps,
+            title="steps of grids",
+            ctx=ctx,
+        )
     work.write_facts({"metrics": scored.metrics, "notes": scored.notes})
 
 
-STAGE = Stage("8-floor", 2, NoiseFloor, run)
+STAGE = Stage(
+    StageName.FLOOR,
+    2,
+    NoiseFloor,
+    run,
+    keys={
+        "encoder": "encoder",
+        "quant_config": "form",
+        "ranges": "ranges",
+        "tokens": "tokens",
+        "task": "task",
+        "rows": "rows",
+        "precision": "precision",
+        "numerics": "numerics",
+    },
+)

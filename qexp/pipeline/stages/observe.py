@@ -1,21 +1,25 @@
-"""One pass over calibration rows to the statistics of every activation."""
+"""Stage that observes the statistics of every activation in one pass over calibration rows."""
 
 from __future__ import annotations
 
 from functools import partial
 
-from qexp.artifacts import Stage, Workplace
-from qexp.artifacts.types import Encoder, Moments, Statistics, Tokens
-from qexp.config import Calibration, Form, Numerics, Placement, Quant, Task
-from qexp.context import Runtime
+from qexp.artifacts import BuildDir, Stage
+from qexp.artifacts.types import ModelArtifact, Moments, Statistics, Tokens
+from qexp.config import Calibration, Numerics, Placement, Quant, QuantizationConfig, Task
+from qexp.context import RunContext
+from qexp.naming import StageName
 
 OBSERVED = Quant(weight_bits=32, activation_bits=8)
-"""Which bits does not matter to statistics; that activations have a quantizer does."""
+"""Bit-widths of the observed model. Statistics do not depend on them, only on which activations have a
+quantizer."""
 
 
 def run(
-    work: Workplace,
-    encoder: Encoder,
+    work: BuildDir,
+    ctx: RunContext,
+    *,
+    encoder: ModelArtifact,
     tokens: Tokens,
     task: Task,
     placement: Placement,
@@ -26,33 +30,50 @@ def run(
     migration: float | None,
     moments: Moments | None,
     numerics: Numerics,
-    *,
-    rt: Runtime,
 ) -> None:
-    """Run the float model over rows of the train split; every calibrator and bit-width reads the result.
+    """Run the float model over rows of the train split.
 
-    Which rows share a batch matters to ``ema`` alone; the first batch's largest magnitude sets the width of
-    the bins, within which the other calibrators are exact. What some of them need of each dimension is left
-    out where nothing does. With ``migration``, for which ``moments`` say how large inputs are, statistics are
-    of values as they are quantized then.
+    The statistics serve every calibrator and bit-width. The assignment of rows to batches affects only
+    ``ema``, and the width of the histogram bins, which follows from the largest magnitude in the first batch;
+    the other calibrators are exact within a bin. Statistics of single dimensions, which some calibrations
+    need, are collected only with ``dimensions``. With ``migration``, whose scales follow from the magnitudes
+    in ``moments``, values are observed as they are quantized later.
     """
     from qexp.context import device_of, set_threads
     from qexp.models.loading import load_saved
     from qexp.quant.algorithms.moments import MomentsFile
-    from qexp.quant.algorithms.smoothquant import migrate
+    from qexp.quant.algorithms.smoothquant import apply_smoothquant
     from qexp.quant.insertion.insert import insert
     from qexp.tasks.calibration_pass import CalibrationRows
 
-    set_threads(rt.threads)
-    model = load_saved(encoder.model).to(device_of(rt.machine))
-    quantization = insert(model, Form(placement=placement, quant=OBSERVED))
+    set_threads(ctx.threads)
+    model = load_saved(encoder.model).to(device_of(ctx.machine))
+    quantization = insert(model, QuantizationConfig(placement=placement, quant=OBSERVED))
     if migration is not None and moments is not None:
-        migrate(quantization, MomentsFile(moments.file), migration)
-    rows = CalibrationRows(tokens, task, calibration, calibration_rows, seed)
-    observing = partial(quantization.observing, dimensions=dimensions)
-    facts = rows.run(model, observing, "observe", rt)
+        apply_smoothquant(quantization, MomentsFile(moments.file), migration)
+    rows = CalibrationRows(tokens, task, calibration=calibration, limit=calibration_rows, seed=seed)
+    observe = partial(quantization.observing, dimensions=dimensions)
+    facts = rows.run(model, observe, "observe", ctx)
     quantization.statistics().save(Statistics(work.folder, "").file)
     work.write_facts(facts)
 
 
-STAGE = Stage("3-statistics", 3, Statistics, run)
+STAGE = Stage(
+    StageName.STATISTICS,
+    3,
+    Statistics,
+    run,
+    keys={
+        "encoder": "encoder",
+        "tokens": "tokens",
+        "task": "task",
+        "placement": "placement",
+        "calibration": "calibration",
+        "calibration_rows": "calibration_rows",
+        "seed": "seed",
+        "dimensions": "dimensions",
+        "migration": "migration",
+        "moments": "moments",
+        "numerics": "numerics",
+    },
+)

@@ -1,15 +1,16 @@
-"""The gate: an engine, run over the whole evaluation set, against torch and its noise floor."""
+"""Stage of the gate, which compares an engine's predictions with torch and its noise floor."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from qexp.artifacts import Stage, Workplace
+from qexp.artifacts import BuildDir, Stage
 from qexp.artifacts.types import Graph, NoiseFloor, Parity, Scores, Tokens
 from qexp.config import Precision, RuntimeName, Task
-from qexp.context import Runtime
+from qexp.context import RunContext
 from qexp.deploy.hardware import Host
+from qexp.naming import StageName
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def run(
-    work: Workplace,
+    work: BuildDir,
+    ctx: RunContext,
+    *,
     graph: Graph,
     scores: Scores,
     floor: NoiseFloor,
@@ -28,12 +31,10 @@ def run(
     runtime: RuntimeName,
     precision: Precision,
     host: Host,
-    *,
-    rt: Runtime,
 ) -> None:
-    """Score the engine and hold its predictions against torch's; ``host`` has its version."""
+    """Score an engine, and compare its predictions with torch's; ``host`` has the version of the runtime."""
     from qexp.data.batches import EVALUATION_BATCH
-    from qexp.deploy.engine import Order
+    from qexp.deploy.engine import EngineSpec
     from qexp.deploy.runtimes import load
     from qexp.tasks.exported import exported_run
     from qexp.tasks.scoring import score_splits
@@ -41,16 +42,22 @@ def run(
     shapes = ((1, 8), (EVALUATION_BATCH, task.max_length))
     engines: list[Engine] = []
 
-    def loaded(file: Path) -> Engine:
-        engines.append(load(runtime, Order(file, precision, rt.threads, shapes, rt.engines)))
+    def load_engine(file: Path) -> Engine:
+        engines.append(
+            load(runtime, EngineSpec(file, precision, threads=ctx.threads, shapes=shapes, cache=ctx.engines))
+        )
         return engines[-1]
 
-    forward = exported_run(task, graph.folder, loaded)
+    forward = exported_run(task, graph.folder, load_engine)
     out = Parity(work.folder, "")
-    scored = score_splits(forward, tokens, task, rows, out, f"{runtime} {precision}", rt)
-    parity = compare(out, scores, floor, task, rows, broken=scored.broken, precision=precision)
-    found = {"parity": parity, "engine": asdict(engines[-1].info) | {"bytes": graph.bytes}}
-    work.write_facts({"metrics": scored.metrics, "notes": scored.notes, **found})
+    scored = score_splits(
+        forward, tokens, task=task, rows=rows, out=out, title=f"{runtime} {precision}", ctx=ctx
+    )
+    parity = compare(
+        out, scores, floor=floor, task=task, rows=rows, broken=scored.broken, precision=precision
+    )
+    facts = {"parity": parity, "engine": asdict(engines[-1].info) | {"bytes": graph.bytes}}
+    work.write_facts({"metrics": scored.metrics, "notes": scored.notes, **facts})
 
 
 def compare(
@@ -63,27 +70,43 @@ def compare(
     broken: int = 0,
     precision: Precision = "fp32",
 ) -> dict[str, Any]:
-    """What :func:`qexp.tasks.gate.judge` says of the first ``rows`` rows of every evaluation split.
+    """Return the verdict of :func:`qexp.tasks.gate.judge` on the first rows of every evaluation split.
 
     Args:
         engine: Predictions of the engine.
-        torch: Of the model, in torch; it may have more rows.
-        floor: Of the model in another arithmetic.
-        task: How they are compared.
-        rows: How many; None is all.
-        broken: How many of the engine's rows, or windows, had logits that are not finite.
-        precision: Arithmetic of engine and floor.
+        torch: Predictions of the model in torch; they may have more rows.
+        floor: Predictions of the model in another arithmetic.
+        task: Task that determines how predictions are compared.
+        rows: Number of first rows of each split; None is all.
+        broken: Number of the engine's rows, or windows, whose logits are not finite.
+        precision: Arithmetic of the engine and of the floor.
     """
-    from qexp.tasks.comparison import Comparison, first_rows, splits_of
+    from qexp.tasks.comparison import GateComparison, first_rows, splits_of
     from qexp.tasks.gate import judge
     from qexp.tasks.scoring import read_predictions
 
-    sides = [
+    predictions = [
         [first_rows(read_predictions(scores, name), rows) for name in task.evaluation]
         for scores in (engine, torch, floor, floor.steps)
     ]
-    sides[0] = [replace(found, broken=broken) for found in sides[0]]
-    return judge(Comparison(task, splits_of(task, *sides), precision))
+    predictions[0] = [replace(split, broken=broken) for split in predictions[0]]
+    return judge(GateComparison(task, splits_of(task, *predictions), precision))
 
 
-STAGE = Stage("8-parity", 6, Parity, run)
+STAGE = Stage(
+    StageName.PARITY,
+    6,
+    Parity,
+    run,
+    keys={
+        "graph": "graph",
+        "scores": "scores",
+        "floor": "floor",
+        "tokens": "tokens",
+        "task": "task",
+        "rows": "rows",
+        "runtime": "runtime",
+        "precision": "precision",
+        "host": "host",
+    },
+)

@@ -1,44 +1,70 @@
-"""A calibrated model, trained on with its quantizers in the loop."""
+"""Stage of quantization-aware training, from a calibrated model."""
 
 from __future__ import annotations
 
-from qexp.artifacts import Stage, Workplace
-from qexp.artifacts.types import Encoder, Ranges, Tokens, Trained
-from qexp.config import AnyCalibrator, Finetuned, Form, Qat, Schooling, Task, Training
-from qexp.context import Runtime
+from qexp.artifacts import BuildDir, Stage
+from qexp.artifacts.types import ModelArtifact, QatArtifact, Ranges, Tokens
+from qexp.config import AnyCalibrator, Finetune, NoFinetune, Qat, QuantizationConfig, Task, TrainingSetup
+from qexp.context import RunContext
+from qexp.naming import StageName
 
 
 def run(
-    work: Workplace,
-    encoder: Encoder,
-    teacher: Encoder,
+    work: BuildDir,
+    ctx: RunContext,
+    *,
+    encoder: ModelArtifact,
+    teacher: ModelArtifact,
     ranges: Ranges,
     tokens: Tokens,
     task: Task,
-    form: Form,
+    quant_config: QuantizationConfig,
     method: Qat,
     recalibrator: AnyCalibrator | None,
-    finetune: Training | Finetuned,
-    schooling: Schooling,
-    *,
-    rt: Runtime,
+    finetune: Finetune | NoFinetune,
+    training_setup: TrainingSetup,
 ) -> None:
-    """Train weights, and ranges where they are learned; leave plain float weights and the final ranges.
+    """Train the weights and learned ranges, and save plain float weights and the final ranges.
 
-    ``teacher`` is the FP32 model, which ``encoder`` is, too, but after a refinement.
-
-    ``recalibrator`` finds the ranges of weights anew, at the end; null leaves them as training did.
+    ``teacher`` is the FP32 model; ``encoder`` is the same model unless a refinement has changed it.
+    ``recalibrator`` recomputes the ranges of weights at the end; None keeps the ranges of the training.
     """
     from qexp.quant.kernels.native import problem
     from qexp.training.distributed import train
-    from qexp.training.plans import QuantizationAware
+    from qexp.training.plans import QatPlan
 
-    if rt.machine.accelerator == "cpu" and (missing := problem()):
-        rt.screen.warn(f"fake quantization runs in plain torch, which is slower: {missing}")
-    course = QuantizationAware(
-        tokens, encoder, task, method, finetune, schooling, teacher, ranges, form, recalibrator
+    if ctx.machine.accelerator == "cpu" and (missing := problem()):
+        ctx.console.warn(f"fake quantization runs in plain torch, which is slower: {missing}")
+    plan = QatPlan(
+        tokens,
+        encoder,
+        task=task,
+        method=method,
+        training=finetune,
+        training_setup=training_setup,
+        teacher=teacher,
+        ranges=ranges,
+        quant_config=quant_config,
+        recalibrator=recalibrator,
     )
-    work.write_facts(train(course, work.folder, work.scratch, rt))
+    work.write_facts(train(plan, work.folder, work.scratch, ctx))
 
 
-STAGE = Stage("5-qat", 1, Trained, run)
+STAGE = Stage(
+    StageName.QAT,
+    1,
+    QatArtifact,
+    run,
+    keys={
+        "encoder": "encoder",
+        "teacher": "teacher",
+        "ranges": "ranges",
+        "tokens": "tokens",
+        "task": "task",
+        "quant_config": "form",
+        "method": "method",
+        "recalibrator": "recalibrator",
+        "finetune": "finetune",
+        "training_setup": "schooling",
+    },
+)

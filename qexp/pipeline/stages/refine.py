@@ -1,53 +1,73 @@
-"""A calibrated model to one whose weights are rounded, and whose biases are corrected, by moments."""
+"""Stage that rounds the weights and corrects the biases of a calibrated model, by moments of inputs."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Literal
 
-from qexp.artifacts import Stage, Workplace
-from qexp.artifacts.types import Encoder, Moments, Ranges
-from qexp.config import Form, Numerics
-from qexp.context import Runtime
+from qexp.artifacts import BuildDir, Stage
+from qexp.artifacts.types import ModelArtifact, Moments, Ranges
+from qexp.config import Numerics, QuantizationConfig
+from qexp.context import RunContext
+from qexp.naming import StageName
 
 
 def run(
-    work: Workplace,
-    encoder: Encoder,
+    work: BuildDir,
+    ctx: RunContext,
+    *,
+    encoder: ModelArtifact,
     ranges: Ranges,
     moments: Moments,
-    form: Form,
+    quant_config: QuantizationConfig,
     rounding: Literal["nearest", "adaround"],
     iterations: int | None,
     bias_correction: bool,
     numerics: Numerics,
-    *,
-    rt: Runtime,
 ) -> None:
-    """Change float weights and biases; the ranges are read, and stay.
+    """Change the float weights and biases for the given ranges, which stay unchanged.
 
-    ``iterations`` are null where rounding takes none.
+    ``iterations`` is None unless ``rounding`` is ``adaround``.
     """
     from qexp.models.inference import load_quantized
     from qexp.models.loading import save
     from qexp.quant.algorithms.moments import MomentsFile
     from qexp.quant.algorithms.refine import linear_weights, refine
 
-    model, quantization = load_quantized(encoder, form, ranges, rt)
+    model, quantization = load_quantized(encoder, quant_config, ranges, ctx)
     assert quantization is not None
-    with rt.screen.bar("refine", total=len(linear_weights(quantization))) as move:
-        done = refine(
-            quantization, MomentsFile(moments.file), rounding=rounding, iterations=iterations,
-            bias_correction=bias_correction, move=move,
-        )  # fmt: skip
-    if not done.rounded and not done.corrected:
-        rt.screen.warn(
+    with ctx.console.bar("refine", total=len(linear_weights(quantization))) as advance:
+        result = refine(
+            quantization,
+            MomentsFile(moments.file),
+            rounding=rounding,
+            iterations=iterations,
+            bias_correction=bias_correction,
+            advance=advance,
+        )
+    if not result.rounded and not result.corrected:
+        ctx.console.warn(
             f"refinement: {type(model).__name__} has no quantized linear layer with a weight of its own"
             f"{' and a bias' if bias_correction else ''}, so it stays as it is"
         )
     quantization.remove()
-    save(model.cpu(), Encoder(work.folder, "").model)
-    work.write_facts(asdict(done))
+    save(model.cpu(), ModelArtifact(work.folder, "").model)
+    work.write_facts(asdict(result))
 
 
-STAGE = Stage("4-refined", 1, Encoder, run)
+STAGE = Stage(
+    StageName.REFINED,
+    1,
+    ModelArtifact,
+    run,
+    keys={
+        "encoder": "encoder",
+        "ranges": "ranges",
+        "moments": "moments",
+        "quant_config": "form",
+        "rounding": "rounding",
+        "iterations": "iterations",
+        "bias_correction": "bias_correction",
+        "numerics": "numerics",
+    },
+)

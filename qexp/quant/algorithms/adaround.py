@@ -1,22 +1,23 @@
-"""AdaRound: weights rounded up or down so that a layer's output stays, not each to the nearest level.
+"""AdaRound: weights rounded up or down to preserve the output of a layer, instead of to the nearest level.
 
 Nagel et al. 2020, "Up or Down? Adaptive Rounding for Post-Training Quantization" (arXiv 2004.10568). Over
-calibration tokens x the mean squared error of a layer's output is ``tr(E G E^T)`` with ``E`` the error of
-the weight and ``G = E[x x^T]`` (equation 11 there), so tokens need not be kept. Rows of ``E`` do not meet:
-each is a problem of its own, and all are solved at once.
+calibration tokens x, the mean squared error of a layer's output is ``tr(E G E^T)``, where ``E`` is the error
+of the weight and ``G = E[x x^T]`` (equation 11), so no tokens need to be stored. The rows of ``E`` do not
+interact: each is an independent problem, and all are solved in parallel.
 
-Each weight is ``floor(w) + h(V)`` steps, ``h`` being the rectified sigmoid ``clamp(sigmoid(V) (zeta - gamma)
-+ gamma, 0, 1)`` (equation 23), and Adam minimizes, over V,
+Each weight is ``floor(w) + h(V)`` steps, where ``h`` is the rectified sigmoid
+``clamp(sigmoid(V) (zeta - gamma) + gamma, 0, 1)`` (equation 23). Adam minimizes, over V,
 
     tr(E G E^T) / mean(diag(G)) + lambda sum(1 - |2 h(V) - 1|^beta)
 
-with errors in steps of the grid. Divided by the mean of the diagonal, a weight's share of the first term is
-of the order of its squared error, whatever the layer, so one lambda serves all. Beta falls along a cosine: a
-large one leaves V alone but near 0 and 1, a small one drives it there (equation 24). At the end V is rounded.
+with errors in steps of the grid. Because of the division by the mean of the diagonal, the contribution of a
+weight to the first term has the order of its squared error in every layer, so one lambda fits all. Beta
+decays along a cosine: a large beta affects h(V) only near 0 and 1, a small one drives it there (equation 24).
+At the end h(V) is rounded.
 
-Departures from the paper: no phase without the second term, beta starts at 8 instead of 20, and Adam's
-rate is 3e-2. On the layers of a MiniLM this takes 500 steps where the paper takes 10 000; with beta from
-20 and a warm-up of a fifth, 1000 steps end at the same error.
+Departures from the paper: there is no phase without the second term, beta starts at 8 instead of 20, and
+Adam's learning rate is 3e-2. On the layers of a MiniLM this takes 500 steps where the paper takes 10 000;
+with beta from 20 and a warm-up of a fifth, 1000 steps end at the same error.
 """
 
 from __future__ import annotations
@@ -30,62 +31,64 @@ from torch import Tensor
 from qexp.quant.grid import Grid
 
 ZETA, GAMMA = 1.1, -0.1
-"""Ends of the stretched sigmoid before it is rectified."""
+"""Bounds of the stretched sigmoid before it is rectified."""
 LAMBDA = 1.0
 BETA_FIRST, BETA_LAST = 8.0, 2.0
 RATE = 3e-2
 DECAYS = (0.9, 0.999)
-"""Of Adam."""
+"""Decay rates of Adam's first and second moment."""
 EPSILON = 1e-8
 
 
 @dataclass(frozen=True)
-class Rounded:
-    """A weight on its grid, and what was gained."""
+class AdaRoundResult:
+    """A rounded weight and its error compared with rounding to the nearest level."""
 
     weight: Tensor
-    """Real values of the grid, of the shape of the weight."""
+    """Values of the grid, in the shape of the weight."""
     rows: int
-    """Rows that differ from rounding to the nearest level; the others it serves no worse."""
+    """Number of rows that differ from rounding to the nearest level, which is no worse for the others."""
     nearest: float
-    """``tr(E G E^T)`` of rounding to the nearest level."""
+    """``tr(E G E^T)`` with rounding to the nearest level."""
     error: float
-    """``tr(E G E^T)`` of this rounding; never above the other one."""
+    """``tr(E G E^T)`` with this rounding; never above ``nearest``."""
 
 
 @torch.no_grad()
 def adaround(
-    weight: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid, gram: Tensor, iterations: int
-) -> Rounded:
-    """Round a weight by the second moments of what it is multiplied with.
+    weight: Tensor, scale: Tensor, zero_point: Tensor, *, grid: Grid, gram: Tensor, iterations: int
+) -> AdaRoundResult:
+    """Round a weight by the second moments of its input.
 
-    A row whose error would be larger than with the nearest levels keeps those.
+    A row whose error would not be smaller than with the nearest levels keeps the nearest levels.
 
     Args:
-        weight: float32 [out, in].
-        scale: of the grid, a number or [out].
-        zero_point: the same.
-        grid: per tensor, or with axis 0.
-        gram: ``E[x x^T]``, float32 [in, in], on the weight's device.
-        iterations: steps of Adam.
+        weight: Weight [out, in], float32.
+        scale: Scale, a scalar or [out].
+        zero_point: Zero point, in the shape of ``scale``.
+        grid: Grid, per tensor or with axis 0.
+        gram: Second moments ``E[x x^T]``, float32 [in, in], on the device of the weight.
+        iterations: Number of Adam steps.
     """
     scale, zero = grid.expand(scale, 2), grid.expand(zero_point, 2)
     lower, upper = (grid.qmin - zero).to(weight.dtype), (grid.qmax - zero).to(weight.dtype)
     steps = weight / scale
     nearest = torch.minimum(torch.maximum(steps.round(), lower), upper)
     floor = torch.minimum(torch.maximum(steps.floor(), lower), upper - 1)
-    chosen = floor + _up(steps, floor, gram, iterations)
+    chosen = floor + _round_up(steps, floor, gram, iterations)
     before, after = (_row_errors((levels - steps) * scale, gram) for levels in (nearest, chosen))
     better = after < before
     levels = torch.where(better[:, None], chosen, nearest)
-    return Rounded(
-        levels * scale, int((better & (chosen != nearest).any(1)).sum()), float(before.sum()),
+    return AdaRoundResult(
+        levels * scale,
+        int((better & (chosen != nearest).any(1)).sum()),
+        float(before.sum()),
         float(torch.where(better, after, before).sum()),
-    )  # fmt: skip
+    )
 
 
-def _up(steps: Tensor, floor: Tensor, gram: Tensor, iterations: int) -> Tensor:
-    """1 where a weight is to be rounded up, else 0; of the shape of ``steps``."""
+def _round_up(steps: Tensor, floor: Tensor, gram: Tensor, iterations: int) -> Tensor:
+    """Return 1 where a weight is rounded up and 0 elsewhere, in the shape of ``steps``."""
     size = gram.diagonal().mean()
     slope = gram * (2 / size.where(size > 0, 1.0))
     fraction = steps - floor  # outside [0, 1] where the weight is outside the grid
@@ -98,19 +101,22 @@ def _up(steps: Tensor, floor: Tensor, gram: Tensor, iterations: int) -> Tensor:
         gradient = (h - fraction) @ slope
         _add_regularization(gradient, h, step / iterations)
         gradient.mul_(sigmoid).mul_(sigmoid.neg_().add_(1)).mul_(inside)
-        _adam(v, gradient, first, second, step)
+        _adam(v, gradient, first=first, second=second, step=step)
     return ((v.sigmoid_() * (ZETA - GAMMA)).add_(GAMMA) >= 0.5).to(steps.dtype)
 
 
 def _add_regularization(gradient: Tensor, h: Tensor, progress: float) -> None:
-    """Add the gradient of ``lambda (1 - |2 h - 1|^beta)``; the slope of the sigmoid comes later."""
+    """Add the gradient of ``lambda (1 - |2 h - 1|^beta)`` with respect to ``h``; overwrites ``h``."""
     beta = BETA_LAST + (BETA_FIRST - BETA_LAST) * 0.5 * (1 + math.cos(math.pi * progress))
     side = h.mul_(2).sub_(1)
     gradient.addcmul_(side.abs().pow_(beta - 1), side.sign(), value=-2 * LAMBDA * beta)
 
 
 def _adam(v: Tensor, gradient: Tensor, first: Tensor, second: Tensor, step: int) -> None:
-    """One step; the constant slope of the stretched sigmoid is left out, since Adam knows no scale."""
+    """Take one Adam step.
+
+    The constant slope of the stretched sigmoid is left out, because Adam is invariant to the gradient scale.
+    """
     first.lerp_(gradient, 1 - DECAYS[0])
     second.mul_(DECAYS[1]).addcmul_(gradient, gradient, value=1 - DECAYS[1])
     spread = second.div(1 - DECAYS[1] ** step).sqrt_().add_(EPSILON)
@@ -118,5 +124,5 @@ def _adam(v: Tensor, gradient: Tensor, first: Tensor, second: Tensor, step: int)
 
 
 def _row_errors(error: Tensor, gram: Tensor) -> Tensor:
-    """``e G e^T`` of each row, float64 [rows]."""
+    """Return ``e G e^T`` of each row, float64 [rows]."""
     return ((error @ gram) * error).sum(1, dtype=torch.float64)

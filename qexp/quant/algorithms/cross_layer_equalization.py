@@ -1,16 +1,16 @@
-"""Cross-layer equalization: two layers' weights scaled against each other, which leaves the model as it is.
+"""Cross-layer equalization: rescaling the weights of consecutive layers without changing the model.
 
 Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction" (arXiv
-1906.04721), section 4.1. Where nothing but a positively homogeneous map of single channels,
-``f(s x) = s f(x)``, lies between two linear layers, such as a ReLU, channel i of the first can be divided by
-``s_i`` if the second multiplies it again. With ``s_i = sqrt(r1_i / r2_i)`` both ranges of a channel become
-``sqrt(r1_i r2_i)`` (equation 11). The average over tokens that attention takes is such a map too: it lies
-between the projection to values and the output projection.
+1906.04721), section 4.1. If only a positively homogeneous, channel-wise map, ``f(s x) = s f(x)``, lies
+between two linear layers, such as a ReLU, channel i of the first can be divided by ``s_i`` if the second
+multiplies it again. With ``s_i = sqrt(r1_i / r2_i)`` both ranges of a channel become ``sqrt(r1_i r2_i)``
+(equation 11). The weighted average over tokens in attention is such a map, too: it lies between the value
+projection and the output projection.
 
-Which layers are such pairs is tried, not looked up: the output of a layer is multiplied, channel by channel,
-by powers of two, which is exact in floating point. Layers whose input comes out multiplied by just the same
-numbers are given their old input instead; if then every other layer sees the very bits that it saw before,
-and so does who called the model, nothing else uses what the first layer computes.
+The pairs are found by experiment, not by architecture. The output of a layer is multiplied, channel by
+channel, by powers of two, which is exact in floating point. Layers whose input is multiplied by exactly these
+factors get their original input instead. If then the inputs of all other layers and the output of the model
+are bit-identical to those of a plain forward pass, nothing else reads what the first layer computes.
 """
 
 from __future__ import annotations
@@ -28,50 +28,50 @@ from qexp.quant.insertion.discovery import Example, check_example, run_once
 from qexp.quant.insertion.sites import linears, own_linears
 
 LARGEST_EXPONENT = 16
-"""Channels are multiplied by ``2**-16`` to ``2**16``: far enough for a bounded nonlinearity to show."""
+"""Channels are multiplied by ``2**-16`` to ``2**16``, enough to expose a bounded nonlinearity."""
 ROUNDS = 50
-"""Times that all pairs are gone over at most, where pairs make a chain."""
+"""Maximum number of sweeps over all pairs, as pairs can form a chain."""
 EVEN = 1.001
-"""Largest factor of a round after which the ranges count as even."""
+"""Ranges count as equal after a round whose largest factor is below this."""
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A linear layer, and those that read what it computes, channel by channel."""
+class EqualizationPair:
+    """A linear layer, and the linear layers that read its output channel by channel."""
 
     first: str
     seconds: tuple[str, ...]
 
 
-def find_pairs(model: nn.Module, example: Example | None = None) -> list[Pair]:
-    """All pairs of a model; two forward passes, and one for each linear layer.
+def find_pairs(model: nn.Module, example: Example | None = None) -> list[EqualizationPair]:
+    """Find all pairs of a model, with one forward pass and one more for each linear layer.
 
     Layers that share a parameter with another module are in no pair.
 
     Args:
-        model: any model of transformers, or one with an example.
-        example: arguments of a forward pass.
+        model: A language model of transformers, or any model if ``example`` is given.
+        example: Arguments of a forward pass.
 
     Raises:
-        QuantizationError: it is not known what the model takes.
+        QuantizationError: If the inputs of the model are not known.
     """
     check_example(model, example)
     plain = _Pass(model, example)
     own = set(own_linears(model))
-    found = [_Trial(model, name, plain, example).pair() for name in plain.inputs if name in own]
-    return [pair for pair in found if pair is not None and set(pair.seconds) <= own]
+    trials = [_Trial(model, name, plain, example).pair() for name in plain.inputs if name in own]
+    return [pair for pair in trials if pair is not None and set(pair.seconds) <= own]
 
 
 @torch.no_grad()
-def equalize(model: nn.Module, pairs: Sequence[Pair]) -> None:
-    """Scale the weights of all pairs, in place, until the ranges of each channel are even."""
+def equalize(model: nn.Module, pairs: Sequence[EqualizationPair]) -> None:
+    """Rescale the weights of all pairs in place, until the ranges of each channel are equal."""
     for _ in range(ROUNDS):
-        if max((_even(model, pair) for pair in pairs), default=1.0) < EVEN:
+        if max((_equalize_pair(model, pair) for pair in pairs), default=1.0) < EVEN:
             return
 
 
-def _even(model: nn.Module, pair: Pair) -> float:
-    """Even out one pair; the largest factor that was needed."""
+def _equalize_pair(model: nn.Module, pair: EqualizationPair) -> float:
+    """Equalize one pair, and return the largest factor applied."""
     first: Any = model.get_submodule(pair.first)
     seconds: list[Any] = [model.get_submodule(name) for name in pair.seconds]
     rows = first.weight.abs().amax(1)
@@ -87,7 +87,7 @@ def _even(model: nn.Module, pair: Pair) -> float:
 
 
 class _Pass:
-    """What linear layers read in one forward pass, call by call, and what the model gave."""
+    """Inputs of linear layers in one forward pass, call by call, and outputs of the model."""
 
     def __init__(self, model: nn.Module, example: Example | None) -> None:
         self.inputs: defaultdict[str, list[Tensor]] = defaultdict(list)
@@ -96,17 +96,17 @@ class _Pass:
             model.get_submodule(name).register_forward_pre_hook(partial(self._read, name))
             for name in linears(model)
         ]
-        run_once(model, [*handles, model.register_forward_hook(self._given)], example)
+        run_once(model, [*handles, model.register_forward_hook(self._observe_output)], example)
 
     def _read(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
         self.inputs[name].append(args[0].clone())
 
-    def _given(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def _observe_output(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self.outputs = _tensors(output)
 
 
 class _Trial:
-    """One forward pass with a layer's output multiplied, held against the plain one."""
+    """A forward pass with the output of one layer multiplied, compared with a plain forward pass."""
 
     def __init__(self, model: nn.Module, first: str, plain: _Pass, example: Example | None) -> None:
         self.first, self.plain = first, plain
@@ -121,13 +121,13 @@ class _Trial:
             for name in plain.inputs
         ]
         handles.append(layer.register_forward_hook(self._multiply))
-        run_once(model, [*handles, model.register_forward_hook(self._given)], example)
+        run_once(model, [*handles, model.register_forward_hook(self._observe_output)], example)
 
-    def pair(self) -> Pair | None:
-        """The layer and its readers, if there is nothing else that its output changes."""
+    def pair(self) -> EqualizationPair | None:
+        """Return the layer and its readers, or None if its output affects anything else."""
         readers = tuple(name for name, calls in self.seen.items() if set(calls) == {"multiplied"})
         rest = {call for name, calls in self.seen.items() if name not in readers for call in calls}
-        return Pair(self.first, readers) if readers and rest <= {"same"} else None
+        return EqualizationPair(self.first, readers) if readers and rest <= {"same"} else None
 
     def _multiply(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         return output * self.factors
@@ -144,7 +144,7 @@ class _Trial:
             calls.append("other")
         return (before, *args[1:])
 
-    def _given(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def _observe_output(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         same = [torch.equal(*both) for both in zip(_tensors(output), self.plain.outputs, strict=True)]
         self.seen["the caller"].append("same" if all(same) else "other")
 

@@ -1,7 +1,7 @@
-"""First and second moments of what linear layers read, from one pass of the float model.
+"""First and second moments of the inputs of linear layers, collected in one pass of the float model.
 
-Layers that read the same value share its moments. Tokens are the samples; padding is left out. Sums of
-products are float32, all others float64.
+Layers that read the same value share its moments. Tokens are the samples, without padding. Sums of products
+are float32, all other sums float64.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from qexp.quant.calibration.padding import Padding
 from qexp.quant.insertion.discovery import Example, Side, inputs_of_linears
 
 LAYERS = "layers"
-"""Key of the file's metadata: the value that each layer reads."""
+"""Metadata key in the file for the value that each layer reads."""
 
 
 @dataclass(frozen=True)
-class Moments:
-    """Of one value x of width n, over all tokens."""
+class InputMoments:
+    """Moments of one value x of width n, over all tokens."""
 
     mean: Tensor
     """``E[x]``, float32 [n]."""
     largest: Tensor
     """Largest magnitude of each dimension, float32 [n]."""
     gram: Tensor | None
-    """``E[x x^T]``, float32 [n, n], where it was asked for."""
+    """``E[x x^T]``, float32 [n, n], or None if not requested."""
 
 
-class MomentsOfInputs:
-    """Counts the moments of all values that linear layers of a model read.
+class InputMomentsCounter:
+    """Accumulator for the moments of all values that linear layers of a model read.
 
     Args:
-        model: in floating point.
-        gram: whether second moments are wanted: they take the square of a layer's width in memory.
-        example: arguments of a forward pass; a language model of transformers needs none.
+        model: Model in floating point.
+        gram: Whether to collect second moments, whose memory is the square of a layer's width.
+        example: Arguments of a forward pass; a language model of transformers needs none.
     """
 
     def __init__(self, model: nn.Module, *, gram: bool, example: Example | None = None) -> None:
@@ -55,11 +55,11 @@ class MomentsOfInputs:
 
     @contextmanager
     def observing(self, mask: Tensor | None = None, target_mask: Tensor | None = None) -> Iterator[None]:
-        """Count what the model computes inside the context.
+        """Accumulate the moments of what the model computes inside the context.
 
         Args:
-            mask: attention mask [B, S] of the batch inside, non-zero for tokens that count; None counts all.
-            target_mask: the same for the decoder's tokens, [B, T], of a model with encoder and decoder.
+            mask: Attention mask [B, S] of the batch, non-zero for tokens that count; None counts all.
+            target_mask: Mask of the decoder's tokens, [B, T], for a model with encoder and decoder.
         """
         masks: dict[Side, Tensor | None] = {"source": mask, "target": target_mask}
         paddings = {side: Padding.of(each) for side, each in masks.items()}
@@ -75,10 +75,10 @@ class MomentsOfInputs:
                 handle.remove()
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file.
+        """Write the moments to one safetensors file.
 
         Raises:
-            QuantizationError: a value was NaN or infinite.
+            QuantizationError: If a value was NaN or infinite.
         """
         tensors = {}
         for name, sums in self._sums.items():
@@ -109,7 +109,7 @@ class _Sums:
         self.products = torch.zeros(width, width, device=device) if gram else None
 
     def add(self, rows: Tensor) -> None:
-        """Tokens, float32 [tokens, width]."""
+        """Add tokens, float32 [tokens, width]."""
         self.count += len(rows)
         self.total += rows.sum(0, dtype=torch.float64)
         self.largest = torch.maximum(self.largest, rows.abs().amax(0))
@@ -117,7 +117,11 @@ class _Sums:
             self.products.addmm_(rows.T, rows)
 
     def moments(self, name: str) -> dict[str, Tensor]:
-        """On the host, by what they are called in the file."""
+        """Return the moments on the host, by their names in the file.
+
+        Raises:
+            QuantizationError: If a moment is NaN or infinite.
+        """
         parts = {"mean": (self.total / self.count).float(), "largest": self.largest}
         if self.products is not None:
             parts["gram"] = self.products / self.count
@@ -129,11 +133,11 @@ class _Sums:
         return {part: tensor.cpu().contiguous() for part, tensor in parts.items()}
 
 
-class MomentsFile(Mapping[str, Moments]):
-    """Moments by the name of the layer that reads the value; each is read from the file when it is asked for.
+class MomentsFile(Mapping[str, InputMoments]):
+    """Mapping from the name of a layer to the moments of its input, read from the file on access.
 
     Raises:
-        QuantizationError: the file is no safetensors file, or holds something else.
+        QuantizationError: If the file is not a safetensors file, or has other contents.
     """
 
     def __init__(self, path: Path) -> None:
@@ -147,12 +151,12 @@ class MomentsFile(Mapping[str, Moments]):
                 "run again"
             ) from error
 
-    def __getitem__(self, layer: str) -> Moments:
+    def __getitem__(self, layer: str) -> InputMoments:
         value = self.layers[layer]
         with safe_open(self.path, framework="pt") as file:
-            has_gram = f"{value}/gram" in file.keys()  # noqa: SIM118  it is no mapping
+            has_gram = f"{value}/gram" in file.keys()  # noqa: SIM118  not a mapping
             gram = file.get_tensor(f"{value}/gram") if has_gram else None
-            return Moments(file.get_tensor(f"{value}/mean"), file.get_tensor(f"{value}/largest"), gram)
+            return InputMoments(file.get_tensor(f"{value}/mean"), file.get_tensor(f"{value}/largest"), gram)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.layers)

@@ -1,23 +1,23 @@
-"""Weights and biases of a calibrated model, made better without training.
+"""Refinement of the weights and biases of a calibrated model, without training.
 
-Rounding by second moments (``quant.rounding``) puts the weights of linear layers onto their grids, where
-rounding to the nearest leaves them. Bias correction (Nagel et al. 2019, arXiv 1906.04721, section 4.2)
-takes the mean of the error that quantized weights make out of the bias: ``b += (W - Q(W)) E[x]``.
+Rounding by second moments (``refinement.rounding``) moves the weights of linear layers onto their grids,
+where rounding to the nearest level keeps them. Bias correction is in
+:mod:`qexp.quant.algorithms.bias_correction`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor
 
 from qexp.errors import QuantizationError
 from qexp.quant.algorithms.adaround import adaround
-from qexp.quant.algorithms.moments import Moments
-from qexp.quant.insertion.quantized_model import Quantization
+from qexp.quant.algorithms.bias_correction import correct_bias
+from qexp.quant.algorithms.moments import InputMoments
+from qexp.quant.insertion.quantized_model import QuantizedModel
 from qexp.quant.insertion.sites import Site, own_linears
 from qexp.quant.insertion.weights import original
 
@@ -25,43 +25,43 @@ Rounding = Literal["nearest", "adaround"]
 
 
 @dataclass
-class Refined:
-    """What was done to linear layers."""
+class RefinementSummary:
+    """Counts and error of a refinement."""
 
     rounded: int = 0
-    """Weights that were rounded by their second moments."""
+    """Number of weights rounded by the second moments of their inputs."""
     corrected: int = 0
-    """Biases that were corrected."""
+    """Number of corrected biases."""
     left: int = 0
-    """Quantized linear layers that share a weight, or do not run: they stay as they are."""
+    """Number of quantized linear layers left unchanged, because they share a weight or do not run."""
     error: float | None = None
-    """Mean over the rounded weights: squared error of a layer's output, over that with nearest levels."""
+    """Squared output error of a layer relative to nearest rounding, averaged over the rounded weights."""
 
 
 @torch.no_grad()
 def refine(
-    quantization: Quantization,
-    moments: Mapping[str, Moments],
+    quantization: QuantizedModel,
+    moments: Mapping[str, InputMoments],
     *,
     rounding: Rounding,
     iterations: int | None,
     bias_correction: bool,
-    move: Callable[[], None] = lambda: None,
-) -> Refined:
-    """Change the float weights and biases of the quantization's model, in place.
+    advance: Callable[[], None] = lambda: None,
+) -> RefinementSummary:
+    """Refine the float weights and biases of a quantized model in place.
 
     Args:
-        quantization: with ranges, frozen.
-        moments: of the inputs of the model's linear layers.
-        rounding: ``nearest`` leaves weights as they are.
-        iterations: steps of ``adaround``.
-        bias_correction: whether biases change.
-        move: called after each layer.
+        quantization: Quantizers with ranges, frozen.
+        moments: Moments of the inputs of the model's linear layers.
+        rounding: Rounding method; ``nearest`` leaves the weights unchanged.
+        iterations: Number of steps of ``adaround``.
+        bias_correction: Whether to correct biases.
+        advance: Function called after each layer.
 
     Raises:
-        QuantizationError: there are no second moments to round by.
+        QuantizationError: If AdaRound is requested and there are no second moments.
     """
-    done, shares = Refined(), []
+    summary, ratios = RefinementSummary(), []
     own = set(own_linears(quantization.model))
     for site in linear_weights(quantization):
         if site.module in own and site.module in moments:
@@ -69,24 +69,24 @@ def refine(
             before = weight.clone()
             if rounding == "adaround":
                 assert iterations is not None
-                shares.append(_round(quantization, site, moment, iterations))
-                done.rounded += 1
+                ratios.append(_round(quantization, site, moment, iterations))
+                summary.rounded += 1
             if bias_correction:
-                done.corrected += _correct(quantization, site, before, moment)
+                summary.corrected += correct_bias(quantization.model, site, before, moment.mean)
         else:
-            done.left += 1
-        move()
-    done.error = sum(shares) / len(shares) if shares else None
-    return done
+            summary.left += 1
+        advance()
+    summary.error = sum(ratios) / len(ratios) if ratios else None
+    return summary
 
 
-def linear_weights(quantization: Quantization) -> list[Site]:
-    """The sites of all quantized weights of linear layers."""
+def linear_weights(quantization: QuantizedModel) -> list[Site]:
+    """Return the sites of all quantized weights of linear layers."""
     return [site for site in quantization.sites if site.kind == "linear.weight"]
 
 
-def _round(quantization: Quantization, site: Site, moment: Moments, iterations: int) -> float:
-    """Put a weight onto its grid; what is left of the error of nearest levels."""
+def _round(quantization: QuantizedModel, site: Site, moment: InputMoments, iterations: int) -> float:
+    """Round a weight onto its grid, and return the error relative to that with nearest levels."""
     if moment.gram is None:
         raise QuantizationError(
             f"{site.module}: no second moments of its input, by which AdaRound rounds; delete the folder of "
@@ -95,19 +95,15 @@ def _round(quantization: Quantization, site: Site, moment: Moments, iterations: 
     weight, quantizer = original(quantization.model, site), quantization.quantizers[site.quantizer]
     gram = moment.gram.to(weight.device)
     factors = quantizer.migration
-    if factors is not None:  # what is on the grid is W / factors, and it meets x * factors
+    if factors is not None:  # the grid holds W / factors, which multiplies x * factors
         gram = gram * factors * factors[:, None]
-    found = adaround(
-        quantizer.divided(weight), quantizer.scale, quantizer.zero_point, quantizer.grid, gram, iterations
+    result = adaround(
+        quantizer.pre_scaled(weight),
+        quantizer.scale,
+        zero_point=quantizer.zero_point,
+        grid=quantizer.grid,
+        gram=gram,
+        iterations=iterations,
     )
-    weight.copy_(found.weight if factors is None else found.weight * factors)
-    return found.error / found.nearest if found.nearest > 0 else 1.0
-
-
-def _correct(quantization: Quantization, site: Site, before: Tensor, moment: Moments) -> int:
-    """Correct a bias, if there is one; how many were corrected."""
-    layer: Any = quantization.model.get_submodule(site.module)
-    if layer.bias is None:
-        return 0
-    layer.bias.add_((before - layer.weight) @ moment.mean.to(before.device))
-    return 1
+    weight.copy_(result.weight if factors is None else result.weight * factors)
+    return result.error / result.nearest if result.nearest > 0 else 1.0

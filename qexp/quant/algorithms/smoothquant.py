@@ -1,16 +1,16 @@
-"""Range that moves from activations into weights, as SmoothQuant's.
+"""SmoothQuant: moving part of the range of activations into weights.
 
 Xiao et al. 2023, "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language
-Models" (arXiv 2211.10438): ``x W^T = (x / s) (s W)^T`` for any positive ``s`` with one number for each
-dimension of x, and with equation 4
+Models" (arXiv 2211.10438): ``x W^T = (x / s) (s W)^T`` holds for any positive vector ``s`` over the
+dimensions of x. With equation 4,
 
     s_j = max|x_j|^alpha / max|W_j|^(1 - alpha)
 
-dimensions with outliers are made smaller and their weights larger. There ``s`` goes into the LayerNorm before
-the layer. In an encoder with norms behind the residual adds the norm's output is the residual too, so here
-quantizers keep it: that of x computes ``s Q(x / s)`` and that of W computes ``Q(s W) / s``, whose product is
-that of the integers ``Q(x / s)`` and ``Q(s W)``, since the factors cancel. In export form they are left out
-where all weights that read the value have them.
+dimensions with outliers become smaller and their weights larger. The paper folds ``s`` into the LayerNorm
+before the layer. In a post-norm encoder the output of the norm is also the residual, so here the quantizers
+hold the factors: the quantizer of x computes ``s Q(x / s)`` and the one of W computes ``Q(s W) / s``. The
+factors cancel in the product, which is the product of ``Q(x / s)`` and ``Q(s W)``. The export form omits the
+factors where all weights that read the value have them.
 """
 
 from __future__ import annotations
@@ -23,58 +23,66 @@ import torch
 from torch import Tensor, nn
 
 from qexp.errors import QuantizationError
-from qexp.quant.algorithms.moments import Moments
+from qexp.quant.algorithms.moments import InputMoments
 from qexp.quant.insertion.sites import Site, own_linears
 from qexp.quant.quantizer import Quantizer
 
 if TYPE_CHECKING:
-    from qexp.quant.insertion.quantized_model import Quantization
+    from qexp.quant.insertion.quantized_model import QuantizedModel
 
 LIMITS = (2.0**-16, 2.0**16)
-"""Of a factor: a dimension that is nearly always zero would move any range."""
+"""Limits of a factor; without them a dimension that is nearly always zero would move any range."""
 
 
 @dataclass(frozen=True)
-class Migrated:
-    """What became of the activations that have quantizers."""
+class SmoothQuantSummary:
+    """Counts of activations that received factors, or did not."""
 
     moved: int
-    """Values whose range was shared with weights."""
+    """Number of values whose range was partly moved into weights."""
     left: int
-    """Inputs of linear layers that are something else, too, or whose weights are."""
+    """Number of inputs of linear layers that have other uses, too, or whose weights are shared."""
 
 
 @torch.no_grad()
-def migrate(quantization: Quantization, moments: Mapping[str, Moments], alpha: float) -> Migrated:
-    """Give quantizers their factors, before statistics are collected or ranges set.
+def apply_smoothquant(
+    quantization: QuantizedModel, moments: Mapping[str, InputMoments], alpha: float
+) -> SmoothQuantSummary:
+    """Set the factors of quantizers, before statistics are collected or ranges set.
 
-    A value takes part if all its sites are inputs of linear layers, none of which shares its weight.
+    A value receives factors if all its sites are inputs of linear layers, none of which shares its weight.
 
     Args:
-        quantization: of the float model, as inserted.
-        moments: of the inputs of its linear layers.
-        alpha: share of the range that moves.
+        quantization: Quantizers of the float model, as inserted.
+        moments: Moments of the inputs of its linear layers.
+        alpha: Migration strength, the share of the range that moves.
 
     Raises:
-        QuantizationError: moments of a layer are missing, or two weights with one range read two values.
+        QuantizationError: If moments of a layer are missing, or weights with a common range read different
+            values.
     """
     own = set(own_linears(quantization.model))
     moved = left = 0
     for name, sites in quantization.activations().items():
         readers = [site.module for site in sites if site.kind == "linear.input"]
         if len(readers) == len(sites) and set(readers) <= own:
-            _share(quantization, name, factors(quantization.model, readers, moments, alpha))
+            _set_factors(quantization, name, smoothing_factors(quantization.model, readers, moments, alpha))
             moved += 1
         elif readers:
             left += 1
-    return Migrated(moved, left)
+    return SmoothQuantSummary(moved, left)
 
 
-def factors(model: nn.Module, readers: Sequence[str], moments: Mapping[str, Moments], alpha: float) -> Tensor:
-    """Equation 4 for the value that these layers read: float32 [in]; 1 where it, or all weights, are zero.
+def smoothing_factors(
+    model: nn.Module, readers: Sequence[str], moments: Mapping[str, InputMoments], alpha: float
+) -> Tensor:
+    """Compute equation 4 for the value that these layers read.
+
+    Returns:
+        Factors, float32 [in]; 1 where the value or all weights are zero.
 
     Raises:
-        QuantizationError: moments of a layer are missing.
+        QuantizationError: If moments of a layer are missing.
     """
     missing = [reader for reader in readers if reader not in moments]
     if missing:
@@ -86,12 +94,12 @@ def factors(model: nn.Module, readers: Sequence[str], moments: Mapping[str, Mome
     weights = torch.stack([layer.weight.detach().abs().amax(0) for layer in layers]).amax(0)
     largest = moments[readers[0]].largest.to(weights.device)
     used = (largest > 0) & (weights > 0)
-    found = largest.pow(alpha) / weights.pow(1 - alpha)
-    return found.clamp(*LIMITS).where(used, 1.0)
+    factors = largest.pow(alpha) / weights.pow(1 - alpha)
+    return factors.clamp(*LIMITS).where(used, 1.0)
 
 
-def factors_of(quantizers: Mapping[str, Quantizer]) -> dict[str, Tensor]:
-    """Copies of all factors, on the CPU, as ``<quantizer>/migration``."""
+def dump_smoothing_factors(quantizers: Mapping[str, Quantizer]) -> dict[str, Tensor]:
+    """Return copies of all factors on the CPU, as ``<quantizer>/migration``."""
     return {
         f"{name}/migration": quantizer.migration.cpu().clone()
         for name, quantizer in quantizers.items()
@@ -99,43 +107,46 @@ def factors_of(quantizers: Mapping[str, Quantizer]) -> dict[str, Tensor]:
     }
 
 
-def take_factors(
+def load_smoothing_factors(
     model: nn.Module,
     sites: Sequence[Site],
     quantizers: Mapping[str, Quantizer],
     tensors: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Give quantizers the factors that are there for them and fit, all others none; the tensors left over.
+    """Set the factors of quantizers from tensors, and reset those without factors of the right shape to None.
 
     Args:
-        model: that the quantizers are in.
-        sites: of the quantizers.
-        quantizers: by name.
-        tensors: as ``Quantization.ranges`` gives them.
+        model: Model that contains the quantizers.
+        sites: Sites of the quantizers.
+        quantizers: Quantizers by name.
+        tensors: Tensors as returned by ``QuantizedModel.ranges``.
+
+    Returns:
+        The tensors that were not used.
     """
     linear = [site for site in sites if site.kind in ("linear.weight", "linear.input")]
     layers: dict[str, Any] = {site.quantizer: model.get_submodule(site.module) for site in linear}
     rest = dict(tensors)
     for name, quantizer in quantizers.items():
-        found = tensors.get(f"{name}/migration")
-        if found is not None and name in layers and found.shape == (layers[name].in_features,):
+        factors = tensors.get(f"{name}/migration")
+        if factors is not None and name in layers and factors.shape == (layers[name].in_features,):
             quantizer.migration = rest.pop(f"{name}/migration").to(quantizer.scale.device)
         else:
             quantizer.migration = None
     return rest
 
 
-def _share(quantization: Quantization, name: str, found: Tensor) -> None:
-    """Give an activation's quantizer its factors, and those of the weights that read it the inverse."""
+def _set_factors(quantization: QuantizedModel, name: str, factors: Tensor) -> None:
+    """Set the factors of an activation's quantizer, and their inverse on the weights that read it."""
     quantizers, readers = quantization.quantizers, {site.module for site in quantization.activations()[name]}
-    quantizers[name].migration = found
+    quantizers[name].migration = factors
     for site in quantization.sites:
         if site.kind == "linear.weight" and site.module in readers:
             quantizer = quantizers[site.quantizer]
-            if quantizer.migration is not None and not torch.equal(quantizer.migration, 1 / found):
+            if quantizer.migration is not None and not torch.equal(quantizer.migration, 1 / factors):
                 raise QuantizationError(
                     f"{site.quantizer}: weights that have one range together read different values, which "
                     "need factors of their own; set placement.fuse_qkv=false, scheme=per_channel, or "
                     "refinement.migration=null"
                 )
-            quantizer.migration = 1 / found
+            quantizer.migration = 1 / factors

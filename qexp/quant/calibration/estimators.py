@@ -1,4 +1,4 @@
-"""From statistics, or from a weight itself, to ranges."""
+"""Estimation of ranges from calibration statistics, and from weights."""
 
 from __future__ import annotations
 
@@ -33,15 +33,18 @@ Range = tuple[Tensor, Tensor]
 """Lowest and highest value to represent; float64 for activations, float32 for weights."""
 
 LEAST_SQUARES = MseCalibrator(kind="mse")
-"""How weight ranges of the least squared error are found where the calibrator is of another kind."""
+"""Settings for weight ranges of least squared error if the calibrator is of another kind."""
 LEAST_NOISE = SqnrCalibrator(kind="sqnr")
-"""The same for those of the least expected noise."""
+"""Settings for weight ranges of least expected noise if the calibrator is of another kind."""
 
 
 def activation_range(
     statistics: ValueStatistics, calibrator: AnyCalibrator, grid: Grid, values: ValueType = "act"
 ) -> Range:
-    """Range of an activation; two float64 scalars with ``low <= high``. That of probabilities is fixed."""
+    """Return the range of an activation, two float64 scalars with ``low <= high``.
+
+    The range of probabilities is fixed to [0, 1].
+    """
     if values == "softmax":
         return _pair(0.0, 1.0)
     low, high = ACTIVATION_RANGES[type(calibrator)](statistics, calibrator, grid)
@@ -49,12 +52,12 @@ def activation_range(
 
 
 def weight_range(weight: Tensor, calibrator: Calibrator, grid: Grid) -> Range:
-    """Range of a weight: scalars, or one entry for each index of the grid's axis."""
+    """Return the range of a weight: scalars, or one entry for each index of the grid's axis."""
     weight = weight.detach()
     rows = weight.reshape(1, -1) if grid.axis is None else weight.movedim(grid.axis, 0).flatten(1)
     low, high = rows.amin(1), rows.amax(1)
-    if bool((torch.isfinite(low) & torch.isfinite(high)).all()):  # else the quantizer, which knows its name
-        low, high = WEIGHT_RANGES[calibrator.weights](rows, low, high, calibrator, grid)
+    if bool((torch.isfinite(low) & torch.isfinite(high)).all()):  # else the quantizer raises, with its name
+        low, high = WEIGHT_RANGES[calibrator.weights](rows, low, high, calibrator=calibrator, grid=grid)
     if isinstance(calibrator, ClipCalibrator):
         low, high = _below(low, high, calibrator.weight_clip_max)
     return (low[0], high[0]) if grid.axis is None else (low, high)
@@ -73,7 +76,10 @@ def _below(low: Tensor, high: Tensor, ceiling: float) -> Range:
 
 
 def _ema(statistics: ValueStatistics, calibrator: EmaCalibrator, grid: Grid) -> Range:
-    """Starts at the first batch: ``e = decay * e + (1 - decay) * batch`` (Jacob et al. 2018, section 3.1)."""
+    """Return moving averages of the ends that start at the first batch.
+
+    ``e = decay * e + (1 - decay) * batch`` (Jacob et al. 2018, section 3.1).
+    """
     ends = []
     for series in (statistics.lows, statistics.highs):
         average = series[0]
@@ -84,9 +90,9 @@ def _ema(statistics: ValueStatistics, calibrator: EmaCalibrator, grid: Grid) -> 
 
 
 def _percentile(statistics: ValueStatistics, calibrator: PercentileCalibrator, grid: Grid) -> Range:
-    """Symmetric: the percentile of the magnitudes. Asymmetric: half of the rest is cut on each side.
+    """Return the percentile of the magnitudes or, if asymmetric, cut half of the remainder on each side.
 
-    Right within one bin of the histogram, never beyond the values seen.
+    The result is exact to one bin of the histogram, and never beyond the observed values.
     """
     low, high = min(statistics.lows), max(statistics.highs)
     histogram, share = statistics.histogram, calibrator.percentile / 100
@@ -100,16 +106,17 @@ def _percentile(statistics: ValueStatistics, calibrator: PercentileCalibrator, g
 
 
 def _reaching(counts: Tensor, share: float) -> int:
-    """First index up to which, itself included, at least that share of the counts lies."""
+    """Return the first index up to which, inclusive, at least ``share`` of the counts lies."""
     total = counts.cumsum(0).to(torch.float64)
     return min(int(torch.searchsorted(total, share * float(total[-1]))), counts.numel() - 1)
 
 
 def _mse(statistics: ValueStatistics, calibrator: MseCalibrator, grid: Grid) -> Range:
-    """Least squared error over the histogram, values taken as even within a bin.
+    """Return the range of least squared error over the histogram, with values uniform within a bin.
 
-    Symmetric: shares of the range, ``i / candidates`` or by the golden section. Asymmetric: first of the
-    upper end, then of the lower end with the upper end found; see ``_golden`` for its own order.
+    A symmetric range is searched over shares of the full range, ``i / candidates`` or by golden section. An
+    asymmetric one is searched over shares of the upper end, then over shares of the lower end with that upper
+    end. ``_golden`` has an order of its own.
     """
     low, high = _pair(min(statistics.lows), max(statistics.highs))
     if calibrator.search == "golden":
@@ -127,9 +134,9 @@ def _mse(statistics: ValueStatistics, calibrator: MseCalibrator, grid: Grid) -> 
 
 
 def _golden(low: Tensor, high: Tensor, grid: Grid, errors: Callable[..., Tensor]) -> Range:
-    """Shares of ranges [searches], see ``golden``; ``errors`` takes lows, highs and the grid.
+    """Search shares of ranges [searches], see ``golden_section``; ``errors`` takes lows, highs and the grid.
 
-    Asymmetric: one for both ends, then one of the upper end, then one of the lower end.
+    An asymmetric range is scaled at both ends, then at the upper end, then at the lower end.
     """
     if grid.symmetric:
         share = best_share(lambda share: errors(low * share, high * share, grid), low)
@@ -147,10 +154,10 @@ def _best(histogram: Histogram, low: Tensor, high: Tensor, grid: Grid) -> int:
 
 
 def _entropy(statistics: ValueStatistics, calibrator: EntropyCalibrator, grid: Grid) -> Range:
-    """Least divergence of the magnitudes, see ``entropy``; clipped there on both sides of zero.
+    """Clip both sides of zero at the magnitude of least divergence, see ``entropy``.
 
-    A magnitude has the levels of one side: ``2 ** (bits - 1)``, but all ``2 ** bits`` where an asymmetric
-    or unsigned grid meets no value below zero. Never beyond the values seen.
+    A magnitude has the levels of one side, ``2 ** (bits - 1)``, or all ``2 ** bits`` if the grid is
+    asymmetric or unsigned and no value is below zero. The range never extends beyond the observed values.
     """
     low, high = min(statistics.lows), max(statistics.highs)
     one_sided = low >= 0 and not (grid.symmetric and grid.signed)
@@ -161,7 +168,10 @@ def _entropy(statistics: ValueStatistics, calibrator: EntropyCalibrator, grid: G
 
 
 def _coarser(statistics: ValueStatistics, bins: int) -> tuple[Tensor, float]:
-    """Counts of the magnitudes and their width, with at most ``bins`` up to the first batch's largest one."""
+    """Return the counts of the magnitudes and the bin width, merged to about ``bins`` for the first batch.
+
+    These bins reach up to the largest magnitude of the first batch that has values other than zero.
+    """
     histogram = statistics.histogram
     ends = zip(statistics.lows, statistics.highs, strict=True)
     largest = next((max(-low, high) for low, high in ends if low or high), 0.0)
@@ -172,7 +182,7 @@ def _coarser(statistics: ValueStatistics, bins: int) -> tuple[Tensor, float]:
 
 
 def _sqnr(statistics: ValueStatistics, calibrator: SqnrCalibrator, grid: Grid) -> Range:
-    """Least expected noise over the histogram, see ``sqnr``."""
+    """Return the range of least expected noise over the histogram, see ``sqnr``."""
     low, high = candidates(*_pair(min(statistics.lows), max(statistics.highs)), grid, calibrator)
     noise = histogram_errors(statistics.histogram, low, high, grid, clipping=calibrator.gamma)
     best = int(noise.argmin())
@@ -184,11 +194,11 @@ def _whole_rows(rows: Tensor, low: Tensor, high: Tensor, calibrator: Calibrator,
 
 
 def _least_squares_rows(rows: Tensor, low: Tensor, high: Tensor, calibrator: Calibrator, grid: Grid) -> Range:
-    """Each row's range, of shares of its full one, with the least squared error."""
+    """Return the range of each row with the least squared error, among shares of its full range."""
     settings = calibrator if isinstance(calibrator, MseCalibrator) else LEAST_SQUARES
     if settings.search == "golden":
-        found = _golden(low.double(), high.double(), grid, partial(_errors_of_rows, rows))
-        return found[0].to(rows.dtype), found[1].to(rows.dtype)
+        ends = _golden(low.double(), high.double(), grid, partial(_errors_of_rows, rows))
+        return ends[0].to(rows.dtype), ends[1].to(rows.dtype)
     shares = torch.arange(settings.candidates, 0, -1, dtype=rows.dtype, device=rows.device)
     shares /= settings.candidates
     best = row_errors(rows, low[:, None] * shares, high[:, None] * shares, grid).argmin(1)
@@ -200,7 +210,7 @@ def _errors_of_rows(rows: Tensor, low: Tensor, high: Tensor, grid: Grid) -> Tens
 
 
 def _least_noise_rows(rows: Tensor, low: Tensor, high: Tensor, calibrator: Calibrator, grid: Grid) -> Range:
-    """Each row's range with the least expected noise, see ``sqnr``."""
+    """Return the range of each row with the least expected noise, see ``sqnr``."""
     settings = calibrator if isinstance(calibrator, SqnrCalibrator) else LEAST_NOISE
     lows, highs = candidates(low, high, grid, settings)
     best = row_errors(rows, lows, highs, grid, clipping=settings.gamma).argmin(1, keepdim=True)
@@ -221,9 +231,10 @@ ACTIVATION_RANGES: Mapping[type[Calibrator], Callable[[ValueStatistics, Any, Gri
     ClipCalibrator: _clip,
 }
 
-WEIGHT_RANGES: Mapping[str, Callable[[Tensor, Tensor, Tensor, Calibrator, Grid], Range]] = {
+WEIGHT_RANGES: Mapping[str, Callable[..., Range]] = {
     "max": _whole_rows,
     "mse": _least_squares_rows,
     "sqnr": _least_noise_rows,
 }
-"""By ``calibrator.weights``: from rows and the ends of each to ranges."""
+"""Functions from rows, with their minimum and maximum, and by keyword ``calibrator`` and ``grid``, to ranges;
+by ``calibrator.weights``."""

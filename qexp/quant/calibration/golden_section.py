@@ -1,9 +1,9 @@
 """Golden-section search (Kiefer 1953, "Sequential minimax search for a maximum") for shares of ranges.
 
-An error that falls and then rises over the shares is narrowed down to its least by one evaluation for
-each step. The squared error of a grid is such a curve only roughly: where rounding matters more than
-clipping, it goes up and down as levels pass over values. So the result is a good share, but a dense grid of
-shares can find a better one. It is never worse than the whole range.
+If the error falls and then rises over the shares, the search narrows down its minimum with one evaluation per
+step. The squared error of a grid is only roughly unimodal: where rounding dominates clipping, it oscillates
+as levels move across values. So the result is a good share, but a dense grid of shares can find a better one.
+It is never worse than the full range.
 """
 
 from __future__ import annotations
@@ -15,38 +15,41 @@ import torch
 from torch import Tensor
 
 TOLERANCE = 1e-3
-"""Width of the interval of shares at which the search ends."""
+"""Width of the interval of shares at which the search stops."""
 _SECTION = (math.sqrt(5) - 1) / 2
 
 
 def best_share(errors: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
-    """The share in (0, 1] with the least error that was met, for many searches side by side.
+    """Return the share in (0, 1] with the least error evaluated, for many searches in parallel.
 
     Args:
-        errors: of the searches' shares, [searches], each its error.
-        like: any tensor [searches], on the device of the errors.
+        errors: Function from shares [searches] to the error of each.
+        like: Any tensor [searches] on the device of the errors.
 
     Returns:
-        Float64 [searches].
+        Shares, float64 [searches].
     """
     whole = torch.ones(like.shape, dtype=torch.float64, device=like.device)
     start, end = torch.zeros_like(whole), whole
     lower, upper = _inner(start, end)
-    of_lower, of_upper = errors(lower), errors(upper)
+    lower_error, upper_error = errors(lower), errors(upper)
     for _ in range(math.ceil(math.log(TOLERANCE) / math.log(_SECTION))):
-        left = of_lower < of_upper  # the least is below the upper of the two
+        left = lower_error < upper_error  # the minimum is below ``upper``
         start, end = torch.where(left, start, lower), torch.where(left, upper, end)
-        kept, of_kept = torch.where(left, lower, upper), torch.where(left, of_lower, of_upper)
+        kept, kept_error = torch.where(left, lower, upper), torch.where(left, lower_error, upper_error)
         new = torch.where(left, *_inner(start, end))
-        of_new = errors(new)
+        new_error = errors(new)
         lower, upper = torch.where(left, new, kept), torch.where(left, kept, new)
-        of_lower, of_upper = torch.where(left, of_new, of_kept), torch.where(left, of_kept, of_new)
-    met = torch.stack([whole, lower, upper])
-    least = torch.stack([errors(whole), of_lower, of_upper]).argmin(0, keepdim=True)
-    return met.gather(0, least)[0]
+        lower_error, upper_error = (
+            torch.where(left, new_error, kept_error),
+            torch.where(left, kept_error, new_error),
+        )
+    shares = torch.stack([whole, lower, upper])
+    least = torch.stack([errors(whole), lower_error, upper_error]).argmin(0, keepdim=True)
+    return shares.gather(0, least)[0]
 
 
 def _inner(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    """The two points that divide intervals by the golden section."""
+    """Return the two points that divide intervals by the golden section."""
     part = _SECTION * (end - start)
     return end - part, start + part

@@ -1,4 +1,4 @@
-"""Counting on the CPU: one pass over a tensor as it lies in memory, by ``kernels/histogram.c``."""
+"""Histograms on the CPU, in one pass over a tensor in its memory layout, by ``kernels/histogram.c``."""
 
 from __future__ import annotations
 
@@ -16,30 +16,37 @@ from qexp.quant.calibration.padding import Padding
 from qexp.quant.kernels import native
 
 ENDS_ONLY = 0
-"""Bins on each side when nothing is to be counted."""
+"""Number of bins on each side if only the minimum and maximum are needed."""
 
 
-class Counted(NamedTuple):
-    """What one pass of the kernel found."""
+class CountResult(NamedTuple):
+    """Result of one pass of the kernel."""
 
     low: float
     high: float
     counts: Tensor
-    """Int64, [2 * half]."""
+    """Counts of the bins, int64 [2 * half]."""
 
 
 class Layout(NamedTuple):
-    """A tensor as the kernel walks over it; the tensors keep alive what the addresses point to."""
+    """Layout in which the kernel reads a tensor.
+
+    The tensors keep alive the memory that the kernel's pointers refer to.
+    """
 
     values: Tensor
-    """Float32 [n0, n1, n2, n3], contiguous along the last axis."""
+    """Values, float32 [n0, n1, n2, n3], contiguous along the last axis."""
     rows: Tensor | None
-    """Bool [n0, n1, n2]: rows that count."""
+    """Rows that count, bool [n0, n1, n2]; None counts all."""
     spans: tuple[Tensor, Tensor] | None
-    """Of ``Padding``: columns that count, by the index of axis 0."""
+    """``Padding.spans``, the columns that count for each index of axis 0; None counts all."""
 
-    def scan(self, width: float, half: int) -> Counted:
-        """Count in bins of this width, so many on each side; what lies beyond counts in the last."""
+    def scan(self, width: float, half: int) -> CountResult:
+        """Count values in ``half`` bins of ``width`` on each side; values beyond count in the last bin.
+
+        Raises:
+            MemoryError: If there is no memory for the bins of each thread.
+        """
         counts, ends = torch.empty(2 * half, dtype=torch.int64), torch.empty(2)
         steps = (0, 0, 0) if self.rows is None else self.rows.stride()
         shape = torch.tensor([*self.values.shape, *self.values.stride()[:3], *steps])
@@ -50,11 +57,11 @@ class Layout(NamedTuple):
         if kernel()(*addresses, width, half, counts.data_ptr(), ends.data_ptr(), threads) != 0:
             raise MemoryError(f"no memory for {2 * half} bins in each of {threads} threads")
         low, high = ends.tolist()
-        return Counted(low, high, counts)
+        return CountResult(low, high, counts)
 
 
 class KernelCounts:
-    """Extremes of each batch and one histogram of a value, on the host."""
+    """Minimum and maximum of each batch, and one histogram of a value, on the host."""
 
     def __init__(self) -> None:
         self.lows: list[float] = []
@@ -62,16 +69,16 @@ class KernelCounts:
         self.histogram = Histogram()
 
     def add(self, value: Tensor, padding: Padding | None, *, probabilities: bool) -> None:
-        """Count a batch; one without entries counts for nothing.
+        """Count a batch; a batch without entries is ignored.
 
         Raises:
-            QuantizationError: a value is NaN or infinite.
+            QuantizationError: If a value is NaN or infinite.
         """
         values = layout(value, padding, probabilities=probabilities)
         histogram = self.histogram
         if histogram.width == 0:
             histogram.reach(largest(values.scan(1.0, ENDS_ONLY)))
-        # Half as many bins again: a batch that reaches a little further is counted in the same pass.
+        # 1.5 times the bins, so that a batch with slightly larger values is counted in the same pass.
         window = min(MOST_HALF, histogram.half + histogram.half // 2)
         counted = values.scan(histogram.width or 1.0, window)
         reach = largest(counted)
@@ -87,14 +94,14 @@ class KernelCounts:
         self.highs.append(counted.high)
 
     def read(self) -> tuple[list[float], list[float], Histogram]:
-        """Lows, highs and the histogram as they are now."""
+        """Return copies of the lows, the highs and the histogram."""
         histogram = Histogram(self.histogram.width, self.histogram.counts.clone())
         return list(self.lows), list(self.highs), histogram
 
 
 @cache
 def kernel() -> Any:
-    """The kernel, or None where it cannot be built."""
+    """Return the kernel, or None if it cannot be built."""
     addresses = (c_void_p, c_void_p, c_void_p, c_void_p, c_void_p)
     return native.function(
         "qexp_histogram", *addresses, c_float, c_int64, c_void_p, c_void_p, c_int, returns=c_int
@@ -102,12 +109,12 @@ def kernel() -> Any:
 
 
 def fits(value: Tensor) -> bool:
-    """Whether the kernel serves this tensor on this machine."""
+    """Return whether the kernel supports this tensor on this machine."""
     return value.is_cpu and kernel() is not None
 
 
 def layout(value: Tensor, padding: Padding | None, *, probabilities: bool) -> Layout:
-    """How to walk over a tensor; it is copied only if its last axis is not contiguous."""
+    """Return the layout of a tensor, which is copied only if its last axis is not contiguous."""
     value = value.detach().to("cpu", torch.float32)
     rows = None if padding is None else padding.rows(value)
     spans = padding.spans if padding is not None and probabilities and padding.pads_columns(value) else None
@@ -121,7 +128,7 @@ def layout(value: Tensor, padding: Padding | None, *, probabilities: bool) -> La
     rows = rows.expand(value.shape[:3])
     if spans is not None:
         return Layout(value, rows, spans)
-    # Heads are a view of [B, T, heads, d]: in that order the heads of a token lie side by side.
+    # Heads are a view of [B, T, heads, d]: in that order the heads of a token are adjacent in memory.
     return Layout(value.transpose(1, 2), rows.transpose(1, 2), None)
 
 
@@ -132,11 +139,11 @@ def _whole(value: Tensor) -> Tensor:
     return value.view(1, 1, -1, value.shape[-1]) if value.dim() and value.numel() else value.view(1, 1, 1, -1)
 
 
-def largest(counted: Counted) -> float:
-    """The largest magnitude, 0 where nothing was counted.
+def largest(counted: CountResult) -> float:
+    """Return the largest magnitude, or 0 if nothing was counted.
 
     Raises:
-        QuantizationError: it is NaN or infinite.
+        QuantizationError: If it is NaN or infinite.
     """
     low, high = counted.low, counted.high
     if low > high:
@@ -147,10 +154,10 @@ def largest(counted: Counted) -> float:
 
 
 def _within(counts: Tensor, half: int) -> Tensor:
-    """Counts for ``half`` bins on each side, of a window in which no value lies further out."""
+    """Crop or pad counts to ``half`` bins on each side; no value lies beyond these bins."""
     window = counts.numel() // 2
     if window <= half:
         return torch.nn.functional.pad(counts, (half - window, half - window))
     inner = counts[window - half : window + half].clone()
-    inner[-1] += counts[window + half]  # the upper edge of the last bin
+    inner[-1] += counts[window + half]  # values at the upper edge of the last bin
     return inner

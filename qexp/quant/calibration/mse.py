@@ -1,16 +1,16 @@
-"""Squared error of candidate ranges: over a histogram, and over the rows of a weight.
+"""Squared quantization error of candidate ranges, over a histogram or over the rows of a weight.
 
-Values are taken as even within a bin of a histogram. Two closed forms give the same error; which one
-is cheaper depends on whether a grid has more levels or a histogram more bins:
+Values are assumed to be uniform within a bin of the histogram. Two closed forms give the same error; which
+one is cheaper depends on whether the grid has more levels or the histogram more bins:
 
-- By levels. Were all values rounded to 0, the error would be the sum of squares. Moving what lies above
-  ``t = (q + 1/2) * scale`` on from level ``q`` to ``q + 1`` lowers it by ``2 * scale * R(t)``, where
-  ``R(t)`` sums ``x - t`` over all ``x > t``. ``R`` at an edge of a bin is a sum that is computed once;
-  within a bin it is a parabola. So a candidate costs one look-up for each of its levels.
+- By levels. If all values were rounded to 0, the error would be their sum of squares. Moving the values above
+  ``t = (q + 1/2) * scale`` from level ``q`` to ``q + 1`` lowers it by ``2 * scale * R(t)``, where ``R(t)``
+  sums ``x - t`` over all ``x > t``. ``R`` at a bin edge is a sum that is computed once; within a bin it is a
+  parabola. So a candidate costs one look-up per level.
 - By bins. The integral of the error over a bin is a difference of ``_potential`` at its edges.
 
-Errors of clipped values can be given another weight than those of rounding. Clipped is what would round
-to a level that the grid does not have, half a step or more beyond its ends.
+Clipping errors can have another weight than rounding errors. A value is clipped if it would round to a level
+outside the grid, that is, if it lies half a step or more beyond its ends.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ from qexp.quant.grid import Grid, divide, quantize_dequantize, scale_and_zero_po
 from qexp.quant.kernels import native
 
 BLOCK = 1 << 18
-"""Elements worked on at a time: small enough for the cache."""
+"""Number of elements processed at a time, small enough for the cache."""
 
 
 def histogram_errors(
     histogram: Histogram, low: Tensor, high: Tensor, grid: Grid, *, clipping: float = 1.0
 ) -> Tensor:
-    """Summed squared error of each range [candidates], float64; ``clipping`` is the weight of clipped values.
+    """Return the sum of squared errors of each range [candidates], float64.
 
-    Rounding adds about 1e-16 of the values' sum of squares, so the smallest errors of wide grids, about
-    1e-9 of that sum with 16 bits, are right to about 1e-6 of themselves.
+    ``clipping`` is the weight of clipped values. Floating-point rounding adds about 1e-16 of the values' sum
+    of squares, so the smallest errors of wide grids, about 1e-9 of that sum with 16 bits, have a relative
+    error of about 1e-6.
     """
     if histogram.width == 0:
         return torch.zeros_like(low)
@@ -52,7 +53,7 @@ def histogram_errors(
 
 
 def _by_levels(histogram: Histogram, scale: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    """``scale`` in bins."""
+    """Compute the error by levels; ``scale`` is in bins."""
     half, counts = histogram.half, histogram.counts.double()
     place = torch.arange(-half, half, dtype=torch.float64)
     squares = (counts * (place * (place + 1) + 1 / 3)).sum()
@@ -61,7 +62,7 @@ def _by_levels(histogram: Histogram, scale: Tensor, lower: Tensor, upper: Tensor
 
 
 def _gain(counts: Tensor, scale: Tensor, levels: Tensor) -> Tensor:
-    """Sum of ``R`` over the first thresholds on one side of zero, as many as there are levels."""
+    """Sum ``R`` over the first ``levels`` thresholds on one side of zero."""
     bins = counts.numel()
     above = pad(counts.flip(0).cumsum(0).flip(0), (0, 1))
     tail = pad((above[1:] + counts / 2).flip(0).cumsum(0).flip(0), (0, 1))
@@ -79,7 +80,10 @@ def _gain(counts: Tensor, scale: Tensor, levels: Tensor) -> Tensor:
 
 
 def _by_bins(histogram: Histogram, scale: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    """``scale`` in bins. Neighbouring bins share an edge, which counts by the step between them."""
+    """Compute the error by bins; ``scale`` is in bins.
+
+    Adjacent bins share an edge, which is weighted by the difference of their counts.
+    """
     half, zero = histogram.half, torch.zeros(1, dtype=torch.int64)
     drops = -histogram.counts.diff(prepend=zero, append=zero)
     place = drops.nonzero().flatten()
@@ -92,9 +96,9 @@ def _by_bins(histogram: Histogram, scale: Tensor, lower: Tensor, upper: Tensor) 
 
 
 def _potential(v: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    """Integral of the squared error ``(v - clamp(round(v), lower, upper))²`` from 0 to ``v``, in steps.
+    """Integrate the squared error ``(v - clamp(round(v), lower, upper))²`` from 0 to ``v``, in steps.
 
-    A whole step adds 1/12, the rest of a step and what lies beyond the ends adds a cubic.
+    A whole step adds 1/12; a partial step and the part beyond the bounds add a cubic.
     """
     inside = torch.minimum(torch.maximum(v, lower), upper)
     nearest = torch.floor(inside + 0.5)
@@ -102,15 +106,15 @@ def _potential(v: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
 
 
 def _clipped(histogram: Histogram, scale: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    """The part of the error that is of clipped values; ``scale`` in bins."""
+    """Return the part of the error from clipped values; ``scale`` is in bins."""
     half, counts = histogram.half, histogram.counts.double()
     return _beyond(counts[half:], scale, upper) + _beyond(counts[:half].flip(0), scale, -lower)
 
 
 def _beyond(counts: Tensor, scale: Tensor, levels: Tensor) -> Tensor:
-    """Error of what is clipped on one side of zero, where there are so many levels.
+    """Return the clipping error on one side of zero, which has ``levels`` levels.
 
-    The bin in which clipping begins counts in part, by an integral; the bins behind it by moments.
+    The bin in which clipping begins contributes in part, by an integral; the bins beyond it by moments.
     """
     bins = counts.numel()
     place = torch.arange(bins, dtype=torch.float64)
@@ -125,16 +129,16 @@ def _beyond(counts: Tensor, scale: Tensor, levels: Tensor) -> Tensor:
 
 
 def row_errors(rows: Tensor, low: Tensor, high: Tensor, grid: Grid, *, clipping: float = 1.0) -> Tensor:
-    """Summed squared error of each row [rows, columns] in each of its ranges [rows, candidates], float64.
+    """Return the sum of squared errors of rows [rows, columns] for their ranges [rows, candidates], float64.
 
-    ``clipping`` is the weight of clipped values. Terms are those of quantization in float32; their sum is
-    right to about 1e-6 of itself.
+    ``clipping`` is the weight of clipped values. The terms are those of float32 quantization; their sum has a
+    relative error of about 1e-6.
     """
     scale, zero = scale_and_zero_point(low, high, grid)
     lower, upper = (grid.qmin - zero).to(rows.dtype), (grid.qmax - zero).to(rows.dtype)
     if rows.is_cpu and rows.dtype is torch.float32 and _kernel() is not None:
-        return _native_errors(rows.contiguous(), scale, lower, upper, clipping)
-    return _plain_errors(rows, scale, lower, upper, clipping)
+        return _native_errors(rows.contiguous(), scale, lower=lower, upper=upper, clipping=clipping)
+    return _plain_errors(rows, scale, lower=lower, upper=upper, clipping=clipping)
 
 
 def _native_errors(rows: Tensor, scale: Tensor, lower: Tensor, upper: Tensor, clipping: float) -> Tensor:
@@ -163,6 +167,6 @@ def _plain_errors(rows: Tensor, scale: Tensor, lower: Tensor, upper: Tensor, cli
 
 @cache
 def _kernel() -> Any:
-    """The kernel, or None where it cannot be built."""
+    """Return the kernel, or None if it cannot be built."""
     addresses = (c_void_p, c_void_p, c_void_p, c_float, c_void_p)
     return native.function("qexp_row_errors", c_void_p, c_int64, c_int64, c_int64, *addresses, c_int)

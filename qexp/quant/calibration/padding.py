@@ -1,4 +1,4 @@
-"""Which entries of a value belong to tokens, and which to padding."""
+"""Masks that separate the tokens of a value from its padding."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor
 
 
 class Padding:
-    """The padding of one batch, with at least one padded place if it is known on the host.
+    """Padding of one batch, with at least one padded position if that is known on the host.
 
-    A value [B, T, H] is padded along its first two axes, [B, heads, T, d] along axes 0 and 2, attention
-    probabilities [B, heads, T, S] also along their key columns; a value of any other shape, such as
+    A value [B, T, H] is padded along its first two axes, a value [B, heads, T, d] along axes 0 and 2, and
+    attention probabilities [B, heads, T, S] along their key columns, too. A value of any other shape, such as
     [B, H] of a pooler, has no padding.
 
     Args:
-        tokens: bool [B, T], true for rows that count; None where all do.
-        columns: bool [B, S], true for key columns that count; None where all do.
+        tokens: Bool [B, T], true for rows that count; None if all do.
+        columns: Bool [B, S], true for key columns that count; None if all do.
     """
 
     def __init__(self, tokens: Tensor | None, columns: Tensor | None) -> None:
@@ -27,15 +27,15 @@ class Padding:
 
     @classmethod
     def of(cls, mask: Tensor | None) -> Padding | None:
-        """Padding by an attention mask [B, T], non-zero for tokens; None where every place counts.
+        """Return the padding of an attention mask [B, T], non-zero for tokens; None if every position counts.
 
-        Of a mask on another device the host does not know, so there nothing is asked.
+        A mask on another device is not inspected, to avoid synchronizing with it.
         """
         return cls.between(mask, mask)
 
     @classmethod
     def between(cls, rows: Tensor | None, columns: Tensor | None) -> Padding | None:
-        """Padding where rows, [B, T], attend to columns of another sequence, [B, S]; None as in ``of``."""
+        """Return the padding of rows [B, T] attending to columns of another sequence [B, S], as in ``of``."""
         rows = None if _full(rows) else rows
         columns = None if _full(columns) else columns
         if rows is None and columns is None:
@@ -43,7 +43,10 @@ class Padding:
         return cls(None if rows is None else rows != 0, None if columns is None else columns != 0)
 
     def rows(self, value: Tensor) -> Tensor | None:
-        """Bool that broadcasts with all axes but the last, on the value's device; None: all rows count."""
+        """Return the rows that count, or None if all do.
+
+        The mask is bool, broadcasts with all axes but the last, and lies on the device of the value.
+        """
         if self.tokens is None:
             return None
         shape, (batch, length) = value.shape, self.tokens.shape
@@ -54,13 +57,13 @@ class Padding:
         return None
 
     def pads_columns(self, value: Tensor) -> bool:
-        """Whether probabilities [B, heads, T, S] have columns that do not count."""
+        """Return whether probabilities [B, heads, T, S] have columns that do not count."""
         if self.columns is None or value.dim() != 4:
             return False
         return (value.shape[0], value.shape[3]) == tuple(self.columns.shape)
 
     def entries(self, value: Tensor, *, probabilities: bool) -> Tensor | None:
-        """Bool that broadcasts with the value, on its device; None: all of it counts."""
+        """Return the entries that count as a bool mask that broadcasts with the value, or None if all do."""
         rows = self.rows(value)
         if not (probabilities and self.pads_columns(value)):
             return None if rows is None else rows[..., None]
@@ -70,10 +73,10 @@ class Padding:
 
     @cached_property
     def spans(self) -> tuple[Tensor, Tensor]:
-        """The runs of columns that count, of each row of the batch.
+        """Runs of consecutive columns that count, for each row of the batch.
 
-        Returns:
-            Int64 [B + 1], where each row's runs begin, and int64 [runs, 2], begin and end of each run.
+        The first tensor, int64 [B + 1], is the index at which each row's runs begin; the second, int64
+        [runs, 2], is the begin and end of each run.
         """
         assert self.columns is not None
         step = torch.nn.functional.pad(self.columns.to(torch.int8), (1, 1)).diff(dim=1)
@@ -92,16 +95,16 @@ class Padding:
 def paddings_of(
     sides: Mapping[str, tuple[str, str]], masks: Mapping[str, Tensor | None]
 ) -> dict[str, Padding | None]:
-    """The padding of each value, by the sides that its rows and its columns belong to; see ``between``.
+    """Return the padding of each value, see ``Padding.between``.
 
     Args:
-        sides: of each value.
-        masks: attention mask [B, T] of each side; None counts all.
+        sides: Sides of the rows and of the columns, by value.
+        masks: Attention mask [B, T] of each side; None counts all.
     """
-    known = {pair: Padding.between(masks[pair[0]], masks[pair[1]]) for pair in set(sides.values())}
-    return {name: known[pair] for name, pair in sides.items()}
+    paddings = {pair: Padding.between(masks[pair[0]], masks[pair[1]]) for pair in set(sides.values())}
+    return {name: paddings[pair] for name, pair in sides.items()}
 
 
 def _full(mask: Tensor | None) -> bool:
-    """Whether every place is known to count."""
+    """Return whether every position is known to count."""
     return mask is None or (mask.is_cpu and bool((mask != 0).all()))

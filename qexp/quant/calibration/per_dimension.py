@@ -1,9 +1,9 @@
-"""What a calibration pass remembers of each dimension of a value [B, T, H], beside the whole value.
+"""Calibration statistics for each dimension of a value [B, T, H], besides those of the whole value.
 
-The lowest and highest value of every batch, the sum, and a coarse histogram. A dimension's bins are a power
-of two wide, twice as wide whenever a batch reaches beyond ``HALF`` of them, so that dimensions of different
-ranges can be counted together by merging neighbours, each value where it would have counted had
-its bins been that wide from the start. Nothing is read on the host while batches are added.
+They are the lowest and highest value of every batch, the sum, and a coarse histogram. The bin width of a
+dimension is a power of two, which doubles whenever a batch exceeds ``HALF`` bins. Dimensions with different
+ranges can therefore be counted together by merging adjacent bins, with every value in the same bin as if its
+bins had been that wide from the start. Nothing is read on the host while batches are added.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from qexp.quant.calibration.histogram_torch import doublings_for, power_of_two
 from qexp.quant.calibration.padding import Padding
 
 HALF = 256
-"""Bins on each side of zero: the largest magnitude of a dimension lies in the upper half of them."""
+"""Number of bins on each side of zero; a dimension's largest magnitude lies in the upper half of them."""
 MERGES = 9
-"""So many merges, or more, leave one bin on each side."""
+"""Number of merges that, or more than that, leave one bin on each side."""
 NARROWEST = torch.finfo(torch.float32).tiny
-"""A power of two."""
+"""Smallest bin width, a power of two."""
 FIELDS = ("lows", "highs", "sums", "tokens", "widths", "counts")
 
 
@@ -38,38 +38,38 @@ class DimensionStatistics:
     sums: Tensor
     """Sums over all tokens, float64 [H]."""
     tokens: Tensor
-    """How many tokens there were, int64."""
+    """Number of tokens, int64."""
     widths: Tensor
-    """Width of a dimension's bins, float64 [H]: a power of two, or 0 where only zeros were seen."""
+    """Bin width of each dimension, float64 [H]: a power of two, or 0 if only zeros were observed."""
     counts: Tensor
-    """Int64 [H, 2 * HALF]; bin ``k`` holds the values with ``floor(x / width) == k - HALF``."""
+    """Counts, int64 [H, 2 * HALF]; bin ``k`` counts the values with ``floor(x / width) == k - HALF``."""
 
     @property
     def size(self) -> int:
-        """How many dimensions there are: H."""
+        """Number of dimensions, H."""
         return len(self.widths)
 
     @property
     def low(self) -> Tensor:
-        """Lowest value, float32 [H]."""
+        """Lowest value of each dimension, float32 [H]."""
         return self.lows.amin(0)
 
     @property
     def high(self) -> Tensor:
-        """Highest value, float32 [H]."""
+        """Highest value of each dimension, float32 [H]."""
         return self.highs.amax(0)
 
     @property
     def means(self) -> Tensor:
-        """Mean over all tokens, float64 [H]."""
+        """Mean of each dimension over all tokens, float64 [H]."""
         return self.sums / self.tokens
 
     def ends(self, members: Tensor) -> tuple[list[float], list[float]]:
-        """Lows and highs of each batch over some dimensions, by their indices, int64."""
+        """Return the low and high of each batch over the dimensions with these indices, int64."""
         return self.lows[:, members].amin(1).tolist(), self.highs[:, members].amax(1).tolist()
 
     def histogram(self, members: Tensor) -> Histogram:
-        """Counts over some dimensions, in bins as wide as the widest of theirs."""
+        """Return the histogram over the dimensions with these indices, in bins of the widest among them."""
         widths = self.widths[members]
         width = float(widths.max())
         if width == 0:
@@ -79,19 +79,19 @@ class DimensionStatistics:
         return Histogram(width, counts.index_add_(0, place.flatten(), self.counts[members].flatten()))
 
     def tensors(self) -> dict[str, Tensor]:
-        """All fields, to be written; counts as int32 where they fit."""
+        """Return all fields for saving, with counts as int32 if they fit."""
         fields = {name: getattr(self, name) for name in FIELDS}
         small = self.counts.numel() == 0 or int(self.counts.max()) <= torch.iinfo(torch.int32).max
         return {**fields, "counts": self.counts.int() if small else self.counts}
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> DimensionStatistics:
-        """What ``tensors`` gave."""
+        """Restore statistics from the result of ``tensors``."""
         return cls(**{name: tensors[name].long() if name == "counts" else tensors[name] for name in FIELDS})
 
 
 class DimensionCounts:
-    """Counts the dimensions of one value, batch by batch, on a device."""
+    """Accumulator for the dimensions of one value, batch by batch, on a device."""
 
     def __init__(self, size: int, device: torch.device) -> None:
         self.ends: list[Tensor] = []
@@ -101,7 +101,10 @@ class DimensionCounts:
         self.counts = torch.zeros(size, 2 * HALF, dtype=torch.int64, device=device)
 
     def add(self, value: Tensor, padding: Padding | None) -> None:
-        """Count a batch [B, T, H]; NaN and infinity are left for the whole value's statistics to refuse."""
+        """Count a batch [B, T, H].
+
+        NaN and infinity are replaced; the statistics of the whole value raise an error for them.
+        """
         values = value.detach().to(self.counts.device, torch.float32).nan_to_num().flatten(0, 1)
         rows = None if padding is None else padding.rows(value)
         keep = torch.ones_like(values[:, :1], dtype=torch.bool) if rows is None else rows.reshape(-1, 1)
@@ -113,24 +116,24 @@ class DimensionCounts:
         self._count(values, keep)
 
     def read(self) -> DimensionStatistics:
-        """All of it, on the host."""
+        """Return the statistics, on the host."""
         size = len(self.sums)
         ends = torch.stack(self.ends).cpu() if self.ends else torch.zeros(0, 2, size)
-        ends = ends[(ends[:, 0] <= ends[:, 1]).all(1)]  # but for batches of nothing but padding
+        ends = ends[(ends[:, 0] <= ends[:, 1]).all(1)]  # drop batches of only padding
         largest = ends.abs().amax((0, 1)) if len(ends) else torch.zeros(size)
         widths = torch.where(largest > 0, self.widths.cpu(), 0.0)
         lows, highs = ends.unbind(1)
         return DimensionStatistics(
             lows.contiguous(),
             highs.contiguous(),
-            self.sums.cpu(),
-            self.tokens.cpu(),
-            widths,
-            self.counts.cpu(),
+            sums=self.sums.cpu(),
+            tokens=self.tokens.cpu(),
+            widths=widths,
+            counts=self.counts.cpu(),
         )
 
     def _reach(self, largest: Tensor) -> None:
-        """Widen the bins of each dimension until there is one for its largest magnitude."""
+        """Widen the bins of each dimension until they cover its largest magnitude."""
         doublings = doublings_for(largest / (HALF * self.widths))
         self.widths *= power_of_two(doublings)
         merged = torch.zeros_like(self.counts)
@@ -144,6 +147,6 @@ class DimensionCounts:
 
 
 def _merged(doublings: Tensor) -> Tensor:
-    """Where each bin of each dimension counts when it is so many times twice as wide, int64 [H, 2 * HALF]."""
+    """Return the index of each bin after its width doubles ``doublings`` times, int64 [H, 2 * HALF]."""
     place = torch.arange(-HALF, HALF, device=doublings.device)
     return (place >> doublings.clamp(max=MERGES)[:, None]) + HALF

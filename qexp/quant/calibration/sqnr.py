@@ -1,15 +1,17 @@
-"""Candidates of AIMET's ``tf_enhanced``, the scheme of the least expected noise (Siddegowda et al. 2022).
+"""Candidate ranges of AIMET's ``tf_enhanced``, the scheme of least expected noise (Siddegowda et al. 2022).
 
-After ``SqnrEncodingAnalyzer`` of AIMET 2, "Neural network quantization with AI model efficiency toolkit
-(AIMET)", arXiv 2201.08442, section 3.2. With ``N`` the steps of a grid, its highest integer less its lowest:
+They follow ``SqnrEncodingAnalyzer`` of AIMET 2, "Neural network quantization with AI model efficiency toolkit
+(AIMET)", arXiv 2201.08442, section 3.2. ``N`` is the number of steps of a grid, its highest integer minus its
+lowest:
 
-- symmetric: scales ``i / (n - 1)`` of the one that covers what was seen, for ``i`` from 1 to ``n``;
-- asymmetric: the same scales, each with zero points that are even over the grid, and with the zero point of
-  what was seen. Of such a range only what lies within the range seen is kept, so its scale is finer.
+- symmetric: scales ``i / (n - 1)`` of the scale that covers the observed range, for ``i`` from 1 to ``n``;
+- asymmetric: the same scales, each with zero points evenly spaced over the ``N`` steps, and with the zero
+  point of the observed range. Each range is intersected with the observed range, which makes its scale finer.
 
-The noise of a candidate is the squared error, in which values that round to a level beyond the grid count
-``gamma`` times. Two things differ: values are taken as even within a bin of the histogram, not as its
-midpoint, which matters where bins are wider than steps; and of equal candidates the widest is taken.
+The noise of a candidate is the squared error, in which values that round to a level outside the grid have
+weight ``gamma``. There are two differences to AIMET: values are assumed to be uniform within a bin of the
+histogram instead of at its midpoint, which matters if bins are wider than steps; and of equal candidates the
+widest is selected.
 """
 
 from __future__ import annotations
@@ -22,13 +24,13 @@ from qexp.quant.grid import Grid, scale_and_zero_point
 
 
 def candidates(low: Tensor, high: Tensor, grid: Grid, settings: SqnrCalibrator) -> tuple[Tensor, Tensor]:
-    """Ranges to choose from, widest scale first.
+    """Return the candidate ranges, widest scale first.
 
     Args:
-        low: lowest value seen, of any shape.
-        high: highest value seen.
-        grid: symmetric or not.
-        settings: how many scales and zero points.
+        low: Lowest observed value, of any shape.
+        high: Highest observed value, in the shape of ``low``.
+        grid: Symmetric or asymmetric grid.
+        settings: Calibrator settings, with the numbers of scales and zero points.
 
     Returns:
         Lows and highs, float64 [..., candidates].
@@ -41,22 +43,22 @@ def candidates(low: Tensor, high: Tensor, grid: Grid, settings: SqnrCalibrator) 
 
 
 def _asymmetric(low: Tensor, high: Tensor, grid: Grid, settings: SqnrCalibrator) -> tuple[Tensor, Tensor]:
-    """``low`` and ``high`` are [..., 1]."""
+    """Return the candidates of an asymmetric grid; ``low`` and ``high`` are [..., 1]."""
     steps = grid.qmax - grid.qmin
     count = min(settings.offset_candidates, steps + 2)
     even = torch.linspace(-steps, 0, count - 1, dtype=low.dtype, device=low.device).round()
-    seen = grid.qmin - scale_and_zero_point(low, high, grid)[1].to(low.dtype)
-    offsets = torch.cat([seen, even.expand(*low.shape[:-1], -1)], dim=-1)
+    observed = grid.qmin - scale_and_zero_point(low, high, grid)[1].to(low.dtype)
+    offsets = torch.cat([observed, even.expand(*low.shape[:-1], -1)], dim=-1)
     widest = (high - low) / steps
     scales = (widest * _shares(settings.scale_candidates, low))[..., None]
     lows = (scales * offsets[..., None, :]).flatten(-2)
     highs = (scales * (offsets[..., None, :] + steps)).flatten(-2)
-    first, last = widest * seen, widest * (seen + steps)
+    first, last = widest * observed, widest * (observed + steps)
     lows, highs = torch.maximum(lows, first), torch.minimum(highs, last)
-    empty = lows >= highs  # all of the grid lies on the side of zero where nothing was seen
+    empty = lows >= highs  # the whole grid lies on the side of zero without observed values
     return torch.where(empty, first, lows), torch.where(empty, last, highs)
 
 
 def _shares(count: int, like: Tensor) -> Tensor:
-    """Of the widest scale; one is a little wider still."""
+    """Return the scales as shares of the covering one, in descending order; the first is above 1."""
     return torch.arange(count, 0, -1, dtype=like.dtype, device=like.device) / (count - 1)

@@ -1,10 +1,10 @@
-"""What one calibration pass remembers of each quantized value.
+"""Calibration statistics of quantized values, collected in one pass.
 
-The lowest and highest value of every batch, and one signed linear histogram over all batches (see
-``histogram``): from these every calibrator computes its range, for every bit-width, without looking at
-the data again. If asked, the same of each dimension (see ``dimensions``), more coarsely. Values are counted
-as float32 and where they lie: on the CPU by a native kernel, on other devices, or without a compiler, by
-tensor arithmetic. Both give the same counts.
+They are the lowest and highest value of every batch, and one signed linear histogram over all batches (see
+``histogram``). Every calibrator computes its ranges from them, for every bit-width, without another pass over
+the data. On request, each dimension has coarser statistics of its own (see ``per_dimension``). Values are
+counted as float32 on the device that holds them: on the CPU by a native kernel, on other devices or without a
+compiler by tensor operations. Both give the same counts.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class ValueStatistics:
     highs: list[float] = field(default_factory=list)
     histogram: Histogram = field(default_factory=Histogram)
     dimensions: DimensionStatistics | None = None
-    """Where they were asked for, of a value [B, T, H]."""
+    """Statistics of each dimension of a value [B, T, H]; None if not requested."""
 
     def group(self, members: Tensor) -> ValueStatistics:
-        """Statistics of some dimensions alone, by their indices, as if they were a value.
+        """Return the statistics of the dimensions with these indices, as if they were a value of their own.
 
         Raises:
-            QuantizationError: dimensions were not counted.
+            QuantizationError: If statistics of the dimensions were not collected.
         """
         if self.dimensions is None:
             raise QuantizationError(
@@ -54,14 +54,14 @@ class ValueStatistics:
         return ValueStatistics(*self.dimensions.ends(members), self.dimensions.histogram(members))
 
 
-class Statistics(Mapping[str, ValueStatistics]):
-    """Statistics of all quantized activations, by the name of the quantizer.
+class CalibrationStatistics(Mapping[str, ValueStatistics]):
+    """Statistics of all quantized activations, by quantizer name.
 
-    Looking one up brings it to the host.
+    Access to an item copies it to the host.
 
     Raises:
-        QuantizationError: on looking up, a value was NaN or infinite on a device that ``add`` did not
-            wait for.
+        QuantizationError: On access, if a value was NaN or infinite on a device that ``add`` did not
+            synchronize with.
     """
 
     def __init__(self, finished: Mapping[str, ValueStatistics] | None = None) -> None:
@@ -70,7 +70,7 @@ class Statistics(Mapping[str, ValueStatistics]):
         self._dimensions: dict[str, DimensionCounts] = {}
 
     def clear(self) -> None:
-        """Start over."""
+        """Discard all statistics."""
         self._finished.clear()
         self._counts.clear()
         self._dimensions.clear()
@@ -84,18 +84,18 @@ class Statistics(Mapping[str, ValueStatistics]):
         probabilities: bool = False,
         dimensions: bool = False,
     ) -> None:
-        """Count a batch of the value called ``name``.
+        """Count a batch of a value.
 
         Args:
-            name: of the value's quantizer.
-            value: of any shape and layout; ``Padding`` says which of its axes it pads.
-            padding: entries to leave out.
-            probabilities: whether the value's last axis holds key columns, which are padded too.
-            dimensions: whether each index of the last axis is counted apart, too, of a value with three.
+            name: Name of the value's quantizer.
+            value: Tensor of any shape and layout; see ``Padding`` for the axes that are padded.
+            padding: Entries to leave out; None counts all.
+            probabilities: Whether the last axis holds key columns, which are padded, too.
+            dimensions: Whether to collect statistics of each dimension of a value with three axes, too.
 
         Raises:
-            QuantizationError: a value is NaN or infinite, and lies on the host; or the statistics of
-                that name come from a file.
+            QuantizationError: If a value on the host is NaN or infinite, or the statistics of ``name`` were
+                loaded from a file.
         """
         counts = self._counts_of(name, value)
         try:
@@ -103,17 +103,19 @@ class Statistics(Mapping[str, ValueStatistics]):
         except QuantizationError as error:
             raise _not_finite(name, error) from None
         if dimensions and value.dim() == 3 and value.numel():
-            each = self._dimensions.setdefault(name, DimensionCounts(value.shape[2], value.device))
-            each.add(value, padding)
+            dimension_counts = self._dimensions.setdefault(
+                name, DimensionCounts(value.shape[2], value.device)
+            )
+            dimension_counts.add(value, padding)
 
     def __getitem__(self, name: str) -> ValueStatistics:
         if name not in self._finished:
-            each = self._dimensions.get(name)
+            dimensions = self._dimensions.get(name)
             try:
-                found = self._counts[name].read()
+                result = self._counts[name].read()
             except QuantizationError as error:
                 raise _not_finite(name, error) from None
-            self._finished[name] = ValueStatistics(*found, None if each is None else each.read())
+            self._finished[name] = ValueStatistics(*result, None if dimensions is None else dimensions.read())
         return self._finished[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -123,23 +125,23 @@ class Statistics(Mapping[str, ValueStatistics]):
         return len(self._finished.keys() | self._counts.keys())
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file."""
+        """Write the statistics to one safetensors file."""
         tensors: dict[str, Tensor] = {}
         for name, value in self.items():
             tensors[f"{name}/lows"] = torch.tensor(value.lows, dtype=torch.float64)
             tensors[f"{name}/highs"] = torch.tensor(value.highs, dtype=torch.float64)
             tensors[f"{name}/counts"] = value.histogram.counts
             tensors[f"{name}/width"] = torch.tensor(value.histogram.width, dtype=torch.float64)
-            each = {} if value.dimensions is None else value.dimensions.tensors()
-            tensors |= {f"{name}/dim_{field}": tensor for field, tensor in each.items()}
+            dimensions = {} if value.dimensions is None else value.dimensions.tensors()
+            tensors |= {f"{name}/dim_{field}": tensor for field, tensor in dimensions.items()}
         save_file(tensors, path)
 
     @classmethod
-    def load(cls, path: Path) -> Statistics:
-        """Read what ``save`` wrote.
+    def load(cls, path: Path) -> CalibrationStatistics:
+        """Load statistics written by ``save``.
 
         Raises:
-            QuantizationError: the file is no safetensors file, or holds something else.
+            QuantizationError: If the file is not a safetensors file, or has other contents.
         """
         finished = {}
         try:

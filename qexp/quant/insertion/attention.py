@@ -1,8 +1,8 @@
-"""Attention with its four matmul inputs, and its scores, open to quantizers.
+"""Attention implementation with taps on its four matmul inputs and on its scores.
 
-Registered through transformers' public ``AttentionInterface`` under the name ``qexp``, with the mask
-of eager attention. Without quantizers it computes the very bits of eager attention. It is a function
-of no architecture: a module that attends is one that calls it.
+It is registered through transformers' public ``AttentionInterface`` under the name ``qexp``, with the mask of
+eager attention. Without quantizers the result is bit-identical to eager attention. It depends on no
+architecture: an attending module is any module that calls it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ IMPLEMENTATION = "qexp"
 """Value of ``config._attn_implementation``."""
 
 TAPS = "qexp_attention_taps"
-"""Attribute of an attending module: what values pass through on their way, by kind of site."""
+"""Attribute of an attending module with the function that each value passes through, by site kind."""
 
 MASK_VALUE = "qexp_mask_value"
-"""Attribute of an attending module: what is added to the scores of padding; without it, the lowest float."""
+"""Attribute of an attending module with the value added to the scores of padding.
+
+Without it, the lowest float is added.
+"""
 
 Taps = Mapping[SiteKind, Callable[[Tensor], Tensor]]
 
@@ -40,28 +43,30 @@ def attend(
     position_bias: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Scaled dot-product attention in the order of transformers' eager attention.
+    """Compute scaled dot-product attention in the order of transformers' eager attention.
 
     Args:
-        module: module that attends; its ``TAPS`` see query, key, scores before and after the mask,
-            probabilities (after dropout) and value.
-        query: [B, heads, T, d]; key and value [B, heads, S, d], where S is T but in cross attention.
-        key: see query.
-        value: see query.
-        attention_mask: added to the scores, [B, 1, T, S]; None adds nothing.
-        scaling: factor on the scores; None is ``d ** -0.5``.
-        dropout: share of probabilities that are dropped in training.
-        position_bias: added to the scores before the mask, [1, heads, T, S], as in T5; None adds nothing.
-        kwargs: what other implementations understand.
+        module: Attending module. Its ``TAPS`` see query, key, scores before and after the mask, probabilities
+            (after dropout) and value.
+        query: Queries [B, heads, T, d].
+        key: Keys [B, heads, S, d]; S equals T except in cross attention.
+        value: Values [B, heads, S, d].
+        attention_mask: Mask [B, 1, T, S] added to the scores; None adds nothing.
+        scaling: Factor on the scores; None means ``d ** -0.5``.
+        dropout: Probability of dropping an attention probability in training.
+        position_bias: Bias [1, heads, T, S] added to the scores before the mask, as in T5; None adds nothing.
+        kwargs: Arguments of other implementations, ignored.
 
     Returns:
-        Context [B, T, heads, d], and probabilities [B, heads, T, S] as softmax made them: what is dropped or
-        rounded afterwards is no matter of where the module attends to.
+        Context [B, T, heads, d], and probabilities [B, heads, T, S] as computed by softmax, before dropout
+        and rounding, since these do not change where the module attends.
     """
     taps: Taps = getattr(module, TAPS, {})
     query, key = _tap(taps, "matmul.query", query), _tap(taps, "matmul.key", key)
     scaling = query.size(-1) ** -0.5 if scaling is None else scaling
-    scores = torch.matmul(query, key.transpose(2, 3)).mul_(scaling)  # in place: no gradient needs the old
+    scores = torch.matmul(query, key.transpose(2, 3)).mul_(
+        scaling
+    )  # in place: no gradient needs the unscaled scores
     scores = _tap(taps, "attention.scores", _plus(scores, position_bias))
     scores = _tap(taps, "attention.masked_scores", _masked(scores, attention_mask, module))
     probabilities = nn.functional.softmax(scores, dim=-1)
@@ -72,27 +77,27 @@ def attend(
 
 
 def _masked(scores: Tensor, mask: Tensor | None, module: nn.Module) -> Tensor:
-    """Scores plus the mask, in place, but for scores that a tap may have handed to others.
+    """Add the mask to the scores, in place unless a tap may have passed the scores on.
 
-    The mask of a causal attention hides what is to come, not padding alone, and stays as it is.
+    The mask of causal attention hides future tokens besides padding, so its values are not replaced.
     """
     value = getattr(module, MASK_VALUE, None)
     if mask is not None and value is not None and not getattr(module, "is_causal", False):
         mask = mask.clamp(min=value)
     if "attention.scores" not in getattr(module, TAPS, {}):
         return _plus(scores, mask)
-    return scores.view_as(scores) if mask is None else scores + mask  # another value, also without a mask
+    return scores.view_as(scores) if mask is None else scores + mask  # a distinct tensor, even without a mask
 
 
 def _plus(scores: Tensor, more: Tensor | None) -> Tensor:
-    """In place, but where mixed precision makes the sum one of the wider type."""
+    """Add in place, unless mixed precision promotes the sum to the wider type."""
     if more is None:
         return scores
     return scores + more if scores.dtype != more.dtype else scores.add_(more)
 
 
 def register() -> None:
-    """Make the implementation known to transformers; again is harmless."""
+    """Register the implementation with transformers; repeated calls are harmless."""
     AttentionInterface.register(IMPLEMENTATION, attend)
     AttentionMaskInterface.register(IMPLEMENTATION, eager_mask)
 

@@ -1,4 +1,4 @@
-"""From statistics to the ranges of quantizers."""
+"""Calibration of activation quantizers from statistics."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from qexp.config import AnyCalibrator
 from qexp.errors import QuantizationError
 from qexp.quant.calibration.embedding_groups import group_ranges, members_of
 from qexp.quant.calibration.estimators import Range, activation_range
-from qexp.quant.calibration.statistics import Statistics, ValueStatistics
+from qexp.quant.calibration.statistics import CalibrationStatistics, ValueStatistics
 from qexp.quant.messages import listed
 from qexp.quant.quantizer import Quantizer
 
 
 def calibrate_activations(
-    quantizers: Mapping[str, Quantizer], statistics: Statistics, calibrator: AnyCalibrator
+    quantizers: Mapping[str, Quantizer], statistics: CalibrationStatistics, calibrator: AnyCalibrator
 ) -> None:
-    """Set the ranges of these quantizers of activations, and which dimensions share one.
+    """Set the ranges of activation quantizers, and the dimensions that share a range.
 
     Raises:
-        QuantizationError: no statistics of one, or none of its dimensions where they are asked for.
+        QuantizationError: If statistics of a quantizer, or required statistics of its dimensions, are
+            missing.
     """
     missing = sorted(name for name in quantizers if name not in statistics or not statistics[name].lows)
     if missing:

@@ -1,4 +1,4 @@
-"""Which sites of a model see one and the same value: found by running it once."""
+"""Discovery of the sites that see the same value, by running the model once."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from qexp.quant.insertion.sites import (
 )
 
 SOURCE_LENGTH, TARGET_LENGTH = 6, 5
-"""Tokens of a row; that they differ tells the sequences apart."""
+"""Tokens per row of each sequence; the lengths differ so that values can be assigned to a sequence."""
 
 Example = tuple[Any, ...] | Mapping[str, Any]
 """Arguments of one forward pass, by position or by name."""
 Side = Literal["source", "target"]
-"""What an encoder reads, and what a decoder beside it writes; a model without one knows the first only."""
+"""Sequence of an encoder, or of a decoder beside it; a model without a decoder has the first only."""
 
 
 @dataclass(frozen=True)
@@ -47,27 +47,30 @@ class Value:
 
     sites: list[Key]
     rows: Side = "source"
-    """The sequence whose padding the value's rows have."""
+    """Sequence whose padding applies to the value's rows."""
     columns: Side = "source"
-    """The same for the key columns of attention probabilities."""
+    """Sequence whose padding applies to the key columns of attention probabilities."""
     nonlinear: bool = False
-    """Whether a nonlinearity, such as GELU, gave it."""
+    """Whether the value is the output of a nonlinearity, such as GELU."""
     width: int | None = None
-    """Dimensions of a value [B, T, H]: H."""
+    """Width H of a value [B, T, H], else None."""
 
 
 @dataclass(frozen=True)
-class Attention:
-    """Linear layers around the attention of a module."""
+class AttentionLinears:
+    """The linear layers before and after the attention of a module."""
 
     before: tuple[str, ...]
-    """Projections to queries, keys and values: those that run inside the module before it attends."""
+    """Query, key and value projections: the layers that run inside the module before it attends."""
     after: str | None
-    """The output projection: the one that runs next."""
+    """Output projection: the layer that runs next."""
 
 
-class Recorder:
-    """Notes which site sees which tensor, and keeps the tensors alive, so that identities stay apart."""
+class TensorRecorder:
+    """Recorder of the tensor that each site sees.
+
+    It keeps the tensors alive, so that their identities stay distinct.
+    """
 
     def __init__(self, *, two_sequences: bool) -> None:
         self.seen: list[tuple[Key, Tensor]] = []
@@ -75,48 +78,48 @@ class Recorder:
         self.two_sequences = two_sequences
 
     def tap(self, key: Key) -> Tap:
-        """A tap that notes its site and changes nothing."""
+        """Return a tap that records its site and changes nothing."""
 
-        def note(tensor: Tensor) -> Tensor:
+        def record(tensor: Tensor) -> Tensor:
             self.seen.append((key, tensor))
             return tensor
 
-        return note
+        return record
 
     def mark(self, _: Key) -> Tap:
-        """A tap that notes that a nonlinearity gave the tensor."""
+        """Return a tap that marks a tensor as the output of a nonlinearity."""
 
-        def note(tensor: Tensor) -> Tensor:
+        def record(tensor: Tensor) -> Tensor:
             self.nonlinear[id(tensor)] = tensor
             return tensor
 
-        return note
+        return record
 
     def values(self) -> list[Value]:
-        """Sites by the tensor that they see, in the order of the forward pass.
+        """Group the sites by the tensor that they see, in the order of the forward pass.
 
-        A site that a forward pass reaches twice, with two tensors, stays with its first value and takes
-        the other sites of the second tensor along.
+        A site that is reached twice with different tensors stays with its first value, and the other sites of
+        the second tensor join that value.
         """
         values: list[Value] = []
-        of_tensor: dict[int, Value] = {}
-        of_site: dict[Key, Value] = {}
+        by_tensor: dict[int, Value] = {}
+        by_site: dict[Key, Value] = {}
         for key, tensor in self.seen:
-            value = of_tensor.get(id(tensor), of_site.get(key))
+            value = by_tensor.get(id(tensor), by_site.get(key))
             if value is None:
                 sides = _sides(tensor) if self.two_sequences else ()
                 nonlinear = id(tensor) in self.nonlinear
                 width = tensor.shape[2] if tensor.dim() == 3 else None
                 values.append(value := Value([], *(sides or ("source", "source")), nonlinear, width))
-            of_tensor.setdefault(id(tensor), value)
-            if key not in of_site:
-                of_site[key] = value
+            by_tensor.setdefault(id(tensor), value)
+            if key not in by_site:
+                by_site[key] = value
                 value.sites.append(key)
         return values
 
 
 def _sides(tensor: Tensor) -> tuple[Side, Side]:
-    """Which sequences rows and columns belong to: in discovery the target is shorter than the source."""
+    """Return the sequences of rows and columns; in discovery the target is shorter than the source."""
     rows = tensor.shape[1:2] if tensor.dim() == 3 else tensor.shape[2:3]
     target = (TARGET_LENGTH,)
     return "target" if rows == target else "source", "target" if tensor.shape[3:] == target else "source"
@@ -125,14 +128,14 @@ def _sides(tensor: Tensor) -> tuple[Side, Side]:
 def discover(
     model: nn.Module, points: Sequence[Point], placement: Placement, example: Example | None = None
 ) -> list[Value]:
-    """The values that the sites see, each of which needs one quantizer.
+    """Return the values that the sites see, each of which needs one quantizer.
 
-    Runs the model once, in evaluation mode, on the example, else on two short rows of arbitrary tokens.
+    The model runs once in evaluation mode, on the example or else on two short rows of arbitrary tokens.
 
     Raises:
-        QuantizationError: a wanted kind of site is nowhere in the model, or one on the list was not reached.
+        QuantizationError: If the model has no site of a requested kind, or one of ``points`` is not reached.
     """
-    recorder = Recorder(two_sequences=two_sequences(model))
+    recorder = TensorRecorder(two_sequences=two_sequences(model))
     handles = attach(model, nonlinearities(model), recorder.mark)
     handles += attach(model, points, recorder.tap) + attach_declared(model, placement, recorder.tap)
     if wants_attention(placement):
@@ -146,10 +149,10 @@ def discover(
     return values
 
 
-def fused(values: Sequence[Value], attentions: Mapping[str, Attention]) -> list[Value]:
-    """The values with those of one product to queries, keys and values together as one.
+def fused(values: Sequence[Value], attentions: Mapping[str, AttentionLinears]) -> list[Value]:
+    """Merge the values that belong to one fused projection to queries, keys and values.
 
-    Where queries come of another sequence than keys and values, they are another product.
+    Queries computed from another sequence than keys and values are a product of their own.
     """
     merged = list(values)
     for module, attention in attentions.items():
@@ -166,9 +169,9 @@ def fused(values: Sequence[Value], attentions: Mapping[str, Attention]) -> list[
     return merged
 
 
-def attentions(model: nn.Module, example: Example | None = None) -> dict[str, Attention]:
-    """The linear layers around each attention, by the name of the module that attends."""
-    recorder = Recorder(two_sequences=False)
+def attentions(model: nn.Module, example: Example | None = None) -> dict[str, AttentionLinears]:
+    """Return the linear layers around each attention, by the name of the attending module."""
+    recorder = TensorRecorder(two_sequences=False)
     names = linears(model)
     handles: list[Handle] = [AttentionSwitch(model)]
     handles += attach(model, [Point("linear.input", name, "input") for name in names], recorder.tap)
@@ -178,13 +181,13 @@ def attentions(model: nn.Module, example: Example | None = None) -> dict[str, At
     ]
     run_once(model, handles, example)
     keys = [key for key, _ in recorder.seen]
-    found: dict[str, Attention] = {}
+    attentions_by_module: dict[str, AttentionLinears] = {}
     for index, (kind, module) in enumerate(keys):
-        if kind == "matmul.value" and module not in found:
+        if kind == "matmul.value" and module not in attentions_by_module:
             before = [name for seen, name in keys[:index] if seen == "linear.input" and _within(name, module)]
             after = next((name for seen, name in keys[index + 1 : index + 2] if seen == "linear.input"), None)
-            found[module] = Attention(tuple(dict.fromkeys(before)), after)
-    return found
+            attentions_by_module[module] = AttentionLinears(tuple(dict.fromkeys(before)), after)
+    return attentions_by_module
 
 
 def _within(name: str, module: str) -> bool:
@@ -192,39 +195,41 @@ def _within(name: str, module: str) -> bool:
 
 
 def inputs_of_linears(model: nn.Module, example: Example | None = None) -> list[Value]:
-    """The values that linear layers read, each with all its readers; layers that do not run are left out."""
-    recorder = Recorder(two_sequences=two_sequences(model))
-    reading = [Point("linear.input", name, "input") for name in linears(model)]
-    run_once(model, attach(model, reading, recorder.tap), example)
+    """Return the values that linear layers read, each with all its readers; only layers that run count."""
+    recorder = TensorRecorder(two_sequences=two_sequences(model))
+    points = [Point("linear.input", name, "input") for name in linears(model)]
+    run_once(model, attach(model, points, recorder.tap), example)
     return recorder.values()
 
 
 def two_sequences(model: nn.Module) -> bool:
-    """Whether the model has a decoder beside its encoder."""
+    """Return whether the model has a decoder beside its encoder."""
     return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
 
 
 def wants_attention(placement: Placement) -> bool:
-    """Whether the placement changes what happens inside attention."""
+    """Return whether the placement changes the computation inside attention."""
     return placement.mask_value is not None or any(kind in ATTENTION_KINDS for kind in placement.sites)
 
 
-def _check_complete(found: set[Key], points: Sequence[Point], placement: Placement, model: nn.Module) -> None:
+def _check_complete(
+    reached: set[Key], points: Sequence[Point], placement: Placement, model: nn.Module
+) -> None:
     declared = {
         joined(name, own)
         for name, module in declaring(model)
         if chosen(placement, "declared.activation", name)
         for own in module.declared_activations
     }
-    # A table that all users have copies of, as Marian's, never runs itself.
+    # A table of which all users have copies, as in Marian, never runs itself.
     expected = {point.module for point in points if point.kind != "embedding.output"}
-    unreached = sorted((expected | declared) - {place for _, place in found})
+    unreached = sorted((expected | declared) - {place for _, place in reached})
     if unreached:
         raise QuantizationError(
             f"no value passes {', '.join(unreached)} of {type(model).__name__} in a plain forward pass: "
             "name these modules in placement.exclude"
         )
-    absent = set(placement.sites) - set(WEIGHT_KINDS) - {kind for kind, _ in found}
+    absent = set(placement.sites) - set(WEIGHT_KINDS) - {kind for kind, _ in reached}
     if absent and not placement.exclude:
         attention = any(kind.startswith(("matmul", "attention")) for kind in absent)
         why = "; its attention does not go through transformers' AttentionInterface, or it has none"
@@ -235,13 +240,13 @@ def _check_complete(found: set[Key], points: Sequence[Point], placement: Placeme
 
 
 def run_once(model: nn.Module, handles: Sequence[Handle], example: Example | None) -> None:
-    """One forward pass in evaluation mode; the handles are removed in any case."""
+    """Run one forward pass in evaluation mode, and remove the handles even if it fails."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
         with torch.no_grad():
-            given = _tokens(model) if example is None else example
-            model(**given) if isinstance(given, Mapping) else model(*given)
+            inputs = _tokens(model) if example is None else example
+            model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
     finally:
         for handle in handles:
             handle.remove()
@@ -250,10 +255,10 @@ def run_once(model: nn.Module, handles: Sequence[Handle], example: Example | Non
 
 
 def check_example(model: nn.Module, example: Example | None) -> None:
-    """Whether it is known what the model takes.
+    """Check that the inputs of the model are known.
 
     Raises:
-        QuantizationError: it is not; or the example would hide which sequence a value belongs to.
+        QuantizationError: If they are not, or the example would hide which sequence a value belongs to.
     """
     if example is None and not hasattr(getattr(model, "config", None), "vocab_size"):
         raise QuantizationError(
@@ -268,7 +273,7 @@ def check_example(model: nn.Module, example: Example | None) -> None:
 
 
 def _tokens(model: Any) -> dict[str, Tensor]:
-    """Two rows of token ids, and of decoder ids where the model has a decoder beside its encoder."""
+    """Return two rows of token ids, and of decoder ids if the model has a decoder beside its encoder."""
     config, device = model.config, next(model.parameters()).device
     vocabulary = min(getattr(config, name, None) or 2**31 for name in ("vocab_size", "decoder_vocab_size"))
     tokens = (1 + torch.arange(2 * SOURCE_LENGTH, device=device) % (vocabulary - 1)).view(2, SOURCE_LENGTH)

@@ -1,4 +1,4 @@
-"""Catching values: hooks on modules and taps in attention."""
+"""Hooks on modules and taps in attention that pass values through quantizers."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from qexp.quant.insertion.sites import Point, chosen, declaring, joined
 from qexp.quant.module import QuantModule
 
 Key = tuple[SiteKind, str]
-"""Kind and place of a site: the name of a module."""
+"""Kind of a site and the name of its module."""
 Tap = Callable[[Tensor], Tensor]
 
 
 class Handle(Protocol):
-    """What undoes an attachment."""
+    """Object that can remove an attachment, such as a hook."""
 
     def remove(self) -> None:
-        """Undo it."""
+        """Remove the attachment."""
 
 
 class InputHook:
@@ -32,7 +32,11 @@ class InputHook:
         self.tap, self.index = tap, index
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """Arguments with the tapped one replaced; None where nothing changed."""
+        """Return the arguments with the tapped one replaced, or None if nothing changed.
+
+        Raises:
+            QuantizationError: If there is no such positional argument.
+        """
         index = self.index
         if index >= len(args):
             raise QuantizationError(
@@ -51,14 +55,14 @@ class OutputHook:
         self.tap, self.index = tap, index
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        """The output with the tapped tensor replaced."""
+        """Return the output with the tapped tensor replaced."""
         if not isinstance(output, tuple):
             return self.tap(output)
         return (*output[: self.index], self.tap(output[self.index]), *output[self.index + 1 :])
 
 
 class AttentionTaps:
-    """Taps on the values of one attending module, and what masks its scores."""
+    """Taps on the values of one attending module, and its mask value."""
 
     def __init__(
         self, module: nn.Module, taps: Mapping[SiteKind, Tap], mask_value: float | None = None
@@ -68,27 +72,27 @@ class AttentionTaps:
         setattr(module, MASK_VALUE, mask_value)
 
     def remove(self) -> None:
-        """Take the taps off."""
+        """Remove the taps."""
         delattr(self.module, TAPS)
         delattr(self.module, MASK_VALUE)
 
 
 class DeclaredTaps:
-    """Taps on what a module declared."""
+    """Taps on the declared activations of a module."""
 
     def __init__(self, module: QuantModule, taps: Mapping[str, Tap]) -> None:
         self.module = module
         module.taps = dict(taps)
 
     def remove(self) -> None:
-        """Take the taps off."""
+        """Remove the taps."""
         self.module.taps = {}
 
 
 class AttentionSwitch:
-    """The model's attention, replaced by the one with taps until removed.
+    """Replacement of the model's attention by the one with taps, until removed.
 
-    Encoder and decoder may each have a config of their own, as in T5.
+    Encoder and decoder can each have a config of their own, as in T5.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -100,25 +104,25 @@ class AttentionSwitch:
             config._attn_implementation = IMPLEMENTATION
 
     def remove(self) -> None:
-        """Give the model its own attention back."""
+        """Restore the attention implementation of the model."""
         for config, implementation in self.before:
             config._attn_implementation = implementation
 
 
 def attach(model: nn.Module, points: Sequence[Point], tap: Callable[[Key], Tap]) -> list[Handle]:
-    """Hook each point with the tap of its site."""
+    """Register a hook at each point with the tap of its site."""
     handles: list[Handle] = []
     for point in points:
-        module, through = model.get_submodule(point.module), tap((point.kind, point.module))
+        module, site_tap = model.get_submodule(point.module), tap((point.kind, point.module))
         if point.side == "input":
-            handles.append(module.register_forward_pre_hook(InputHook(through, point.index)))
+            handles.append(module.register_forward_pre_hook(InputHook(site_tap, point.index)))
         else:
-            handles.append(module.register_forward_hook(OutputHook(through, point.index)))
+            handles.append(module.register_forward_hook(OutputHook(site_tap, point.index)))
     return handles
 
 
 def attach_declared(model: nn.Module, placement: Placement, tap: Callable[[Key], Tap | None]) -> list[Handle]:
-    """Give each declared activation the tap of its site, where there is one."""
+    """Set the tap of its site on each declared activation that has one."""
     kind: SiteKind = "declared.activation"
     handles: list[Handle] = []
     for name, module in declaring(model):

@@ -1,4 +1,4 @@
-"""Put quantizers into a model."""
+"""Insertion of quantizers into a model."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from qexp.config import Form, SiteKind, ValueType
+from qexp.config import QuantizationConfig, SiteKind, ValueType
 from qexp.errors import QuantizationError
-from qexp.quant.calibration.embedding_groups import Grouping
+from qexp.quant.calibration.embedding_groups import EmbeddingGroups
 from qexp.quant.grid import Grid, activation_grid, weight_grid
 from qexp.quant.insertion.discovery import (
-    Attention,
+    AttentionLinears,
     Example,
     Value,
     attentions,
@@ -28,8 +28,8 @@ from qexp.quant.insertion.hooks import (
     attach,
     attach_declared,
 )
-from qexp.quant.insertion.overrides import Assignment
-from qexp.quant.insertion.quantized_model import Quantization
+from qexp.quant.insertion.overrides import OverrideResolver
+from qexp.quant.insertion.quantized_model import QuantizedModel
 from qexp.quant.insertion.quantized_weight import QuantizedWeight
 from qexp.quant.insertion.sites import (
     ATTENTION_KINDS,
@@ -37,7 +37,7 @@ from qexp.quant.insertion.sites import (
     WEIGHT_KINDS,
     Point,
     Site,
-    Weight,
+    WeightParameter,
     points,
     value_type,
     weights,
@@ -45,50 +45,53 @@ from qexp.quant.insertion.sites import (
 from qexp.quant.insertion.weights import NAME, WeightHandle, float_state_dict
 from qexp.quant.quantizer import Quantizer
 
-__all__ = ["Quantization", "float_state_dict", "insert"]
+__all__ = ["QuantizedModel", "float_state_dict", "insert"]
 
 
-def insert(model: nn.Module, form: Form, *, example: Example | None = None) -> Quantization:
-    """Give every site of the form's placement a quantizer; all are off, and the model computes what it did.
+def insert(
+    model: nn.Module, quant_config: QuantizationConfig, *, example: Example | None = None
+) -> QuantizedModel:
+    """Insert a quantizer at every site of the placement, switched off so that the model is unchanged.
 
-    Weights become parametrizations, activations pass hooks, attention is switched to one with open
-    matmul inputs (then the model computes what it does with eager attention). Sites that see the same
-    tensor share a quantizer, and so do modules that share a weight, and what ``placement.fuse_qkv`` makes
-    one. A quantizer is called by its first site, whatever bits it or others have; with 32 bits there is
-    none. The result is a child of the model, so that it moves along with it; ``Quantization.remove``
-    undoes all of it.
+    Weights get parametrizations, activations pass through hooks, and attention is switched to an
+    implementation with taps on its matmul inputs, which computes the same as eager attention. Sites that see
+    the same tensor share a quantizer, and so do modules that share a weight, and values that
+    ``placement.fuse_qkv`` merges. A quantizer is named after its first site, whatever the bit-widths of its
+    sites; 32 bits means no quantizer. The result is a child of the model, so that it moves to other devices
+    with it; ``QuantizedModel.remove`` reverts all changes.
 
-    With ``placement.mask_value``, attention adds that to the scores of padding also while all are off.
+    With ``placement.mask_value``, attention adds that value to the scores of padding even while all
+    quantizers are off.
 
     Args:
-        model: any module: a model of transformers, or one with layers of your own, see ``QuantModule``.
-        form: which sites, bit-widths, granularity and symmetry.
-        example: arguments of a forward pass, by which values are found; a language model of transformers
+        model: Any module: a model of transformers, or one with custom layers, see ``QuantModule``.
+        quant_config: Sites, bit-widths, granularity and symmetry.
+        example: Arguments of a forward pass for the discovery of values; a language model of transformers
             needs none.
 
     Raises:
-        QuantizationError: the model has quantizers already, does not have the sites that the placement
-            asks for, or takes inputs that are not known; or an override matches no site.
+        QuantizationError: If the model already has quantizers, lacks sites that the placement requests, or
+            takes unknown inputs, or if an override matches no site.
     """
     if hasattr(model, NAME):
         raise QuantizationError(
             f"{type(model).__name__} has quantizers already: call its {NAME}.remove() first"
         )
-    return _Insertion(model, form, example).quantization()
+    return _Insertion(model, quant_config, example).quantization()
 
 
 class _Insertion:
-    """What is known of a model while quantizers are put into it."""
+    """State of the insertion of quantizers into one model."""
 
-    def __init__(self, model: nn.Module, form: Form, example: Example | None) -> None:
-        self.model, self.form, self.placement = model, form, form.placement
-        self.assignment = Assignment(model, form, example)
+    def __init__(self, model: nn.Module, quant_config: QuantizationConfig, example: Example | None) -> None:
+        self.model, self.quant_config, self.placement = model, quant_config, quant_config.placement
+        self.assignment = OverrideResolver(model, quant_config, example)
         self.attentions = self._attentions(example)
         self.products = self._products()
         self.caught, self.values = self._values(example)
 
-    def quantization(self) -> Quantization:
-        """Make the quantizers and attach them."""
+    def quantization(self) -> QuantizedModel:
+        """Create the quantizers and attach them."""
         weights_seen = [(weight.kind, weight.module) for product in self.products for weight in product]
         self.assignment.check([*weights_seen, *(key for value in self.values for key in value.sites)])
         weight_sites, quantizers = self._weight_quantizers()
@@ -101,7 +104,7 @@ class _Insertion:
             if quantizer is not None:
                 quantizers[name], sides[name] = quantizer, (value.rows, value.columns)
                 sites += [Site(kind, module, name) for kind, module in value.sites]
-        quantization = Quantization(self.model, (*weight_sites, *sites), quantizers, sides)
+        quantization = QuantizedModel(self.model, (*weight_sites, *sites), quantizers, sides)
         quantization.handles += self._parametrize(weight_sites, quantizers)
         quantization.handles += self._hook(
             {(site.kind, site.module): quantizers[site.quantizer] for site in sites}
@@ -109,46 +112,48 @@ class _Insertion:
         self.model.add_module(NAME, quantization)
         return quantization
 
-    def _attentions(self, example: Example | None) -> dict[str, Attention]:
-        """The linear layers around each attention, where the placement asks for them."""
+    def _attentions(self, example: Example | None) -> dict[str, AttentionLinears]:
+        """Return the linear layers around each attention, if the placement needs them."""
         placement = self.placement
-        wanted = placement.fuse_qkv or placement.mask_value is not None
-        if not wanted and not set(placement.sites) & set(PROJECTION_KINDS):
+        needed = placement.fuse_qkv or placement.mask_value is not None
+        if not needed and not set(placement.sites) & set(PROJECTION_KINDS):
             return {}
         check_example(self.model, example)
         return attentions(self.model, example)
 
-    def _products(self) -> list[list[Weight]]:
-        """The weights, those together that are one parameter or, with ``fuse_qkv``, one matrix product."""
-        one: dict[str, str] = {}
+    def _products(self) -> list[list[WeightParameter]]:
+        """Group the weights that are one parameter or, with ``fuse_qkv``, one matrix product."""
+        product_of: dict[str, str] = {}
         if self.placement.fuse_qkv:
-            one = {name: module for module, each in self.attentions.items() for name in each.before}
-        products: dict[str | int, list[Weight]] = {}
+            product_of = {
+                name: module for module, attention in self.attentions.items() for name in attention.before
+            }
+        products: dict[str | int, list[WeightParameter]] = {}
         for weight in weights(self.model, self.placement):
-            products.setdefault(one.get(weight.module, id(self._parameter(weight))), []).append(weight)
+            products.setdefault(product_of.get(weight.module, id(self._parameter(weight))), []).append(weight)
         return list(products.values())
 
     def _values(self, example: Example | None) -> tuple[list[Point], list[Value]]:
-        """Where activations are caught, and what is caught there."""
+        """Return the points at which activations are observed, and the values found there."""
         placement = self.placement
-        if not self.form.quant.quantizes_activations or set(placement.sites) <= set(WEIGHT_KINDS):
+        if not self.quant_config.quant.quantizes_activations or set(placement.sites) <= set(WEIGHT_KINDS):
             return [], []
         check_example(self.model, example)
         after = [each.after for each in self.attentions.values() if each.after is not None]
-        caught = points(self.model, placement, list(dict.fromkeys(after)))
-        values = discover(self.model, caught, placement, example)
-        return caught, fused(values, self.attentions) if placement.fuse_qkv else values
+        hook_points = points(self.model, placement, list(dict.fromkeys(after)))
+        values = discover(self.model, hook_points, placement, example)
+        return hook_points, fused(values, self.attentions) if placement.fuse_qkv else values
 
     def _weight_quantizers(self) -> tuple[list[Site], dict[str, Quantizer]]:
-        """Sites of the weights that have a grid, and their quantizers by the name of the first site.
+        """Return the sites of the quantized weights, and their quantizers by the name of the first site.
 
-        There is one for each parameter, or for a whole product where it has one range.
+        There is a quantizer for each parameter, or one for a whole product that has a single range.
         """
         sites: list[Site] = []
         quantizers: dict[str, Quantizer] = {}
         for product in self.products:
             bits, scheme = self.assignment.weight([(weight.kind, weight.module) for weight in product])
-            named: dict[int, Weight] = {}
+            named: dict[int, WeightParameter] = {}
             for weight in product:
                 grid = weight_grid(bits, scheme, axis=weight.axis)
                 if grid is None:
@@ -163,28 +168,35 @@ class _Insertion:
         return sites, quantizers
 
     def _activation_quantizer(self, name: str, value: Value) -> Quantizer | None:
-        """On the grid of what any of the value's sites knows of it."""
+        """Create the quantizer of a value, or None at 32 bits.
+
+        Its value type is the first among those of the value's sites that is more specific than ``act``.
+        """
         types = [value_type(self.model, self.placement, *site) for site in value.sites]
-        known: ValueType = next((each for each in types if each != "act"), "act")
+        values: ValueType = next((each for each in types if each != "act"), "act")
         bits, scheme = self.assignment.activation(value.sites)
-        grouping = Grouping.of(name, value.width, scheme)
-        grid = activation_grid(bits, scheme, known, axis=None if grouping is None else -1)
-        ceiling = self.form.scheme.clip_gelu if value.nonlinear else None
-        return None if grid is None else Quantizer(name, grid, None, known, ceiling, grouping)
+        grouping = EmbeddingGroups.of(name, value.width, scheme)
+        grid = activation_grid(bits, scheme, values, axis=None if grouping is None else -1)
+        ceiling = self.quant_config.scheme.clip_gelu if value.nonlinear else None
+        return (
+            None
+            if grid is None
+            else Quantizer(name, grid, channels=None, values=values, ceiling=ceiling, grouping=grouping)
+        )
 
     def _parametrize(self, sites: Iterable[Site], quantizers: dict[str, Quantizer]) -> list[Handle]:
         handles: list[Handle] = []
-        of_parameter: dict[int, QuantizedWeight] = {}
+        by_parameter: dict[int, QuantizedWeight] = {}
         for site in sites:
             module = self.model.get_submodule(site.module)
             parameter = getattr(module, site.parameter)
-            quantized = of_parameter.setdefault(id(parameter), QuantizedWeight(quantizers[site.quantizer]))
+            quantized = by_parameter.setdefault(id(parameter), QuantizedWeight(quantizers[site.quantizer]))
             handles.append(WeightHandle(module, site.parameter, quantized))
         return handles
 
     def _hook(self, of_site: dict[Key, Quantizer]) -> list[Handle]:
-        caught = [point for point in self.caught if (point.kind, point.module) in of_site]
-        handles = attach(self.model, caught, of_site.__getitem__)
+        hook_points = [point for point in self.caught if (point.kind, point.module) in of_site]
+        handles = attach(self.model, hook_points, of_site.__getitem__)
         handles += attach_declared(self.model, self.placement, of_site.get)
         attending = {module: None for kind, module in of_site if kind in ATTENTION_KINDS}
         if self.placement.mask_value is not None:
@@ -199,12 +211,12 @@ class _Insertion:
             handles.append(AttentionTaps(module, taps, self.placement.mask_value))
         return handles
 
-    def _parameter(self, weight: Weight) -> Tensor:
+    def _parameter(self, weight: WeightParameter) -> Tensor:
         parameter: Tensor = getattr(self.model.get_submodule(weight.module), weight.parameter)
         return parameter
 
 
-def _check_axes(first: Weight, weight: Weight, grid: Grid) -> None:
+def _check_axes(first: WeightParameter, weight: WeightParameter, grid: Grid) -> None:
     if first.axis != weight.axis and grid.axis is not None:
         raise QuantizationError(
             f"{first.module} and {weight.module} share a weight, but have their channels on axis "

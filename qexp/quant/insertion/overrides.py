@@ -1,4 +1,4 @@
-"""What each site is quantized to: the form's bits and schemes, and what its overrides change."""
+"""Bit-width and scheme of each site, from the quantization config and its overrides."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from qexp.config import ActivationScheme, Form, Override, WeightScheme
+from qexp.config import ActivationScheme, Override, QuantizationConfig, WeightScheme
 from qexp.errors import QuantizationError
 from qexp.quant.insertion.discovery import Example
 from qexp.quant.insertion.feed_forward import WORDS as FEED_FORWARD
@@ -15,26 +15,28 @@ from qexp.quant.insertion.feed_forward import feed_forward_sites
 from qexp.quant.insertion.hooks import Key
 
 ENDS = ("@first", "@last")
-"""Words that stand for the sites of the first and of the last layer."""
+"""Patterns for the sites of the first and of the last layer."""
 
 
-class Assignment:
-    """Bits and schemes by site.
+class OverrideResolver:
+    """Resolver of the bit-width and scheme of each site.
 
-    What is one value, or one parameter, has one quantizer, so an override that matches any of its sites
-    is one of the whole. The first and the last layer are those of each stack: of each ``ModuleList`` that
-    lies in no other.
+    A value or parameter has a single quantizer, so an override that matches any of its sites applies to all
+    of them. The first and the last layer are those of each stack, which is a ``ModuleList`` outside any
+    other.
     """
 
-    def __init__(self, model: nn.Module, form: Form, example: Example | None = None) -> None:
-        self.form = form
+    def __init__(
+        self, model: nn.Module, quant_config: QuantizationConfig, example: Example | None = None
+    ) -> None:
+        self.quant_config = quant_config
         self._ends = _ends(model)
-        wants_parts = any(glob in FEED_FORWARD for glob in form.quant.overrides)
+        wants_parts = any(glob in FEED_FORWARD for glob in quant_config.quant.overrides)
         self._parts = feed_forward_sites(model, example) if wants_parts else {}
 
     def weight(self, sites: Sequence[Key]) -> tuple[int, WeightScheme]:
-        """Bits and scheme of a weight that has these sites."""
-        quant, scheme = self.form.quant, self.form.scheme.weight
+        """Return bits and scheme of a weight with these sites."""
+        quant, scheme = self.quant_config.quant, self.quant_config.scheme.weight
         bits = quant.weight_bits
         if quant.embedding_bits is not None and any(kind == "embedding.weight" for kind, _ in sites):
             bits = quant.embedding_bits
@@ -43,29 +45,30 @@ class Assignment:
         return bits, scheme
 
     def activation(self, sites: Sequence[Key]) -> tuple[int, ActivationScheme]:
-        """Bits and scheme of an activation that these sites see."""
-        bits, scheme = self.form.quant.activation_bits, self.form.scheme.activation
+        """Return bits and scheme of an activation with these sites."""
+        bits, scheme = self.quant_config.quant.activation_bits, self.quant_config.scheme.activation
         for override in self._matching(sites):
             bits, scheme = override.activation_bits or bits, override.activation or scheme
         return bits, scheme
 
     def check(self, sites: Iterable[Key]) -> None:
-        """Whether each override is about something.
+        """Check that each override matches a site.
 
         Raises:
-            QuantizationError: a glob that matches none of the sites.
+            QuantizationError: If a glob matches none of the sites.
         """
-        known = list(sites)
-        for glob in self.form.quant.overrides:
-            if not any(self._matches(glob, site) for site in known):
-                examples = ", ".join(f"{module}:{kind}" for kind, module in known[:3])
+        available = list(sites)
+        for glob in self.quant_config.quant.overrides:
+            if not any(self._matches(glob, site) for site in available):
+                examples = ", ".join(f"{module}:{kind}" for kind, module in available[:3])
                 raise QuantizationError(
-                    f"quant.overrides: {glob!r} matches no site of placement {self.form.placement.name}; "
+                    f"quant.overrides: {glob!r} matches no site of placement "
+                    f"{self.quant_config.placement.name}; "
                     f"sites are called as in {examples}; python -m qexp inspect lists those of a run"
                 )
 
     def _matching(self, sites: Sequence[Key]) -> list[Override]:
-        overrides = self.form.quant.overrides.items()
+        overrides = self.quant_config.quant.overrides.items()
         return [each for glob, each in overrides if any(self._matches(glob, site) for site in sites)]
 
     def _matches(self, glob: str, site: Key) -> bool:
@@ -78,7 +81,7 @@ class Assignment:
 
 
 def _ends(model: nn.Module) -> dict[str, tuple[str, ...]]:
-    """Beginnings of the names in the first and in the last layer of each stack."""
+    """Return the name prefixes of the first and of the last layer of each stack."""
     stacks: list[tuple[str, int]] = []
     for name, module in model.named_modules():
         inner = any(name.startswith(f"{outer}.") for outer, _ in stacks)

@@ -1,4 +1,4 @@
-"""A weight that has a quantizer."""
+"""Parametrization of a quantized weight."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from qexp.quant.quantizer import Quantizer
-from qexp.quant.quantizer_mode import Phase
+from qexp.quant.quantizer_mode import QuantizerMode
 
 
 class QuantizedWeight(nn.Module):
-    """The parametrization of a weight: its quantizer, and the last result.
+    """Parametrization of a weight with its quantizer and the cached last result.
 
-    A weight is quantized once until it or its scale changes: once for each optimizer step, however many
-    parts a batch is computed in and however often a module is used, and once for a whole evaluation.
-    Changes show in ``Tensor._version``, except writing through ``.data`` and fused optimizers; of steps
-    the model's ``Quantization`` tells, which owns the quantizer.
+    A weight is quantized again only if it or its scale has changed: once per optimizer step, however many
+    parts a batch is computed in and however often a module is used, and once for a whole evaluation. Changes
+    are detected by ``Tensor._version``, which writes through ``.data`` and fused optimizers do not update.
+    The ``QuantizedModel``, which owns the quantizer, therefore calls ``forget`` after each optimizer step.
     """
 
     def __init__(self, quantizer: Quantizer) -> None:
@@ -27,16 +27,16 @@ class QuantizedWeight(nn.Module):
 
     @property
     def quantizer(self) -> Quantizer:
-        """The quantizer of this weight."""
+        """Quantizer of the weight."""
         return self._owned_elsewhere[0]
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The weight to compute with, of the same shape."""
+        """Return the weight to compute with, in the same shape."""
         quantizer = self.quantizer
-        if quantizer.phase is Phase.OFF:
+        if quantizer.mode is QuantizerMode.OFF:
             return weight
         if torch.compiler.is_compiling():
-            return quantizer.migrated(weight, quantizer._fake_quantize)
+            return quantizer.with_pre_scale(weight, quantizer._fake_quantize)
         state = self._state(weight, quantizer)
         if self._kept is not None and self._kept[0] == state:
             kept = self._kept[1]
@@ -44,13 +44,13 @@ class QuantizedWeight(nn.Module):
                 return kept
             if quantizer.migration is None:
                 return quantizer._fake_quantize(weight, kept)
-        self.forget()  # before there is a new one: at most one result is alive
-        result = quantizer.migrated(weight, quantizer._fake_quantize)
+        self.forget()  # before computing a new result, so that at most one is alive
+        result = quantizer.with_pre_scale(weight, quantizer._fake_quantize)
         self._kept = (state, result.detach())
         return result
 
     def forget(self) -> None:
-        """Let go of the last result."""
+        """Drop the cached result."""
         self._kept = None
 
     @staticmethod

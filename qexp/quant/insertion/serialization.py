@@ -1,4 +1,4 @@
-"""Ranges of quantizers as named tensors: how they are kept in a file."""
+"""Serialization of quantizer ranges as named tensors."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from qexp.quant.messages import listed
 from qexp.quant.quantizer import Quantizer
 
 
-def ranges_of(quantizers: Mapping[str, Quantizer]) -> dict[str, Tensor]:
-    """What ``Quantization.ranges`` gives."""
+def dump_ranges(quantizers: Mapping[str, Quantizer]) -> dict[str, Tensor]:
+    """Return copies of all ranges on the CPU, see ``QuantizedModel.ranges``."""
     tensors = {}
     for name, quantizer in quantizers.items():
         tensors[f"{name}/scale"] = quantizer.current_scale().detach().cpu().clone()
@@ -24,16 +24,16 @@ def ranges_of(quantizers: Mapping[str, Quantizer]) -> dict[str, Tensor]:
     return tensors
 
 
-def take_ranges(quantizers: Mapping[str, Quantizer], tensors: Mapping[str, Tensor], model: str) -> None:
-    """Take over what ``ranges_of`` gave; ``model`` is for messages.
+def load_ranges(quantizers: Mapping[str, Quantizer], tensors: Mapping[str, Tensor], model: str) -> None:
+    """Load ranges that ``dump_ranges`` returned; ``model`` is the model's name in messages.
 
     Raises:
-        QuantizationError: names that are missing or unknown, shapes or values that do not fit.
+        QuantizationError: If names are missing or unknown, or shapes or values do not fit.
     """
-    found = _misfit(ranges_of(quantizers), tensors)
-    if found:
+    misfit = _misfit(dump_ranges(quantizers), tensors)
+    if misfit:
         raise QuantizationError(
-            f"ranges do not fit {model}: {found}; they belong to another model, placement or scheme: "
+            f"ranges do not fit {model}: {misfit}; they belong to another model, placement or scheme: "
             "calibrate again"
         )
     for name, quantizer in quantizers.items():
@@ -43,7 +43,7 @@ def take_ranges(quantizers: Mapping[str, Quantizer], tensors: Mapping[str, Tenso
 
 
 def _misfit(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
-    """Names of ranges that are missing, unknown, of another shape or grid, in words; empty where all fit."""
+    """Describe the ranges that are missing, unknown, or have another shape or grid; empty if all fit."""
     shapes = [
         f"{key} {list(tensors[key].shape)} for {list(tensor.shape)}"
         for key, tensor in expected.items()

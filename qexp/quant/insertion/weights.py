@@ -1,9 +1,10 @@
-"""Weights that have quantizers: parametrizations, and the float weights behind them."""
+"""Parametrizations of quantized weights, and access to the float weights."""
 
 from __future__ import annotations
 
 import re
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -19,15 +20,15 @@ from qexp.quant.insertion.sites import Site
 from qexp.quant.quantizer import Quantizer
 
 NAME = "quantization"
-"""Name of the ``Quantization`` among the children of its model."""
+"""Name of the ``QuantizedModel`` among the children of its model."""
 ORIGINAL = re.compile(r"\bparametrizations\.(\w+)\.original$")
-"""Name of a float weight that has a quantizer."""
+"""Pattern for the name of a float weight that has a quantizer."""
 STORED = re.compile(r"\bparametrizations\.\w+\.0\.")
-"""Names that only the export form has."""
+"""Pattern for names that exist only in export form."""
 
 
 class WeightHandle:
-    """The parametrization of one weight, made on construction."""
+    """Registration of the parametrization of one weight, on construction."""
 
     def __init__(self, module: nn.Module, parameter: str, weight: QuantizedWeight) -> None:
         self.module, self.parameter, self.weight = module, parameter, weight
@@ -35,34 +36,42 @@ class WeightHandle:
         parametrize.register_parametrization(module, parameter, weight)
 
     def remove(self) -> None:
-        """Turn the weight into a plain parameter again, at its old place among the others."""
+        """Restore the weight as a plain parameter, at its previous position among the parameters."""
         parametrize.remove_parametrizations(self.module, self.parameter, leave_parametrized=False)
         parameters = self.module._parameters
         for name in self.order:
             parameters[name] = parameters.pop(name)
 
 
-def after_each_step(forget: Callable[[], None]) -> Handle:
-    """Call a method after every step of any optimizer, for as long as its object lives.
+_STALE: deque[Handle] = deque()
+"""Hooks whose objects were collected."""
 
-    A fused optimizer changes a parameter without counting up ``Tensor._version``.
+
+def on_optimizer_step(forget: Callable[[], None]) -> Handle:
+    """Call a method after every step of any optimizer, as long as its object is alive.
+
+    This is needed because a fused optimizer changes a parameter without incrementing ``Tensor._version``.
+    Hooks of objects that are gone are removed at the next registration: the garbage collector may run inside
+    a step, while the optimizer iterates over the hooks.
     """
+    while _STALE:
+        _STALE.popleft().remove()
     method = weakref.WeakMethod(forget)
 
-    def stepped(*_: Any) -> None:
-        if (alive := method()) is not None:
-            alive()
+    def post_step(*_: Any) -> None:
+        if (callback := method()) is not None:
+            callback()
 
-    handle = register_optimizer_step_post_hook(stepped)
-    weakref.finalize(forget.__self__, handle.remove)  # type: ignore[attr-defined]
+    handle = register_optimizer_step_post_hook(post_step)
+    weakref.finalize(forget.__self__, _STALE.append, handle)  # type: ignore[attr-defined]
     return handle
 
 
 def float_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """The float weights of a model with quantizers, under the names that they have without.
+    """Return the float weights of a model with quantizers, under their names in the model without quantizers.
 
     Raises:
-        QuantizationError: the model is in export form.
+        QuantizationError: If the model is in export form.
     """
     state = model.state_dict()
     if any(STORED.search(key) for key in state):
@@ -73,7 +82,7 @@ def float_state_dict(model: nn.Module) -> dict[str, Tensor]:
 
 
 def original(model: nn.Module, site: Site) -> Tensor:
-    """The float weight of a site."""
+    """Return the float weight of a site."""
     owner: Any = model.get_submodule(site.module)
     original: Tensor = owner.parametrizations[site.parameter].original
     return original
@@ -82,16 +91,19 @@ def original(model: nn.Module, site: Site) -> Tensor:
 def originals(
     model: nn.Module, sites: Iterable[Site], quantizers: Mapping[str, Quantizer]
 ) -> dict[str, Tensor]:
-    """The float weights by their quantizers, without gradients; of several with one range, all elements.
+    """Return the float weights by quantizer name, without gradients.
 
-    Divided by the factors of the quantizer, as they are before they are rounded.
+    Several weights with one range are flattened and concatenated. Weights are divided by the factors of the
+    quantizer, as before rounding.
     """
-    found: dict[str, dict[int, Tensor]] = {}
+    weights: dict[str, dict[int, Tensor]] = {}
     for site in (site for site in sites if site.is_weight):
         weight = original(model, site)
-        found.setdefault(site.quantizer, {})[id(weight)] = quantizers[site.quantizer].divided(weight.detach())
-    return {name: _together(list(each.values())) for name, each in found.items()}
+        weights.setdefault(site.quantizer, {})[id(weight)] = quantizers[site.quantizer].pre_scaled(
+            weight.detach()
+        )
+    return {name: _concatenate(list(tensors.values())) for name, tensors in weights.items()}
 
 
-def _together(weights: list[Tensor]) -> Tensor:
+def _concatenate(weights: list[Tensor]) -> Tensor:
     return torch.cat([weight.flatten() for weight in weights]) if len(weights) > 1 else weights[0]

@@ -1,8 +1,8 @@
-"""Fake quantization and its gradients on the CPU: one pass over memory each, by ``kernels/fake_quantize.c``.
+"""Fake quantization and its gradients on the CPU, each in one pass, by ``kernels/fake_quantize.c``.
 
-Forward is the same bits as ``reference`` (but that a zero never carries a sign), and so is the
-gradient of ``x``. The gradient of a scale is summed in another order: partial sums of at most 8192
-float32 terms, then float64, in an order that does not depend on the number of threads.
+The forward result and the gradient of ``x`` are bit-identical to ``reference``, except that a zero is never
+negative. The gradient of a scale is summed in another order: partial sums of at most 8192 float32 terms, then
+float64, in an order that does not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from qexp.quant.bounds import Bounds
 from qexp.quant.kernels import native, reference
 
 ROW = 8192
-"""Elements of a row into which a flat tensor is cut: fits the first-level cache with room for the result."""
+"""Row length when a flat tensor is split into rows; a row and its result fit the L1 cache."""
 ALONE = 1 << 15
-"""Tensors up to so many elements are not worth waking another thread."""
+"""Largest number of elements for which waking another thread is not worthwhile."""
 HALVES = False
 
 Shape = tuple[int, ...]
@@ -30,7 +30,7 @@ _Three = c_int64 * 3
 
 
 class Walk(ctypes.Structure):
-    """How the kernels go through tensors; see ``fake_quantize.c``."""
+    """Iteration order of the kernels over tensors; see ``fake_quantize.c``."""
 
     _fields_ = (
         ("sizes", _Three), ("length", c_int64), ("total", c_int64), ("channels", c_int64),
@@ -40,24 +40,24 @@ class Walk(ctypes.Structure):
 
     @property
     def rows(self) -> int:
-        """Rows in all."""
+        """Total number of rows."""
         return prod(self.sizes)
 
 
 def available() -> bool:
-    """Whether the kernels could be built on this machine."""
+    """Return whether the kernels could be built on this machine."""
     return _kernels() is not None
 
 
 def fits(x: Tensor, scale: Tensor) -> bool:
-    """Whether the kernels serve these tensors: float32 on the CPU, and scales along neighbouring axes."""
+    """Return whether the kernels support these tensors: float32 on the CPU, scales along adjacent axes."""
     if x.dtype is not torch.float32 or scale.dtype is not torch.float32 or not x.is_cpu or not x.numel():
         return False
     return scale.dim() == 0 or _flat(tuple(x.shape), tuple(scale.shape), 1) is not None
 
 
 def forward(x: Tensor, scale: Tensor, bounds: Bounds, *, nan_low: bool = False) -> Tensor:
-    """As ``reference.forward``."""
+    """Return what ``reference.forward`` does."""
     y = torch.empty(x.shape, dtype=x.dtype)
     walk, (x, y) = _route(scale, x, y)
     run = _kernels()[0]  # type: ignore[index]
@@ -66,7 +66,7 @@ def forward(x: Tensor, scale: Tensor, bounds: Bounds, *, nan_low: bool = False) 
 
 
 def backward(grad: Tensor, x: Tensor, scale: Tensor, bounds: Bounds) -> Tensor:
-    """As ``reference.backward``."""
+    """Return what ``reference.backward`` does."""
     walk, (x, out, grad) = _route(scale, x, torch.empty_like(x), grad)
     run = _kernels()[1]  # type: ignore[index]
     run(ctypes.byref(walk), *_grid(scale, bounds), x.data_ptr(), grad.data_ptr(), out.data_ptr())
@@ -74,7 +74,7 @@ def backward(grad: Tensor, x: Tensor, scale: Tensor, bounds: Bounds) -> Tensor:
 
 
 def backward_learned(grad: Tensor, x: Tensor, scale: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor]:
-    """As ``reference.backward_learned``."""
+    """Return what ``reference.backward_learned`` does."""
     walk, (x, out, grad) = _route(scale, x, torch.empty_like(x), grad)
     if walk.columns:
         return reference.backward_learned(grad, x, scale, bounds)
@@ -89,22 +89,25 @@ def backward_learned(grad: Tensor, x: Tensor, scale: Tensor, bounds: Bounds) -> 
 @cache
 def _kernels() -> tuple[Any, Any, Any] | None:
     names = {"qexp_fake_quantize": 5, "qexp_fake_quantize_backward": 6, "qexp_fake_quantize_learned": 7}
-    more = {"qexp_fake_quantize": (c_int64,)}
-    found = [
-        native.function(name, ctypes.POINTER(Walk), *[c_void_p] * pointers, *more.get(name, ()))
+    trailing = {"qexp_fake_quantize": (c_int64,)}
+    kernels = [
+        native.function(name, ctypes.POINTER(Walk), *[c_void_p] * pointers, *trailing.get(name, ()))
         for name, pointers in names.items()
     ]
-    return None if None in found else (found[0], found[1], found[2])
+    return None if None in kernels else (kernels[0], kernels[1], kernels[2])
 
 
 def _grid(scale: Tensor, bounds: Bounds) -> tuple[int, int, int]:
-    """Addresses of scales, lower and upper ends; the tensors outlive the call: the caller holds them."""
+    """Return the addresses of the scales and of the lower and upper bounds.
+
+    The tensors must outlive the kernel call: the caller holds them.
+    """
     lower, upper = bounds.flat(scale.numel())
     return scale.contiguous().data_ptr(), lower.data_ptr(), upper.data_ptr()
 
 
 def _route(scale: Tensor, *tensors: Tensor) -> tuple[Walk, tuple[Tensor, ...]]:
-    """A walk over x, y and the gradient as they lie; where there is none, over contiguous copies."""
+    """Return a walk over x, y and the gradient, which are copied if no walk fits their layouts."""
     x = tensors[0]
     threads = torch.get_num_threads() if x.numel() > ALONE else 1
     shape, of_scale = tuple(x.shape), tuple(scale.shape)
@@ -119,11 +122,19 @@ def _route(scale: Tensor, *tensors: Tensor) -> tuple[Walk, tuple[Tensor, ...]]:
 
 @lru_cache(maxsize=4096)
 def _flat(shape: Shape, of_scale: Shape, threads: int) -> Walk | None:
-    """Walk over contiguous tensors; None if the scales do not lie on neighbouring axes."""
+    """Return a walk over contiguous tensors, or None if the scales are not on adjacent axes."""
     total = prod(shape)
     if prod(of_scale) == 1:
         rows = -(-total // ROW)
-        return _walk((1, 1, rows), ROW, total, 1, False, threads, [(0, 0, ROW)] * 3)
+        return _walk(
+            (1, 1, rows),
+            ROW,
+            total=total,
+            channels=1,
+            columns=False,
+            threads=threads,
+            strides=[(0, 0, ROW)] * 3,
+        )
     axes = [axis for axis, size in enumerate(of_scale) if size != 1]
     first, last = axes[0], axes[-1]
     if len(of_scale) != len(shape) or of_scale[first : last + 1] != shape[first : last + 1]:
@@ -133,22 +144,48 @@ def _flat(shape: Shape, of_scale: Shape, threads: int) -> Walk | None:
         rows, length = total // channels, channels
     else:
         rows, length = total // inner, inner
-    return _walk((1, 1, rows), length, total, channels, inner == 1, threads, [(0, 0, length)] * 3)
+    return _walk(
+        (1, 1, rows),
+        length,
+        total=total,
+        channels=channels,
+        columns=inner == 1,
+        threads=threads,
+        strides=[(0, 0, length)] * 3,
+    )
 
 
 @lru_cache(maxsize=4096)
 def _strided(shape: Shape, of_scale: Shape, strides: tuple[Shape, ...], threads: int) -> Walk | None:
-    """Walk over tensors that are contiguous along the last axis only, with one scale."""
+    """Return a walk over tensors with one scale that are contiguous along the last axis only, or None."""
     if prod(of_scale) != 1 or not 1 <= len(shape) <= 4 or any(stride[-1] != 1 for stride in strides):
         return None
     pad = 4 - len(shape)
     sizes = (1,) * pad + shape[:-1]
     outer = [(0,) * pad + stride[:-1] for stride in strides]
-    return _walk(sizes, shape[-1], prod(shape), 1, False, threads, [*outer, (0, 0, 0)][:3])
+    return _walk(
+        sizes,
+        shape[-1],
+        total=prod(shape),
+        channels=1,
+        columns=False,
+        threads=threads,
+        strides=[*outer, (0, 0, 0)][:3],
+    )
 
 
 def _walk(
     sizes: Shape, length: int, total: int, channels: int, columns: bool, threads: int, strides: list[Shape]
 ) -> Walk:
     x, y, grad = (_Three(*stride) for stride in strides)
-    return Walk(_Three(*sizes), length, total, channels, int(columns), min(threads, prod(sizes)), x, y, grad)
+    return Walk(
+        sizes=_Three(*sizes),
+        length=length,
+        total=total,
+        channels=channels,
+        columns=int(columns),
+        threads=min(threads, prod(sizes)),
+        x_strides=x,
+        y_strides=y,
+        grad_strides=grad,
+    )

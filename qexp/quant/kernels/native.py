@@ -1,12 +1,12 @@
-"""The project's C kernels: compiled once for each machine that needs them, then loaded.
+"""Compilation and loading of the C kernels, once per machine.
 
-The sources in ``qexp/kernels`` are plain C without Python or torch headers, so the system's compiler
-builds them in under a second. The library goes to ``$XDG_CACHE_HOME/qexp/kernels`` (``~/.cache`` by
-default) under a hash of sources, flags, compiler and processor kind. Without a compiler
-``function`` returns None and ``problem`` says why: callers have a way in torch that gives the same.
+The sources in ``qexp/quant/kernels`` are plain C without Python or torch headers, so the system's compiler
+builds them in under a second. The library is stored in ``$XDG_CACHE_HOME/qexp/kernels`` (``~/.cache`` by
+default) under a hash of sources, flags, compiler and processor architecture. Without a compiler ``function``
+returns None and ``problem`` explains why; callers then fall back to torch, with the same results.
 
-The library takes its OpenMP runtime from torch, which must be imported first: a second runtime would
-bring threads of its own that compete with torch's.
+The library uses the OpenMP runtime of torch, which must therefore be imported first: a second runtime would
+start threads of its own that compete with torch's.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ FLAGS = (
     "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off",
 )  # fmt: skip
 COMPILERS = ("cc", "gcc", "clang")
-"""Tried in this order after ``$CC``."""
+"""Compilers to try, in this order, if ``$CC`` is not set."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's ``mallopt``, as ``malloc.h`` numbers them."""
 SECONDS = 120
-"""A compiler that takes longer is given up on."""
+"""Timeout of the compiler."""
 
 assert torch  # imported for its OpenMP runtime
 
 
 def function(name: str, *arguments: Any, returns: Any = None) -> Callable[..., Any] | None:
-    """The kernel ``name`` with these ctypes argument types; None where the library cannot be built."""
+    """Return the kernel ``name`` with these ctypes argument types, or None if the library cannot be built."""
     try:
-        found = getattr(_library(), name)
+        kernel = getattr(_library(), name)
     except KernelError:
         return None
-    found.argtypes, found.restype = arguments, returns
-    return found  # type: ignore[no-any-return]
+    kernel.argtypes, kernel.restype = arguments, returns
+    return kernel  # type: ignore[no-any-return]
 
 
 def problem() -> str | None:
-    """Why there are no native kernels here; None if there are."""
+    """Return why the native kernels are unavailable, or None if they are available."""
     try:
         _library()
     except KernelError as error:
@@ -63,7 +63,7 @@ def problem() -> str | None:
 
 @cache
 def _built() -> Path | KernelError:
-    """Where the library lies, or what went wrong; remembered, so that a compiler is asked once."""
+    """Return the path of the library or the error; cached, so that the compiler runs only once."""
     try:
         return build(cache_folder())
     except KernelError as error:
@@ -83,16 +83,16 @@ def _library() -> ctypes.CDLL:
 
 
 def cache_folder() -> Path:
-    """Where libraries are kept."""
+    """Return the folder in which compiled libraries are cached."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "qexp" / "kernels"
 
 
 def build(folder: Path) -> Path:
-    """Compile the kernels into ``folder``, unless the library for this machine is there.
+    """Compile the kernels into ``folder``, unless the library for this machine exists, and return its path.
 
     Raises:
-        KernelError: no compiler, one that fails, or a folder that cannot be written.
+        KernelError: If there is no compiler, it fails, or the folder cannot be written.
     """
     compiler = _compiler()
     sources = sorted(SOURCES.glob("*.c"))
@@ -102,10 +102,10 @@ def build(folder: Path) -> Path:
         return library
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as aside:
-            made = Path(aside) / library.name
-            _compile([compiler, *FLAGS, "-o", str(made), *map(str, sources), "-lm"])
-            os.replace(made, library)
+        with tempfile.TemporaryDirectory(dir=folder) as staging:
+            temporary = Path(staging) / library.name
+            _compile([compiler, *FLAGS, "-o", str(temporary), *map(str, sources), "-lm"])
+            os.replace(temporary, library)
     except OSError as error:
         raise KernelError(
             f"{folder} cannot be written ({error}): free space there, or set XDG_CACHE_HOME"
@@ -114,31 +114,31 @@ def build(folder: Path) -> Path:
 
 
 def _compiler() -> str:
-    wanted = os.environ.get("CC")
-    for name in (wanted,) if wanted else COMPILERS:
+    configured = os.environ.get("CC")
+    for name in (configured,) if configured else COMPILERS:
         if path := shutil.which(name):
             return path
-    tried = wanted or ", ".join(COMPILERS)
+    tried = configured or ", ".join(COMPILERS)
     raise KernelError(f"no C compiler ({tried}): install gcc or clang, or name one in CC")
 
 
 def _compile(command: list[str]) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired:
         raise KernelError(f"{command[0]} was not done after {SECONDS} s: name another in CC") from None
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    if result.returncode != 0:
+        last = (result.stderr.strip().splitlines() or ["no message"])[-1]
         raise KernelError(f"{command[0]} cannot compile the kernels: {last}; name another in CC")
 
 
 def keep_freed_memory() -> None:
-    """Tell the C library to keep what is freed for the next allocation.
+    """Configure glibc to keep freed memory for the next allocation.
 
-    A training step allocates and frees the same large tensors again and again. By default glibc maps
-    those above 32 MB anew each time and gives them back: the page faults of one such tensor cost several
-    times what a copy of it costs (``python -m benchmarks.fake_quant``: ``clone`` beside ``copy``). The
-    process stays as large as it once was. Other C libraries have no such setting; there nothing is done.
+    A training step allocates and frees the same large tensors repeatedly. By default glibc maps tensors above
+    32 MB anew each time and unmaps them again; the page faults of one such tensor cost several times as much
+    as copying it (``python -m benchmarks.fake_quant``: ``clone`` compared with ``copy``). The process never
+    shrinks below its peak size. Other C libraries have no such setting, and nothing is changed there.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -1,7 +1,7 @@
-"""Fake quantization and its gradients in plain torch: what every other path is held against.
+"""Fake quantization and its gradients in plain torch, the reference for all other kernels.
 
-Used where there is nothing faster: without a C compiler, and for devices and types of number that have
-no kernel. ``traced`` is for ``torch.compile``, whose own fusion needs to see the arithmetic.
+It is the fallback without a C compiler, and for devices and dtypes that have no kernel. ``traced`` is for
+``torch.compile``, which needs to see the arithmetic to fuse it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from qexp.quant.bounds import Bounds
 from qexp.quant.grid import clamp, clamp_, divide, quantize_dequantize
 
 HALVES = False
-"""Whether they take 16-bit floats, and compute in float32 all the same."""
+"""Whether the kernels accept 16-bit floats, while computing in float32."""
 
 
 def forward(x: Tensor, scale: Tensor, bounds: Bounds, *, nan_low: bool = False) -> Tensor:
-    """Values of the grid nearest to ``x``; NaN stays NaN, or with ``nan_low`` becomes the lowest.
+    """Return the values of the grid nearest to ``x``; NaN stays NaN, or becomes the lowest with ``nan_low``.
 
     The result is contiguous whatever the layout of ``x``.
     """
@@ -30,14 +30,17 @@ def forward(x: Tensor, scale: Tensor, bounds: Bounds, *, nan_low: bool = False) 
 
 
 def backward(grad: Tensor, x: Tensor, scale: Tensor, bounds: Bounds) -> Tensor:
-    """``grad`` where ``x`` lies inside the range, ends included, else 0; in the layout of ``x``."""
+    """Return ``grad`` where ``x`` lies inside the range, ends included, else 0, in the layout of ``x``."""
     return _inside(grad, x.div(scale), bounds, torch.empty_like(x))
 
 
 def backward_learned(grad: Tensor, x: Tensor, scale: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor]:
-    """The same, and for each scale the sum of ``grad * d y / d scale``, in the shape of ``scale``.
+    """Return the gradient of ``x`` as ``backward`` does, and the gradient of ``scale``.
 
-    LSQ's derivative is ``round(v) - v`` with ``v = x / scale`` inside, and the bound outside.
+    The latter is the sum of ``grad * d y / d scale`` over the values of each scale, in the shape of
+    ``scale``.
+
+    LSQ's derivative is ``round(v) - v`` inside the range, where ``v = x / scale``, and the bound outside.
     """
     v = x.div(scale)
     passed = _inside(grad, v, bounds, torch.empty_like(x))
@@ -46,10 +49,10 @@ def backward_learned(grad: Tensor, x: Tensor, scale: Tensor, bounds: Bounds) -> 
 
 
 def traced(x: Tensor, scale: Tensor, bounds: Bounds, factor: float) -> Tensor:
-    """Forward and all gradients in differentiable words; ``factor`` is on the gradient of ``scale``.
+    """Fake-quantize with differentiable operators only; ``factor`` applies to the gradient of ``scale``.
 
-    The same bits forward: ``c + (round(c) - c)`` is exactly ``round(c)``, since the difference of two
-    floats so near to each other is exact; and ``scale + 0`` is ``scale``.
+    The forward result is bit-identical to ``forward``: ``c + (round(c) - c)`` is exactly ``round(c)``,
+    because the difference of two floats this close is exact, and ``scale + 0`` is ``scale``.
     """
     scale = damped(scale, factor)
     c = clamp(x / scale, bounds.lower, bounds.upper)
@@ -57,7 +60,10 @@ def traced(x: Tensor, scale: Tensor, bounds: Bounds, factor: float) -> Tensor:
 
 
 def traced_dynamic(x: Tensor, scale: Tensor, bounds: Bounds) -> Tensor:
-    """The same where ranges are those of the values: the whole gradient passes, to ``x`` alone."""
+    """Fake-quantize as ``traced`` does, with ranges taken from the values.
+
+    The whole gradient passes, to ``x`` alone.
+    """
     v = x / scale
     steps = clamp(v.round(), bounds.lower, bounds.upper)
     if torch.is_grad_enabled():
@@ -66,15 +72,15 @@ def traced_dynamic(x: Tensor, scale: Tensor, bounds: Bounds) -> Tensor:
 
 
 def damped(value: Tensor, factor: float) -> Tensor:
-    """``value``, with its gradient times ``factor``."""
-    held = value.detach()
-    return held + (value - held) * factor
+    """Return ``value`` with its gradient multiplied by ``factor``."""
+    detached = value.detach()
+    return detached + (value - detached) * factor
 
 
 def _inside(grad: Tensor, v: Tensor, bounds: Bounds, out: Tensor) -> Tensor:
     if isinstance(bounds.lower, Tensor) or isinstance(bounds.upper, Tensor):
         return out.copy_(torch.where((v >= bounds.lower) & (v <= bounds.upper), grad, 0.0))
-    # The one operator that selects in one pass; it leaves out its ends, so they are moved by one float.
+    # The only operator that masks in one pass. It excludes its ends, so they are moved outward by one float.
     ends = _outside(bounds.lower, bounds.upper)
     torch.ops.aten.hardtanh_backward.grad_input(grad, v, *ends, grad_input=out)
     return out
@@ -88,7 +94,7 @@ def _outside(lower: float, upper: float) -> tuple[float, float]:
 
 
 def sum_to(values: Tensor, scale: Tensor) -> Tensor:
-    """Sums over what shares a scale, in the shape of ``scale``, which broadcasts with ``values``."""
+    """Sum ``values`` to the shape of ``scale``, which broadcasts with ``values``."""
     if scale.dim() == 0:
         return values.sum()
     return values.sum([axis for axis in range(values.dim()) if scale.shape[axis] == 1], keepdim=True)

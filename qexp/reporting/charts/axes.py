@@ -1,4 +1,4 @@
-"""Where a number stands along an axis, and which numbers are written there."""
+"""Axes of charts: positions of numbers along an axis, and its ticks."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from qexp.reporting.charts.spec import WIDE, Scale
 
 LARGEST = 1e150
-"""Numbers beyond are drawn as if they were this large: differences must stay finite."""
+"""Larger numbers are drawn as this one, so that differences stay finite."""
 
 SMALLEST = 1e-9
-"""Numbers that are less apart are drawn at one place, and no logarithm is taken of a smaller one."""
+"""Numbers that differ by less are drawn at one place, and logarithms are taken of no smaller number."""
 
 
 @dataclass(frozen=True)
-class Ruler:
-    """A line from ``start`` to ``end`` on which ``low`` and ``high``, bent by the scale, are its ends."""
+class AxisScale:
+    """Axis from ``start`` to ``end``, which ``low`` and ``high``, transformed by the scale, correspond to."""
 
     scale: Scale
     low: float
@@ -26,33 +26,33 @@ class Ruler:
     end: float
 
     def at(self, value: float) -> float:
-        """Place of a number on the line."""
+        """Return the position of a number on the axis."""
         part = (_bent(self.scale, value) - self.low) / (self.high - self.low)
         return self.start + part * (self.end - self.start)
 
     def ticks(self, most: int = 6) -> list[float]:
-        """Round numbers within the line, at most so many."""
+        """Return at most ``most`` round numbers within the axis."""
         low, high = _straight(self.scale, self.low), _straight(self.scale, self.high)
         if self.scale == "linear":
             return round_numbers(low, high, most)
-        found = [value for value in _powers(self.scale) if low <= value <= high]
-        if len(found) > most:
-            return found[:: -(-len(found) // most)]
-        return found if len(found) > 2 else round_numbers(low, high, most)
+        powers = [value for value in _powers(self.scale) if low <= value <= high]
+        if len(powers) > most:
+            return powers[:: -(-len(powers) // most)]
+        return powers if len(powers) > 2 else round_numbers(low, high, most)
 
 
-def ruler(scale: Scale, values: Iterable[float], start: float, end: float, *, pad: float = 0.06) -> Ruler:
-    """A line that holds all values, with room at both ends; a single value stands in its middle."""
+def ruler(scale: Scale, values: Iterable[float], start: float, end: float, *, pad: float = 0.06) -> AxisScale:
+    """Return an axis that holds all values, with room at both ends; a single value is in its middle."""
     bent = [_bent(scale, value) for value in values]
     low, high = min(bent), max(bent)
     size = max(abs(low), abs(high))
     alike = high - low <= max(1e-6 * size, SMALLEST)
     room = max(0.05 * size, 0.5 if size < SMALLEST else 0) if alike else (high - low) * pad
-    return Ruler(scale, low - room, high + room, start, end)
+    return AxisScale(scale, low - room, high=high + room, start=start, end=end)
 
 
 def round_numbers(low: float, high: float, most: int) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten between two numbers, at most so many."""
+    """Return at most ``most`` multiples of 1, 2 or 5 times a power of ten between two numbers."""
     step = 10.0 ** math.floor(math.log10((high - low) / most))
     while math.floor(high / step) - math.ceil(low / step) + 1 > most:
         step *= 2.5 if round(step / 10 ** math.floor(math.log10(step))) == 2 else 2
@@ -61,7 +61,7 @@ def round_numbers(low: float, high: float, most: int) -> list[float]:
 
 
 def scale_of(values: Sequence[float]) -> Scale:
-    """``linear`` where that shows all values, else what does."""
+    """Return ``linear`` if that shows all values, else ``log`` if all are positive, else ``asinh``."""
     sizes = sorted(abs(value) for value in values if value)
     if not sizes or sizes[-1] < WIDE * sizes[len(sizes) // 4]:
         return "linear"
@@ -69,7 +69,7 @@ def scale_of(values: Sequence[float]) -> Scale:
 
 
 def printed(value: float) -> str:
-    """A number beside an axis."""
+    """Format a number for a tick of an axis."""
     return f"{value + 0.0:.6g}"
 
 

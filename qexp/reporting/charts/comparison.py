@@ -1,4 +1,4 @@
-"""Charts over the rows of one comparison: score against size and latency, and the spread over seeds."""
+"""Charts of the rows of one comparison: score against size and latency, and the spread over seeds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from statistics import median
 from typing import Literal
 
 from qexp.reporting.charts.axes import scale_of
-from qexp.reporting.charts.spec import MUTED, Axis, Dot, Lane, Lanes, Mark, Plane, Series
+from qexp.reporting.charts.spec import MUTED, Axis, Dot, Lane, Mark, RangeChart, Series, XYChart
 from qexp.reporting.comparison import Comparison, Row, order_of
 from qexp.reporting.pareto import front
 from qexp.reporting.run_view import Quantity
@@ -17,16 +17,16 @@ from qexp.reporting.table import MEBIBYTE
 from qexp.reporting.tables.comparison import STAGES, model_names, title
 
 MOST_LANES = 32
-"""Rows of one chart of seeds."""
+"""Maximum number of rows in a chart of seeds."""
 MOST_GRAPHS = 300
-"""Dots of one chart."""
+"""Maximum number of dots in a chart."""
 SHAPES = 4
-"""How many models can be told apart by the shape of their dots."""
+"""Number of models that the shapes of dots can distinguish."""
 
 
 @dataclass(frozen=True)
-class Graph:
-    """An exported graph: what it costs and how well it scores."""
+class GraphPoint:
+    """Cost and score of an exported graph."""
 
     row: Row
     name: str
@@ -37,14 +37,14 @@ class Graph:
 
 
 def colours_of(comparisons: Sequence[Comparison]) -> dict[str, int]:
-    """One colour for each bit-width, the same in all charts."""
+    """Return a colour for each bit-width, the same in all charts."""
     bits = {row.quant: row.bits for comparison in comparisons for row in comparison.rows}
     order = sorted({"fp32": (32, 32), **bits}.items(), key=lambda item: order_of("", item[1]))
     return {quant: index for index, (quant, _) in enumerate(order)}
 
 
 def names_of(comparison: Comparison) -> dict[int, str]:
-    """Words for each row, by its place: model, bit-widths and the settings that have a column."""
+    """Return a name for each row by its ``id``: model, bit-widths and the settings that have a column."""
     names = model_names(row.model for row in comparison.rows)
     return {
         id(row): " ".join(
@@ -54,65 +54,78 @@ def names_of(comparison: Comparison) -> dict[int, str]:
     }
 
 
-def size_chart(comparison: Comparison, colours: Mapping[str, int]) -> Plane | None:
-    """Score against the size of the ONNX file; none without two files."""
+def size_chart(comparison: Comparison, colours: Mapping[str, int]) -> XYChart | None:
+    """Return score against the size of the ONNX file; None without two files."""
     axis = "size of the ONNX file (MiB)"
     graphs = _graphs(comparison, Quantity("size", "fp32"), Quantity("size", "int8"), MEBIBYTE)
-    return _against(comparison, graphs, colours, "size", axis, "MiB")
+    return _against(comparison, graphs, colours=colours, name="size", axis=axis, unit="MiB")
 
 
-def latency_chart(comparison: Comparison, colours: Mapping[str, int]) -> Plane | None:
-    """Score against the median latency of the smallest batch; none without two graphs measured.
+def latency_chart(comparison: Comparison, colours: Mapping[str, int]) -> XYChart | None:
+    """Return score against the median latency of the smallest batch; None without two measured graphs.
 
-    Simulated graphs are shown, but compete for no place on the front: what they take is not what an
-    integer kernel would take.
+    Simulated graphs are shown but excluded from the Pareto front, because an integer kernel would have
+    another latency.
     """
-    known = {name.batch for row in comparison.rows for name in row.cells if name.name == "latency"}
-    batch = min(known, key=lambda text: (len(text), text), default="1")
+    batches = {name.batch for row in comparison.rows for name in row.cells if name.name == "latency"}
+    batch = min(batches, key=lambda text: (len(text), text), default="1")
     fp32, int8 = (Quantity("latency", graph, "p50_ms", batch) for graph in ("fp32", "int8"))
     graphs = _graphs(comparison, fp32, int8, 1)
     axis = f"latency of batch {batch} (ms, p50)"
-    return _against(comparison, graphs, colours, "latency", axis, "ms")
+    return _against(comparison, graphs, colours=colours, name="latency", axis=axis, unit="ms")
 
 
-def _graphs(comparison: Comparison, fp32: Quantity, int8: Quantity, unit: float) -> list[Graph]:
+def _graphs(comparison: Comparison, fp32: Quantity, int8: Quantity, unit: float) -> list[GraphPoint]:
     metric, names = (comparison.metrics or ("",))[0], names_of(comparison)
-    found = _float_graphs(comparison, metric, fp32, unit)
+    graphs = _float_graphs(comparison, metric, fp32, unit)
     for row in comparison.rows:
         score, cost = _exported(row, metric), _median(row, int8)
         if row.quant != "fp32" and score is not None and cost is not None:
-            found.append(Graph(row, names[id(row)], cost / unit, score, row.quant, row.simulated))
-    return found
+            graphs.append(
+                GraphPoint(
+                    row,
+                    names[id(row)],
+                    cost=cost / unit,
+                    score=score,
+                    quant=row.quant,
+                    simulated=row.simulated,
+                )
+            )
+    return graphs
 
 
-def _float_graphs(comparison: Comparison, metric: str, cost_name: Quantity, unit: float) -> list[Graph]:
-    """FP32 graphs: of a model's FP32 rows where it has any, else those that its quantized rows began with.
+def _float_graphs(comparison: Comparison, metric: str, cost_name: Quantity, unit: float) -> list[GraphPoint]:
+    """Return the FP32 graphs of a model's FP32 rows, or else the graphs that its quantized rows start from.
 
-    Rows that began with the same one measured the same graph again.
+    Rows that start from the same graph measured it several times, so their costs are reduced to a median.
     """
-    own = {row.model for row in comparison.rows if _is_fp32(row) and _median(row, cost_name)}
+    models_with_fp32 = {row.model for row in comparison.rows if _is_fp32(row) and _median(row, cost_name)}
     names = model_names(row.model for row in comparison.rows)
-    found: dict[tuple[str, float], list[tuple[float, Row]]] = {}
+    groups: dict[tuple[str, float], list[tuple[float, Row]]] = {}
     for row in comparison.rows:
         stage = last_stage(row) if row.quant == "fp32" else "fp32"
         score, cost = _median(row, Quantity("score", stage, metric)), _median(row, cost_name)
-        if score is not None and cost is not None and (row.quant == "fp32" or row.model not in own):
-            found.setdefault((row.model, score), []).append((cost / unit, row))
+        if (
+            score is not None
+            and cost is not None
+            and (row.quant == "fp32" or row.model not in models_with_fp32)
+        ):
+            groups.setdefault((row.model, score), []).append((cost / unit, row))
     return [
-        Graph(
+        GraphPoint(
             rows[0][1],
             _float_name(names[model], rows),
-            median(cost for cost, _ in rows),
-            score,
-            "fp32",
-            False,
+            cost=median(cost for cost, _ in rows),
+            score=score,
+            quant="fp32",
+            simulated=False,
         )
-        for (model, score), rows in found.items()
+        for (model, score), rows in groups.items()
     ]
 
 
 def _is_fp32(row: Row) -> bool:
-    """Whether its graph is the FP32 model, not one that was trained on as a control."""
+    """Return whether the row's graph is the FP32 model, not a control that was trained further."""
     return row.quant == "fp32" and last_stage(row) == "fp32"
 
 
@@ -121,7 +134,7 @@ def _float_name(model: str, rows: Sequence[tuple[float, Row]]) -> str:
 
 
 def _exported(row: Row, metric: str) -> float | None:
-    """Median score of what was exported: as the graph scored, else the last stage in torch."""
+    """Return the median score of the exported graph, or else of the last stage in torch."""
     scores = (_median(row, Quantity("score", stage, metric)) for stage in ("onnx", last_stage(row)))
     return next((score for score in scores if score is not None), None)
 
@@ -131,19 +144,20 @@ def _median(row: Row, quantity: Quantity) -> float | None:
 
 
 def last_stage(row: Row) -> str:
-    """Stage whose score is the row's result."""
+    """Return the stage whose score is the row's result."""
     stages = [stage for run in row.runs for stage in run.stages if stage in STAGES]
     return max(stages, key=list(STAGES).index, default="fp32")
 
 
 def _against(
     comparison: Comparison,
-    graphs: Sequence[Graph],
+    graphs: Sequence[GraphPoint],
     colours: Mapping[str, int],
+    *,
     name: str,
     axis: str,
     unit: str,
-) -> Plane | None:
+) -> XYChart | None:
     if len(graphs) < 2:
         return None
     rivals = [graph for graph in graphs if not (graph.simulated and name == "latency")]
@@ -157,46 +171,51 @@ def _against(
     if left := len(graphs) - len(kept):
         notes.append(f"Left out: {left} graphs of a lower score; they are in the table.")
     line = Series("Pareto front", tuple(Dot(graph.cost, graph.score) for graph in best), MUTED, "front")
-    return Plane(
+    return XYChart(
         f"{task}-{name}",
         task,
-        f"{task}: {metric} against {name}",
-        Axis(axis, scale_of([graph.cost for graph in kept])),
-        Axis(f"{metric} (%)"),
-        (line, *_series(kept, {id(graph) for graph in best}, colours, unit)),
-        tuple(notes),
+        title=f"{task}: {metric} against {name}",
+        x=Axis(axis, scale_of([graph.cost for graph in kept])),
+        y=Axis(f"{metric} (%)"),
+        series=(line, *_series(kept, {id(graph) for graph in best}, colours, unit)),
+        notes=tuple(notes),
     )
 
 
 def _series(
-    graphs: Sequence[Graph], best: Set[int], colours: Mapping[str, int], unit: str
+    graphs: Sequence[GraphPoint], best: Set[int], colours: Mapping[str, int], unit: str
 ) -> Iterator[Series]:
-    """One for each model and bit-width; for bit-widths alone where models are too many to tell apart."""
+    """Yield a series for each model and bit-width, or for bit-widths alone.
+
+    Models have series of their own if there are several, but no more than shapes can distinguish.
+    """
     models = sorted({graph.row.model for graph in graphs})
     apart = 1 < len(models) <= SHAPES
     names = model_names(models)
-    groups: dict[tuple[int, int, str], list[Graph]] = {}
+    groups: dict[tuple[int, int, str], list[GraphPoint]] = {}
     for graph in graphs:
         shape = models.index(graph.row.model) if apart else 0
         groups.setdefault((shape, colours[graph.quant], graph.quant), []).append(graph)
     for (shape, colour, quant), of_group in sorted(groups.items(), key=lambda item: item[0]):
         words = f"{names[models[shape]]} {quant}" if apart else quant
         words += ", simulated" if of_group[0].simulated else ""
-        known = f"{names[models[0]]} " if len(models) == 1 else ""
-        dots = tuple(_dot(graph, id(graph) in best, unit, known) for graph in of_group)
-        yield Series(words, dots, colour, "hollow" if of_group[0].simulated else "dots", shape)
+        prefix = f"{names[models[0]]} " if len(models) == 1 else ""
+        dots = tuple(_dot(graph, id(graph) in best, unit, prefix) for graph in of_group)
+        yield Series(
+            words, dots, colour=colour, form="hollow" if of_group[0].simulated else "dots", shape=shape
+        )
 
 
-def _dot(graph: Graph, best: bool, unit: str, known: str) -> Dot:
-    """``known`` is how all names begin, and no label does."""
+def _dot(graph: GraphPoint, best: bool, unit: str, prefix: str) -> Dot:
+    """Return the dot of a graph; its label leaves out ``prefix``, which all names share."""
     words = f"{graph.name}: {graph.score:.2f} % at {graph.cost:.4g} {unit}"
     words += ", simulated" if graph.simulated else ""
     words += ", on the Pareto front" if best else ""
-    return Dot(graph.cost, graph.score, words, graph.name.removeprefix(known) if best else "")
+    return Dot(graph.cost, graph.score, words, graph.name.removeprefix(prefix) if best else "")
 
 
-def seed_chart(comparison: Comparison, colours: Mapping[str, int]) -> Lanes | None:
-    """Each seed's result by row, with their median; none unless a row has two seeds."""
+def seed_chart(comparison: Comparison, colours: Mapping[str, int]) -> RangeChart | None:
+    """Return each seed's result by row, with the median; None unless a row has two seeds."""
     if not comparison.metrics:
         return None
     lanes = list(_seed_lanes(comparison, colours))
@@ -206,14 +225,14 @@ def seed_chart(comparison: Comparison, colours: Mapping[str, int]) -> Lanes | No
     left = len(lanes) - len(kept)
     notes = [f"Left out: {left} rows of a lower median; they are in the table."] if left else []
     task, metric = title(comparison), comparison.metrics[0]
-    return Lanes(
+    return RangeChart(
         f"{task}-seeds",
         task,
-        f"{task}: {metric} of each seed",
-        Axis(f"{metric} (%)"),
-        tuple(lanes[index][1] for index in kept),
-        (("one seed", Mark(0, 0, "dot")), ("median", Mark(0, 0, "median"))),
-        tuple(notes),
+        title=f"{task}: {metric} of each seed",
+        x=Axis(f"{metric} (%)"),
+        lanes=tuple(lanes[index][1] for index in kept),
+        legend=(("one seed", Mark(0, 0, "dot")), ("median", Mark(0, 0, "median"))),
+        notes=tuple(notes),
     )
 
 
@@ -226,7 +245,13 @@ def _seed_lanes(comparison: Comparison, colours: Mapping[str, int]) -> Iterator[
         name = f"{names[id(row)]}{', simulated' if row.simulated else ''}"
         kind: Literal["ring", "dot"] = "ring" if row.simulated else "dot"
         marks = [
-            Mark(value, value, kind, f"{name}: seed {seed}, {value:.2f} %", colours[row.quant])
+            Mark(
+                value,
+                value,
+                kind=kind,
+                words=f"{name}: seed {seed}, {value:.2f} %",
+                colour=colours[row.quant],
+            )
             for seed, value in cell.values.items()
             if value is not None
         ]

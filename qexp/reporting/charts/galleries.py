@@ -1,4 +1,4 @@
-"""All charts of the Records, in the order in which they are shown, and what fills an empty place."""
+"""Galleries of all charts in the order of display, with the command that fills an empty one."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from qexp.reporting.charts.comparison import colours_of, latency_chart, seed_chart, size_chart
-from qexp.reporting.charts.run import Chosen, chosen_runs, curves_chart, noise_chart, ranges_chart
+from qexp.reporting.charts.run import ShownRun, chosen_runs, curves_chart, noise_chart, ranges_chart
 from qexp.reporting.charts.sensitivity import Sensitivity, chart_of
 from qexp.reporting.charts.spec import Chart, Gallery
 from qexp.reporting.comparison import Comparison
 from qexp.reporting.tables.comparison import title
 
 MOST_TASKS = 12
-"""Charts side by side; more are chosen from."""
+"""Maximum number of charts side by side; of more, a reader selects one at a time."""
 
 
 Measured = Mapping[str, Sensitivity]
-"""By the key of the run."""
+"""Measured sensitivity, by the key of the run."""
 
 
 def galleries(comparisons: Sequence[Comparison], measured: Measured | None = None) -> list[Gallery]:
-    """Every gallery, also the empty ones; ``measured`` stands in for what is expected of the same runs."""
+    """Return every gallery, even empty ones; ``measured`` replaces the expected noise of the same runs."""
     return [*_of_tasks(comparisons), *_of_runs(comparisons, measured or {})]
 
 
@@ -34,30 +34,38 @@ def _of_tasks(comparisons: Sequence[Comparison]) -> list[Gallery]:
         charts = tuple(chart for chart in drawn.values() if chart)
         without = [task for task, chart in drawn.items() if chart is None]
         notes = (f"Without a chart: {', '.join(without)}. {empty}",) if charts and without else ()
-        return Gallery(name, lead, charts, empty, command, len(charts) > MOST_TASKS, notes)
+        return Gallery(
+            name,
+            lead,
+            charts=charts,
+            empty=empty,
+            command=command,
+            one_by_one=len(charts) > MOST_TASKS,
+            notes=notes,
+        )
 
     return [
         gallery(
             "Accuracy against size",
             "Medians over the seeds of the exported files; left and up is better, and nothing is better "
             "than the Pareto front.",
-            size_chart,
-            "Fewer than two exported files with a score.",
-            f"python -m qexp -m task={task} quant=w8a8,w4a8 deploy=onnx",
+            draw=size_chart,
+            empty="Fewer than two exported files with a score.",
+            command=f"python -m qexp -m task={task} quant=w8a8,w4a8 deploy=onnx",
         ),
         gallery(
             "Accuracy against latency",
             "Medians over the seeds; left and up is better. Simulated graphs are shown, but on no front.",
-            latency_chart,
-            "Fewer than two graphs with a latency and a score.",
-            f"python -m qexp -m task={task} quant=w8a8,w4a8 deploy=onnxruntime",
+            draw=latency_chart,
+            empty="Fewer than two graphs with a latency and a score.",
+            command=f"python -m qexp -m task={task} quant=w8a8,w4a8 deploy=onnxruntime",
         ),
         gallery(
             "Seed spread",
             "A dot for each seed, a line for their median.",
-            seed_chart,
-            "No row has a score of two seeds.",
-            f"python -m qexp -m task={task} quant=w8a8 seed=1,2,3",
+            draw=seed_chart,
+            empty="No row has a score of two seeds.",
+            command=f"python -m qexp -m task={task} quant=w8a8 seed=1,2,3",
         ),
     ]
 
@@ -68,47 +76,59 @@ def _of_runs(comparisons: Sequence[Comparison], measured: Measured) -> list[Gall
     notes = (f"Left out: {left} other runs; shown is the best run of the best rows of each task.",)
 
     def gallery(
-        name: str, lead: str, draw: Callable[[Chosen], Chart | None], empty: str, command: str
+        name: str, lead: str, draw: Callable[[ShownRun], Chart | None], empty: str, command: str
     ) -> Gallery:
         charts = tuple(chart for chosen in runs if (chart := draw(chosen)))
-        return Gallery(name, lead, charts, empty, command, True, notes if charts and left else ())
+        return Gallery(
+            name,
+            lead,
+            charts=charts,
+            empty=empty,
+            command=command,
+            one_by_one=True,
+            notes=notes if charts and left else (),
+        )
 
     return [
         gallery(
             "Training curves",
             "Mean loss between two points, of the FP32 fine-tune and of quantization-aware training; "
             "distillation makes it another loss.",
-            curves_chart,
-            "No Record has a loss curve: nothing was trained, or by an older version of qexp.",
-            f"python -m qexp task={task} quant=w8a8 method=qat",
+            draw=curves_chart,
+            empty="No Record has a loss curve: nothing was trained, or by an older version of qexp.",
+            command=f"python -m qexp task={task} quant=w8a8 method=qat",
         ),
         gallery(
             "Sensitivity",
             "Signal to quantization noise: of the logits with only these sites quantized, where it was "
             "measured; else of each activation, as its histogram of calibration lets expect. The noisiest "
             "first.",
-            partial(_noise_chart, measured),
-            "No Record has the noise of its activations: nothing was quantized, or by an older version.",
-            f"python -m qexp task={task} quant=w8a8",
+            draw=partial(_noise_chart, measured),
+            empty="No Record has the noise of its activations: nothing was quantized, or by an older "
+            "version.",
+            command=f"python -m qexp task={task} quant=w8a8",
         ),
         gallery(
             "Activation ranges",
             "What is quantized, over what calibration saw; what lies outside is clipped.",
-            ranges_chart,
-            "No Record has ranges of activations: nothing was quantized, or by an older version of qexp.",
-            f"python -m qexp task={task} quant=w8a8",
+            draw=ranges_chart,
+            empty="No Record has ranges of activations: nothing was quantized, or by an older version of "
+            "qexp.",
+            command=f"python -m qexp task={task} quant=w8a8",
         ),
     ]
 
 
-def _noise_chart(measured: Measured, chosen: Chosen) -> Chart | None:
-    """What was measured of a run, else what is expected."""
-    found = measured.get(chosen.run.record.key)
-    return (found and chart_of(found, f"{chosen.group}-noise", chosen.group)) or noise_chart(chosen)
+def _noise_chart(measured: Measured, chosen: ShownRun) -> Chart | None:
+    """Return the chart of a run's measured sensitivity, or else of its expected noise."""
+    sensitivity = measured.get(chosen.run.record.key)
+    return (sensitivity and chart_of(sensitivity, f"{chosen.group}-noise", chosen.group)) or noise_chart(
+        chosen
+    )
 
 
 def _task(comparisons: Sequence[Comparison]) -> str:
-    """A task for the commands, as a shell reads it: the first one whose models can be exported."""
+    """Return a task for the commands, quoted for a shell: the first one whose models can be exported."""
     runs = (run for comparison in comparisons for row in comparison.rows for run in row.runs)
     tasks = (run.task for run in runs if run.find("task.kind") != "translation")
     return shlex.quote(next(tasks, "mrpc"))

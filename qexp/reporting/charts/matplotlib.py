@@ -1,4 +1,4 @@
-"""Charts as PNG and SVG files, drawn by matplotlib."""
+"""Charts as PNG and SVG files, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from qexp.errors import StoreError
-from qexp.reporting.charts.spec import COLOURS, MUTED, Chart, Gallery, Lanes, Mark, Plane, Series
+from qexp.reporting.charts.spec import COLOURS, MUTED, Chart, Gallery, Mark, RangeChart, Series, XYChart
 from qexp.reporting.charts.svg import shortened
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ GREY = "#8a929c"
 SHAPES = "osD^"
 STYLE: Any = {
     "svg.fonttype": "none",
-    "svg.hashsalt": "qexp",  # the same chart gives the same file
-    "text.parse_math": False,  # a dollar in a name is a dollar
+    "svg.hashsalt": "qexp",  # makes files reproducible
+    "text.parse_math": False,  # dollar signs in names are literal
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -40,10 +40,10 @@ _LONGEST = 120
 
 
 def write_plots(galleries: Iterable[Gallery], folder: Path) -> list[Path]:
-    """Write ``<chart>.png`` and ``<chart>.svg`` for each chart; returns the paths.
+    """Write ``<chart>.png`` and ``<chart>.svg`` for each chart, and return their paths.
 
     Raises:
-        StoreError: the folder cannot be written.
+        StoreError: If the folder cannot be written.
     """
     charts = [chart for gallery in galleries for chart in gallery.charts]
     paths = []
@@ -56,20 +56,20 @@ def write_plots(galleries: Iterable[Gallery], folder: Path) -> list[Path]:
 
 
 def draw(chart: Chart) -> Figure:
-    """A figure of its own, known to no global state of matplotlib."""
+    """Draw a chart as a figure that is not part of matplotlib's global state."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    height = 4.4 if isinstance(chart, Plane) else 1.4 + 0.24 * len(chart.lanes)
+    height = 4.4 if isinstance(chart, XYChart) else 1.4 + 0.24 * len(chart.lanes)
     with rc_context(STYLE):
-        figure = Figure(figsize=(6.8 if isinstance(chart, Plane) else 8.4, height), layout="constrained")
+        figure = Figure(figsize=(6.8 if isinstance(chart, XYChart) else 8.4, height), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
         figure.suptitle(fill(chart.title, 80), fontsize=10.5, x=0.01, ha="left")
         axes.set_xlabel(chart.x.label)
         axes.set_xscale(chart.x.scale)
-        if isinstance(chart, Plane):
+        if isinstance(chart, XYChart):
             _plane(axes, chart)
         else:
             _lanes(figure, axes, chart)
@@ -78,7 +78,7 @@ def draw(chart: Chart) -> Figure:
     return figure
 
 
-def _plane(axes: Axes, chart: Plane) -> None:
+def _plane(axes: Axes, chart: XYChart) -> None:
     axes.set_ylabel(chart.y.label)
     axes.set_yscale(chart.y.scale)
     axes.margins(0.07)
@@ -106,7 +106,7 @@ def _series(axes: Axes, series: Series) -> None:
 
 
 def _front(axes: Axes, series: Series) -> None:
-    """A staircase over the dots, from the lower edge to the right one; the edges stay where they are."""
+    """Draw a staircase over the dots, from the lower to the right edge, and keep the limits of the axes."""
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     x, y = [dot.x for dot in series.dots], [dot.y for dot in series.dots]
     (line,) = axes.step([x[0], *x, right], [low, *y, y[-1]], where="post", zorder=1.5, label=series.name)
@@ -115,7 +115,7 @@ def _front(axes: Axes, series: Series) -> None:
     axes.set_ylim(low, high)
 
 
-def _lanes(figure: Figure, axes: Axes, chart: Lanes) -> None:
+def _lanes(figure: Figure, axes: Axes, chart: RangeChart) -> None:
     for row, lane in enumerate(chart.lanes):
         for mark in lane.marks:
             _mark(axes, mark, row)
@@ -132,7 +132,7 @@ def _lanes(figure: Figure, axes: Axes, chart: Lanes) -> None:
 
 
 def _mark(axes: Axes, mark: Mark, row: int | None) -> Any:
-    """Draw a mark on its row; without a row, a sample for the legend that stands nowhere."""
+    """Draw a mark on its row, or without a row an invisible sample for the legend."""
     colour, at = _colour(mark.colour), [float("nan") if row is None else row]
     if mark.kind == "median":
         return axes.scatter([mark.low], at, s=110, marker="|", color=colour, linewidths=2.2, zorder=3)
@@ -148,7 +148,7 @@ def _colour(number: int) -> str:
 
 
 def _file_names(charts: Sequence[Chart]) -> Iterator[str]:
-    """Names that a file can have, each once."""
+    """Yield a valid and unique file name for each chart."""
     taken: set[str] = set()
     for chart in charts:
         name = re.sub(r"[^\w.=-]+", "-", chart.name).strip("-.")[-_LONGEST:]
@@ -162,7 +162,7 @@ def _numbered(name: str, number: int) -> str:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    """Write a figure, whole or not at all."""
+    """Write a figure atomically."""
     from matplotlib import rc_context
 
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")

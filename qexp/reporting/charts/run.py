@@ -1,40 +1,41 @@
-"""Charts of single runs: training curves, noise of activations, ranges."""
+"""Charts of single runs: training curves, and noise and ranges of activations."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 
 from qexp.records.schema import ActivationRange
 from qexp.reporting.charts.axes import scale_of
 from qexp.reporting.charts.comparison import last_stage, names_of
-from qexp.reporting.charts.spec import MUTED, Axis, Dot, Lane, Lanes, Mark, Plane, Series
+from qexp.reporting.charts.spec import MUTED, Axis, Dot, Lane, Mark, RangeChart, Series, XYChart
 from qexp.reporting.comparison import Comparison, Row
-from qexp.reporting.run_view import Quantity, Run
+from qexp.reporting.run_view import Quantity, RunView
 from qexp.reporting.tables.comparison import title
 
 MOST_OF_TASK, MOST_RUNS = 8, 36
-"""Runs that are shown one by one: of a task, and in all."""
+"""Maximum number of runs that are shown one by one: of a task, and in total."""
 NOISIEST = 20
 MOST_RANGES = 120
 BLUE = 1
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """A run that is shown by itself."""
+class ShownRun:
+    """A run with charts of its own."""
 
-    run: Run
+    run: RunView
     group: str
-    """The words it is chosen by."""
+    """Label by which a reader selects it."""
 
 
-def chosen_runs(comparisons: Sequence[Comparison]) -> tuple[list[Chosen], int]:
-    """The best run of each row, from the best row on, tasks in turn; and how many runs are not among them.
+def chosen_runs(comparisons: Sequence[Comparison]) -> tuple[list[ShownRun], int]:
+    """Return the best run of each row, best rows first, and the number of runs that are left out.
 
-    A run that failed is chosen only where its row has no other.
+    Tasks take turns until the maximum number of runs is reached. A failed run is chosen only if its row has
+    no other.
     """
     by_task = [list(_best_of(comparison)) for comparison in comparisons]
     in_turn = chain.from_iterable(zip_longest(*(runs[:MOST_OF_TASK] for runs in by_task)))
@@ -43,8 +44,8 @@ def chosen_runs(comparisons: Sequence[Comparison]) -> tuple[list[Chosen], int]:
     return shown, sum(_count(comparison) for comparison in comparisons) - len(shown)
 
 
-def curves_chart(chosen: Chosen) -> Plane | None:
-    """Loss over the steps of each training of a run."""
+def curves_chart(chosen: ShownRun) -> XYChart | None:
+    """Return the loss over the steps of each training of a run; None without a curve."""
     series = tuple(
         Series(
             name,
@@ -62,36 +63,50 @@ def curves_chart(chosen: Chosen) -> Plane | None:
         return None
     losses = [dot.y for each in series for dot in each.dots]
     y = Axis("loss", scale_of(losses))
-    return Plane(f"{chosen.group}-curves", chosen.group, f"{chosen.group}: loss", Axis("step"), y, series)
+    return XYChart(
+        f"{chosen.group}-curves",
+        chosen.group,
+        title=f"{chosen.group}: loss",
+        x=Axis("step"),
+        y=y,
+        series=series,
+    )
 
 
-def noise_chart(chosen: Chosen) -> Lanes | None:
-    """Signal to quantization noise of the noisiest activations of a run."""
-    stage, ranges = _last_ranges(chosen.run, "sqnr")
+def noise_chart(chosen: ShownRun) -> RangeChart | None:
+    """Return the signal to quantization noise ratio of a run's noisiest activations; None without any."""
+    stage, ranges = _last_ranges(chosen.run, ("sqnr",))
     values = {name: value for name, each in ranges.items() if (value := each["sqnr"]) is not None}
     words = f"{chosen.group}: signal to quantization noise of each activation, {stage}"
-    return lowest_chart(values, f"{chosen.group}-noise", chosen.group, words, "SQNR (dB), more is better")
+    return lowest_chart(
+        values, f"{chosen.group}-noise", group=chosen.group, words=words, axis="SQNR (dB), more is better"
+    )
 
 
-def lowest_chart(values: Mapping[str, float], name: str, group: str, words: str, axis: str) -> Lanes | None:
-    """The lowest of many named values, the lowest first; none without any value."""
+def lowest_chart(
+    values: Mapping[str, float], name: str, group: str, words: str, axis: str
+) -> RangeChart | None:
+    """Return a chart of the lowest of many named values, in ascending order; None without any value."""
     if not values:
         return None
     order = sorted(values, key=lambda each: (values[each], each))
     short = dict(zip(order, without_shared_beginning(order), strict=True))
     lanes = tuple(
-        Lane(short[each], (Mark(min(0.0, value), max(0.0, value), "bar", f"{each}: {value:.2f}", BLUE),))
+        Lane(
+            short[each],
+            (Mark(min(0.0, value), max(0.0, value), kind="bar", words=f"{each}: {value:.2f}", colour=BLUE),),
+        )
         for each in order[:NOISIEST]
         for value in (values[each],)
     )
     left = len(order) - len(lanes)
     notes = (f"Left out: {left} with a higher value, up to {values[order[-1]]:.1f}.",) if left else ()
-    return Lanes(name, group, words, Axis(axis), lanes, notes=notes)
+    return RangeChart(name, group, title=words, x=Axis(axis), lanes=lanes, notes=notes)
 
 
-def ranges_chart(chosen: Chosen) -> Lanes | None:
-    """Quantized range of each activation over what calibration saw of it, in the order of the layers."""
-    stage, ranges = _last_ranges(chosen.run, "low", "high", "seen_low", "seen_high")
+def ranges_chart(chosen: ShownRun) -> RangeChart | None:
+    """Return the quantized range of each activation over its range in calibration, in the order of layers."""
+    stage, ranges = _last_ranges(chosen.run, ("low", "high", "seen_low", "seen_high"))
     if not ranges:
         return None
     order = sorted(ranges, key=natural)
@@ -104,16 +119,18 @@ def ranges_chart(chosen: Chosen) -> Lanes | None:
     ends = [end for lane in lanes for mark in lane.marks for end in (mark.low, mark.high)]
     words = f"{chosen.group}: ranges of activations, {stage}"
     axis, legend = Axis("value of the activation", scale_of(ends)), _legend(*lanes[0].marks)
-    return Lanes(f"{chosen.group}-ranges", chosen.group, words, axis, lanes, legend, notes)
+    return RangeChart(
+        f"{chosen.group}-ranges", chosen.group, title=words, x=axis, lanes=lanes, legend=legend, notes=notes
+    )
 
 
 def natural(name: str) -> list[tuple[int, str]]:
-    """Order of names in which layer 10 comes after layer 9."""
+    """Return a sort key of names that places layer 10 after layer 9."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def without_shared_beginning(names: Sequence[str]) -> list[str]:
-    """Dotted names without the parts that all of them begin with; one part always stays."""
+    """Strip the leading parts that all dotted names share; at least one part of each stays."""
     parts = [name.split(".") for name in names]
     shared = 0
     while len({tuple(each[: shared + 1]) for each in parts}) == 1 and all(
@@ -123,23 +140,23 @@ def without_shared_beginning(names: Sequence[str]) -> list[str]:
     return [".".join(each[shared:]) for each in parts]
 
 
-def _best_of(comparison: Comparison) -> Iterator[Chosen]:
-    """The best run of each row that has anything to show, the best first."""
+def _best_of(comparison: Comparison) -> Iterator[ShownRun]:
+    """Yield the best run of each row that has curves or ranges, the best first."""
     names, task = names_of(comparison), title(comparison)
-    found: list[tuple[tuple[bool, float], Chosen]] = []
+    ranked: list[tuple[tuple[bool, float], ShownRun]] = []
     for row in comparison.rows:
         runs = [run for run in row.runs if run.record.curves or run.record.ranges]
         scored = [(_result(run, row, comparison), run) for run in runs]
         if scored:
             score, run = max(scored, key=lambda each: each[0])
             failed = ", failed" if run.record.status == "failed" else ""
-            rank = not run.record.ranges, -score  # what a float run shows, the quantized ones begin with
-            found.append((rank, Chosen(run, f"{task} {names[id(row)]} seed {run.seed}{failed}")))
-    yield from (each for _, each in sorted(found, key=lambda pair: pair[0]))
+            rank = not run.record.ranges, -score  # quantized runs also show the float training
+            ranked.append((rank, ShownRun(run, f"{task} {names[id(row)]} seed {run.seed}{failed}")))
+    yield from (each for _, each in sorted(ranked, key=lambda pair: pair[0]))
 
 
-def _result(run: Run, row: Row, comparison: Comparison) -> float:
-    """Primary score of the last stage; below all others where there is none, or the run failed."""
+def _result(run: RunView, row: Row, comparison: Comparison) -> float:
+    """Return the primary score of the last stage; negative infinity if there is none or the run failed."""
     metric = comparison.metrics[0] if comparison.metrics else ""
     value = run.measured.get(Quantity("score", last_stage(row), metric))
     return float("-inf") if value is None or run.record.status == "failed" else value
@@ -150,16 +167,16 @@ def _count(comparison: Comparison) -> int:
     return sum(bool(run.record.curves or run.record.ranges) for run in runs)
 
 
-def _last_ranges(run: Run, *fields: str) -> tuple[str, Mapping[str, ActivationRange]]:
-    """Stage and ranges of the last stage that has all the fields of any; older Records may lack some."""
+def _last_ranges(run: RunView, fields: Collection[str]) -> tuple[str, Mapping[str, ActivationRange]]:
+    """Return the last stage that has ranges with all fields, and these ranges; older Records lack some."""
     for stage in ("qat", "ptq"):
-        found = {
+        ranges = {
             name: each
             for name, each in run.record.ranges.get(stage, {}).items()
             if all(each.get(field) is not None for field in fields)
         }
-        if found:
-            return stage, found
+        if ranges:
+            return stage, ranges
     return "", {}
 
 
@@ -169,8 +186,8 @@ def _range_lane(short: str, name: str, each: ActivationRange) -> Lane:
     return Lane(
         short,
         (
-            Mark(each["seen_low"], each["seen_high"], "seen", seen, MUTED),
-            Mark(each["low"], each["high"], "bar", held, BLUE),
+            Mark(each["seen_low"], each["seen_high"], kind="seen", words=seen, colour=MUTED),
+            Mark(each["low"], each["high"], kind="bar", words=held, colour=BLUE),
         ),
     )
 

@@ -1,4 +1,4 @@
-"""What quantizing a part of a model costs, as it was measured: file, table and chart."""
+"""Measured sensitivity of a model to the quantization of its parts: file, table and chart."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 
 from qexp.errors import StoreError
 from qexp.reporting.charts.run import lowest_chart
-from qexp.reporting.charts.spec import Lanes
-from qexp.reporting.table import NOT_ASKED, Table, points, score
+from qexp.reporting.charts.spec import RangeChart
+from qexp.reporting.table import NOT_REQUESTED, Table, points, score
 
 FOLDER = "sensitivity"
-"""In the outputs; below it a folder for each run."""
+"""Folder in the outputs, with a folder for each run."""
 COLUMNS = (
     *("sites", "quantizers", "only they", "loss", "SQNR (dB)"),
     *("all but they", "gain", "SQNR (dB) then"),
@@ -26,32 +26,32 @@ EXACT = "exact"
 
 @dataclass(frozen=True)
 class Level:
-    """A model with some of its quantizers."""
+    """Score and noise of a model with some of its quantizers."""
 
     score: float | None
-    """Primary metric in percent; null where it is undefined."""
+    """Primary metric in percent; None if it is undefined."""
     noise: float | None
-    """Share of the power of the float model's logits that the difference to them has; null where a logit is
-    no number."""
+    """Power of the difference to the float model's logits, as a share of the power of these; None if a logit
+    is not finite."""
     sqnr: float | None
-    """The same in dB; null where there is no noise, or no number."""
+    """The noise as SQNR in dB; None if there is no noise or it is undefined."""
 
 
 @dataclass(frozen=True)
 class GroupLevels:
-    """A group of sites, quantized alone, and left alone."""
+    """Results of quantizing a group of sites alone, and everything but this group."""
 
     name: str
     quantizers: tuple[str, ...]
     only: Level | None = None
-    """Only they are quantized; null where it was not come to."""
+    """Result with only the group quantized; None if it was not measured."""
     but: Level | None = None
-    """Everything but they is quantized; null likewise."""
+    """Result with everything but the group quantized; None if it was not measured."""
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """One measurement of a run; plain JSON values inside."""
+    """Measured sensitivity of one run, as plain JSON values."""
 
     run: str
     """Key of the run."""
@@ -62,34 +62,34 @@ class Sensitivity:
     split: str
     rows: int
     by: str
-    """``group layer kind``."""
+    """Division of the sites: ``group layer kind``."""
     off: Level | None = None
-    """Nothing is quantized."""
+    """Result with nothing quantized."""
     on: Level | None = None
-    """Everything is."""
+    """Result with everything quantized."""
     groups: tuple[GroupLevels, ...] = field(default_factory=tuple)
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is missing."""
+        """Whether every level was measured."""
         levels = [self.off, self.on, *(each for group in self.groups for each in (group.only, group.but))]
         return None not in levels
 
     @property
     def sorted(self) -> tuple[GroupLevels, ...]:
-        """Groups from the one that hurts most, alone, to the one that hurts least."""
-        return tuple(sorted(self.groups, key=lambda group: -_hurt(group)))
+        """Groups in descending order of noise when quantized alone."""
+        return tuple(sorted(self.groups, key=lambda group: -_noise_key(group)))
 
     def to_json(self) -> str:
-        """As a file, every digit kept."""
+        """Serialize to JSON with every digit."""
         return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
 
     @classmethod
     def read(cls, path: Path) -> Sensitivity:
-        """What :meth:`to_json` left in a file.
+        """Read a file that :meth:`to_json` wrote.
 
         Raises:
-            StoreError: it cannot be read, or is of another form.
+            StoreError: If the file cannot be read or is malformed.
         """
         try:
             tree = json.loads(path.read_text(encoding="utf-8"))
@@ -109,17 +109,17 @@ class Sensitivity:
 
 
 def measured(outputs: Path) -> Mapping[str, Sensitivity]:
-    """What was measured of each run by its groups, by the run's key.
+    """Read the measured sensitivity of each run to groups of sites, by the run's key.
 
     Raises:
-        StoreError: a file cannot be read.
+        StoreError: If a file cannot be read or is malformed.
     """
     files = sorted((outputs / FOLDER).glob(f"*/{FOLDER}.json"))
-    return {found.run: found for found in map(Sensitivity.read, files)}
+    return {sensitivity.run: sensitivity for sensitivity in map(Sensitivity.read, files)}
 
 
 def table_of(found: Sensitivity) -> Table:
-    """What hurts most comes first."""
+    """Return the table of a measurement, the most sensitive group first."""
     rows = tuple(
         (group.name, str(len(group.quantizers)), *_only(found, group), *_but(found, group))
         for group in found.sorted
@@ -131,11 +131,11 @@ def table_of(found: Sensitivity) -> Table:
         "point, against everything; both in points. SQNR: of the logits against those of nothing quantized.",
     )
     notes = () if found.complete else ("Interrupted: a dash stands for what was not measured.",)
-    return Table(f"Sensitivity of {found.title}", COLUMNS, rows, caption, notes)
+    return Table(f"Sensitivity of {found.title}", COLUMNS, rows=rows, caption=caption, notes=notes)
 
 
 def csv_of(found: Sensitivity) -> str:
-    """A line for nothing, for everything, and two for each group, with all digits."""
+    """Format as CSV: a line for nothing, one for everything and two for each group, with all digits."""
     text = io.StringIO()
     write = csv.writer(text, lineterminator="\n").writerow
     write(("sites", "quantized", "score", "noise", "sqnr_db"))
@@ -144,11 +144,13 @@ def csv_of(found: Sensitivity) -> str:
     return text.getvalue()
 
 
-def chart_of(found: Sensitivity, name: str, group: str) -> Lanes | None:
-    """The groups that hurt most when only they are quantized; none where nothing was measured."""
+def chart_of(found: Sensitivity, name: str, group: str) -> RangeChart | None:
+    """Return the most sensitive groups when quantized alone; None if nothing was measured."""
     values = {each.name: each.only.sqnr for each in found.groups if each.only and each.only.sqnr is not None}
     words = f"{group}: measured, with only these sites quantized, {found.stage}"
-    return lowest_chart(values, name, group, words, "measured SQNR of the logits (dB), more is better")
+    return lowest_chart(
+        values, name, group=group, words=words, axis="measured SQNR of the logits (dB), more is better"
+    )
 
 
 def _levels(found: Sensitivity) -> Iterator[tuple[str, str, Level | None]]:
@@ -169,23 +171,23 @@ def _but(found: Sensitivity, group: GroupLevels) -> tuple[str, str, str]:
 
 def _difference(first: Level | None, second: Level | None) -> str:
     if first is None or second is None:
-        return NOT_ASKED
-    known = first.score is not None and second.score is not None
-    return points(first.score - second.score if known else None)  # type: ignore[operator]
+        return NOT_REQUESTED
+    defined = first.score is not None and second.score is not None
+    return points(first.score - second.score if defined else None)  # type: ignore[operator]
 
 
 def _score(level: Level | None) -> str:
-    return NOT_ASKED if level is None else score(level.score)
+    return NOT_REQUESTED if level is None else score(level.score)
 
 
 def _sqnr(level: Level | None) -> str:
     if level is None:
-        return NOT_ASKED
+        return NOT_REQUESTED
     return f"{level.sqnr:.1f}" if level.sqnr is not None else EXACT if level.noise == 0 else score(None)
 
 
-def _hurt(group: GroupLevels) -> float:
-    """More noise hurts more, no number most; what was not measured comes last."""
+def _noise_key(group: GroupLevels) -> float:
+    """Return a sort key of noise: undefined noise is the largest, and a missing measurement the smallest."""
     if group.only is None:
         return -1.0
     return float("inf") if group.only.noise is None else group.only.noise

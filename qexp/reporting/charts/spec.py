@@ -1,4 +1,4 @@
-"""A chart as plain values, so that a page and a picture show the same.
+"""Charts as plain values, so that a page and an image file show the same.
 
 :mod:`qexp.reporting.charts.svg` draws charts into a page, :mod:`qexp.reporting.charts.matplotlib` into files.
 """
@@ -9,39 +9,39 @@ from dataclasses import dataclass
 from typing import Literal
 
 Scale = Literal["linear", "log", "asinh"]
-"""``asinh`` is linear within ±1 and logarithmic beyond, so that it holds both signs."""
+"""``asinh`` is linear within ±1 and logarithmic beyond, so that it covers both signs."""
 WIDE = 20
-"""Where the largest value is so many times a small one, an axis is not linear."""
+"""Ratio of the largest value to a small one from which an axis is not linear."""
 MUTED = -1
-"""Colour of what stands behind the data."""
+"""Colour of marks behind the data."""
 COLOURS = 8
-"""How many colours there are; ``Series.colour`` counts on from the first after the last."""
+"""Number of colours; ``Series.colour`` wraps around after the last one."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What is measured along one side."""
+    """Label and scale of one axis."""
 
     label: str
-    """With the unit."""
+    """Quantity and its unit."""
     scale: Scale = "linear"
 
 
 @dataclass(frozen=True)
 class Dot:
-    """A pair of numbers."""
+    """Point of a chart, with its texts."""
 
     x: float
     y: float
     words: str = ""
-    """What a pointer on it reads."""
+    """Tooltip of the dot."""
     label: str = ""
-    """What stands beside it, where there is room."""
+    """Text beside the dot, if there is room."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """Dots of one name in the legend."""
+    """Dots that share an entry of the legend."""
 
     name: str
     dots: tuple[Dot, ...]
@@ -49,17 +49,17 @@ class Series:
     form: Literal["dots", "hollow", "line", "front"]
     """``front`` is the staircase over dots of rising x and y."""
     shape: int = 0
-    """Of dots: circle, square, diamond, triangle."""
+    """Index of the shape of dots: circle, square, diamond, triangle."""
 
 
 @dataclass(frozen=True)
-class Plane:
-    """A chart of two numbers."""
+class XYChart:
+    """Chart of one number against another."""
 
     name: str
-    """Of a file; told apart from other charts by it."""
+    """Name of the file, which distinguishes the chart from others."""
     group: str
-    """What it is of: a task or a run."""
+    """Task or run that the chart shows."""
     title: str
     x: Axis
     y: Axis
@@ -69,7 +69,7 @@ class Plane:
 
 @dataclass(frozen=True)
 class Mark:
-    """A piece of a lane; ``dot``, ``ring`` and ``median`` stand at ``low``, the others reach to ``high``."""
+    """Element of a lane; ``dot``, ``ring`` and ``median`` are at ``low``, the others reach to ``high``."""
 
     low: float
     high: float
@@ -80,15 +80,15 @@ class Mark:
 
 @dataclass(frozen=True)
 class Lane:
-    """One named line of a chart."""
+    """Named row of marks in a chart."""
 
     name: str
     marks: tuple[Mark, ...]
 
 
 @dataclass(frozen=True)
-class Lanes:
-    """A chart of one number for each of many names."""
+class RangeChart:
+    """Chart of numbers for each of many names."""
 
     name: str
     group: str
@@ -96,26 +96,26 @@ class Lanes:
     x: Axis
     lanes: tuple[Lane, ...]
     legend: tuple[tuple[str, Mark], ...] = ()
-    """Names of marks."""
+    """Name and sample of each kind of mark."""
     notes: tuple[str, ...] = ()
 
 
-Chart = Plane | Lanes
+Chart = XYChart | RangeChart
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Charts of one kind, or why there are none."""
+    """Charts of one kind, or the reason why there are none."""
 
     title: str
     lead: str
-    """What the charts show, in a sentence."""
+    """Sentence on what the charts show."""
     charts: tuple[Chart, ...]
     empty: str
-    """Why there is no chart."""
+    """Reason why there is no chart."""
     command: str
-    """What fills it."""
+    """Command that fills the gallery."""
     one_by_one: bool = False
-    """Whether a reader chooses one at a time."""
+    """Whether a reader selects one chart at a time."""
     notes: tuple[str, ...] = ()
-    """What was left out."""
+    """Notes on what was left out."""

@@ -1,6 +1,6 @@
-"""A chart as SVG inside a page: text stays text, colours are the page's, every mark tells its numbers.
+"""Charts as SVG inside a page, with real text, the page's colours, and the numbers of each mark as tooltip.
 
-Units are those of a chart ``WIDTH`` wide, which the page stretches.
+Coordinates assume a chart of width ``WIDTH``, which the page scales.
 """
 
 from __future__ import annotations
@@ -8,33 +8,33 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from qexp.reporting.charts.axes import Ruler, printed, ruler
-from qexp.reporting.charts.spec import COLOURS, MUTED, Chart, Dot, Lanes, Mark, Plane, Series
+from qexp.reporting.charts.axes import AxisScale, printed, ruler
+from qexp.reporting.charts.spec import COLOURS, MUTED, Chart, Dot, Mark, RangeChart, Series, XYChart
 
 WIDTH = 400
 HEIGHT = 300
-"""Of a :class:`Plane`."""
+"""Height of a :class:`XYChart`."""
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 8, 40
 LANE, NAME = 26, 12
-"""Height of a lane, and how much of it its name takes."""
+"""Height of a lane, and the part of it that its name takes."""
 TALL = 12
-"""A chart of more lanes has its numbers above, too."""
+"""Number of lanes above which a chart repeats its ticks at the top."""
 LETTER = 5.6
-"""Width of a letter, on average."""
+"""Average width of a letter."""
 CLOSE = 13
-"""Lines of text that are less apart overlap."""
+"""Distance below which lines of text overlap."""
 
 
 def svg(chart: Chart) -> str:
-    """The drawing of a chart, without its title, legend and notes."""
-    height, parts = _plane(chart) if isinstance(chart, Plane) else _lanes(chart)
+    """Draw a chart without its title, legend and notes."""
+    height, parts = _plane(chart) if isinstance(chart, XYChart) else _lanes(chart)
     opening = f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{escape(chart.title)}">'
     return "\n".join([opening, *parts, "</svg>"])
 
 
 def legend(chart: Chart) -> str:
-    """Names of series or marks with a sample of each; empty where there is nothing to tell apart."""
-    if isinstance(chart, Plane):
+    """Return the names of series or marks with a sample of each; empty if no series or mark is named."""
+    if isinstance(chart, XYChart):
         samples = [(series.name, _series_sample(series)) for series in chart.series]
     else:
         samples = [(name, _mark_sample(mark)) for name, mark in chart.legend]
@@ -46,7 +46,7 @@ def legend(chart: Chart) -> str:
     return f'<ul class="legend">{items}</ul>' if items else ""
 
 
-def _plane(chart: Plane) -> tuple[float, list[str]]:
+def _plane(chart: XYChart) -> tuple[float, list[str]]:
     dots = [dot for series in chart.series for dot in series.dots]
     x = ruler(chart.x.scale, (dot.x for dot in dots), LEFT, WIDTH - RIGHT)
     y = ruler(chart.y.scale, (dot.y for dot in dots), HEIGHT - BOTTOM, TOP)
@@ -61,25 +61,25 @@ def _plane(chart: Plane) -> tuple[float, list[str]]:
     return HEIGHT, [*parts, *_labels(dots, x, y)]
 
 
-def _x_axis(x: Ruler, top: float, bottom: float, label: str) -> Iterator[str]:
+def _x_axis(x: AxisScale, top: float, bottom: float, label: str) -> Iterator[str]:
     for value in x.ticks():
         place = x.at(value)
         yield f'<path class="grid" d="M{place:.1f} {top}V{bottom:g}"/>'
-        yield _text(place, bottom + 14, printed(value), "middle")
-    yield _text((x.start + x.end) / 2, bottom + 31, label, "middle")
+        yield _text(place, bottom + 14, printed(value), anchor="middle")
+    yield _text((x.start + x.end) / 2, bottom + 31, label, anchor="middle")
 
 
-def _y_axis(y: Ruler, label: str) -> Iterator[str]:
+def _y_axis(y: AxisScale, label: str) -> Iterator[str]:
     for value in y.ticks():
         place = y.at(value)
         yield f'<path class="grid" d="M{LEFT} {place:.1f}H{WIDTH - RIGHT}"/>'
-        yield _text(LEFT - 5, place + 4, printed(value), "end")
+        yield _text(LEFT - 5, place + 4, printed(value), anchor="end")
     middle = (y.start + y.end) / 2
     turned = f'text-anchor="middle" transform="translate(10 {middle:g}) rotate(-90)"'
     yield f"<text {turned}>{escape(label)}</text>"
 
 
-def _lines(series: Series, x: Ruler, y: Ruler) -> Iterator[str]:
+def _lines(series: Series, x: AxisScale, y: AxisScale) -> Iterator[str]:
     places = [(x.at(dot.x), y.at(dot.y)) for dot in series.dots]
     if series.form == "front" and places:
         steps = "".join(f"H{across:.1f}V{up:.1f}" for across, up in places)
@@ -100,7 +100,7 @@ def _dot(dot: Dot, series: Series, x: float, y: float) -> str:
 
 
 def _shape(shape: int, x: float, y: float, r: float = 5) -> str:
-    """Outline of a circle, square, diamond or triangle around a place."""
+    """Return the outline of a circle, square, diamond or triangle around a point."""
     outlines = (
         f"M{x - r:.1f} {y:.1f}a{r} {r} 0 1 0 {2 * r} 0a{r} {r} 0 1 0 {-2 * r} 0z",
         f"M{x - r:.1f} {y - r:.1f}h{2 * r}v{2 * r}h{-2 * r}z",
@@ -110,8 +110,8 @@ def _shape(shape: int, x: float, y: float, r: float = 5) -> str:
     return outlines[shape % len(outlines)]
 
 
-def _labels(dots: Sequence[Dot], x: Ruler, y: Ruler) -> Iterator[str]:
-    """Labels beside their dots, on the side with more room; none where it would lie on another."""
+def _labels(dots: Sequence[Dot], x: AxisScale, y: AxisScale) -> Iterator[str]:
+    """Yield labels beside their dots, on the side with more room; those that would overlap are left out."""
     taken: list[tuple[float, float, float]] = []
     for dot in sorted((dot for dot in dots if dot.label), key=lambda dot: (-dot.y, dot.x)):
         place, up, width = x.at(dot.x), y.at(dot.y) - 8, len(dot.label) * LETTER
@@ -121,28 +121,43 @@ def _labels(dots: Sequence[Dot], x: Ruler, y: Ruler) -> Iterator[str]:
         free = all(abs(up - at) > CLOSE or start > end or start + width < begin for begin, end, at in taken)
         if free and start > LEFT:
             taken.append((start, start + width, up))
-            yield _text(start if right else place + 4, up, dot.label, "start" if right else "end", "label")
+            yield _text(
+                start if right else place + 4,
+                up,
+                text=dot.label,
+                anchor="start" if right else "end",
+                kind="label",
+            )
 
 
-def _lanes(chart: Lanes) -> tuple[float, list[str]]:
+def _lanes(chart: RangeChart) -> tuple[float, list[str]]:
     ends = [end for lane in chart.lanes for mark in lane.marks for end in (mark.low, mark.high)]
     x = ruler(chart.x.scale, ends, LEFT / 2, WIDTH - RIGHT, pad=0.03)
     above = TOP + 12 if len(chart.lanes) > TALL else TOP
     bottom = above + LANE * len(chart.lanes) + 6
     parts = [*_x_axis(x, above, bottom, chart.x.label)]
     if above > TOP:
-        parts += [_text(x.at(value), above - 5, printed(value), "middle") for value in x.ticks()]
+        parts += [_text(x.at(value), above - 5, printed(value), anchor="middle") for value in x.ticks()]
     if chart.x.scale != "log" and min(ends) <= 0 <= max(ends):
         parts.append(f'<path class="zero" d="M{x.at(0):.1f} {above}V{bottom:g}"/>')
     for index, lane in enumerate(chart.lanes):
         top = above + LANE * index
         most = int((WIDTH - 8) / LETTER)
-        parts.append(_text(4, top + NAME - 2, shortened(lane.name, most), "start", "label", lane.name))
+        parts.append(
+            _text(
+                4,
+                top + NAME - 2,
+                text=shortened(lane.name, most),
+                anchor="start",
+                kind="label",
+                words=lane.name,
+            )
+        )
         parts += [_mark(mark, x, top + NAME + (LANE - NAME) / 2 - 1) for mark in lane.marks]
     return bottom + BOTTOM, parts
 
 
-def _mark(mark: Mark, x: Ruler, middle: float) -> str:
+def _mark(mark: Mark, x: AxisScale, middle: float) -> str:
     low, colour, title = x.at(mark.low), _colour(mark.colour), _title(mark.words)
     width = max(x.at(mark.high) - low, 1)
     if mark.kind in ("dot", "ring"):
@@ -167,15 +182,15 @@ def _series_sample(series: Series) -> str:
 def _mark_sample(mark: Mark) -> str:
     line = ruler("linear", (0, 1), 3, 17, pad=0)
     low = 0 if mark.kind in ("bar", "seen") else 0.5
-    return _mark(Mark(low, 1, mark.kind, "", mark.colour), line, 7)
+    return _mark(Mark(low, 1, kind=mark.kind, words="", colour=mark.colour), line, 7)
 
 
 def shortened(text: str, most: int) -> str:
-    """The end of a text that is too long, for names differ at their ends."""
+    """Shorten a long text to its end, because names differ at their ends."""
     return text if len(text) <= most else "…" + text[-most + 1 :]
 
 
-def _text(x: float, y: float, text: str, anchor: str, kind: str = "", words: str = "") -> str:
+def _text(x: float, y: float, text: str, *, anchor: str, kind: str = "", words: str = "") -> str:
     kind = f' class="{kind}"' if kind else ""
     inner = (_title(words) if words else "") + escape(text)
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{kind}>{inner}</text>'

@@ -1,4 +1,4 @@
-"""A whole report as text, in each form that it can have."""
+"""Text formats of a whole report: Markdown, CSV, LaTeX and JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from qexp.reporting.tables.relative_loss import loss_tables
 
 
 def tables_of(report: Report) -> list[Table]:
-    """Each task, then all tasks side by side, then what quantization costs, then engines, then averages."""
+    """Return all tables in order: tasks, overviews, relative losses, engines, intervals and averages."""
     return [
         *map(table_of, report.comparisons),
         *(overview_table(overview, report.published) for overview in report.overviews),
@@ -32,12 +32,12 @@ def tables_of(report: Report) -> list[Table]:
 
 
 def markdown_text(report: Report) -> str:
-    """All tables as one Markdown text."""
+    """Format all tables as one Markdown text."""
     return "\n".join(map(markdown, tables_of(report)))
 
 
 def latex_text(report: Report) -> str:
-    """All tables as one LaTeX text."""
+    """Format all tables as one LaTeX text."""
     return "\n".join(map(latex, tables_of(report)))
 
 
@@ -47,14 +47,17 @@ FORMATS: Mapping[str, tuple[str, Callable[[Report], str]]] = {
     "latex": ("tex", latex_text),
     "json": ("json", json_text),
 }
-"""Ending of its files, and what makes its text, by the name of a form."""
+"""File suffix and formatter, by the name of the format."""
 
 
 def write_tables(report: Report, folder: Path) -> list[Path]:
-    """Write each part of the report in every form, such as ``<task>.md``, ``.csv``, ``.tex`` and ``.json``.
+    """Write each part of the report in every format, such as ``<task>.md``, ``.csv``, ``.tex`` and ``.json``.
+
+    Returns:
+        Paths of the files.
 
     Raises:
-        StoreError: the folder cannot be written.
+        StoreError: If the folder cannot be written.
     """
     paths = []
     for name, part in report.parts().items():

@@ -1,4 +1,4 @@
-"""A report as CSV: one line for each row and quantity, numbers raw."""
+"""Reports as CSV, with one line for each row and quantity; numbers are not rounded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qexp.reporting.published import Published
 from qexp.reporting.relative_loss import Loss
 from qexp.reporting.report import Report
 from qexp.reporting.run_view import INTEGER_KERNEL_BITS, Quantity
-from qexp.reporting.settings import Split
+from qexp.reporting.settings import SettingsLayout
 from qexp.reporting.tables.glue import columns_of
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from qexp.reporting.intervals import Interval
 
 ALWAYS = ("method.kind", "calibrator.kind", "placement.name")
-"""Settings that have a column of their own even where they do not differ."""
+"""Settings that have a column even if they do not differ."""
 FACTS = ("task", "data", "budget", "model", "quant")
 NUMBERS = (
     *("quantity", "stage", "metric", "batch", "unit", "status", "n", "median", "min", "max"),
@@ -33,10 +33,10 @@ NUMBERS = (
 
 
 def csv_text(report: Report) -> str:
-    """CSV with a header; settings stand in columns named by their dotted paths.
+    """Format a report as CSV with a header; columns of settings are named by their dotted paths.
 
-    A relative loss is in percent of the FP32 score, an interval in points above FP32 with its ends in ``low``
-    and ``high``; what others published has its source and mark.
+    A relative loss is in percent of the FP32 score, and an interval is in points above FP32 with its ends in
+    ``low`` and ``high``. Published numbers have their source and mark.
     """
     settings = dict.fromkeys((*ALWAYS, *(path for split in _splits(report) for path in split.columns)))
     file = io.StringIO()
@@ -62,8 +62,8 @@ def csv_text(report: Report) -> str:
     return file.getvalue()
 
 
-def _splits(report: Report) -> list[Split]:
-    """What tells the rows of each table apart."""
+def _splits(report: Report) -> list[SettingsLayout]:
+    """Return the layout of the settings of each table."""
     comparisons = [*report.comparisons, *(loss.comparison for loss in report.losses)]
     comparisons += [each.comparison for each in report.intervals.found] if report.intervals else []
     splits = [each.split for each in comparisons] + [each.split for each in report.overviews]
@@ -123,28 +123,28 @@ def _interval_line(interval: Interval, settings: Iterable[str]) -> Mapping[str, 
 
 
 def _engine_lines(row: EngineRow, settings: Iterable[str]) -> Iterator[Mapping[str, object]]:
-    """Scores, agreement, share of integers, bytes and times of one engine; ``batch`` is a shape."""
-    run, found = row.run, row.found
+    """Yield scores, agreement, integer share, bytes and latencies of one engine; ``batch`` is a shape."""
+    run, results = row.run, row.found
     facts: dict[str, object] = {
         "task": run.task,
-        "data": "sample" if run.made_up else "real",
+        "data": "sample" if run.is_synthetic else "real",
         "budget": run.budget,
     }
     facts |= {"model": run.model, "quant": run.quant, "stage": row.name, "seeds": run.seed}
     facts |= {"simulated": _yes(row.simulated), **{path: run.find(path, "") for path in settings}}
-    if gate := found.get("gate"):
+    if gate := results.get("gate"):
         facts["parity"] = gate.get("verdict", "passed") if gate["passed"] else "failed"
         yield {**facts, "quantity": "agreement", "unit": "percent", "median": gate["agreement"]}
-    for metric, value in found.get("scores", {}).items():
+    for metric, value in results.get("scores", {}).items():
         yield {**facts, "quantity": "score", "metric": metric, "unit": "percent", "median": value}
-    if audit := found.get("audit"):
+    if audit := results.get("audit"):
         yield {**facts, "quantity": "integer_share", "unit": "percent", "median": audit["integer_share"]}
-    if info := found.get("info"):
+    if info := results.get("info"):
         yield {**facts, "quantity": "size", "unit": "bytes", "median": info["bytes"]}
-    for shape, times in found.get("latency", {}).items():
+    for shape, times in results.get("latency", {}).items():
         for name, value in times.items():
             yield {**facts, "quantity": "latency", "metric": name, "batch": shape, "median": value}
-    for shape, problem in found.get("problems", {}).items():
+    for shape, problem in results.get("problems", {}).items():
         yield {**facts, "quantity": "problem", "batch": shape, "error": problem}
 
 
@@ -158,7 +158,7 @@ def _published_lines(row: Published) -> Iterator[Mapping[str, object]]:
 
 
 def _of_published(row: Published) -> dict[str, object]:
-    """Its facts, as a score that ``task``, ``metric`` and ``median`` are to be given."""
+    """Return the fields of a published score, except for ``task``, ``metric`` and ``median``."""
     source = ", ".join(word for word in (row.source, row.detail, row.split) if word)
     stage = "fp32" if row.quant == "fp32" else row.method
     return {
@@ -168,7 +168,7 @@ def _of_published(row: Published) -> dict[str, object]:
 
 
 def _data_of(each: Comparison | Overview) -> dict[str, object]:
-    facts: dict[str, object] = {"data": "sample" if each.made_up else "real", "budget": each.budget}
+    facts: dict[str, object] = {"data": "sample" if each.is_synthetic else "real", "budget": each.budget}
     return facts | ({"task": each.task} if isinstance(each, Comparison) else {})
 
 

@@ -1,4 +1,4 @@
-"""One page of HTML that needs nothing else: no network, no other file."""
+"""Report as one self-contained HTML page, without network access or other files."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from qexp.reporting.charts.spec import Chart, Gallery
 from qexp.reporting.charts.svg import legend, svg
 from qexp.reporting.comparison import Comparison
 from qexp.reporting.formats.html_table import html_table
-from qexp.reporting.run_view import Run
+from qexp.reporting.run_view import RunView
 from qexp.reporting.table import Table
 from qexp.reporting.tables.comparison import table_of
 
 ASSETS = Path(__file__).parent.parent / "assets"
 MOST_FAILURES = 200
-"""Failed runs with a row of their own, the newest first."""
+"""Maximum number of failed runs in the table; the newest come first."""
 TITLE = "qexp report"
 ONE = "python -m qexp task=mrpc quant=w8a8"
 MANY = "python -m qexp -m task=cola,mrpc,rte quant=fp32,w8a8"
@@ -37,10 +37,15 @@ def page(
     unreadable: int = 0,
     now: datetime | None = None,
 ) -> str:
-    """The page as text.
+    """Return the page as text.
 
-    ``overviews`` are tables over tasks, such as averages, and stand first. ``measured`` are sensitivities of
-    runs, where they were measured. ``unreadable`` is the number of Records that nothing could be read from.
+    Args:
+        comparisons: Comparisons to show as tables and charts.
+        records: Records to count in the header.
+        overviews: Tables over several tasks, such as averages; they come first.
+        measured: Measured sensitivities of runs, where there are any.
+        unreadable: Number of Records that could not be read.
+        now: Time of writing; None is the current time.
     """
     sections = [
         _section(
@@ -73,7 +78,7 @@ def _place(name: str) -> str:
 
 
 def _section(name: str, parts: Iterable[str], empty: str, command: str = "") -> tuple[str, str]:
-    """Name and text of a section; an empty one says why, and the command that fills it."""
+    """Return the name and HTML of a section; an empty one has the reason and the command that fills it."""
     fill = f" Fill it with</p><pre>{escape(command)}</pre>" if command else "</p>"
     inner = "\n".join(parts) or f'<p class="empty">{escape(empty)}{fill}'
     return name, f'<section id="{_place(name)}">\n<h2>{escape(name)}</h2>\n{inner}\n</section>'
@@ -114,9 +119,9 @@ def _figure(chart: Chart, *, hidden: bool) -> str:
 
 
 def _facts(records: Sequence[Record], unreadable: int, now: datetime) -> str:
-    """What the page is of: when, how many runs, which versions."""
+    """Return the time of writing, the numbers of runs and the versions as HTML."""
     count = Counter(record.status for record in records)
-    marks = Counter(mark for record in records for mark in _marks(Run(record)))
+    marks = Counter(mark for record in records for mark in _marks(RunView(record)))
     runs = [f"{count['ok']} ok", f"{count['failed']} failed"]
     runs += [f"{number} {mark}" for mark, number in sorted(marks.items())]
     runs += [f"{unreadable} unreadable, left out"] if unreadable else []
@@ -129,29 +134,29 @@ def _facts(records: Sequence[Record], unreadable: int, now: datetime) -> str:
     return "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts.items())
 
 
-def _marks(run: Run) -> list[str]:
+def _marks(run: RunView) -> list[str]:
     budget = [] if run.budget == "full" else [f"of budget {run.budget}"]
-    return [*(["on sample rows"] if run.made_up else []), *budget]
+    return [*(["on sample rows"] if run.is_synthetic else []), *budget]
 
 
 def _versions(records: Sequence[Record]) -> str:
-    """``qexp 0.1.0, torch 2.13.0``; several of one are all named, the most frequent first."""
-    found: dict[str, Counter[str]] = {}
+    """Return versions such as ``qexp 0.1.0, torch 2.13.0``, up to three of a package, most frequent first."""
+    counts: dict[str, Counter[str]] = {}
     for record in records:
         for name, version in record.versions.items():
-            found.setdefault(name, Counter())[version] += 1
-    order = sorted(found, key=lambda name: (name != "qexp", name))
+            counts.setdefault(name, Counter())[version] += 1
+    order = sorted(counts, key=lambda name: (name != "qexp", name))
     return ", ".join(
-        f"{name} {' and '.join(version for version, _ in found[name].most_common(3))}" for name in order
+        f"{name} {' and '.join(version for version, _ in counts[name].most_common(3))}" for name in order
     )
 
 
 def _failures(comparisons: Sequence[Comparison]) -> list[str]:
-    """A table of the failed runs that no success has made up for."""
+    """Return a table of the failed runs that no success supersedes, or nothing."""
     rows_of = (row for comparison in comparisons for row in comparison.rows)
-    known = [run for row in rows_of for run in row.runs]
-    known += [run for comparison in comparisons for run in comparison.refused]
-    failed = [run for run in known if run.record.status == "failed"]
+    all_runs = [run for row in rows_of for run in row.runs]
+    all_runs += [run for comparison in comparisons for run in comparison.refused]
+    failed = [run for run in all_runs if run.record.status == "failed"]
     runs = sorted(failed, key=lambda run: run.record.finished_at, reverse=True)
     rows = tuple(
         (run.task, describe(run), first_line(run), run.record.finished[:16].replace("T", " "), run.record.key)

@@ -1,4 +1,4 @@
-"""A table as HTML that sorts by a click on its header."""
+"""Tables as HTML that sorts by a click on a header."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from html import escape
 from qexp.reporting.table import Table
 
 MOST_ROWS = 1000
-"""Rows that a page shows of one table."""
+"""Maximum number of rows of a table on a page."""
 LONG = 60
-"""Letters of a cell from which on it is broken into lines."""
+"""Number of characters above which a cell is broken into lines."""
 MOST_NOTES = 8
-"""More of them are folded."""
+"""Number of notes above which they are folded."""
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.])")
 _LAST = re.compile(r"-> ([+-]?\d+(?:\.\d+)?)")
 _BAD = ("failed", "missing", "undefined")
 
 
 def html_table(table: Table, level: int = 3) -> str:
-    """Heading, caption, rows and notes; all text escaped."""
+    """Format heading, caption, rows and notes as HTML, with all text escaped."""
     parts = [f"<h{level}>{escape(table.title)}</h{level}>", *map(_paragraph, table.caption)]
     if table.rows:
         head = "".join(
@@ -47,9 +47,9 @@ def _notes(notes: Sequence[str]) -> str:
 
 
 def sort_number(cell: str) -> float | None:
-    """What a cell is sorted by: its first number, or the second of ``FP32 -> INT8``; None for words."""
-    found = _LAST.search(cell) or _NUMBER.match(cell)
-    return float(found[found.lastindex or 0]) if found else None
+    """Return the sort key of a cell: its first number, or the second of ``FP32 -> INT8``; None for text."""
+    match = _LAST.search(cell) or _NUMBER.match(cell)
+    return float(match[match.lastindex or 0]) if match else None
 
 
 def _cell(text: str) -> str:
@@ -61,7 +61,7 @@ def _cell(text: str) -> str:
 
 
 def _paragraph(text: str) -> str:
-    """A caption's line; what Markdown prints in bold is a warning."""
+    """Format a line of a caption; a line that is bold in Markdown is a warning."""
     if text.startswith("**") and text.endswith("**"):
         return f'<p class="warning">{escape(text.strip("*"))}</p>'
     return f'<p class="caption">{escape(text)}</p>'

@@ -1,14 +1,14 @@
-"""A report as JSON: every number with all its digits, by seed, and never NaN.
+"""Reports as JSON: every number with all its digits, by seed, and never NaN.
 
-The form, which grows by new fields only while :data:`SCHEMA` stays::
+While :data:`SCHEMA` stays the same, the format only gains fields::
 
     {schema, tables: [...], overviews: [...], relative_losses: [...], averages: [...],
      published: [...], published_losses: [...], intervals: null or {resamples, found: [...], lacking: [...]},
      engines: [{task, model, quant, seed, record, engine, simulated, and the parts of a Record's engine}]}
 
     table           {task, data: real or sample, budget, sources, seeds, metrics, columns, common, rows,
-                     refused, notes}; columns are the settings that tell its rows apart, common those that all
-                     rows share
+                     refused, notes}; columns are the settings that distinguish its rows, common those that
+                     all rows share
     its row         {model, quant, bits, settings, simulated, seeds, records, cells: [{quantity, stage,
                      metric, batch, unit, ...cell}]}; records are the keys of its runs by seed
     cell            {status, median, values, failed, missing}; values by seed, null where undefined; failed
@@ -51,7 +51,7 @@ SCHEMA = "qexp-report/1"
 
 
 def json_text(report: Report) -> str:
-    """The report as JSON text."""
+    """Format a report as JSON."""
     tree = {
         "schema": SCHEMA,
         "tables": [*map(_table, report.comparisons)],
@@ -144,8 +144,8 @@ def _average(average: Average) -> dict[str, Any]:
 
 def _published_loss(each: PublishedLoss) -> dict[str, Any]:
     names = ("source", "model", "quant", "method", "detail", "mark")
-    found = {name: getattr(each.row, name) for name in names}
-    return {**found, "task": each.task, "metric": each.metric, "fp32": each.fp32, "loss": each.loss}
+    fields = {name: getattr(each.row, name) for name in names}
+    return {**fields, "task": each.task, "metric": each.metric, "fp32": each.fp32, "loss": each.loss}
 
 
 def _engine(row: EngineRow) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def _of_stage(each: Interval | NoInterval) -> dict[str, Any]:
 
 def _data(each: Comparison | Overview) -> dict[str, Any]:
     task = {"task": each.task} if isinstance(each, Comparison) else {}
-    return {**task, "data": "sample" if each.made_up else "real", "budget": each.budget}
+    return {**task, "data": "sample" if each.is_synthetic else "real", "budget": each.budget}
 
 
 def _identity(row: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Tables as LaTeX with booktabs: ``\\usepackage{booktabs}`` is all that it asks for."""
+r"""Tables as LaTeX that needs only ``\usepackage{booktabs}``."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ ESCAPES = {
     "…": r"\ldots{}", "±": r"\ensuremath{\pm}", "→": r"\ensuremath{\rightarrow}", "\u2013": "--",
     "--": "-{}-",
 }  # fmt: skip
-"""Characters that mean something to LaTeX, or that its default fonts lack."""
+"""Replacements of characters that are special in LaTeX or missing from its default fonts."""
 _NUMBER = re.compile(r"[-+\d(.]|undefined|missing|failed|simulated|$")
 
 
 def latex(table: Table) -> str:
-    """A ``table`` environment: caption, tabular with rules, then the notes; published rows below a rule."""
-    ours = len(table.rows) - table.foreign
+    """Return a ``table`` environment: caption, tabular with rules, notes; published rows follow a rule."""
+    own = len(table.rows) - table.foreign
     rows = [_row(row) for row in table.rows]
-    body = [*rows[:ours], *([r"\midrule"] if 0 < ours < len(rows) else []), *rows[ours:]]
+    body = [*rows[:own], *([r"\midrule"] if 0 < own < len(rows) else []), *rows[own:]]
     tabular = [
         rf"\begin{{tabular}}{{{_columns(table)}}}",
         r"\toprule",
@@ -46,7 +46,7 @@ def latex(table: Table) -> str:
 
 
 def escaped(text: str) -> str:
-    """Plain text for LaTeX; breaks of lines become spaces, and dashes of options stay two."""
+    """Escape plain text for LaTeX; line breaks become spaces, and ``--`` of options stays two dashes."""
     plain = " ".join(text.split())
     parts = (ESCAPES.get(part, part) for part in re.split(r"(--|.)", plain) if part)
     return "".join(parts)
@@ -59,7 +59,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _columns(table: Table) -> str:
-    """Columns that begin with a number stand to the right."""
+    """Return the column specification; columns whose cells all begin with a number are right-aligned."""
     return "".join(
         "r" if all(_NUMBER.match(cell) for cell in column) else "l"
         for column in zip(*table.rows, strict=True)
@@ -67,5 +67,5 @@ def _columns(table: Table) -> str:
 
 
 def _bold(text: str) -> str:
-    r"""``**words**`` as ``\textbf{words}``."""
+    r"""Convert ``**text**`` to ``\textbf{text}``."""
     return re.sub(r"\*\*(.+?)\*\*", r"\\textbf{\1}", text)

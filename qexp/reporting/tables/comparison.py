@@ -1,4 +1,4 @@
-"""A comparison put into words: one :class:`Table` with caption and footnotes."""
+"""Tables of comparisons, with captions and footnotes."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from qexp.naming import MODEL_TITLES
 from qexp.records.schema import with_metrics
 from qexp.reporting import table as text
 from qexp.reporting.attempts import describe, first_line, short_name
 from qexp.reporting.comparison import Cell, Comparison, Row
-from qexp.reporting.run_view import TRAINED, Quantity, Run
+from qexp.reporting.run_view import TRAINED, Quantity, RunView
 from qexp.reporting.settings import label
-from qexp.reporting.table import DAGGER, DOUBLE_DAGGER, NOT_ASKED, Table, joined
+from qexp.reporting.table import DAGGER, DOUBLE_DAGGER, NOT_REQUESTED, Table, joined
 
-STAGES = {"fp32": "FP32", "control": "control", "ptq": "PTQ", "qat": "QAT"}
-"""The order is that of :data:`qexp.reporting.run_view.TORCH_STAGES`."""
+STAGES = MODEL_TITLES
+"""Titles of the stages, in the order of :data:`qexp.naming.MODEL_STAGES`."""
 WARNINGS = {
     "sample": "sample: made-up rows. These numbers say nothing about the task itself.",
     "smoke": "smoke: a few steps and rows. These numbers show that the line runs, nothing more.",
@@ -27,23 +28,23 @@ MISSING = "missing"
 
 @dataclass
 class Footnotes:
-    """Numbers for failures; one cause has one number, however many runs it stopped."""
+    """Numbered footnotes on failures; all runs with the same cause share one number."""
 
     causes: dict[str, list[str]] = field(default_factory=dict)
 
-    def mark(self, runs: Sequence[Run]) -> str:
-        """``failed [1]``, or ``failed [1, 2]`` for several causes."""
+    def mark(self, runs: Sequence[RunView]) -> str:
+        """Return ``failed [1]``, or ``failed [1, 2]`` for several causes."""
         numbers = dict.fromkeys(self._number(run) for run in runs)
         return f"failed [{joined(list(numbers))}]"
 
     def lines(self) -> list[str]:
-        """``[1] TrainingError: … (minilm w8a8 qat seed 1; …)``."""
+        """Return lines such as ``[1] TrainingError: … (minilm w8a8 qat seed 1; …)``."""
         return [
             f"[{number}] {cause} ({'; '.join(runs[:3])}{_more(runs[3:])})"
             for number, (cause, runs) in enumerate(self.causes.items(), 1)
         ]
 
-    def _number(self, run: Run) -> int:
+    def _number(self, run: RunView) -> int:
         runs = self.causes.setdefault(first_line(run), [])
         if describe(run) not in runs:
             runs.append(describe(run))
@@ -55,7 +56,7 @@ def _more(runs: Sequence[str]) -> str:
 
 
 def table_of(comparison: Comparison) -> Table:
-    """The table of a comparison, ready to be printed."""
+    """Return the table of a comparison, ready for output."""
     columns = _score_columns(comparison)
     kinds = {quantity.name for row in comparison.rows for quantity in row.cells}
     show_latency = "latency" in kinds or any(row.simulated for row in comparison.rows)
@@ -81,43 +82,45 @@ def table_of(comparison: Comparison) -> Table:
     notes += tuple(
         f"failed before it began: {describe(run)}: {first_line(run)}" for run in comparison.refused
     )
-    caption = _caption(comparison, names, columns, "size" in kinds, "latency" in kinds)
-    return Table(title(comparison), tuple(header), tuple(rows), caption, notes)
+    caption = _caption(
+        comparison, names, columns=columns, with_size="size" in kinds, with_latency="latency" in kinds
+    )
+    return Table(title(comparison), tuple(header), rows=tuple(rows), caption=caption, notes=notes)
 
 
 def _recipe(row: Row) -> str:
-    """Recipes that the runs of a row were asked with; other words may have changed what they mean."""
-    return joined(sorted({run.record.recipe for run in row.runs if run.record.recipe})) or NOT_ASKED
+    """Return the recipes that a row's runs requested; other overrides may have changed their effect."""
+    return joined(sorted({run.record.recipe for run in row.runs if run.record.recipe})) or NOT_REQUESTED
 
 
 def title(comparison: Comparison) -> str:
-    """``mrpc``, with ``sample``, ``smoke`` or ``limited`` where that is so."""
-    marks = ["sample"] * comparison.made_up + [comparison.budget] * (comparison.budget != "full")
+    """Return a title such as ``mrpc``, with ``sample``, ``smoke`` or ``limited`` if that applies."""
+    marks = ["sample"] * comparison.is_synthetic + [comparison.budget] * (comparison.budget != "full")
     return ", ".join((comparison.task, *marks))
 
 
 def _score_columns(comparison: Comparison) -> list[tuple[str, Quantity]]:
-    """Columns that at least one row has; the difference is that of the primary metric."""
-    known = {quantity for row in comparison.rows for quantity in row.cells}
+    """Return the columns that at least one row has; only the primary metric has differences."""
+    quantities = {quantity for row in comparison.rows for quantity in row.cells}
     prefix = {metric: f"{metric} " if len(comparison.metrics) > 1 else "" for metric in comparison.metrics}
     columns = [
-        (prefix[metric] + word, Quantity("score", stage, metric))
+        (prefix[metric] + name, Quantity("score", stage, metric))
         for metric in comparison.metrics
-        for stage, word in STAGES.items()
+        for stage, name in STAGES.items()
     ]
     columns += [
         (f"{STAGES[stage]}-FP32", Quantity("difference", f"{stage}-fp32", metric))
         for metric in comparison.metrics[:1]
         for stage in TRAINED
     ]
-    return [(word, quantity) for word, quantity in columns if quantity in known]
+    return [(name, quantity) for name, quantity in columns if quantity in quantities]
 
 
 def model_names(models: Iterable[str]) -> dict[str, str]:
-    """Last part of each model's name, or the whole where that is not enough."""
-    known = set(models)
-    often = Counter(map(short_name, known))
-    return {model: short_name(model) if often[short_name(model)] == 1 else model for model in known}
+    """Return the last part of each model's name, or the full name where that is ambiguous."""
+    unique = set(models)
+    counts = Counter(map(short_name, unique))
+    return {model: short_name(model) if counts[short_name(model)] == 1 else model for model in unique}
 
 
 def _score(row: Row, quantity: Quantity, footnotes: Footnotes) -> str:
@@ -139,12 +142,12 @@ def _score(row: Row, quantity: Quantity, footnotes: Footnotes) -> str:
 
 
 def without_number(cell: Cell | None, footnotes: Footnotes) -> str:
-    """What is in the way of a cell's number."""
+    """Return the reason why a cell has no number."""
     if cell is None:
-        return NOT_ASKED
+        return NOT_REQUESTED
     if cell.failed:
         return footnotes.mark(list(cell.failed.values()))
-    return "undefined" if cell.values else MISSING if cell.missing else NOT_ASKED
+    return "undefined" if cell.values else MISSING if cell.missing else NOT_REQUESTED
 
 
 def _pair(
@@ -154,7 +157,7 @@ def _pair(
     footnotes: Footnotes,
     which: tuple[str, str] = ("", ""),
 ) -> str:
-    """Medians of the FP32 and the INT8 graph, or what stands in their way."""
+    """Format the medians of the FP32 and INT8 graphs, or the reason why they are missing."""
     cells = [row.cells.get(Quantity(name, graph, *which)) for graph in ("fp32", "int8")]  # type: ignore[arg-type]
     fp32, int8 = (cell.median if cell else None for cell in cells)
     if fp32 is None and int8 is None:
@@ -164,14 +167,14 @@ def _pair(
 
 
 def _latency(row: Row, footnotes: Footnotes) -> str:
-    shown = _pair(row, "latency", text.latency, footnotes, ("p50_ms", "1"))
+    shown = _pair(row, "latency", printed=text.latency, footnotes=footnotes, which=("p50_ms", "1"))
     if not row.simulated:
         return shown
-    return "simulated" if shown == NOT_ASKED else f"{shown} simulated"
+    return "simulated" if shown == NOT_REQUESTED else f"{shown} simulated"
 
 
 def _seeds(row: Row, seeds: Sequence[int], footnotes: Footnotes) -> str:
-    """``3``, or ``1 of 3: seed 2 failed [1]; seed 3 missing``."""
+    """Return the number of seeds, such as ``3``, or ``1 of 3: seed 2 failed [1]; seed 3 missing``."""
     if len(row.seeds) == len(seeds):
         return str(len(seeds))
     shown = f"{len(row.seeds)} of {len(seeds)}"
@@ -190,8 +193,8 @@ def _named(seeds: Sequence[int]) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''} {joined(seeds)}"
 
 
-def parity_note(run: Run) -> str:
-    """Say in one line what a failed gate found."""
+def parity_note(run: RunView) -> str:
+    """Describe a failed gate in one line."""
     parity: Mapping[str, Any] = run.record.parity or {}
     why = "; ".join([parity_facts(parity), *parity.get("reasons", [])])
     return (
@@ -200,26 +203,27 @@ def parity_note(run: Run) -> str:
     )
 
 
-def caveat_notes(runs: Iterable[Run], *, named: bool = True) -> list[str]:
-    """Why scores of runs say nothing of their models: a line for each stage and reason.
+def caveat_notes(runs: Iterable[RunView], *, named: bool = True) -> list[str]:
+    """Return notes on scores that are uninformative about their models, one for each stage and reason.
 
     Args:
-        runs: The runs.
-        named: Whether to say which runs these are.
+        runs: Runs whose Records may have such scores.
+        named: Whether a note names its runs.
     """
-    found: dict[str, dict[str, None]] = {}
+    notes: dict[str, dict[str, None]] = {}
     for run in runs:
         for stage, of_stage in run.record.caveats.items():
-            for told in with_metrics(of_stage):
-                found.setdefault(f"{STAGES.get(stage, stage)} {told}", {})[describe(run)] = None
+            for note in with_metrics(of_stage):
+                notes.setdefault(f"{STAGES.get(stage, stage)} {note}", {})[describe(run)] = None
     return [
-        f"{DOUBLE_DAGGER} {told}" + (f" ({'; '.join([*whose][:3])}{_more([*whose][3:])})" if named else "")
-        for told, whose in found.items()
+        f"{DOUBLE_DAGGER} {note}"
+        + (f" ({'; '.join([*descriptions][:3])}{_more([*descriptions][3:])})" if named else "")
+        for note, descriptions in notes.items()
     ]
 
 
 def noise_note(parity: Mapping[str, Any]) -> str:
-    """Say in one line what a gate within noise found, and the noise beside it."""
+    """Describe a gate within noise in one line, together with the noise floor."""
     floor = parity["floor"] | {"max_logit_difference": parity["floor"]["logit_differences"]["max"]}
     return (
         f"The exported graph differs from torch as rounding noise does: {parity_facts(parity)}. Noise floor "
@@ -228,7 +232,7 @@ def noise_note(parity: Mapping[str, Any]) -> str:
 
 
 def parity_facts(parity: Mapping[str, Any]) -> str:
-    """List the numbers of a gate, or of a noise floor."""
+    """List the numbers of a gate or of a noise floor."""
     facts = [
         f"{words} {value:.4g}{unit}"
         for name, words, unit in (
@@ -252,21 +256,21 @@ def _caption(
     with_size: bool,
     with_latency: bool,
 ) -> tuple[str, ...]:
-    marks = ["sample"] * comparison.made_up + [comparison.budget]
+    marks = ["sample"] * comparison.is_synthetic + [comparison.budget]
     warnings = [f"**{WARNINGS[mark]}**" for mark in marks if mark in WARNINGS]
     source = joined(comparison.sources) or "never found"
     facts = [f"Data: {source}. Budget: {comparison.budget}. Seeds: {joined(comparison.seeds)}."]
     facts += [f"{names[model]} is {model}." for model in sorted(names) if names[model] != model]
-    recipes = {_recipe(row) for row in comparison.rows} - {NOT_ASKED}
+    recipes = {_recipe(row) for row in comparison.rows} - {NOT_REQUESTED}
     if len(recipes) == 1 and all(_recipe(row) in recipes for row in comparison.rows):
         facts.append(f"Recipe: {joined(list(recipes))}.")
     if comparison.split.common:
-        told = (f"{label(path)} {value}" for path, value in comparison.split.common.items())
-        facts.append(f"All rows: {', '.join(told)}.")
+        settings = (f"{label(path)} {value}" for path, value in comparison.split.common.items())
+        facts.append(f"All rows: {', '.join(settings)}.")
     reading = ["Scores in percent: median over the seeds, and (smallest..largest) where there are several."]
     if differences := [word for word, quantity in columns if quantity.name == "difference"]:
-        words = " and ".join(differences)
-        reading.append(f"{words}: points of {comparison.metrics[0]}, paired by seed, then the median.")
+        titles = " and ".join(differences)
+        reading.append(f"{titles}: points of {comparison.metrics[0]}, paired by seed, then the median.")
     if any(quantity.stage == "control" for _, quantity in columns):
         reading.append("control: the FP32 model, trained on without quantizers.")
     reading += ["Size: ONNX file, FP32 -> INT8."] if with_size else []

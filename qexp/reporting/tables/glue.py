@@ -1,4 +1,4 @@
-"""The averages over GLUE put into words, and into lines of CSV."""
+"""Table of the averages over GLUE."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Sequence
 
 from qexp.reporting.comparison import Cell
 from qexp.reporting.glue import CONVENTIONS, Average, Convention
-from qexp.reporting.settings import ABSENT, Split, label, split_settings
-from qexp.reporting.table import NOT_ASKED, Table, score
+from qexp.reporting.settings import ABSENT, SettingsLayout, label, split_settings
+from qexp.reporting.table import NOT_REQUESTED, Table, score
 from qexp.reporting.tables.comparison import STAGES, Footnotes, model_names, without_number
 
 TITLE = "GLUE averages"
 
 
-def columns_of(averages: Sequence[Average]) -> Split:
-    """Which settings tell the averages apart."""
+def columns_of(averages: Sequence[Average]) -> SettingsLayout:
+    """Return the layout of the settings that distinguish the averages."""
     return split_settings([{"model": each.model, "quant": each.quant, **each.settings} for each in averages])
 
 
 def averages_table(averages: Sequence[Average]) -> Table:
-    """One line for each combination and convention."""
+    """Return the table of averages, with one line for each combination and convention."""
     split, names = columns_of(averages), model_names(each.model for each in averages)
     stages = [stage for stage in STAGES if any(stage in each.cells for each in averages)]
     header = (
@@ -36,7 +36,7 @@ def averages_table(averages: Sequence[Average]) -> Table:
             each.quant,
             *(each.settings.get(path, ABSENT) for path in split.columns),
             *(spread(each.cells.get(stage)) for stage in stages),
-            "; ".join(each.gaps) or NOT_ASKED,
+            "; ".join(each.gaps) or NOT_REQUESTED,
         )
         for each in averages
     )
@@ -46,13 +46,13 @@ def averages_table(averages: Sequence[Average]) -> Table:
         "runs of one task only is not listed.",
     )
     notes = (*map(_explained, CONVENTIONS), *split.follows)
-    return Table(TITLE, (*header, "lacks"), rows, caption, notes)
+    return Table(TITLE, (*header, "lacks"), rows=rows, caption=caption, notes=notes)
 
 
 def spread(cell: Cell | None) -> str:
-    """``81.50 (81.00..82.00) n=2``, or what is in the way."""
+    """Format a median and its range, such as ``81.50 (81.00..82.00) n=2``, or the status without a number."""
     if cell is None or cell.median is None:
-        return NOT_ASKED if cell is None else cell.status
+        return NOT_REQUESTED if cell is None else cell.status
     shown = score(cell.median)
     if len(cell.numbers) > 1:
         shown += f" ({score(cell.numbers[0])}..{score(cell.numbers[-1])})"
@@ -60,12 +60,12 @@ def spread(cell: Cell | None) -> str:
 
 
 def spread_or_why(cell: Cell | None, footnotes: Footnotes) -> str:
-    """The same, with a footnote for what failed."""
+    """Format a cell like :func:`spread`, with a footnote for failed runs."""
     if cell is None or not cell.numbers:
         return without_number(cell, footnotes)
     return f"{spread(cell)}, {footnotes.mark(list(cell.failed.values()))}" if cell.failed else spread(cell)
 
 
 def _explained(convention: Convention) -> str:
-    """``aimet: cola matthews, mrpc f1, …; source``."""
-    return f"{convention.name}: {convention.told()}. From {convention.source}."
+    """Return a note such as ``aimet: cola matthews, mrpc f1. From SOURCE``."""
+    return f"{convention.name}: {convention.description()}. From {convention.source}."

@@ -1,4 +1,4 @@
-"""Intervals put into words."""
+"""Tables of intervals of differences to FP32."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from qexp.reporting.settings import label
 from qexp.reporting.table import Table, points
 from qexp.reporting.tables.comparison import STAGES, model_names, title
 
-if TYPE_CHECKING:  # these need numpy and pyarrow, which only a report that is asked for intervals imports
+if TYPE_CHECKING:  # needs numpy and pyarrow, which only a report with intervals imports
     from qexp.reporting.intervals import Interval, NoInterval
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """What was found, and what could not be."""
+    """Computed intervals, and the stages without one."""
 
     found: Sequence[Interval]
     lacking: Sequence[NoInterval]
@@ -25,9 +25,11 @@ class Intervals:
 
 
 def interval_tables(intervals: Intervals) -> list[Table]:
-    """A table for each comparison that has a quantized stage with scores."""
-    known = [each.comparison for each in intervals.found] + [each.comparison for each in intervals.lacking]
-    comparisons = {id(comparison): comparison for comparison in known}
+    """Return a table for each comparison that has a quantized stage with scores."""
+    all_comparisons = [each.comparison for each in intervals.found] + [
+        each.comparison for each in intervals.lacking
+    ]
+    comparisons = {id(comparison): comparison for comparison in all_comparisons}
     return [
         _table(
             [each for each in intervals.found if each.comparison is comparison],
@@ -72,4 +74,6 @@ def _table(found: Sequence[Interval], lacking: Sequence[NoInterval], resamples: 
         for each, *_ in (list(same) for _, same in groupby(lacking, key=lambda each: each.reason))
     ]
     columns = (*header, "difference", "95 % interval")
-    return Table(f"intervals: {title(comparison)}", columns, rows, caption, (*undefined, *absent))
+    return Table(
+        f"intervals: {title(comparison)}", columns, rows=rows, caption=caption, notes=(*undefined, *absent)
+    )

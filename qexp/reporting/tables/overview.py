@@ -1,48 +1,53 @@
-"""Overviews put into words: our rows, and below them what others published."""
+"""Tables of overviews, with published rows below the rows of Records."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from qexp.reporting.overview import TASK_ORDER, Overview, OverviewRow
-from qexp.reporting.published import Published, shown_average, shown_score, told_of
+from qexp.reporting.published import Published, shown_average, shown_score, source_notes
 from qexp.reporting.settings import ABSENT, label
-from qexp.reporting.table import DOUBLE_DAGGER, NOT_ASKED, Table, joined
+from qexp.reporting.table import DOUBLE_DAGGER, NOT_REQUESTED, Table, joined
 from qexp.reporting.tables.comparison import STAGES, WARNINGS, Footnotes, model_names
 from qexp.reporting.tables.glue import spread, spread_or_why
 
 
 def overview_table(overview: Overview, published: Sequence[Published] = ()) -> Table:
-    """The table of an overview; published rows stand below ours and are in none of our numbers."""
+    """Return the table of an overview; published rows come last and enter no number computed from Records."""
     names, footnotes = model_names(row.model for row in overview.rows), Footnotes()
     header = ["model", "quant", "method", *map(label, overview.split.columns)]
     header += [column.title for column in overview.columns]
     if overview.averaged and overview.convention:
         header.append(f"GLUE ({overview.convention.name})")
-    ours = [_ours(overview, row, names[row.model], footnotes) for row in overview.rows]
-    beside = beside_ours(overview, published)
-    theirs = [_theirs(overview, row) for row in beside]
+    own_rows = [_own_row(overview, row, names[row.model], footnotes) for row in overview.rows]
+    matches = matching_published_rows(overview, published)
+    published_rows = [_published_row(overview, row) for row in matches]
     notes = [*footnotes.lines(), *_lacking(overview), *_disagreeing(overview, names)]
     if any(any(row.doubtful) for row in overview.rows):
         notes.append(
             f"{DOUBLE_DAGGER} a score that says nothing of its model; why is told below the task's table"
         )
-    notes += [*overview.split.follows, *told_of(beside)]
-    rows = tuple(map(tuple, [*ours, *theirs]))
+    notes += [*overview.split.follows, *source_notes(matches)]
+    rows = tuple(map(tuple, [*own_rows, *published_rows]))
     return Table(
-        title(overview), tuple(header), rows, _caption(overview, bool(beside)), tuple(notes), len(theirs)
+        title(overview),
+        tuple(header),
+        rows=rows,
+        caption=_caption(overview, bool(matches)),
+        notes=tuple(notes),
+        foreign=len(published_rows),
     )
 
 
 def title(overview: Overview) -> str:
-    """``overview: GLUE``, with ``sample``, ``smoke`` or ``limited`` where that is so."""
-    marks = ["sample"] * overview.made_up + [overview.budget] * (overview.budget != "full")
+    """Return a title such as ``overview: GLUE``, with ``sample``, ``smoke`` or ``limited`` if so."""
+    marks = ["sample"] * overview.is_synthetic + [overview.budget] * (overview.budget != "full")
     return ", ".join((f"overview: {overview.family}", *marks))
 
 
-def beside_ours(overview: Overview, published: Sequence[Published]) -> list[Published]:
-    """Published rows with a number for the table; none beside made-up rows or small budgets."""
-    if overview.made_up or overview.budget != "full":
+def matching_published_rows(overview: Overview, published: Sequence[Published]) -> list[Published]:
+    """Return the published rows with a number for the table; none for sample rows or small budgets."""
+    if overview.is_synthetic or overview.budget != "full":
         return []
     columns = overview.columns
     return [
@@ -52,7 +57,7 @@ def beside_ours(overview: Overview, published: Sequence[Published]) -> list[Publ
     ]
 
 
-def _ours(overview: Overview, row: OverviewRow, name: str, footnotes: Footnotes) -> list[str]:
+def _own_row(overview: Overview, row: OverviewRow, name: str, footnotes: Footnotes) -> list[str]:
     settings = (ABSENT if value is None else value for value in overview.settings_of(row))
     doubtful = row.doubtful or (False,) * len(row.cells)
     cells = [
@@ -63,14 +68,14 @@ def _ours(overview: Overview, row: OverviewRow, name: str, footnotes: Footnotes)
 
 
 def _method(row: OverviewRow) -> str:
-    """``QAT``, or ``QAT + KD`` with a teacher."""
+    """Return the title of the stage, such as ``QAT``, or ``QAT + KD`` with a teacher."""
     if row.stage == "fp32":
-        return NOT_ASKED
-    return f"{STAGES[row.stage]}{' + KD' if row.taught else ''}"
+        return NOT_REQUESTED
+    return f"{STAGES[row.stage]}{' + KD' if row.distilled else ''}"
 
 
-def _theirs(overview: Overview, row: Published) -> list[str]:
-    method = NOT_ASKED if row.method == "none" else STAGES.get(row.method, row.method)
+def _published_row(overview: Overview, row: Published) -> list[str]:
+    method = NOT_REQUESTED if row.method == "none" else STAGES.get(row.method, row.method)
     settings = [ABSENT] * len(overview.split.columns)
     cells = [shown_score(row, column.task, column.metrics) for column in overview.columns]
     if overview.averaged and overview.convention:
@@ -79,15 +84,15 @@ def _theirs(overview: Overview, row: Published) -> list[str]:
 
 
 def _lacking(overview: Overview) -> list[str]:
-    """Tasks of the convention that nobody ran, without which there is no average."""
-    known = {column.task for column in overview.columns}
+    """Return a note on tasks of the convention without Records, which prevent an average."""
+    available = {column.task for column in overview.columns}
     needed = overview.convention.metrics if overview.convention else {}
-    absent = [task for task in TASK_ORDER if task in needed and task not in known]
+    absent = [task for task in TASK_ORDER if task in needed and task not in available]
     return [f"no average: no Records of {joined(absent)}"] if overview.averaged and absent else []
 
 
 def _disagreeing(overview: Overview, names: dict[str, str]) -> list[str]:
-    """Rows whose runs should have the same scores and have not, as on other devices or data."""
+    """Return notes on rows whose runs differ in scores that should be equal, as on other devices or data."""
     return [
         f"{names[row.model]} {row.quant} {STAGES[row.stage]}: runs have different scores of "
         f"{joined(row.disagreeing[:3])}{', …' if row.disagreeing[3:] else ''}; the newest is shown"
@@ -97,16 +102,16 @@ def _disagreeing(overview: Overview, names: dict[str, str]) -> list[str]:
 
 
 def _caption(overview: Overview, with_published: bool) -> tuple[str, ...]:
-    marks = ["sample"] * overview.made_up + [overview.budget]
+    marks = ["sample"] * overview.is_synthetic + [overview.budget]
     warnings = [f"**{WARNINGS[mark]}**" for mark in marks if mark in WARNINGS]
     reading = "Percent: median over the seeds, and (smallest..largest) where there are several."
     if overview.convention:
-        told = ", ".join(f"{column.task} {' and '.join(column.metrics)}" for column in overview.columns)
-        reading += f" Metrics by the convention {overview.convention.name}: {told}."
+        metrics = ", ".join(f"{column.task} {' and '.join(column.metrics)}" for column in overview.columns)
+        reading += f" Metrics by the convention {overview.convention.name}: {metrics}."
     reading += " A row is one stage: FP32 and PTQ scores are shared by all runs that go on from them."
     if any(row.stage == "control" for row in overview.rows):
         reading += " control: the FP32 model, trained on without quantizers."
-    if any(row.taught for row in overview.rows):
+    if any(row.distilled for row in overview.rows):
         reading += " KD: the FP32 model was the teacher of this training."
     if with_published:
         reading += (

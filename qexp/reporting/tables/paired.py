@@ -1,4 +1,4 @@
-"""Two evaluations held against each other, put into words and into lines of CSV."""
+"""Tables and CSV of paired comparisons of evaluations."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import io
 from collections.abc import Sequence
 
 from qexp.reporting.attempts import describe
-from qexp.reporting.paired import Answers, Pair
+from qexp.reporting.paired import AgreementCounts, EvaluationPair
 from qexp.reporting.predictions import Evaluation
 from qexp.reporting.table import Table, points, score
 
 
-def tables_of(pair: Pair) -> list[Table]:
-    """Metrics of a pair, and for a classification the table of right and wrong."""
+def tables_of(pair: EvaluationPair) -> list[Table]:
+    """Return the table of metrics, and the table of right and wrong rows if predictions can be either."""
     title = f"{pair.first.run.task} {pair.split}: {pair.first.name} (A) and {pair.second.name} (B)"
     caption = (
         "\n".join(_described(letter, each) for letter, each in (("A", pair.first), ("B", pair.second))),
@@ -29,24 +29,24 @@ def tables_of(pair: Pair) -> list[Table]:
         for each in pair.differences
     )
     header = ("metric", "A", "B", "B-A", "95 % interval of B-A")
-    tables = [Table(title, header, rows, caption, _notes(pair))]
+    tables = [Table(title, header, rows=rows, caption=caption, notes=_notes(pair))]
     if pair.answers:
         tables.append(_right_and_wrong(pair, pair.answers))
     return tables
 
 
 def _described(letter: str, each: Evaluation) -> str:
-    marks = ["sample rows"] * bool(each.run.made_up) + [each.run.budget] * (each.run.budget != "full")
-    told = "".join(f", {mark}" for mark in marks)
-    return f"- {letter}: {each.stage} of {describe(each.run)}{told} ({each.run.record.key})"
+    marks = ["sample rows"] * bool(each.run.is_synthetic) + [each.run.budget] * (each.run.budget != "full")
+    suffix = "".join(f", {mark}" for mark in marks)
+    return f"- {letter}: {each.stage} of {describe(each.run)}{suffix} ({each.run.record.key})"
 
 
-def _notes(pair: Pair) -> tuple[str, ...]:
-    apart = f"{pair.differing} of {pair.rows} rows have another prediction"
+def _notes(pair: EvaluationPair) -> tuple[str, ...]:
+    difference = f"{pair.differing} of {pair.rows} rows have another prediction"
     if pair.distance is not None:
-        apart += f"; the mean absolute difference is {pair.distance:.4g}"
+        difference += f"; the mean absolute difference is {pair.distance:.4g}"
     notes = [
-        f"{apart}.",
+        f"{difference}.",
         f"Interval: 2.5 and 97.5 percentiles of {pair.resamples} paired resamples of the rows, seed "
         f"{pair.seed}. It covers the choice of rows, not what another training seed would change.",
     ]
@@ -58,7 +58,7 @@ def _notes(pair: Pair) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _right_and_wrong(pair: Pair, answers: Answers) -> Table:
+def _right_and_wrong(pair: EvaluationPair, answers: AgreementCounts) -> Table:
     rows = (
         ("A right", str(answers.both), str(answers.only_first)),
         ("A wrong", str(answers.only_second), str(answers.neither)),
@@ -77,16 +77,16 @@ CSV_COLUMNS = (
 )
 
 
-def pairs_csv(pairs: Sequence[Pair]) -> str:
-    """CSV with a header: one line for each split and metric, numbers raw."""
+def pairs_csv(pairs: Sequence[EvaluationPair]) -> str:
+    """Format pairs as CSV with a header and one line for each split and metric; numbers are not rounded."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for pair in pairs:
-        known = pair.answers
+        counts = pair.answers
         answers = (
-            (known.both, known.only_first, known.only_second, known.neither, known.p_value)
-            if known
+            (counts.both, counts.only_first, counts.only_second, counts.neither, counts.p_value)
+            if counts
             else ("",) * 5
         )
         for each in pair.differences:

@@ -1,14 +1,14 @@
-"""Relative losses put into words."""
+"""Tables of relative losses."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from qexp.reporting.published import told_of
+from qexp.reporting.published import source_notes
 from qexp.reporting.relative_loss import AGAINST_CONTROL, Loss, PublishedLoss
 from qexp.reporting.settings import label
-from qexp.reporting.table import NOT_ASKED, Table, score
+from qexp.reporting.table import NOT_REQUESTED, Table, score
 from qexp.reporting.tables.comparison import Footnotes, model_names, title
 from qexp.reporting.tables.glue import spread_or_why
 
@@ -24,7 +24,10 @@ READING = (
 
 
 def loss_tables(losses: Sequence[Loss], published: Sequence[PublishedLoss]) -> list[Table]:
-    """A table for each comparison with a quantized row; below full budgets on real rows, published ones."""
+    """Return a table for each comparison with a quantized row.
+
+    Tables of full budgets on real rows end with the published rows of their task.
+    """
     return [
         _table(list(of_comparison), published)
         for _, of_comparison in groupby(losses, key=lambda loss: id(loss.comparison))
@@ -48,17 +51,26 @@ def _table(losses: Sequence[Loss], published: Sequence[PublishedLoss]) -> Table:
         )
         for loss in losses
     ]
-    beside = [] if comparison.made_up or comparison.budget != "full" else _of_task(published, comparison.task)
-    rows += [_theirs(each, len(comparison.split.columns), stages) for each in beside]
-    notes = (*footnotes.lines(), *told_of(each.row for each in beside))
-    return Table(f"relative loss: {title(comparison)}", header, tuple(rows), (READING,), notes, len(beside))
+    published_rows = (
+        [] if comparison.is_synthetic or comparison.budget != "full" else _of_task(published, comparison.task)
+    )
+    rows += [_published_row(each, len(comparison.split.columns), stages) for each in published_rows]
+    notes = (*footnotes.lines(), *source_notes(each.row for each in published_rows))
+    return Table(
+        f"relative loss: {title(comparison)}",
+        header,
+        rows=tuple(rows),
+        caption=(READING,),
+        notes=notes,
+        foreign=len(published_rows),
+    )
 
 
 def _of_task(published: Iterable[PublishedLoss], task: str) -> list[PublishedLoss]:
     return [each for each in published if each.task == task]
 
 
-def _theirs(each: PublishedLoss, settings: int, stages: Sequence[str]) -> tuple[str, ...]:
-    cells = [score(each.loss) if stage == each.row.method else NOT_ASKED for stage in stages]
+def _published_row(each: PublishedLoss, settings: int, stages: Sequence[str]) -> tuple[str, ...]:
+    cells = [score(each.loss) if stage == each.row.method else NOT_REQUESTED for stage in stages]
     facts = (each.metric, f"published: {each.row.label}", each.row.quant)
-    return (*facts, *[NOT_ASKED] * settings, score(each.fp32), *cells)
+    return (*facts, *[NOT_REQUESTED] * settings, score(each.fp32), *cells)

@@ -1,4 +1,4 @@
-"""The final table of one run, and how a table is shown on a terminal."""
+"""Final table of one run, and display of tables on a terminal."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qexp.records.record import Record
-from qexp.records.schema import Parity
+from qexp.records.schema import ParityResult
 from qexp.reporting import table as text
 from qexp.reporting.attempts import first_line, short_name
-from qexp.reporting.run_view import STAGES_OF_METHOD, Quantity, Run
-from qexp.reporting.table import DAGGER, DOUBLE_DAGGER, NOT_ASKED, Table
+from qexp.reporting.run_view import STAGES_OF_METHOD, Quantity, RunView
+from qexp.reporting.table import DAGGER, DOUBLE_DAGGER, NOT_REQUESTED, Table
 from qexp.reporting.tables.comparison import (
     STAGES,
     WARNINGS,
@@ -26,24 +26,26 @@ if TYPE_CHECKING:
 
 FACTS = ("task", "data", "model", "quant", "metric")
 COSTS = ("size (MiB)", "latency (ms)")
-"""FP32 -> INT8; latency is the p50 of batch 1."""
+"""Columns that compare FP32 -> INT8; latency is the p50 of batch 1."""
 _STACKED = (("task", "data"), ("model", "quant"))
 _SAME_FOR_RUN = frozenset({"task", "data", "model", "quant", "size (MiB)", "latency (ms)"})
 
 
 def final_table(record: Record) -> Table:
-    """Table of one run: one line for each metric, the primary one first."""
-    run = Run(record)
+    """Return the table of one run, with one line for each metric, the primary one first."""
+    run = RunView(record)
     first = (run.task, _data(run), short_name(run.model), run.quant)
     costs = (_size(run), _latency(run))
     stages = _stages(run)
     columns = (*FACTS, *(STAGES[stage] for stage in stages), f"{STAGES[stages[-1]]}-FP32", *COSTS)
-    rows = tuple((*first, metric, *_scores(run, metric), *costs) for metric in run.metrics or (NOT_ASKED,))
+    rows = tuple(
+        (*first, metric, *_scores(run, metric), *costs) for metric in run.metrics or (NOT_REQUESTED,)
+    )
     return Table(f"{run.task} {short_name(run.model)} {run.quant}", columns, rows, notes=_notes(run))
 
 
 def rich_table(table: Table, width: int) -> RenderableType:
-    """The table for a terminal of so many columns; where it is too wide, what belongs together is stacked."""
+    """Return the table for a terminal of ``width`` columns; cells of a table that is too wide are stacked."""
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -65,7 +67,7 @@ def print_run(record: Record) -> None:
 
 
 def show(table: Table, console: Console | None = None) -> None:
-    """Print the table and its notes on a terminal."""
+    """Print a table and its notes on a terminal."""
     from rich.console import Console as RichConsole
     from rich.text import Text
 
@@ -75,22 +77,22 @@ def show(table: Table, console: Console | None = None) -> None:
         console.print(Text(note))
 
 
-def _data(run: Run) -> str:
-    marks = [run.source or NOT_ASKED] + [run.budget] * (run.budget != "full")
+def _data(run: RunView) -> str:
+    marks = [run.source or NOT_REQUESTED] + [run.budget] * (run.budget != "full")
     return " ".join(marks)
 
 
-def _stages(run: Run) -> Sequence[str]:
+def _stages(run: RunView) -> Sequence[str]:
     return STAGES_OF_METHOD["control" if run.method == "control" else "qat"]
 
 
-def _scores(run: Run, metric: str) -> list[str]:
+def _scores(run: RunView, metric: str) -> list[str]:
     stages = _stages(run)
     cells = [_number(run, Quantity("score", stage, metric)) for stage in stages]
     return [*cells, _number(run, Quantity("difference", f"{stages[-1]}-fp32", metric))]
 
 
-def _number(run: Run, quantity: Quantity) -> str:
+def _number(run: RunView, quantity: Quantity) -> str:
     if quantity not in run.measured:
         return _absent(run, quantity)
     printed = text.points if quantity.name == "difference" else text.score
@@ -101,29 +103,29 @@ def _number(run: Run, quantity: Quantity) -> str:
     return printed(run.measured[quantity]) + mark + (f" {DAGGER}" if broken else "")
 
 
-def _absent(run: Run, *quantities: Quantity) -> str:
+def _absent(run: RunView, *quantities: Quantity) -> str:
     if run.promised.isdisjoint(quantities):
-        return NOT_ASKED
+        return NOT_REQUESTED
     return "failed" if run.record.status == "failed" else "missing"
 
 
-def _size(run: Run) -> str:
+def _size(run: RunView) -> str:
     graphs = Quantity("size", "fp32"), Quantity("size", "int8")
     shown = text.size(*map(run.measured.get, graphs))
-    return _absent(run, *graphs) if shown == NOT_ASKED else shown
+    return _absent(run, *graphs) if shown == NOT_REQUESTED else shown
 
 
-def _latency(run: Run) -> str:
+def _latency(run: RunView) -> str:
     graphs = Quantity("latency", "fp32", "p50_ms", "1"), Quantity("latency", "int8", "p50_ms", "1")
     shown = text.latency(*map(run.measured.get, graphs))
-    shown = _absent(run, *graphs) if shown == NOT_ASKED else shown
+    shown = _absent(run, *graphs) if shown == NOT_REQUESTED else shown
     if not run.simulated:
         return shown
-    return "simulated" if shown == NOT_ASKED else f"{shown} simulated"
+    return "simulated" if shown == NOT_REQUESTED else f"{shown} simulated"
 
 
-def _notes(run: Run) -> tuple[str, ...]:
-    marks = (["sample"] if run.made_up else []) + [run.budget]
+def _notes(run: RunView) -> tuple[str, ...]:
+    marks = (["sample"] if run.is_synthetic else []) + [run.budget]
     notes = [WARNINGS[mark] for mark in marks if mark in WARNINGS]
     if run.record.status == "failed":
         notes.append(f"failed: {first_line(run)}")
@@ -134,7 +136,7 @@ def _notes(run: Run) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _gate_note(run: Run, parity: Parity) -> str:
+def _gate_note(run: RunView, parity: ParityResult) -> str:
     if not parity["passed"]:
         return parity_note(run)
     if parity.get("verdict") == "within noise":
@@ -143,7 +145,7 @@ def _gate_note(run: Run, parity: Parity) -> str:
 
 
 def _quiet(table: Table) -> Table:
-    """Without what every line of the run repeats."""
+    """Blank the cells that every line of the run repeats."""
     blank = [name in _SAME_FOR_RUN for name in table.columns]
     rows = [
         tuple("" if index and same else cell for cell, same in zip(row, blank, strict=True))
@@ -153,7 +155,7 @@ def _quiet(table: Table) -> Table:
 
 
 def _stacked(table: Table) -> Table:
-    """Task over data, model over quant, and every pair of numbers on two lines."""
+    """Stack task over data and model over quant, and break each pair of numbers into two lines."""
     pairs = [(table.columns.index(high), table.columns.index(low)) for high, low in _STACKED]
     lower = {low: high for high, low in pairs}
     upper = dict(pairs)

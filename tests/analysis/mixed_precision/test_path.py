@@ -1,4 +1,4 @@
-"""The walk from precise to cheap, on costs and noises that are made up."""
+"""Tests of the greedy path on synthetic costs and noises."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qexp.analysis.mixed_precision.groups import Group, groups_of
+from qexp.analysis.mixed_precision.groups import QuantizerGroup, groups_of
 from qexp.analysis.mixed_precision.overrides import quant_of, schemes_of
 from qexp.analysis.mixed_precision.path import (
     Assignment,
+    BitWidthPair,
     Costs,
     Noise,
-    Pair,
-    downhill,
-    furthest,
+    bisect_last_acceptable,
+    cheapest_within,
+    greedy_path,
     most_precise,
     pairs_of,
     shares,
-    within,
 )
-from qexp.config import Form, Override, Quant, WeightScheme
+from qexp.config import Override, Quant, QuantizationConfig, WeightScheme
 from qexp.errors import QuantizationError
-from qexp.quant.cost import Product, Stored, Work, work_of
+from qexp.quant.cost import ForwardCost, MatmulGroup, StoredParameters, work_of
 from qexp.quant.insertion.insert import insert
 from tests.support.tiny_models import NEURST, QDQBERT, build, calibrated
 
-PAIRS = (Pair(4, 8), Pair(8, 8), Pair(8, 16))
+PAIRS = (BitWidthPair(4, 8), BitWidthPair(8, 8), BitWidthPair(8, 16))
 
 
-def made_up(sizes: list[int], unit: str = "bops") -> Costs:
+def is_synthetic(sizes: list[int], unit: str = "bops") -> Costs:
     """Linear layers of so many weights, each multiplied once."""
     names = [(f"{index}:w", f"{index}:a") for index in range(len(sizes))]
-    work = Work(
+    work = ForwardCost(
         1,
         tuple(
-            Product(str(index), size, (a, w), index)
+            MatmulGroup(str(index), size, (a, w), index)
             for index, (size, (w, a)) in enumerate(zip(sizes, names, strict=True))
         ),
-        tuple(Stored(w, size, 1, 0) for size, (w, _) in zip(sizes, names, strict=True)),
+        tuple(StoredParameters(w, size, 1, 0) for size, (w, _) in zip(sizes, names, strict=True)),
         floats=3,
     )
-    groups = tuple(Group(str(index), pair) for index, pair in enumerate(names))
+    groups = tuple(QuantizerGroup(str(index), pair) for index, pair in enumerate(names))
     return Costs(work, groups, frozenset(w for w, _ in names), unit)  # type: ignore[arg-type]
 
 
@@ -59,12 +59,15 @@ def total(noise: Noise, assignment: Assignment) -> float:
 
 
 def test_costs_are_those_of_the_work() -> None:
-    costs = made_up([100, 30])
-    assert costs.total((Pair(4, 8), Pair(8, 16))) == 100 * 32 + 30 * 128
-    assert made_up([100, 30], "bytes").total((Pair(4, 8), Pair(8, 16))) == 50 + 4 + 30 + 4 + 12
-    bits = costs.bits((Pair(8, 16), Pair(8, 16)))
-    assert costs.saved(bits, 0, Pair(4, 8)) == 100 * (128 - 32)
-    assert costs.saved(bits, 1, Pair(8, 16)) == 0
+    costs = is_synthetic([100, 30])
+    assert costs.total((BitWidthPair(4, 8), BitWidthPair(8, 16))) == 100 * 32 + 30 * 128
+    assert (
+        is_synthetic([100, 30], "bytes").total((BitWidthPair(4, 8), BitWidthPair(8, 16)))
+        == 50 + 4 + 30 + 4 + 12
+    )
+    bits = costs.bits((BitWidthPair(8, 16), BitWidthPair(8, 16)))
+    assert costs.saved(bits, 0, BitWidthPair(4, 8)) == 100 * (128 - 32)
+    assert costs.saved(bits, 1, BitWidthPair(8, 16)) == 0
 
 
 noises = st.lists(st.tuples(*[st.floats(0.001, 1.0)] * 3), min_size=1, max_size=4)
@@ -74,87 +77,89 @@ noises = st.lists(st.tuples(*[st.floats(0.001, 1.0)] * 3), min_size=1, max_size=
 def test_the_walk_only_gets_cheaper_and_a_budget_is_kept(
     drawn: list[tuple[float, float, float]], sizes: list[int], share: float
 ) -> None:
-    costs = made_up(sizes[: len(drawn)])
+    costs = is_synthetic(sizes[: len(drawn)])
     noise = {
         (index, pair): value
         for index, values in enumerate(drawn)
         for pair, value in zip(PAIRS, sorted(values, reverse=True), strict=True)
     }
-    path = downhill(costs, PAIRS, noise)
-    assert path[0] == (Pair(8, 16),) * len(drawn)
-    assert path[-1] == (Pair(4, 8),) * len(drawn)
+    path = greedy_path(costs, PAIRS, noise)
+    assert path[0] == (BitWidthPair(8, 16),) * len(drawn)
+    assert path[-1] == (BitWidthPair(4, 8),) * len(drawn)
     assert all(costs.total(first) > costs.total(second) for first, second in pairwise(path))
     budget = costs.total(path[-1]) + share * (costs.total(path[0]) - costs.total(path[-1]))
-    found = within(costs, PAIRS, noise, budget)
-    assert costs.total(found) <= budget
-    assert total(noise, found) >= brute(costs, noise, budget) - 1e-12
-    assert share < 1 or found == path[0]
+    result = cheapest_within(costs, PAIRS, noise, budget)
+    assert costs.total(result) <= budget
+    assert total(noise, result) >= brute(costs, noise, budget) - 1e-12
+    assert share < 1 or result == path[0]
 
 
 def test_the_noisy_group_keeps_its_bits() -> None:
-    costs = made_up([10, 10, 10])
+    costs = is_synthetic([10, 10, 10])
     noise = {(index, pair): 0.0 for index in range(3) for pair in PAIRS}
-    noise |= {(1, Pair(4, 8)): 1.0, (1, Pair(8, 8)): 0.5}
-    found = within(costs, PAIRS, noise, costs.total((Pair(4, 8), Pair(8, 16), Pair(4, 8))))
-    assert found == (Pair(4, 8), Pair(8, 16), Pair(4, 8))
+    noise |= {(1, BitWidthPair(4, 8)): 1.0, (1, BitWidthPair(8, 8)): 0.5}
+    result = cheapest_within(
+        costs, PAIRS, noise, costs.total((BitWidthPair(4, 8), BitWidthPair(8, 16), BitWidthPair(4, 8)))
+    )
+    assert result == (BitWidthPair(4, 8), BitWidthPair(8, 16), BitWidthPair(4, 8))
 
 
 def test_room_that_is_left_goes_to_the_noisiest() -> None:
     """The walk lowers the big layer and lands far below the budget: the small ones get their bits back."""
-    costs = made_up([1000, 10, 10])
+    costs = is_synthetic([1000, 10, 10])
     noise = {(index, pair): 0.0 for index in range(3) for pair in PAIRS}
-    noise |= {(index, pair): 0.001 for index in (1, 2) for pair in (Pair(4, 8), Pair(8, 8))}
-    noise |= {(0, Pair(4, 8)): 5.0, (0, Pair(8, 8)): 5.0}
-    budget = costs.total((Pair(8, 8), Pair(8, 16), Pair(8, 16)))
-    assert within(costs, PAIRS, noise, budget)[1:] == (Pair(8, 16), Pair(8, 16))
+    noise |= {(index, pair): 0.001 for index in (1, 2) for pair in (BitWidthPair(4, 8), BitWidthPair(8, 8))}
+    noise |= {(0, BitWidthPair(4, 8)): 5.0, (0, BitWidthPair(8, 8)): 5.0}
+    budget = costs.total((BitWidthPair(8, 8), BitWidthPair(8, 16), BitWidthPair(8, 16)))
+    assert cheapest_within(costs, PAIRS, noise, budget)[1:] == (BitWidthPair(8, 16), BitWidthPair(8, 16))
 
 
 def test_what_breaks_the_model_comes_last() -> None:
-    costs = made_up([10, 1])
-    noise = {(index, pair): 0.1 for index in range(2) for pair in PAIRS} | {(0, Pair(4, 8)): math.inf}
-    path = downhill(costs, PAIRS, noise)
-    assert path[-2] == (Pair(8, 8), Pair(4, 8))
-    assert path[-1] == (Pair(4, 8), Pair(4, 8))
+    costs = is_synthetic([10, 1])
+    noise = {(index, pair): 0.1 for index in range(2) for pair in PAIRS} | {(0, BitWidthPair(4, 8)): math.inf}
+    path = greedy_path(costs, PAIRS, noise)
+    assert path[-2] == (BitWidthPair(8, 8), BitWidthPair(4, 8))
+    assert path[-1] == (BitWidthPair(4, 8), BitWidthPair(4, 8))
 
 
 def test_no_budget_is_too_small_in_silence() -> None:
-    costs = made_up([10])
+    costs = is_synthetic([10])
     noise = {(0, pair): 0.1 for pair in PAIRS}
     with pytest.raises(
         QuantizationError, match=r"has 320 bops, the budget is 319: raise it, or add narrower"
     ):
-        within(costs, PAIRS, noise, 319)
+        cheapest_within(costs, PAIRS, noise, 319)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=30))
 def test_bisection_finds_a_good_point_and_the_last_where_good_ones_come_first(drawn: list[bool]) -> None:
-    path: list[Assignment] = [(Pair(8, index),) for index in range(len(drawn))]
+    path: list[Assignment] = [(BitWidthPair(8, index),) for index in range(len(drawn))]
     asked = []
 
     def good(point: Assignment) -> bool:
         asked.append(point)
         return drawn[point[0].activation]
 
-    found = furthest(path, good)
+    result = bisect_last_acceptable(path, good)
     if not drawn[0]:
-        assert found is None
+        assert result is None
         return
-    assert found is not None
-    assert drawn[found[0].activation]
-    assert found in asked, "what is found was tried"
+    assert result is not None
+    assert drawn[result[0].activation]
+    assert result in asked, "what is found was tried"
     if drawn == sorted(drawn, reverse=True):
-        assert found[0].activation == sum(drawn) - 1
+        assert result[0].activation == sum(drawn) - 1
     assert len(asked) <= 1 + len(drawn).bit_length() + 2
 
 
 def test_names_of_pairs() -> None:
-    assert pairs_of("w8a8, w4a16,w8a8") == (Pair(8, 8), Pair(4, 16))
-    assert most_precise((Pair(16, 4), Pair(8, 8), Pair(4, 16))) == Pair(16, 4)
-    assert Pair.parse("w32a8").name == "w32a8"
+    assert pairs_of("w8a8, w4a16,w8a8") == (BitWidthPair(8, 8), BitWidthPair(4, 16))
+    assert most_precise((BitWidthPair(16, 4), BitWidthPair(8, 8), BitWidthPair(4, 16))) == BitWidthPair(16, 4)
+    assert BitWidthPair.parse("w32a8").name == "w32a8"
 
 
 def test_shares_are_of_bit_operations() -> None:
-    work = Work(1, (Product("l", 10, ("a", "w"), 0), Product("m", 10, ("a", "b"))), (), 0)
+    work = ForwardCost(1, (MatmulGroup("l", 10, ("a", "w"), 0), MatmulGroup("m", 10, ("a", "b"))), (), 0)
     assert shares(work, {"a": 8, "w": 4, "b": 8}) == {"a8a8": 64 / 96, "w4a8": 32 / 96}
     assert shares(work, {}) == {"w32a32": 0.5, "a32a32": 0.5}
 
@@ -166,14 +171,14 @@ def test_overrides_say_an_assignment_exactly(
     architecture: str, placement: object, data: st.DataObject
 ) -> None:
     model, sites, groups, weights = known(architecture, placement.name)  # type: ignore[attr-defined]
-    pairs = st.sampled_from((*PAIRS, Pair(32, 8), Pair(4, 32)))
+    pairs = st.sampled_from((*PAIRS, BitWidthPair(32, 8), BitWidthPair(4, 32)))
     assignment = tuple(data.draw(pairs) for _ in groups)
     quant = quant_of(groups, assignment, sites)
-    quantization = insert(model, Form(placement=placement, quant=quant))  # type: ignore[arg-type]
-    found = quantization.bits
+    quantization = insert(model, QuantizationConfig(placement=placement, quant=quant))  # type: ignore[arg-type]
+    result = quantization.bits
     quantization.remove()
-    costs = Costs(Work(1, (), (), 0), groups, weights, "bops")
-    assert found == {name: bits for name, bits in costs.bits(assignment).items() if bits != 32}
+    costs = Costs(ForwardCost(1, (), (), 0), groups, weights, "bops")
+    assert result == {name: bits for name, bits in costs.bits(assignment).items() if bits != 32}
     assert all(len(each) <= len(groups) * 4 for each in [quant.overrides])
 
 
@@ -184,8 +189,8 @@ def known(architecture: str, placement: str) -> tuple:  # type: ignore[type-arg]
     """A float model with its sites and groups; made once."""
     if (architecture, placement) not in _known:
         model = build(architecture)
-        form = {"qdqbert": QDQBERT, "neurst": NEURST}[placement]
-        quantization = calibrated(model, placement=form)
+        quant_config = {"qdqbert": QDQBERT, "neurst": NEURST}[placement]
+        quantization = calibrated(model, placement=quant_config)
         sites = quantization.sites
         groups = groups_of(sites, work_of(quantization))
         quantization.remove()
@@ -196,7 +201,9 @@ def known(architecture: str, placement: str) -> tuple:  # type: ignore[type-arg]
 
 def test_one_name_of_a_module_stands_for_all_of_its_sites() -> None:
     _, sites, groups, _ = known("bert", "qdqbert")
-    lowered = tuple(Pair(4, 8) if "output.dense" in group.name else Pair(8, 8) for group in groups)
+    lowered = tuple(
+        BitWidthPair(4, 8) if "output.dense" in group.name else BitWidthPair(8, 8) for group in groups
+    )
     assert set(quant_of(groups, lowered, sites).overrides) == {
         f"bert.encoder.layer.{layer}.{part}output.dense" for layer in (0, 1) for part in ("", "attention.")
     }
@@ -206,8 +213,8 @@ def test_a_name_that_looks_like_a_glob_is_taken_as_it_is() -> None:
     from qexp.quant.insertion.sites import Site
 
     sites = (Site("linear.weight", "a[0].b*", "q"), Site("linear.weight", "a0.bc", "r"))
-    groups = (Group("g", ("q",)), Group("h", ("r",)), Group("i", ()))
-    named = quant_of(groups, (Pair(4, 8), Pair(8, 8), Pair(8, 8)), sites).overrides
+    groups = (QuantizerGroup("g", ("q",)), QuantizerGroup("h", ("r",)), QuantizerGroup("i", ()))
+    named = quant_of(groups, (BitWidthPair(4, 8), BitWidthPair(8, 8), BitWidthPair(8, 8)), sites).overrides
     assert set(named) == {"a[[]0].b[*]"}
 
 
@@ -219,7 +226,9 @@ def test_schemes_of_overrides_stay() -> None:
     kept = schemes_of(quant)
     assert kept == {"classifier": Override(weight=scheme)}
     _, sites, groups, _ = known("bert", "qdqbert")
-    assignment = tuple(Pair(4, 8) if group.name == "classifier" else Pair(8, 8) for group in groups)
+    assignment = tuple(
+        BitWidthPair(4, 8) if group.name == "classifier" else BitWidthPair(8, 8) for group in groups
+    )
     assert quant_of(groups, assignment, sites, kept).overrides == {
         "classifier": Override(weight_bits=4, weight=scheme)
     }

@@ -1,4 +1,4 @@
-"""Answers against loops over starts and ends, question by question, as the protocol is told."""
+"""Tests of answers against loops over starts and ends per question, as in the protocol's description."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qexp.data.metrics import answer_spans
-from qexp.data.metrics.answer_spans import Answers, Collector, Search
+from qexp.data.metrics.answer_spans import BestAnswers, Collector, SpanLimits
 from qexp.data.tokenization.windows import Windowing, WindowSplit, tokenize_questions
 from qexp.errors import ConfigError
 from tests.support.question_rows import (
@@ -67,14 +67,14 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 SEARCHES = st.builds(
-    Search,
+    SpanLimits,
     n_best=st.sampled_from([1, 2, 5, 20]),
     max_answer_length=st.sampled_from([1, 3, 30]),
     null_threshold=st.sampled_from([None, 0.0, -2.0, 1.5]),
 )
 
 
-def collect(case: Case, search: Search, batches: list[list[int]]) -> Answers:
+def collect(case: Case, search: SpanLimits, batches: list[list[int]]) -> BestAnswers:
     """What a Collector says; padding, which it must not read, is NaN."""
     collector = Collector(case.windows, case.contexts, search)
     for batch in batches:
@@ -87,7 +87,7 @@ def collect(case: Case, search: Search, batches: list[list[int]]) -> Answers:
     return collector.answers()
 
 
-def by_loops(case: Case, search: Search, *, every_token: bool = False) -> list[dict[str, Any]]:
+def by_loops(case: Case, search: SpanLimits, *, every_token: bool = False) -> list[dict[str, Any]]:
     """Each question on its own; with ``every_token``, all tokens of a window compete to be tried."""
     found = []
     for row, context in enumerate(case.contexts.to_pylist()):
@@ -130,23 +130,23 @@ def by_loops(case: Case, search: Search, *, every_token: bool = False) -> list[d
     return found
 
 
-def assert_same(answers: Answers, expected: list[dict[str, Any]]) -> None:
-    assert answer_spans.texts == [each["text"] for each in expected]
+def assert_same(answers: BestAnswers, expected: list[dict[str, Any]]) -> None:
+    assert answers.texts == [each["text"] for each in expected]
     for row, each in enumerate(expected):
         count = len(each["scores"])
-        assert [tuple(span) for span in answer_spans.spans[row].tolist()[:count]] == each["spans"]
-        assert (answer_spans.spans[row, count:] == -1).all()
-        assert answer_spans.scores[row, :count].tolist() == each["scores"]
-        assert (answer_spans.scores[row, count:] == -np.inf).all()
-        assert answer_spans.probabilities[row, :count].tolist() == pytest.approx(each["probabilities"])
-        assert (answer_spans.probabilities[row, count:] == 0).all()
-        assert answer_spans.null_scores[row] == each["null"]
-        assert answer_spans.no_answer_probabilities[row] == pytest.approx(each["no_answer"])
+        assert [tuple(span) for span in answers.spans[row].tolist()[:count]] == each["spans"]
+        assert (answers.spans[row, count:] == -1).all()
+        assert answers.scores[row, :count].tolist() == each["scores"]
+        assert (answers.scores[row, count:] == -np.inf).all()
+        assert answers.probabilities[row, :count].tolist() == pytest.approx(each["probabilities"])
+        assert (answers.probabilities[row, count:] == 0).all()
+        assert answers.null_scores[row] == each["null"]
+        assert answers.no_answer_probabilities[row] == pytest.approx(each["no_answer"])
 
 
 @settings(max_examples=150, deadline=None)
 @given(case=cases(), search=SEARCHES, data=st.data())
-def test_answers_are_those_of_the_loops(case: Case, search: Search, data: st.DataObject) -> None:
+def test_answers_are_those_of_the_loops(case: Case, search: SpanLimits, data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(len(case.windows))))
     size = data.draw(st.integers(1, 7))
     batches = [list(order[start : start + size]) for start in range(0, len(order), size)]
@@ -157,7 +157,7 @@ def test_answers_are_those_of_the_loops(case: Case, search: Search, data: st.Dat
 
 @settings(max_examples=60, deadline=None)
 @given(case=cases(), search=SEARCHES)
-def test_where_the_context_scores_highest_all_tokens_may_compete(case: Case, search: Search) -> None:
+def test_where_the_context_scores_highest_all_tokens_may_compete(case: Case, search: SpanLimits) -> None:
     """As the examples of transformers do it; the same unless a token outside the context takes a place."""
     for window, (start, end) in enumerate(zip(case.starts, case.ends, strict=True)):
         spans = case.windows.spans[case.windows.offsets[window] : case.windows.offsets[window + 1]]
@@ -170,7 +170,7 @@ def test_where_the_context_scores_highest_all_tokens_may_compete(case: Case, sea
 
 @settings(max_examples=40, deadline=None)
 @given(case=cases(), search=SEARCHES)
-def test_how_much_is_weighed_at_once_changes_nothing(case: Case, search: Search) -> None:
+def test_how_much_is_weighed_at_once_changes_nothing(case: Case, search: SpanLimits) -> None:
     every = [list(range(len(case.windows)))]
     at_once = collect(case, search, every)
     with pytest.MonkeyPatch.context() as patch:
@@ -194,7 +194,7 @@ def two_windows() -> Case:
 
 
 def test_equal_spans_come_in_the_order_of_their_places() -> None:
-    found = collect(two_windows(), Search(n_best=5, max_answer_length=2), [[1], [0]])
+    found = collect(two_windows(), SpanLimits(n_best=5, max_answer_length=2), [[1], [0]])
     texts = ["a cat in the house"[low:high] for low, high in found.spans[0].tolist()]
     assert texts == ["a", "a cat", "cat", "cat in", "in"]
     assert found.texts == ["a"]
@@ -205,9 +205,9 @@ def test_no_answer_is_the_least_of_all_windows() -> None:
     case.starts[0][0], case.starts[1][0] = 9, 3
     case.starts[1][3] = case.ends[1][4] = 1
     for threshold, text in ((None, "the house"), (0.0, ""), (0.5, ""), (1.0, "the house"), (-5.0, "")):
-        found = collect(case, Search(null_threshold=threshold), [[0, 1]])
+        found = collect(case, SpanLimits(null_threshold=threshold), [[0, 1]])
         assert found.texts == [text] and found.null_scores.tolist() == [3.0]
-    assert collect(case, Search(), [[0, 1]]).no_answer_probabilities.tolist() == [0.0]
+    assert collect(case, SpanLimits(), [[0, 1]]).no_answer_probabilities.tolist() == [0.0]
 
 
 def test_a_question_without_any_span_has_no_answer() -> None:
@@ -215,7 +215,7 @@ def test_a_question_without_any_span_has_no_answer() -> None:
     for window in (0, 1):
         case.starts[window][-2] = case.ends[window][3] = 5  # the only start tried is behind the only end
     for threshold in (None, 9.0):
-        found = collect(case, Search(n_best=1, null_threshold=threshold), [[0, 1]])
+        found = collect(case, SpanLimits(n_best=1, null_threshold=threshold), [[0, 1]])
         assert found.texts == [""] and found.no_answer_probabilities.tolist() == [1.0]
         assert found.spans.tolist() == [[[-1, -1]]]
 
@@ -224,7 +224,7 @@ def test_rows_that_were_skipped_have_no_answer() -> None:
     rows: list[Any] = [("the", None, NONE), ("the", "the cat", NONE), ("", "the cat", NONE)]
     case = make_case(table_of(rows), Windowing(16, 0, 4), bert, 1, coarse=False)
     for threshold in (None, 100.0):
-        found = collect(case, Search(null_threshold=threshold), [[0]])
+        found = collect(case, SpanLimits(null_threshold=threshold), [[0]])
         assert found.texts[0] == found.texts[2] == "" and found.texts[1]
         assert found.null_scores[[0, 2]].tolist() == [np.inf, np.inf]
         assert found.no_answer_probabilities[[0, 2]].tolist() == [1.0, 1.0]
@@ -235,29 +235,29 @@ def test_rows_that_were_skipped_have_no_answer() -> None:
 def test_a_window_with_a_broken_logit_is_left_out(value: float, place: int) -> None:
     case = two_windows()
     case.ends[0][place] = value
-    found = collect(case, Search(), [[0, 1]])
+    found = collect(case, SpanLimits(), [[0, 1]])
     assert found.broken == 1 and found.texts == ["the"]
     assert np.isfinite(found.probabilities).all()
     case.ends[1][place] = value
-    found = collect(case, Search(), [[0, 1]])
+    found = collect(case, SpanLimits(), [[0, 1]])
     assert found.broken == 2 and found.texts == [""] and found.null_scores.tolist() == [np.inf]
 
 
 def test_a_broken_logit_of_the_question_is_not_read() -> None:
     case = two_windows()
     case.ends[0][1] = np.nan
-    assert collect(case, Search(), [[0, 1]]).broken == 0
+    assert collect(case, SpanLimits(), [[0, 1]]).broken == 0
 
 
 def test_windows_come_once_and_all() -> None:
     case = two_windows()
     with pytest.raises(ValueError, match="twice"):
-        collect(case, Search(), [[0, 0]])
+        collect(case, SpanLimits(), [[0, 0]])
     with pytest.raises(ValueError, match="twice"):
-        collect(case, Search(), [[0], [1, 0]])
+        collect(case, SpanLimits(), [[0], [1, 0]])
     with pytest.raises(ValueError, match="1 windows were not added, the first is 1"):
-        collect(case, Search(), [[0]])
-    collector = Collector(case.windows, case.contexts, Search())
+        collect(case, SpanLimits(), [[0]])
+    collector = Collector(case.windows, case.contexts, SpanLimits())
     with pytest.raises(ValueError, match="there are 2"):
         collector.add(np.array([2]), np.zeros((1, 9)), np.zeros((1, 9)))
     with pytest.raises(ValueError, match="5 tokens for a window of 7"):
@@ -271,7 +271,7 @@ def test_windows_come_once_and_all() -> None:
 @pytest.mark.parametrize("field", ["n_best", "max_answer_length"])
 def test_a_search_finds_something(field: str) -> None:
     with pytest.raises(ConfigError, match=f"{field}=0"):
-        Search(**{field: 0})
+        SpanLimits(**{field: 0})
 
 
 def test_real_contexts() -> None:
@@ -279,7 +279,7 @@ def test_real_contexts() -> None:
     case = make_case(table, Windowing(128, 32, 64), minilm, 3, coarse=False)
     order = np.random.default_rng(4).permutation(len(case.windows))
     batches = [part.tolist() for part in np.array_split(order, len(order) // 32)]
-    for search in (Search(), Search(null_threshold=0.0)):
+    for search in (SpanLimits(), SpanLimits(null_threshold=0.0)):
         assert_same(collect(case, search, batches), by_loops(case, search))
 
 
@@ -289,7 +289,7 @@ def test_the_gold_tokens_score_as_they_should(tmp_path: Path) -> None:
 
     table = real_table(300)
     windows = tokenize_questions(table, Windowing(128, 32, 64), cached(minilm), tmp_path, answers=True)
-    collector = Collector(windows, table["context"], Search())
+    collector = Collector(windows, table["context"], SpanLimits())
     for window, length in enumerate(windows.lengths.tolist()):
         logits = np.zeros((2, 1, length))
         if windows.starts[window]:

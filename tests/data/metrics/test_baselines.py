@@ -1,4 +1,4 @@
-"""Constant predictions, and scores that no look at the rows scores as well."""
+"""Tests of the caveats for constant predictions and for scores at a trivial baseline."""
 
 from __future__ import annotations
 

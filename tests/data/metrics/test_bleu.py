@@ -1,4 +1,4 @@
-"""BLEU against sacreBLEU's command line."""
+"""Tests of BLEU against sacreBLEU's command line."""
 
 from __future__ import annotations
 

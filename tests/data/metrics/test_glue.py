@@ -1,4 +1,4 @@
-"""Metrics against formulas written down independently and against other libraries, also where degenerate."""
+"""Tests of GLUE metrics against independent formulas and other libraries, degenerate inputs included."""
 
 from __future__ import annotations
 
@@ -108,14 +108,16 @@ def test_classes_as_the_official_script_and_as_torchmetrics(name: str) -> None:
             "matthews": 100 * matthews_corrcoef(labels, predictions),
         }
     )
-    ours, golds = torch.tensor(predictions), torch.tensor(labels)
+    predicted, golds = torch.tensor(predictions), torch.tensor(labels)
     # as one of three classes: for two, torchmetrics calls a constant hit 1 where scikit-learn says 0
-    known = {
-        "accuracy": functional.binary_accuracy(ours, golds),
-        "f1": functional.binary_f1_score(ours, golds),
-        "matthews": functional.multiclass_matthews_corrcoef(ours, golds, num_classes=3),
+    expected = {
+        "accuracy": functional.binary_accuracy(predicted, golds),
+        "f1": functional.binary_f1_score(predicted, golds),
+        "matthews": functional.multiclass_matthews_corrcoef(predicted, golds, num_classes=3),
     }
-    assert found == pytest.approx({metric: 100 * float(value) for metric, value in known.items()}, abs=1e-4)
+    assert found == pytest.approx(
+        {metric: 100 * float(value) for metric, value in expected.items()}, abs=1e-4
+    )
 
 
 @pytest.mark.parametrize("classes", [2, 3, 7])
@@ -125,12 +127,12 @@ def test_more_classes_as_torchmetrics(classes: int, constant: str | None) -> Non
     predictions = np.where(np.arange(200) % 3, predictions, labels)
     predictions = np.ones_like(labels) if constant == "predictions" else predictions
     labels = np.ones_like(labels) if constant == "labels" else labels
-    ours, golds = torch.tensor(predictions), torch.tensor(labels)
-    known = {
-        "accuracy": functional.multiclass_accuracy(ours, golds, num_classes=classes, average="micro"),
-        "matthews": functional.multiclass_matthews_corrcoef(ours, golds, num_classes=max(classes, 3)),
+    predicted, golds = torch.tensor(predictions), torch.tensor(labels)
+    values = {
+        "accuracy": functional.multiclass_accuracy(predicted, golds, num_classes=classes, average="micro"),
+        "matthews": functional.multiclass_matthews_corrcoef(predicted, golds, num_classes=max(classes, 3)),
     }
-    wanted = {metric: 100 * float(value) for metric, value in known.items()}
+    wanted = {metric: 100 * float(value) for metric, value in values.items()}
     assert score(["accuracy", "matthews"], predictions, labels) == pytest.approx(wanted, abs=1e-4)
 
 
@@ -154,8 +156,8 @@ def test_numbers_as_scipy_and_as_torchmetrics(name: str) -> None:
     predictions, labels = NUMBER_INPUTS[name]
     found = score(NUMBERS, predictions, labels)
     for metric, scipys in (("pearson", stats.pearsonr), ("spearman", stats.spearmanr)):
-        known = float(scipys(predictions, labels)[0])
-        assert found[metric] == (None if math.isnan(known) else pytest.approx(100 * known))
+        expected = float(scipys(predictions, labels)[0])
+        assert found[metric] == (None if math.isnan(expected) else pytest.approx(100 * expected))
     if "constant" in name:  # torchmetrics calls Spearman's coefficient 0 there
         assert found == {"pearson": None, "spearman": None}
         return

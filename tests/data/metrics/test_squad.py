@@ -1,4 +1,4 @@
-"""Scores of answers against torchmetrics, thresholds against trying every one, and official quirks."""
+"""Tests of SQuAD scores against torchmetrics, of thresholds against brute force, and of official quirks."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def by_torchmetrics(predictions: list[str], golds: list[list[str]]) -> dict[str,
         {"id": str(number), "answers": {"text": texts, "answer_start": [0] * len(texts)}}
         for number, texts in enumerate(golds)
     ]
-    said = [{"id": str(number), "prediction_text": text} for number, text in enumerate(predictions)]
-    return {name: float(value) for name, value in squad(said, answers).items()}
+    rows = [{"id": str(number), "prediction_text": text} for number, text in enumerate(predictions)]
+    return {name: float(value) for name, value in squad(rows, answers).items()}
 
 
 @settings(max_examples=300, deadline=None)
@@ -64,8 +64,11 @@ def test_normal_form(text: str) -> None:
 @given(questions(1))
 def test_v1_is_what_torchmetrics_says(rows: list[tuple[str, list[str]]]) -> None:
     """Of gold answers that have words: of others, torchmetrics takes the F1 of v2.0."""
-    worded = [(said, [text for text in texts if _normalize_text(text)] or ["cat"]) for said, texts in rows]
-    predictions, golds = columns(worded)
+    nonempty_rows = [
+        (prediction, [text for text in texts if _normalize_text(text)] or ["cat"])
+        for prediction, texts in rows
+    ]
+    predictions, golds = columns(nonempty_rows)
     assert score_v1(predictions, golds) == pytest.approx(by_torchmetrics(predictions, golds), rel=1e-5)
 
 
@@ -145,7 +148,7 @@ def test_a_threshold_empties_answers(
 ) -> None:
     predictions, golds, probabilities = rows
     pairs = zip(predictions, probabilities, strict=True)
-    emptied = ["" if probability > cut else said for said, probability in pairs]
+    emptied = ["" if probability > cut else prediction for prediction, probability in pairs]
     scores = score_v2(predictions, golds, probabilities, cut)
     # A question whose gold answers have no words counts as one with an answer: emptying it earns nothing.
     lost = sum(

@@ -1,4 +1,4 @@
-"""Metrics as numbers of each row, against the metrics of the rows themselves, written out one by one."""
+"""Tests of vectorized metrics against the plain metrics of rows repeated as often as they are counted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sacrebleu.metrics.bleu import BLEU
 
 from qexp.config import Metric
-from qexp.data.metrics.bootstrap import Cells
+from qexp.data.metrics.bootstrap import RowGroups
 from qexp.data.metrics.glue import score
 from qexp.data.metrics.squad import score_v1, score_v2
 from qexp.data.metrics.vectorized import MEASURES, RIGHT, observed
@@ -32,7 +32,7 @@ def array(values: Sequence[Any]) -> np.ndarray:
 def hold_together(kind: str, rows: Pairs, expected: Callable[[Pairs], Scores]) -> None:
     """The rows as they are, and each of some resamples."""
     predictions, labels = (array(column) for column in zip(*rows, strict=True))
-    (counts,) = Cells.of(np.arange(len(rows))[:, None]).draws(8, seed=len(rows))
+    (counts,) = RowGroups.of(np.arange(len(rows))[:, None]).draws(8, seed=len(rows))
     drawn = [np.repeat(np.arange(len(rows)), of) for of in counts.astype(int)]
     wanted = [expected([rows[row] for row in of]) for of in drawn]
     for name, known in expected(rows).items():
@@ -85,7 +85,7 @@ def test_numbers_that_lie_close_together_keep_their_digits() -> None:
 
 def test_rounding_errors_are_no_correlation() -> None:
     pearson, line = MEASURES["regression"]["pearson"], np.arange(4.0)
-    (counts,) = Cells.of(line[:, None]).draws(50, seed=0)
+    (counts,) = RowGroups.of(line[:, None]).draws(50, seed=0)
     nearly_constant = 0.1 + line * 1.4e-17
     assert observed(pearson, nearly_constant, line) is None
     assert np.isnan(pearson.score(pearson.statistics(nearly_constant, line), counts)).all()
@@ -125,8 +125,8 @@ WORDS = st.lists(WORD, max_size=9).map(" ".join)
 @given(st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=8))
 def test_bleu_is_sacrebleus_of_the_corpus(rows: Pairs) -> None:
     def expected(rows: Pairs) -> Scores:
-        said, golds = zip(*rows, strict=True)
-        return {"bleu": BLEU().corpus_score(said, [golds]).score}
+        translations, golds = zip(*rows, strict=True)
+        return {"bleu": BLEU().corpus_score(translations, [golds]).score}
 
     hold_together("translation", rows, expected)
 

@@ -1,4 +1,4 @@
-"""Classes by their names: rows and heads that number the same classes otherwise."""
+"""Tests of the mapping of class ids by name, for rows and heads with another order of classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from qexp.config import Data, TextTask
 from qexp.data.sources.class_names import METADATA, are_placeholders, names_in, notes_on_head
-from qexp.data.sources.resolve import Rows, resolve
+from qexp.data.sources.resolve import SourceRows, resolve
 from qexp.errors import DataError, ModelError
 
 TASK = TextTask.model_validate(
@@ -36,13 +36,13 @@ def write(folder: Path, names: Sequence[str] | None, ids: Sequence[int] = (0, 1,
     pq.write_table(table, folder)
 
 
-def rows(root: Path, train: Sequence[str] | None, validation: Sequence[str] | None) -> Rows:
+def rows(root: Path, train: Sequence[str] | None, validation: Sequence[str] | None) -> SourceRows:
     write(root / "sst2" / "train.parquet", train)
     write(root / "sst2" / "validation.parquet", validation)
     return resolve(Data(source="local", root=str(root)), TASK)
 
 
-def labels(found: Rows, split: str) -> list[int]:
+def labels(found: SourceRows, split: str) -> list[int]:
     return list(found.splits[split]["label"].to_pylist())
 
 

@@ -1,4 +1,4 @@
-"""Rows of question answering in their one form, and what is refused of them."""
+"""Tests of the canonical form of question answering rows, and of the rows that are rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows: the same whatever the source and the file's layout, and refused with a place and a reason."""
+"""Tests that rows are independent of source and file layout, and rejected with a location and a reason."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from qexp.data.synthetic import sample
-from tests.data.synthetic.test_rows import COLUMNS, TASKS, plain
+from tests.support.synthetic_rows import COLUMNS, TASKS, plain
 
 # percent: one side as a bag of words; lengths and overlap; the bags of both sides
 MOST = {

@@ -11,25 +11,10 @@ import pytest
 
 from qexp.data.synthetic import sample
 from qexp.errors import DataError
+from tests.support.synthetic_rows import COLUMNS, TASKS, plain
 
 CLASSES = {"cola": 2, "sst2": 2, "mrpc": 2, "qqp": 2, "mnli": 3, "qnli": 2, "rte": 2, "wnli": 2}
-COLUMNS = {
-    "cola": ["sentence"],
-    "sst2": ["sentence"],
-    "mrpc": ["sentence1", "sentence2"],
-    "stsb": ["sentence1", "sentence2"],
-    "qqp": ["question1", "question2"],
-    "mnli": ["premise", "hypothesis"],
-    "qnli": ["question", "sentence"],
-    "rte": ["sentence1", "sentence2"],
-    "wnli": ["sentence1", "sentence2"],
-}
-TASKS = list(COLUMNS)
 PINNED = 974209563
-
-
-def plain(text: str) -> str:
-    return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -14,11 +14,11 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from qexp.data.metrics.squad import score_v1
-from qexp.data.sources.questions import Faults, parts
+from qexp.data.sources.questions import RowErrors, parts
 from qexp.data.synthetic import sample
 from qexp.data.synthetic.facts import Fact, head
 from qexp.data.synthetic.passages import passages
-from qexp.data.synthetic.splits import Dice, Split
+from qexp.data.synthetic.splits import SplitVocabulary, StableRandom
 
 TASKS = ["squad", "squad_v2"]
 SCHEMA = pa.schema(
@@ -71,7 +71,7 @@ def test_every_answer_is_where_it_is_said_to_be(task: str, seed: int) -> None:
             assert len(texts) <= (3 if name == "validation" else 1)
             assert len({start + len(text) for text, start in zip(texts, starts, strict=True)}) <= 1
     for table in sample(task, seed).values():
-        usable = [row for part in parts(table, Faults(strict=True), answers=True) for row in part]
+        usable = [row for part in parts(table, RowErrors(strict=True), answers=True) for row in part]
         assert len(usable) == table.num_rows
 
 
@@ -122,7 +122,7 @@ def test_no_title_sentence_or_question_in_two_splits(task: str, seed: int) -> No
 def test_no_fact_and_no_town_in_two_splits(seed: int) -> None:
     known: list[set[tuple[str, ...]]] = []
     for validation in (False, True):
-        split = Split(Dice(f"walls {seed} {validation}"), seed, validation)
+        split = SplitVocabulary(StableRandom(f"walls {seed} {validation}"), seed, validation)
         told = list(islice(passages(split), 200))
         known.append({(town,) for passage in told for town in passage.towns})
         meant = [told.meant for passage in told for told in passage.statements]

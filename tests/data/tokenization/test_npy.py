@@ -1,4 +1,4 @@
-"""Files that grow: the bytes of numpy's own, and nothing that looks whole before it is."""
+"""Tests that growing files match numpy's byte for byte and never look complete before they are."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ PARTS = st.lists(st.lists(st.integers(0, 200), max_size=30), max_size=6)
 @given(parts=PARTS, dtype=st.sampled_from([np.int32, np.uint8, np.int64, np.float32]))
 def test_parts_make_the_file_that_numpy_writes(parts: list[list[int]], dtype: type[np.generic]) -> None:
     with TemporaryDirectory() as folder:
-        ours, theirs = Path(folder) / "ours.npy", Path(folder) / "theirs.npy"
-        with GrowingArray(ours, dtype) as array:
+        grown, saved = Path(folder) / "grown.npy", Path(folder) / "saved.npy"
+        with GrowingArray(grown, dtype) as array:
             for part in parts:
                 array.append(np.array(part, np.int64))
-        np.save(theirs, np.array([value for part in parts for value in part], dtype))
-        assert ours.read_bytes() == theirs.read_bytes()
+        np.save(saved, np.array([value for part in parts for value in part], dtype))
+        assert grown.read_bytes() == saved.read_bytes()
 
 
 def test_the_header_has_room_for_any_length(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pairs of texts: what is refused, what is stored, what a batch looks like."""
+"""Tests of pairs of texts: rejected rows, stored tokens, and batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokenizers that are made of the rows, and those of checkpoints."""
+"""Tests of tokenizers trained on rows and of tokenizers from checkpoints."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from qexp.config import Scratch
+from qexp.config import FromScratch
 from qexp.data.arrow import from_texts
-from qexp.data.checkpoints import Blueprint, Checkpoint
+from qexp.data.checkpoints import Checkpoint, ScratchModel
 from qexp.data.synthetic import sample
 from qexp.data.tokenization.tokenizers import make_tokenizer, tokenizer_for
 from qexp.errors import ModelError
 from tests.conftest import experiment
 
 TASK = experiment("task=translation", "model=transformer_tiny").task
-SCRATCH = Scratch(vocabulary=500, layers=1, width=8, heads=2, inner=8, dropout=0.0)
+SCRATCH = FromScratch(vocabulary=500, layers=1, width=8, heads=2, inner=8, dropout=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,8 @@ def test_what_is_saved_is_what_is_loaded(tokenizer: PreTrainedTokenizerBase, tmp
 
 
 CODE = """
-from qexp.data.sample import sample
-from qexp.data.vocabulary import make_tokenizer
+from qexp.data.synthetic import sample
+from qexp.data.tokenization.tokenizers import make_tokenizer
 table = sample("multi30k_en_de")["train"]
 print(make_tokenizer([table["en"], table["de"]], 600).backend_tokenizer.to_str())
 """
@@ -80,7 +80,7 @@ def test_the_same_rows_make_the_same_vocabulary_whatever_the_threads() -> None:
 
 def test_a_model_from_scratch_has_a_tokenizer_of_the_train_split() -> None:
     splits = sample("multi30k_en_de")
-    made = tokenizer_for(Blueprint(SCRATCH, "tiny"), splits, TASK)
+    made = tokenizer_for(ScratchModel(SCRATCH, "tiny"), splits, TASK)
     again = make_tokenizer([splits["train"]["en"], splits["train"]["de"]], 500)
     assert made.backend_tokenizer.to_str() == again.backend_tokenizer.to_str()
 

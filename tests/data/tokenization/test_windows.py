@@ -1,4 +1,4 @@
-"""Windows: what transformers' own call returns, and the characters of answers in them."""
+"""Tests of windows against transformers' own call, and of the answer characters in them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from qexp.data.sources.questions import Skipped
 from qexp.data.tokenization import windows
 from qexp.data.tokenization.windows import Windowing, WindowSplit, tokenize_questions
 from qexp.errors import ConfigError, DataError, ModelError
-from tests.data.tokenization.test_texts import unigram_from_the_left
 from tests.support.question_rows import (
     KINDS,
     NONE,
@@ -41,6 +40,7 @@ from tests.support.question_rows import (
     table_of,
     unigram,
 )
+from tests.support.tokenizers import unigram_from_the_left
 
 Maker = Callable[[], PreTrainedTokenizerBase]
 cached = cache(lambda maker: maker())
@@ -67,7 +67,7 @@ def cut(rows: list[Row], form: Windowing, tokenizer: PreTrainedTokenizerBase, **
 
 def whole(text: str, tokenizer: PreTrainedTokenizerBase) -> Encoding:
     backend = tokenizer.backend_tokenizer
-    with windows.borrowed(tokenizer):
+    with windows.untruncated_backend(tokenizer):
         return backend.encode(text, add_special_tokens=False)
 
 
@@ -85,7 +85,7 @@ def expected(row: Row, form: Windowing, tokenizer: PreTrainedTokenizerBase) -> l
     question.truncate(form.max_question)
     question = changed(question, overflowing=[])  # else it is combined with every window of the context
     context = changed(context, type_ids=[1] * len(context))  # as of any second text
-    with windows.borrowed(tokenizer):
+    with windows.untruncated_backend(tokenizer):
         backend.enable_truncation(form.max_length, stride=form.doc_stride, strategy="only_second")
         first = backend.post_process(question, context)
     return [first, *first.overflowing]
@@ -321,7 +321,7 @@ def test_bytes_that_are_not_utf_8() -> None:
             tokenize_questions(
                 table, Windowing(32, 8, 8), cached(bert), Path(folder), answers=True, strict=True
             )
-    faults = questions.Faults(strict=False)
+    faults = questions.RowErrors(strict=False)
     (part,) = questions.parts(table, faults, answers=True)
     assert [each.id for each in part] == ["q0", "q3", "4"]  # of an id that is no text, the row
 
@@ -332,7 +332,7 @@ def test_answers_that_are_not_utf_8() -> None:
     broken = pa.StructArray.from_arrays(lists, names=["text", "answer_start"])
     table = table_of([GOOD]).set_column(3, "answers", broken)
     for rows in (pa.concat_tables([table_of([GOOD]), table]), table):
-        faults = questions.Faults(strict=False)
+        faults = questions.RowErrors(strict=False)
         assert sum(map(len, questions.parts(rows, faults, answers=True))) == len(rows) - 1
         assert [each.reason for each in faults.skipped] == ["column 'answers' is not UTF-8"]
 
@@ -416,7 +416,7 @@ def test_arrays_are_mapped_and_of_the_promised_types(tmp_path: Path) -> None:
     done: list[int] = []
     table = table_of([GOOD, ("", "the", NONE), GOOD, ("", "the", NONE)])
     made = tokenize_questions(
-        table, Windowing(32, 8, 8), cached(bert), tmp_path, answers=True, move=done.append
+        table, Windowing(32, 8, 8), cached(bert), tmp_path, answers=True, advance=done.append
     )
     for split in (made, WindowSplit.load(tmp_path)):
         kinds = {"ids": "int32", "types": "uint8", "spans": "int32", "offsets": "int64"}
@@ -442,9 +442,9 @@ def test_the_tokenizer_is_left_as_it_was(maker: Maker) -> None:
 MEMORY = """
 import resource, sys
 from pathlib import Path
-from tests.data.question_rows import bert, said, table_of
-from qexp.data import questions
-from qexp.data.windows import Windowing, tokenize_questions
+from tests.support.question_rows import bert, said, table_of
+from qexp.data.sources import questions
+from qexp.data.tokenization.windows import Windowing, tokenize_questions
 questions.CHARACTERS_PER_CALL = 2**17  # one context: so that what is asked of the allocator is little
 def table(rows):
     contexts = [f"{number} " + "the old cat sees a red bird, " * 3500 for number in range(rows)]

@@ -14,10 +14,18 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from qexp.config import ActivationScheme, Form, MaxCalibrator, Placement, Quant, Scheme, WeightScheme
-from qexp.deploy.engine import Order
+from qexp.config import (
+    ActivationScheme,
+    MaxCalibrator,
+    Placement,
+    Quant,
+    QuantizationConfig,
+    Scheme,
+    WeightScheme,
+)
+from qexp.deploy.engine import EngineSpec
 from qexp.deploy.onnx.export import export_onnx
-from qexp.deploy.runtimes.onnxruntime.engine import Session
+from qexp.deploy.runtimes.onnxruntime.engine import OnnxRuntimeEngine
 from qexp.deploy.runtimes.onnxruntime.session import new_session
 from qexp.errors import DeployError
 from tests.support.tiny_encoders import EXAMPLE, QuantizedLinear, batch, encoder, quantized, torch_logits
@@ -40,7 +48,11 @@ def _export(folder: Path, model: nn.Module, **bits) -> SimpleNamespace:
     path = folder / "model.onnx"
     export_onnx(model, path, example=EXAMPLE)
     return SimpleNamespace(
-        path=path, model=model, proto=onnx.load(path), session=Session(Order(path, "int8", 1)), **bits
+        path=path,
+        model=model,
+        proto=onnx.load(path),
+        session=OnnxRuntimeEngine(EngineSpec(path, "int8", 1)),
+        **bits,
     )
 
 
@@ -110,17 +122,17 @@ def test_weights_stay_integers_of_one_scale_per_output(exported):
     stored = {tensor.name: tensor for tensor in exported.proto.graph.initializer}
     wanted = TensorProto.INT8 if exported.weight_bits <= 8 else TensorProto.INT16
     linears = [module for module in exported.model.modules() if isinstance(module, QuantizedLinear)]
-    found = []
+    matches = []
     for node in exported.proto.graph.node:
         if node.op_type == "DequantizeLinear" and node.input[0] in stored:
             weight, scale = (numpy_helper.to_array(stored[name]) for name in node.input[:2])
             (axis,) = (attribute.i for attribute in node.attribute if attribute.name == "axis")
             assert {stored[node.input[0]].data_type, stored[node.input[2]].data_type} == {wanted}
-            found.append(np.moveaxis(weight, axis, 0) * scale[:, None])
-    assert len(found) == len(linears)
+            matches.append(np.moveaxis(weight, axis, 0) * scale[:, None])
+    assert len(matches) == len(linears)
     for linear in linears:
         expected = (linear.integers * linear.scale[:, None]).numpy()
-        assert any(weight.shape == expected.shape and np.array_equal(weight, expected) for weight in found)
+        assert any(weight.shape == expected.shape and np.array_equal(weight, expected) for weight in matches)
 
 
 def test_quantized_products_read_dequantized_values_directly(exported):
@@ -188,12 +200,12 @@ def test_inserted_calibrated_exported(tmp_path):
 
     model = encoder("bert")
     sites = ("linear.weight", "linear.input", "matmul.query", "matmul.key", "matmul.probs", "matmul.value")
-    quantization = insert(model, Form(placement=Placement(name="all", sites=sites)))
+    quantization = insert(model, QuantizationConfig(placement=Placement(name="all", sites=sites)))
     values = {name: torch.from_numpy(value) for name, value in batch(tuple(EXAMPLE), 8, 20).items()}
     with quantization.observing(values["attention_mask"]), torch.no_grad():
         model(**values)
     quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
-    with quantization.export_form():
+    with quantization.export_mode():
         case = _export(tmp_path, model)
         feed = batch(case.session.inputs, 6, 11)
         expected = torch_logits(model, feed)
@@ -212,12 +224,12 @@ def test_tables_stay_integers_and_are_looked_up_as_such(tmp_path, granularity, s
         weight=WeightScheme(granularity=granularity, symmetric=symmetric),
         activation=ActivationScheme(symmetric=symmetric),
     )
-    quantization = insert(model, Form(placement=NEURST, scheme=scheme))
+    quantization = insert(model, QuantizationConfig(placement=NEURST, scheme=scheme))
     values = {name: torch.from_numpy(value) for name, value in batch(tuple(EXAMPLE), 8, 20).items()}
     with quantization.observing(values["attention_mask"]), torch.no_grad():
         model(**values)
     quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
-    with quantization.export_form():
+    with quantization.export_mode():
         case = _export(tmp_path, model)
         feed = batch(case.session.inputs, 6, 11)
         expected = torch_logits(model, feed)
@@ -242,13 +254,15 @@ def test_groups_of_dimensions_are_scales_along_the_last_axis(tmp_path, bits):
     model = encoder("bert")
     activation = ActivationScheme(granularity="per_embedding_group", groups=5)
     placement = Placement(name="inputs", sites=("linear.weight", "linear.input"))
-    form = Form(placement=placement, quant=Quant(activation_bits=bits), scheme=Scheme(activation=activation))
-    quantization = insert(model, form)
+    quant_config = QuantizationConfig(
+        placement=placement, quant=Quant(activation_bits=bits), scheme=Scheme(activation=activation)
+    )
+    quantization = insert(model, quant_config)
     values = {name: torch.from_numpy(value) for name, value in batch(tuple(EXAMPLE), 8, 20).items()}
     with quantization.observing(values["attention_mask"], dimensions=True), torch.no_grad():
         model(**values)
     quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
-    with quantization.export_form():
+    with quantization.export_mode():
         case = _export(tmp_path, model)
         feed = batch(case.session.inputs, 6, 11)
         expected = torch_logits(model, feed)

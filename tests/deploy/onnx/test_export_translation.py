@@ -1,4 +1,4 @@
-"""Encoder and decoder as two files, against torch."""
+"""Export of encoder and decoder as two files, compared with torch."""
 
 from __future__ import annotations
 
@@ -12,20 +12,15 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from qexp.config import Form, MaxCalibrator, Placement
-from qexp.deploy.engine import Order
+from qexp.deploy.engine import EngineSpec
 from qexp.deploy.onnx.export_translation import DECODER, ENCODER, export_translation
-from qexp.deploy.runtimes.onnxruntime.engine import Session
+from qexp.deploy.runtimes.onnxruntime.engine import OnnxRuntimeEngine
 from qexp.errors import DeployError
-from qexp.quant.insertion.insert import insert
 from tests.support.sequence_models import MODELS, batch, build
+from tests.support.tiny_translators import quantize
 
 pytestmark = [pytest.mark.slow, pytest.mark.integer_products]
 
-SITES = (
-    "linear.weight", "linear.input", "embedding.weight", "matmul.query", "matmul.key", "matmul.probs",
-    "matmul.value",
-)  # fmt: skip
 CASES = [
     pytest.param((name, quantized), id=f"{name}-{quantized}", marks=() if fast else pytest.mark.slow)
     for name in MODELS
@@ -33,30 +28,19 @@ CASES = [
 ]
 
 
-def quantize(model: Any) -> Any:
-    values = batch()
-    quantization = insert(model, Form(placement=Placement(name="all", sites=SITES)))
-    masks = values["attention_mask"], values["decoder_attention_mask"]
-    with quantization.observing(*masks), torch.no_grad():
-        model(**values)
-    quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
-    quantization.freeze()
-    return quantization
-
-
 @pytest.fixture(scope="module", params=CASES)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     architecture, kind = request.param
     model = build(architecture)
     if kind == "int8":
-        quantize(model).export_form()
+        quantize(model).export_mode()
     folder = tmp_path_factory.mktemp(f"{architecture}-{kind}")
     export_translation(model, folder, example=batch())
     return SimpleNamespace(
         model=model, kind=kind, folder=folder,
         graphs={name: onnx.load(folder / name) for name in (ENCODER, DECODER)},
-        encoder=Session(Order(folder / ENCODER, "int8", 1)),
-        decoder=Session(Order(folder / DECODER, "int8", 1)),
+        encoder=OnnxRuntimeEngine(EngineSpec(folder / ENCODER, "int8", 1)),
+        decoder=OnnxRuntimeEngine(EngineSpec(folder / DECODER, "int8", 1)),
     )  # fmt: skip
 
 
@@ -72,11 +56,11 @@ def test_both_files_together_give_the_logits_of_torch(exported: SimpleNamespace,
     states = exported.encoder.run(source)
     tolerance = (1e-4 if exported.kind == "float" else 0.03) * np.abs(expected).max()
     for positions in (np.arange(target.shape[1]), np.array([target.shape[1] - 1])):
-        found = exported.decoder.run({
+        result = exported.decoder.run({
             "attention_mask": source["attention_mask"], "decoder_input_ids": target,
             "encoder_states": states, "positions": positions,
         })  # fmt: skip
-        np.testing.assert_allclose(found, expected[:, positions], atol=tolerance)
+        np.testing.assert_allclose(result, expected[:, positions], atol=tolerance)
 
 
 def test_axes_have_names(exported: SimpleNamespace) -> None:

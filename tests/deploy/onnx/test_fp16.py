@@ -1,4 +1,4 @@
-"""FP16 graphs: the same numbers within FP16's digits, in the runtimes that load them."""
+"""FP16 graphs: the same results within the precision of FP16, in the runtimes that load them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import openvino
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from qexp.deploy.engine import Order
+from qexp.deploy.engine import EngineSpec
 from qexp.deploy.onnx.export import export_onnx
 from qexp.deploy.onnx.fp16 import to_fp16
-from qexp.deploy.runtimes.onnxruntime.engine import Session
+from qexp.deploy.runtimes.onnxruntime.engine import OnnxRuntimeEngine
 from qexp.deploy.runtimes.onnxruntime.session import new_session
 from qexp.errors import DeployError
 from tests.support.tiny_encoders import EXAMPLE, batch, encoder, quantized
@@ -49,13 +49,16 @@ def test_an_encoder_keeps_its_logits_and_its_interface(architecture: str, tmp_pa
     ]
     kinds = {each.data_type for each in after.initializer if len(each.dims) == 2 and each.dims[0] > 1}
     assert kinds == {TensorProto.FLOAT16}
-    whole, session = Session(Order(path, "fp32", 1)), Session(Order(half, "fp16", 1))
+    whole, session = (
+        OnnxRuntimeEngine(EngineSpec(path, "fp32", 1)),
+        OnnxRuntimeEngine(EngineSpec(half, "fp16", 1)),
+    )
     compiled = openvino.Core().compile_model(str(half), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for rows, length in ((1, 1), (5, 38)):
         values = batch(whole.inputs, rows, length)
         expected = whole.run(values)
-        for found in (session.run(values), np.asarray(compiled(values)[0])):
-            np.testing.assert_allclose(found, expected, atol=0.01 * np.abs(expected).max())
+        for result in (session.run(values), np.asarray(compiled(values)[0])):
+            np.testing.assert_allclose(result, expected, atol=0.01 * np.abs(expected).max())
 
 
 def test_a_quantized_encoder_keeps_its_pairs(tmp_path: Path) -> None:
@@ -67,7 +70,10 @@ def test_a_quantized_encoder_keeps_its_pairs(tmp_path: Path) -> None:
     }
     kinds = {each.data_type for each in half.graph.initializer if each.name in scales}
     assert kinds == {TensorProto.FLOAT16}
-    session, whole = Session(Order(tmp_path / "model.fp16.onnx", "int8", 1)), Session(Order(path, "int8", 1))
+    session, whole = (
+        OnnxRuntimeEngine(EngineSpec(tmp_path / "model.fp16.onnx", "int8", 1)),
+        OnnxRuntimeEngine(EngineSpec(path, "int8", 1)),
+    )
     values = batch(whole.inputs, 5, 12)
     expected = whole.run(values)
     np.testing.assert_allclose(session.run(values), expected, atol=0.05 * np.abs(expected).max())
@@ -82,8 +88,8 @@ def test_minus_infinity_of_a_mask_stays_finite(tmp_path: Path) -> None:
     lowest = np.finfo(np.float32).min
     path = written(tmp_path, nodes, {"mask": np.array([0, 0, lowest / 4, lowest / 4], np.float32)})
     x = np.array([[1, 2, 30, 40], [-100, -100, 100, 100]], np.float32)
-    found = computed(to_fp16(path), x)
-    np.testing.assert_allclose(found, computed(path, x), atol=1e-3)
+    result = computed(to_fp16(path), x)
+    np.testing.assert_allclose(result, computed(path, x), atol=1e-3)
     everything = written(tmp_path, nodes, {"mask": np.full(4, lowest / 4, np.float32)})
     assert np.isfinite(computed(to_fp16(everything), x)).all()
 

@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from qexp.deploy.onnx.export import export_onnx
-from qexp.deploy.onnx.input_limits import Limits, limits
+from qexp.deploy.onnx.input_limits import InputLimits, limits
 from qexp.errors import DeployError
 from tests.support.graphs import export
 from tests.support.tiny_encoders import CONFIGS, EXAMPLE, encoder
@@ -16,24 +16,24 @@ from tests.support.tiny_encoders import CONFIGS, EXAMPLE, encoder
 def test_limits_are_those_of_the_configuration(architecture, tmp_path):
     model = encoder(architecture)
     export_onnx(model, tmp_path / "m.onnx", example=EXAMPLE)
-    found = limits(onnx.load(tmp_path / "m.onnx"))
+    result = limits(onnx.load(tmp_path / "m.onnx"))
     config = model.config
     # RoBERTa's positions begin after the padding's.
     first = config.pad_token_id + 1 if architecture == "roberta" else 0
-    assert found.length == config.max_position_embeddings - first
+    assert result.length == config.max_position_embeddings - first
     types = {"token_type_ids": 2} if hasattr(config, "type_vocab_size") else {}
-    assert found.rows == {"input_ids": config.vocab_size} | types
+    assert result.rows == {"input_ids": config.vocab_size} | types
 
 
 def test_tables_of_integers_have_the_same_limits(tmp_path):
     case = export(tmp_path, "quant=w8a8", "placement=neurst", "scheme=per_channel")
-    assert limits(onnx.load(case.path)) == Limits({"input_ids": 50, "token_type_ids": 2}, 40)
+    assert limits(onnx.load(case.path)) == InputLimits({"input_ids": 50, "token_type_ids": 2}, 40)
 
 
 def test_graph_without_tables_has_none():
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", values[:1], values[1:])
-    assert limits(helper.make_model(graph)) == Limits({}, None)
+    assert limits(helper.make_model(graph)) == InputLimits({}, None)
 
 
 @pytest.mark.parametrize(
@@ -46,9 +46,9 @@ def test_graph_without_tables_has_none():
 )
 def test_what_is_outside_is_named(values, words):
     with pytest.raises(DeployError, match=words):
-        Limits({"ids": 5}, 3).check({"ids": values})
+        InputLimits({"ids": 5}, 3).check({"ids": values})
 
 
 def test_what_is_inside_passes():
-    Limits({"ids": 5}, 3).check({"ids": np.array([[0, 4, 2]])})
-    Limits({"ids": 5}, None).check({"ids": np.zeros((0, 9), np.int64)})
+    InputLimits({"ids": 5}, 3).check({"ids": np.array([[0, 4, 2]])})
+    InputLimits({"ids": 5}, None).check({"ids": np.zeros((0, 9), np.int64)})

@@ -1,4 +1,4 @@
-"""Weights in half a byte: the same numbers, half the size."""
+"""Weights in half a byte: the same results at half the size."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from qexp.config import Form, MaxCalibrator, Placement, Quant, Scheme, WeightScheme
-from qexp.deploy.engine import Order
+from qexp.config import MaxCalibrator, Placement, Quant, QuantizationConfig, Scheme, WeightScheme
+from qexp.deploy.engine import EngineSpec
 from qexp.deploy.onnx.export import export_onnx
-from qexp.deploy.onnx.int4 import widen_weights, worth_half_bytes
-from qexp.deploy.runtimes.onnxruntime.engine import Session
+from qexp.deploy.onnx.int4 import should_pack_int4, widen_weights
+from qexp.deploy.runtimes.onnxruntime.engine import OnnxRuntimeEngine
 from qexp.deploy.runtimes.onnxruntime.session import new_session
 from tests.support.tiny_encoders import EXAMPLE, batch, encoder
 
@@ -30,16 +30,16 @@ def quantized(scheme: WeightScheme, *more: Any) -> Any:
     from qexp.quant.insertion.insert import insert
 
     model = encoder("bert")
-    form = Form(
+    quant_config = QuantizationConfig(
         placement=Placement(name="some", sites=(*WEIGHTS, *more)), scheme=Scheme(weight=scheme),
         quant=Quant(weight_bits=4, activation_bits=8),
     )  # fmt: skip
-    quantization = insert(model, form)
+    quantization = insert(model, quant_config)
     values = {name: torch.from_numpy(value) for name, value in batch(tuple(EXAMPLE), 8, 20).items()}
     with quantization.observing(values["attention_mask"]), torch.no_grad():
         model(**values)
     quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
-    quantization.export_form()
+    quantization.export_mode()
     return model
 
 
@@ -74,7 +74,9 @@ def test_numbers_are_those_of_whole_bytes_and_the_file_is_smaller(
     expected = plainly(whole, values)
     np.testing.assert_array_equal(plainly(narrow, values), expected)
     tolerance = 1e-4 if not more else 0.03 * np.abs(expected).max()
-    np.testing.assert_allclose(Session(Order(narrow, "int8", 1)).run(values), expected, atol=tolerance)
+    np.testing.assert_allclose(
+        OnnxRuntimeEngine(EngineSpec(narrow, "int8", 1)).run(values), expected, atol=tolerance
+    )
     np.testing.assert_allclose(in_openvino(narrow, values), expected, atol=tolerance)
 
     sizes = {path: stored_bytes(path) for path in (whole, narrow)}
@@ -112,7 +114,7 @@ def test_weights_of_eight_bits_stay_whole(tmp_path: Path) -> None:
     ids=str,
 )
 def test_half_bytes_are_for_what_is_multiplied_in_floating_point(words: dict[str, Any], worth: bool) -> None:
-    assert worth_half_bytes(Quant.model_validate(words)) is worth
+    assert should_pack_int4(Quant.model_validate(words)) is worth
 
 
 def test_runtimes_without_int4_get_whole_bytes(tmp_path: Path) -> None:

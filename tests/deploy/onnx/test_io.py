@@ -1,4 +1,4 @@
-"""What is refused before it is written, and when it is read."""
+"""Errors before an ONNX file is written, and when it is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What outside tools say of exported graphs: onnx's checker and shape inference, and NVIDIA's polygraphy."""
+"""Checks of exported graphs by external tools: onnx's checker and shape inference, NVIDIA's polygraphy."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ def graph(request, tmp_path_factory) -> Path:
 def test_checker_and_strict_shape_inference_pass(graph):
     model = onnx.load(graph)
     onnx.checker.check_model(model, full_check=True)
-    known = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-    typed = {value.name for value in known.graph.value_info} | {value.name for value in known.graph.output}
-    assert {name for node in known.graph.node for name in node.output} <= typed
+    inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    typed = {value.name for value in inferred.graph.value_info} | {
+        value.name for value in inferred.graph.output
+    }
+    assert {name for node in inferred.graph.node for name in node.output} <= typed
 
 
 @pytest.fixture(scope="module")
@@ -67,5 +69,5 @@ def test_every_operator_is_one_of_rtx(graph, polygraphy):
     stored = onnx.load(graph).graph.initializer
     if any(each.data_type == onnx.TensorProto.UINT8 for each in stored):
         pytest.skip("unsigned activations, which it does not have")
-    told = polygraphy("inspect", "capability", str(graph))
-    assert "Graph is fully supported by TensorRT" in told
+    report = polygraphy("inspect", "capability", str(graph))
+    assert "Graph is fully supported by TensorRT" in report

@@ -1,7 +1,7 @@
-"""Each pattern that a runtime rewrites, by hand: what it makes of it, and that ours it leaves alone.
+"""Handmade graphs of each pattern that a runtime rewrites: the fault, and its absence after the workaround.
 
-The first half of each test shows the fault in the installed ONNX Runtime. Where a newer one has it no longer,
-that half fails, and the rule and its row in docs/runtimes.md can go.
+The first half of each test shows the fault in the installed ONNX Runtime. If a newer version fixes it, that
+half fails, and the workaround and its row in docs/runtimes.md can be removed.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ class Graph:
 
 
 def kept(model: ModelProto) -> ModelProto:
-    """What the exporter makes of a graph."""
-    made = ir.from_proto(model)
-    keep_exact(made.graph)
-    proto = ir.to_proto(made)
+    """Apply the workarounds to a graph as the exporter does."""
+    ir_model = ir.from_proto(model)
+    keep_exact(ir_model.graph)
+    proto = ir.to_proto(ir_model)
     onnx.checker.check_model(proto, full_check=True)
     return proto
 

@@ -1,20 +1,25 @@
 from __future__ import annotations
 
+from importlib import import_module
+from typing import get_args
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from qexp.deploy.runtimes import RUNTIMES
-from qexp.deploy.runtimes.capabilities import FLAVOURS, check_graph, execution
+from qexp.config import RUNTIMES, RuntimeName
+from qexp.deploy.runtimes.capabilities import check_graph, execution
 from qexp.errors import DeployError
 from tests.support.graphs import export
 
 GPUS = ("tensorrt", "tensorrt_rtx")
 
 
-def test_every_runtime_has_a_flavour():
-    assert list(FLAVOURS) == list(RUNTIMES)
+def test_every_runtime_has_one_entry_and_a_loader():
+    assert tuple(RUNTIMES) == get_args(RuntimeName)
+    for spec in RUNTIMES.values():
+        assert callable(import_module(f"qexp.deploy.runtimes.{spec.engine}").load)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +58,7 @@ def test_execution_is_that_of_the_worst_part(widths, cpu, gpu):
 def test_graph_is_refused_with_what_to_change(words, advice, tmp_path):
     model = onnx.load(export(tmp_path, *words).path)
     for runtime in RUNTIMES:
-        if advice is None or FLAVOURS[runtime].zero_points:
+        if advice is None or RUNTIMES[runtime].zero_points:
             check_graph(runtime, model, "m.onnx")
         else:
             with pytest.raises(DeployError, match=rf"m\.onnx: {runtime} .*{advice}"):

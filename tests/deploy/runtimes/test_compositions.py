@@ -1,4 +1,4 @@
-"""Exported graphs in every runtime of this machine, held against themselves as they are written."""
+"""Exported graphs in every runtime of this machine, compared with their unoptimized execution."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from onnx import ModelProto, NodeProto
 from pydantic import ValidationError
 
 from qexp.cli.run import conf_folder
-from qexp.deploy.engine import Order
+from qexp.deploy.engine import EngineSpec
 from qexp.deploy.runtimes import load
 from qexp.errors import QexpError
 from tests.support.graphs import export
@@ -74,7 +74,10 @@ def test_every_composition(placement: str, scheme: str, quant: str, tmp_path: Pa
     onnx.save(model, path)
     expected = plainly(model, feed)
     allowed = 2e-6 * float(np.abs(expected).max()) + 2 * floor(model, feed)
-    for logits in (bare(model, feed), *(load(each, Order(path, "int8", 1)).run(feed) for each in RUNTIMES)):
+    for logits in (
+        bare(model, feed),
+        *(load(each, EngineSpec(path, "int8", 1)).run(feed) for each in RUNTIMES),
+    ):
         assert np.abs(logits - expected).max() <= allowed
 
 
@@ -83,7 +86,7 @@ def test_overrides_to_float_stay_float(placement: str, tmp_path: Path) -> None:
     overrides = "quant.overrides={classifier*:{weight_bits:32}}"
     case = export(tmp_path, f"placement={placement}", "scheme=per_channel", "quant=w8a8", overrides)
     assert not rewritten(onnx.load(case.path))
-    engine = load("onnxruntime", Order(case.path, "int8", 1))
+    engine = load("onnxruntime", EngineSpec(case.path, "int8", 1))
     feed = {name: values.astype(np.int64) for name, values in case.batch.items()}
     expected = plainly(onnx.load(case.path), feed)
     np.testing.assert_allclose(engine.run(feed), expected, atol=2e-6 * np.abs(expected).max())
@@ -94,23 +97,23 @@ def test_overrides_to_float_stay_float(placement: str, tmp_path: Path) -> None:
 
 def rewritten(model: ModelProto) -> list[str]:
     """Nodes of the patterns that a runtime rewrites into something close by; see docs/runtimes.md."""
-    made = {name: node for node in model.graph.node for name in node.output}
-    found = []
+    producers = {name: node for node in model.graph.node for name in node.output}
+    matches = []
     for node in model.graph.node:
-        first, second = (made.get(name) for name in [*node.input[:2], ""][:2])
+        first, second = (producers.get(name) for name in [*node.input[:2], ""][:2])
         if node.op_type == "Softmax" and is_dequantized(first):
-            found.append(f"softmax: {node.name}")
+            matches.append(f"softmax: {node.name}")
         if node.op_type == "Gemm" and is_dequantized(first):
             if not is_dequantized(second):
-                found.append(f"float weight: {node.name}")
-            elif len(node.input) == 3 and not is_dequantized(made.get(node.input[2])):
-                found.append(f"float bias: {node.name}")
+                matches.append(f"float weight: {node.name}")
+            elif len(node.input) == 3 and not is_dequantized(producers.get(node.input[2])):
+                matches.append(f"float bias: {node.name}")
         if node.op_type == "Clip" and is_dequantized(first):
-            found.append(f"clipped integers: {node.name}")
+            matches.append(f"clipped integers: {node.name}")
         twice = node.op_type == "QuantizeLinear" and first is not None and is_dequantized(first)
         if twice and grid(first, model) != grid(node, model):
-            found.append(f"two grids in a row: {node.name}")
-    return found
+            matches.append(f"two grids in a row: {node.name}")
+    return matches
 
 
 def is_dequantized(node: NodeProto | None) -> bool:

@@ -1,4 +1,4 @@
-"""What a benchmark keeps when an engine cannot tell of its work."""
+"""The benchmark stage: results that it keeps when an audit fails."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qexp.config import Engines
-from qexp.deploy.benchmark import Bench
-from qexp.deploy.timing import Effort
+from qexp.config import DeployEngines
+from qexp.deploy.benchmark import EngineBenchmark
+from qexp.deploy.timing import TimingEffort
 from qexp.errors import DeployError
 from qexp.pipeline.stages.benchmark import _audit, _limited
 from tests.conftest import experiment
@@ -29,7 +29,7 @@ class Silent:
 
 
 def test_an_audit_that_fails_is_a_problem_and_costs_no_times() -> None:
-    bench = Bench({}, Effort(3, 0))
+    bench = EngineBenchmark({}, TimingEffort(3, 0))
     bench.latency["a/int8"] = {}
     batch = {"x": np.zeros((1, 2))}
     assert _audit("a/int8", Silent(DeployError("no shapes")), batch, bench) is None  # type: ignore[arg-type]
@@ -38,7 +38,7 @@ def test_an_audit_that_fails_is_a_problem_and_costs_no_times() -> None:
 
 
 def test_an_engine_that_tells_nothing_is_no_problem() -> None:
-    bench = Bench({}, Effort(3, 0))
+    bench = EngineBenchmark({}, TimingEffort(3, 0))
     assert _audit("a/int8", Silent(None), {"x": np.zeros((1, 2))}, bench) is None  # type: ignore[arg-type]
     assert bench.problems == {}
 
@@ -51,5 +51,5 @@ def test_a_limit_leaves_large_batches_out_but_never_all(
     sizes: tuple[int, ...], rows: int | None, timed: tuple[int, ...]
 ) -> None:
     deploy = experiment("task=mrpc", f"deploy.batch_sizes={list(sizes)}").deploy
-    assert isinstance(deploy, Engines)
+    assert isinstance(deploy, DeployEngines)
     assert _limited(deploy, rows).batch_sizes == timed

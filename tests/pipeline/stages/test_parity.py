@@ -1,4 +1,4 @@
-"""The stage of the gate: which rows it compares, and what it leaves."""
+"""The parity stage: the rows that it compares, and its artifact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens as a stage: what it leaves, and the threads it takes."""
+"""The tokenization stage: its artifact and its threads."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from qexp.artifacts import Workplace
+from qexp.artifacts import BuildDir
 from qexp.artifacts.types import Tokens
-from qexp.context import Runtime
+from qexp.context import RunContext
 from qexp.data.checkpoints import locate
 from qexp.data.sources.resolve import resolve
 from qexp.data.tokenization.texts import TokenSplit
@@ -26,8 +26,8 @@ def prepared(checkpoint: Path, folder: Path, *words: str) -> Tokens:
     )
     rows = resolve(asked.data, asked.task)
     folder.mkdir()
-    runtime = Runtime.at(folder, asked.machine)
-    tokenize.run(Workplace(folder), rows, locate(asked.model), asked.task, rt=runtime)
+    runtime = RunContext.at(folder, asked.machine)
+    tokenize.run(BuildDir(folder), runtime, rows=rows, checkpoint=locate(asked.model), task=asked.task)
     return Tokens(folder, "")
 
 

@@ -1,4 +1,4 @@
-"""AdaRound against all ways to round, on problems small enough to try them all."""
+"""AdaRound compared with exhaustive search over all roundings, on small problems."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def grid_of(weight: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
 def least(weight: Tensor, scale: Tensor, gram: Tensor, qmax: int) -> np.ndarray:
     """The least error of each row over all ways to round its weights up or down, in float64."""
     w, g = weight.double().numpy(), gram.double().numpy()
-    found = []
+    result = []
     for row, s in zip(w, scale.double().numpy(), strict=True):
         floor = np.clip(np.floor(row / s), -qmax, qmax - 1)
         up = np.array(list(itertools.product((0, 1), repeat=len(row))))
         errors = (floor + up) * s - row
-        found.append(np.einsum("ki,ij,kj->k", errors, g, errors).min())
-    return np.array(found)
+        result.append(np.einsum("ki,ij,kj->k", errors, g, errors).min())
+    return np.array(result)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
@@ -53,11 +53,11 @@ def test_near_the_best_of_all_ways_to_round(bits: int) -> None:
     for seed in range(4):
         weight, gram = problem(seed)
         scale, zero = grid_of(weight, grid)
-        found = adaround(weight, scale, zero, grid, gram, 500)
+        result = adaround(weight, scale, zero, grid=grid, gram=gram, iterations=500)
         best = least(weight, scale, gram, grid.qmax).sum()
-        assert best <= found.error * (1 + 1e-5)
-        assert found.error <= found.nearest
-        gained.append((found.nearest - found.error) / (found.nearest - best))
+        assert best <= result.error * (1 + 1e-5)
+        assert result.error <= result.nearest
+        gained.append((result.nearest - result.error) / (result.nearest - best))
     assert np.mean(gained) > 2 / 3
     assert min(gained) > 1 / 3
 
@@ -72,40 +72,42 @@ def test_on_the_grid_beside_the_weight_and_never_worse(
     grid = Grid(bits, signed=symmetric, symmetric=symmetric, narrow=symmetric, axis=axis)
     weight, gram = problem(seed, rows=3, size=6)
     scale, zero = grid_of(weight * shrink, grid)  # shrunken: some weights are outside
-    found = adaround(weight, scale, zero, grid, gram, 40)
-    again = fake_quantize(found.weight, scale, zero, grid)
-    torch.testing.assert_close(again, found.weight, rtol=1e-6, atol=0)
-    integers = quantize(found.weight, scale, zero, grid)
+    result = adaround(weight, scale, zero, grid=grid, gram=gram, iterations=40)
+    again = fake_quantize(result.weight, scale, zero, grid)
+    torch.testing.assert_close(again, result.weight, rtol=1e-6, atol=0)
+    integers = quantize(result.weight, scale, zero, grid)
     moved = (integers - quantize(weight, scale, zero, grid)).abs()
     assert int(moved.max()) <= 1
     near = fake_quantize(weight, scale, zero, grid)
-    for rounded, told in ((found.weight, found.error), (near, found.nearest)):
+    for rounded, reported in ((result.weight, result.error), (near, result.nearest)):
         error = (rounded - weight).double().numpy()
-        assert np.trace(error @ gram.double().numpy() @ error.T) == pytest.approx(told, rel=1e-3, abs=1e-6)
-    assert found.error <= found.nearest
+        assert np.trace(error @ gram.double().numpy() @ error.T) == pytest.approx(
+            reported, rel=1e-3, abs=1e-6
+        )
+    assert result.error <= result.nearest
 
 
 def test_independent_inputs_want_the_nearest_levels() -> None:
     weight, _ = problem(1)
     grid = Grid(4, signed=True, symmetric=True, narrow=True, axis=0)
     scale, zero = grid_of(weight, grid)
-    found = adaround(weight, scale, zero, grid, torch.diag(torch.rand(SIZE) + 0.1), 200)
-    assert torch.equal(found.weight, fake_quantize(weight, scale, zero, grid))
-    assert found.rows == 0 and found.error == found.nearest
+    result = adaround(weight, scale, zero, grid=grid, gram=torch.diag(torch.rand(SIZE) + 0.1), iterations=200)
+    assert torch.equal(result.weight, fake_quantize(weight, scale, zero, grid))
+    assert result.rows == 0 and result.error == result.nearest
 
 
 def test_an_input_that_is_always_zero() -> None:
     weight, _ = problem(2)
     grid = Grid(4, signed=True, symmetric=True, narrow=True)
     scale, zero = grid_of(weight, grid)
-    found = adaround(weight, scale, zero, grid, torch.zeros(SIZE, SIZE), 20)
-    assert torch.equal(found.weight, fake_quantize(weight, scale, zero, grid))
+    result = adaround(weight, scale, zero, grid=grid, gram=torch.zeros(SIZE, SIZE), iterations=20)
+    assert torch.equal(result.weight, fake_quantize(weight, scale, zero, grid))
 
 
 def test_rows_are_problems_of_their_own() -> None:
     weight, gram = problem(3)
     grid = Grid(3, signed=True, symmetric=True, narrow=True, axis=0)
     scale, zero = grid_of(weight, grid)
-    whole = adaround(weight, scale, zero, grid, gram, 100).weight
-    part = adaround(weight[4:7], scale[4:7], zero[4:7], grid, gram, 100).weight
+    whole = adaround(weight, scale, zero, grid=grid, gram=gram, iterations=100).weight
+    part = adaround(weight[4:7], scale[4:7], zero[4:7], grid=grid, gram=gram, iterations=100).weight
     torch.testing.assert_close(part, whole[4:7])

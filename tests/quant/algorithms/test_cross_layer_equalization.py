@@ -1,4 +1,4 @@
-"""Equalization: the right pairs by trying, the same model after it, and even ranges."""
+"""Cross-layer equalization: discovery of pairs, an unchanged model, and equal ranges."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
 from qexp.errors import QuantizationError
-from qexp.quant.algorithms.cross_layer_equalization import Pair, equalize, find_pairs
+from qexp.quant.algorithms.cross_layer_equalization import EqualizationPair, equalize, find_pairs
 from tests.conftest import tiny_config
 from tests.support import sequence_models, tiny_models
 
@@ -52,20 +52,23 @@ def uneven(model: nn.Module, seed: int = 5) -> None:
 
 @pytest.mark.parametrize("architecture", VALUES)
 def test_values_and_output_projections_are_pairs_and_gelu_parts_none(architecture: str) -> None:
-    expected = [Pair(VALUES[architecture][0].format(i), (VALUES[architecture][1].format(i),)) for i in (0, 1)]
-    relu = [Pair("pre_classifier", ("classifier",))] if architecture == "distilbert" else []
+    expected = [
+        EqualizationPair(VALUES[architecture][0].format(i), (VALUES[architecture][1].format(i),))
+        for i in (0, 1)
+    ]
+    relu = [EqualizationPair("pre_classifier", ("classifier",))] if architecture == "distilbert" else []
     assert find_pairs(tiny_models.build(architecture)) == expected + relu
 
 
 @pytest.mark.parametrize(("architecture", "relu"), [("marian", True), ("bart", False)])
 def test_translators_have_pairs_in_all_attentions_and_around_relus(architecture: str, relu: bool) -> None:
-    found = {pair.first: pair.seconds for pair in find_pairs(sequence_models.build(architecture))}
+    result = {pair.first: pair.seconds for pair in find_pairs(sequence_models.build(architecture))}
     attentions = ("encoder", "self_attn"), ("decoder", "self_attn"), ("decoder", "encoder_attn")
     values = {f"model.{side}.layers.{i}.{name}" for i in (0, 1) for side, name in attentions}
     inner = (
         {f"model.{side}.layers.{i}." for i in (0, 1) for side in ("encoder", "decoder")} if relu else set()
     )
-    assert found == {
+    assert result == {
         **{f"{name}.v_proj": (f"{name}.out_proj",) for name in values},
         **{f"{name}fc1": (f"{name}fc2",) for name in inner},
     }
@@ -169,7 +172,7 @@ class Fork(nn.Module):
 def test_several_readers_are_scaled_together() -> None:
     model = Fork()
     (pair,) = find_pairs(model, (X,))
-    assert pair == Pair("first", ("one", "two"))
+    assert pair == EqualizationPair("first", ("one", "two"))
     before = model(X)
     equalize(model, [pair])
     for now, then in zip(model(X), before, strict=True):

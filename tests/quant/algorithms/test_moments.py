@@ -1,4 +1,4 @@
-"""Moments of inputs, held against numpy on tokens that are gathered another way."""
+"""Moments of inputs compared with numpy, on tokens that are collected in another way."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ import torch
 from torch import nn
 
 from qexp.errors import QuantizationError
-from qexp.quant.algorithms.moments import MomentsFile, MomentsOfInputs
+from qexp.quant.algorithms.moments import InputMomentsCounter, MomentsFile
 from tests.support import sequence_models, tiny_models
 
 
 def gathered(model: Any, batch: dict[str, torch.Tensor], layer: str, mask: torch.Tensor) -> np.ndarray:
     """Tokens that a layer reads, without padding."""
-    seen: list[np.ndarray] = []
+    observed: list[np.ndarray] = []
     handle = model.get_submodule(layer).register_forward_pre_hook(
-        lambda module, args: seen.append(args[0].numpy())
+        lambda module, args: observed.append(args[0].numpy())
     )
     with torch.no_grad():
         model(**batch)
     handle.remove()
-    return seen[0][mask.numpy() != 0] if seen[0].ndim == 3 else seen[0]
+    return observed[0][mask.numpy() != 0] if observed[0].ndim == 3 else observed[0]
 
 
 @pytest.mark.parametrize("gram", [True, False])
 def test_moments_are_those_of_numpy_without_padding(gram: bool, tmp_path: Path) -> None:
     model, batch = tiny_models.build("bert"), tiny_models.batch()
-    moments = MomentsOfInputs(model, gram=gram)
+    moments = InputMomentsCounter(model, gram=gram)
     for part in (slice(0, 2), slice(2, 3)):
         own = {name: tensor[part] for name, tensor in batch.items()}
         with torch.inference_mode(), moments.observing(own["attention_mask"]):
             model(**own)
     moments.save(tmp_path / "moments.safetensors")
-    found = MomentsFile(tmp_path / "moments.safetensors")
-    assert len(found) == 14  # every linear layer, also those that share an input
-    for layer in found:
+    result = MomentsFile(tmp_path / "moments.safetensors")
+    assert len(result) == 14  # every linear layer, also those that share an input
+    for layer in result:
         tokens = gathered(model, batch, layer, batch["attention_mask"]).astype(np.float64)
-        moment = found[layer]
+        moment = result[layer]
         np.testing.assert_allclose(moment.mean, tokens.mean(0), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(moment.largest, abs(tokens).max(0), rtol=1e-4, atol=1e-6)
         assert (moment.gram is not None) == gram
@@ -51,7 +51,7 @@ def test_moments_are_those_of_numpy_without_padding(gram: bool, tmp_path: Path) 
 
 def test_layers_with_one_input_share_it(tmp_path: Path) -> None:
     model = tiny_models.build("bert")
-    moments = MomentsOfInputs(model, gram=True)
+    moments = InputMomentsCounter(model, gram=True)
     with torch.no_grad(), moments.observing():
         model(**tiny_models.batch())
     moments.save(tmp_path / "moments.safetensors")
@@ -63,23 +63,23 @@ def test_layers_with_one_input_share_it(tmp_path: Path) -> None:
 
 def test_padding_of_a_decoder_is_its_own(tmp_path: Path) -> None:
     model, batch = sequence_models.build("marian"), sequence_models.batch(source=7, target=6)
-    moments = MomentsOfInputs(model, gram=False)
+    moments = InputMomentsCounter(model, gram=False)
     with torch.no_grad(), moments.observing(batch["attention_mask"], batch["decoder_attention_mask"]):
         model(**batch)
     moments.save(tmp_path / "moments.safetensors")
-    found = MomentsFile(tmp_path / "moments.safetensors")
+    result = MomentsFile(tmp_path / "moments.safetensors")
     for layer, mask in (
         ("model.encoder.layers.1.fc1", "attention_mask"),
         ("model.decoder.layers.1.fc1", "decoder_attention_mask"),
         ("model.decoder.layers.1.encoder_attn.v_proj", "attention_mask"),
     ):
         tokens = gathered(model, batch, layer, batch[mask])
-        np.testing.assert_allclose(found[layer].mean, tokens.mean(0), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(result[layer].mean, tokens.mean(0), rtol=1e-4, atol=1e-5)
 
 
 def test_no_hook_stays_and_what_is_not_finite_is_named(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
-    moments = MomentsOfInputs(model, gram=True, example=(torch.ones(1, 3),))
+    moments = InputMomentsCounter(model, gram=True, example=(torch.ones(1, 3),))
     with moments.observing():
         model(torch.tensor([[1.0, 2.0, torch.inf]]))
     assert not model[0]._forward_pre_hooks

@@ -1,4 +1,4 @@
-"""Refined weights are what plain rounding makes of them, and corrected biases take out the mean error."""
+"""Refinement: rounded weights lie on their grids, and corrected biases remove the mean error."""
 
 from __future__ import annotations
 
@@ -10,53 +10,53 @@ import numpy as np
 import pytest
 import torch
 
-from qexp.config import Form, Placement, Quant, Scheme, WeightScheme
+from qexp.config import Placement, Quant, QuantizationConfig, Scheme, WeightScheme
 from qexp.errors import QuantizationError
-from qexp.quant.algorithms.moments import Moments, MomentsFile, MomentsOfInputs
+from qexp.quant.algorithms.moments import InputMoments, InputMomentsCounter, MomentsFile
 from qexp.quant.algorithms.refine import refine
-from qexp.quant.insertion.insert import Quantization
-from tests.quant.algorithms.test_smoothquant import smoothed
+from qexp.quant.insertion.insert import QuantizedModel
 from tests.support import sequence_models
+from tests.support.smoothed_models import smoothed
 from tests.support.tiny_models import NEURST, batch, build, calibrated
 
 LINEAR = Placement(name="linear", sites=("linear.weight", "linear.input"))
 LAYER = "bert.encoder.layer.1.intermediate.dense"
 
 
-def moments_of(model: Any, folder: Path, *, gram: bool = True) -> Mapping[str, Moments]:
+def moments_of(model: Any, folder: Path, *, gram: bool = True) -> Mapping[str, InputMoments]:
     """Moments over the batch."""
-    seen = MomentsOfInputs(model, gram=gram)
-    with torch.no_grad(), seen.observing(batch()["attention_mask"]):
+    counter = InputMomentsCounter(model, gram=gram)
+    with torch.no_grad(), counter.observing(batch()["attention_mask"]):
         model(**batch())
-    seen.save(folder / "gram.safetensors")
+    counter.save(folder / "gram.safetensors")
     return MomentsFile(folder / "gram.safetensors")
 
 
-def frozen(quantization: Quantization) -> Quantization:
+def frozen(quantization: QuantizedModel) -> QuantizedModel:
     """As it is read from its ranges."""
     quantization.freeze()
     return quantization
 
 
-def refined(quantization: Quantization, moments: Mapping[str, Moments], **more: Any) -> Any:
+def refined(quantization: QuantizedModel, moments: Mapping[str, InputMoments], **more: Any) -> Any:
     """Refine, by default with nothing but what is asked for."""
     plan: dict[str, Any] = {"rounding": "nearest", "iterations": None, "bias_correction": False} | more
     return refine(quantization, moments, **plan)
 
 
-@pytest.mark.parametrize("migrated", [False, True])
+@pytest.mark.parametrize("with_pre_scale", [False, True])
 @pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
 def test_rounded_weights_are_on_their_grids_and_stay_there(
-    granularity: Any, migrated: bool, tmp_path: Path
+    granularity: Any, with_pre_scale: bool, tmp_path: Path
 ) -> None:
     scheme = Scheme(weight=WeightScheme(granularity=granularity))
-    form = Form(placement=LINEAR, quant=Quant(weight_bits=3), scheme=scheme)
+    quant_config = QuantizationConfig(placement=LINEAR, quant=Quant(weight_bits=3), scheme=scheme)
     model = build("bert")
     moments = moments_of(model, tmp_path)
-    if migrated:
-        quantization = smoothed(model, tmp_path, form=form)
+    if with_pre_scale:
+        quantization = smoothed(model, tmp_path, quant_config=quant_config)
     else:
-        quantization = frozen(calibrated(model, form.quant, scheme, LINEAR))
+        quantization = frozen(calibrated(model, quant_config.quant, scheme, LINEAR))
     layer = model.get_submodule(LAYER)
     before = layer.parametrizations.weight.original.detach().clone()
     nearest = quantization.integers(f"{LAYER}:linear.weight")
@@ -84,11 +84,11 @@ def test_outputs_of_layers_come_nearer(tmp_path: Path) -> None:
     """On the very tokens of the moments, where the objective is the mean squared error."""
     model = build("bert")
     moments = moments_of(model, tmp_path)
-    layer, seen = model.get_submodule(LAYER), []
-    handle = layer.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
+    layer, observed = model.get_submodule(LAYER), []
+    handle = layer.register_forward_pre_hook(lambda module, args: observed.append(args[0].detach()))
     model(**batch())
     handle.remove()
-    tokens = seen[0][batch()["attention_mask"] != 0]
+    tokens = observed[0][batch()["attention_mask"] != 0]
     exact = torch.nn.functional.linear(tokens, layer.weight, layer.bias).detach()
     quantization = frozen(calibrated(model, Quant(weight_bits=3, activation_bits=32), placement=LINEAR))
 
@@ -137,11 +137,11 @@ def test_both_correct_what_rounding_left(tmp_path: Path) -> None:
 
 def test_tied_weights_and_tables_are_left(tmp_path: Path) -> None:
     model, tensors = sequence_models.build("marian"), sequence_models.batch(7, 6)
-    seen = MomentsOfInputs(model, gram=True)
+    counter = InputMomentsCounter(model, gram=True)
     masks = tensors["attention_mask"], tensors["decoder_attention_mask"]
-    with torch.no_grad(), seen.observing(*masks):
+    with torch.no_grad(), counter.observing(*masks):
         model(**tensors)
-    seen.save(tmp_path / "gram.safetensors")
+    counter.save(tmp_path / "gram.safetensors")
     quantization = sequence_quantized(model, tensors)
     table = model.model.shared.weight.clone()
     done = refined(
@@ -151,12 +151,12 @@ def test_tied_weights_and_tables_are_left(tmp_path: Path) -> None:
     assert torch.equal(model.model.shared.weight, table)
 
 
-def sequence_quantized(model: Any, tensors: Mapping[str, torch.Tensor]) -> Quantization:
+def sequence_quantized(model: Any, tensors: Mapping[str, torch.Tensor]) -> QuantizedModel:
     """A translator with the sites of NeurST, calibrated on the batch, frozen."""
     from qexp.config import MaxCalibrator
     from qexp.quant.insertion.insert import insert
 
-    quantization = insert(model, Form(placement=NEURST))
+    quantization = insert(model, QuantizationConfig(placement=NEURST))
     masks = tensors["attention_mask"], tensors["decoder_attention_mask"]
     with torch.no_grad(), quantization.observing(*masks):
         model(**tensors)

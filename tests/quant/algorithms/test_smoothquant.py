@@ -1,62 +1,33 @@
-"""Factors between activations and weights: SmoothQuant's product, in every phase and from file to file."""
+"""SmoothQuant factors: the product of activations and weights in every phase, and serialization."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qexp.config import (
     ActivationScheme,
-    Form,
     MaxCalibrator,
     Override,
-    Placement,
     Quant,
+    QuantizationConfig,
     Scheme,
     WeightScheme,
 )
 from qexp.errors import QuantizationError
-from qexp.quant.algorithms.moments import Moments, MomentsFile, MomentsOfInputs
-from qexp.quant.algorithms.smoothquant import migrate
-from qexp.quant.insertion.insert import Quantization, insert
+from qexp.quant.algorithms.smoothquant import apply_smoothquant
+from qexp.quant.insertion.insert import insert
 from tests.support import sequence_models
+from tests.support.smoothed_models import LINEAR, moments_of, smoothed
 from tests.support.tiny_models import QDQBERT, batch, build
 
-LINEAR = Placement(name="linear", sites=("linear.weight", "linear.input"))
 SYMMETRIC = Scheme(activation=ActivationScheme(symmetric=True))
 PER_TENSOR = Scheme(weight=WeightScheme(granularity="per_tensor"))
-
-
-def moments_of(model: nn.Module, folder: Path, tensors: Mapping[str, Tensor]) -> Mapping[str, Moments]:
-    """Moments over one batch."""
-    seen = MomentsOfInputs(model, gram=False)
-    with torch.no_grad(), seen.observing(tensors["attention_mask"], tensors.get("decoder_attention_mask")):
-        model(**tensors)
-    seen.save(folder / "moments.safetensors")
-    return MomentsFile(folder / "moments.safetensors")
-
-
-def smoothed(
-    model: Any, folder: Path, alpha: float = 0.5, form: Form | None = None, **tensors: Tensor
-) -> Quantization:
-    """Insert, migrate, observe a batch, calibrate; frozen."""
-    tensors = tensors or batch()
-    moments = moments_of(model, folder, tensors)
-    quantization = insert(model, form or Form(placement=LINEAR))
-    migrate(quantization, moments, alpha)
-    with torch.no_grad(), quantization.observing(
-        tensors["attention_mask"], tensors.get("decoder_attention_mask")
-    ):  # fmt: skip
-        model(**tensors)
-    quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
-    quantization.freeze()
-    return quantization
 
 
 def outliers(model: Any) -> Any:
@@ -87,7 +58,7 @@ def test_a_layer_computes_smoothquants_product(alpha: float, per_tensor: bool, t
     layer, seen = model.bert.encoder.layer[1].intermediate.dense, {}
     layer.register_forward_hook(lambda module, args, output: seen.update(y=output))
     layer.register_forward_pre_hook(lambda module, args: seen.update(x=args[0]))  # before the quantizer's own
-    quantization = smoothed(model, tmp_path, alpha, Form(placement=LINEAR, scheme=scheme))
+    quantization = smoothed(model, tmp_path, alpha, QuantizationConfig(placement=LINEAR, scheme=scheme))
     quantization.off()
     logits(model)
     observed, weight = seen["x"], layer.weight.detach().double().numpy()
@@ -96,8 +67,8 @@ def test_a_layer_computes_smoothquants_product(alpha: float, per_tensor: bool, t
         logits(model)
     real = observed[batch()["attention_mask"] != 0].detach().double().numpy()
     s = abs(real).max(0) ** alpha / abs(weight).max(0) ** (1 - alpha)
-    moved, divided = weight * s, real / s
-    step_x = abs(divided).max() / 127
+    moved, pre_scaled = weight * s, real / s
+    step_x = abs(pre_scaled).max() / 127
     step_w = abs(moved).max(1, keepdims=True) / 127 if not per_tensor else abs(moved).max() / 127
     x = np.clip(np.rint(seen["x"].double().numpy() / s / step_x), -128, 127)
     product = (x @ np.rint(moved / step_w).T) * (step_x * np.ravel(step_w))
@@ -110,7 +81,7 @@ def test_outliers_cost_less(tmp_path: Path) -> None:
     model = outliers(build("bert"))
     smoothed(model, tmp_path)
     plain = outliers(build("bert"))
-    moments_alone = insert(plain, Form(placement=LINEAR))
+    moments_alone = insert(plain, QuantizationConfig(placement=LINEAR))
     with torch.no_grad(), moments_alone.observing(batch()["attention_mask"]):
         plain(**batch())
     moments_alone.calibrate(moments_alone.statistics(), MaxCalibrator(kind="max"))
@@ -126,7 +97,7 @@ def test_all_phases_agree_and_learning_moves_scales_and_weights(tmp_path: Path) 
     with torch.no_grad():
         torch.testing.assert_close(logits(model), frozen)
         torch.testing.assert_close(logits(model), frozen)  # weights from the cache
-    with torch.no_grad(), quantization.export_form():
+    with torch.no_grad(), quantization.export_mode():
         torch.testing.assert_close(logits(model), frozen, rtol=0, atol=1e-5)
     torch.testing.assert_close(logits(model), frozen)
     quantization.learn()
@@ -149,7 +120,7 @@ def test_ranges_that_follow_are_those_of_what_is_rounded(tmp_path: Path) -> None
     model = build("bert")
     quantization = smoothed(model, tmp_path)
     before = quantization.ranges()
-    quantization.follow(0.5)
+    quantization.use_ema(0.5)
     model.train()
     logits(model)
     model.eval()
@@ -190,7 +161,7 @@ def test_ranges_carry_the_factors(tmp_path: Path) -> None:
     quantization = smoothed(model, tmp_path)
     expected, ranges = logits(model), quantization.ranges()
     again = build("bert")
-    other = insert(again, Form(placement=LINEAR))
+    other = insert(again, QuantizationConfig(placement=LINEAR))
     other.load_ranges(ranges)
     other.freeze()
     assert torch.equal(logits(again), expected)
@@ -214,7 +185,7 @@ def test_integers_and_stored_weights_are_those_of_the_moved_weight(tmp_path: Pat
     moved = layer.parametrizations.weight.original / quantizer.migration
     expected = torch.round(moved / quantizer.scale[:, None])
     assert torch.equal(integers.float(), expected)
-    with quantization.export_form():
+    with quantization.export_mode():
         assert torch.equal(layer.parametrizations.weight.original, integers)
         torch.testing.assert_close(
             layer.weight, integers * quantizer.scale[:, None]
@@ -227,31 +198,33 @@ def test_where_one_side_has_no_quantizer_export_multiplies_again(bits: Any, tmp_
         "*intermediate*": Override(**bits)
     }  # fmt: skip
     model = build("bert")
-    quantization = smoothed(model, tmp_path, form=Form(placement=LINEAR, quant=Quant(overrides=overrides)))
+    quantization = smoothed(
+        model, tmp_path, quant_config=QuantizationConfig(placement=LINEAR, quant=Quant(overrides=overrides))
+    )
     with torch.no_grad():
         frozen = logits(model)
-        with quantization.export_form():
+        with quantization.export_mode():
             torch.testing.assert_close(logits(model), frozen, rtol=0, atol=1e-5)
 
 
 def test_values_that_are_residuals_too_are_left_alone(tmp_path: Path) -> None:
     model = build("bert")
     moments = moments_of(model, tmp_path, batch())
-    found = migrate(insert(model, Form(placement=QDQBERT)), moments, 0.5)
+    result = apply_smoothquant(insert(model, QuantizationConfig(placement=QDQBERT)), moments, 0.5)
     # Context and GELU of both layers, pooler and classifier take part; four values are residuals, too.
-    assert (found.moved, found.left) == (6, 4)
+    assert (result.moved, result.left) == (6, 4)
     model.quantization.remove()
-    found = migrate(insert(model, Form(placement=LINEAR)), moments, 0.5)
-    assert (found.moved, found.left) == (10, 0)
+    result = apply_smoothquant(insert(model, QuantizationConfig(placement=LINEAR)), moments, 0.5)
+    assert (result.moved, result.left) == (10, 0)
 
 
 def test_a_tied_weight_is_left_alone_and_a_decoder_has_its_own_padding(tmp_path: Path) -> None:
     model = sequence_models.build("marian")
     tensors = sequence_models.batch(7, 6)
     moments = moments_of(model, tmp_path, tensors)
-    quantization = insert(model, Form(placement=LINEAR))
-    found = migrate(quantization, moments, 0.5)
-    assert found.left == 1  # the input of the output projection, whose weight is the table of embeddings
+    quantization = insert(model, QuantizationConfig(placement=LINEAR))
+    result = apply_smoothquant(quantization, moments, 0.5)
+    assert result.left == 1  # the input of the output projection, whose weight is the table of embeddings
     assert quantization.quantizers["lm_head:linear.weight"].migration is None
 
 
@@ -259,15 +232,15 @@ def test_one_range_for_weights_that_read_different_values_is_refused(tmp_path: P
     model = sequence_models.build("marian")
     moments = moments_of(model, tmp_path, sequence_models.batch(7, 6))
     fused = LINEAR.model_copy(update={"fuse_qkv": True})
-    quantization = insert(model, Form(placement=fused, scheme=PER_TENSOR))
+    quantization = insert(model, QuantizationConfig(placement=fused, scheme=PER_TENSOR))
     with pytest.raises(QuantizationError, match=r"placement\.fuse_qkv=false"):
-        migrate(quantization, moments, 0.5)
+        apply_smoothquant(quantization, moments, 0.5)
 
 
 def test_moments_of_another_model_are_refused(tmp_path: Path) -> None:
     moments = moments_of(build("bert"), tmp_path, batch())
     with pytest.raises(QuantizationError, match="no moments of the input of"):
-        migrate(insert(build("distilbert"), Form(placement=LINEAR)), moments, 0.5)
+        apply_smoothquant(insert(build("distilbert"), QuantizationConfig(placement=LINEAR)), moments, 0.5)
 
 
 def test_dead_dimensions_have_no_factor(tmp_path: Path) -> None:
@@ -277,7 +250,7 @@ def test_dead_dimensions_have_no_factor(tmp_path: Path) -> None:
         model.bert.encoder.layer[0].attention.output.LayerNorm.weight[4] = 0
         model.bert.encoder.layer[0].attention.output.LayerNorm.bias[4] = 0
     quantization = smoothed(model, tmp_path)
-    found = quantization.quantizers["bert.encoder.layer.0.intermediate.dense:linear.input"].migration
-    assert found is not None and bool((found > 0).all())
-    assert found[2] == found[4] == 1
+    result = quantization.quantizers["bert.encoder.layer.0.intermediate.dense:linear.input"].migration
+    assert result is not None and bool((result > 0).all())
+    assert result[2] == result[4] == 1
     assert torch.isfinite(logits(model)).all()

@@ -1,4 +1,4 @@
-"""Groups of embedding dimensions: which there are, what their ranges are, and what they are good for."""
+"""Groups of embedding dimensions: their members, their ranges, and their effect on the error."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from qexp.config import (
     ActivationScheme,
     EmaCalibrator,
     EntropyCalibrator,
-    Form,
     MaxCalibrator,
     MseCalibrator,
     Override,
     PercentileCalibrator,
     Placement,
     Quant,
+    QuantizationConfig,
     Scheme,
     SqnrCalibrator,
 )
 from qexp.errors import QuantizationError
-from qexp.quant.calibration.embedding_groups import Grouping
+from qexp.quant.calibration.embedding_groups import EmbeddingGroups
 from qexp.quant.grid import Grid, fake_quantize, scale_and_zero_point
-from qexp.quant.insertion.insert import Quantization, insert
+from qexp.quant.insertion.insert import QuantizedModel, insert
 from qexp.quant.quantizer import Quantizer
 from tests.support.tiny_models import QDQBERT, SHAPE, batch, build
 
@@ -63,9 +63,9 @@ def with_outlier(factor: float = 60.0) -> Any:
     return model
 
 
-def calibrated(model: Any, form: Form, calibrator: Any = MAX) -> Quantization:
+def calibrated(model: Any, quant_config: QuantizationConfig, calibrator: Any = MAX) -> QuantizedModel:
     """Insert, observe one batch, calibrate; still off."""
-    quantization = insert(model, form)
+    quantization = insert(model, quant_config)
     tensors = batch()
     with torch.no_grad(), quantization.observing(tensors["attention_mask"], dimensions=True):
         model(**tensors)
@@ -94,17 +94,17 @@ def error(groups: int, *, permute: bool = True, bits: int = 6) -> float:
     with torch.no_grad():
         reference = state()
         sites = Placement(name="inputs", sites=("linear.input",))
-        form = Form(
+        quant_config = QuantizationConfig(
             placement=sites, quant=Quant(activation_bits=bits), scheme=scheme(groups, permute=permute)
         )
-        calibrated(model, form).freeze()
+        calibrated(model, quant_config).freeze()
         return float((state() - reference).square().mean())
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 100), st.integers(2, 120), st.randoms(use_true_random=False))
 def test_groups_are_as_even_as_can_be(width: int, groups: int, random: Any) -> None:
-    grouping = Grouping.of("a:linear.input", width, scheme(groups).activation)
+    grouping = EmbeddingGroups.of("a:linear.input", width, scheme(groups).activation)
     assert grouping is not None and grouping.groups == min(groups, width)
     order = list(range(width))
     random.shuffle(order)
@@ -126,14 +126,14 @@ def test_groups_are_as_even_as_can_be(width: int, groups: int, random: Any) -> N
     ],
 )
 def test_the_layer_of_a_value(name: str, layer: str) -> None:
-    grouping = Grouping.of(name, 8, scheme(2).activation)
+    grouping = EmbeddingGroups.of(name, 8, scheme(2).activation)
     assert grouping is not None and grouping.layer == layer
-    assert Grouping.of(name, None, scheme(2).activation) is None
-    assert Grouping.of(name, 8, scheme(1).activation) is None
+    assert EmbeddingGroups.of(name, None, scheme(2).activation) is None
+    assert EmbeddingGroups.of(name, 8, scheme(1).activation) is None
 
 
 def test_hidden_states_have_groups_and_all_else_one_range() -> None:
-    quantization = calibrated(build("bert"), Form(placement=QDQBERT, scheme=scheme(5)))
+    quantization = calibrated(build("bert"), QuantizationConfig(placement=QDQBERT, scheme=scheme(5)))
     shapes = {name: tuple(each.scale.shape) for name, each in quantization.quantizers.items()}
     assert shapes[VALUE] == (5,)
     assert shapes[f"{LAYER}.output.dense:linear.input"] == (5,)  # 64 dimensions
@@ -146,20 +146,20 @@ def test_hidden_states_have_groups_and_all_else_one_range() -> None:
 
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_the_permutation_puts_the_outlier_with_the_widest(symmetric: bool) -> None:
-    form = Form(placement=SITES, scheme=scheme(HIDDEN // 4, symmetric=symmetric))
-    quantization = calibrated(with_outlier(), form)
-    quantizer, seen = quantization.quantizers[VALUE], quantization.statistics()
+    quant_config = QuantizationConfig(placement=SITES, scheme=scheme(HIDDEN // 4, symmetric=symmetric))
+    quantization = calibrated(with_outlier(), quant_config)
+    quantizer, observed = quantization.quantizers[VALUE], quantization.statistics()
     assert quantizer.members is not None and int(quantizer.members[OUTLIER]) == HIDDEN // 4 - 1
     names = [
         name
         for name, each in quantization.quantizers.items()
         if name.startswith(LAYER) and each.members is not None and len(each.members) == HIDDEN
     ]
-    values = [dimensions for name in names if (dimensions := seen[name].dimensions) is not None]
+    values = [dimensions for name in names if (dimensions := observed[name].dimensions) is not None]
     reach = torch.stack([each.high - each.low for each in values]).amax(0)
     for group in range(HIDDEN // 4 - 1):  # no dimension reaches further than one of the next group
         assert reach[quantizer.members == group].max() <= reach[quantizer.members == group + 1].min()
-    natural = calibrated(with_outlier(), Form(placement=SITES, scheme=scheme(4, permute=False)))
+    natural = calibrated(with_outlier(), QuantizationConfig(placement=SITES, scheme=scheme(4, permute=False)))
     members = natural.quantizers[VALUE].members
     assert members is not None and members.tolist() == [k // 8 for k in range(HIDDEN)]
 
@@ -171,17 +171,17 @@ def test_more_groups_lose_less_of_a_model_with_an_outlier() -> None:
 
 
 def test_a_group_for_each_dimension_is_a_range_for_each() -> None:
-    quantization = calibrated(with_outlier(), Form(placement=SITES, scheme=scheme(HIDDEN)))
+    quantization = calibrated(with_outlier(), QuantizationConfig(placement=SITES, scheme=scheme(HIDDEN)))
     quantizer, dimensions = quantization.quantizers[VALUE], quantization.statistics()[VALUE].dimensions
     assert dimensions is not None
     scale, zero = scale_and_zero_point(dimensions.low, dimensions.high, quantizer.grid)
-    assert torch.equal(quantizer.of_dimensions(quantizer.scale), scale)
-    assert torch.equal(quantizer.of_dimensions(quantizer.zero_point), zero)
+    assert torch.equal(quantizer.per_dimension(quantizer.scale), scale)
+    assert torch.equal(quantizer.per_dimension(quantizer.zero_point), zero)
 
 
 def grouped(symmetric: bool = False) -> Quantizer:
     """A quantizer of seven dimensions in three groups."""
-    grouping = Grouping("layer.0", 7, 3, True)
+    grouping = EmbeddingGroups("layer.0", 7, 3, True)
     grid = Grid(4, signed=symmetric, symmetric=symmetric, axis=-1)
     quantizer = Quantizer("layer.0:linear.input", grid, grouping=grouping)
     quantizer.set_members(torch.tensor([2, 0, 1, 1, 0, 2, 0]))
@@ -194,18 +194,18 @@ def test_every_dimension_is_quantized_with_the_range_of_its_group(symmetric: boo
     quantizer, x = grouped(symmetric), torch.randn(3, 5, 7) * 4
     assert quantizer.members is not None
     one = Grid(4, signed=symmetric, symmetric=symmetric)
-    quantizer.switch(quantizer.phase.FROZEN)
-    found = quantizer(x)
+    quantizer.switch(quantizer.mode.FROZEN)
+    result = quantizer(x)
     for dimension, group in enumerate(quantizer.members.tolist()):
         ends = quantizer.scale[group], quantizer.zero_point[group]
-        assert torch.equal(found[..., dimension], fake_quantize(x[..., dimension], *ends, one))
+        assert torch.equal(result[..., dimension], fake_quantize(x[..., dimension], *ends, one))
 
 
 def test_a_learned_scale_is_one_of_the_whole_group() -> None:
     """Its gradient is that of a quantizer which sees the group's dimensions alone."""
     quantizer, x = grouped(), torch.randn(3, 5, 7) * 4
     grad = torch.randn(3, 5, 7)
-    quantizer.switch(quantizer.phase.LEARNED)
+    quantizer.switch(quantizer.mode.LEARNED)
     quantizer(x).backward(grad)
     assert quantizer.log_scale is not None and quantizer.log_scale.shape == (3,)
     assert quantizer.log_scale.grad is not None and quantizer.members is not None
@@ -214,7 +214,7 @@ def test_a_learned_scale_is_one_of_the_whole_group() -> None:
         alone = Quantizer("alone", Grid(4, signed=False, symmetric=False))
         alone.set_scale(quantizer.scale[group], quantizer.zero_point[group])
         alone.parts = round(3 * 5 * 7 / 3) / (15 * len(members))  # type: ignore[assignment]
-        alone.switch(alone.phase.LEARNED)
+        alone.switch(alone.mode.LEARNED)
         alone(x[..., members]).backward(grad[..., members])
         assert alone.log_scale is not None and alone.log_scale.grad is not None
         torch.testing.assert_close(quantizer.log_scale.grad[group], alone.log_scale.grad)
@@ -223,31 +223,31 @@ def test_a_learned_scale_is_one_of_the_whole_group() -> None:
 @pytest.mark.parametrize("groups", [3, 6])
 def test_frozen_learned_and_export_agree(groups: int) -> None:
     model = build("bert")
-    quantization = calibrated(model, Form(placement=QDQBERT, scheme=scheme(groups)))
+    quantization = calibrated(model, QuantizationConfig(placement=QDQBERT, scheme=scheme(groups)))
     quantization.freeze()
     frozen = logits(model)
     with torch.no_grad():
         assert torch.equal(logits(model), frozen)
-        with quantization.export_form():
+        with quantization.export_mode():
             torch.testing.assert_close(logits(model), frozen, rtol=0, atol=1e-6)
     quantization.learn()
     assert torch.equal(logits(model), frozen)
 
 
 def test_ranges_carry_the_groups_and_are_refused_where_they_do_not_fit() -> None:
-    form = Form(placement=QDQBERT, scheme=scheme(3))
+    quant_config = QuantizationConfig(placement=QDQBERT, scheme=scheme(3))
     first = build("bert")
-    quantization = calibrated(first, form)
+    quantization = calibrated(first, quant_config)
     quantization.freeze()
     ranges, other = quantization.ranges(), build("bert")
-    again = insert(other, form)
+    again = insert(other, quant_config)
     again.load_ranges(ranges)
     again.freeze()
     assert torch.equal(logits(other), logits(first))
     with pytest.raises(QuantizationError, match="of another shape"):
-        insert(build("bert"), Form(placement=QDQBERT, scheme=scheme(4))).load_ranges(ranges)
+        insert(build("bert"), QuantizationConfig(placement=QDQBERT, scheme=scheme(4))).load_ranges(ranges)
     with pytest.raises(QuantizationError, match=r"unknown: .*/members"):
-        insert(build("bert"), Form(placement=QDQBERT, scheme=scheme(1))).load_ranges(
+        insert(build("bert"), QuantizationConfig(placement=QDQBERT, scheme=scheme(1))).load_ranges(
             {key: each[0] if each.shape == (3,) else each for key, each in ranges.items()}
         )
     ranges[f"{VALUE}/members"][:] = 1
@@ -257,10 +257,10 @@ def test_ranges_carry_the_groups_and_are_refused_where_they_do_not_fit() -> None
 
 def test_an_override_has_groups_at_its_sites_alone() -> None:
     wide = Override(activation=scheme(3).activation)
-    form = Form(placement=SITES, quant=Quant(overrides={"@last": wide}))
-    quantization = calibrated(build("bert"), form)
+    quant_config = QuantizationConfig(placement=SITES, quant=Quant(overrides={"@last": wide}))
+    quantization = calibrated(build("bert"), quant_config)
     with_groups = {name for name, each in quantization.quantizers.items() if each.members is not None}
-    assert form.groups_dimensions
+    assert quant_config.groups_dimensions
     assert VALUE in with_groups
     # The first layer's output is the last one's input, one value: an override of any site is one of it.
     assert all(
@@ -270,7 +270,7 @@ def test_an_override_has_groups_at_its_sites_alone() -> None:
 
 def test_statistics_without_dimensions_are_not_enough() -> None:
     model = build("bert")
-    quantization = insert(model, Form(placement=SITES, scheme=scheme(3)))
+    quantization = insert(model, QuantizationConfig(placement=SITES, scheme=scheme(3)))
     with torch.no_grad(), quantization.observing():
         logits(model)
     with pytest.raises(QuantizationError, match="observe again with dimensions=True"):
@@ -292,5 +292,5 @@ def test_every_calibrator_finds_ranges_of_groups(calibrator: Any) -> None:
     model = with_outlier()
     with torch.no_grad():
         reference = logits(model)
-        calibrated(model, Form(placement=SITES, scheme=scheme(6)), calibrator).freeze()
+        calibrated(model, QuantizationConfig(placement=SITES, scheme=scheme(6)), calibrator).freeze()
         assert float((logits(model) - reference).square().mean()) < 0.05 * float(reference.var())

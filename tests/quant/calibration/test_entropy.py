@@ -1,4 +1,4 @@
-"""Divergences against scipy, threshold by threshold; thresholds and ranges against pytorch-quantization."""
+"""Divergences compared with scipy for each threshold; thresholds and ranges with pytorch-quantization."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from qexp.config import EntropyCalibrator, MaxCalibrator, PercentileCalibrator
 from qexp.quant.calibration.entropy import divergences, threshold
 from qexp.quant.calibration.estimators import activation_range
 from qexp.quant.calibration.histogram import FIRST_BINS
-from qexp.quant.calibration.statistics import Statistics, ValueStatistics
+from qexp.quant.calibration.statistics import CalibrationStatistics, ValueStatistics
 from qexp.quant.grid import Grid
 
 SYMMETRIC = Grid(8, signed=True, symmetric=True)
@@ -82,9 +82,9 @@ def test_divergences_are_those_of_the_distributions(
 ) -> None:
     monkeypatch.setattr("qexp.quant.calibration.entropy.BLOCK", 7 * levels)  # thresholds fall into parts
     magnitudes, ends = counts(kind), torch.arange(20, 301, 7)
-    found = divergences(magnitudes, levels, ends).numpy()
+    result = divergences(magnitudes, levels, ends).numpy()
     expected = [divergence(magnitudes, levels, int(end)) for end in ends]
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(result, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_of_equal_divergences_the_largest_range_is_taken() -> None:
@@ -112,7 +112,7 @@ def test_thresholds_are_those_of_pytorch_quantization(
 
 def observed(batches: list[Tensor]) -> ValueStatistics:
     """Statistics over batches."""
-    statistics = Statistics()
+    statistics = CalibrationStatistics()
     for batch in batches:
         statistics.add("value", batch)
     return statistics["value"]
@@ -152,8 +152,8 @@ def test_ranges_are_those_of_pytorch_quantization_on_the_same_data(
     assert reach(MaxCalibrator(kind="max")) == float(largest.compute_amax())
     bound = float(calibrator.compute_amax("entropy", stride=16))
     assert bound < float(largest.compute_amax())
-    ours = EntropyCalibrator(kind="entropy", stride=16)
-    assert reach(ours) == pytest.approx(bound, abs=1e-4 * width if count == 1 else 16.001 * width)
+    own = EntropyCalibrator(kind="entropy", stride=16)
+    assert reach(own) == pytest.approx(bound, abs=1e-4 * width if count == 1 else 16.001 * width)
     if signed:
         bound = float(calibrator.compute_amax("percentile", percentile=99.9)) + width
         assert reach(PercentileCalibrator(kind="percentile", percentile=99.9)) == pytest.approx(

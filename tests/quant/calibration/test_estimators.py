@@ -1,4 +1,4 @@
-"""Ranges against numpy, torch.ao's observers and brute force."""
+"""Ranges compared with numpy, torch.ao's observers and brute force."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from qexp.config import (
 )
 from qexp.errors import QuantizationError
 from qexp.quant.calibration.estimators import activation_range, weight_range
-from qexp.quant.calibration.statistics import Statistics, ValueStatistics
+from qexp.quant.calibration.statistics import CalibrationStatistics, ValueStatistics
 from qexp.quant.grid import Grid, fake_quantize, scale_and_zero_point
 
 SYMMETRIC = Grid(8, signed=True, symmetric=True)
@@ -36,7 +36,7 @@ def batches(count: int = 5, seed: int = 0) -> list[Tensor]:
 
 def observed(data: list[Tensor]) -> ValueStatistics:
     """Statistics over batches."""
-    statistics = Statistics()
+    statistics = CalibrationStatistics()
     for batch in data:
         statistics.add("value", batch)
     return statistics["value"]
@@ -65,8 +65,8 @@ def test_ema_is_that_of_torchs_observer(decay: float) -> None:
     observer = MovingAverageMinMaxObserver(averaging_constant=1 - decay)
     for batch in data:
         observer(batch)
-    found = ends(data, EmaCalibrator(kind="ema", decay=decay), ASYMMETRIC)
-    np.testing.assert_allclose(found, [float(observer.min_val), float(observer.max_val)], rtol=1e-5)
+    result = ends(data, EmaCalibrator(kind="ema", decay=decay), ASYMMETRIC)
+    np.testing.assert_allclose(result, [float(observer.min_val), float(observer.max_val)], rtol=1e-5)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.9, 0.999])
@@ -75,8 +75,8 @@ def test_ema_is_the_weighted_mean_of_the_batches(decay: float) -> None:
     data = batches(7)
     weights = np.array([1.0] + [1 - decay] * 6) * decay ** np.arange(6.0, -1, -1)
     expected = [weights @ [float(end(batch)) for batch in data] for end in (torch.amin, torch.amax)]
-    found = ends(data, EmaCalibrator(kind="ema", decay=decay), ASYMMETRIC)
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    result = ends(data, EmaCalibrator(kind="ema", decay=decay), ASYMMETRIC)
+    np.testing.assert_allclose(result, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("percentile", [50.0, 99.0, 99.9, 99.99, 100.0])
@@ -91,10 +91,10 @@ def test_percentile_of_the_magnitudes_within_a_bin(percentile: float) -> None:
 @pytest.mark.parametrize("percentile", [90.0, 99.0, 99.9, 100.0])
 def test_percentile_of_both_tails_within_a_bin(percentile: float) -> None:
     data = batches()
-    found = ends(data, PercentileCalibrator(kind="percentile", percentile=percentile), ASYMMETRIC)
+    result = ends(data, PercentileCalibrator(kind="percentile", percentile=percentile), ASYMMETRIC)
     values, tail = torch.cat(data).numpy(), (100 - percentile) / 2
     expected = np.percentile(values, [tail, 100 - tail], method="inverted_cdf")
-    np.testing.assert_allclose(found, expected, atol=width(data) * 1.001)
+    np.testing.assert_allclose(result, expected, atol=width(data) * 1.001)
 
 
 def squared_error(values: Tensor, low: float, high: float, grid: Grid) -> float:
@@ -160,10 +160,10 @@ def test_weight_mse_is_the_best_candidate_of_each_row(
     low, high = weight_range(weight, Calibrator(weights="mse"), grid)
     rows = weight if axis == 0 else weight.reshape(1, -1)
     one = Grid(bits, signed=symmetric, symmetric=symmetric)
-    for row, found in zip(rows, zip(low.reshape(-1), high.reshape(-1), strict=True), strict=True):
+    for row, result in zip(rows, zip(low.reshape(-1), high.reshape(-1), strict=True), strict=True):
         a, b = float(row.min()), float(row.max())
         errors = [squared_error(row, a * i / 100, b * i / 100, one) for i in range(1, 101)]
-        assert squared_error(row, float(found[0]), float(found[1]), one) <= min(errors) * (1 + 1e-5)
+        assert squared_error(row, float(result[0]), float(result[1]), one) <= min(errors) * (1 + 1e-5)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

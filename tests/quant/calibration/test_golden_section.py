@@ -1,4 +1,4 @@
-"""Golden-section search: on curves with one valley, and for ranges against a dense grid of shares."""
+"""Golden-section search on unimodal curves, and for ranges compared with a dense grid of shares."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from qexp.config import Calibrator, MseCalibrator
 from qexp.quant.calibration.estimators import activation_range, weight_range
 from qexp.quant.calibration.golden_section import TOLERANCE, best_share
-from qexp.quant.calibration.statistics import Statistics
+from qexp.quant.calibration.statistics import CalibrationStatistics
 from qexp.quant.grid import Grid, fake_quantize, scale_and_zero_point
 
 GOLDEN = MseCalibrator(kind="mse", weights="mse", search="golden")
@@ -22,9 +22,9 @@ DENSE = MseCalibrator(kind="mse", weights="mse", candidates=1000)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=5), st.floats(0.5, 4))
 def test_valleys_are_found_side_by_side(bottoms: list[float], power: float) -> None:
     bottom = torch.tensor(bottoms, dtype=torch.float64)
-    found = best_share(lambda share: (share - bottom).abs() ** power, bottom)
-    assert float((found - bottom).abs().max()) <= TOLERANCE
-    assert bool(((found > 0) & (found <= 1)).all())
+    result = best_share(lambda share: (share - bottom).abs() ** power, bottom)
+    assert float((result - bottom).abs().max()) <= TOLERANCE
+    assert bool(((result > 0) & (result <= 1)).all())
 
 
 def test_the_whole_range_stays_where_nothing_is_better() -> None:
@@ -47,10 +47,10 @@ def test_smooth_distributions_are_as_good_as_a_dense_grid(bits: int, symmetric: 
     generator, grid = torch.Generator().manual_seed(bits), Grid(bits, symmetric, symmetric)
     data = torch.empty(50_000)
     data = data.normal_(generator=generator) if kind == "normal" else data.exponential_(generator=generator)
-    statistics = Statistics()
+    statistics = CalibrationStatistics()
     statistics.add("value", data)
-    found, dense = (activation_range(statistics["value"], each, grid) for each in (GOLDEN, DENSE))
-    assert squared_error(data, found, grid) <= 1.02 * squared_error(data, dense, grid)
+    result, dense = (activation_range(statistics["value"], each, grid) for each in (GOLDEN, DENSE))
+    assert squared_error(data, result, grid) <= 1.02 * squared_error(data, dense, grid)
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8, 16])
@@ -59,11 +59,11 @@ def test_never_worse_than_the_full_range(bits: int, symmetric: bool) -> None:
     """But for the bins of a histogram, which two per cent are left for."""
     generator, grid = torch.Generator().manual_seed(0), Grid(bits, symmetric, symmetric)
     for data in (torch.randn(999, generator=generator) ** 5, torch.tensor([-1.0, 0.3, 0.5, 2.0] * 50)):
-        statistics = Statistics()
+        statistics = CalibrationStatistics()
         statistics.add("value", data)
-        found = activation_range(statistics["value"], GOLDEN, grid)
+        result = activation_range(statistics["value"], GOLDEN, grid)
         full = squared_error(data, (data.min(), data.max()), grid)
-        assert squared_error(data, found, grid) <= 1.02 * full + 1e-9
+        assert squared_error(data, result, grid) <= 1.02 * full + 1e-9
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
@@ -76,10 +76,10 @@ def test_rows_of_weights(symmetric: bool, axis: int | None) -> None:
     dense = weight_range(weight, DENSE, grid)
     rows = weight.reshape(1, -1) if axis is None else weight.movedim(axis, 0).flatten(1)
     for row, *ends in zip(rows, *(t.reshape(-1) for t in (low, high, *dense)), strict=True):
-        found = squared_error(row, (ends[0], ends[1]), one)
-        assert found <= squared_error(row, (row.min(), row.max()), one) * (1 + 1e-5)
+        result = squared_error(row, (ends[0], ends[1]), one)
+        assert result <= squared_error(row, (row.min(), row.max()), one) * (1 + 1e-5)
         if axis != 1:  # a row of eight values has no smooth error
-            assert found <= 1.05 * squared_error(row, (ends[2], ends[3]), one)
+            assert result <= 1.05 * squared_error(row, (ends[2], ends[3]), one)
 
 
 def test_other_calibrators_search_weights_on_the_grid() -> None:

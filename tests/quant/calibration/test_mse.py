@@ -1,4 +1,4 @@
-"""Squared errors of candidate ranges against sums over the values themselves."""
+"""Squared errors of candidate ranges compared with sums over the values themselves."""
 
 from __future__ import annotations
 
@@ -13,16 +13,7 @@ from qexp.quant.calibration import mse
 from qexp.quant.calibration.histogram import Histogram
 from qexp.quant.calibration.mse import histogram_errors, row_errors
 from qexp.quant.grid import Grid, fake_quantize, scale_and_zero_point
-
-FINE = 400
-"""Points in a bin that stand for values spread evenly over it."""
-
-
-def random_histogram(seed: int, half: int = 30) -> Histogram:
-    """A histogram with empty bins and bins of very different counts."""
-    generator = torch.Generator().manual_seed(seed)
-    counts = (torch.rand(2 * half, generator=generator) * 6).exp().long()
-    return Histogram(0.37, counts * (torch.rand(2 * half, generator=generator) < 0.7))
+from tests.support.histograms import FINE, random_histogram
 
 
 def spread(histogram: Histogram, low: float, high: float, grid: Grid) -> float:

@@ -1,8 +1,8 @@
-"""Ranges against those of ONNX Runtime's own calibrators, which run a graph over the same batches.
+"""Ranges compared with those of ONNX Runtime's calibrators, which run a graph over the same batches.
 
-Tolerances, and why: extremes and moving averages are the same numbers, but that ONNX Runtime averages in
-float32. Percentiles differ by bins, as each side has its own: ONNX Runtime takes the edge below the bin that
-reaches the share, this project the one above. Its entropy is another variant of the same idea: see the test.
+Tolerances: extremes and moving averages are equal, except that ONNX Runtime averages in float32. Percentiles
+differ by bins, as both have their own: ONNX Runtime takes the edge below the bin that reaches the share, this
+project the one above. ONNX Runtime's entropy is another variant of the same idea: see the test.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from qexp.config import AnyCalibrator, EmaCalibrator, EntropyCalibrator, MaxCalibrator, PercentileCalibrator
 from qexp.quant.calibration.estimators import activation_range
-from qexp.quant.calibration.statistics import Statistics, ValueStatistics
+from qexp.quant.calibration.statistics import CalibrationStatistics, ValueStatistics
 from qexp.quant.grid import Grid
 
 SYMMETRIC = Grid(8, signed=True, symmetric=True)
@@ -66,7 +66,7 @@ def batches(count: int = 4, seed: int = 0) -> list[Tensor]:
 
 def observed(data: list[Tensor]) -> ValueStatistics:
     """Statistics of ``y``."""
-    statistics = Statistics()
+    statistics = CalibrationStatistics()
     for batch in data:
         statistics.add("y", -batch)
     return statistics["y"]
@@ -92,8 +92,8 @@ def theirs(graph: Path, data: list[Tensor], method: CalibrationMethod, **options
 
 def test_max(graph: Path) -> None:
     data = batches()
-    found = ours(data, MaxCalibrator(kind="max"), ASYMMETRIC)
-    assert found == theirs(graph, data, CalibrationMethod.MinMax)
+    result = ours(data, MaxCalibrator(kind="max"), ASYMMETRIC)
+    assert result == theirs(graph, data, CalibrationMethod.MinMax)
 
 
 @pytest.mark.parametrize("decay", [0.5, 0.9, 0.99])
@@ -101,8 +101,8 @@ def test_ema(graph: Path, decay: float) -> None:
     data = batches(6)
     options = {"moving_average": True, "averaging_constant": 1 - decay}
     expected = theirs(graph, data, CalibrationMethod.MinMax, **options)
-    found = ours(data, EmaCalibrator(kind="ema", decay=decay), ASYMMETRIC)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    result = ours(data, EmaCalibrator(kind="ema", decay=decay), ASYMMETRIC)
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("percentile", [90.0, 99.0, 99.9, 99.99])
@@ -112,10 +112,10 @@ def test_percentile_within_a_bin_of_each(graph: Path, percentile: float, grid: G
     options = {"num_bins": BINS, "percentile": percentile, "symmetric": grid.symmetric}
     expected = theirs(graph, data, CalibrationMethod.Percentile, **options)
     calibrator = PercentileCalibrator(kind="percentile", percentile=percentile)
-    found = ours(data, calibrator, grid)
+    result = ours(data, calibrator, grid)
     of_one = 1 if grid.symmetric else 2  # it counts magnitudes, or both signs
     width = of_one * float(data[0].abs().max()) / BINS + observed(data).histogram.width
-    np.testing.assert_allclose(found, expected, atol=1.001 * width)
+    np.testing.assert_allclose(result, expected, atol=1.001 * width)
 
 
 def long_tailed(kind: str, seed: int, count: int = 100_000) -> Tensor:
@@ -139,7 +139,7 @@ def test_entropy_within_a_quarter(graph: Path, kind: str, seed: int) -> None:
     data, bins = [long_tailed(kind, seed)], 512
     options = {"num_bins": 2 * bins, "num_quantized_bins": 256, "symmetric": True}
     expected = max(map(abs, theirs(graph, data, CalibrationMethod.Entropy, **options)))
-    found = max(map(abs, ours(data, EntropyCalibrator(kind="entropy", bins=bins), SYMMETRIC)))
-    assert 0.8 <= found / expected <= 1.25
+    result = max(map(abs, ours(data, EntropyCalibrator(kind="entropy", bins=bins), SYMMETRIC)))
+    assert 0.8 <= result / expected <= 1.25
     if kind == "student":
-        assert max(found, expected) < 0.65 * float(data[0].abs().max())
+        assert max(result, expected) < 0.65 * float(data[0].abs().max())

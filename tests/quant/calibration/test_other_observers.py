@@ -1,7 +1,7 @@
-"""Ranges against the observers of torch, torchao and NVIDIA's Model Optimizer, on the same batches.
+"""Ranges compared with the observers of torch, torchao and NVIDIA's Model Optimizer, on the same batches.
 
-Of Model Optimizer the squared error is no oracle: version 0.47 hands the number of bits to its fake
-quantization as a bias. Its import takes ten seconds; torchao is in the extra ``bench`` alone.
+The squared error of Model Optimizer is not a usable reference: version 0.47 passes the number of bits to its
+fake quantization as a bias. Its import takes ten seconds; torchao is in the extra ``bench`` only.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from qexp.config import (
     PercentileCalibrator,
 )
 from qexp.quant.calibration.estimators import activation_range, weight_range
-from qexp.quant.calibration.statistics import Statistics, ValueStatistics
+from qexp.quant.calibration.statistics import CalibrationStatistics, ValueStatistics
 from qexp.quant.grid import Grid, fake_quantize, scale_and_zero_point
 
 SYMMETRIC = Grid(8, signed=True, symmetric=True)
@@ -52,7 +52,7 @@ def batches(count: int = 4, seed: int = 0) -> list[Tensor]:
 
 def observed(data: list[Tensor]) -> ValueStatistics:
     """Statistics over batches."""
-    statistics = Statistics()
+    statistics = CalibrationStatistics()
     for batch in data:
         statistics.add("value", batch)
     return statistics["value"]
@@ -76,9 +76,9 @@ def test_grids_are_those_of_torchs_observers(observer: Any, calibrator: AnyCalib
     for batch in data:
         oracle(batch)
     scale, zero = oracle.calculate_qparams()
-    found = parameters(data, calibrator)
-    torch.testing.assert_close(found[0], scale.squeeze(), rtol=1e-6, atol=0)
-    assert int(found[1]) == int(zero)
+    result = parameters(data, calibrator)
+    torch.testing.assert_close(result[0], scale.squeeze(), rtol=1e-6, atol=0)
+    assert int(result[1]) == int(zero)
 
 
 def test_rows_of_a_weight_are_those_of_torchs_observer() -> None:
@@ -102,8 +102,8 @@ def test_the_squared_error_is_at_most_that_of_torchs_histogram_observer(search: 
     def error(scale: Tensor, zero: Tensor) -> float:
         return float((fake_quantize(values, scale, zero, ASYMMETRIC) - values).double().square().sum())
 
-    found = error(*parameters(data, MseCalibrator(kind="mse", search=search)))  # type: ignore[arg-type]
-    assert found <= 1.02 * error(scale.squeeze(), zero.squeeze())
+    result = error(*parameters(data, MseCalibrator(kind="mse", search=search)))  # type: ignore[arg-type]
+    assert result <= 1.02 * error(scale.squeeze(), zero.squeeze())
 
 
 def elsewhere(library: str, data: list[Tensor], folder: Path) -> dict[str, Any]:
@@ -117,8 +117,8 @@ def elsewhere(library: str, data: list[Tensor], folder: Path) -> dict[str, Any]:
     command = [sys.executable, "-W", "ignore", "-m", "tests.support.other_observers", library, str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 @pytest.mark.slow
@@ -148,8 +148,8 @@ def test_grids_are_those_of_torchao(tmp_path: Path) -> None:
     """In float32, and with rows divided by 127.5, as torch's observer."""
     data = batches()
     expected = elsewhere("torchao", data, tmp_path)
-    found = parameters(data, MAX)
-    np.testing.assert_allclose(float(found[0]), expected["whole"][0][0], rtol=1e-6)
-    assert int(found[1]) == expected["whole"][1][0]
+    result = parameters(data, MAX)
+    np.testing.assert_allclose(float(result[0]), expected["whole"][0][0], rtol=1e-6)
+    assert int(result[1]) == expected["whole"][1][0]
     scale, _ = scale_and_zero_point(*weight_range(torch.cat(data, dim=1), Calibrator(), PER_ROW), PER_ROW)
     np.testing.assert_allclose(scale * 127 / 127.5, expected["rows"][0], rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Statistics of dimensions: against numpy over all values, and of groups against those of the whole value."""
+"""Statistics of dimensions compared with numpy, and of groups compared with those of the whole value."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from qexp.errors import QuantizationError
 from qexp.quant.calibration.estimators import activation_range
 from qexp.quant.calibration.padding import Padding
 from qexp.quant.calibration.per_dimension import HALF, DimensionStatistics
-from qexp.quant.calibration.statistics import Statistics, ValueStatistics
+from qexp.quant.calibration.statistics import CalibrationStatistics, ValueStatistics
 from qexp.quant.grid import Grid
 
 GRID = Grid(8, signed=False, symmetric=False)
@@ -32,17 +32,17 @@ GRID = Grid(8, signed=False, symmetric=False)
 
 def observed(data: list[Tensor], mask: Tensor | None = None) -> ValueStatistics:
     """Statistics over batches [B, T, H]."""
-    statistics = Statistics()
+    statistics = CalibrationStatistics()
     for batch in data:
         statistics.add("value", batch, Padding.of(mask), dimensions=True)
     return statistics["value"]
 
 
-def of_dimensions(data: list[Tensor], mask: Tensor | None = None) -> DimensionStatistics:
+def per_dimension(data: list[Tensor], mask: Tensor | None = None) -> DimensionStatistics:
     """Those of each dimension."""
-    found = observed(data, mask).dimensions
-    assert found is not None
-    return found
+    result = observed(data, mask).dimensions
+    assert result is not None
+    return result
 
 
 def batches(seed: int, scales: list[float], count: int = 3) -> list[Tensor]:
@@ -62,27 +62,27 @@ def batches(seed: int, scales: list[float], count: int = 3) -> list[Tensor]:
 def test_every_dimension_is_counted_as_numpy_counts_it(seed: int, scales: list[float]) -> None:
     data = batches(seed, scales)
     data[-1][0, 0] = 2.0 ** torch.randint(-3, 3, (len(scales),))  # on edges of bins, and of all bins
-    found, values = of_dimensions(data), torch.cat(data).flatten(0, 1).double().numpy()
-    assert np.array_equal(found.lows.numpy(), [batch.amin((0, 1)).numpy() for batch in data])
-    assert np.array_equal(found.highs.numpy(), [batch.amax((0, 1)).numpy() for batch in data])
-    np.testing.assert_allclose(found.means, values.mean(0), rtol=1e-6, atol=1e-6 * np.abs(values).max())
-    assert int(found.tokens) == len(values)
+    result, values = per_dimension(data), torch.cat(data).flatten(0, 1).double().numpy()
+    assert np.array_equal(result.lows.numpy(), [batch.amin((0, 1)).numpy() for batch in data])
+    assert np.array_equal(result.highs.numpy(), [batch.amax((0, 1)).numpy() for batch in data])
+    np.testing.assert_allclose(result.means, values.mean(0), rtol=1e-6, atol=1e-6 * np.abs(values).max())
+    assert int(result.tokens) == len(values)
     for index, column in enumerate(values.T):
-        largest, width = np.abs(column).max(), float(found.widths[index])
+        largest, width = np.abs(column).max(), float(result.widths[index])
         assert HALF / 2 * width < largest <= HALF * width  # no wider than they must be
         places = np.floor(column / width).clip(-HALF, HALF - 1).astype(int) + HALF
-        assert np.array_equal(found.counts[index].numpy(), np.bincount(places, minlength=2 * HALF))
+        assert np.array_equal(result.counts[index].numpy(), np.bincount(places, minlength=2 * HALF))
 
 
 def test_padding_and_batches_of_nothing_else_are_left_out() -> None:
     data = batches(0, [1.0, 5.0])
     mask = torch.ones(4, 50, dtype=torch.int64)
     mask[1, 20:] = mask[3, :] = 0
-    found = of_dimensions(data, mask)
-    expected = of_dimensions([batch[mask != 0][None] for batch in data])
+    result = per_dimension(data, mask)
+    expected = per_dimension([batch[mask != 0][None] for batch in data])
     for name, tensor in expected.tensors().items():
-        torch.testing.assert_close(found.tensors()[name], tensor)
-    statistics = Statistics()
+        torch.testing.assert_close(result.tensors()[name], tensor)
+    statistics = CalibrationStatistics()
     statistics.add("value", data[0], dimensions=True)
     statistics.add("value", data[1], Padding(torch.zeros(4, 50, dtype=torch.bool), None), dimensions=True)
     each = statistics["value"].dimensions
@@ -121,25 +121,25 @@ def test_every_calibrator_works_on_a_group(calibrator: AnyCalibrator) -> None:
     """
     data, members = batches(2, [1.0, 9.0, 0.3, 2.0], count=2), torch.tensor([0, 3])
     group = observed(data).group(members)
-    found = activation_range(group, calibrator, GRID)
+    result = activation_range(group, calibrator, GRID)
     expected = activation_range(observed([batch[..., members] for batch in data]), calibrator, GRID)
     width = group.histogram.width
     if isinstance(calibrator, MaxCalibrator | EmaCalibrator):
-        assert found == expected
+        assert result == expected
     elif isinstance(calibrator, PercentileCalibrator):
-        torch.testing.assert_close(torch.stack(found), torch.stack(expected), rtol=0, atol=1.1 * width)
+        torch.testing.assert_close(torch.stack(result), torch.stack(expected), rtol=0, atol=1.1 * width)
     else:
-        torch.testing.assert_close(torch.stack(found), torch.stack(expected), rtol=0.35, atol=0)
+        torch.testing.assert_close(torch.stack(result), torch.stack(expected), rtol=0.35, atol=0)
 
 
 def test_files_carry_them(tmp_path: Path) -> None:
-    statistics = Statistics()
+    statistics = CalibrationStatistics()
     for batch in batches(3, [1.0, 4.0]):
         statistics.add("encoder:linear.input", batch, dimensions=True)
         statistics.add("encoder:matmul.query", batch[:, None], dimensions=True)  # heads have no dimensions
         statistics.add("pooler:linear.input", batch)
     statistics.save(tmp_path / "statistics")
-    loaded = Statistics.load(tmp_path / "statistics")
+    loaded = CalibrationStatistics.load(tmp_path / "statistics")
     assert list(loaded) and loaded["pooler:linear.input"].dimensions is None
     assert loaded["encoder:matmul.query"].dimensions is None
     before, after = statistics["encoder:linear.input"].dimensions, loaded["encoder:linear.input"].dimensions
@@ -150,7 +150,7 @@ def test_files_carry_them(tmp_path: Path) -> None:
 
 
 def test_a_group_needs_them() -> None:
-    statistics = Statistics()
+    statistics = CalibrationStatistics()
     statistics.add("value", torch.ones(1, 2, 3))
     with pytest.raises(QuantizationError, match="observe again with dimensions=True"):
         statistics["value"].group(torch.arange(2))

@@ -1,7 +1,8 @@
-"""Ranges of the least expected noise against a derivation in numpy, candidate by candidate.
+"""Ranges of least expected noise compared with a numpy derivation, for each candidate.
 
-The derivation follows AIMET's definition in float64, on values themselves. Tolerances: a histogram takes
-values as even within a bin, so another candidate may win where noises are as near as one per cent.
+The derivation follows AIMET's definition in float64, on the values themselves. Tolerances: a histogram
+assumes uniform values within a bin, so another candidate may be selected if their noise differs by one per
+cent or less.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from qexp.quant.calibration import mse
 from qexp.quant.calibration.estimators import activation_range, weight_range
 from qexp.quant.calibration.mse import histogram_errors, row_errors
 from qexp.quant.calibration.sqnr import candidates
-from qexp.quant.calibration.statistics import Statistics
+from qexp.quant.calibration.statistics import CalibrationStatistics
 from qexp.quant.grid import Grid, fake_quantize, scale_and_zero_point
-from tests.quant.calibration.test_mse import FINE, random_histogram
+from tests.support.histograms import FINE, random_histogram
 
 SYMMETRIC = Grid(4, signed=True, symmetric=True)
 ASYMMETRIC = Grid(4, signed=False, symmetric=False)
@@ -37,17 +38,17 @@ def pairs(low: float, high: float, grid: Grid) -> list[Pair]:
     if grid.symmetric:
         return [(max(high, -low) / grid.qmax * i / 100, grid.qmin) for i in range(1, 102)]
     widest = (high - low) / steps
-    seen = round(low / widest)
+    observed = round(low / widest)
     number = min(steps + 2, 21)
     offsets = [round(-steps + k * steps / (number - 2)) for k in range(number - 1)]
-    found = []
+    result = []
     for scale in (widest * i / 16 for i in range(1, 18)):
-        for offset in (*offsets, seen):
-            first = max(scale * offset, widest * seen)
-            last = min(scale * (offset + steps), widest * (seen + steps))
+        for offset in (*offsets, observed):
+            first = max(scale * offset, widest * observed)
+            last = min(scale * (offset + steps), widest * (observed + steps))
             if first < last:
-                found.append(((last - first) / steps, round(first / ((last - first) / steps))))
-    return found
+                result.append(((last - first) / steps, round(first / ((last - first) / steps))))
+    return result
 
 
 def noise(values: np.ndarray, pair: Pair, grid: Grid, gamma: float) -> float:  # type: ignore[type-arg]
@@ -72,11 +73,11 @@ def values(seed: int, count: int = 20_000) -> Tensor:
 @pytest.mark.parametrize("grid", GRIDS)
 def test_candidates_are_aimets(grid: Grid) -> None:
     low, high = candidates(*torch.tensor([-0.8, 31.0]).double(), grid, SQNR)
-    found = {pair_of(*ends, grid) for ends in zip(low, high, strict=True)}
+    result = {pair_of(*ends, grid) for ends in zip(low, high, strict=True)}
     expected = {(float(np.float32(scale)), first) for scale, first in pairs(-0.8, 31.0, grid)}
     assert len(low) == (101 if grid.symmetric else 17 * min(21, grid.qmax - grid.qmin + 2))
-    assert len(found) == len(expected)
-    scales, firsts = np.array(sorted(found)).T - np.array(sorted(expected)).T
+    assert len(result) == len(expected)
+    scales, firsts = np.array(sorted(result)).T - np.array(sorted(expected)).T
     assert np.abs(scales / [scale for scale, _ in sorted(expected)]).max() < 1e-6
     assert np.abs(firsts).max() <= 1 and np.count_nonzero(firsts) <= 0.01 * len(firsts)  # halves, rounded
 
@@ -86,7 +87,7 @@ def test_candidates_are_aimets(grid: Grid) -> None:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_range_has_the_least_noise(grid: Grid, gamma: float, seed: int) -> None:
     data = values(seed)
-    statistics = Statistics()
+    statistics = CalibrationStatistics()
     statistics.add("value", data)
     calibrator = SqnrCalibrator(kind="sqnr", gamma=gamma)
     chosen = pair_of(*activation_range(statistics["value"], calibrator, grid), grid)
@@ -100,7 +101,7 @@ def test_the_range_has_the_least_noise(grid: Grid, gamma: float, seed: int) -> N
 
 
 def test_more_weight_on_clipping_clips_less() -> None:
-    statistics = Statistics()
+    statistics = CalibrationStatistics()
     statistics.add("value", values(0))
     ends = [
         float(activation_range(statistics["value"], SqnrCalibrator(kind="sqnr", gamma=gamma), SYMMETRIC)[1])
@@ -125,8 +126,8 @@ def test_noise_of_a_histogram_is_that_of_values_spread_over_the_bins(
         noise(row, pair, grid, 3.0) / FINE * count
         for row, count in zip(points, histogram.counts.tolist(), strict=True)
     )
-    found = float(histogram_errors(histogram, low, high, grid, clipping=3.0))
-    assert found == pytest.approx(expected, rel=0.01)
+    result = float(histogram_errors(histogram, low, high, grid, clipping=3.0))
+    assert result == pytest.approx(expected, rel=0.01)
 
 
 @pytest.mark.parametrize("native", [True, False])
@@ -141,7 +142,7 @@ def test_noise_of_rows_is_that_of_their_values(
         pytest.skip("no C compiler on this machine: only the way in torch can be tested")
     rows = values(3, 4 * 50).view(4, 50)
     low, high = candidates(rows.amin(1), rows.amax(1), grid, SQNR)
-    found = row_errors(rows, low, high, grid, clipping=3.0)
+    result = row_errors(rows, low, high, grid, clipping=3.0)
     scale, zero = scale_and_zero_point(low, high, grid)
     for row in range(4):
         for k in range(0, low.shape[1], 7):
@@ -149,7 +150,7 @@ def test_noise_of_rows_is_that_of_their_values(
             level = torch.round(rows[row] / scale[row, k]) + zero[row, k]
             weight = torch.where((level < grid.qmin) | (level > grid.qmax), 3.0, 1.0)
             expected = float(((quantized - rows[row]).double().square() * weight).sum())
-            assert float(found[row, k]) == pytest.approx(expected, rel=2e-6)
+            assert float(result[row, k]) == pytest.approx(expected, rel=2e-6)
 
 
 @pytest.mark.parametrize("grid", [SYMMETRIC, ASYMMETRIC])
@@ -167,7 +168,7 @@ def test_weights_have_the_least_noise_of_each_row(grid: Grid, axis: int | None) 
 
 @pytest.mark.parametrize("grid", [SYMMETRIC, ASYMMETRIC])
 def test_zeros_have_an_empty_range(grid: Grid) -> None:
-    statistics = Statistics()
+    statistics = CalibrationStatistics()
     statistics.add("value", torch.zeros(5))
     assert activation_range(statistics["value"], SQNR, grid) == (0.0, 0.0)
     low, high = weight_range(torch.zeros(2, 3), Calibrator(weights="sqnr"), Grid(4, True, True, axis=0))

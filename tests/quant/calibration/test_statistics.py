@@ -1,4 +1,4 @@
-"""Statistics of a calibration pass against numpy over all values at once."""
+"""Statistics of a calibration pass compared with numpy over all values at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from qexp.quant.calibration.histogram import FIRST_BINS, MOST_BINS, Histogram
 from qexp.quant.calibration.histogram_cpu import KernelCounts
 from qexp.quant.calibration.histogram_torch import TensorCounts
 from qexp.quant.calibration.padding import Padding
-from qexp.quant.calibration.statistics import Statistics
+from qexp.quant.calibration.statistics import CalibrationStatistics
 
 Counts = KernelCounts | TensorCounts
 
@@ -79,9 +79,9 @@ class Expected:
     def check(self, found: Histogram) -> None:
         """Width, bins and every count agree."""
         assert (found.width, found.half) == (self.width, self.half)
-        seen = found.counts.nonzero().flatten().tolist()
+        observed = found.counts.nonzero().flatten().tolist()
         expected = {index: count for index, count in self.counts.items() if count}
-        assert {index - found.half: int(found.counts[index]) for index in seen} == expected
+        assert {index - found.half: int(found.counts[index]) for index in observed} == expected
 
 
 batches_of_sizes = st.lists(st.integers(-7, 7), min_size=1, max_size=6)
@@ -95,35 +95,35 @@ def test_counts_are_those_of_the_documented_rules(seed: int, exponents: list[int
     for batch in batches:  # values on edges of bins, ends of ranges, and zeros
         batch[:40] = (batch[:40] * 8 / batch.abs().max()).round() / 8 * batch.abs().max()
     for make in (on_tensors, KernelCounts) if histogram_cpu.kernel() else (on_tensors,):
-        lows, highs, found = collect(batches, make).read()
+        lows, highs, result = collect(batches, make).read()
         assert lows == [float(b.min()) for b in batches]
         assert highs == [float(b.max()) for b in batches]
-        Expected(batches).check(found)
-        assert found.counts.numel() <= MOST_BINS
+        Expected(batches).check(result)
+        assert result.counts.numel() <= MOST_BINS
 
 
 def test_every_value_lies_between_the_edges_of_its_bin(counts: Callable[[], Counts]) -> None:
     batches = [torch.randn(5000, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
-    found = histogram(batches, counts)
-    expected, _ = np.histogram(torch.cat(batches).double().numpy(), found.edges().numpy())
+    result = histogram(batches, counts)
+    expected, _ = np.histogram(torch.cat(batches).double().numpy(), result.edges().numpy())
     # Only what float32 rounds onto an edge, and a batch's end on the edge of its time, may be next door.
-    assert np.abs(np.cumsum(found.counts.numpy() - expected)).max() <= 2
+    assert np.abs(np.cumsum(result.counts.numpy() - expected)).max() <= 2
 
 
 def test_the_first_batch_sets_the_width_and_later_ones_add_bins(counts: Callable[[], Counts]) -> None:
-    found = histogram([torch.tensor([-1.0, 2.0])], counts)
-    assert (found.width, found.counts.numel()) == (2 / FIRST_BINS, 2 * FIRST_BINS)
-    found = histogram([torch.tensor([-1.0, 2.0]), torch.tensor([3.0])], counts)
-    assert (found.width, found.counts.numel()) == (2 / FIRST_BINS, 3 * FIRST_BINS)
-    assert found.counts.nonzero().flatten().tolist() == [2048, 5119, 6143]
+    result = histogram([torch.tensor([-1.0, 2.0])], counts)
+    assert (result.width, result.counts.numel()) == (2 / FIRST_BINS, 2 * FIRST_BINS)
+    result = histogram([torch.tensor([-1.0, 2.0]), torch.tensor([3.0])], counts)
+    assert (result.width, result.counts.numel()) == (2 / FIRST_BINS, 3 * FIRST_BINS)
+    assert result.counts.nonzero().flatten().tolist() == [2048, 5119, 6143]
 
 
 def test_far_larger_values_merge_bins(counts: Callable[[], Counts]) -> None:
-    found = histogram([torch.ones(3), torch.tensor([1e6])], counts)
-    assert found.counts.numel() <= MOST_BINS
-    doublings = np.log2(found.width * FIRST_BINS)
+    result = histogram([torch.ones(3), torch.tensor([1e6])], counts)
+    assert result.counts.numel() <= MOST_BINS
+    doublings = np.log2(result.width * FIRST_BINS)
     assert doublings == int(doublings)
-    assert int(found.counts.sum()) == 4
+    assert int(result.counts.sum()) == 4
 
 
 @pytest.mark.parametrize("extreme", [1e-45, 1e-38, 3e38])
@@ -134,18 +134,18 @@ def test_the_ends_of_float32_have_bins(extreme: float, counts: Callable[[], Coun
 
 
 def test_zeros_before_the_first_other_value_are_kept(counts: Callable[[], Counts]) -> None:
-    found = histogram([torch.zeros(7), torch.tensor([1.0, -1.0])], counts)
-    assert int(found.counts[found.half]) == 7
-    lows, _, found = collect([torch.zeros(3)], counts).read()
-    assert (lows, found.width, found.counts.tolist()) == ([0.0], 0.0, [0, 3])
+    result = histogram([torch.zeros(7), torch.tensor([1.0, -1.0])], counts)
+    assert int(result.counts[result.half]) == 7
+    lows, _, result = collect([torch.zeros(3)], counts).read()
+    assert (lows, result.width, result.counts.tolist()) == ([0.0], 0.0, [0, 3])
 
 
 def test_a_batch_without_entries_counts_for_nothing(counts: Callable[[], Counts]) -> None:
     made = collect([torch.ones(3), torch.ones(0)], counts)
     nothing = torch.zeros(2, 4, dtype=torch.bool)
     made.add(torch.full((2, 4, 6), 9.0), Padding(nothing, nothing), probabilities=False)
-    lows, highs, found = made.read()
-    assert (lows, highs, int(found.counts.sum())) == ([1.0], [1.0], 3)
+    lows, highs, result = made.read()
+    assert (lows, highs, int(result.counts.sum())) == ([1.0], [1.0], 3)
     assert collect([], counts).read()[0] == []
 
 
@@ -158,9 +158,9 @@ def test_a_value_that_is_no_number_is_reported(bad: float, counts: Callable[[], 
 def test_a_value_that_is_no_number_names_its_quantizer(monkeypatch: pytest.MonkeyPatch) -> None:
     if histogram_cpu.kernel() is not None:
         with pytest.raises(QuantizationError, match=r"calibration of layer\.0: a batch reaches"):
-            Statistics().add("layer.0", torch.tensor([1.0, float("nan")]))
+            CalibrationStatistics().add("layer.0", torch.tensor([1.0, float("nan")]))
     monkeypatch.setattr(histogram_cpu, "kernel", lambda: None)
-    statistics = Statistics()
+    statistics = CalibrationStatistics()
     statistics.add("layer.0", torch.tensor([1.0, float("inf")]))
     with pytest.raises(QuantizationError, match=r"calibration of layer\.0: a batch reaches from 1.0 to inf"):
         statistics["layer.0"]
@@ -196,9 +196,9 @@ def test_padding_is_left_out(shape: str, mask: Tensor, counts: Callable[[], Coun
     padding = Padding.of(mask)
     made.add(value, padding, probabilities=probabilities)
     kept = gathered(value, mask, probabilities=probabilities)
-    lows, highs, found = made.read()
+    lows, highs, result = made.read()
     assert (lows, highs) == ([float(kept.min())], [float(kept.max())])
-    Expected([kept]).check(found)
+    Expected([kept]).check(result)
 
 
 @settings(deadline=None, max_examples=25)
@@ -226,10 +226,10 @@ def test_many_threads_count_what_one_counts() -> None:
     batch, before = torch.randn(700, 301), torch.get_num_threads()
     try:
         torch.set_num_threads(5)
-        found = histogram([batch], KernelCounts)
+        result = histogram([batch], KernelCounts)
     finally:
         torch.set_num_threads(before)
-    Expected([batch]).check(found)
+    Expected([batch]).check(result)
 
 
 def test_other_shapes_are_taken_whole(counts: Callable[[], Counts]) -> None:
@@ -255,9 +255,9 @@ def test_rows_and_columns_of_two_sequences_are_left_out_apart(
     kept = (rows[:, None, :, None] * columns[:, None, None, :]).expand(3, 2, 5, 7).bool()
     made = counts()
     made.add(value.masked_fill(~kept, 9.0), Padding.between(rows, columns), probabilities=True)
-    lows, highs, found = made.read()
+    lows, highs, result = made.read()
     assert (lows, highs) == ([float(value[kept].min())], [float(value[kept].max())])
-    assert int(found.counts.sum()) == int(kept.sum())
+    assert int(result.counts.sum()) == int(kept.sum())
 
 
 def test_padding_is_none_where_nothing_is_padded() -> None:
@@ -299,12 +299,12 @@ def test_on_devices_nothing_is_read_while_batches_are_added(monkeypatch: pytest.
 
 
 def test_a_file_holds_everything(tmp_path: Path) -> None:
-    statistics = Statistics()
+    statistics = CalibrationStatistics()
     statistics.add("a.b:linear.input", torch.randn(10))
     statistics.add("a.b:linear.input", torch.randn(10) * 5)
     statistics.add("zeros", torch.zeros(4))
     statistics.save(tmp_path / "s.safetensors")
-    loaded = Statistics.load(tmp_path / "s.safetensors")
+    loaded = CalibrationStatistics.load(tmp_path / "s.safetensors")
     assert set(loaded) == set(statistics)
     assert len(loaded) == len(statistics) == 2
     for name, value in statistics.items():
@@ -316,7 +316,7 @@ def test_a_file_holds_everything(tmp_path: Path) -> None:
 
 
 def test_what_was_looked_up_stays_as_it_was_when_more_is_added() -> None:
-    statistics = Statistics()
+    statistics = CalibrationStatistics()
     statistics.add("x", torch.ones(4))
     before = statistics["x"]
     statistics.add("x", torch.full((4,), -0.5))
@@ -328,7 +328,7 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "s.safetensors"
     path.write_bytes(b"nothing of the kind")
     with pytest.raises(QuantizationError, match="calibrate again"):
-        Statistics.load(path)
+        CalibrationStatistics.load(path)
 
 
 def test_an_empty_histogram_has_no_width() -> None:

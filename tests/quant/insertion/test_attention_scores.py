@@ -1,4 +1,4 @@
-"""Scores of attention: quantized before and after the mask, and masked by another number."""
+"""Attention scores: quantization before and after the mask, and other mask values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from qexp.config import Form, MaxCalibrator, Placement
+from qexp.config import MaxCalibrator, Placement, QuantizationConfig
 from qexp.quant.insertion.insert import insert
 from tests.support import sequence_models
 from tests.support.tiny_models import CONFIGS, batch, build
@@ -18,7 +18,7 @@ MASKED = Placement(name="m", sites=("attention.scores", "attention.masked_scores
 def test_padding_gets_the_mask_value(architecture: str) -> None:
     model, tensors = build(architecture), batch()
     quantization = insert(
-        model, Form(placement=Placement(name="m", sites=("linear.weight",), mask_value=-6.0))
+        model, QuantizationConfig(placement=Placement(name="m", sites=("linear.weight",), mask_value=-6.0))
     )
     with torch.no_grad():
         masked = model(**tensors).logits
@@ -34,7 +34,9 @@ def test_padding_gets_the_mask_value(architecture: str) -> None:
 
 def test_a_decoder_still_sees_nothing_of_what_is_to_come() -> None:
     model, tensors = sequence_models.build("marian"), sequence_models.batch()
-    insert(model, Form(placement=Placement(name="m", sites=("linear.weight",), mask_value=-6.0)))
+    insert(
+        model, QuantizationConfig(placement=Placement(name="m", sites=("linear.weight",), mask_value=-6.0))
+    )
     other = dict(tensors)
     other["decoder_input_ids"] = tensors["decoder_input_ids"].clone()
     other["decoder_input_ids"][:, -1] = 5
@@ -46,7 +48,7 @@ def test_a_decoder_still_sees_nothing_of_what_is_to_come() -> None:
 @pytest.mark.parametrize("architecture", CONFIGS)
 def test_scores_are_two_values_and_padded_columns_do_not_count_before_the_mask(architecture: str) -> None:
     model, tensors = build(architecture), batch()
-    quantization = insert(model, Form(placement=MASKED))
+    quantization = insert(model, QuantizationConfig(placement=MASKED))
     assert len(quantization.quantizers) == 4
     with torch.no_grad(), quantization.observing(tensors["attention_mask"]):
         model(**tensors)

@@ -1,4 +1,4 @@
-"""Every model option: which sites it has, and that quantizers that are off change no bit."""
+"""Sites of every model option, and bit-identical outputs while quantizers are off."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from qexp.cli.run import conf_folder
-from qexp.config import Form, MaxCalibrator, Placement, Scheme, SiteKind
-from qexp.quant.insertion.insert import Quantization, insert
+from qexp.config import MaxCalibrator, Placement, QuantizationConfig, Scheme, SiteKind
+from qexp.quant.insertion.insert import QuantizedModel, insert
 from tests.support import sequence_models, tiny_models
 
 SITES = Path(__file__).parent / "sites"
@@ -53,7 +53,7 @@ def test_every_model_option_is_covered() -> None:
 
 @pytest.mark.parametrize("architecture", sorted(set(ARCHITECTURES.values())))
 def test_exactly_these_sites(architecture: str) -> None:
-    quantization = insert(build(architecture), Form(placement=everything(architecture)))
+    quantization = insert(build(architecture), QuantizationConfig(placement=everything(architecture)))
     assert lines(quantization) == (SITES / f"{architecture}.txt").read_text(encoding="utf-8").splitlines()
 
 
@@ -62,7 +62,7 @@ def test_off_is_the_model_itself(architecture: str) -> None:
     model, tensors = build(architecture), batch(architecture)
     with torch.no_grad():
         before = model(**tensors).logits
-        quantization = insert(model, Form(placement=everything(architecture)))
+        quantization = insert(model, QuantizationConfig(placement=everything(architecture)))
         off = model(**tensors).logits
         calibrate(quantization, tensors)
         quantization.freeze()
@@ -81,7 +81,7 @@ def test_one_product_has_one_range(architecture: str, granularity: str) -> None:
     placement = everything(architecture).model_copy(update={"fuse_qkv": True})
     scheme = Scheme.model_validate({"weight": {"granularity": granularity}})
     model = build(architecture)
-    quantization = insert(model, Form(placement=placement, scheme=scheme))
+    quantization = insert(model, QuantizationConfig(placement=placement, scheme=scheme))
     calibrate(quantization, batch(architecture))
     quantizer = {(site.kind, site.module): site.quantizer for site in quantization.sites}
     attending = [module for kind, module in quantizer if kind == "matmul.key"]
@@ -103,17 +103,17 @@ def test_one_product_has_one_range(architecture: str, granularity: str) -> None:
             assert float(scale) == pytest.approx(largest / 127, rel=1e-6)
 
 
-def calibrate(quantization: Quantization, tensors: dict[str, torch.Tensor]) -> None:
+def calibrate(quantization: QuantizedModel, tensors: dict[str, torch.Tensor]) -> None:
     target = tensors.get("decoder_attention_mask")
     with torch.no_grad(), quantization.observing(tensors["attention_mask"], target):
         quantization.model(**tensors)
     quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
 
 
-def lines(quantization: Quantization) -> list[str]:
+def lines(quantization: QuantizedModel) -> list[str]:
     """A line for each site: kind, module, and the quantizer where it is called by another site."""
-    told = []
+    entries = []
     for site in quantization.sites:
         shared = "" if site.quantizer == site.name else f" = {site.quantizer}"
-        told.append(f"{site.kind} {site.module}{shared}")
-    return told
+        entries.append(f"{site.kind} {site.module}{shared}")
+    return entries

@@ -1,4 +1,4 @@
-"""A model with quantizers: the same bits while off, right numbers while on, nothing left after removal."""
+"""Models with quantizers: bit-identical while off, correct while on, and restored after removal."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.optim.optimizer import _global_optimizer_post_hooks as optimizer_hooks
 
-from qexp.config import ActivationScheme, Form, MaxCalibrator, Quant, Scheme, WeightScheme
+from qexp.config import ActivationScheme, MaxCalibrator, Quant, QuantizationConfig, Scheme, WeightScheme
 from qexp.errors import QuantizationError
-from qexp.quant.calibration.statistics import Statistics
+from qexp.quant.calibration.statistics import CalibrationStatistics
 from qexp.quant.grid import fake_quantize
 from qexp.quant.insertion.insert import float_state_dict, insert
 from qexp.quant.quantizer import Quantizer
-from qexp.quant.quantizer_mode import Phase
+from qexp.quant.quantizer_mode import QuantizerMode
 from tests.support.tiny_models import CONFIGS, QDQBERT, batch, build, calibrated
 
 ASYMMETRIC = Scheme(
@@ -75,7 +75,7 @@ def test_frozen_learned_export_and_without_gradients_agree(architecture: str, sc
         assert torch.equal(logits(model), frozen)  # weights from the cache
     with torch.inference_mode():
         assert torch.equal(logits(model), frozen)
-    with torch.no_grad(), quantization.export_form():
+    with torch.no_grad(), quantization.export_mode():
         torch.testing.assert_close(logits(model), frozen, rtol=0, atol=1e-6)
     assert torch.equal(logits(model), frozen)
     quantization.learn()
@@ -88,17 +88,17 @@ def test_a_linear_layer_sees_its_quantized_input_and_weight() -> None:
     model = build("bert")
     quantization = calibrated(model)
     quantization.freeze()
-    layer, seen = model.bert.encoder.layer[0].intermediate.dense, {}
-    layer.register_forward_hook(lambda module, args, output: seen.update(x=args[0], y=output))
+    layer, observed = model.bert.encoder.layer[0].intermediate.dense, {}
+    layer.register_forward_hook(lambda module, args, output: observed.update(x=args[0], y=output))
     logits(model)
     quantizers = quantization.quantizers
     weight, value = (
         quantizers[f"bert.encoder.layer.0.intermediate.dense:{k}"] for k in ("linear.weight", "linear.input")
     )
-    assert torch.equal(seen["x"], fake_quantize(seen["x"], value.scale, value.zero_point, value.grid))
+    assert torch.equal(observed["x"], fake_quantize(observed["x"], value.scale, value.zero_point, value.grid))
     original = layer.parametrizations.weight.original
     expected = fake_quantize(original, weight.scale, weight.zero_point, weight.grid)
-    assert torch.equal(torch.nn.functional.linear(seen["x"], expected, layer.bias), seen["y"])
+    assert torch.equal(torch.nn.functional.linear(observed["x"], expected, layer.bias), observed["y"])
 
 
 def count_calls(model: Any, quantization: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
@@ -171,7 +171,7 @@ def test_training_with_dropout_and_accumulation(architecture: str, learned: bool
     quantization = calibrated(model)
     (quantization.learn if learned else quantization.freeze)()
     model.train()
-    ranges = quantization.range_parameters()
+    ranges = list(quantization.parameters())
     assert len(ranges) == (len(quantization.quantizers) if learned else 0)
 
     def backward() -> list[torch.Tensor]:
@@ -209,7 +209,7 @@ def test_learning_moves_scales_and_freezing_keeps_them() -> None:
     quantization = calibrated(model, Quant(weight_bits=4, activation_bits=4))
     before = quantization.ranges()
     quantization.learn()
-    optimizer = torch.optim.Adam(quantization.range_parameters(), lr=0.02)
+    optimizer = torch.optim.Adam(list(quantization.parameters()), lr=0.02)
     losses = []
     for _ in range(15):
         loss = torch.nn.functional.cross_entropy(logits(model.eval()), torch.tensor([0, 1, 2]))
@@ -226,7 +226,7 @@ def test_learning_moves_scales_and_freezing_keeps_them() -> None:
         assert torch.equal(logits(model), learned)
     assert all(torch.equal(after[key], tensor) for key, tensor in quantization.ranges().items())
     assert any(not torch.equal(after[key], before[key]) for key in before)
-    assert quantization.range_parameters() == []
+    assert list(quantization.parameters()) == []
 
 
 @pytest.mark.parametrize("scheme", [Scheme(), ASYMMETRIC])
@@ -239,7 +239,7 @@ def test_plain_weights_and_ranges_make_the_same_model_again(tmp_path: Path, sche
     save_file(quantization.ranges(), tmp_path / "ranges.safetensors")
     again = build("bert", seed=9)
     again.load_state_dict(load_file(tmp_path / "weights.safetensors"))
-    other = insert(again, Form(placement=QDQBERT, scheme=scheme))
+    other = insert(again, QuantizationConfig(placement=QDQBERT, scheme=scheme))
     other.load_ranges(load_file(tmp_path / "ranges.safetensors"))
     other.freeze()
     assert torch.equal(logits(again), expected)
@@ -253,7 +253,7 @@ def test_float_state_dict_has_the_names_of_the_model() -> None:
     assert set(state) == set(names)
     assert all(torch.equal(state[name], values[name]) for name in names)
     quantization.freeze()
-    with quantization.export_form(), pytest.raises(QuantizationError, match="export form"):
+    with quantization.export_mode(), pytest.raises(QuantizationError, match="export form"):
         float_state_dict(model)
 
 
@@ -271,20 +271,20 @@ def test_ranges_that_do_not_fit_are_listed() -> None:
 
 
 def test_calibration_without_statistics_names_the_quantizer() -> None:
-    quantization = insert(build("bert"), Form(placement=QDQBERT))
+    quantization = insert(build("bert"), QuantizationConfig(placement=QDQBERT))
     with pytest.raises(QuantizationError, match="no calibration statistics of"):
-        quantization.calibrate(Statistics(), MaxCalibrator(kind="max"))
+        quantization.calibrate(CalibrationStatistics(), MaxCalibrator(kind="max"))
     with pytest.raises(QuantizationError, match="has no range"):
         quantization.freeze()
 
 
 def test_padding_does_not_enter_the_statistics() -> None:
     model = build("bert")
-    quantization = insert(model, Form(placement=QDQBERT))
+    quantization = insert(model, QuantizationConfig(placement=QDQBERT))
     tensors = batch()
     with torch.no_grad(), quantization.observing(tensors["attention_mask"]):
         model(**tensors)
-    assert {quantizer.phase for quantizer in quantization.quantizers.values()} == {Phase.OFF}
+    assert {quantizer.mode for quantizer in quantization.quantizers.values()} == {QuantizerMode.OFF}
     counted = {name: int(value.histogram.counts.sum()) for name, value in quantization.statistics().items()}
     layer, real = "bert.encoder.layer.0", 7 + 4 + 7
     assert counted[f"{layer}.attention.self.query:linear.input"] == real * 32
@@ -298,7 +298,7 @@ def test_one_pass_serves_every_bit_width() -> None:
     statistics = calibrated(model, Quant(weight_bits=32)).statistics()
     for quant in (Quant(weight_bits=4, activation_bits=4), Quant(activation_bits=16)):
         copied = build("bert")
-        quantization = insert(copied, Form(placement=QDQBERT, quant=quant, scheme=ASYMMETRIC))
+        quantization = insert(copied, QuantizationConfig(placement=QDQBERT, quant=quant, scheme=ASYMMETRIC))
         quantization.calibrate(statistics, MaxCalibrator(kind="max"))
         quantization.freeze()
         assert torch.isfinite(logits(copied)).all()
@@ -320,7 +320,7 @@ def test_the_export_form_holds_integers() -> None:
     quantization = calibrated(model, Quant(weight_bits=4), ASYMMETRIC)
     quantization.freeze()
     names = [name for name, _ in model.named_parameters()]
-    form = quantization.export_form()
+    quant_config = quantization.export_mode()
     linear = model.bert.encoder.layer[0].output.dense
     stored = linear.parametrizations.weight.original
     assert stored.dtype == torch.int8
@@ -331,11 +331,11 @@ def test_the_export_form_holds_integers() -> None:
     activations = len(quantization.quantizers) - 14
     assert targets.count("qexp.fake_quantize.default") == activations
     assert targets.count("qexp.dequantize.default") == 14
-    form.restore()
+    quant_config.restore()
     assert sorted(name for name, _ in model.named_parameters()) == sorted(names)
     wide = calibrated(build("bert"), Quant(weight_bits=12))
     wide.freeze()
-    wide.export_form()
+    wide.export_mode()
     assert wide.model.classifier.parametrizations.weight.original.dtype == torch.int16  # type: ignore[union-attr]
 
 
@@ -355,7 +355,7 @@ def test_an_optimizer_step_ends_what_was_kept_of_weights(fused: bool, copied: bo
         optimizer.step()
     fresh = build("bert")
     fresh.load_state_dict(float_state_dict(model))
-    again = insert(fresh, Form(placement=QDQBERT))
+    again = insert(fresh, QuantizationConfig(placement=QDQBERT))
     again.load_ranges(quantization.ranges())
     again.freeze()
     with torch.no_grad():
@@ -367,12 +367,14 @@ def test_an_optimizer_step_ends_what_was_kept_of_weights(fused: bool, copied: bo
 
 def test_a_model_that_is_gone_leaves_no_hook_on_optimizers() -> None:
     gc.collect()
-    before = len(optimizer_hooks)
-    quantization = calibrated(build("bert"))
-    assert len(optimizer_hooks) == before + 1
+    quantization = calibrated(build("bert"))  # removes hooks of earlier models
+    before = len(optimizer_hooks) - 1
     quantization.remove()
     assert len(optimizer_hooks) == before
     kept = calibrated(build("bert"))
     del kept
     gc.collect()
+    another = calibrated(build("bert"))  # the next registration removes it
+    assert len(optimizer_hooks) == before + 1
+    another.remove()
     assert len(optimizer_hooks) == before

@@ -1,4 +1,4 @@
-"""Models whose ranges follow batches, learn their zero points, or are those of each token."""
+"""Models with moving-average ranges, learned zero points, or per-token ranges."""
 
 from __future__ import annotations
 
@@ -9,8 +9,16 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from qexp.config import ActivationScheme, Form, MaxCalibrator, MseCalibrator, Quant, Scheme, WeightScheme
-from qexp.quant.calibration.statistics import Statistics
+from qexp.config import (
+    ActivationScheme,
+    MaxCalibrator,
+    MseCalibrator,
+    Quant,
+    QuantizationConfig,
+    Scheme,
+    WeightScheme,
+)
+from qexp.quant.calibration.statistics import CalibrationStatistics
 from qexp.quant.insertion.insert import insert
 from tests.support.tiny_models import NEURST, QDQBERT, batch, build, calibrated
 
@@ -41,51 +49,51 @@ def tokens_of(value: torch.Tensor, lengths: list[int], probabilities: bool) -> t
 def test_ranges_of_activations_follow_tokens_and_not_padding() -> None:
     model = build("bert").train()
     quantization = calibrated(model, scheme=ASYMMETRIC)
-    quantization.follow(0.0)
+    quantization.use_ema(0.0)
     tensors = batch()
-    seen: dict[str, torch.Tensor] = {}
+    observed: dict[str, torch.Tensor] = {}
     for name, quantizer in quantization.quantizers.items():
-        quantizer.register_forward_pre_hook(lambda _, args, name=name: seen.setdefault(name, args[0]))
+        quantizer.register_forward_pre_hook(lambda _, args, name=name: observed.setdefault(name, args[0]))
     with torch.no_grad(), quantization.padding(tensors["attention_mask"]):
         model(**tensors)
     kinds = {site.quantizer: site.kind for site in quantization.sites}
     lengths = tensors["attention_mask"].sum(1).tolist()
     moved = 0
-    for name, value in seen.items():
+    for name, value in observed.items():
         counted = tokens_of(value, lengths, kinds[name] == "matmul.probs")
         ends = quantization.quantizers[name].ends
         assert ends is not None
         assert ends.tolist() == [float(counted.min()), float(counted.max())], name
         moved += (float(value.min()), float(value.max())) != (float(counted.min()), float(counted.max()))
-    assert set(seen) == {site.quantizer for site in quantization.sites if not site.is_weight}
+    assert set(observed) == {site.quantizer for site in quantization.sites if not site.is_weight}
     assert moved > 3, "padding would have shown"
     assert all(quantizer.counted is None for quantizer in quantization.quantizers.values())
-    assert quantization.following
+    assert quantization.uses_ema
 
 
 def test_ranges_of_weights_are_those_of_the_weights_after_every_step() -> None:
     model = build("bert").train()
     quantization = calibrated(model, scheme=ASYMMETRIC)
     quantization.calibrate_weights(MseCalibrator(kind="mse", weights="mse"))
-    quantization.follow(0.9)
+    quantization.use_ema(0.9)
     optimizer = torch.optim.SGD(list(model.parameters()), lr=0.05)
     for _ in range(2):
         step(model, optimizer)
-        found = quantization.ranges()
+        result = quantization.ranges()
         reference = copy.deepcopy(quantization)
         reference.freeze()
         reference.calibrate_weights(MaxCalibrator(kind="max"))
         weights = {site.quantizer for site in quantization.sites if site.is_weight}
         for name in weights:
-            assert torch.equal(found[f"{name}/scale"], reference.ranges()[f"{name}/scale"])
-            assert torch.equal(found[f"{name}/zero_point"], reference.ranges()[f"{name}/zero_point"])
+            assert torch.equal(result[f"{name}/scale"], reference.ranges()[f"{name}/scale"])
+            assert torch.equal(result[f"{name}/zero_point"], reference.ranges()[f"{name}/zero_point"])
 
 
 def test_fused_projections_follow_as_one() -> None:
     model = build("bert")
     placement = QDQBERT.model_copy(update={"fuse_qkv": True})
     quantization = calibrated(model, scheme=ASYMMETRIC, placement=placement)
-    quantization.follow(0.5)
+    quantization.use_ema(0.5)
     attention = model.bert.encoder.layer[0].attention.self
     with torch.no_grad():
         attention.value.parametrizations.weight.original[0, 0] = 7.0
@@ -102,7 +110,7 @@ def test_a_ceiling_holds_for_ranges_that_follow() -> None:
     model = build("bert").train()
     scheme = Scheme(clip_gelu=0.25)
     quantization = calibrated(model, scheme=scheme)
-    quantization.follow(0.0)
+    quantization.use_ema(0.0)
     model(**batch())
     clipped = [each for each in quantization.quantizers.values() if each.ceiling is not None]
     assert clipped
@@ -113,7 +121,7 @@ def test_a_ceiling_holds_for_ranges_that_follow() -> None:
 def test_evaluation_changes_no_range() -> None:
     model = build("bert").eval()
     quantization = calibrated(model)
-    quantization.follow(0.5)
+    quantization.use_ema(0.5)
     before = quantization.ranges()
     assert not any(quantizer.training for quantizer in quantization.quantizers.values())
     model(**batch())
@@ -126,7 +134,7 @@ def test_state_and_ranges_come_back(how: str) -> None:
     def moved(model: Any) -> Any:
         quantization = calibrated(model, scheme=ASYMMETRIC)
         if how == "follow":
-            quantization.follow(0.5)
+            quantization.use_ema(0.5)
         else:
             quantization.learn(zero_points=True)
         return quantization
@@ -148,7 +156,7 @@ def test_state_and_ranges_come_back(how: str) -> None:
     expected = model(**batch()).logits
     quantization.freeze()
     assert torch.equal(model(**batch()).logits, expected)
-    fresh = insert(build("bert"), Form(placement=QDQBERT, scheme=ASYMMETRIC))
+    fresh = insert(build("bert"), QuantizationConfig(placement=QDQBERT, scheme=ASYMMETRIC))
     fresh.load_ranges(ranges)
 
 
@@ -170,8 +178,8 @@ def test_tokens_need_no_statistics_and_leave_no_range(symmetric: bool) -> None:
     model = build("bert")
     scheme = Scheme(activation=ActivationScheme(granularity="per_token", symmetric=symmetric))
     reference = model(**batch()).logits.detach()
-    quantization = insert(model, Form(placement=QDQBERT, scheme=scheme))
-    quantization.calibrate(Statistics(), MaxCalibrator(kind="max"))
+    quantization = insert(model, QuantizationConfig(placement=QDQBERT, scheme=scheme))
+    quantization.calibrate(CalibrationStatistics(), MaxCalibrator(kind="max"))
     activations = {site.quantizer for site in quantization.sites if not site.is_weight}
     ranges = quantization.ranges()
     assert ranges and not any(name.rpartition("/")[0] in activations for name in ranges)
@@ -179,9 +187,9 @@ def test_tokens_need_no_statistics_and_leave_no_range(symmetric: bool) -> None:
     quantization.freeze()
     frozen = model(**batch()).logits.detach()
     assert 0 < float((frozen - reference).norm() / reference.norm()) < 0.1
-    with torch.no_grad(), quantization.export_form():
+    with torch.no_grad(), quantization.export_mode():
         torch.testing.assert_close(model(**batch()).logits, frozen, rtol=0, atol=1e-5)
-    for how in (quantization.learn, lambda: quantization.follow(0.9)):
+    for how in (quantization.learn, lambda: quantization.use_ema(0.9)):
         how()
         assert torch.equal(model.eval()(**batch()).logits, frozen)
 
@@ -189,7 +197,9 @@ def test_tokens_need_no_statistics_and_leave_no_range(symmetric: bool) -> None:
 def test_a_token_does_not_depend_on_its_neighbours() -> None:
     """With a range per tensor, a large value of one row would move another row's logits."""
     model = build("bert")
-    quantization = insert(model, Form(placement=QDQBERT, quant=Quant(weight_bits=32), scheme=PER_TOKEN))
+    quantization = insert(
+        model, QuantizationConfig(placement=QDQBERT, quant=Quant(weight_bits=32), scheme=PER_TOKEN)
+    )
     quantization.freeze()
     tensors = batch()
     alone = {name: tensor[:1] for name, tensor in tensors.items()}
@@ -216,7 +226,7 @@ def test_quantizers_read_nothing_on_the_host(how: str, scheme: Scheme) -> None:
     model = build("bert").train()
     quantization = calibrated(model, scheme=scheme)
     if how == "follow":
-        quantization.follow(0.5)
+        quantization.use_ema(0.5)
     else:
         quantization.learn(zero_points=True)
     for quantizer in quantization.quantizers.values():

@@ -1,4 +1,4 @@
-"""NeurST's sites: tied tables quantized once, typed activations, no value quantized twice."""
+"""Sites of the NeurST placement: tied tables quantized once, typed activations, no value quantized twice."""
 
 from __future__ import annotations
 
@@ -10,11 +10,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from qexp.config import ActivationScheme, ClipCalibrator, Form, MaxCalibrator, Placement, Scheme, WeightScheme
+from qexp.config import (
+    ActivationScheme,
+    ClipCalibrator,
+    MaxCalibrator,
+    Placement,
+    QuantizationConfig,
+    Scheme,
+    WeightScheme,
+)
 from qexp.errors import QuantizationError
 from qexp.quant.grid import fake_quantize
 from qexp.quant.insertion.discovery import attentions
-from qexp.quant.insertion.insert import Quantization, float_state_dict, insert
+from qexp.quant.insertion.insert import QuantizedModel, float_state_dict, insert
 from qexp.quant.quantizer import Quantizer
 from tests.conftest import experiment
 from tests.support import sequence_models, tiny_models
@@ -29,10 +37,10 @@ ALL = [*ENCODERS, *((sequence_models, name) for name in sequence_models.MODELS)]
 
 def calibrated(
     module: Any, name: str, scheme: Scheme = SYMMETRIC, placement: Placement = NEURST
-) -> Quantization:
+) -> QuantizedModel:
     """A new model, calibrated on its batch under NeurST's ceilings; still off."""
     model, tensors = module.build(name), module.batch()
-    quantization = insert(model, Form(placement=placement, scheme=scheme))
+    quantization = insert(model, QuantizationConfig(placement=placement, scheme=scheme))
     with (
         torch.no_grad(),
         quantization.observing(tensors["attention_mask"], tensors.get("decoder_attention_mask")),
@@ -164,7 +172,7 @@ def test_gradients_of_a_tied_table_add_up_from_all_uses() -> None:
                 module.weight = torch.nn.Parameter(module.weight.detach().clone())
         tensors = sequence_models.batch()
         placement = Placement(name="e", sites=("embedding.weight", "linear.weight"))
-        quantization = insert(model, Form(placement=placement, scheme=SYMMETRIC))
+        quantization = insert(model, QuantizationConfig(placement=placement, scheme=SYMMETRIC))
         quantization.calibrate(quantization.statistics(), CLIP)
         quantization.freeze()
         model(**tensors, labels=tensors["decoder_input_ids"]).loss.backward()
@@ -182,7 +190,7 @@ def test_what_was_tied_stays_tied(name: str, tmp_path: Path) -> None:
     model: Any = sequence_models.build(name)
     tied = _tied(model.state_dict())
     assert any(len(names) > 1 for names in tied)
-    quantization = insert(model, Form(placement=NEURST))
+    quantization = insert(model, QuantizationConfig(placement=NEURST))
     tensors = sequence_models.batch()
     with torch.no_grad(), quantization.observing():
         model(**tensors)
@@ -190,7 +198,7 @@ def test_what_was_tied_stays_tied(name: str, tmp_path: Path) -> None:
     quantization.freeze()
     expected, ranges = model(**tensors).logits, quantization.ranges()
     assert _tied(float_state_dict(model)) == tied
-    with quantization.export_form(), torch.no_grad():
+    with quantization.export_mode(), torch.no_grad():
         torch.testing.assert_close(model(**tensors).logits, expected.detach(), rtol=0, atol=1e-5)
     assert _tied(float_state_dict(model)) == tied
     quantization.remove()
@@ -198,7 +206,7 @@ def test_what_was_tied_stays_tied(name: str, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     again = type(model).from_pretrained(tmp_path).eval()
     assert _tied(again.state_dict()) == tied
-    other = insert(again, Form(placement=NEURST))
+    other = insert(again, QuantizationConfig(placement=NEURST))
     other.load_ranges(ranges)
     other.freeze()
     assert torch.equal(again(**tensors).logits, expected)
@@ -225,12 +233,15 @@ def test_the_lookup_takes_rows_of_the_quantized_table() -> None:
 
 def test_tied_weights_with_channels_on_two_axes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from qexp.quant.insertion import insert as inserting
-    from qexp.quant.insertion.sites import Weight
+    from qexp.quant.insertion.sites import WeightParameter
 
-    both = [Weight("linear.weight", "lm_head"), Weight("embedding.weight", "model.shared", axis=1)]
+    both = [
+        WeightParameter("linear.weight", "lm_head"),
+        WeightParameter("embedding.weight", "model.shared", axis=1),
+    ]
     monkeypatch.setattr(inserting, "weights", lambda *_: both)
     with pytest.raises(QuantizationError, match=r"lm_head and model\.shared share a weight.*axis 0 and 1"):
-        insert(sequence_models.build("marian"), Form(placement=NEURST))
+        insert(sequence_models.build("marian"), QuantizationConfig(placement=NEURST))
 
 
 def test_all_that_trains_gets_a_gradient_on_an_encoder() -> None:
@@ -243,7 +254,7 @@ def test_all_that_trains_gets_a_gradient_on_an_encoder() -> None:
         loss = model(**tiny_models.batch(), labels=torch.tensor([0, 1, 2])).loss
         optimizer.zero_grad()
         loss.backward()
-        assert all(each.grad is not None for each in quantization.range_parameters())
+        assert all(each.grad is not None for each in list(quantization.parameters()))
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0]

@@ -1,4 +1,4 @@
-"""Models with an encoder and a decoder: three attentions are quantized, padding is known on both sides."""
+"""Encoder-decoder models: quantization of all three attentions, and padding of both sequences."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from qexp.config import Form, MaxCalibrator, Placement
-from qexp.quant.insertion.insert import Quantization, insert
+from qexp.config import MaxCalibrator, Placement, QuantizationConfig
+from qexp.quant.insertion.insert import QuantizedModel, insert
 from tests.support.sequence_models import MODELS, batch, build
 
 LINEAR = Placement(name="linear", sites=("linear.weight", "linear.input"))
@@ -17,9 +17,9 @@ GEMM = Placement(
 )
 
 
-def calibrated(model: Any, placement: Placement = GEMM) -> Quantization:
+def calibrated(model: Any, placement: Placement = GEMM) -> QuantizedModel:
     """Insert, observe one batch, calibrate by the largest values; still off."""
-    quantization = insert(model, Form(placement=placement))
+    quantization = insert(model, QuantizationConfig(placement=placement))
     tensors = batch()
     masks = tensors["attention_mask"], tensors["decoder_attention_mask"]
     with torch.no_grad(), quantization.observing(*masks):
@@ -50,7 +50,7 @@ def test_off_is_bit_identical_to_eager_and_removal_restores_everything(
 
 @pytest.mark.parametrize("architecture", MODELS)
 def test_encoder_decoder_and_cross_attention_have_all_their_sites(architecture: str) -> None:
-    quantization = insert(build(architecture), Form(placement=GEMM))
+    quantization = insert(build(architecture), QuantizationConfig(placement=GEMM))
     layers, linears = 2, 2 * (4 + 2) + 2 * (8 + 2) + 1
     matmuls = {kind: 3 * layers for kind in GEMM.sites if kind.startswith("matmul")}
     expected = {"linear.weight": linears, "linear.input": linears, **matmuls}
@@ -89,8 +89,8 @@ def test_each_value_is_quantized_once_for_each_forward(
 @pytest.mark.parametrize(("source", "target"), [(7, 7), (8, 6)])
 def test_garbage_in_padding_changes_no_statistics(architecture: str, source: int, target: int) -> None:
     model = build(architecture)
-    quantization = insert(model, Form(placement=GEMM))
-    seen = []
+    quantization = insert(model, QuantizationConfig(placement=GEMM))
+    observed = []
     for garbage in (0, 41):
         tensors = batch(source, target)
         quantization.statistics().clear()
@@ -99,17 +99,17 @@ def test_garbage_in_padding_changes_no_statistics(architecture: str, source: int
         masks = tensors["attention_mask"], tensors["decoder_attention_mask"]
         with torch.no_grad(), quantization.observing(*masks):
             model(**tensors)
-        seen.append(dict(quantization.statistics()))
-    for name, first in seen[0].items():
-        torch.testing.assert_close(torch.tensor(seen[1][name].lows), torch.tensor(first.lows), msg=name)
-        torch.testing.assert_close(torch.tensor(seen[1][name].highs), torch.tensor(first.highs), msg=name)
-        assert seen[1][name].histogram.counts.sum() == first.histogram.counts.sum(), name
+        observed.append(dict(quantization.statistics()))
+    for name, first in observed[0].items():
+        torch.testing.assert_close(torch.tensor(observed[1][name].lows), torch.tensor(first.lows), msg=name)
+        torch.testing.assert_close(torch.tensor(observed[1][name].highs), torch.tensor(first.highs), msg=name)
+        assert observed[1][name].histogram.counts.sum() == first.histogram.counts.sum(), name
 
 
 def test_each_side_counts_its_own_tokens() -> None:
     """Seven places on both sides, so that shapes alone could not tell them apart."""
     model, tensors = build("marian"), batch()
-    quantization = insert(model, Form(placement=GEMM))
+    quantization = insert(model, QuantizationConfig(placement=GEMM))
     source, target = tensors["attention_mask"], tensors["decoder_attention_mask"]
     with torch.no_grad(), quantization.observing(source, target):
         model(**tensors)
@@ -129,15 +129,15 @@ def test_each_side_counts_its_own_tokens() -> None:
 @pytest.mark.parametrize("masks", [(None, None), ("source", None), (None, "target")])
 def test_a_side_without_a_mask_counts_whole(masks: tuple[str | None, str | None]) -> None:
     model, tensors = build("marian"), batch()
-    quantization = insert(model, Form(placement=GEMM))
+    quantization = insert(model, QuantizationConfig(placement=GEMM))
     by_name = {"source": tensors["attention_mask"], "target": tensors["decoder_attention_mask"], None: None}
     source, target = (by_name[each] for each in masks)
     with torch.no_grad(), quantization.observing(source, target):
         model(**tensors)
     rows = torch.full((3,), 7) if target is None else target.sum(1)
     columns = torch.full((3,), 7) if source is None else source.sum(1)
-    seen = quantization.statistics()["model.decoder.layers.1.encoder_attn:matmul.probs"]
-    assert int(seen.histogram.counts.sum()) == 4 * int((rows * columns).sum())
+    observed = quantization.statistics()["model.decoder.layers.1.encoder_attn:matmul.probs"]
+    assert int(observed.histogram.counts.sum()) == 4 * int((rows * columns).sum())
 
 
 @pytest.mark.parametrize("architecture", MODELS)
@@ -162,6 +162,6 @@ def test_learned_scales_and_all_weights_get_gradients(architecture: str) -> None
     quantization.learn()
     labels = batch()["decoder_input_ids"].masked_fill(batch()["decoder_attention_mask"] == 0, -100)
     model.train()(**batch(), labels=labels).loss.backward()
-    ranges = quantization.range_parameters()
+    ranges = list(quantization.parameters())
     assert len(ranges) == len(quantization.quantizers)
     assert all(each.grad is not None and torch.isfinite(each.grad).all() for each in ranges)

@@ -1,4 +1,4 @@
-"""Which values are quantized, and which of them share a quantizer."""
+"""Discovery of quantized values, and of the values that share a quantizer."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import pytest
 import torch
 from transformers import AlbertConfig, AutoModelForSequenceClassification
 
-from qexp.config import Form, Placement, Quant
+from qexp.config import Placement, Quant, QuantizationConfig
 from qexp.errors import QuantizationError
-from qexp.quant.insertion.insert import Quantization, insert
+from qexp.quant.insertion.insert import QuantizedModel, insert
 from tests.support.tiny_models import CONFIGS, QDQBERT, build
 
 
-def inserted(architecture: str, placement: Placement = QDQBERT, quant: Quant | None = None) -> Quantization:
+def inserted(architecture: str, placement: Placement = QDQBERT, quant: Quant | None = None) -> QuantizedModel:
     """Quantizers in a new model."""
-    return insert(build(architecture), Form(placement=placement, quant=quant or Quant()))
+    return insert(build(architecture), QuantizationConfig(placement=placement, quant=quant or Quant()))
 
 
-def shared(quantization: Quantization) -> dict[str, list[tuple[str, str]]]:
+def shared(quantization: QuantizedModel) -> dict[str, list[tuple[str, str]]]:
     """Sites by quantizer."""
     groups = defaultdict(list)
     for site in quantization.sites:
@@ -97,16 +97,16 @@ def test_an_unknown_architecture_is_named_with_the_way_out() -> None:
     )  # fmt: skip
     model: Any = AutoModelForSequenceClassification.from_config(config)
     with pytest.raises(QuantizationError, match=r"model_type albert.*RESIDUAL_OPERANDS"):
-        insert(model, Form(placement=QDQBERT))
+        insert(model, QuantizationConfig(placement=QDQBERT))
     without = Placement(name="q", sites=tuple(kind for kind in QDQBERT.sites if kind != "residual.input"))
-    assert insert(model, Form(placement=without)).describe()["sites"]["matmul.probs"] == 1
+    assert insert(model, QuantizationConfig(placement=without)).describe()["sites"]["matmul.probs"] == 1
 
 
 def test_a_second_insertion_is_refused() -> None:
     model = build("bert")
-    insert(model, Form(placement=QDQBERT))
+    insert(model, QuantizationConfig(placement=QDQBERT))
     with pytest.raises(QuantizationError, match="has quantizers already"):
-        insert(model, Form(placement=QDQBERT))
+        insert(model, QuantizationConfig(placement=QDQBERT))
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
@@ -116,7 +116,7 @@ def test_discovery_leaves_modes_and_random_state_alone(architecture: str) -> Non
     next(model.children()).eval()
     modes = [module.training for module in model.modules()]
     state = torch.get_rng_state()
-    quantization = insert(model, Form(placement=QDQBERT))
+    quantization = insert(model, QuantizationConfig(placement=QDQBERT))
     assert torch.equal(torch.get_rng_state(), state)
     assert quantization.training
     quantization.remove()

@@ -1,4 +1,4 @@
-"""The C kernels against plain torch: every layout, every granularity, any number of threads."""
+"""C kernels compared with plain torch: every layout, every granularity, any number of threads."""
 
 from __future__ import annotations
 
@@ -86,10 +86,10 @@ def test_forward_is_the_same_bits(
     if not cpu.fits(x, scale):
         assert drawn[1] == "apart"
         return
-    ours = cpu.forward(x, scale, bounds, nan_low=nan_low)
-    theirs = reference.forward(x, scale, bounds, nan_low=nan_low)
-    assert ours.is_contiguous() and theirs.is_contiguous()
-    assert torch.equal(ours.nan_to_num(1e9), theirs.nan_to_num(1e9))
+    own = cpu.forward(x, scale, bounds, nan_low=nan_low)
+    expected = reference.forward(x, scale, bounds, nan_low=nan_low)
+    assert own.is_contiguous() and expected.is_contiguous()
+    assert torch.equal(own.nan_to_num(1e9), expected.nan_to_num(1e9))
 
 
 @settings(deadline=None, max_examples=150)

@@ -1,4 +1,4 @@
-"""The Triton kernels against plain torch: on a GPU where there is one, else in Triton's interpreter."""
+"""Triton kernels compared with plain torch, on a GPU if available, else in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def scale_gradient(grad: Tensor, x: Tensor, scale: Tensor, bounds: Bounds) -> Te
 def test_forward_is_the_same_bits(name: str, numbers: bool) -> None:
     x, _, scale, bounds = case(name, numbers=numbers, nans=True)
     for nan_low in (False, True):
-        ours = cuda.forward(x, scale, bounds, nan_low=nan_low)
-        theirs = reference.forward(x, scale, bounds, nan_low=nan_low)
-        assert ours.is_contiguous()
-        assert torch.equal(ours.nan_to_num(1e9), theirs.nan_to_num(1e9))
+        own = cuda.forward(x, scale, bounds, nan_low=nan_low)
+        expected = reference.forward(x, scale, bounds, nan_low=nan_low)
+        assert own.is_contiguous()
+        assert torch.equal(own.nan_to_num(1e9), expected.nan_to_num(1e9))
 
 
 def test_ties_go_to_even_up_to_16_bits() -> None:

@@ -1,4 +1,4 @@
-"""Compiling the C kernels: once, into the cache, and what happens where that cannot be done."""
+"""Compilation of the C kernels: caching, and the behavior if compilation fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Axes: every number has its place on the line, and round numbers are written there."""
+"""Axes: positions of numbers, and round ticks."""
 
 from __future__ import annotations
 

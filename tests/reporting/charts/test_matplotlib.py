@@ -1,4 +1,4 @@
-"""Charts as files: real pictures, text that is text, the same file for the same chart."""
+"""Charts as files: valid images, real text, and reproducible files."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from PIL import Image
 from qexp.errors import StoreError
 from qexp.reporting.charts import matplotlib
 from qexp.reporting.charts.matplotlib import draw, write_plots
-from qexp.reporting.charts.spec import Axis, Chart, Dot, Gallery, Lane, Lanes, Mark, Plane, Series
+from qexp.reporting.charts.spec import Axis, Chart, Dot, Gallery, Lane, Mark, RangeChart, Series, XYChart
 
 HOSTILE = 'a $\\frac{$ <b> & "c"'
-PLANE = Plane(
+PLANE = XYChart(
     "cola/size", "cola", f"cola {HOSTILE}", Axis("MiB", "log"), Axis("f1 (%)"),
     (
         Series("Pareto front", (Dot(1, 80), Dot(90, 88)), -1, "front"),
@@ -26,7 +26,7 @@ PLANE = Plane(
     ),
     ("Left out: 3.",),
 )  # fmt: skip
-LANES = Lanes(
+LANES = RangeChart(
     "cola size", "cola", "ranges", Axis("value", "asinh"),
     (
         Lane(HOSTILE, (Mark(-900, 4, "seen"), Mark(-4, 4, "bar", colour=1))),

@@ -1,4 +1,4 @@
-"""What charts hold: whose numbers, which of them, and what they say is missing."""
+"""Contents of charts: runs, numbers, and notes on what is missing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qexp.reporting.charts import comparison, run
 from qexp.reporting.charts import galleries as place
 from qexp.reporting.charts.galleries import galleries
 from qexp.reporting.charts.run import lowest_chart, natural, without_shared_beginning
-from qexp.reporting.charts.spec import Chart, Dot, Gallery, Lanes, Plane
+from qexp.reporting.charts.spec import Chart, Dot, Gallery, RangeChart, XYChart
 from qexp.reporting.comparison import compare
 from tests.support.page_records import forty, full, ranges, timing
 from tests.support.record_factory import ENGINES, deployed, experiment, failed, record
@@ -34,7 +34,7 @@ def chart(records: list[Record], title: str) -> Chart:
 
 
 def dots(chart: Chart, form: str | None = None) -> list[Dot]:
-    assert isinstance(chart, Plane)
+    assert isinstance(chart, XYChart)
     wanted = (form,) if form else ("dots", "hollow")
     return [dot for each in chart.series if each.form in wanted for dot in each.dots]
 
@@ -67,7 +67,7 @@ def test_size_holds_files_in_mebibytes_and_their_scores() -> None:
 
 def test_simulated_graphs_are_hollow_named_and_win_nothing_by_latency() -> None:
     drawn = chart(RIVALS, "Accuracy against latency")
-    assert isinstance(drawn, Plane)
+    assert isinstance(drawn, XYChart)
     (hollow,) = [each for each in drawn.series if each.form == "hollow"]
     assert hollow.name == "w4a8, simulated"
     assert "simulated" in hollow.dots[0].words
@@ -111,7 +111,7 @@ def test_seeds_have_a_dot_each_and_failures_none() -> None:
         for seed, value in values.items()
     ]
     drawn = chart([*runs, failed(experiment("cola", seed=4))], "Seed spread")
-    assert isinstance(drawn, Lanes)
+    assert isinstance(drawn, RangeChart)
     (lane,) = drawn.lanes
     assert [mark.low for mark in lane.marks if mark.kind == "dot"] == [50, 53, 51]
     assert [mark.low for mark in lane.marks if mark.kind == "median"] == [51]
@@ -129,7 +129,7 @@ def test_what_is_left_out_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "MOST_RANGES", 10)
     runs = forty()
     seeds = chart(runs, "Seed spread")
-    assert isinstance(seeds, Lanes)
+    assert isinstance(seeds, RangeChart)
     assert len(seeds.lanes) == 3
     assert seeds.notes == ("Left out: 7 rows of a lower median; they are in the table.",)
     size = chart(runs, "Accuracy against size")
@@ -161,7 +161,7 @@ def test_the_best_run_of_the_best_row_comes_first() -> None:
 def test_curves_are_those_of_the_record() -> None:
     curves = {"fp32": {"step": [10, 20], "loss": [0.7, 0.5]}, "qat": {"step": [5], "loss": [0.4]}}
     drawn = chart([record(experiment("cola"), curves=curves)], "Training curves")
-    assert isinstance(drawn, Plane)
+    assert isinstance(drawn, XYChart)
     found = {each.name: [(dot.x, dot.y) for dot in each.dots] for each in drawn.series}
     assert found == {"fp32": [(10, 0.7), (20, 0.5)], "qat": [(5, 0.4)]}
 
@@ -170,7 +170,7 @@ def test_activations_are_the_last_stage_s_and_stand_by_layer() -> None:
     stages = {"ptq": ranges(random.Random(1), 2), "qat": ranges(random.Random(2), 12)}
     runs = [record(experiment("cola"), ranges=stages)]
     drawn = chart(runs, "Activation ranges")
-    assert isinstance(drawn, Lanes)
+    assert isinstance(drawn, RangeChart)
     assert drawn.title.endswith("qat")
     layers = [int(lane.name.split(".")[0]) for lane in drawn.lanes]
     assert layers == sorted(layers)

@@ -1,4 +1,4 @@
-"""The page as text: well-formed, whole, escaped, and of a size that stays."""
+"""The HTML page as text: well-formed, complete, escaped, and bounded in size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page in a real browser: no request, no complaint, sorting by mouse and keyboard, a phone's width."""
+"""The HTML page in a real browser: no requests or errors, sorting by mouse and keyboard, phone width."""
 
 from __future__ import annotations
 

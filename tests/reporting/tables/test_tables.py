@@ -1,4 +1,4 @@
-"""Tables over Records: what shares a cell, what is marked, and what the numbers are."""
+"""Tables of Records: runs that share a cell, marks, and numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from qexp.config import FLOAT_BITS, Experiment, Quant
 from qexp.records.record import Record
 from qexp.reporting import run_view
 from qexp.reporting.comparison import Cell, Comparison, Row, compare
-from qexp.reporting.run_view import Quantity, Run
+from qexp.reporting.run_view import Quantity, RunView
 from qexp.reporting.settings import split_settings
 from qexp.reporting.table import Table, latency, markdown, points, size
 from qexp.reporting.tables.comparison import table_of
@@ -59,16 +59,16 @@ def qat_scores(
 @pytest.mark.parametrize("task", ["mrpc", "cola", "mnli"])
 def test_metrics_are_named_as_in_the_configuration(task: str) -> None:
     tree = experiment(task)
-    run = Run(record(tree, scores={}))
+    run = RunView(record(tree, scores={}))
     assert run.metrics[0] == Experiment.model_validate(tree).task.primary
-    assert Run(record(tree)).metrics == run.metrics
+    assert RunView(record(tree)).metrics == run.metrics
     assert len(run.metrics) == 2 - (task == "cola")
 
 
 @pytest.mark.parametrize("bits", [(32, 32), (8, 8), (4, 8), (8, 32), (32, 8), (16, 16)])
 def test_bit_widths_are_named_as_in_the_configuration(bits: tuple[int, int]) -> None:
     tree = {"quant": {"weight_bits": bits[0], "activation_bits": bits[1]}}
-    assert Run(replace(record(), experiment=tree)).quant == Quant(**tree["quant"]).name
+    assert RunView(replace(record(), experiment=tree)).quant == Quant(**tree["quant"]).name
     assert run_view.FLOAT_BITS == FLOAT_BITS
 
 
@@ -82,7 +82,7 @@ def test_bit_widths_are_named_as_in_the_configuration(bits: tuple[int, int]) -> 
     ],
 )
 def test_a_full_budget_with_a_limit_is_not_called_full(tree: dict[str, Any], budget: str) -> None:
-    assert Run(replace(record(), experiment=tree)).budget == budget
+    assert RunView(replace(record(), experiment=tree)).budget == budget
 
 
 def test_identity_leaves_out_how_and_where_from() -> None:
@@ -93,7 +93,7 @@ def test_identity_leaves_out_how_and_where_from() -> None:
         "tracker": {"kind": "wandb"},
         "data": {**base["data"], "source": "hub", "root": "/data"},
     }
-    assert Run(record(base)).identity == Run(record(same)).identity
+    assert RunView(record(base)).identity == RunView(record(same)).identity
 
 
 @pytest.mark.parametrize(
@@ -102,9 +102,9 @@ def test_identity_leaves_out_how_and_where_from() -> None:
 def test_identity_holds_what_changes_a_result(change: dict[str, dict[str, Any]]) -> None:
     base = experiment()
     other = base | {name: {**base.get(name, {}), **fields} for name, fields in change.items()}
-    assert Run(record(base)).identity != Run(record(other)).identity
+    assert RunView(record(base)).identity != RunView(record(other)).identity
     (path,) = (f"{name}.{field}" for name, fields in change.items() for field in fields)
-    assert path in Run(record(other)).settings
+    assert path in RunView(record(other)).settings
 
 
 # numbers
@@ -221,7 +221,7 @@ def test_a_success_on_sample_rows_does_not_hide_a_failure_on_real_ones() -> None
     tables = compare(
         [failed(experiment(), finished=EARLY), record(experiment(), source="sample", finished=LATE)]
     )
-    assert [each.made_up for each in tables] == [False, True]
+    assert [each.is_synthetic for each in tables] == [False, True]
     assert "failed [1]" in cells(table_of(tables[0]))["f1 QAT"]
 
 
@@ -539,7 +539,7 @@ def test_markdown_is_one_table_of_equal_lines() -> None:
 
 
 def test_status_of_a_cell() -> None:
-    run = Run(failed(experiment()))
+    run = RunView(failed(experiment()))
     assert Cell({}, {}, (1,)).status == "missing"
     assert Cell({}, {2: run}, (1,)).status == "failed"
     assert Cell({1: None}, {}, ()).status == "undefined"

@@ -1,8 +1,8 @@
-"""From a profile of ONNX Runtime: every product that it executed, with the shapes that it saw.
+"""Audit of ONNX Runtime from a profile: every executed product, with the shapes of its operands.
 
-A profile names each executed node with its operator and the types and shapes of what went in and out, the
-nodes that fusion made included. Weights that were packed beforehand have no shape in it, which is why the
-work is counted from the result and the first operand. Attributes are those of the optimized graph.
+A profile lists each executed node, including fused ones, with its operator and the types and shapes of its
+inputs and outputs. Weights that were packed beforehand have no shape in it, so the work is counted from the
+result and the first operand. Attributes come from the optimized graph.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from typing import Any
 
 import onnx
 
-from qexp.deploy.engine import Audit, Product
+from qexp.deploy.engine import Audit, EngineProduct
 
 INTEGER_LEVEL = 4
-"""``accuracy_level`` at which MatMulNBits quantizes activations and multiplies integers; below, floats."""
+"""``accuracy_level`` from which MatMulNBits quantizes activations and multiplies integers, not floats."""
 CONVERSIONS = {
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast", "Transpose", "ReorderInput",
     "ReorderOutput",
 }  # fmt: skip
 """Operators that only quantize, dequantize, or change a type or a layout."""
 KERNEL = "_kernel_time"
-"""How the profile ends the name of an executed node."""
+"""Suffix of the name of an executed node in the profile."""
 
 Shape = Sequence[int]
 
 
 @dataclass(frozen=True)
 class _Node:
-    """One executed node; no shape where the profile has none."""
+    """Executed node; a shape is absent where the profile has none."""
 
     name: str
     operator: str
@@ -42,12 +42,12 @@ class _Node:
 
 
 def audit(optimized: onnx.ModelProto, events: Sequence[Mapping[str, Any]], shape: tuple[int, int]) -> Audit:
-    """What ONNX Runtime did in one run.
+    """Audit one run of ONNX Runtime.
 
     Args:
-        optimized: the graph that the session ran.
-        events: the profile of exactly one run.
-        shape: rows and tokens of the batch.
+        optimized: Graph that the session ran.
+        events: Profile of exactly one run.
+        shape: Rows and tokens of the batch.
     """
     attributes = {
         node.name: {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
@@ -69,9 +69,12 @@ def _is_kernel(event: Mapping[str, Any]) -> bool:
 def _node(event: Mapping[str, Any], attributes: Mapping[str, Mapping[str, Any]]) -> _Node:
     name, values = str(event["name"]).removesuffix(KERNEL), event["args"]
     return _Node(
-        name, values["op_name"], _shapes(values["input_type_shape"]), _shapes(values["output_type_shape"]),
-        attributes.get(name, {}),
-    )  # fmt: skip
+        name,
+        values["op_name"],
+        inputs=_shapes(values["input_type_shape"]),
+        outputs=_shapes(values["output_type_shape"]),
+        attributes=attributes.get(name, {}),
+    )
 
 
 def _shapes(typed: Sequence[Mapping[str, Shape]]) -> tuple[Shape, ...]:
@@ -79,42 +82,46 @@ def _shapes(typed: Sequence[Mapping[str, Shape]]) -> tuple[Shape, ...]:
     return tuple(shape for each in typed for shape in each.values())
 
 
-def _matmul(integer: bool) -> Callable[[_Node], list[Product]]:
-    def count(node: _Node) -> list[Product]:
-        summed = node.inputs[0][-2 if node.attributes.get("transA") else -1]
-        return [Product(node.name, node.operator, prod(node.outputs[0]) * summed, integer)]
+def _matmul(integer: bool) -> Callable[[_Node], list[EngineProduct]]:
+    def count(node: _Node) -> list[EngineProduct]:
+        inner = node.inputs[0][-2 if node.attributes.get("transA") else -1]
+        return [EngineProduct(node.name, node.operator, prod(node.outputs[0]) * inner, integer)]
 
     return count
 
 
-def _narrow(node: _Node) -> list[Product]:
+def _narrow(node: _Node) -> list[EngineProduct]:
     return _matmul(node.attributes.get("accuracy_level", 0) >= INTEGER_LEVEL)(node)
 
 
-def _attention(integer: bool) -> Callable[[_Node], list[Product]]:
-    """Attention with the projections to queries, keys and values inside: its one input [B, S, I]."""
+def _attention(integer: bool) -> Callable[[_Node], list[EngineProduct]]:
+    """Count attention that includes the projections to queries, keys and values, of one input [B, S, I]."""
 
-    def count(node: _Node) -> list[Product]:
+    def count(node: _Node) -> list[EngineProduct]:
         rows, length, width = node.inputs[0]
-        made = node.outputs[0][-1]
-        projection = Product(f"{node.name}:qkv", node.operator, rows * length * width * 3 * made, integer)
-        return [projection, *_scores(node, rows * length * length * made)]
+        hidden = node.outputs[0][-1]
+        projection = EngineProduct(
+            f"{node.name}:qkv", node.operator, rows * length * width * 3 * hidden, integer
+        )
+        return [projection, *_scores(node, rows * length * length * hidden)]
 
     return count
 
 
-def _heads(node: _Node) -> list[Product]:
-    """Attention on queries [B, S, H] and keys, [B, T, H] or [B, N, T, D]."""
+def _heads(node: _Node) -> list[EngineProduct]:
+    """Count attention on queries [B, S, H] and keys, [B, T, H] or [B, N, T, D]."""
     rows, length, width = node.outputs[0]
     return _scores(node, rows * length * node.inputs[1][-2] * width)
 
 
-def _scores(node: _Node, macs: int) -> list[Product]:
-    """Queries by keys, and probabilities by values: the kernels of both know floating point only."""
-    return [Product(f"{node.name}:{part}", node.operator, macs, False) for part in ("scores", "context")]
+def _scores(node: _Node, macs: int) -> list[EngineProduct]:
+    """Return queries by keys and probabilities by values, whose kernels support only floating point."""
+    return [
+        EngineProduct(f"{node.name}:{part}", node.operator, macs, False) for part in ("scores", "context")
+    ]
 
 
-PRODUCTS: dict[str, Callable[[_Node], list[Product]]] = {
+PRODUCTS: dict[str, Callable[[_Node], list[EngineProduct]]] = {
     **dict.fromkeys(
         ("MatMulInteger", "MatMulInteger16", "QLinearMatMul", "MatMulIntegerToFloat", "QGemm",
          "DynamicQuantizeMatMul"), _matmul(integer=True),
@@ -128,4 +135,4 @@ PRODUCTS: dict[str, Callable[[_Node], list[Product]]] = {
     "QAttention": _attention(integer=True),
     "MultiHeadAttention": _heads,
 }  # fmt: skip
-"""Operators that multiply matrices: the products in each."""
+"""Counters of the products in each operator that multiplies matrices."""

@@ -1,17 +1,17 @@
-"""ONNX Runtime on the CPU: logits out of an exported file, as exact as the file and as fast as the CPU.
+"""Engine of ONNX Runtime on the CPU, with the settings that make Q/DQ graphs exact and fast.
 
-Three things stand between a Q/DQ graph and right, fast numbers (ONNX Runtime 1.31, x86):
+Three issues need attention to get exact and fast results (ONNX Runtime 1.31, x86):
 
-- Its fast integer product multiplies uint8 activations by int8 weights. int8 activations take a kernel
-  several times slower, and the runtime's own change to uint8 passes over an activation that feeds more
-  than one product, such as the input of query, key and value, which then stays in floating point. So
-  the session itself shifts int8 activations by 128 before the runtime sees them; zero points move along,
-  and every number stays what it was.
+- The fast integer product multiplies uint8 activations by int8 weights. int8 activations use a kernel that is
+  several times slower, and the runtime's own conversion to uint8 skips an activation that feeds more than
+  one product, such as the input of query, key and value, which then stays in floating point. So the
+  engine shifts int8 activations by 128 before the runtime sees them; zero points shift too, and no result
+  changes.
 - Without VNNI instructions that product adds pairs in 16 bits and saturates: results are wrong, not just
-  rounded. :mod:`qexp.deploy.runtimes.onnxruntime.session` finds out, and then asks for exact products, which
-  cost some speed, and makes graphs whose products share weights loadable with them.
-- Where only weights are quantized, the runtime's default is to quantize the activations on its own
-  account, which moves logits by about one percent. The session turns that off.
+  rounded. :mod:`qexp.deploy.runtimes.onnxruntime.session` detects this and requests exact products, which
+  cost some speed. It also rewrites graphs whose products share weights so that they load with exact products.
+- Where only weights are quantized, the runtime by default also quantizes the activations, which changes
+  logits by about one percent. The session turns that off.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from qexp.deploy.engine import Audit, Batch, Info, Order, check_names
+from qexp.deploy.engine import Audit, Batch, EngineSpec, Info, check_names
 from qexp.deploy.hardware import processor
 from qexp.deploy.onnx.io import read
 from qexp.deploy.runtimes.onnxruntime.audit import audit
@@ -39,37 +39,41 @@ TYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
 """Types of the inputs that an exported graph has."""
 
 
-class Session:
-    """A loaded file, ready to run."""
+class OnnxRuntimeEngine:
+    """Session of an exported file, ready to run."""
 
-    def __init__(self, order: Order, *, optimized: bool = True, exact: bool | None = None) -> None:
+    def __init__(self, spec: EngineSpec, *, optimized: bool = True, exact: bool | None = None) -> None:
         """Load and optimize an exported file.
 
         Args:
-            order: what to load.
+            spec: What to load.
             optimized: whether nodes become integer products at all.
             exact: whether to compute as on a CPU without VNNI; None where that is necessary.
 
         Raises:
-            DeployError: The file is missing, damaged, or not a graph that the runtime knows.
+            DeployError: The file is missing, damaged, or not a graph that the runtime supports.
         """
         started = time.perf_counter()
-        self._order, self._optimized = order, optimized
-        # As it is written, a file has no product of integers that could saturate.
+        self._spec, self._optimized = spec, optimized
+        # A graph without optimizations has no integer product that could saturate.
         self._exact = exact if optimized else False
-        options = _options(order.threads, optimized)
-        self._session = _session(order.graph, options, shift=optimized, exact=self._exact)
+        options = _options(spec.threads, optimized)
+        self._session = _session(spec.graph, options, shift=optimized, exact=self._exact)
         self.info = Info(
-            "onnxruntime", onnxruntime.__version__, processor(), order.precision,
-            order.graph.stat().st_size, time.perf_counter() - started,
-        )  # fmt: skip
-        """What it is."""
+            "onnxruntime",
+            onnxruntime.__version__,
+            device=processor(),
+            precision=spec.precision,
+            bytes=spec.graph.stat().st_size,
+            build_seconds=time.perf_counter() - started,
+        )
+        """Description of the engine."""
         self._types = {value.name: TYPES[value.type] for value in self._session.get_inputs()}
         self.inputs: tuple[str, ...] = tuple(self._types)
-        """Names of the inputs: int64, or float32 of what another graph has put out."""
+        """Names of the inputs: int64, or float32 for outputs of another graph."""
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
-        """Compute the logits [batch, outputs] of a batch that has exactly ``inputs``.
+        """Return the logits [batch, outputs] of a batch that has exactly ``inputs``.
 
         Raises:
             DeployError: An input is missing or unknown, or the runtime refuses a value or shape.
@@ -77,14 +81,14 @@ class Session:
         return _run(self._session, self._feed(batch))
 
     def audit(self, batch: Batch) -> Audit | None:
-        """What it does with a batch of that shape, from the profile of a second session.
+        """Return the work done for a batch of this shape, from the profile of a second session.
 
         Raises:
-            DeployError: as ``run``.
+            DeployError: As in ``run``.
         """
-        options = _options(self._order.threads, self._optimized)
+        options = _options(self._spec.threads, self._optimized)
         feed = self._feed(batch)
-        return audited(self._order.graph, options, feed, shift=self._optimized, exact=self._exact)
+        return audited(self._spec.graph, options, feed, shift=self._optimized, exact=self._exact)
 
     def _feed(self, batch: Batch) -> dict[str, NDArray[Any]]:
         check_names(self.inputs, batch)
@@ -94,22 +98,22 @@ class Session:
         }
 
 
-def load(order: Order) -> Session:
-    """A session for an exported file.
+def load(spec: EngineSpec) -> OnnxRuntimeEngine:
+    """Load an exported file into an optimized session.
 
     Raises:
-        DeployError: as ``Session``.
+        DeployError: As in ``OnnxRuntimeEngine``.
     """
-    return Session(order)
+    return OnnxRuntimeEngine(spec)
 
 
-def as_written(order: Order) -> Session:
-    """A session that computes every node of the file as it stands, without any optimization: slow, and right.
+def as_written(spec: EngineSpec) -> OnnxRuntimeEngine:
+    """Load an exported file without any optimization: every node is computed as written, slowly but exactly.
 
     Raises:
-        DeployError: as ``Session``.
+        DeployError: As in ``OnnxRuntimeEngine``.
     """
-    return Session(order, optimized=False)
+    return OnnxRuntimeEngine(spec, optimized=False)
 
 
 def audited(
@@ -120,14 +124,14 @@ def audited(
     shift: bool = True,
     exact: bool | None = None,
 ) -> Audit:
-    """What a session with these options does with a batch: one run of its own, with a profile.
+    """Audit a session with these options: run a batch once in a new session, with profiling.
 
     Args:
-        graph: an exported file.
-        options: of the session; they come back with profiling on.
-        feed: the graph's inputs, the first of them [rows, tokens].
-        shift: whether int8 activations become uint8 first, as in ``Session``.
-        exact: as in ``Session``.
+        graph: Exported file.
+        options: Options of the session; modified in place to enable profiling.
+        feed: Inputs of the graph, the first of them [rows, tokens].
+        shift: Whether to convert int8 activations to uint8 first, as in ``OnnxRuntimeEngine``.
+        exact: As in ``OnnxRuntimeEngine``.
 
     Raises:
         DeployError: The runtime refuses the graph or the batch.
@@ -155,7 +159,7 @@ def _session(
         return new_session(model if shift and shift_activations(model) else graph, options, exact=exact)
     except DeployError:
         raise
-    except Exception as error:  # the runtime's exceptions have no common base but this one
+    except Exception as error:  # the runtime's exceptions have no other common base
         raise DeployError(
             f"{graph}: ONNX Runtime {onnxruntime.__version__} refuses the graph: {error}; export it again"
         ) from error
@@ -164,7 +168,7 @@ def _session(
 def _run(session: onnxruntime.InferenceSession, feed: Batch) -> NDArray[np.float32]:
     try:
         logits: NDArray[np.float32] = session.run(None, feed)[0]
-    except Exception as error:  # see above
+    except Exception as error:  # as in _session
         shapes = {name: values.shape for name, values in feed.items()}
         raise DeployError(
             f"batch: ONNX Runtime refuses it, with shapes {shapes}: {error}; give integers "
@@ -179,7 +183,7 @@ def _options(threads: int, optimized: bool) -> onnxruntime.SessionOptions:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what goes wrong is raised; the log would only say it a second time
-    # Level 4, the default, quantizes the floating-point input of a product with integer weights as well.
+    options.log_severity_level = 4  # errors are raised; the log would repeat them
+    # The default, level 4, also quantizes the floating-point input of a product with integer weights.
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     return options

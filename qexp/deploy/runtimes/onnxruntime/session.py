@@ -1,9 +1,9 @@
-"""The one place where a session of ONNX Runtime is made: its integer products are exact on every CPU.
+"""Creation of ONNX Runtime sessions whose integer products are exact on every CPU.
 
 On x86 without VNNI instructions ONNX Runtime's product of uint8 by int8 adds pairs in 16 bits, and saturates:
-results are wrong, not just rounded. Whether this CPU does so is found out by multiplying the largest values;
-then, or where the environment variable :data:`qexp.environment.EXACT_VARIABLE` says so, a session is asked
-for exact products (``session.x64quantprecision``), which are slower on a CPU with VNNI.
+results are wrong, not just rounded. Multiplying the largest values shows whether this CPU does so. If it
+does, or if the environment variable :data:`qexp.environment.EXACT_VARIABLE` forces it, sessions use exact
+products (``session.x64quantprecision``), which are slower on a CPU with VNNI.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from qexp.deploy.hardware import exact_products_forced
 from qexp.deploy.runtimes.onnxruntime.uint8 import shift_shared_weights
 
 PROVIDERS = ["CPUExecutionProvider"]
-"""The part of ONNX Runtime that is used: the CPU, wherever else it could run."""
+"""Execution providers of every session: the CPU only, whatever else is available."""
 EXACT = "session.x64quantprecision"
-"""Option of a session on x86: multiply uint8 by uint8, which does not saturate."""
+"""Session option on x86 to multiply uint8 by uint8, which does not saturate."""
 
 
 def new_session(
     graph: Path | ModelProto, options: onnxruntime.SessionOptions | None = None, *, exact: bool | None = None
 ) -> onnxruntime.InferenceSession:
-    """Make a session.
+    """Create a session.
 
     Args:
-        graph: a file, or a graph in memory, which is left as it is.
-        options: ONNX Runtime's defaults without any; they may come back with exact products asked for.
-        exact: whether to ask for exact products, which costs speed; None where it is necessary.
+        graph: File, or graph in memory, which is not modified.
+        options: Session options, None for ONNX Runtime's defaults; exact products may be enabled in place.
+        exact: Whether to use exact products, which costs speed; None does so where necessary.
 
     Raises:
-        Exception: the runtime refuses the graph; its exceptions have no other common base.
-        DeployError: the environment variable is neither 0 nor 1.
+        Exception: The runtime refuses the graph; its exceptions have no other common base.
+        DeployError: The environment variable is neither 0 nor 1.
     """
     options = options or onnxruntime.SessionOptions()
     if exact if exact is not None else exact_products_forced() or products_saturate():
@@ -49,7 +49,7 @@ def new_session(
 
 @cache
 def products_saturate() -> bool:
-    """Whether this CPU's product of uint8 by int8 goes wrong with the largest values, unless told not to."""
+    """Return whether this CPU's default product of uint8 by int8 is wrong for the largest values."""
     left, right = np.full((4, 64), 255, np.uint8), np.full((64, 16), 127, np.int8)
     graph = helper.make_graph(
         [helper.make_node("MatMulInteger", ["left", "right"], ["product"])],
@@ -70,6 +70,6 @@ def _copy(graph: ModelProto) -> ModelProto:
 
 
 def _session(graph: Path | ModelProto, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    # By its path a file is read without a second copy in memory.
+    # Loading by path avoids a second copy in memory.
     source = str(graph) if isinstance(graph, Path) else graph.SerializeToString()
     return onnxruntime.InferenceSession(source, options, providers=PROVIDERS)

@@ -1,10 +1,10 @@
-"""int8 of a graph as uint8: 128 more in the values and in their zero points, and not a bit of a result else.
+"""Conversion of int8 to uint8: values and their zero points grow by 128, and no result changes.
 
     clamp(round(x / s) + z, -128, 127) + 128 == clamp(round(x / s) + z + 128, 0, 255)
     (q - z) * s == ((q + 128) - (z + 128)) * s
 
-ONNX Runtime's integer kernels want that of activations, and, on a CPU whose products of uint8 by int8
-saturate, of weights: see :mod:`qexp.deploy.runtimes.onnxruntime.engine`.
+ONNX Runtime's integer kernels need uint8 activations and, on a CPU whose products of uint8 by int8
+saturate, uint8 weights: see :mod:`qexp.deploy.runtimes.onnxruntime.engine`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 SEVEN_BITS = 64
-"""Largest magnitude of weights whose products with uint8 fit 16 bits in pairs: 2 * 255 * 64 < 2**15."""
+"""Largest magnitude of weights for which a pair of products with uint8 fits 16 bits: 2 * 255 * 64 < 2**15."""
 
 
 def shift_activations(model: ModelProto) -> bool:
-    """Turn int8 activations into uint8, in place. Weights keep their type.
+    """Convert int8 activations to uint8, in place. Weights keep their type.
 
     Returns:
-        Whether anything changed.
+        Whether the graph changed.
     """
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     readers: dict[str, list[NodeProto]] = defaultdict(list)
@@ -44,16 +44,16 @@ def shift_activations(model: ModelProto) -> bool:
 
 
 def shift_shared_weights(model: ModelProto) -> bool:
-    """Turn stored int8 weights into uint8, in place, where several products read them or their zero points.
+    """Convert stored int8 weights to uint8, in place, where several products read them or their zero points.
 
-    With ``session.x64quantprecision`` ONNX Runtime (seen in 1.32) turns weights and their zero points into
-    uint8 by itself, once for each product that reads them, be it through one DequantizeLinear or several.
-    Each time it adds a value to the graph under a name made of the old one, so that the second product,
-    such as that of the next layer of an ALBERT, ends in "Attempt to replace the existing tensor". It leaves
-    weights within 7 bits alone, as nothing can saturate there, and so does this.
+    With ``session.x64quantprecision`` ONNX Runtime (seen in 1.32) converts weights and their zero points to
+    uint8 itself, once for each product that reads them, be it through one DequantizeLinear or several.
+    Each time it adds a value to the graph under a name derived from the old one, so that the second product,
+    such as in the next layer of an ALBERT, fails with "Attempt to replace the existing tensor". Weights
+    within 7 bits stay as they are, here as in the runtime, since they cannot saturate.
 
     Returns:
-        Whether anything changed.
+        Whether the graph changed.
     """
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     wide = {name for name, tensor in stored.items() if _is_int8(tensor) and _is_wide(tensor)}
@@ -91,7 +91,7 @@ def _is_wide(tensor: TensorProto) -> bool:
 
 
 def _shifted(graph: GraphProto, name: str, stored: dict[str, TensorProto]) -> str:
-    """Name of the uint8 twin of stored int8 values, made where it is not there yet."""
+    """Return the name of the uint8 copy of stored int8 values, and add the copy if it does not exist yet."""
     twin = f"{name}.uint8"
     if twin not in stored:
         values = (numpy_helper.to_array(stored[name]).astype(np.int16) + 128).astype(np.uint8)
@@ -101,7 +101,7 @@ def _shifted(graph: GraphProto, name: str, stored: dict[str, TensorProto]) -> st
 
 
 def _drop_unread(graph: GraphProto, names: Iterable[str]) -> None:
-    """Remove those of the stored values that nothing reads any more: a graph becomes no larger."""
+    """Remove stored values of these names that no node reads any more, so that the graph does not grow."""
     read = {name for node in graph.node for name in node.input} | {each.name for each in graph.output}
     unread = set(names) - read
     kept = [tensor for tensor in graph.initializer if tensor.name not in unread]

@@ -1,12 +1,12 @@
-"""From OpenVINO's execution graph: the kernel of every product, and the work of each from the file.
+"""Audit of OpenVINO: kernels from the execution graph, and the work of each product from the file.
 
-The execution graph says which layers run, in what precision, and which operations of the file each of
-them stands for; with dynamic axes it has no sizes. Those come from the file, read once more with the
-sizes of the batch. An operation whose name is lost in a fusion is looked for along its readers: a product
-is fused with what follows it, a bias or a softmax.
+The execution graph lists the layers that run, their precision, and the operations of the file that each layer
+stands for; with dynamic axes it has no sizes. These come from the file, which is read again with the sizes
+of the batch. An operation whose name is lost in a fusion is searched for along its readers: a product is
+fused with what follows it, a bias or a softmax.
 
-The execution graph says one kernel for all of a subgraph; both products of an attention are taken to
-have it. It does not say whether a layer quantizes activations by itself
+The execution graph reports one kernel for a whole subgraph; both products of an attention are assumed to use
+it. It does not report whether a layer quantizes activations by itself
 (``DYNAMIC_QUANTIZATION_GROUP_SIZE``): such a layer counts as floating point.
 """
 
@@ -20,53 +20,53 @@ from typing import Any
 
 import numpy as np
 
-from qexp.deploy.engine import Audit, Batch, Order, Product
+from qexp.deploy.engine import Audit, Batch, EngineProduct, EngineSpec
 
 MULTIPLYING = {
     "FullyConnected", "MatMul", "Subgraph", "ScaledDotProductAttention", "QKVProjection", "LLMMLP",
     "Convolution",
 }  # fmt: skip
-"""Layers that products are executed in; a subgraph is compiled as a whole, such as an attention."""
+"""Layers that execute products; a subgraph, such as an attention, is compiled as a whole."""
 CONVERSIONS = {"FakeQuantize", "Convert", "Reorder", "Transpose"}
 """Layers that only quantize, dequantize, or change a type or a layout."""
 INTEGERS = {"i8", "u8", "i4", "u4"}
-"""Precisions of integer arithmetic, as the execution graph spells them."""
+"""Precisions of integer arithmetic, as named in the execution graph."""
 NOT_FOUND = "not found"
-"""Kernel of a product that no executed layer names; it counts as floating point."""
+"""Kernel of a product that no executed layer names; the product counts as floating point."""
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """One executed layer."""
+    """Executed layer."""
 
     kind: str
     precision: str
     kernel: str
     names: tuple[str, ...]
-    """Operations of the file that it stands for."""
+    """Operations of the file that the layer stands for."""
     constant: bool
-    """Whether everything that it reads is known before the first run."""
+    """Whether all inputs are known before the first run."""
 
     @property
     def integer(self) -> bool:
-        """Whether its kernel is one of integers: a float attention that reads a mask of u8 says u8, too."""
+        """Whether the kernel computes in integers: a float attention with a u8 mask has precision u8, too."""
         return self.precision in INTEGERS and self.kernel.rpartition("_")[2].lower() in INTEGERS
 
 
-def audit(compiled: Any, order: Order, batch: Batch) -> Audit:
-    """What OpenVINO does with a batch.
+def audit(compiled: Any, spec: EngineSpec, batch: Batch) -> Audit:
+    """Audit OpenVINO on a batch.
 
     Args:
-        compiled: ``openvino.CompiledModel`` of the order's graph.
-        order: what it was compiled from.
-        batch: the graph's inputs, the first of them [rows, tokens].
+        compiled: ``openvino.CompiledModel`` of the graph in ``spec``.
+        spec: Spec that the model was compiled from.
+        batch: Inputs of the graph, the first of them [rows, tokens].
     """
     import openvino
 
-    # Kernels of layers with dynamic sizes are chosen in the first run.
+    # Kernels of layers with dynamic sizes are selected in the first run.
     compiled.create_infer_request().infer(dict(batch))
     layers = _layers(compiled.get_runtime_model())
-    graph = openvino.Core().read_model(str(order.graph))
+    graph = openvino.Core().read_model(str(spec.graph))
     graph.reshape({name: list(np.shape(values)) for name, values in batch.items()})
     by_name = {name: layer for layer in layers if layer.kind in MULTIPLYING for name in layer.names}
     products = tuple(
@@ -81,12 +81,12 @@ def audit(compiled: Any, order: Order, batch: Batch) -> Audit:
 
 def _layers(executed: Any) -> list[_Layer]:
     constants: dict[str, bool] = defaultdict(bool)
-    found = []
+    layers = []
     for each in executed.get_ordered_ops():
         layer = _layer(each, constants)
         constants[each.get_friendly_name()] = layer.constant
-        found.append(layer)
-    return found
+        layers.append(layer)
+    return layers
 
 
 def _layer(operation: Any, constants: Mapping[str, bool]) -> _Layer:
@@ -95,29 +95,33 @@ def _layer(operation: Any, constants: Mapping[str, bool]) -> _Layer:
     kind = facts["layerType"]
     constant = kind == "Const" or (bool(sources) and all(constants[name] for name in sources))
     names = tuple(facts.get("originalLayersNames", "").split(","))
-    return _Layer(kind, facts["runtimePrecision"], facts["primitiveType"], names, constant)
+    return _Layer(
+        kind, facts["runtimePrecision"], kernel=facts["primitiveType"], names=names, constant=constant
+    )
 
 
-def _product(operation: Any, by_name: Mapping[str, _Layer]) -> Product:
+def _product(operation: Any, by_name: Mapping[str, _Layer]) -> EngineProduct:
     layer = _executing(operation, by_name)
     kernel = f"{layer.kind} {layer.kernel}" if layer else NOT_FOUND
-    return Product(operation.get_friendly_name(), kernel, _macs(operation), bool(layer and layer.integer))
+    return EngineProduct(
+        operation.get_friendly_name(), kernel, _macs(operation), bool(layer and layer.integer)
+    )
 
 
 def _executing(operation: Any, by_name: Mapping[str, _Layer]) -> _Layer | None:
-    """The layer that names the operation, or else the nearest of its readers."""
-    here, seen = [operation], set()
-    while here:
-        for each in here:
-            # Low-precision passes call what they rewrite "name/DequantizationMultiply".
+    """Return the layer that names the operation, or else its nearest reader; None if there is none."""
+    frontier, seen = [operation], set()
+    while frontier:
+        for each in frontier:
+            # Low-precision passes name rewritten operations "name/DequantizationMultiply".
             for name, layer in by_name.items():
                 if f"{name}/".startswith(f"{each.get_friendly_name()}/"):
                     return layer
-        seen |= {each.get_friendly_name() for each in here}
+        seen |= {each.get_friendly_name() for each in frontier}
         readers = [
-            port.get_node() for each in here for out in each.outputs() for port in out.get_target_inputs()
+            port.get_node() for each in frontier for out in each.outputs() for port in out.get_target_inputs()
         ]
-        here = [each for each in readers if each.get_friendly_name() not in seen]
+        frontier = [each for each in readers if each.get_friendly_name() not in seen]
     return None
 
 

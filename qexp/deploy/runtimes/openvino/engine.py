@@ -1,24 +1,24 @@
-"""OpenVINO on the CPU: what stands between a Q/DQ graph and its numbers (OpenVINO 2026.4, x86).
+"""Engine of OpenVINO on the CPU, with the rewrites and settings that Q/DQ graphs need (OpenVINO 2026.4, x86).
 
-OpenVINO reads a pair of QuantizeLinear and DequantizeLinear as one FakeQuantize, and its low-precision
-passes turn what they can into products of integers. On tiny encoders compared with torch:
+OpenVINO reads a Q/DQ pair as one FakeQuantize, and its low-precision passes turn products into integer
+products where they can. On tiny encoders, compared with torch:
 
-- Eight bits and fewer are exact, signed or not, with or without zero points, with weights per channel or
-  per tensor, and with the Clip in front that a narrower grid has; both int8 and uint8 reach integer
-  kernels, so nothing is shifted here. Only a value exactly between two steps may go to the other one:
+- Grids of at most 8 bits are exact, signed or not, with or without zero points, with per-channel or
+  per-tensor weights, and with the Clip in front that a narrower grid has; both int8 and uint8 reach integer
+  kernels, so no values are shifted. Only a value exactly between two steps may round to the other one:
   OpenVINO adds the zero point before it rounds, and it multiplies by ``1 / scale``.
-- Sixteen bits are *taken out*: a pass that finds FakeQuantize with 65536 levels removes it. The engine
-  spells these pairs out in arithmetic before OpenVINO sees them.
+- Grids of 16 bits are *removed*, by a pass that matches FakeQuantize with 65536 levels. The engine decomposes
+  these pairs into arithmetic before OpenVINO sees them.
 - Scales along the last axis of an activation are refused in some places ("doesn't support non per-tensor
-  quantization for axis: 2"), depending on the operators around. The engine spells these out as well.
+  quantization for axis: 2"), depending on the surrounding operators. The engine decomposes these as well.
 - Where only weights are quantized, the default is to quantize activations on the fly in groups of 32, which
-  moves logits by about two percent. The engine turns that off (``DYNAMIC_QUANTIZATION_GROUP_SIZE``).
-- Without VNNI instructions products of 8 bits add pairs in 16 bits and saturate: results are wrong. The
-  engine finds out by multiplying the largest values, and then, or where the environment variable
-  :data:`qexp.environment.EXACT_VARIABLE` says so, leaves to integers only the products whose weights stay
-  within 7 bits, which cannot saturate; the others are computed in floating point.
-- ``f16`` is accepted on a CPU without such arithmetic, and means bfloat16 there: refused here.
-- Indices outside a table give numbers without any error: :mod:`qexp.deploy.onnx.input_limits` looks before.
+  changes logits by about two percent. The engine turns that off (``DYNAMIC_QUANTIZATION_GROUP_SIZE``).
+- Without VNNI instructions 8-bit products add pairs in 16 bits and saturate: results are wrong. The
+  engine detects this by multiplying the largest values. If so, or if the environment variable
+  :data:`qexp.environment.EXACT_VARIABLE` forces it, only products whose weights stay within 7 bits, which
+  cannot saturate, use integers; the others are computed in floating point.
+- ``f16`` is accepted on a CPU without such arithmetic, and means bfloat16 there: the engine refuses it.
+- Indices outside a table give numbers without any error: :mod:`qexp.deploy.onnx.input_limits` checks first.
 """
 
 from __future__ import annotations
@@ -37,65 +37,70 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from qexp.artifacts.disk import write_whole
 from qexp.config import Precision
-from qexp.deploy.engine import Audit, Batch, Info, Order, check_names, not_installed
+from qexp.deploy.engine import Audit, Batch, EngineSpec, Info, check_names, not_installed
 from qexp.deploy.hardware import exact_products_forced, processor
-from qexp.deploy.onnx.decompose_qdq import readers, spell_out
+from qexp.deploy.onnx.decompose_qdq import decompose_qdq, readers
 from qexp.deploy.onnx.input_limits import limits
 from qexp.deploy.onnx.io import read
 from qexp.errors import DeployError
 
 HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
-"""OpenVINO's word for the arithmetic of what is not quantized."""
+"""OpenVINO's name for the arithmetic of everything that is not quantized."""
 CAPABILITIES: dict[Precision, str] = {"bf16": "BF16", "fp16": "FP16"}
-"""What the device has to say of itself for a precision that not every CPU has."""
+"""Capability that the device must report for a precision that not every CPU has."""
 SAFE_WEIGHT = 64
 """Largest magnitude for which two products with uint8 still fit 16 bits: 2 * 255 * 64 < 2**15."""
 
 
-class CompiledGraph:
-    """A graph compiled for this CPU."""
+class OpenVinoEngine:
+    """Graph compiled for this CPU."""
 
-    def __init__(self, order: Order, *, exact: bool | None = None) -> None:
+    def __init__(self, spec: EngineSpec, *, exact: bool | None = None) -> None:
         """Read, rewrite where needed, and compile.
 
         Args:
-            order: what to compile.
+            spec: What to compile.
             exact: whether to compute as on a CPU without VNNI; None where that is necessary.
 
         Raises:
             DeployError: OpenVINO is not installed, the CPU lacks the precision, or the file is missing,
-                damaged, or not a graph that OpenVINO knows.
+                damaged, or not a graph that OpenVINO supports.
         """
         started = time.perf_counter()
         openvino = _openvino()
-        model = read(order.graph)
+        model = read(spec.graph)
         self._limits = limits(model)
-        _check_precision(order.precision)
+        _check_precision(spec.precision)
         try:
-            # Bytes only for a graph that was changed: by its path a file is read without a second copy.
-            source = model.SerializeToString() if _rewrite(model, exact) else str(order.graph)
+            # Bytes only for a changed graph: loading by path avoids a second copy in memory.
+            source = model.SerializeToString() if _rewrite(model, exact) else str(spec.graph)
             graph = _core().read_model(source)
-            self._compiled = _core().compile_model(graph, "CPU", _properties(order))
+            self._compiled = _core().compile_model(graph, "CPU", _properties(spec))
         except DeployError:
             raise
         except Exception as error:  # OpenVINO raises RuntimeError for anything
             raise DeployError(
-                f"{order.graph}: OpenVINO {_version(openvino)} refuses the graph: {_last_line(error)}; "
+                f"{spec.graph}: OpenVINO {_version(openvino)} refuses the graph: {_last_line(error)}; "
                 "export it again"
             ) from error
-        self._order = order
+        self._spec = spec
         self._request = self._compiled.create_infer_request()
         self._types = {each.any_name: each.element_type.to_dtype() for each in self._compiled.inputs}
         self.inputs: tuple[str, ...] = tuple(self._types)
         """Names of the inputs."""
         self.info = Info(
-            "openvino", _version(openvino), processor(), order.precision, order.graph.stat().st_size,
-            time.perf_counter() - started, _command(order, self.inputs, _file(order, source)),
-        )  # fmt: skip
-        """What it is."""
+            "openvino",
+            _version(openvino),
+            device=processor(),
+            precision=spec.precision,
+            bytes=spec.graph.stat().st_size,
+            build_seconds=time.perf_counter() - started,
+            command=_command(spec, self.inputs, _file(spec, source)),
+        )
+        """Description of the engine."""
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
-        """Compute the graph's output of a batch that has exactly ``inputs``.
+        """Compute the graph's output for a batch that has exactly ``inputs``.
 
         Raises:
             DeployError: An input is missing or unknown, a value lies outside its table, the batch is too
@@ -109,7 +114,7 @@ class CompiledGraph:
         self._limits.check(feed)
         try:
             results = self._request.infer(feed, share_inputs=True)
-        except Exception as error:  # see above
+        except Exception as error:  # a RuntimeError, as above
             shapes = {name: values.shape for name, values in feed.items()}
             raise DeployError(
                 f"batch: OpenVINO refuses it, with shapes {shapes}: {_last_line(error)}; give integers "
@@ -119,24 +124,24 @@ class CompiledGraph:
         return output
 
     def audit(self, batch: Batch) -> Audit | None:
-        """What it does with a batch of that shape.
+        """Return the work done for a batch of this shape.
 
         Raises:
-            DeployError: as ``run``.
+            DeployError: As in ``run``.
         """
         from qexp.deploy.runtimes.openvino.audit import audit
 
-        self.run(batch)  # says in words what is wrong with it
-        return audit(self._compiled, self._order, batch)
+        self.run(batch)  # raises a clear error for an invalid batch
+        return audit(self._compiled, self._spec, batch)
 
 
-def load(order: Order) -> CompiledGraph:
-    """A compiled graph for an exported file.
+def load(spec: EngineSpec) -> OpenVinoEngine:
+    """Compile an exported file.
 
     Raises:
-        DeployError: as ``CompiledGraph``.
+        DeployError: As in ``OpenVinoEngine``.
     """
-    return CompiledGraph(order)
+    return OpenVinoEngine(spec)
 
 
 def _openvino() -> Any:
@@ -157,76 +162,76 @@ def _version(openvino: Any) -> str:
 
 
 def _check_precision(precision: Precision) -> None:
-    wanted = CAPABILITIES.get(precision)
-    known = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if wanted is not None and wanted not in known:
-        allowed = [each for each in HINTS if each not in CAPABILITIES or CAPABILITIES[each] in known]
+    required = CAPABILITIES.get(precision)
+    available = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if required is not None and required not in available:
+        allowed = [each for each in HINTS if each not in CAPABILITIES or CAPABILITIES[each] in available]
         raise DeployError(
             f"precision {precision} is not what OpenVINO computes with on {processor()}; "
             f"allowed here are {', '.join(allowed)}"
         )
 
 
-def _properties(order: Order) -> dict[str, Any]:
+def _properties(spec: EngineSpec) -> dict[str, Any]:
     return {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
-        "INFERENCE_NUM_THREADS": order.threads,
-        "INFERENCE_PRECISION_HINT": HINTS[order.precision],
+        "INFERENCE_NUM_THREADS": spec.threads,
+        "INFERENCE_PRECISION_HINT": HINTS[spec.precision],
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
     }
 
 
-def _file(order: Order, source: bytes | str) -> Path | None:
-    """The file of the graph that is compiled; a rewritten one is kept in the order's cache, if it has one."""
+def _file(spec: EngineSpec, source: bytes | str) -> Path | None:
+    """Return the file of the compiled graph; a rewritten graph is stored in the cache folder, if any."""
     if isinstance(source, str):
-        return order.graph
-    if order.cache is None:
+        return spec.graph
+    if spec.cache is None:
         return None
-    path = order.cache / f"{hashlib.sha256(source).hexdigest()[:32]}.openvino.onnx"
+    path = spec.cache / f"{hashlib.sha256(source).hexdigest()[:32]}.openvino.onnx"
     write_whole(path, source)
     return path
 
 
-def _command(order: Order, inputs: tuple[str, ...], graph: Path | None) -> str | None:
-    """What the runtime's own tool has to be told for the engine's numbers; None if it has no file to read.
+def _command(spec: EngineSpec, inputs: tuple[str, ...], graph: Path | None) -> str | None:
+    """Return the ``benchmark_app`` command that reproduces the engine's speed; None without a file to read.
 
-    Its own defaults quantize activations once more, and compute in bfloat16 where the CPU can. No option of
-    the tool says the first, so it stands in a configuration, which a shell that knows ``<( )`` hands over.
+    The tool's defaults quantize activations again, and compute in bfloat16 where the CPU can. It has no
+    option to turn off the former, so a configuration does, which needs a shell with ``<( )``.
     """
     if graph is None:
         return None
-    kept = json.dumps({"CPU": {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}})
-    words = [
+    config = json.dumps({"CPU": {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}})
+    arguments = [
         f"benchmark_app -m {graph} -d CPU -hint none -api sync -nireq 1 -nstreams 1",
-        f"-nthreads {order.threads} -infer_precision {HINTS[order.precision]}",
-        f"-load_config <(echo '{kept}')",
+        f"-nthreads {spec.threads} -infer_precision {HINTS[spec.precision]}",
+        f"-load_config <(echo '{config}')",
     ]
-    if order.shapes:
-        rows, length = order.shapes[-1]
+    if spec.shapes:
+        rows, length = spec.shapes[-1]
         shapes = ",".join(f"{name}[{rows},{length}]" for name in inputs)
-        words.append(f"-data_shape {shapes}")
-    return " ".join(words)
+        arguments.append(f"-data_shape {shapes}")
+    return " ".join(arguments)
 
 
 def _rewrite(model: ModelProto, exact: bool | None) -> bool:
-    """Spell out what OpenVINO would compute wrongly; whether there was anything."""
+    """Decompose the Q/DQ pairs that OpenVINO would compute wrongly, in place; return whether any changed."""
     stored = {each.name: each for each in model.graph.initializer}
     wide = {TensorProto.INT16, TensorProto.UINT16}
 
-    def unknown(node: NodeProto) -> bool:
+    def unsupported(node: NodeProto) -> bool:
         scale, point = (stored.get(name) for name in node.input[1:])
         return (point is not None and point.data_type in wide) or (scale is not None and len(scale.dims) > 0)
 
-    changed = spell_out(model, unknown)
+    changed = decompose_qdq(model, unsupported)
     if exact if exact is not None else exact_products_forced() or _products_saturate():
         safe = _safe_quantizers(model)
-        changed |= spell_out(model, lambda node: node.output[0] not in safe)
+        changed |= decompose_qdq(model, lambda node: node.output[0] not in safe)
     return changed
 
 
 def _safe_quantizers(model: ModelProto) -> set[str]:
-    """Outputs of quantizers that only feed products with stored weights too small to saturate."""
+    """Return the outputs of quantizers that only feed products with stored weights too small to saturate."""
     weights = {each.name: each for each in model.graph.initializer}
     narrow = {
         node.output[0]
@@ -247,7 +252,7 @@ def _safe_quantizers(model: ModelProto) -> set[str]:
 
 @cache
 def _products_saturate() -> bool:
-    """Whether this CPU's product of uint8 by int8 goes wrong with the largest values."""
+    """Return whether this CPU's product of uint8 by int8 is wrong for the largest values."""
     depth, width = 64, 16
     ones = [
         numpy_helper.from_array(np.ones(size, np.float32), name) for size, name in (((), "s"), (width, "ws"))
@@ -279,7 +284,7 @@ def _products_saturate() -> bool:
 
 
 def _last_line(error: Exception) -> str:
-    """What went wrong: OpenVINO writes places in its source first."""
+    """Return the message of an error without the source locations that OpenVINO writes first."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    kept = [line for line in lines if not line.startswith("Exception from ")]
-    return " ".join(kept) or "no message"
+    messages = [line for line in lines if not line.startswith("Exception from ")]
+    return " ".join(messages) or "no message"

@@ -1,1 +1,1 @@
-"""What TensorRT and TensorRT for RTX have in common: one API under two names."""
+"""Engines of TensorRT and TensorRT for RTX, which share one API under two names."""

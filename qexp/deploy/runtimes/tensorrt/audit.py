@@ -1,13 +1,13 @@
-"""From the engine inspector of TensorRT: the layer that executes each product, and the work of each.
+"""Audit of TensorRT from its engine inspector: the layer that executes each product, and the work of each.
 
-Of an engine that was built with ``ProfilingVerbosity.DETAILED`` the inspector tells for each layer the nodes
-of the file that it came of (``Metadata``, ``[ONNX Layer: NAME]`` for each), its kernel and the types of what
-it reads: in ``Format/Datatype`` up to version 10, as ``Row major Int8 format`` in 8.6 and ``Int8`` in 10, and
-in a field of its own from version 11 on (NVIDIA, Engine Inspector; Migrating IEngineInspector Usage from
-TensorRT 10.x to 11.x). An engine with dynamic axes knows no sizes, so those of the products are inferred from
-the graph with the sizes of the batch.
+For an engine that was built with ``ProfilingVerbosity.DETAILED`` the inspector reports for each layer the
+nodes of the file that it comes from (``Metadata``, ``[ONNX Layer: NAME]`` for each), its kernel and the types
+of its inputs: in ``Format/Datatype`` up to version 10, as ``Row major Int8 format`` in 8.6 and ``Int8`` in
+10, and in a field of its own from version 11 on (NVIDIA, Engine Inspector; Migrating IEngineInspector Usage
+from TensorRT 10.x to 11.x). An engine with dynamic axes has no sizes, so the sizes of products are inferred
+from the graph with the sizes of the batch.
 
-This was written after that description and has met no inspector yet: no test had a GPU.
+This module follows that description and is untested against a real inspector: no test had a GPU.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, helper, shape_inference
 
-from qexp.deploy.engine import Audit, Batch, Product
+from qexp.deploy.engine import Audit, Batch, EngineProduct
 from qexp.errors import DeployError
 
 PRODUCTS = {"MatMul", "Gemm"}
@@ -30,60 +30,60 @@ PRODUCTS = {"MatMul", "Gemm"}
 CONVERSIONS = {"QuantizeLinear", "DequantizeLinear", "Cast", "Transpose"}
 """Operators of the file that only quantize, dequantize, or change a type or a layout."""
 REFORMAT = {"Reformat", "Quantize", "Dequantize", "NoOp"}
-"""Layers of TensorRT that do the same and come of no node."""
+"""Layers of TensorRT that only convert and come from no node."""
 NOT_FOUND = "not found"
-"""Kernel of a product that no layer names; it counts as floating point."""
+"""Kernel of a product that no layer names; the product counts as floating point."""
 TENSOR_TYPE = re.compile("data_?type", re.IGNORECASE)
-"""In the name of a field that holds a tensor's type."""
+"""Pattern in the name of a field that holds a tensor's type."""
 INTEGER = re.compile(r"\bu?int[48]\b", re.IGNORECASE)
-"""In the name of an integer type."""
+"""Pattern in the name of an integer type."""
 INTEGER_KERNEL = re.compile(r"(?:i8i8|s8s8|imma|int8_?gemm)", re.IGNORECASE)
-"""In the name of a kernel whose both operands are integers."""
+"""Pattern in the name of a kernel whose operands are both integers."""
 
 Sizes = Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """One layer of an engine."""
+    """Layer of an engine."""
 
     kind: str
     kernel: str
     nodes: tuple[str, ...]
     integer: bool
-    """Whether it multiplies integers: its kernel says so, or else its first operand is one. A layer that
-    reads integers as weights alone multiplies what it dequantized."""
+    """Whether the layer multiplies integers: by the name of its kernel, or by an integer first operand. A
+    layer whose only integers are weights dequantizes them first."""
 
 
 def audit(layers: Sequence[Mapping[str, Any] | str], model: ModelProto, batch: Batch) -> Audit | None:
-    """What TensorRT does with a batch; None if the engine tells the names of its layers alone.
+    """Audit TensorRT on a batch; None if the inspector reports only the names of layers.
 
     Args:
         layers: ``Layers`` of the inspector's JSON.
-        model: the graph that the engine was built from.
-        batch: the graph's inputs, the first of them [rows, tokens].
+        model: Graph that the engine was built from.
+        batch: Inputs of the graph, the first of them [rows, tokens].
     """
-    told = [_layer(each) for each in layers if not isinstance(each, str)]
-    if not told:
+    detailed = [_layer(each) for each in layers if not isinstance(each, str)]
+    if not detailed:
         return None
-    by_node = {name: layer for layer in reversed(told) for name in layer.nodes}
+    by_node = {name: layer for layer in reversed(detailed) for name in layer.nodes}
     products = tuple(_product(node, macs, by_node.get(node.name)) for node, macs in work(model, batch))
     kinds = {node.name: node.op_type for node in model.graph.node}
     conversions = sum(
         layer.kind in REFORMAT
         or (bool(layer.nodes) and {kinds.get(name, "") for name in layer.nodes} <= CONVERSIONS)
-        for layer in told
+        for layer in detailed
     )
     rows, tokens = np.shape(next(iter(batch.values())))[:2]
-    counts = Counter(layer.kind for layer in told)
+    counts = Counter(layer.kind for layer in detailed)
     return Audit((rows, tokens), products, conversions, dict(counts.most_common()))
 
 
 def work(model: ModelProto, batch: Batch) -> list[tuple[NodeProto, int]]:
-    """Every product of a graph with its multiply-accumulates for a batch.
+    """Return every product of a graph with its multiply-accumulates for a batch.
 
     Raises:
-        DeployError: the sizes of a product do not follow from the graph and the batch.
+        DeployError: The sizes of a product do not follow from the graph and the batch.
     """
     products = [node for node in model.graph.node if node.op_type in PRODUCTS]
     try:
@@ -98,7 +98,7 @@ def work(model: ModelProto, batch: Batch) -> list[tuple[NodeProto, int]]:
 
 
 def _fixed(model: ModelProto, batch: Batch) -> ModelProto:
-    """The graph for batches of that shape alone."""
+    """Return a copy of the graph with the fixed input shapes of a batch."""
     fixed = ModelProto()
     fixed.CopyFrom(model)
     del fixed.graph.value_info[:]
@@ -111,7 +111,7 @@ def _fixed(model: ModelProto, batch: Batch) -> ModelProto:
 
 
 def _sizes(graph: GraphProto) -> Sizes:
-    """Those that are known in full."""
+    """Return the sizes of all values whose shape is fully known."""
     known = [*graph.value_info, *graph.input, *graph.output]
     shapes = {each.name: each.type.tensor_type.shape.dim for each in known}
     return {
@@ -126,22 +126,22 @@ def _macs(node: NodeProto, sizes: Sizes) -> int:
     return prod(sizes[node.output[0]]) * sizes[node.input[0]][-2 if transposed else -1]
 
 
-def _layer(told: Mapping[str, Any]) -> _Layer:
-    name, kernel = str(told.get("Name", "")), str(told.get("TacticName", ""))
-    nodes = re.findall(r"\[ONNX Layer: ([^\]]+)\]", str(told.get("Metadata", "")))
-    first: Mapping[str, Any] = next(iter(told.get("Inputs", ())), {})
+def _layer(entry: Mapping[str, Any]) -> _Layer:
+    name, kernel = str(entry.get("Name", "")), str(entry.get("TacticName", ""))
+    nodes = re.findall(r"\[ONNX Layer: ([^\]]+)\]", str(entry.get("Metadata", "")))
+    first: Mapping[str, Any] = next(iter(entry.get("Inputs", ())), {})
     reads_integers = any(
         INTEGER.search(str(value)) for field, value in first.items() if TENSOR_TYPE.search(field)
     )
     return _Layer(
-        str(told.get("LayerType", "")),
+        str(entry.get("LayerType", "")),
         kernel or name,
         tuple(nodes or name.split(" + ")),
         reads_integers or bool(INTEGER_KERNEL.search(kernel)),
     )
 
 
-def _product(node: NodeProto, macs: int, layer: _Layer | None) -> Product:
+def _product(node: NodeProto, macs: int, layer: _Layer | None) -> EngineProduct:
     if layer is None:
-        return Product(node.name, NOT_FOUND, macs, False)
-    return Product(node.name, f"{layer.kind} {layer.kernel}", macs, layer.integer)
+        return EngineProduct(node.name, NOT_FOUND, macs, False)
+    return EngineProduct(node.name, f"{layer.kind} {layer.kernel}", macs, layer.integer)

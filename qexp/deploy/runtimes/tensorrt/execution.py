@@ -1,4 +1,4 @@
-"""An engine on a GPU: memory from torch, one execution context for each shape that comes back."""
+"""Execution of an engine on a GPU, with memory from torch and one context for each recurring shape."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onnx import ModelProto
 from qexp.deploy.engine import Audit, Batch, Info, check_names
 from qexp.deploy.onnx.input_limits import limits
 from qexp.deploy.runtimes.tensorrt.audit import audit
-from qexp.deploy.runtimes.tensorrt.build import Profile, listening
+from qexp.deploy.runtimes.tensorrt.build import Profile, make_logger
 from qexp.errors import DeployError
 
 TYPES = {
@@ -26,29 +26,29 @@ TYPES = {
     "INT64": torch.int64,
     "BOOL": torch.bool,
 }
-"""torch's types by the names of TensorRT's."""
+"""Types of torch by TensorRT's names."""
 Shape = tuple[tuple[str, tuple[int, ...]], ...]
 """Sizes of all inputs."""
 
 
 @dataclass
-class Bound:
-    """A context with memory for one shape."""
+class BoundContext:
+    """Execution context with memory for one shape."""
 
     context: Any
     given: dict[str, torch.Tensor]
     result: torch.Tensor
     graph: torch.cuda.CUDAGraph | None = None
-    """The recorded launches; replaying them saves the CPU's work for each."""
+    """Recorded kernel launches; replaying them saves the CPU work of each launch."""
     runs: int = 0
 
 
 class Execution:
-    """Runs an engine.
+    """Runner of an engine.
 
-    A context and its buffers belong to one shape; those of the shapes that were ordered are kept, and their
-    launches are recorded as a CUDA graph when they come a second time. Any other shape gets a context for
-    the one run: the gate's batches are of many shapes, and each context holds memory of the device.
+    A context and its buffers belong to one shape. Those of the shapes in the spec are kept, and their
+    launches are recorded as a CUDA graph on the second run. Any other shape gets a context for a single run:
+    the gate's batches have many shapes, and each context takes device memory.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Execution:
         self._engine = engine
         self._profiles = found
         self._kept = kept
-        self._bound: dict[Shape, Bound] = {}
+        self._bound: dict[Shape, BoundContext] = {}
         self._stream = torch.cuda.Stream()
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         given = trt.TensorIOMode.INPUT
@@ -67,10 +67,10 @@ class Execution:
         (self._output,) = [name for name in names if name not in self.inputs]
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
-        """Compute the output of a batch whose inputs and values were checked.
+        """Compute the output for a batch whose inputs and values have been checked.
 
         Raises:
-            DeployError: the batch is larger than every profile, or the device has no memory for it.
+            DeployError: The batch is larger than every profile, or the device has no memory for it.
         """
         shape: Shape = tuple((name, tuple(np.shape(batch[name]))) for name in self.inputs)
         try:
@@ -88,29 +88,31 @@ class Execution:
         return numbers
 
     def layers(self) -> list[dict[str, Any] | str]:
-        """What the engine inspector tells of every layer."""
+        """Return the engine inspector's entry for each layer."""
         inspector = self._engine.create_engine_inspector()
-        told = inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
-        found: list[dict[str, Any] | str] = json.loads(told)["Layers"]
-        return found
+        text = inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
+        layers: list[dict[str, Any] | str] = json.loads(text)["Layers"]
+        return layers
 
-    def _bind(self, shape: Shape) -> Bound:
+    def _bind(self, shape: Shape) -> BoundContext:
         sizes = [size for _, size in shape if len(size) >= 2]
         rows, length = max(size[0] for size in sizes), max(size[1] for size in sizes)
         index = next((i for i, each in enumerate(self._profiles) if each.holds(rows, length)), None)
         if index is None:
-            held = ", ".join(f"{each.rows}x{each.length}" for each in self._profiles)
+            largest = ", ".join(f"{each.rows}x{each.length}" for each in self._profiles)
             raise DeployError(
-                f"batch: {rows} rows of {length} tokens are more than the engine was built for ({held}); "
+                f"batch: {rows} rows of {length} tokens are more than the engine was built for ({largest}); "
                 "order an engine with this shape among its shapes"
             )
         context = self._engine.create_execution_context()
-        _, messages = listening(self._trt)
+        _, messages = make_logger(self._trt)
         if context is None:
             raise DeployError(f"batch: the device has no room for {rows}x{length}: {messages.take()}")
         if index:
             context.set_optimization_profile_async(index, self._stream.cuda_stream)
-        bound = Bound(context, {name: self._memory(name, size) for name, size in shape}, torch.empty(0))
+        bound = BoundContext(
+            context, {name: self._memory(name, size) for name, size in shape}, torch.empty(0)
+        )
         for name, memory in bound.given.items():
             context.set_input_shape(name, tuple(memory.shape))
             context.set_tensor_address(name, memory.data_ptr())
@@ -125,8 +127,8 @@ class Execution:
         kind = str(self._engine.get_tensor_dtype(name)).rpartition(".")[2]
         return torch.empty(size, dtype=TYPES[kind], device="cuda")
 
-    def _launch(self, bound: Bound) -> None:
-        """The first time plainly, which also readies the context; the second time it is recorded."""
+    def _launch(self, bound: BoundContext) -> None:
+        """Launch the kernels directly on the first run, which prepares the context, then as a CUDA graph."""
         bound.runs += 1
         if bound.runs == 2:
             self._stream.synchronize()
@@ -138,14 +140,14 @@ class Execution:
         else:
             self._enqueue(bound)
 
-    def _enqueue(self, bound: Bound) -> None:
+    def _enqueue(self, bound: BoundContext) -> None:
         if not bound.context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
-            _, messages = listening(self._trt)
+            _, messages = make_logger(self._trt)
             raise DeployError(f"batch: {self._trt.__name__} cannot run it: {messages.take()}")
 
 
 class DeviceEngine:
-    """What engines of both runtimes have in common."""
+    """Base class of the engines of both runtimes."""
 
     def __init__(self, execution: Execution, model: ModelProto, info: Info) -> None:
         self._execution = execution
@@ -154,14 +156,14 @@ class DeviceEngine:
         self.inputs: tuple[str, ...] = execution.inputs
         """Names of the inputs."""
         self.info = info
-        """What it is."""
+        """Description of the engine."""
 
     def layers(self) -> list[dict[str, Any] | str]:
-        """What the engine inspector tells of every layer."""
+        """Return the engine inspector's entry for each layer."""
         return self._execution.layers()
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
-        """Compute the graph's output of a batch that has exactly ``inputs``.
+        """Compute the graph's output for a batch that has exactly ``inputs``.
 
         Raises:
             DeployError: An input is missing or unknown, a value lies outside its table, the batch is larger
@@ -172,6 +174,6 @@ class DeviceEngine:
         return self._execution.run(batch)
 
     def audit(self, batch: Batch) -> Audit | None:
-        """What it does with a batch of that shape, by its inspector."""
+        """Return the work done for a batch of this shape, from the engine inspector."""
         check_names(self.inputs, batch)
         return audit(self.layers(), self._model, batch)

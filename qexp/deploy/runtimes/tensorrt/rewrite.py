@@ -1,4 +1,4 @@
-"""A Q/DQ graph in the form that NVIDIA's parsers take."""
+"""Rewriting of a Q/DQ graph to the form that NVIDIA's parsers take."""
 
 from __future__ import annotations
 
@@ -6,60 +6,62 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 from onnx.shape_inference import InferenceError
 
-from qexp.deploy.engine import Order
+from qexp.deploy.engine import EngineSpec
 from qexp.deploy.onnx.decompose_qdq import dequantize_weights, readers, replace
-from qexp.deploy.onnx.fp16_proto import Half, to_half
 from qexp.deploy.onnx.int4 import widen_weights
 from qexp.deploy.onnx.io import read
 from qexp.deploy.runtimes.capabilities import check_graph
+from qexp.deploy.runtimes.tensorrt.half_precision import Half, to_half
 from qexp.errors import DeployError
 
 OLD_OPSET = 17
-"""The newest that the parser of TensorRT 8.6 knows."""
+"""Newest opset that the parser of TensorRT 8.6 supports."""
 
 
-def prepared(runtime: str, order: Order, *, typed: bool = True) -> ModelProto:
-    """The graph of an order, checked and rewritten.
+def prepared(runtime: str, spec: EngineSpec, *, typed: bool = True) -> ModelProto:
+    """Return the graph of a spec, checked and rewritten.
 
     Args:
-        runtime: A name in :data:`qexp.deploy.runtimes.RUNTIMES`.
-        order: What to build.
-        typed: Whether the runtime takes the types of the graph at their word; otherwise flags say what to
-            compute in, the graph stays in float32 and is written with operators of opset 17.
+        runtime: A name in :data:`qexp.config.RUNTIMES`.
+        spec: Graph and precision to build.
+        typed: Whether the types of the graph decide the arithmetic. Otherwise builder flags do: the graph
+            stays in float32 and is converted to opset 17.
 
     Raises:
-        DeployError: the file is missing or damaged, or the runtime does not take its form.
+        DeployError: The file is missing or damaged, or the runtime does not take its form.
     """
-    model = read(order.graph)
+    model = read(spec.graph)
     dequantize_weights(model)
     widen_weights(model)
-    check_graph(runtime, model, str(order.graph))
+    check_graph(runtime, model, str(spec.graph))
     dequantize_tables(model)
     if not typed:
-        to_old_opset(model, str(order.graph))
-    elif (kind := half_of(order)) is not None:
+        to_old_opset(model, str(spec.graph))
+    elif (kind := half_of(spec)) is not None:
         to_half(model, kind)
     return model
 
 
-def half_of(order: Order) -> Half | None:
-    """The 16-bit arithmetic of an order: with ``int8``, that of everything that is not quantized."""
+def half_of(spec: EngineSpec) -> Half | None:
+    """Return the 16-bit arithmetic of a spec; for ``int8``, the arithmetic of everything not quantized."""
     kinds: dict[str, Half] = {"fp16": "fp16", "bf16": "bf16", "int8": "fp16"}
-    return kinds.get(order.precision)
+    return kinds.get(spec.precision)
 
 
 def dequantize_tables(model: ModelProto) -> bool:
-    """Let a table of integers pass ``DequantizeLinear`` before rows are looked up, in place.
+    """Insert ``DequantizeLinear`` between a table of integers and its look-up, in place.
 
-    TensorRT takes a constant of int8 before that operator only. Its scale is 1 here, so that the arithmetic
-    behind the look-up, which knows the real scales, keeps its numbers to the bit.
+    TensorRT takes an int8 constant only as input of that operator. The inserted scale is 1, so that the
+    arithmetic after the look-up, which applies the real scales, keeps its results bit for bit.
 
     Returns:
-        Whether anything changed.
+        Whether the graph changed.
     """
     stored = {each.name: each for each in model.graph.initializer}
-    lookups = [each for each in model.graph.node if each.op_type == "Gather" and _integers(each, stored)]
-    read_by, replaced = readers(model.graph), dict[str, list[NodeProto]]()
+    lookups = [
+        each for each in model.graph.node if each.op_type == "Gather" and _reads_integers(each, stored)
+    ]
+    read_by, replacements = readers(model.graph), dict[str, list[NodeProto]]()
     for node in lookups:
         table, rows = node.input[0], node.output[0]
         own = [f"{table}.one", f"{table}.none", f"{table}.numbers"]
@@ -71,22 +73,22 @@ def dequantize_tables(model: ModelProto) -> bool:
         first = helper.make_node("DequantizeLinear", [table, *own[:2]], [numbers], name=numbers)
         axis = {each.name: each.i for each in node.attribute}
         lookup = helper.make_node("Gather", [numbers, node.input[1]], [rows], name=node.name, **axis)
-        replaced[rows] = [first, lookup]
+        replacements[rows] = [first, lookup]
         for reader in read_by[rows]:
             if reader.op_type == "DequantizeLinear":
                 names = [rows, reader.input[1]]
-                replaced[reader.output[0]] = [
+                replacements[reader.output[0]] = [
                     helper.make_node("Mul", names, list(reader.output), name=reader.name)
                 ]
-    replace(model.graph, replaced)
+    replace(model.graph, replacements)
     return bool(lookups)
 
 
 def to_old_opset(model: ModelProto, name: str) -> None:
-    """Write a graph with operators of opset 17, in place: GELU by its definition, the rest as it is.
+    """Convert a graph to opset 17, in place: GELU is replaced by its definition, the rest stays.
 
     Raises:
-        DeployError: the graph has operators that opset 17 cannot say.
+        DeployError: The graph is not valid in opset 17.
     """
     stored = {each.name for each in model.graph.initializer}
     gelus = [each for each in model.graph.node if each.op_type == "Gelu"]
@@ -107,12 +109,12 @@ def to_old_opset(model: ModelProto, name: str) -> None:
         ) from error
 
 
-def _integers(node: NodeProto, stored: dict[str, TensorProto]) -> bool:
+def _reads_integers(node: NodeProto, stored: dict[str, TensorProto]) -> bool:
     return node.input[0] in stored and stored[node.input[0]].data_type == TensorProto.INT8
 
 
 def _gelu(node: NodeProto) -> list[NodeProto]:
-    """``x * (1 + erf(x / sqrt(2))) * 0.5`` (ONNX, operator Gelu, ``approximate="none"``)."""
+    """Return nodes of ``x * (1 + erf(x / sqrt(2))) * 0.5`` (ONNX, operator Gelu, ``approximate="none"``)."""
     x, y = node.input[0], node.output[0]
     steps = [f"{y}.{step}" for step in ("divided", "erf", "moved", "product")]
     return [

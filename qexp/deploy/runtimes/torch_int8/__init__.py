@@ -1,1 +1,1 @@
-"""An exported graph as a module of torch, with its integer products as products of integers."""
+"""Runtime that executes an exported graph as a torch module, with real integer products."""

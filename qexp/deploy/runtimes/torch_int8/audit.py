@@ -1,8 +1,8 @@
-"""From one run of a translated graph, node by node: every product with the shapes that it saw.
+"""Audit of a translated graph from one run, node by node: every product with the shapes of its operands.
 
-The run is that of the graph before a compiler fuses it. No compiler turns a product of integers into one of
-floats, or back, so that part is exact. Conversions are those that are written; on a GPU most of them become
-a part of the kernel before or after them.
+The graph runs as it is before a compiler fuses it. No compiler turns an integer product into a float
+product, or back, so this part of the audit is exact. Conversions are counted as written; on a GPU most of
+them are fused into the kernel before or after them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from qexp.deploy.engine import Audit, Product
+from qexp.deploy.engine import Audit, EngineProduct
 from qexp.deploy.runtimes.torch_int8.int8_matmul import product
 from qexp.deploy.runtimes.torch_int8.operators import attention, gemm, matmul
 
@@ -21,11 +21,11 @@ CONVERSIONS = {"QuantizeLinear", "DequantizeLinear", "Cast", "Transpose"}
 
 
 class _Observer(fx.Interpreter):
-    """Runs a graph and notes its products."""
+    """Interpreter that records the products of a graph."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
-        self.products: list[Product] = []
+        self.products: list[EngineProduct] = []
         self.executed: Counter[str] = Counter()
 
     def run_node(self, n: fx.Node) -> Any:
@@ -45,26 +45,26 @@ class _Observer(fx.Interpreter):
         return value
 
 
-def _product(node: fx.Node, left: Tensor, right: Tensor, result: Tensor) -> Product:
+def _product(node: fx.Node, left: Tensor, right: Tensor, result: Tensor) -> EngineProduct:
     integer = node.target is product
     inner = left.shape[0 if node.kwargs.get("transA") else -1]
     kernel = "_int_mm" if integer else "mm" if right.dim() == 2 else "bmm"
-    return Product(node.meta["onnx"], kernel, result.numel() * inner, integer)
+    return EngineProduct(node.meta["onnx"], kernel, result.numel() * inner, integer)
 
 
-def _attention(node: fx.Node, keys: Tensor, result: Tensor) -> list[Product]:
-    """Both products of an attention: queries by keys, and probabilities by values."""
+def _attention(node: fx.Node, keys: Tensor, result: Tensor) -> list[EngineProduct]:
+    """Return both products of an attention: queries by keys, and probabilities by values."""
     macs = result.numel() * keys.shape[-1]
     name, kernel = node.meta["onnx"], "scaled_dot_product_attention"
-    return [Product(f"{name}:{part}", kernel, macs, False) for part in ("scores", "context")]
+    return [EngineProduct(f"{name}:{part}", kernel, macs, False) for part in ("scores", "context")]
 
 
 def audit(module: fx.GraphModule, inputs: tuple[Tensor, ...]) -> Audit:
-    """What a translated graph does with a batch.
+    """Audit a translated graph on a batch.
 
     Args:
-        module: as :func:`qexp.deploy.runtimes.torch_int8.translate.translate` makes it.
-        inputs: on its device, the first of them [rows, tokens].
+        module: Result of :func:`qexp.deploy.runtimes.torch_int8.translate.translate`.
+        inputs: Inputs on the module's device, the first of them [rows, tokens].
     """
     observer = _Observer(module)
     observer.run(*inputs)

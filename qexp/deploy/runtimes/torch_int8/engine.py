@@ -1,24 +1,25 @@
-"""PyTorch alone: an exported graph as a module of torch, with real products of integers.
+"""Engine of PyTorch alone: an exported graph as a torch module, with real integer products.
 
-For a machine that has no other runtime: on a GPU without TensorRT it measures what INT8 gains, under the
-same gate as the others. The graph is translated node by node (:mod:`qexp.deploy.runtimes.torch_int8`);
-products of quantized activations by int8 weights are ``torch._int_mm``, exact in int32.
+For a machine that has no other runtime: on a GPU without TensorRT it measures the gain of INT8, under the
+same gate as the other runtimes. The graph is translated node by node
+(:mod:`qexp.deploy.runtimes.torch_int8.translate`); products of quantized activations by int8 weights use
+``torch._int_mm``, exact in int32.
 
-- On a GPU the module is compiled: quantizing, dequantizing, bias, GELU and norms become a few kernels of
-  Triton around, or inside, the products. Lengths that an order names are compiled for, each once for one row
-  and once for more rows, tuned with the most rows of the order and replayed as CUDA graphs. All other
-  lengths share one form. What is not quantized is computed in FP16.
-- On a CPU nothing is compiled: that takes a minute before the first batch. What is not quantized is computed
-  in FP32. FP16 is refused: few CPUs have such arithmetic.
-- The two products of an attention stay in floating point: torch has no batched product of integers. Where
-  nothing between them is quantized they are one ``scaled_dot_product_attention``, as FP16 has it.
-- Kernels that are wrong with the largest values, as those of CPUs without VNNI may be, are found out by
-  multiplying these; then nothing is multiplied in integers, and the audit says so.
+- On a GPU the module is compiled: quantizing, dequantizing, bias, GELU and norms become a few Triton kernels
+  around, or inside, the products. Each length in the spec is compiled once for one row and once for more
+  rows, tuned with the largest number of rows in the spec and replayed as CUDA graphs. All other lengths share
+  one compiled module. Everything that is not quantized is computed in FP16.
+- On a CPU nothing is compiled, since that takes a minute before the first batch. Everything that is not
+  quantized is computed in FP32. FP16 is refused: few CPUs have such arithmetic.
+- The two products of an attention stay in floating point: torch has no batched integer product. Where
+  nothing between them is quantized they become one ``scaled_dot_product_attention``, as in FP16.
+- Kernels may be wrong for the largest values, as on CPUs without VNNI. The engine detects this by multiplying
+  these values; then no product uses integers, and the audit shows it.
 
-Results are those of the Q/DQ pairs up to the rounding of floats. By that a value between two steps may go to
-the other one, and the layers after it make that larger. ONNX Runtime's own optimized session departs from the
-graph as it is written for the same reason; on real W8A8 encoders that was 0.2 to 0.5 % of a logit, and here
-0.2 to 2.4 %: the gate judges it.
+Results equal those of the Q/DQ pairs up to the rounding of floats. That rounding may move a value between two
+steps to the other one, and later layers amplify the difference. ONNX Runtime's optimized session departs
+from the graph as written for the same reason; on real W8A8 encoders that was 0.2 to 0.5 % of a logit, and
+here 0.2 to 2.4 %: the gate judges it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from onnx import ModelProto, TensorProto
 from torch import Tensor, fx
 
 from qexp.config import Precision
-from qexp.deploy.engine import Audit, Batch, Info, Order, check_names
+from qexp.deploy.engine import Audit, Batch, EngineSpec, Info, check_names
 from qexp.deploy.hardware import processor
 from qexp.deploy.onnx.decompose_qdq import dequantize_weights
 from qexp.deploy.onnx.input_limits import limits
@@ -43,7 +44,7 @@ from qexp.deploy.onnx.int4 import widen_weights
 from qexp.deploy.onnx.io import first_line, read
 from qexp.deploy.runtimes.torch_int8.audit import audit
 from qexp.deploy.runtimes.torch_int8.int8_matmul import exact
-from qexp.deploy.runtimes.torch_int8.translate import Form, translate
+from qexp.deploy.runtimes.torch_int8.translate import ComputeOptions, translate
 from qexp.errors import DeployError
 
 KINDS: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -54,21 +55,21 @@ TYPES: dict[int, type] = {TensorProto.INT64: np.int64, TensorProto.FLOAT: np.flo
 Compute = Callable[..., Tensor]
 
 
-class TorchGraph:
-    """A graph as a module of torch, on the GPU if there is one."""
+class TorchInt8Engine:
+    """Graph as a torch module, on the GPU if there is one."""
 
-    def __init__(self, order: Order) -> None:
-        """Read and translate.
+    def __init__(self, spec: EngineSpec) -> None:
+        """Read and translate a graph.
 
         Raises:
             DeployError: The device does not compute in the precision, or the file is missing, damaged, or
-                has an operator that is not known here.
+                has an unsupported operator.
         """
         started = time.perf_counter()
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        form = _form(order.precision, self._device)
+        form = _form(spec.precision, self._device)
         before = self._allocated()
-        model = read(order.graph)
+        model = read(spec.graph)
         dequantize_weights(model)
         widen_weights(model)
         self._limits = limits(model)
@@ -76,17 +77,22 @@ class TorchGraph:
         self.inputs: tuple[str, ...] = tuple(self._types)
         """Names of the inputs."""
         self._module = translate(model, form)
-        self._compiled = Compiled(self._module, order.shapes) if self._device.type == "cuda" else None
-        self._threads = order.threads
+        self._compiled = CompiledByLength(self._module, spec.shapes) if self._device.type == "cuda" else None
+        self._threads = spec.threads
         memory = None if before is None else (self._allocated() or 0) - before
         self.info = Info(
-            "torch_int8", torch.__version__, _name(self._device), order.precision,
-            order.graph.stat().st_size, time.perf_counter() - started, memory_bytes=memory,
-        )  # fmt: skip
-        """What it is; compiling comes with the first batch of a length, and is not in the time."""
+            "torch_int8",
+            torch.__version__,
+            device=_name(self._device),
+            precision=spec.precision,
+            bytes=spec.graph.stat().st_size,
+            build_seconds=time.perf_counter() - started,
+            memory_bytes=memory,
+        )
+        """Description of the engine; its build time excludes compilation, done with the first batches."""
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
-        """Compute the graph's output of a batch that has exactly ``inputs``.
+        """Compute the graph's output for a batch that has exactly ``inputs``.
 
         Raises:
             DeployError: An input is missing or unknown, a value lies outside its table, the batch is too
@@ -97,13 +103,13 @@ class TorchGraph:
         return logits
 
     def audit(self, batch: Batch) -> Audit | None:
-        """What it does with a batch of that shape.
+        """Return the work done for a batch of this shape.
 
         Raises:
-            DeployError: as ``run``.
+            DeployError: As in ``run``.
         """
-        found: Audit = self._guarded(batch, lambda *feed: audit(self._module, feed))
-        return found
+        result: Audit = self._guarded(batch, lambda *feed: audit(self._module, feed))
+        return result
 
     def _guarded(self, batch: Batch, call: Callable[..., Any]) -> Any:
         check_names(self.inputs, batch)
@@ -140,8 +146,8 @@ class TorchGraph:
         return torch.cuda.memory_allocated() if self._device.type == "cuda" else None
 
 
-class Compiled:
-    """A module in compiled forms: one for each known length, and one for all others."""
+class CompiledByLength:
+    """Module that is compiled separately for each length in the spec, and once for all other lengths."""
 
     def __init__(self, module: fx.GraphModule, shapes: tuple[tuple[int, int], ...]) -> None:
         self._module = module
@@ -149,46 +155,46 @@ class Compiled:
         self._forms: dict[tuple[int | None, bool], Compute] = {}
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """Run the form for a batch's shape, made with the first such batch."""
+        """Run the compiled module for a batch's shape, which the first such batch compiles."""
         rows, tokens = inputs[0].shape[:2]
-        known = tokens if tokens in self._rows else None
-        key = known, rows == 1
+        length = tokens if tokens in self._rows else None
+        key = length, rows == 1
         if key not in self._forms:
-            self._forms[key] = self._made(known)
-            if known is not None and 1 < rows < self._rows[known]:
-                self._forms[key](*_marked(_repeated(inputs, self._rows[known])))
-        return self._forms[key](*(_marked(inputs) if known is not None and rows > 1 else inputs))
+            self._forms[key] = self._compile(length)
+            if length is not None and 1 < rows < self._rows[length]:
+                self._forms[key](*_mark_rows_dynamic(_repeat_first_row(inputs, self._rows[length])))
+        return self._forms[key](*(_mark_rows_dynamic(inputs) if length is not None and rows > 1 else inputs))
 
-    def _made(self, known: int | None) -> Compute:
-        """A module of its own for each form: what is compiled is kept with its code, and would be counted."""
+    def _compile(self, known: int | None) -> Compute:
+        """Compile a separate copy of the module: compiled code is cached, and counted, per code object."""
         own = fx.GraphModule(self._module, self._module.graph)
         if known is None:
             return torch.compile(own, dynamic=True)
         return torch.compile(own, dynamic=False, options={"triton.cudagraphs": True})
 
 
-def load(order: Order) -> TorchGraph:
-    """A module for an exported file.
+def load(spec: EngineSpec) -> TorchInt8Engine:
+    """Load an exported file as a torch module.
 
     Raises:
-        DeployError: as ``TorchGraph``.
+        DeployError: As in ``TorchInt8Engine``.
     """
-    return TorchGraph(order)
+    return TorchInt8Engine(spec)
 
 
-def _form(precision: Precision, device: torch.device) -> Form:
+def _form(precision: Precision, device: torch.device) -> ComputeOptions:
     if precision == "fp16" and device.type == "cpu":
         raise DeployError(
             "precision fp16 is not what torch_int8 computes with on a CPU; allowed here are fp32, bf16, int8"
         )
     if precision == "int8":
         kind = torch.float16 if device.type == "cuda" else torch.float32
-        return Form(device, kind, integer=exact(device.type))
-    return Form(device, KINDS[precision], integer=False)
+        return ComputeOptions(device, kind, integer=exact(device.type))
+    return ComputeOptions(device, KINDS[precision], integer=False)
 
 
 def _inputs(model: ModelProto) -> tuple[dict[str, type], dict[str, int]]:
-    """Types and numbers of axes of a graph's inputs."""
+    """Return the types and the numbers of axes of a graph's inputs."""
     kinds = {value.name: value.type.tensor_type for value in model.graph.input}
     types = {name: TYPES[kind.elem_type] for name, kind in kinds.items()}
     return types, {name: len(kind.shape.dim) for name, kind in kinds.items()}
@@ -198,13 +204,13 @@ def _name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
 
 
-def _repeated(inputs: tuple[Tensor, ...], rows: int) -> tuple[Tensor, ...]:
-    """The first row so many times."""
+def _repeat_first_row(inputs: tuple[Tensor, ...], rows: int) -> tuple[Tensor, ...]:
+    """Return the first row of each input, repeated ``rows`` times."""
     return tuple(each[:1].repeat(rows, *(1,) * (each.dim() - 1)) for each in inputs)
 
 
-def _marked(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Told to the compiler as batches of any number of rows."""
+def _mark_rows_dynamic(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Mark the rows of the inputs as a dynamic axis for the compiler."""
     for each in inputs:
         torch._dynamo.maybe_mark_dynamic(each, 0)
     return inputs
@@ -212,7 +218,7 @@ def _marked(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """So many threads on a CPU, and those of before at the end."""
+    """Set the number of CPU threads of torch, and restore the previous number on exit."""
     before = torch.get_num_threads()
     if count != before:
         torch.set_num_threads(count)

@@ -1,4 +1,4 @@
-"""What stands in an ONNX graph: constants, who makes and reads a value, products of integers, attentions."""
+"""Index of an ONNX graph: constants, producers and readers of values, integer products, attentions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor
 
 
-class Attention(NamedTuple):
-    """Names of what goes into an attention; no mask is the empty one."""
+class AttentionInputs(NamedTuple):
+    """Names of the inputs of an attention, and its scale; the mask is empty if there is none."""
 
     query: str
     keys: str
@@ -23,13 +23,13 @@ class Attention(NamedTuple):
     scale: float
 
 
-class Reading:
-    """A graph, indexed."""
+class IndexedGraph:
+    """ONNX graph with an index of its values."""
 
     def __init__(self, model: ModelProto) -> None:
         constants = [node for node in model.graph.node if node.op_type == "Constant"]
         self.nodes = [node for node in model.graph.node if node.op_type != "Constant"]
-        """All but constants, in an order in which they can be computed."""
+        """All nodes but constants, in topological order."""
         self.stored = {each.name: each for each in model.graph.initializer}
         self.stored |= {node.output[0]: _tensor(node) for node in constants}
         self.makers = {output: node for node in self.nodes for output in node.output}
@@ -40,24 +40,24 @@ class Reading:
                 self.readers[name].append(node)
 
     def constant(self, name: str) -> Tensor:
-        """What is stored under a name; floats in FP32."""
+        """Return the stored tensor of a name; floats in FP32."""
         values = numpy_helper.to_array(self.stored[name])
-        return torch.from_numpy(_known(values).copy())
+        return torch.from_numpy(_to_supported_type(values).copy())
 
     def moves(self, quantizer: NodeProto) -> bool:
-        """Whether an activation's unsigned integers become signed: not if anything else reads them."""
+        """Return whether an activation's unsigned integers become signed: only dequantizers may read them."""
         read = self.readers[quantizer.output[0]]
         paired = all(each.op_type == "DequantizeLinear" for each in read)
         unsigned = all(self._kind_of_point(each) == TensorProto.UINT8 for each in (quantizer, *read))
         return paired and unsigned and quantizer.output[0] not in self.outputs
 
     def _kind_of_point(self, node: NodeProto) -> int | None:
-        """Type of the integers that a node gives or takes; None where no zero point is stored."""
+        """Return the type of a node's zero point, and so of its integers; None if it is not stored."""
         name = node.input[2] if len(node.input) == 3 else ""
         return self.stored[name].data_type if name in self.stored else None
 
     def pair(self, node: NodeProto) -> NodeProto | None:
-        """The node that dequantizes the activation of a product, if it has 8 bits and one scale."""
+        """Return the dequantizer of a product's activation if it has 8 bits and one scale, else None."""
         pair = self.makers.get(node.input[0]) if node.op_type in ("MatMul", "Gemm") else None
         if pair is None or pair.op_type != "DequantizeLinear":
             return None
@@ -69,7 +69,10 @@ class Reading:
         return pair if signed else None
 
     def weight(self, node: NodeProto) -> tuple[Tensor, Tensor] | None:
-        """The int8 weight [inner, width] of a product and its scales, one or one for each column."""
+        """Return the int8 weight [inner, width] of a product and its scales, per-tensor or one per column.
+
+        None if the product has no such weight.
+        """
         pair = self.makers.get(node.input[1])
         if pair is None or pair.op_type != "DequantizeLinear" or pair.input[0] not in self.stored:
             return None
@@ -82,18 +85,18 @@ class Reading:
         fits = weight.dtype == torch.int8 and weight.dim() == 2 and (scales.dim() == 0 or axis == 1)
         return (weight, scales) if plain and fits and not zeros.any() else None
 
-    def attention(self, node: NodeProto) -> Attention | None:
-        """The attention that ends in a product, if nothing in between is quantized or read elsewhere."""
+    def attention(self, node: NodeProto) -> AttentionInputs | None:
+        """Return the attention that ends in a product, None if parts are quantized or read elsewhere."""
         softmax = self._sole_maker(node, 0, "Softmax") if node.op_type == "MatMul" else None
         if softmax is None or axis_of(softmax, -1) not in (-1, 3):
             return None
         masked = self._sole_maker(softmax, 0, "Add")
         if masked is None:
             return self._scored(softmax, 0, node.input[1], "")
-        found = (self._scored(masked, at, node.input[1], masked.input[1 - at]) for at in (0, 1))
-        return next((each for each in found if each is not None), None)
+        matches = (self._scored(masked, at, node.input[1], masked.input[1 - at]) for at in (0, 1))
+        return next((each for each in matches if each is not None), None)
 
-    def _scored(self, reader: NodeProto, at: int, values: str, mask: str) -> Attention | None:
+    def _scored(self, reader: NodeProto, at: int, values: str, mask: str) -> AttentionInputs | None:
         factor, scaled = 1.0, self._sole_maker(reader, at, "Mul") or self._sole_maker(reader, at, "Div")
         if scaled is not None:
             if scaled.input[1] not in self.stored or self.stored[scaled.input[1]].dims:
@@ -103,17 +106,17 @@ class Reading:
         scores = self._sole_maker(reader, at, "MatMul")
         if scores is None or not all(self._has_heads(each) for each in (*scores.input, values)):
             return None
-        return Attention(scores.input[0], scores.input[1], values, mask, factor)
+        return AttentionInputs(scores.input[0], scores.input[1], values=values, mask=mask, scale=factor)
 
     def _sole_maker(self, node: NodeProto, at: int, kind: str) -> NodeProto | None:
-        """What makes an input, if it is of a kind, and only this node reads it."""
+        """Return the producer of an input if it is of a kind and only this node reads it, else None."""
         name = node.input[at]
         maker = self.makers.get(name)
         alone = len(self.readers[name]) == 1 and name not in self.outputs
         return maker if maker is not None and maker.op_type == kind and alone else None
 
     def _has_heads(self, name: str) -> bool:
-        """Whether a value has four axes, as its maker says."""
+        """Return whether a value has four axes, by the ``Transpose`` that produces it."""
         maker = self.makers.get(name)
         if maker is None or maker.op_type != "Transpose":
             return False
@@ -121,19 +124,19 @@ class Reading:
 
 
 def axis_of(node: NodeProto, default: int = 1) -> int:
-    """The axis of a node, such as that which the scales of a quantizer belong to."""
+    """Return the ``axis`` attribute of a node, such as the axis of a quantizer's scales."""
     return next((each.i for each in node.attribute if each.name == "axis"), default)
 
 
 def _options(node: NodeProto) -> tuple[bool, bool]:
-    """Whether a product is one of its inputs as they are, and whether but for its right one, transposed."""
+    """Return whether a product is plain (no factors, left not transposed), and if its right is transposed."""
     options: Mapping[str, Any] = {each.name: helper.get_attribute_value(each) for each in node.attribute}
     plain = options.get("alpha", 1) == options.get("beta", 1) == 1 and not options.get("transA")
     return plain, bool(options.get("transB"))
 
 
-def _known(values: NDArray[Any]) -> NDArray[Any]:
-    """In a type that torch computes with: 4 bits in 8, unsigned 16 in 32, any float in FP32."""
+def _to_supported_type(values: NDArray[Any]) -> NDArray[Any]:
+    """Convert to a type that torch computes with: 4 bits to 8, unsigned 16 bits to 32, any float to FP32."""
     if values.dtype == np.uint16:
         return values.astype(np.int32)
     if values.dtype.kind == "V" or values.dtype.name in ("int4", "uint4", "bfloat16"):
@@ -143,7 +146,7 @@ def _known(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _tensor(node: NodeProto) -> TensorProto:
-    """What a ``Constant`` holds."""
+    """Return the value of a ``Constant`` node."""
     (attribute,) = node.attribute
     value = helper.get_attribute_value(attribute)
     if isinstance(value, TensorProto):

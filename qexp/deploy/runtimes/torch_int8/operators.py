@@ -1,11 +1,11 @@
-"""What torch computes for each ONNX operator that an exported encoder has.
+"""Torch functions for the ONNX operators of exported encoders.
 
-A function takes the inputs of a node by position, None for one that is left out, and its attributes by
-name. Sizes, and what is computed of them alone, are integers and tuples of Python: so a compiler sees
-shapes, and no number travels from a GPU to find one out.
+A function takes the inputs of a node by position, None for an omitted one, and its attributes by name. Sizes,
+and values computed from sizes alone, are Python integers and tuples: so a compiler sees shapes, and no
+value is copied from a GPU to get a shape.
 
-In 16 bits some operators overflow, or lose too much: they compute in FP32, and their results stay so up to
-the next product or norm, which takes them in the type of its weights.
+Some operators overflow in 16 bits, or lose too much precision: they compute in FP32, and their results stay
+in FP32 up to the next product or norm, which converts them to the type of its weights.
 """
 
 from __future__ import annotations
@@ -27,39 +27,45 @@ TYPES: dict[int, torch.dtype] = {
     2: torch.uint8, 3: torch.int8, 4: torch.int32, 5: torch.int16, 6: torch.int32,
     7: torch.int64, 9: torch.bool,
 }  # fmt: skip
-"""By ONNX's number of a type; uint16 is kept in int32, which torch computes with."""
+"""Torch types by ONNX's numbers; uint16 is stored in int32, which torch computes with."""
 
 
 def matmul(left: Tensor, right: Tensor) -> Tensor:
-    """A product of floats, in the narrower type of both."""
+    """Return a product of floats, in the narrower of both types."""
     kind = min(left.dtype, right.dtype, key=lambda each: each.itemsize)
     return torch.matmul(left.to(kind), right.to(kind))
 
 
 def gemm(
-    left: Tensor, right: Tensor, bias: Tensor | None = None, *,
-    alpha: float = 1.0, beta: float = 1.0, transA: int = 0, transB: int = 0,
-) -> Tensor:  # fmt: skip
-    """``alpha * left @ right + beta * bias``, either of both transposed first."""
+    left: Tensor,
+    right: Tensor,
+    bias: Tensor | None = None,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
+) -> Tensor:
+    """Return ``alpha * left @ right + beta * bias``, with either factor transposed first if requested."""
     product = matmul(left.t() if transA else left, right.t() if transB else right)
     product = product if alpha == 1 else product * alpha
     return product if bias is None else product + (bias if beta == 1 else bias * beta)
 
 
 def attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    """``softmax(query @ keys * scale + mask) @ values``, with heads in the second axis of four.
+    """Return ``softmax(query @ keys * scale + mask) @ values``, with heads in the second of four axes.
 
     Args:
         query: [batch, heads, length, width].
         keys: [batch, heads, width, tokens].
         values: [batch, heads, tokens, width].
-        mask: what is added to the scores, broadcast.
-        scale: what they are multiplied by.
+        mask: Added to the scores, broadcast; None for no mask.
+        scale: Factor of the scores.
     """
     kind = min((query.dtype, keys.dtype, values.dtype), key=lambda each: each.itemsize)
     query, keys, values = (each.to(kind) for each in (query, keys.transpose(-2, -1), values))
-    added = None if mask is None else mask.to(kind)
-    return functional.scaled_dot_product_attention(query, keys, values, added, scale=scale)
+    bias = None if mask is None else mask.to(kind)
+    return functional.scaled_dot_product_attention(query, keys, values, bias, scale=scale)
 
 
 def _layer_norm(
@@ -192,7 +198,7 @@ def _identity(x: Any) -> Any:
 
 
 def cast(x: Any, kind: torch.dtype) -> Any:
-    """Another type; sizes, which are integers of Python, keep theirs."""
+    """Convert a tensor to a type; sizes, which are Python integers, are returned unchanged."""
     return x.to(kind) if isinstance(x, Tensor) else x
 
 
@@ -201,7 +207,7 @@ def _full(x: Any) -> Any:
 
 
 def _in_full(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The same, computed in FP32."""
+    """Return a function that converts 16-bit inputs to FP32 first."""
 
     def call(*inputs: Any) -> Tensor:
         return function(*map(_full, inputs))
@@ -210,7 +216,7 @@ def _in_full(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _folded(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
-    """The same for any number of inputs."""
+    """Extend a function of two inputs to any number of inputs."""
 
     def call(*inputs: Any) -> Any:
         return reduce(function, inputs)
@@ -236,11 +242,11 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Squeeze": _squeeze, "Sub": operator.sub, "Sum": _folded(operator.add), "Tanh": torch.tanh,
     "Transpose": _transpose, "Unsqueeze": _unsqueeze, "Where": torch.where,
 }  # fmt: skip
-"""By operator; ``Cast`` and ``Range`` depend on the type and the device of a graph, and are made with it."""
+"""Functions by operator; ``Cast`` and ``Range`` depend on a graph's type and device: see ``translate``."""
 IN_PYTHON: dict[str, frozenset[int]] = {
     "Expand": frozenset({1}), "Reshape": frozenset({1}), "Slice": frozenset({1, 2, 3, 4}),
     "Squeeze": frozenset({1}), "Unsqueeze": frozenset({1}), "Pad": frozenset({1, 3}),
     "CumSum": frozenset({1}),
     "Range": frozenset({0, 1, 2}), "ReduceMean": frozenset({1}), "Split": frozenset({1}),
 }  # fmt: skip
-"""Inputs that are integers and tuples of Python."""
+"""Positions of the inputs that are Python integers or tuples, by operator."""

@@ -1,10 +1,10 @@
-"""ONNX nodes -> a module of torch: one call for each node, and products of integers where both sides are.
+"""Translation of ONNX nodes to a torch module: one call per node, and integer products where possible.
 
-``DequantizeLinear(QuantizeLinear(x)) @ DequantizeLinear(stored)`` is one product of integers if the
-activation has one scale and 8 bits, and the weight is int8 with zero point 0 and one scale, or one for each
-column. What else is quantized is dequantized and computed in floating point: grids of 16 bits, activations
-with a scale for each dimension, and the two products of an attention. Those have no stored side, torch has
-no batched product of integers, and one call for each head costs more than it gains.
+``DequantizeLinear(QuantizeLinear(x)) @ DequantizeLinear(stored)`` becomes one integer product if the
+activation has one scale and 8 bits, and the weight is int8 with zero point 0 and one scale, or one per
+column. Other quantized values are dequantized and computed in floating point: 16-bit grids, activations with
+per-channel scales, and the two products of an attention. The latter have no stored operand, torch has no
+batched integer product, and one call per head costs more than it gains.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, fx, nn
 
 from qexp.deploy.runtimes.torch_int8 import int8_matmul
-from qexp.deploy.runtimes.torch_int8.graph import Reading, axis_of
+from qexp.deploy.runtimes.torch_int8.graph import IndexedGraph, axis_of
 from qexp.deploy.runtimes.torch_int8.operators import IN_PYTHON, OPERATORS, TYPES, attention, cast
 from qexp.errors import DeployError
 
@@ -27,34 +27,34 @@ FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 OF_SIZES = {
     "Add", "Cast", "Concat", "Div", "Gather", "Identity", "Mul", "Slice", "Squeeze", "Sub", "Unsqueeze",
 }  # fmt: skip
-"""Operators that make sizes of sizes."""
+"""Operators that compute sizes from sizes."""
 MASKED = 2.0**15
-"""Magnitude of what stands for infinity: finite in every type, also after a score is added."""
+"""Magnitude of the number that replaces infinity: finite in every type, also after a score is added."""
 ELSEWHERE = "onnxruntime or openvino"
-"""Runtimes that take every operator that an exporter writes."""
+"""Runtimes that support every operator of an exported graph."""
 
 
 @dataclass(frozen=True)
-class Form:
-    """How a graph is to be computed."""
+class ComputeOptions:
+    """Device and arithmetic of a translated graph."""
 
     device: torch.device
     kind: torch.dtype
     """Type of all floats but scales."""
     integer: bool
-    """Whether products of integers are used where the graph allows it."""
+    """Whether to use integer products where the graph allows it."""
 
 
-def translate(model: ModelProto, form: Form) -> fx.GraphModule:
-    """A module that takes the graph's inputs by position, on a device, and returns its first output.
+def translate(model: ModelProto, form: ComputeOptions) -> fx.GraphModule:
+    """Translate a graph to a module that takes the inputs by position and returns the first output.
 
-    Every call has the name of its ONNX node in ``meta["onnx"]``, and that of its operator in
+    Every call stores the name of its ONNX node in ``meta["onnx"]``, and the name of its operator in
     ``meta["operator"]``.
 
     Raises:
-        DeployError: the graph has an operator that is not known here.
+        DeployError: The graph has an unsupported operator or type.
     """
-    translation = _Translation(Reading(model), form)
+    translation = _Translation(IndexedGraph(model), form)
     for value in model.graph.input:
         translation.values[value.name] = translation.graph.placeholder(value.name)
     for node in translation.source.nodes:
@@ -67,16 +67,16 @@ def translate(model: ModelProto, form: Form) -> fx.GraphModule:
 
 @dataclass
 class _Translation:
-    """A graph in the making."""
+    """Translation in progress."""
 
-    source: Reading
-    form: Form
+    source: IndexedGraph
+    form: ComputeOptions
     graph: fx.Graph = field(default_factory=fx.Graph)
     root: nn.Module = field(default_factory=nn.Module)
     values: dict[str, fx.Node] = field(default_factory=dict)
-    """What is computed, and what is stored in ``root``, by name."""
+    """Computed values, and values stored in ``root``, by name."""
     sizes: set[str] = field(default_factory=set)
-    """Values that are integers and tuples of Python."""
+    """Names of values that are Python integers or tuples."""
 
     def add(self, node: NodeProto) -> None:
         """Translate one node."""
@@ -87,7 +87,7 @@ class _Translation:
             self._keep(node, self.graph.call_function(function, inputs, attributes))
 
     def value(self, name: str) -> fx.Node | None:
-        """A value by its name; a constant of floats has the type of the form. None for the empty name."""
+        """Return a value by its name, None for the empty name; float constants get the type of ``form``."""
         if not name:
             return None
         if name not in self.values:
@@ -123,31 +123,31 @@ class _Translation:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             source, scale, *point = node.input
             return self.value(source), self._exactly(scale), *(self._zero_point(node, each) for each in point)
-        wanted = IN_PYTHON.get(node.op_type, frozenset[int]())
-        made = node.op_type == "Shape" or self._of_sizes(node)
-        if made:
+        literal = IN_PYTHON.get(node.op_type, frozenset[int]())
+        is_size = node.op_type == "Shape" or self._of_sizes(node)
+        if is_size:
             self.sizes.update(node.output)
         return tuple(
-            self._literal(name) if made or at in wanted or self._is_place(node, at) else self.value(name)
+            self._literal(name) if is_size or at in literal or self._is_place(node, at) else self.value(name)
             for at, name in enumerate(node.input)
         )
 
     def _of_sizes(self, node: NodeProto) -> bool:
-        """Whether it computes sizes: of a table it would take a part, of which sizes say the ends."""
-        known = all(name in self.sizes or name in self.source.stored for name in node.input)
+        """Return whether a node computes sizes; one that slices a table by sizes does not."""
+        available = all(name in self.sizes or name in self.source.stored for name in node.input)
         tables = any(
             name in self.source.stored and len(self.source.stored[name].dims) > 1 for name in node.input
         )
         sized = any(name in self.sizes for name in node.input)
-        return node.op_type in OF_SIZES and known and sized and not tables
+        return node.op_type in OF_SIZES and available and sized and not tables
 
     def _is_place(self, node: NodeProto, at: int) -> bool:
-        """Whether it is the one index of a ``Gather``."""
+        """Return whether an input is the scalar index of a ``Gather``."""
         index = self.source.stored.get(node.input[1]) if node.op_type == "Gather" and at == 1 else None
         return index is not None and not index.dims
 
     def _literal(self, name: str) -> Any:
-        """A constant as an integer or a tuple of integers; what is computed, as it is."""
+        """Return a constant as Python numbers or a tuple of them; a computed value is returned as it is."""
         if name not in self.source.stored:
             return self.value(name)
         values = numpy_helper.to_array(self.source.stored[name]).tolist()
@@ -164,7 +164,7 @@ class _Translation:
         return TYPES[number]
 
     def _zero_point(self, node: NodeProto, name: str) -> fx.Node:
-        """The zero point of a pair, moved where the pair's integers are."""
+        """Return the zero point of a Q/DQ pair, shifted if the integers of the pair are."""
         maker = self.source.makers.get(node.input[0])
         quantizer = node if node.op_type == "QuantizeLinear" else maker
         if quantizer is None or quantizer.op_type != "QuantizeLinear" or not self.source.moves(quantizer):
@@ -172,7 +172,7 @@ class _Translation:
         return self._stored_as(f"{name}.signed", lambda: int8_matmul.signed(self.source.constant(name)))
 
     def _add_product(self, node: NodeProto) -> bool:
-        """Translate a node as a product of integers, if it is one."""
+        """Translate a node as an integer product, and return whether it is one."""
         pair = self.source.pair(node) if self.form.integer else None
         weight = self.source.weight(node) if pair is not None else None
         if pair is None or weight is None:
@@ -196,23 +196,26 @@ class _Translation:
         return True
 
     def _add_attention(self, node: NodeProto) -> bool:
-        """Translate a node as the end of an attention, if it is one; what is then of no use is dropped."""
-        found = self.source.attention(node)
-        if found is None:
+        """Translate a node as the end of an attention, and return whether it is one.
+
+        Calls that become unused are removed as dead code.
+        """
+        match = self.source.attention(node)
+        if match is None:
             return False
-        inputs = (self.value(name) for name in found[:4])
-        self._keep(node, self.graph.call_function(attention, (*inputs, found.scale)))
+        inputs = (self.value(name) for name in match[:4])
+        self._keep(node, self.graph.call_function(attention, (*inputs, match.scale)))
         self.values[node.output[0]].meta["operator"] = "Attention"
         return True
 
     def _dequantized(self, node: NodeProto) -> fx.Node:
-        """A stored weight that is multiplied in floating point; dropped again where it is not."""
+        """Store a dequantized weight for float products; dead code elimination drops an unused one."""
         parts = map(self.source.constant, node.input)
         values = int8_matmul.dequantize(*parts, axis=axis_of(node), kind=self.form.kind)
         return self._store(node.output[0], values)
 
     def _typed(self, name: str) -> Tensor:
-        """A constant in the type that the graph computes in."""
+        """Return a constant in the type that the graph computes in."""
         tensor = self.source.constant(name)
         if not tensor.is_floating_point() or self._must_be_full(name, tensor):
             return tensor
@@ -220,7 +223,7 @@ class _Translation:
         return torch.where(infinite, tensor.sign() * MASKED, tensor).to(self.form.kind)
 
     def _must_be_full(self, name: str, tensor: Tensor) -> bool:
-        """Whether a constant stays in FP32: a table of scales, or a number that FP16 makes coarse."""
+        """Return whether a constant stays in FP32: a table of scales, or a number subnormal in FP16."""
         if tensor.dim() == 1:
             return any(
                 each.op_type == "Gather" and each.input[0] == name for each in self.source.readers[name]
@@ -242,7 +245,7 @@ class _Translation:
 
 
 def _plain(value: Any) -> Any:
-    """An attribute as torch takes it."""
+    """Convert an attribute to a type that torch takes."""
     if isinstance(value, bytes):
         return value.decode()
     return value if isinstance(value, (int, float, str)) else tuple(value)

@@ -1,4 +1,4 @@
-"""Work of graphs whose products are known, and the kernels that ONNX Runtime is known to take."""
+"""Audits of graphs with known products, and of the kernels that ONNX Runtime is known to select."""
 
 from __future__ import annotations
 
@@ -10,59 +10,52 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from qexp.deploy.engine import Order
+from qexp.deploy.engine import EngineSpec
 from qexp.deploy.onnx.export import export_onnx
 from qexp.deploy.runtimes.onnxruntime.audit import PRODUCTS, audit
 from qexp.deploy.runtimes.onnxruntime.engine import audited, load
 from qexp.errors import DeployError
+from tests.support.audits import INNER, LINEARS, OUTPUTS, ROWS, TOKENS, TOTAL, WIDTH
 from tests.support.tiny_encoders import EXAMPLE, batch, encoder, quantized
-
-ROWS, TOKENS = 3, 5
-WIDTH, INNER, OUTPUTS = 32, 64, 3
-LINEARS = 4 * WIDTH * WIDTH + 2 * WIDTH * INNER
-"""Multiply-accumulates of one token in the one layer of the tiny encoder."""
-ATTENTION = ROWS * TOKENS * TOKENS * 2 * WIDTH
-HEAD = ROWS * (WIDTH * WIDTH + WIDTH * OUTPUTS)
-TOTAL = ROWS * TOKENS * LINEARS + ATTENTION + HEAD
 
 
 def _audit(model, path):
     export_onnx(model, path, example=EXAMPLE)
-    engine = load(Order(path, "int8", 1))
+    engine = load(EngineSpec(path, "int8", 1))
     return engine, engine.audit(batch(engine.inputs, ROWS, TOKENS))
 
 
 def test_fp32_is_all_there_and_nothing_in_integers(tmp_path):
-    engine, found = _audit(encoder("bert"), tmp_path / "m.onnx")
-    assert found.shape == (ROWS, TOKENS)
-    assert sum(each.macs for each in found.products) == TOTAL
-    assert found.integer_share == 0
-    assert found.in_float[0].macs == ROWS * TOKENS * WIDTH * INNER
-    assert "QuantizeLinear" not in found.nodes and found.nodes["LayerNormalization"] == 3
+    engine, result = _audit(encoder("bert"), tmp_path / "m.onnx")
+    assert result.shape == (ROWS, TOKENS)
+    assert sum(each.macs for each in result.products) == TOTAL
+    assert result.integer_share == 0
+    assert result.in_float[0].macs == ROWS * TOKENS * WIDTH * INNER
+    assert "QuantizeLinear" not in result.nodes and result.nodes["LayerNormalization"] == 3
     assert engine.run(batch(engine.inputs, 1, 4)).shape == (1, OUTPUTS)
 
 
 def test_w8a8_linear_layers_are_integer_and_attention_is_not(tmp_path):
-    _, found = _audit(quantized(encoder("bert")), tmp_path / "m.onnx")
-    integer = [each for each in found.products if each.integer]
+    _, result = _audit(quantized(encoder("bert")), tmp_path / "m.onnx")
+    integer = [each for each in result.products if each.integer]
     assert {each.kernel for each in integer} <= {"MatMulIntegerToFloat", "QGemm", "QLinearMatMul"}
-    assert sum(each.macs for each in found.products) == TOTAL
+    assert sum(each.macs for each in result.products) == TOTAL
     assert sum(each.macs for each in integer) >= ROWS * TOKENS * LINEARS
-    assert found.integer_share == pytest.approx(100 * sum(each.macs for each in integer) / TOTAL)
-    assert any("attention.self" in each.name for each in found.in_float)
-    assert found.conversions >= 4
+    assert result.integer_share == pytest.approx(100 * sum(each.macs for each in integer) / TOTAL)
+    assert any("attention.self" in each.name for each in result.in_float)
+    assert result.conversions >= 4
 
 
 def test_w4a32_is_simulated(tmp_path):
     model = quantized(encoder("bert"), weight_bits=4, activation_bits=16)
-    _, found = _audit(model, tmp_path / "m.onnx")
-    assert found.integer_share == 0
+    _, result = _audit(model, tmp_path / "m.onnx")
+    assert result.integer_share == 0
 
 
 def test_batch_with_a_wrong_input_is_refused(tmp_path):
     export_onnx(encoder("bert"), tmp_path / "m.onnx", example=EXAMPLE)
     with pytest.raises(DeployError, match="leave out"):
-        load(Order(tmp_path / "m.onnx", "fp32", 1)).audit({"y": np.zeros((1, 2), np.int64)})
+        load(EngineSpec(tmp_path / "m.onnx", "fp32", 1)).audit({"y": np.zeros((1, 2), np.int64)})
 
 
 def _one(operator, inputs, attributes, domain=""):
@@ -100,10 +93,10 @@ ONES = [
 def test_work_of_one_node(operator, shapes, attributes, domain, macs, tmp_path):
     onnx.save(_one(operator, shapes, attributes, domain), tmp_path / "m.onnx")
     feed = {f"x{index}": np.ones(shape, np.float32) for index, shape in enumerate(shapes)}
-    found = audited(tmp_path / "m.onnx", onnxruntime.SessionOptions(), feed)
-    assert sum(each.macs for each in found.products) == macs
-    assert found.integer_share == 0
-    assert {each.name.partition(":")[0] for each in found.products} == {"the_node"}
+    result = audited(tmp_path / "m.onnx", onnxruntime.SessionOptions(), feed)
+    assert sum(each.macs for each in result.products) == macs
+    assert result.integer_share == 0
+    assert {each.name.partition(":")[0] for each in result.products} == {"the_node"}
 
 
 def test_dynamic_quantization_multiplies_integers(tmp_path):
@@ -118,10 +111,10 @@ def test_dynamic_quantization_multiplies_integers(tmp_path):
     graph = helper.make_graph(nodes, "g", inputs, outputs, [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     onnx.save(model, tmp_path / "m.onnx")
-    found = audited(tmp_path / "m.onnx", onnxruntime.SessionOptions(), {"x0": np.ones((2, 4), np.float32)})
-    assert found.integer_share == 100
-    assert sum(each.macs for each in found.products) == prod((2, 4, 5))
-    assert found.conversions == 2
+    result = audited(tmp_path / "m.onnx", onnxruntime.SessionOptions(), {"x0": np.ones((2, 4), np.float32)})
+    assert result.integer_share == 100
+    assert sum(each.macs for each in result.products) == prod((2, 4, 5))
+    assert result.conversions == 2
 
 
 @pytest.mark.parametrize(("level", "integer"), [(0, False), (1, False), (4, True)])
@@ -136,8 +129,8 @@ def test_four_bit_weights_are_integer_at_the_level_that_quantizes_activations(le
             "output_type_shape": [{"float": [2, 5]}],
         },
     }  # fmt: skip
-    found = audit(helper.make_model(graph), [event, {"cat": "Session", "name": "run"}], (2, 4))
-    assert [(each.macs, each.integer) for each in found.products] == [(40, integer)]
+    result = audit(helper.make_model(graph), [event, {"cat": "Session", "name": "run"}], (2, 4))
+    assert [(each.macs, each.integer) for each in result.products] == [(40, integer)]
 
 
 def test_projections_of_quantized_attention_alone_are_integer():
@@ -149,7 +142,7 @@ def test_projections_of_quantized_attention_alone_are_integer():
             "output_type_shape": [{"float": [2, 6, 8]}],
         },
     }  # fmt: skip
-    found = audit(helper.make_model(helper.make_graph([], "g", [], [])), [event], (2, 6))
-    assert [each.macs for each in found.products if each.integer] == [2 * 6 * 10 * 24]
-    assert sum(each.macs for each in found.in_float) == 2 * 2 * 6 * 6 * 8
+    result = audit(helper.make_model(helper.make_graph([], "g", [], [])), [event], (2, 6))
+    assert [each.macs for each in result.products if each.integer] == [2 * 6 * 10 * 24]
+    assert sum(each.macs for each in result.in_float) == 2 * 2 * 6 * 6 * 8
     assert set(PRODUCTS) >= {"MatMulIntegerToFloat", "QLinearMatMul", "QGemm", "DynamicQuantizeMatMul"}

@@ -2,54 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
-from qexp.deploy.engine import Order
-from qexp.deploy.runtimes.onnxruntime.engine import Session
-from qexp.deploy.runtimes.onnxruntime.session import new_session
+from qexp.deploy.engine import EngineSpec
+from qexp.deploy.runtimes.onnxruntime.engine import OnnxRuntimeEngine
 from qexp.environment import EXACT_VARIABLE
 from qexp.errors import DeployError
+from tests.support.qdq_graphs import SIZE, _graph, _plainly
 
 pytestmark = pytest.mark.integer_products
-
-SIZE = 64
-SCALE = np.float32(0.5)
-
-
-def _graph(products: int = 1, activation: type | None = np.int8, zero_point: int = 0) -> onnx.ModelProto:
-    """x int64 -> float -> (Q/DQ) -> products with stored int8 weights -> their sum."""
-    generator = np.random.default_rng(0)
-    stored = [numpy_helper.from_array(np.full(SIZE, 0.25, np.float32), "weight_scale")]
-    nodes = [helper.make_node("Cast", ["x"], ["float"], to=TensorProto.FLOAT)]
-    if activation is not None:
-        stored += [
-            numpy_helper.from_array(np.array(SCALE), "scale"),
-            numpy_helper.from_array(np.array(zero_point, activation), "zero"),
-        ]
-        nodes.append(helper.make_node("QuantizeLinear", ["float", "scale", "zero"], ["q"]))
-        nodes.append(helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["read"]))
-    for index in range(products):
-        weight = generator.integers(100, 128, (SIZE, SIZE)).astype(np.int8)
-        stored.append(numpy_helper.from_array(weight, f"w{index}"))
-        stored.append(numpy_helper.from_array(np.zeros(SIZE, np.int8), f"w{index}_zero"))
-        names = [f"w{index}", "weight_scale", f"w{index}_zero"]
-        nodes.append(helper.make_node("DequantizeLinear", names, [f"wf{index}"], axis=1))
-        read = "float" if activation is None else "read"
-        nodes.append(helper.make_node("MatMul", [read, f"wf{index}"], [f"y{index}"]))
-    nodes.append(helper.make_node("Sum", [f"y{index}" for index in range(products)], ["logits"]))
-    inputs = [helper.make_tensor_value_info("x", TensorProto.INT64, ["batch", SIZE])]
-    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", SIZE])]
-    graph = helper.make_graph(nodes, "g", inputs, outputs, stored)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-
-
-def _plainly(model: onnx.ModelProto, values: np.ndarray) -> np.ndarray:
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = new_session(model, options)
-    return session.run(None, {"x": values})[0]
 
 
 CASES = [
@@ -68,14 +29,8 @@ def test_largest_values_give_the_numbers_of_the_file(case, saturates, tmp_path, 
     onnx.save(model, tmp_path / "m.onnx")
     values = np.random.default_rng(1).integers(50, 70, (5, SIZE))
     values[1] *= -1
-    got = Session(Order(tmp_path / "m.onnx", "int8", 1)).run({"x": values})
+    got = OnnxRuntimeEngine(EngineSpec(tmp_path / "m.onnx", "int8", 1)).run({"x": values})
     np.testing.assert_allclose(got, _plainly(model, values), rtol=2e-6)
-
-
-@pytest.fixture
-def session(tmp_path):
-    onnx.save(_graph(), tmp_path / "m.onnx")
-    return Session(Order(tmp_path / "m.onnx", "int8", 1))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x07\x12\x03abc"])
@@ -83,7 +38,7 @@ def test_damaged_file_is_refused(content, tmp_path, capfd):
     path = tmp_path / "m.onnx"
     path.write_bytes(content)
     with pytest.raises(DeployError, match=r"m\.onnx.*export"):
-        Session(Order(path, "int8", 1))
+        OnnxRuntimeEngine(EngineSpec(path, "int8", 1))
     assert capfd.readouterr() == ("", "")
 
 
@@ -91,12 +46,18 @@ def test_truncated_file_is_refused(tmp_path):
     path = tmp_path / "m.onnx"
     path.write_bytes(_graph().SerializeToString()[:-100])
     with pytest.raises(DeployError, match="export"):
-        Session(Order(path, "int8", 1))
+        OnnxRuntimeEngine(EngineSpec(path, "int8", 1))
 
 
 def test_missing_file_is_refused(tmp_path):
     with pytest.raises(DeployError, match=r"no\.onnx"):
-        Session(Order(tmp_path / "no.onnx", "int8", 1))
+        OnnxRuntimeEngine(EngineSpec(tmp_path / "no.onnx", "int8", 1))
+
+
+@pytest.fixture
+def session(tmp_path):
+    onnx.save(_graph(), tmp_path / "m.onnx")
+    return OnnxRuntimeEngine(EngineSpec(tmp_path / "m.onnx", "int8", 1))
 
 
 def test_missing_and_unknown_inputs_are_named(session):

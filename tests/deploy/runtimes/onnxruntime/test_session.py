@@ -1,4 +1,4 @@
-"""One function makes every session, and its products are exact on every CPU."""
+"""Sessions of ONNX Runtime: created by one function, with exact products on every CPU."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from qexp.deploy.engine import Order
+from qexp.deploy.engine import EngineSpec
 from qexp.deploy.hardware import processor, this_host
 from qexp.deploy.runtimes.onnxruntime import session as sessions
-from qexp.deploy.runtimes.onnxruntime.engine import Session
+from qexp.deploy.runtimes.onnxruntime.engine import OnnxRuntimeEngine
 from qexp.deploy.runtimes.onnxruntime.session import EXACT, new_session
 from qexp.environment import EXACT_VARIABLE
 from qexp.errors import DeployError
@@ -49,8 +49,8 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Path | onnx.ModelP
 def test_the_largest_values_are_multiplied_exactly(
     source: Path | onnx.ModelProto, exact: bool | None
 ) -> None:
-    found = new_session(source, exact=exact).run(None, {"x": np.full((4, 64), 255, np.uint8)})[0]
-    assert np.array_equal(found, np.full((4, 16), 255 * 127 * 64))
+    result = new_session(source, exact=exact).run(None, {"x": np.full((4, 64), 255, np.uint8)})[0]
+    assert np.array_equal(result, np.full((4, 16), 255 * 127 * 64))
 
 
 def asked(**keywords: bool | None) -> bool:
@@ -95,12 +95,12 @@ def test_encoders_give_what_torch_gives_in_both_arithmetics(
     case = export(tmp_path, *WORDS[name], architecture=architecture)
     size = case.path.stat().st_size
     for exact in (None, True):
-        engine = Session(Order(case.path, "int8", 1), exact=exact)
+        engine = OnnxRuntimeEngine(EngineSpec(case.path, "int8", 1), exact=exact)
         # A sum in another order may push a tie over.
         np.testing.assert_allclose(
             engine.run(case.batch), case.expected, atol=3e-4 * np.abs(case.expected).max()
         )
-        found = engine.audit(case.batch)
-        assert found is not None
-        assert found.integer_share == 100
+        result = engine.audit(case.batch)
+        assert result is not None
+        assert result.integer_share == 100
     assert case.path.stat().st_size == size

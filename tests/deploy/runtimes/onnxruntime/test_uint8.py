@@ -1,4 +1,4 @@
-"""int8 as uint8: the same bits, the same size."""
+"""Conversion of int8 to uint8: bit-identical results at the same size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnx import TensorProto, numpy_helper
 from qexp.deploy.runtimes.onnxruntime import session as sessions
 from qexp.deploy.runtimes.onnxruntime.session import new_session
 from qexp.deploy.runtimes.onnxruntime.uint8 import SEVEN_BITS, shift_activations, shift_shared_weights
-from tests.deploy.runtimes.onnxruntime.test_engine import SIZE, _graph, _plainly
+from tests.support.qdq_graphs import SIZE, _graph, _plainly
 
 pytestmark = pytest.mark.integer_products
 
@@ -67,8 +67,8 @@ def test_shifted_activations_are_the_same_bits(zero_point: int) -> None:
     assert shift_activations(model)
     onnx.checker.check_model(model, full_check=True)
     assert np.array_equal(_plainly(model, values), before)
-    found = kinds(model)
-    assert (found["w0"], found["zero.uint8"]) == (TensorProto.INT8, TensorProto.UINT8)
+    result = kinds(model)
+    assert (result["w0"], result["zero.uint8"]) == (TensorProto.INT8, TensorProto.UINT8)
     assert not shift_activations(model)
 
 
@@ -106,9 +106,9 @@ def test_a_table_that_is_also_looked_up_keeps_its_integers_for_that() -> None:
     model = sharing("w", "zero")
     model.graph.node.append(onnx.helper.make_node("Gather", ["w0", "x"], ["rows"]))
     assert shift_shared_weights(model)
-    found = kinds(model)
-    assert (found["w0"], found["w0.uint8"]) == (TensorProto.INT8, TensorProto.UINT8)
-    assert "w0_zero" not in found
+    result = kinds(model)
+    assert (result["w0"], result["w0.uint8"]) == (TensorProto.INT8, TensorProto.UINT8)
+    assert "w0_zero" not in result
 
 
 @pytest.mark.parametrize("exact", [None, True], ids=["this_cpu", "exact"])
@@ -117,8 +117,8 @@ def test_sessions_load_shared_weights_in_both_arithmetics(case: str, exact: bool
     model = copy((SHARED | APART)[case])
     shift_activations(model)
     content = model.SerializeToString()
-    found = new_session(model, exact=exact).run(None, {"x": VALUES})[0]
-    np.testing.assert_allclose(found, _plainly(model, VALUES), rtol=2e-6)
+    result = new_session(model, exact=exact).run(None, {"x": VALUES})[0]
+    np.testing.assert_allclose(result, _plainly(model, VALUES), rtol=2e-6)
     assert model.SerializeToString() == content
 
 

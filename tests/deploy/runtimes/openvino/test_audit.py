@@ -1,13 +1,13 @@
-"""Tiny encoders whose work is known, compiled by OpenVINO."""
+"""Audits of tiny encoders with known work, compiled by OpenVINO."""
 
 from __future__ import annotations
 
 import pytest
 
-from qexp.deploy.engine import Order
+from qexp.deploy.engine import EngineSpec
 from qexp.deploy.onnx.export import export_onnx
 from qexp.deploy.runtimes.openvino.audit import audit
-from tests.deploy.runtimes.onnxruntime.test_audit import LINEARS, ROWS, TOKENS, TOTAL
+from tests.support.audits import LINEARS, ROWS, TOKENS, TOTAL
 from tests.support.tiny_encoders import EXAMPLE, batch, encoder, quantized
 
 openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install qexp[openvino]")
@@ -20,29 +20,29 @@ def _audit(model, path):
     properties = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32", **groups}
     compiled = openvino.Core().compile_model(path, "CPU", properties)
     names = tuple(port.any_name for port in compiled.inputs)
-    return audit(compiled, Order(path, "int8", 1), batch(names, ROWS, TOKENS))
+    return audit(compiled, EngineSpec(path, "int8", 1), batch(names, ROWS, TOKENS))
 
 
 def test_fp32_is_all_there_and_nothing_in_integers(tmp_path):
-    found = _audit(encoder("bert"), tmp_path / "m.onnx")
-    assert found.shape == (ROWS, TOKENS)
-    assert sum(each.macs for each in found.products) == TOTAL
-    assert found.integer_share == 0
-    assert all("f32" in each.kernel for each in found.products)
-    assert found.nodes["Subgraph"] == 1, "attention is one layer"
-    assert "Const" not in found.nodes
+    result = _audit(encoder("bert"), tmp_path / "m.onnx")
+    assert result.shape == (ROWS, TOKENS)
+    assert sum(each.macs for each in result.products) == TOTAL
+    assert result.integer_share == 0
+    assert all("f32" in each.kernel for each in result.products)
+    assert result.nodes["Subgraph"] == 1, "attention is one layer"
+    assert "Const" not in result.nodes
 
 
 def test_w8a8_linear_layers_are_integer_and_attention_is_not(tmp_path):
-    found = _audit(quantized(encoder("bert")), tmp_path / "m.onnx")
-    integer = [each for each in found.products if each.integer]
-    assert sum(each.macs for each in found.products) == TOTAL
+    result = _audit(quantized(encoder("bert")), tmp_path / "m.onnx")
+    integer = [each for each in result.products if each.integer]
+    assert sum(each.macs for each in result.products) == TOTAL
     assert sum(each.macs for each in integer) >= ROWS * TOKENS * LINEARS
-    assert 0 < found.integer_share < 100
-    assert all("attention.self" in each.name for each in found.in_float)
-    assert found.conversions >= 1
+    assert 0 < result.integer_share < 100
+    assert all("attention.self" in each.name for each in result.in_float)
+    assert result.conversions >= 1
 
 
 def test_weights_alone_are_not_integer_arithmetic(tmp_path):
-    found = _audit(quantized(encoder("bert"), weight_bits=4, activation_bits=16), tmp_path / "m.onnx")
-    assert found.integer_share == 0
+    result = _audit(quantized(encoder("bert"), weight_bits=4, activation_bits=16), tmp_path / "m.onnx")
+    assert result.integer_share == 0

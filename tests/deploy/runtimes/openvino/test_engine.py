@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from qexp.deploy.engine import Order
+from qexp.deploy.engine import EngineSpec
 from qexp.deploy.hardware import exact_products_forced
 from qexp.deploy.runtimes import load
 from qexp.deploy.runtimes.openvino import engine as runtime
 from qexp.errors import DeployError
-from tests.deploy.runtimes.onnxruntime.test_engine import SIZE, _graph, _plainly
 from tests.support.graphs import Exported, export
+from tests.support.qdq_graphs import SIZE, _graph, _plainly
 from tests.support.tiny_encoders import batch
 
 pytestmark = [pytest.mark.slow, pytest.mark.integer_products]
@@ -56,15 +56,15 @@ def plain(tmp_path_factory):
     return export(tmp_path_factory.mktemp("plain"))
 
 
-def _kinds(engine: runtime.CompiledGraph) -> list[str]:
+def _kinds(engine: runtime.OpenVinoEngine) -> list[str]:
     """Kernel and precision of every executed node."""
-    told = [node.get_rt_info() for node in engine._compiled.get_runtime_model().get_ordered_ops()]
-    return [f"{each['layerType'].astype(str)}:{each['runtimePrecision'].astype(str)}" for each in told]
+    facts = [node.get_rt_info() for node in engine._compiled.get_runtime_model().get_ordered_ops()]
+    return [f"{each['layerType'].astype(str)}:{each['runtimePrecision'].astype(str)}" for each in facts]
 
 
 def test_quantized_graph_gives_what_torch_gives(quantized):
     name, case = quantized
-    engine = load("openvino", Order(case.path, "int8", 1))
+    engine = load("openvino", EngineSpec(case.path, "int8", 1))
     logits = engine.run(case.batch)
     assert logits.dtype == np.float32
     # Sums in another order may push a tie over; with 16 bits a step is hardly above that order's own effect.
@@ -79,7 +79,7 @@ def test_quantized_graph_gives_what_torch_gives(quantized):
 
 
 def test_float_graph_gives_what_torch_gives_at_every_shape(plain):
-    engine = load("openvino", Order(plain.path, "fp32", 1, shapes=((6, 11),)))
+    engine = load("openvino", EngineSpec(plain.path, "fp32", 1, shapes=((6, 11),)))
     np.testing.assert_allclose(engine.run(plain.batch), plain.expected, rtol=1e-4, atol=1e-5)
     for shape in [(1, 1), (3, 3), (2, 40)]:
         assert engine.run(batch(engine.inputs, *shape)).shape == (shape[0], 3)
@@ -96,23 +96,23 @@ def test_bfloat16_where_the_cpu_has_it_and_never_half_by_another_name(plain):
     known = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     for precision, capability in (("bf16", "BF16"), ("fp16", "FP16")):
         if capability in known:
-            engine = load("openvino", Order(plain.path, precision, 1))
+            engine = load("openvino", EngineSpec(plain.path, precision, 1))
             difference = np.abs(engine.run(plain.batch) - plain.expected).max()
             assert 1e-6 < difference < 0.05 * np.abs(plain.expected).max()
         else:
             with pytest.raises(DeployError, match=f"precision {precision}.*allowed here are fp32"):
-                load("openvino", Order(plain.path, precision, 1))
+                load("openvino", EngineSpec(plain.path, precision, 1))
 
 
 SATURATING = """
 import json, sys
 import numpy as np
-from qexp.deploy.engine import Order
-from qexp.deploy.engines import openvino as runtime
+from qexp.deploy.engine import EngineSpec
+from qexp.deploy.runtimes.openvino import engine as runtime
 from pathlib import Path
 results = []
 for path in sys.argv[1:]:
-    engine = runtime.load(Order(Path(path), "int8", 1))
+    engine = runtime.load(EngineSpec(Path(path), "int8", 1))
     feed = dict(np.load(Path(path).with_suffix(".npz")))
     results.append(engine.run(feed).tolist())
 print(json.dumps([runtime._products_saturate(), results]))
@@ -163,7 +163,7 @@ def test_largest_values_give_the_numbers_of_the_file(products, saturates, tmp_pa
     model = _graph(products)
     onnx.save(model, tmp_path / "m.onnx")
     values = np.random.default_rng(1).integers(50, 70, (5, SIZE))
-    got = runtime.load(Order(tmp_path / "m.onnx", "int8", 1)).run({"x": values})
+    got = runtime.load(EngineSpec(tmp_path / "m.onnx", "int8", 1)).run({"x": values})
     np.testing.assert_allclose(got, _plainly(model, values), rtol=2e-6)
 
 
@@ -196,7 +196,7 @@ def test_a_pair_gives_the_definition_except_at_ties(tmp_path_factory, kind, part
     onnx.save(_pair(scale, zero_point, kind), path)
     spread = (int(limits.max) - int(limits.min)) * scale
     x = (np.random.default_rng(seed).uniform(-1, 1, 500) * spread).astype(np.float32)
-    got = runtime.load(Order(path, "int8", 1)).run({"x": x})
+    got = runtime.load(EngineSpec(path, "int8", 1)).run({"x": x})
     places = x.astype(np.float64) / scale
     steps = np.clip(np.round(places) + zero_point, limits.min, limits.max) - zero_point
     near_tie = np.abs(np.abs(places - np.floor(places)) - 0.5) < 1e-6 * (np.abs(places) + 65536)
@@ -210,7 +210,7 @@ def test_damaged_file_is_refused(content, tmp_path, capfd):
     path = tmp_path / "m.onnx"
     path.write_bytes(content)
     with pytest.raises(DeployError, match=r"m\.onnx.*export"):
-        load("openvino", Order(path, "int8", 1))
+        load("openvino", EngineSpec(path, "int8", 1))
     assert capfd.readouterr() == ("", "")
 
 
@@ -222,11 +222,11 @@ def test_truncated_missing_and_foreign_graphs_are_refused(tmp_path, plain):
     onnx.save(foreign, tmp_path / "foreign.onnx")
     for name in ("short.onnx", "no.onnx", "foreign.onnx"):
         with pytest.raises(DeployError, match=f"{name}.*export"):
-            load("openvino", Order(tmp_path / name, "fp32", 1))
+            load("openvino", EngineSpec(tmp_path / name, "fp32", 1))
 
 
 def test_what_does_not_fit_a_graph_is_refused(plain: Exported):
-    engine = load("openvino", Order(plain.path, "fp32", 1))
+    engine = load("openvino", EngineSpec(plain.path, "fp32", 1))
     good = plain.batch
     with pytest.raises(DeployError, match=r"add \['input_ids'\], leave out \['y'\]"):
         engine.run({name.replace("input_ids", "y"): values for name, values in good.items()})
@@ -244,13 +244,13 @@ def test_what_does_not_fit_a_graph_is_refused(plain: Exported):
 def test_package_that_is_not_there_is_one_error_with_what_to_type(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(DeployError, match=r"openvino is not installed; pip install 'qexp\[openvino\]'"):
-        load("openvino", Order(Path("m.onnx"), "fp32", 1))
+        load("openvino", EngineSpec(Path("m.onnx"), "fp32", 1))
 
 
 @pytest.mark.parametrize("name", ["w8a8", "w8a16", "w8a32"])
 def test_printed_command_gives_the_engines_numbers(name, tmp_path):
     case = export(tmp_path, *QUANTIZED[name])
-    engine = load("openvino", Order(case.path, "int8", 1, cache=tmp_path / "engines"))
+    engine = load("openvino", EngineSpec(case.path, "int8", 1, cache=tmp_path / "engines"))
     assert engine.info.command is not None
     words = shlex.split(engine.info.command.replace("<(echo", "").replace("}')", "}'"))
     given = {word: words[at + 1] for at, word in enumerate(words) if word.startswith("-")}
@@ -263,10 +263,10 @@ def test_printed_command_gives_the_engines_numbers(name, tmp_path):
     changed = Path(given["-m"]) != case.path
     assert changed == (name == "w8a16")
     if changed:
-        assert load("openvino", Order(case.path, "int8", 1)).info.command is None  # nowhere to keep it
+        assert load("openvino", EngineSpec(case.path, "int8", 1)).info.command is None  # nowhere to keep it
 
 
 def test_groups_of_dimensions_are_taken_wherever_they_are(tmp_path):
     case = export(tmp_path, "quant=w8a8", "placement=aimet", "scheme=embedding_groups")
-    logits = load("openvino", Order(case.path, "int8", 1)).run(case.batch)
+    logits = load("openvino", EngineSpec(case.path, "int8", 1)).run(case.batch)
     np.testing.assert_allclose(logits, case.expected, atol=3e-4 * np.abs(case.expected).max())

@@ -1,4 +1,4 @@
-"""Work against ONNX Runtime's profile of the same graph, and layers in each form the inspector has had."""
+"""Work compared with ONNX Runtime's profile of the same graph, and layers in each format of the inspector."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
-from qexp.deploy.engine import Order
+from qexp.deploy.engine import EngineSpec
 from qexp.deploy.onnx.export import export_onnx
 from qexp.deploy.runtimes.onnxruntime.engine import load
 from qexp.deploy.runtimes.tensorrt.audit import NOT_FOUND, audit, work
@@ -28,8 +28,8 @@ def test_work_is_that_of_onnx_runtimes_profile(integers: bool, typed: bool, tmp_
     model = quantized(encoder("bert")) if integers else encoder("bert")
     export_onnx(model, path, example=EXAMPLE)
     given = batch(NAMES, 3, 5)
-    profile = load(Order(path, "int8" if integers else "fp32", 1)).audit(given)
-    graph = prepared("tensorrt", Order(path, "int8" if integers else "fp32", 1), typed=typed)
+    profile = load(EngineSpec(path, "int8" if integers else "fp32", 1)).audit(given)
+    graph = prepared("tensorrt", EngineSpec(path, "int8" if integers else "fp32", 1), typed=typed)
     assert profile is not None
     assert sorted(macs for _, macs in work(graph, given)) == sorted(each.macs for each in profile.products)
 
@@ -79,16 +79,16 @@ def test_a_product_is_integer_if_its_first_operand_is(
             "Metadata": "[ONNX Layer: second]",
         },
     ]  # fmt: skip
-    found = audit(layers, two, _batch())
-    assert found is not None
-    assert [(each.name, each.kernel, each.macs, each.integer) for each in found.products] == [
+    result = audit(layers, two, _batch())
+    assert result is not None
+    assert [(each.name, each.kernel, each.macs, each.integer) for each in result.products] == [
         ("first", "gemm k1", 120, True),
         ("second", "gemm k2", 280, False),
     ]
-    assert found.shape == (2, 4)
-    assert found.conversions == 2
-    assert found.nodes == {"gemm": 2, "Reformat": 1, "kgen": 1}
-    assert found.integer_share == pytest.approx(30)
+    assert result.shape == (2, 4)
+    assert result.conversions == 2
+    assert result.nodes == {"gemm": 2, "Reformat": 1, "kgen": 1}
+    assert result.integer_share == pytest.approx(30)
 
 
 def test_a_kernel_that_names_its_operands_is_believed(two: ModelProto) -> None:
@@ -96,16 +96,16 @@ def test_a_kernel_that_names_its_operands_is_believed(two: ModelProto) -> None:
         "Name": "fused", "LayerType": "fusion", "TacticName": "sm80_xmma_gemm_i8i8_i8i32_f32_tn",
         "Inputs": [{"Format/Datatype": "Half"}], "Metadata": "[ONNX Layer: first][ONNX Layer: second]",
     }  # fmt: skip
-    found = audit([layer], two, _batch())
-    assert found is not None
-    assert found.integer_share == 100
+    result = audit([layer], two, _batch())
+    assert result is not None
+    assert result.integer_share == 100
 
 
 def test_without_metadata_the_name_tells_the_nodes_and_what_no_layer_names_is_float(two: ModelProto) -> None:
     layer = {"Name": "first + relu", "LayerType": "CaskGemm", "Inputs": [{"Format/Datatype": "Int8"}]}
-    found = audit([layer], two, _batch())
-    assert found is not None
-    assert [(each.kernel, each.integer) for each in found.products] == [
+    result = audit([layer], two, _batch())
+    assert result is not None
+    assert [(each.kernel, each.integer) for each in result.products] == [
         ("CaskGemm first + relu", True),
         (NOT_FOUND, False),
     ]

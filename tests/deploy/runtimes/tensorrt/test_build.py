@@ -7,10 +7,10 @@ import numpy as np
 import onnx
 import pytest
 
-from qexp.deploy.engine import Order
-from qexp.deploy.onnx.fp16_proto import to_half
+from qexp.deploy.engine import EngineSpec
 from qexp.deploy.runtimes.onnxruntime.session import new_session
 from qexp.deploy.runtimes.tensorrt.build import Profile, Target, profiles, widest
+from qexp.deploy.runtimes.tensorrt.half_precision import to_half
 from qexp.deploy.runtimes.tensorrt.rewrite import dequantize_tables, prepared, to_old_opset
 from qexp.errors import DeployError
 from tests.support.graphs import Exported, export
@@ -41,13 +41,13 @@ def test_name_of_an_engine_changes_with_everything_that_it_depends_on():
 
 
 def test_every_shape_has_its_profile_and_every_smaller_batch_finds_one():
-    order = Order(Path("m.onnx"), "int8", 1, shapes=((8, 64), (1, 128), (32, 64), (8, 64)))
-    found = profiles(order, 512)
-    assert found == (Profile(1, 128), Profile(8, 64), Profile(32, 64))
-    assert next(each for each in found if each.holds(3, 60)) == Profile(8, 64)
-    assert widest(found) == Profile(32, 128)
-    assert profiles(Order(Path("m.onnx"), "int8", 1), 40) == (Profile(32, 40),)
-    assert profiles(Order(Path("m.onnx"), "int8", 1), None) == (Profile(32, 128),)
+    spec = EngineSpec(Path("m.onnx"), "int8", 1, shapes=((8, 64), (1, 128), (32, 64), (8, 64)))
+    result = profiles(spec, 512)
+    assert result == (Profile(1, 128), Profile(8, 64), Profile(32, 64))
+    assert next(each for each in result if each.holds(3, 60)) == Profile(8, 64)
+    assert widest(result) == Profile(32, 128)
+    assert profiles(EngineSpec(Path("m.onnx"), "int8", 1), 40) == (Profile(32, 40),)
+    assert profiles(EngineSpec(Path("m.onnx"), "int8", 1), None) == (Profile(32, 128),)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_precision_says_the_types_of_the_graph(plain):
         "bf16": onnx.TensorProto.BFLOAT16,
     }
     for precision, kind in kinds.items():
-        model = prepared("tensorrt", Order(plain.path, precision, 1))
+        model = prepared("tensorrt", EngineSpec(plain.path, precision, 1))
         assert kind in {each.data_type for each in model.graph.initializer}
-    old = prepared("tensorrt", Order(plain.path, "fp16", 1), typed=False)
+    old = prepared("tensorrt", EngineSpec(plain.path, "fp16", 1), typed=False)
     assert old.opset_import[0].version == 17

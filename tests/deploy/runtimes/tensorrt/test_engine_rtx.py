@@ -1,4 +1,4 @@
-"""Engines for real, built without a device; skips where ``make rtx`` has not run."""
+"""Real engines, built without a device; skipped where ``make rtx`` has not run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 
-from qexp.deploy.engine import Order
+from qexp.deploy.engine import EngineSpec
 from qexp.deploy.runtimes import load
 from qexp.deploy.runtimes.capabilities import check_graph
 from qexp.deploy.runtimes.tensorrt import engine_rtx as runtime
@@ -33,24 +33,26 @@ def plain(tmp_path_factory):
 @pytest.mark.parametrize("placement", ["aimet", "gemm", "bondarenko", "qdqbert"])
 def test_quantized_graphs_are_built(placement, tmp_path):
     case = export(tmp_path, *SYMMETRIC, f"placement={placement}")
-    made = runtime.build(Order(case.path, "int8", 1, shapes=((4, 16), (8, 40))), ("8.9",))
+    engine = runtime.build(EngineSpec(case.path, "int8", 1, shapes=((4, 16), (8, 40))), ("8.9",))
     nodes = [node.op_type for node in onnx.load(case.path).graph.node]
-    assert len(made.plan) > 100_000
-    assert made.kinds["QUANTIZE"] == nodes.count("QuantizeLinear")
-    assert made.kinds["MATRIX_MULTIPLY"] == nodes.count("MatMul") + nodes.count("Gemm")
-    assert "opt" in made.command and "input_ids:8x40" in made.command and "Capabilities=89" in made.command
+    assert len(engine.plan) > 100_000
+    assert engine.kinds["QUANTIZE"] == nodes.count("QuantizeLinear")
+    assert engine.kinds["MATRIX_MULTIPLY"] == nodes.count("MatMul") + nodes.count("Gemm")
+    assert (
+        "opt" in engine.command and "input_ids:8x40" in engine.command and "Capabilities=89" in engine.command
+    )
 
 
 @pytest.mark.usefixtures("rtx")
 def test_float_graphs_are_built_in_every_precision_and_kept(plain: Exported, tmp_path):
     sizes = {}
     for precision in ("fp32", "fp16", "bf16"):
-        order = Order(plain.path, precision, 1, shapes=((4, 16),), cache=tmp_path / "engines")
-        made = runtime.build(order, ("8.6",))
+        spec = EngineSpec(plain.path, precision, 1, shapes=((4, 16),), cache=tmp_path / "engines")
+        made = runtime.build(spec, ("8.6",))
         assert made.path is not None
         content = made.path.read_bytes()
         made.path.write_bytes(b"kept")
-        assert runtime.build(order, ("8.6",)).plan == b"kept"
+        assert runtime.build(spec, ("8.6",)).plan == b"kept"
         sizes[precision] = len(content)
         made.path.write_bytes(content)
     assert len(list((tmp_path / "engines").glob("*.engine"))) == 3
@@ -59,15 +61,15 @@ def test_float_graphs_are_built_in_every_precision_and_kept(plain: Exported, tmp
 
 def test_refusals_say_what_to_do(rtx, plain: Exported, tmp_path):
     with pytest.raises(DeployError, match=r"compute capability 9\.0 is none of.*allowed are 7\.5, 8\.0"):
-        runtime.build(Order(plain.path, "fp32", 1), ("9.0",))
+        runtime.build(EngineSpec(plain.path, "fp32", 1), ("9.0",))
     asymmetric = export(tmp_path, "quant=w8a8", "placement=gemm", "scheme=per_channel")
     with pytest.raises(DeployError, match="scheme=symmetric"):
-        runtime.build(Order(asymmetric.path, "int8", 1), ("8.9",))
+        runtime.build(EngineSpec(asymmetric.path, "int8", 1), ("8.9",))
     foreign = onnx.load(plain.path)
     next(node for node in foreign.graph.node if node.op_type == "Tanh").op_type = "NoSuchOperator"
     onnx.save(foreign, tmp_path / "foreign.onnx")
     with pytest.raises(DeployError, match=r"foreign\.onnx: the ONNX parser refuses.*NoSuchOperator"):
-        runtime.build(Order(tmp_path / "foreign.onnx", "fp32", 1), ("8.9",))
+        runtime.build(EngineSpec(tmp_path / "foreign.onnx", "fp32", 1), ("8.9",))
 
 
 def test_parser_itself_refuses_what_the_table_says(rtx, tmp_path, monkeypatch):
@@ -79,17 +81,17 @@ def test_parser_itself_refuses_what_the_table_says(rtx, tmp_path, monkeypatch):
         check_graph("tensorrt_rtx", onnx.load(case.path), "m.onnx")
     monkeypatch.setattr(rewrite, "check_graph", lambda *_: None)
     with pytest.raises(DeployError, match=r"Non-zero zero point is not supported"):
-        runtime.build(Order(case.path, "int8", 1), ("8.9",))
+        runtime.build(EngineSpec(case.path, "int8", 1), ("8.9",))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")
 def test_no_device_is_one_error(rtx, plain: Exported):
     with pytest.raises(DeployError, match=r"sees no NVIDIA GPU; build engines here.*qexp\[tensorrt_rtx\]"):
-        load("tensorrt_rtx", Order(plain.path, "fp32", 1))
+        load("tensorrt_rtx", EngineSpec(plain.path, "fp32", 1))
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt_rtx"])
 def test_package_that_is_not_there_is_one_error_with_what_to_type(name, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(DeployError, match=rf"{name} is not installed; pip install 'qexp\[{name}\]'"):
-        load(name, Order(Path("m.onnx"), "fp32", 1))
+        load(name, EngineSpec(Path("m.onnx"), "fp32", 1))

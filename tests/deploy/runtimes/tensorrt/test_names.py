@@ -1,7 +1,7 @@
-"""Every name of TensorRT's that the code uses exists in the real bindings of each version.
+"""Every TensorRT name that the code uses exists in the real bindings of each version.
 
-The bindings are on the package index, the libraries are not: libraries that only define the symbols that the
-bindings ask for let them be imported, and looked at.
+The bindings are on the package index, the libraries are not. So stub libraries, which only define the symbols
+that the bindings require, let the bindings be imported and inspected.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _chain(node: ast.Attribute) -> list[str]:
 def _names(major: int) -> list[str]:
     """What the code asks of a version, leaving out functions that are for others."""
     other = "_10" if major < 10 else "_8"
-    found: set[str] = set()
+    matches: set[str] = set()
     for file in FILES:
         tree = ast.parse(
             (Path(qexp.__file__).parent / "deploy" / "runtimes" / "tensorrt" / file).read_text(
@@ -96,9 +96,9 @@ def _names(major: int) -> list[str]:
             if isinstance(node, ast.FunctionDef) and node.name.endswith(other):
                 continue
             if isinstance(node, ast.Attribute) and (parts := _chain(node)):
-                found |= _asked(parts)
+                matches |= _asked(parts)
             waiting.extend(ast.iter_child_nodes(node))
-    return sorted(found)
+    return sorted(matches)
 
 
 def _asked(parts: list[str]) -> set[str]:

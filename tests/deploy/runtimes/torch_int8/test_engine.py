@@ -15,16 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 
-from qexp.deploy.engine import Order
+from qexp.deploy.engine import EngineSpec
 from qexp.deploy.runtimes import load
 from qexp.deploy.runtimes.onnxruntime.engine import as_written
 from qexp.deploy.runtimes.torch_int8 import engine as runtime
-from qexp.deploy.runtimes.torch_int8.translate import Form, translate
+from qexp.deploy.runtimes.torch_int8.translate import ComputeOptions, translate
 from qexp.errors import DeployError
 from tests.conftest import tiny_config
-from tests.deploy.runtimes.onnxruntime.test_engine import SIZE, _graph, _plainly
 from tests.support import tiny_encoders
 from tests.support.graphs import Exported, export
+from tests.support.qdq_graphs import SIZE, _graph, _plainly
 from tests.support.tiny_encoders import VOCABULARY, batch
 
 pytestmark = pytest.mark.slow
@@ -69,29 +69,29 @@ def eight_bits(tmp_path_factory):
 
 def test_quantized_graph_gives_what_the_file_and_torch_say(quantized):
     name, case = quantized
-    engine = load("torch_int8", Order(case.path, "int8", 1))
+    engine = load("torch_int8", EngineSpec(case.path, "int8", 1))
     logits = engine.run(case.batch)
     largest = np.abs(case.expected).max()
     assert logits.dtype == np.float32
-    written = as_written(Order(case.path, "int8", 1)).run(case.batch)
+    written = as_written(EngineSpec(case.path, "int8", 1)).run(case.batch)
     # With 16 bits a step is hardly above the effect of the order of a sum.
     np.testing.assert_allclose(logits, written, atol=(3e-6 if INTEGER.get(name, 1) else 1e-4) * largest)
     # Fake quantization sums in another order, which may push a tie over.
     np.testing.assert_allclose(logits, case.expected, atol=3e-4 * largest)
-    found = engine.audit(case.batch)
-    integer = [each for each in found.products if each.integer]
+    result = engine.audit(case.batch)
+    integer = [each for each in result.products if each.integer]
     assert len(integer) == INTEGER.get(name, len(integer))
     assert {each.kernel for each in integer} <= {"_int_mm"}
-    assert len(found.products) == LINEAR + 2
+    assert len(result.products) == LINEAR + 2
 
 
 @settings(max_examples=12)
 @given(rows=st.integers(1, 9), length=st.integers(1, 40), which=st.sampled_from(["eight_bits", "plain"]))
 def test_every_shape_gives_what_the_file_says(request, rows, length, which):
     case: Exported = request.getfixturevalue(which)
-    order = Order(case.path, "int8" if which == "eight_bits" else "fp32", 1)
+    spec = EngineSpec(case.path, "int8" if which == "eight_bits" else "fp32", 1)
     feed = batch(tuple(case.batch), rows, length)
-    logits, written = load("torch_int8", order).run(feed), as_written(order).run(feed)
+    logits, written = load("torch_int8", spec).run(feed), as_written(spec).run(feed)
     np.testing.assert_allclose(logits, written, atol=3e-6 * np.abs(written).max())
 
 
@@ -100,8 +100,8 @@ def test_every_shape_gives_what_the_file_says(request, rows, length, which):
 def test_every_architecture(architecture, words, tmp_path, monkeypatch):
     monkeypatch.setitem(tiny_encoders.CONFIGS, "mobilebert", tiny_config("mobilebert", VOCABULARY))
     case = export(tmp_path, *words, architecture=architecture)
-    order = Order(case.path, "int8" if words else "fp32", 1)
-    engine, written = load("torch_int8", order), as_written(order).run(case.batch)
+    spec = EngineSpec(case.path, "int8" if words else "fp32", 1)
+    engine, written = load("torch_int8", spec), as_written(spec).run(case.batch)
     largest = np.abs(written).max()
     np.testing.assert_allclose(engine.run(case.batch), written, atol=1e-5 * largest)
     products = engine.audit(case.batch).products
@@ -115,7 +115,7 @@ def test_largest_values_give_the_numbers_of_the_file(products, activation, tmp_p
     onnx.save(model, tmp_path / "m.onnx")
     values = np.random.default_rng(1).integers(50, 70, (5, SIZE))
     values[1] *= -1
-    got = load("torch_int8", Order(tmp_path / "m.onnx", "int8", 1)).run({"x": values})
+    got = load("torch_int8", EngineSpec(tmp_path / "m.onnx", "int8", 1)).run({"x": values})
     np.testing.assert_allclose(got, _plainly(model, values), rtol=2e-6)
 
 
@@ -126,7 +126,7 @@ def test_a_weight_with_a_zero_point_is_multiplied_in_floating_point(tmp_path):
             tensor.CopyFrom(numpy_helper.from_array(np.full(SIZE, 3, np.int8), tensor.name))
     onnx.save(model, tmp_path / "m.onnx")
     values = {"x": np.random.default_rng(1).integers(-70, 70, (5, SIZE))}
-    engine = load("torch_int8", Order(tmp_path / "m.onnx", "int8", 1))
+    engine = load("torch_int8", EngineSpec(tmp_path / "m.onnx", "int8", 1))
     np.testing.assert_allclose(engine.run(values), _plainly(model, values["x"]), rtol=1e-5)
     (product,) = engine.audit(values).products
     assert (product.integer, product.kernel, product.macs) == (False, "mm", 5 * SIZE * SIZE)
@@ -134,7 +134,7 @@ def test_a_weight_with_a_zero_point_is_multiplied_in_floating_point(tmp_path):
 
 def test_kernels_that_saturate_are_not_used(eight_bits, monkeypatch):
     monkeypatch.setattr(runtime, "exact", lambda device: False)
-    engine = load("torch_int8", Order(eight_bits.path, "int8", 1))
+    engine = load("torch_int8", EngineSpec(eight_bits.path, "int8", 1))
     np.testing.assert_allclose(engine.run(eight_bits.batch), eight_bits.expected, rtol=1e-3, atol=1e-4)
     assert engine.audit(eight_bits.batch).integer_share == 0
 
@@ -158,40 +158,40 @@ def test_a_cpu_without_vnni_multiplies_exactly():
 
 
 def test_the_audit_counts_the_work(eight_bits):
-    found = load("torch_int8", Order(eight_bits.path, "int8", 1)).audit(eight_bits.batch)
-    rows, tokens = found.shape
-    assert found.shape == (6, 11)
+    result = load("torch_int8", EngineSpec(eight_bits.path, "int8", 1)).audit(eight_bits.batch)
+    rows, tokens = result.shape
+    assert result.shape == (6, 11)
     width, inner, labels = 32, 64, 3
     layer = rows * tokens * (4 * width * width + 2 * width * inner)
     head = rows * (width * width + width * labels)
     scores = 2 * rows * tokens * tokens * width
-    assert sum(each.macs for each in found.products) == layer + head + scores
-    assert found.integer_share == pytest.approx(100 * (layer + head) / (layer + head + scores))
-    assert {each.kernel for each in found.in_float} == {"bmm"}
-    assert found.nodes["MatMul"] + found.nodes["Gemm"] == LINEAR + 2
-    assert found.conversions > 0
-    assert any(each.name.endswith("dense/MatMul") for each in found.products)
+    assert sum(each.macs for each in result.products) == layer + head + scores
+    assert result.integer_share == pytest.approx(100 * (layer + head) / (layer + head + scores))
+    assert {each.kernel for each in result.in_float} == {"bmm"}
+    assert result.nodes["MatMul"] + result.nodes["Gemm"] == LINEAR + 2
+    assert result.conversions > 0
+    assert any(each.name.endswith("dense/MatMul") for each in result.products)
 
 
 def test_attention_without_quantizers_is_one_call_with_both_products_told(plain, tmp_path):
-    engine = load("torch_int8", Order(plain.path, "fp32", 1))
-    found = engine.audit(plain.batch)
-    attention = [each for each in found.products if each.kernel == "scaled_dot_product_attention"]
+    engine = load("torch_int8", EngineSpec(plain.path, "fp32", 1))
+    result = engine.audit(plain.batch)
+    attention = [each for each in result.products if each.kernel == "scaled_dot_product_attention"]
     assert [each.macs for each in attention] == [6 * 11 * 11 * 32] * 2
-    assert found.nodes["Attention"] == 1 and "Softmax" not in found.nodes
+    assert result.nodes["Attention"] == 1 and "Softmax" not in result.nodes
     model = onnx.load(plain.path)
     softmax = next(node for node in model.graph.node if node.op_type == "Softmax")
     model.graph.output.append(onnx.helper.make_tensor_value_info(softmax.output[0], TensorProto.FLOAT, None))
     onnx.save(model, tmp_path / "m.onnx")  # whose probabilities are wanted, too
-    apart = load("torch_int8", Order(tmp_path / "m.onnx", "fp32", 1))
+    apart = load("torch_int8", EngineSpec(tmp_path / "m.onnx", "fp32", 1))
     assert {each.kernel for each in apart.audit(plain.batch).in_float} == {"mm", "bmm"}
     np.testing.assert_allclose(apart.run(plain.batch), engine.run(plain.batch), rtol=1e-4, atol=1e-5)
 
 
 def test_precisions_of_a_float_graph(plain):
-    exact = load("torch_int8", Order(plain.path, "fp32", 1))
+    exact = load("torch_int8", EngineSpec(plain.path, "fp32", 1))
     np.testing.assert_allclose(exact.run(plain.batch), plain.expected, rtol=1e-4, atol=1e-5)
-    bf16 = load("torch_int8", Order(plain.path, "bf16", 1))
+    bf16 = load("torch_int8", EngineSpec(plain.path, "bf16", 1))
     difference = np.abs(bf16.run(plain.batch) - plain.expected).max()
     assert 1e-6 < difference < 0.1 * np.abs(plain.expected).max()
     info = bf16.info
@@ -200,15 +200,15 @@ def test_precisions_of_a_float_graph(plain):
     if not torch.cuda.is_available():
         assert info.memory_bytes is None
         with pytest.raises(DeployError, match=r"precision fp16.*allowed here are fp32, bf16, int8"):
-            load("torch_int8", Order(plain.path, "fp16", 1))
+            load("torch_int8", EngineSpec(plain.path, "fp16", 1))
 
 
 def test_half_precision_is_close_and_finite_with_masked_rows(plain, eight_bits):
     """The form that a GPU computes in, slowly: what is left of numbers there, and that no mask overflows."""
     for case, integer in ((plain, False), (eight_bits, True)):
-        module = translate(onnx.load(case.path), Form(torch.device("cpu"), torch.float16, integer))
+        module = translate(onnx.load(case.path), ComputeOptions(torch.device("cpu"), torch.float16, integer))
         feed = case.batch | {"attention_mask": case.batch["attention_mask"] * (np.arange(6) > 0)[:, None]}
-        written = as_written(Order(case.path, "int8", 1)).run(feed)
+        written = as_written(EngineSpec(case.path, "int8", 1)).run(feed)
         logits = module(*map(torch.from_numpy, feed.values())).float().numpy()
         assert np.isfinite(logits).all()
         np.testing.assert_allclose(logits[1:], written[1:], atol=0.05 * np.abs(written).max())
@@ -234,8 +234,8 @@ class Counted:
 
 def test_each_known_length_is_compiled_twice_and_all_others_once(eight_bits, monkeypatch):
     counted = Counted(monkeypatch)
-    module = translate(onnx.load(eight_bits.path), Form(torch.device("cpu"), torch.float32, True))
-    compiled = runtime.Compiled(module, ((1, 11), (8, 11)))
+    module = translate(onnx.load(eight_bits.path), ComputeOptions(torch.device("cpu"), torch.float32, True))
+    compiled = runtime.CompiledByLength(module, ((1, 11), (8, 11)))
 
     def total(*shapes: tuple[int, int]) -> int:
         for shape in shapes:
@@ -253,11 +253,11 @@ def test_each_known_length_is_compiled_twice_and_all_others_once(eight_bits, mon
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_on_a_gpu_results_are_close_and_memory_is_told(plain, eight_bits):
     for case, precision in ((plain, "fp32"), (plain, "fp16"), (plain, "bf16"), (eight_bits, "int8")):
-        engine = load("torch_int8", Order(case.path, precision, 1, shapes=((1, 11), (6, 11))))
+        engine = load("torch_int8", EngineSpec(case.path, precision, 1, shapes=((1, 11), (6, 11))))
         assert engine.info.memory_bytes > 0 and engine.info.device == torch.cuda.get_device_name()
         for shape in ((6, 11), (1, 11), (3, 7)):
             feed = batch(tuple(case.batch), *shape)
-            written = as_written(Order(case.path, precision, 1)).run(feed)
+            written = as_written(EngineSpec(case.path, precision, 1)).run(feed)
             np.testing.assert_allclose(engine.run(feed), written, atol=0.1 * np.abs(written).max())
 
 
@@ -267,7 +267,7 @@ def test_an_unknown_operator_is_named_with_the_runtimes_that_take_it(operator, p
     next(node for node in foreign.graph.node if node.op_type == "Tanh").op_type = operator
     onnx.save(foreign, tmp_path / "m.onnx")
     with pytest.raises(DeployError, match=f"operator {operator}; run the graph in onnxruntime or openvino"):
-        load("torch_int8", Order(tmp_path / "m.onnx", "fp32", 1))
+        load("torch_int8", EngineSpec(tmp_path / "m.onnx", "fp32", 1))
 
 
 def test_an_unknown_type_is_named(plain, tmp_path):
@@ -276,7 +276,7 @@ def test_an_unknown_type_is_named(plain, tmp_path):
     node.attribute[0].i = TensorProto.STRING
     onnx.save(foreign, tmp_path / "m.onnx")
     with pytest.raises(DeployError, match="type STRING; run the graph in onnxruntime"):
-        load("torch_int8", Order(tmp_path / "m.onnx", "fp32", 1))
+        load("torch_int8", EngineSpec(tmp_path / "m.onnx", "fp32", 1))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x07\x12\x03abc"])
@@ -284,11 +284,11 @@ def test_damaged_and_missing_files_are_refused(content, tmp_path):
     (tmp_path / "m.onnx").write_bytes(content)
     for name in ("m.onnx", "no.onnx"):
         with pytest.raises(DeployError, match=f"{name}.*export"):
-            load("torch_int8", Order(tmp_path / name, "int8", 1))
+            load("torch_int8", EngineSpec(tmp_path / name, "int8", 1))
 
 
 def test_what_does_not_fit_a_graph_is_refused(plain: Exported):
-    engine = load("torch_int8", Order(plain.path, "fp32", 1))
+    engine = load("torch_int8", EngineSpec(plain.path, "fp32", 1))
     good = plain.batch
     with pytest.raises(DeployError, match=r"add \['input_ids'\], leave out \['y'\]"):
         engine.run({name.replace("input_ids", "y"): values for name, values in good.items()})
@@ -306,7 +306,7 @@ def test_what_does_not_fit_a_graph_is_refused(plain: Exported):
 
 
 def test_out_of_memory_names_the_shape_and_the_engine_goes_on(plain, monkeypatch):
-    engine = load("torch_int8", Order(plain.path, "fp32", 1))
+    engine = load("torch_int8", EngineSpec(plain.path, "fp32", 1))
 
     def fail(*inputs: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -320,6 +320,6 @@ def test_out_of_memory_names_the_shape_and_the_engine_goes_on(plain, monkeypatch
 
 def test_threads_are_those_of_before_after_a_run(plain):
     before = torch.get_num_threads()
-    engine = load("torch_int8", Order(Path(plain.path), "fp32", before + 1))
+    engine = load("torch_int8", EngineSpec(Path(plain.path), "fp32", before + 1))
     engine.run(plain.batch)
     assert torch.get_num_threads() == before

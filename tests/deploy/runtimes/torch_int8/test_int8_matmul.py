@@ -52,7 +52,7 @@ def _check_product(rows: int, inner: int, width: int, zero: int, seed: int, flat
     q = generator.integers(-128, 128, (rows, inner) if flat else (2, rows, inner)).astype(np.int8)
     weight = generator.integers(-128, 128, (inner, width)).astype(np.int8)
     scale = generator.uniform(1e-4, 1e-1, width).astype(np.float32)
-    found = int8_matmul.product(
+    result = int8_matmul.product(
         torch.from_numpy(q),
         int8_matmul.padded_weight(torch.from_numpy(weight), torch.device("cpu")),
         zero * torch.from_numpy(weight).sum(0, dtype=torch.int32),
@@ -60,7 +60,7 @@ def _check_product(rows: int, inner: int, width: int, zero: int, seed: int, flat
         torch.float32,
     )
     expected = (q.astype(np.float64) - zero) @ weight.astype(np.float64) * scale
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(result.numpy(), expected, rtol=1e-6)
 
 
 @given(
@@ -97,8 +97,8 @@ def test_scales_along_an_axis():
 
 @pytest.mark.parametrize(("zero", "moved"), [(0, -128), (128, 0), (255, 127)])
 def test_an_unsigned_grid_is_moved(zero, moved):
-    found = int8_matmul.signed(torch.tensor(zero, dtype=torch.uint8))
-    assert (found.item(), found.dtype) == (moved, torch.int8)
+    result = int8_matmul.signed(torch.tensor(zero, dtype=torch.uint8))
+    assert (result.item(), result.dtype) == (moved, torch.int8)
     assert int8_matmul.signed(torch.tensor(7, dtype=torch.int8)).item() == 7
 
 

@@ -1,4 +1,4 @@
-"""A float32 graph in 16-bit floating point, for runtimes that take the types of a graph at their word."""
+"""Conversion of a float32 graph to 16-bit floating point, for runtimes that compute in the graph's types."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ TYPES: dict[Half, tuple[int, Any]] = {
     "fp16": (TensorProto.FLOAT16, np.float16),
     "bf16": (TensorProto.BFLOAT16, ml_dtypes.bfloat16),
 }
-"""ONNX's and numpy's names of the types."""
+"""ONNX and numpy types by name."""
 OPSET = 19
-"""The first in which scales of ``QuantizeLinear`` may be of these types."""
+"""First opset in which scales of ``QuantizeLinear`` may have these types."""
 
 
 def to_half(model: ModelProto, kind: Half) -> bool:
-    """Compute a graph in 16 bits, in place; its inputs and outputs stay what they are.
+    """Convert a graph to 16-bit arithmetic in place; its inputs and outputs keep their types.
 
-    Numbers above what the type holds, such as the lowest float32 of a mask, become its largest. Scales of
-    grids are rounded as well, fp16 to 1 part in 2048: a runtime multiplies by them in that type.
+    Numbers beyond the range of the type, such as the lowest float32 of a mask, are clamped to it. Scales of
+    grids are rounded as well, in FP16 to 1 part in 2048: a runtime multiplies by them in that type.
 
     Returns:
-        Whether anything changed: a graph without float32 numbers is left alone.
+        Whether the graph changed: one without float32 initializers is left alone.
 
     Raises:
-        DeployError: the opset is too old, or a scale is so small that it would become zero.
+        DeployError: The opset is too old, or a scale is so small that it would become zero.
     """
     onnx_type, dtype = TYPES[kind]
     floats = [each for each in model.graph.initializer if each.data_type == TensorProto.FLOAT]

@@ -1,0 +1,73 @@
+"""The runtimes that execute an exported graph: one table of what each is, takes and computes with.
+
+Sources of what graphs they take: ONNX Runtime 1.31 and OpenVINO 2026.4 as measured on tiny encoders
+(``tests/deploy/runtimes``); TensorRT for RTX 1.7, whose parser refuses zero points; TensorRT takes the same
+graphs. Unsigned integers are refused for both even with zero point 0: their INT8 is signed. torch_int8 moves
+zero points itself, and computes what has more than 8 bits in floating point. TensorRT wants INT4 in blocks,
+which no grid here has.
+
+A new runtime is one entry here, its name in :data:`qexp.naming.RuntimeName`, and a module with a function
+``load``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qexp.config.base import FLOAT_BITS
+from qexp.naming import Execution, Precision, RuntimeName
+
+
+@dataclass(frozen=True)
+class RuntimeSpec:
+    """What one runtime is and takes."""
+
+    title: str
+    engine: str
+    """Module below :mod:`qexp.deploy.runtimes` whose ``load`` makes an engine of a graph."""
+    packages: tuple[str, ...]
+    """Distributions that the runtime can come from."""
+    precisions: tuple[Precision, ...]
+    products: Mapping[tuple[int, int], Execution]
+    """How weights and activations of so many bits are computed; what is not listed is ``simulated``."""
+    on_gpu: bool = False
+    """Whether it computes on a GPU where there is one."""
+    zero_points: bool = True
+    """Whether it takes zero points other than 0 and unsigned integers."""
+    wide: bool = True
+    """Whether it takes grids of 16 bits."""
+    fp16_in_file: bool = False
+    """Whether FP16 must be in the file; the others convert an FP32 graph themselves."""
+
+
+_CPU: dict[tuple[int, int], Execution] = {
+    (8, 8): "integer", (8, FLOAT_BITS): "stored", (4, FLOAT_BITS): "stored",
+}  # fmt: skip
+_TENSORRT: dict[tuple[int, int], Execution] = {(8, 8): "integer", (4, FLOAT_BITS): "stored"}
+
+RUNTIMES: dict[RuntimeName, RuntimeSpec] = {
+    "onnxruntime": RuntimeSpec(
+        "ONNX Runtime on the CPU", "onnxruntime.engine", packages=("onnxruntime", "onnxruntime-gpu"),
+        precisions=("fp32", "fp16", "int8"), products=_CPU, fp16_in_file=True,
+    ),
+    "openvino": RuntimeSpec(
+        "OpenVINO on the CPU", "openvino.engine", packages=("openvino",),
+        precisions=("fp32", "bf16", "int8"), products=_CPU,
+    ),
+    "tensorrt": RuntimeSpec(
+        "TensorRT on an NVIDIA GPU", "tensorrt.engine",
+        packages=("tensorrt", "tensorrt-cu13-bindings", "tensorrt-cu12-bindings", "tensorrt-bindings"),
+        precisions=("fp32", "fp16", "int8"), products=_TENSORRT, on_gpu=True, zero_points=False, wide=False,
+    ),
+    "tensorrt_rtx": RuntimeSpec(
+        "TensorRT for RTX on an NVIDIA GPU", "tensorrt.engine_rtx",
+        packages=("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings", "tensorrt-rtx"),
+        precisions=("fp32", "fp16", "int8"), products=_TENSORRT, on_gpu=True, zero_points=False, wide=False,
+    ),
+    "torch_int8": RuntimeSpec(
+        "PyTorch's own integer products, on a CPU or a GPU", "torch_int8.engine", packages=("torch",),
+        precisions=("fp32", "fp16", "bf16", "int8"), products={(8, 8): "integer"}, on_gpu=True,
+    ),
+}  # fmt: skip
+"""By name, as ``deploy.runtimes`` and Records have it."""

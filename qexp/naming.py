@@ -1,0 +1,39 @@
+"""Names that code, Records and tables share: stages, models of a run, and runtimes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+RuntimeName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "torch_int8"]
+"""A runtime that executes an exported graph."""
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+"""Arithmetic of an engine's large products; ``int8`` wherever the graph quantizes."""
+Execution = Literal["float", "integer", "stored", "simulated"]
+"""Nothing is quantized; products of integers of these widths; weights stored in these widths and multiplied
+in floating point; the numbers of the grid without any gain, in a wider format."""
+
+
+class StageName:
+    """Folders below ``outputs/artifacts``, which Records name, too."""
+
+    TOKENS = "1-tokens"
+    FP32 = "2-fp32"
+    EQUALIZED = "2-equalized"
+    STATISTICS = "3-statistics"
+    MOMENTS = "3-moments"
+    RANGES = "4-ranges"
+    REFINED = "4-refined"
+    CONTROL = "5-control"
+    QAT = "5-qat"
+    SCORES = "6-scores"
+    ONNX = "7-onnx"
+    FP16 = "7-half"
+    FLOOR = "8-floor"
+    PARITY = "8-parity"
+    LATENCY = "9-latency"
+
+
+MODEL_STAGES = ("fp32", "control", "ptq", "qat")
+"""Models that a run evaluates in torch, in the order in which they come."""
+MODEL_TITLES = {"fp32": "FP32", "control": "control", "ptq": "PTQ", "qat": "QAT"}
+"""Each in tables."""

@@ -1,0 +1,38 @@
+"""Run a job in this process with tiny settings, and look at its Record."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from qexp.execution.job import Job
+from tests.conftest import compose
+
+QUICK = ("data=sample", "budget=smoke", "machine.progress=false", "machine.threads=1", "deploy.lengths=[16]")
+
+
+def run(*words: str, sweep: bool = False) -> tuple[int, dict[str, Any]]:
+    """Run a job; its exit code and the Record that it wrote last."""
+    code = Job(compose(*words), sweep=sweep).run()
+    records = sorted(
+        (Path(os.environ["QEXP_OUTPUTS"]) / "records").glob("*.json"),
+        key=lambda file: file.stat().st_mtime_ns,
+    )
+    return code, json.loads(records[-1].read_text())
+
+
+def record_problem() -> str:
+    """What the newest Record says went wrong."""
+    newest = max(
+        (Path(os.environ["QEXP_OUTPUTS"]) / "records").glob("*.json"),
+        key=lambda file: file.stat().st_mtime_ns,
+    )
+    record = json.loads(newest.read_text())
+    return str(record["error"] or record["parity"] or record["warnings"])
+
+
+TAUGHT = (
+    "method.distillation.logits=1", "method.distillation.hidden=1", "method.distillation.attention=1",
+)  # fmt: skip
