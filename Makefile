@@ -42,7 +42,7 @@ $(READY): pyproject.toml
 	touch $(READY)
 
 demo: $(READY)
-	$(BIN)/python -m qexp task=mrpc quant=w8a8 data=sample data.train_rows=800
+	$(BIN)/python -m qexp task=mrpc quant=w8a8 data=sample data.train_rows=600
 
 test: $(READY)
 	$(PYTEST) -m "not slow"
