@@ -26,10 +26,10 @@ import yaml
 from benchmarks.harness import Reading, alternate, show_rows, write
 from benchmarks.options import parser, settings, start
 from benchmarks.shapes import SHAPES, Family, batch_of
-from qexp.cli.run import conf_folder
 from qexp.config import MaxCalibrator, Placement, Quant, QuantizationConfig
 from qexp.deploy.onnx import export as exporter
 from qexp.deploy.runtimes.onnxruntime.session import new_session
+from qexp.environment import conf_folder
 from qexp.quant.insertion.insert import insert
 
 OLD, NEW, LEVEL = "rewritten", "kept", "rewritten, level 1"

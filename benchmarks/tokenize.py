@@ -30,11 +30,11 @@ import yaml
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from benchmarks.harness import alternate, show, show_rows, write
-from qexp.cli.run import conf_folder
 from qexp.config import Data, Model, Task
 from qexp.data.checkpoints import locate
 from qexp.data.sources.resolve import ROOT_VARIABLE, resolve
 from qexp.data.tokenization.texts import tokenize
+from qexp.environment import conf_folder
 
 FLOOR = "rust, all cores"
 PROCESSES = 2

@@ -1,9 +1,10 @@
-"""Names of the environment variables that qexp reads, and a check for misspelled ones."""
+"""Environment variables that qexp reads, a check for misspelled ones, and the folder of the configuration."""
 
 from __future__ import annotations
 
 import difflib
 import os
+from pathlib import Path
 
 from qexp.errors import ConfigError
 
@@ -46,3 +47,10 @@ def check_environment() -> None:
     """
     if problem := unread_variable():
         raise ConfigError(problem)
+
+
+def conf_folder() -> Path:
+    """Return the folder ``conf``: within the package in a wheel, next to it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from qexp.cli.run import conf_folder
 from qexp.config import Experiment, Machine
 from qexp.context import RunContext
+from qexp.environment import conf_folder
 
 if not Path("/dev/nvidia0").exists():
     # Before anything imports Triton, whose own library is made for one way of running or the other.

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qexp.cli.options import comma_separated
+from qexp.cli.options import add_outputs, comma_separated
 from qexp.config import RUNTIMES
 from qexp.console import print_out
 from qexp.environment import check_environment
@@ -216,12 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--lenient", action="store_true", help="report a runtime that is not available instead of failing"
     )
-    parser.add_argument(
-        "--outputs",
-        type=Path,
-        metavar="DIR",
-        help=f"folder that runs wrote to (default: {OUTPUTS_VARIABLE}, else ./outputs)",
-    )
+    add_outputs(parser)
     return parser
 
 

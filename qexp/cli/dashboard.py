@@ -10,9 +10,9 @@ import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qexp.cli.options import add_outputs
 from qexp.config import Wandb
 from qexp.environment import unread_variable
 from qexp.errors import FAILED, OK, QexpError
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("qexp dashboard", description="Save a W&B workspace.")
     parser.add_argument("--entity", required=True, help="user or team that the pages belong to")
     parser.add_argument("--project", default=Wandb.model_fields["project"].default, help="tracker.project")
-    parser.add_argument("--outputs", type=Path, help="folder that the runs wrote to")
+    add_outputs(parser)
     options = parser.parse_args(arguments)
     if problem := unread_variable():
         parser.error(problem)

@@ -18,7 +18,7 @@ from qexp.cli.options import add_outputs
 from qexp.cli.pictures import add_options, write_pictures
 from qexp.console import print_out
 from qexp.environment import unread_variable
-from qexp.errors import DataError, StoreError
+from qexp.errors import FAILED, INVALID, OK, DataError, StoreError
 from qexp.records.record import RUNNING, Record, outputs_root, read_all, records_folder
 from qexp.reporting.formats import FORMATS, tables_of, write_tables
 from qexp.reporting.glue import BY_NAME
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report, records, unreadable = _read(options, outputs)
     except (StoreError, DataError) as error:
         print(f"qexp report: {error}", file=sys.stderr)
-        return 2
+        return INVALID
     if not (options.html or options.plots):
         _, text = FORMATS[options.format]
         print_out(text(report))
@@ -64,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print_out(f"{path}\n")
     except StoreError as error:
         print(f"qexp report: {error}", file=sys.stderr)
-        return 1
-    return 1 if unreadable else 0
+        return FAILED
+    return FAILED if unreadable else OK
 
 
 def _record_killed_runs(outputs: Path) -> None:

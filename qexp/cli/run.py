@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from qexp.cli.overrides import DRY_RUN, CommandLine
-from qexp.environment import check_environment
+from qexp.environment import check_environment, conf_folder
 from qexp.errors import FAILED, INTERRUPTED, ConfigError, QexpError
 
 if TYPE_CHECKING:
@@ -40,13 +40,6 @@ WIDTHS = (*range(2, 17), 32)
 
 _codes: list[int] = []
 """Exit codes of runs that are not part of a sweep."""
-
-
-def conf_folder() -> Path:
-    """Return the folder ``conf``: within the package in a wheel, next to it in a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qexp.artifacts.manifest import problem_of
+from qexp.cli.options import add_outputs
 from qexp.console import print_out
 from qexp.environment import unread_variable
-from qexp.errors import StoreError
+from qexp.errors import FAILED, INVALID, OK, StoreError
 from qexp.execution.crash_records import count_running
-from qexp.records.record import OUTPUTS_VARIABLE, outputs_root, read_all, records_folder
+from qexp.records.record import outputs_root, read_all, records_folder
 from qexp.records.store_usage import Item, items, uses
 from qexp.reporting.table import MEBIBYTE, NOT_REQUESTED, Table, markdown
 
@@ -34,12 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"qexp store: no store in {outputs}; a run makes one, or name other outputs with --outputs",
             file=sys.stderr,
         )
-        return 2
+        return INVALID
     try:
         code: int = options.act(outputs, options)
     except (StoreError, OSError) as error:
         print(f"qexp store: {error}", file=sys.stderr)
-        return 1
+        return FAILED
     return code
 
 
@@ -68,7 +69,7 @@ def verify(outputs: Path, options: argparse.Namespace) -> int:
         else "never used: the next run that needs one builds it anew"
     )
     print_out(f"{len(artifacts)} artifacts, {damaged} damaged{f' ({outcome})' if damaged else ''}\n")
-    return 1 if damaged else 0
+    return FAILED if damaged else OK
 
 
 def collect(outputs: Path, options: argparse.Namespace) -> int:
@@ -79,7 +80,7 @@ def collect(outputs: Path, options: argparse.Namespace) -> int:
             "them, or leave out --unused",
             file=sys.stderr,
         )
-        return 2
+        return INVALID
     use_counts = _uses(outputs) if options.unused else Counter()
     waste = [item for item in items(outputs / "artifacts") if _is_waste(item, use_counts, options)]
     sizes = [item.bytes for item in waste]
@@ -144,12 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="qexp store",
         description="The store of artifacts: what lies there, whether it is sound, and what can go.",
     )
-    parser.add_argument(
-        "--outputs",
-        type=Path,
-        metavar="DIR",
-        help=f"folder that runs wrote to (default: {OUTPUTS_VARIABLE}, else ./outputs)",
-    )
+    add_outputs(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     listing = commands.add_parser("ls", help="what lies in the store, by stage")
     listing.add_argument("--long", action="store_true", help="a line for each artifact")

@@ -6,9 +6,9 @@ import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from qexp.environment import conf_folder
 from qexp.reporting.run_view import FLOAT_BITS, RunView, leaves
 
 _BY_KIND = ("calibrator", "finetune", "method", "deploy")
@@ -138,12 +138,10 @@ def _yaml(name: str) -> Mapping[str, Any]:
     """Load a file of the configuration; without one the result is empty and values are given one by one."""
     import yaml  # type: ignore[import-untyped, unused-ignore]
 
-    package = Path(__file__).resolve().parent.parent
-    for folder in (package / "conf", package.parent / "conf"):
-        if (file := folder / f"{name}.yaml").is_file():
-            tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-            return tree if isinstance(tree, dict) else {}
-    return {}
+    if not (file := conf_folder() / f"{name}.yaml").is_file():
+        return {}
+    tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return tree if isinstance(tree, dict) else {}
 
 
 def _hydra_value(value: Any) -> str:

@@ -17,8 +17,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from qexp.cli.run import conf_folder
 from qexp.config import Experiment
+from qexp.environment import conf_folder
 from tests.conftest import experiment
 
 GROUPS = sorted(

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from qexp.cli.run import conf_folder
 from qexp.config import Control, Experiment, Finetune, Qat, Quant
 from qexp.config.validation_errors import allowed_fields, explain, unknown_field
+from qexp.environment import conf_folder
 from tests.conftest import compose, experiment
 
 

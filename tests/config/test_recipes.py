@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from qexp.cli.run import conf_folder
 from qexp.config import Control, Distillation, Qat
+from qexp.environment import conf_folder
 from qexp.quant.insertion.insert import insert
 from tests.conftest import experiment
 from tests.support.tiny_models import CONFIGS, batch, build

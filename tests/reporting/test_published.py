@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from qexp.cli.run import conf_folder
+from qexp.environment import conf_folder
 from qexp.errors import DataError
 from qexp.reporting import published as module
 from qexp.reporting.glue import BY_NAME

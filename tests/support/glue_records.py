@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from qexp.cli.run import conf_folder
+from qexp.environment import conf_folder
 from qexp.records.record import Record
 from qexp.reporting.glue import TASKS
 from tests.support.record_factory import experiment, record

@@ -13,8 +13,8 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 from qexp.analysis.mixed_precision.groups import QuantizerGroup, groups_of, layer_of
-from qexp.cli.run import conf_folder
 from qexp.config import MaxCalibrator, Placement, QuantizationConfig
+from qexp.environment import conf_folder
 from qexp.quant.cost import work_of
 from qexp.quant.insertion.insert import QuantizedModel, insert
 from tests.conftest import tiny_config

@@ -10,9 +10,9 @@ import pytest
 from onnx import ModelProto, NodeProto
 from pydantic import ValidationError
 
-from qexp.cli.run import conf_folder
 from qexp.deploy.engine import EngineSpec
 from qexp.deploy.runtimes import load
+from qexp.environment import conf_folder
 from qexp.errors import QexpError
 from tests.support.graphs import export
 from tests.support.rounding import bare, floor, plainly, without_ties

@@ -8,8 +8,8 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from qexp.cli.run import conf_folder
 from qexp.config import MaxCalibrator, Placement, QuantizationConfig, Scheme, SiteKind
+from qexp.environment import conf_folder
 from qexp.quant.insertion.insert import QuantizedModel, insert
 from tests.support import sequence_models, tiny_models
 
