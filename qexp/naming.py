@@ -22,6 +22,7 @@ class StageName:
     STATISTICS = "3-statistics"
     MOMENTS = "3-moments"
     RANGES = "4-ranges"
+    PRETRAINED = "4-pretrained"
     REFINED = "4-refined"
     CONTROL = "5-control"
     QAT = "5-qat"

@@ -36,6 +36,7 @@ from qexp.config.deploy import (
 from qexp.config.experiment import Experiment
 from qexp.config.quantization import (
     ActivationScheme,
+    GradientRule,
     Override,
     Placement,
     Quant,
@@ -105,6 +106,7 @@ __all__ = [
     "Finetune",
     "FromScratch",
     "Gate",
+    "GradientRule",
     "Machine",
     "MaxCalibrator",
     "Metric",

@@ -30,6 +30,8 @@ class EmaCalibrator(Calibrator):
     """Tag of the section."""
     decay: float = Field(default=0.9, ge=0, lt=1)
     """Weight of the past; 0 keeps only the last batch."""
+    statistic: Literal["ends", "magnitude"] = "ends"
+    """Average the smallest and the largest value, or the largest magnitude and its negative."""
 
 
 class PercentileCalibrator(Calibrator):
@@ -39,6 +41,8 @@ class PercentileCalibrator(Calibrator):
     """Tag of the section."""
     percentile: float = Field(default=99.99, gt=0, le=100)
     """Share of values inside the range, in percent."""
+    edge: Literal["upper", "lower"] = "upper"
+    """Edge of the histogram bin that reaches the share."""
 
 
 class MseCalibrator(Calibrator):
@@ -124,3 +128,9 @@ class Calibration(Section):
     """Rows of the train split, drawn by ``seed``."""
     batch_size: int = Field(default=32, ge=1)
     """Rows in a batch."""
+    weights: Literal["float", "quantized"] = "float"
+    """Weights of the model that is observed; quantized ones have their ranges from the calibrator."""
+    padding: Literal["masked", "batch", "max_length"] = "masked"
+    """Whether padding is left out of the statistics, and of ranges that move in training; or counts, in
+    batches padded to their longest row, or to ``task.max_length``. Where it counts, rows of any length
+    share a batch."""

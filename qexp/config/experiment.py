@@ -7,15 +7,15 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from qexp.config.base import FLOAT_BITS, Section
+from qexp.config.base import Section
 from qexp.config.calibration import AnyCalibrator, Calibration
 from qexp.config.deploy import AnyDeploy, Budget, Gate, Machine, Numerics, TrainingSetup
 from qexp.config.quantization import Placement, Quant, QuantizationConfig, Scheme
-from qexp.config.recommended import YamlDefaults
 from qexp.config.refinement import Refinement
+from qexp.config.resolution import resolve_defaults
 from qexp.config.task import AnyTask, Data, Model, TranslationTask, score_name
 from qexp.config.tracking import AnyTracker, NoTracker
-from qexp.config.training import RANGE_RATE, AnyFinetune, AnyMethod, Control, Finetune, Qat
+from qexp.config.training import AnyFinetune, AnyMethod, ContinuedTraining, Finetune, NoFinetune, Qat
 
 _NOT_IDENTITY: dict[str, Any] = {"machine": True, "tracker": True, "data": {"source", "root"}}
 
@@ -79,11 +79,50 @@ class Experiment(Section):
                 "once, and its range would follow it each time; use machine.compile=false, or "
                 "method.ranges=learned"
             )
+        if method.gradient == "all" and machine.compile:
+            raise ValueError(
+                "method.gradient=all with machine.compile=true: a compiled graph would round far outside the "
+                "range otherwise; use machine.compile=false, or method.gradient=range"
+            )
         if method.zero_points == "learned" and not self._has_zero_points:
             raise ValueError(
                 "method.zero_points=learned: no activation has a fixed grid with a zero point, so there is "
                 "none to learn; use scheme.activation.symmetric=false with a range per tensor, or "
                 "method.zero_points=fixed"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_training_start(self) -> Self:
+        method, finetune = self.method, self.finetune
+        if not isinstance(method, ContinuedTraining):
+            return self
+        if method.schedule == "continued" and finetune.schedule != "inverse_sqrt":
+            raise ValueError(
+                f"method.schedule=continued with finetune.schedule={finetune.schedule}: that rate has come "
+                "down to 0, so there is none to go on with; use finetune.schedule=inverse_sqrt, or "
+                "method.schedule=null"
+            )
+        pretrained = isinstance(method, Qat) and method.start == "pretrained"
+        if pretrained and (isinstance(finetune, NoFinetune) or self.model.scratch):
+            source = "finetune=none" if isinstance(finetune, NoFinetune) else f"model={self.model.name}"
+            raise ValueError(
+                f"method.start=pretrained with {source}: there is no pretrained model beside the fine-tuned "
+                "one; use method.start=finetuned"
+            )
+        if pretrained and self.refinement.name != "none":
+            raise ValueError(
+                f"method.start=pretrained with refinement={self.refinement.name}: it refines the fine-tuned "
+                "model, which is not trained on; use refinement=none, or method.start=finetuned"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_padding(self) -> Self:
+        if self.calibration.padding == "max_length" and isinstance(self.task, TranslationTask):
+            raise ValueError(
+                "calibration.padding=max_length with a translation: its two sequences have no length in "
+                "common; use calibration.padding=batch or masked"
             )
         return self
 
@@ -146,13 +185,17 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _check_microbatch_size(self) -> Self:
-        machine, rows = self.machine, self.finetune.batch_size
-        if machine.parts > rows:
-            raise ValueError(
-                f"machine.devices={machine.devices} and machine.accumulate={machine.accumulate}: they split "
-                f"each batch into {machine.parts} parts, but finetune.batch_size={rows}; lower them, so that "
-                f"their product is at most {rows}, or raise finetune.batch_size"
-            )
+        machine = self.machine
+        sizes = {"finetune.batch_size": self.finetune.batch_size}
+        if isinstance(self.method, ContinuedTraining) and self.method.batch_size is not None:
+            sizes["method.batch_size"] = self.method.batch_size
+        for field, rows in sizes.items():
+            if machine.parts > rows:
+                raise ValueError(
+                    f"machine.devices={machine.devices} and machine.accumulate={machine.accumulate}: they "
+                    f"split each batch into {machine.parts} parts, but {field}={rows}; lower them, so that "
+                    f"their product is at most {rows}, or raise {field}"
+                )
         return self
 
     @property
@@ -206,82 +249,3 @@ class Experiment(Section):
         """Settings that determine the results, as plain JSON values."""
         tree = self.model_dump(mode="json", exclude=_NOT_IDENTITY)
         return tree | {"numerics": self.numerics.model_dump(mode="json")}
-
-
-def resolve_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace open settings by values that follow from other sections.
-
-    ``finetune`` takes null fields from ``model.finetune[task]``, ``model.finetune.default`` and
-    ``task.finetune``, in this order, and ``method`` from ``task.qat``; a field that is still null gets its
-    default. ``method: auto`` becomes ``qat``, or ``none`` with FP32; ``controlled`` becomes ``qat``,
-    or ``control`` with FP32; ``deploy: auto`` becomes ``engines``, or ``none`` for a translation.
-    A resolved tree is returned unchanged.
-
-    Raises:
-        ValueError: A recommended field does not exist; pydantic's error.
-    """
-    resolved = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
-    if all(isinstance(resolved.get(key), dict) for key in ("task", "model", "finetune", "method")):
-        YamlDefaults.check(resolved["task"], resolved["model"])
-        _resolve_finetune(resolved)
-        _resolve_method(resolved)
-    if all(isinstance(resolved.get(key), dict) for key in ("task", "deploy")):
-        _resolve_deploy(resolved)
-    return resolved
-
-
-def _resolve_finetune(tree: dict[str, Any]) -> None:
-    task_defaults = tree["task"].pop("finetune", None) or {}
-    model_defaults = tree["model"].pop("finetune", None) or {}
-    if tree["finetune"].get("kind") == "none":
-        return
-    for source in (
-        model_defaults.get(tree["task"].get("name")),
-        model_defaults.get("default"),
-        task_defaults,
-    ):
-        _fill(tree["finetune"], source or {})
-    tree["finetune"] = {field: value for field, value in tree["finetune"].items() if value is not None}
-
-
-def _fill(section: dict[str, Any], source: Mapping[str, Any]) -> None:
-    """Set fields that are null or absent to the values of the source."""
-    for field, value in source.items():
-        if section.get(field) is None:
-            section[field] = value
-
-
-def _resolve_deploy(tree: dict[str, Any]) -> None:
-    if tree["deploy"].get("kind") == "auto":
-        exported = tree["task"].get("kind") != "translation"
-        tree["deploy"] = {**tree["deploy"], "kind": "engines"} if exported else {"kind": "none"}
-
-
-def _without_quantizers(method: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the method that replaces ``auto`` or ``controlled`` with FP32."""
-    if method["kind"] == "auto":
-        return {"kind": "none"}
-    qat_fields = set(Qat.model_fields) - set(Control.model_fields)
-    return {field: value for field, value in method.items() if field not in qat_fields} | {"kind": "control"}
-
-
-def _resolve_method(tree: dict[str, Any]) -> None:
-    """Resolve the method from numbers only; other values are left to the validation of the fields."""
-    quant = tree.get("quant")
-    widths = quant if isinstance(quant, dict) else {}
-    bits = [widths.get(field, 8) for field in ("weight_bits", "activation_bits")]
-    method, rate = tree["method"], tree["finetune"].get("learning_rate", 4e-5)
-    task_defaults = tree["task"].pop("qat", None) or {}
-    if method.get("kind") in ("auto", "controlled"):
-        unquantized = all(width == FLOAT_BITS for width in bits)
-        tree["method"] = method = _without_quantizers(method) if unquantized else {**method, "kind": "qat"}
-    if method.get("kind") not in ("qat", "control"):
-        return
-    _fill(method, task_defaults)
-    if method.get("epochs") is None:
-        method.pop("epochs", None)
-    if method.get("learning_rate") is None and isinstance(rate, int | float):
-        method["learning_rate"] = rate / 2
-    rates = isinstance(method.get("learning_rate"), int | float) and method.get("kind") == "qat"
-    if rates and method.get("range_learning_rate") is None:
-        method["range_learning_rate"] = RANGE_RATE * method["learning_rate"]

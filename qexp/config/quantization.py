@@ -15,7 +15,22 @@ class WeightScheme(Section):
     granularity: Literal["per_tensor", "per_channel"] = "per_channel"
     """One range for the tensor, or one for each output channel."""
     symmetric: bool = True
-    """Zero point 0 and a signed grid without its lowest value."""
+    """Zero point 0 and a signed grid; false is an unsigned grid with a zero point."""
+    narrow: bool = True
+    """Whether a symmetric grid omits its lowest integer, as [-127, 127] does at 8 bits."""
+    range: Literal["magnitude", "full"] = "magnitude"
+    """Scale of a symmetric grid: the largest magnitude over the highest integer, or, of a grid with its
+    lowest integer, the smallest scale that covers both ends (AIMET)."""
+
+    @model_validator(mode="after")
+    def _full_range_has_its_lowest(self) -> Self:
+        if not self.symmetric:
+            refuse_unused(self, ["narrow", "range"], "symmetric=false", "symmetric=true")
+        if self.range == "full" and self.narrow:
+            raise ValueError(
+                "range=full with narrow=true: a narrow grid has no lowest integer; use narrow=false"
+            )
+        return self
 
 
 class ActivationScheme(Section):
@@ -26,6 +41,8 @@ class ActivationScheme(Section):
     dimensions, where the last axis is the embedding's, and one for the tensor elsewhere."""
     symmetric: bool = False
     """Zero point 0 and a signed grid; false is an unsigned grid with a zero point."""
+    narrow: bool = False
+    """Whether a symmetric grid omits its lowest integer."""
     groups: int = Field(default=6, ge=2)
     """Groups of embedding dimensions, of ``per_embedding_group``."""
     permute: bool = True
@@ -37,6 +54,9 @@ class ActivationScheme(Section):
             because = f"granularity={self.granularity}"
             instead = "scheme.activation.granularity=per_embedding_group"
             refuse_unused(self, ["groups", "permute"], because, instead)
+        if not self.symmetric:
+            instead = "scheme.activation.symmetric=true"
+            refuse_unused(self, ["narrow"], "symmetric=false", instead)
         return self
 
 
@@ -45,6 +65,10 @@ class Scheme(Section):
 
     weight: WeightScheme = WeightScheme()
     """Form of the weight grids."""
+    embedding: WeightScheme | None = None
+    """Form of the grids of embedding tables; null is ``weight``."""
+    layernorm: WeightScheme | None = None
+    """Form of the grids of LayerNorm weights; null, and any other norm's, is ``weight`` with one range."""
     activation: ActivationScheme = ActivationScheme()
     """Form of the activation grids."""
     clip_gelu: float | None = Field(default=None, gt=0)
@@ -132,6 +156,7 @@ SiteKind = Literal[
     "linear.output",
     "embedding.weight",
     "embedding.output",
+    "layernorm.weight",
     "matmul.query",
     "matmul.key",
     "matmul.probs",
@@ -148,6 +173,8 @@ SiteKind = Literal[
     "declared.weight",
     "declared.activation",
 ]
+GradientRule = Literal["range", "grid", "all"]
+"""Values whose gradient passes a quantizer: those inside the range, all that round into the grid, or all."""
 ValueType = Literal["act", "relu", "softmax"]
 """Kind of values: unrestricted, nonnegative, or between 0 and 1."""
 
@@ -161,13 +188,20 @@ class Placement(Section):
     """Kinds of sites that are quantized."""
     typed: bool = False
     """Whether probabilities have the range [0, 1] and outputs of ReLU one from 0, both on unsigned grids."""
+    include: tuple[str, ...] = ()
+    """Globs over single sites that are quantized, too, such as ``*.pooler.dense:linear.input``."""
     exclude: tuple[str, ...] = ()
     """Globs over module names whose sites stay in floating point, such as ``*classifier*``."""
+    fuse_relu: bool = False
+    """Whether a linear layer and the ReLU that reads it are one operation, of which ReLU's output is
+    quantized."""
     fuse_qkv: bool = False
-    """Whether the projections to queries, keys and values are one matrix product: one range for their
-    outputs, and one for their weights where that is per tensor."""
+    """Whether the projections to queries, keys and values are one matrix product: their outputs have one
+    range, the smallest that covers theirs; weights that read one tensor have one, too, if per tensor."""
     mask_value: float | None = Field(default=None, lt=0)
     """What is added to the scores of padding, such as -6; null is the lowest float32."""
+    softmax_max: float = Field(default=1.0, gt=0, le=1)
+    """Upper end of the fixed range of probabilities, if ``typed``: 1, or 255/256 for a step of 1/256."""
 
     @model_validator(mode="after")
     def _masks_lie_on_a_grid(self) -> Self:
@@ -176,6 +210,8 @@ class Placement(Section):
                 "sites has attention.masked_scores, but mask_value is null: no grid holds scores beside the "
                 "lowest float32; set placement.mask_value=-6, or drop the site"
             )
+        if not self.typed:
+            refuse_unused(self, ["softmax_max"], "typed=false", "placement.typed=true")
         return self
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from qexp.config.base import Section, refuse_unused
+from qexp.config.quantization import GradientRule
 
 
 class NoMethod(Section):
@@ -55,6 +56,9 @@ class Distillation(Section):
         return self
 
 
+Schedule = Literal["linear", "cosine", "inverse_sqrt"]
+
+
 class ContinuedTraining(Section):
     """Training that continues from the FP32 model."""
 
@@ -64,6 +68,15 @@ class ContinuedTraining(Section):
     """Passes over the train split; null is the task's number, else 2."""
     dropout: float | None = Field(default=0.0, ge=0, lt=1)
     """Dropout during this training; null keeps the model's own."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Rows in a batch; null is that of fine-tuning."""
+    weight_decay: float | None = Field(default=None, ge=0)
+    """Decoupled weight decay; null is that of fine-tuning."""
+    warmup: float | None = Field(default=None, ge=0, le=1)
+    """Share of the steps over which the rate rises from 0; null is that of fine-tuning."""
+    schedule: Schedule | Literal["continued"] | None = None
+    """How the rate falls after the warm-up; null is as in fine-tuning. ``continued`` goes on from the last
+    step of fine-tuning, without a warm-up, as if the two were one training."""
     distillation: Distillation = Distillation()
     """What is learned from the FP32 model."""
 
@@ -95,8 +108,24 @@ class Qat(ContinuedTraining):
     range_decay: float = Field(default=0.9999, ge=0, lt=1)
     """Weight of the past in the moving average of ``ranges: ema``; each of ``machine.accumulate`` parts of a
     batch counts as one."""
-    recalibrate_weights: bool = False
-    """Whether weight ranges are found anew, from the trained weights, at the end."""
+    range_statistic: Literal["ends", "magnitude"] = "ends"
+    """What the moving average of ``ranges: ema`` is of: the minimum and maximum, or the largest magnitude."""
+    range_start: Literal["calibrated", "first_batch"] = "calibrated"
+    """Where the moving average of ``ranges: ema`` starts: at the calibrated range, or at the first batch."""
+    range_parameters: Literal["scale", "ends"] = "scale"
+    """What ``ranges: learned`` learns: the logarithm of the scale, as LSQ does up to the logarithm, and
+    ``zero_points``; or the minimum and the maximum, as AIMET does, in units of the values."""
+    gradient: GradientRule = "range"
+    """Which values pass their gradient straight through: those inside the range; all that round into the
+    grid, up to half a step beyond it; or all."""
+    recalibrate_weights: bool | Literal["each_step"] = False
+    """Whether weight ranges are found anew by the calibrator, from the trained weights: at the end, or after
+    each step."""
+    start: Literal["finetuned", "pretrained"] = "finetuned"
+    """Model that is calibrated and trained: the fine-tuned one, or the pretrained one under a new head.
+    Scores of FP32 and of post-training quantization are those of the fine-tuned model in both cases."""
+    head_delay: int = Field(default=0, ge=0)
+    """Steps for which layers outside the base model stay in floating point."""
 
     @model_validator(mode="after")
     def _only_learned_ranges_learn_zero_points(self) -> Self:
@@ -105,14 +134,22 @@ class Qat(ContinuedTraining):
                 f"zero_points=learned with ranges={self.ranges}: zero points are learned beside scales; use "
                 "method.ranges=learned, or method.zero_points=fixed"
             )
+        if self.range_parameters == "ends" and self.zero_points == "learned":
+            raise ValueError(
+                "zero_points=learned with range_parameters=ends: a learned minimum and maximum move the zero "
+                "point already; use method.zero_points=fixed, or method.range_parameters=scale"
+            )
         return self
 
     @model_validator(mode="after")
     def _only_ranges_that_move_have_numbers_for_it(self) -> Self:
         because = f"ranges={self.ranges}"
         if self.ranges != "ema":
-            refuse_unused(self, ["range_decay"], because, "method.ranges=ema")
-        followed = self.learning_rate and RANGE_RATE * self.learning_rate
+            unused = ["range_decay", "range_statistic", "range_start"]
+            refuse_unused(self, unused, because, "method.ranges=ema")
+        if self.ranges != "learned":
+            refuse_unused(self, ["range_parameters"], because, "method.ranges=learned")
+        followed = self.learning_rate and RANGE_RATE * self.learning_rate  # what Experiment fills in
         if self.ranges != "learned" and self.range_learning_rate not in (None, followed):
             raise ValueError(
                 f"range_learning_rate={self.range_learning_rate} with {because}: nothing reads it; "
@@ -120,10 +157,22 @@ class Qat(ContinuedTraining):
             )
         return self
 
+    @model_validator(mode="after")
+    def _gradients_and_weights_go_with_ranges(self) -> Self:
+        if self.ranges == "learned" and self.gradient == "all":
+            raise ValueError(
+                "gradient=all with ranges=learned: a clipped value moves the range, not itself; use "
+                "method.gradient=range or grid, or method.ranges=frozen or ema"
+            )
+        if self.recalibrate_weights == "each_step" and self.ranges != "frozen":
+            raise ValueError(
+                f"recalibrate_weights=each_step with ranges={self.ranges}: there, each step moves the ranges "
+                "of weights already; use method.ranges=frozen, or method.recalibrate_weights=false or true"
+            )
+        return self
+
 
 AnyMethod = Annotated[NoMethod | Ptq | Qat | Control, Field(discriminator="kind")]
-
-Schedule = Literal["linear", "inverse_sqrt"]
 
 
 class Finetune(Section):
@@ -142,7 +191,8 @@ class Finetune(Section):
     warmup: float = Field(default=0.1, ge=0, le=1)
     """Share of the steps over which the rate rises from 0."""
     schedule: Schedule = "linear"
-    """How the rate falls after the warm-up: in a line to 0, or with the inverse square root of the step."""
+    """How the rate falls after the warm-up: in a line or half a cosine to 0, or with the inverse square root
+    of the step."""
     beta2: float = Field(default=0.999, ge=0, lt=1)
     """AdamW's decay of the mean square of gradients."""
 

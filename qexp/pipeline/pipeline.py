@@ -3,6 +3,7 @@
     rows, checkpoint -> tokens -> fp32 -> statistics -> ranges -> (qat) -> scores -> onnx -> parity, latency
                                    -> (control) -> scores, instead of the three behind fp32
     with a refinement:            fp32 -> (equalized) -> (moments) -> statistics -> ranges -> (refined)
+    with method.start=pretrained: tokens -> pretrained -> qat
 
 Each stage adds its results to :class:`RunResults`, so that a failed run keeps the results before its failure.
 """
@@ -27,6 +28,7 @@ from qexp.pipeline.stages import (
     finetune,
     moments,
     observe,
+    pretrained,
     qat,
     refine,
     tokenize,
@@ -107,7 +109,8 @@ class Pipeline:
         if self.experiment.quant.enabled:
             final = self.evaluate("ptq", self.calibrate(fp32.encoder))
             if isinstance(method, Qat):
-                final = self.evaluate("qat", self.train_quantized(final, fp32.encoder, method))
+                start = final if method.start == "finetuned" else self.pretrained(checkpoint, final)
+                final = self.evaluate("qat", self.train_quantized(start, fp32.encoder, method))
         if self.experiment.deploy.kind != "none":
             Deployment(
                 fp32,
@@ -139,12 +142,15 @@ class Pipeline:
         encoder = self.ctx.run_stage(equalize.STAGE, encoder=fp32) if refinement.equalize else fp32
         moments = self._moments(encoder) if refinement.reads_moments else None
         migration_moments = None if refinement.migration is None else moments
+        quantized = e.calibration.weights == "quantized" and e.quant.quantizes_weights
         statistics = self.ctx.run_stage(
             observe.STAGE,
             encoder=encoder,
             tokens=self.tokens,
             task=e.task.without_decoding,
             placement=e.placement,
+            quant_config=e.quant_config if quantized else None,
+            calibrator=e.calibrator if quantized else None,
             calibration=e.calibration,
             calibration_rows=e.budget.calibration_rows,
             seed=e.seed,
@@ -213,11 +219,30 @@ class Pipeline:
         self.results.note("control", trained)
         return RunModel(trained)
 
+    def pretrained(self, checkpoint: Checkpoint | ScratchModel, ptq: RunModel) -> RunModel:
+        """Calibrate the pretrained model under a new head."""
+        e = self.experiment
+        assert isinstance(checkpoint, Checkpoint)  # Experiment rejects a model from scratch here
+        start = self.ctx.run_stage(
+            pretrained.STAGE,
+            tokens=self.tokens,
+            checkpoint=checkpoint,
+            task=e.task.without_decoding,
+            quant_config=e.quant_config,
+            calibrator=e.calibrator,
+            calibration=e.calibration,
+            calibration_rows=e.budget.calibration_rows,
+            seed=e.seed,
+            numerics=e.numerics.inference,
+        )
+        return replace(ptq, encoder=start, ranges=start)
+
     def train_quantized(self, ptq: RunModel, fp32: ModelArtifact, method: Qat) -> RunModel:
         """Apply quantization-aware training to the calibrated model."""
         e = self.experiment
         assert ptq.ranges is not None
         assert ptq.seen is not None
+        moves = method.ranges == "ema"
         trained = self.ctx.run_stage(
             qat.STAGE,
             encoder=ptq.encoder,
@@ -228,6 +253,7 @@ class Pipeline:
             quant_config=e.quant_config,
             method=method,
             recalibrator=e.calibrator if method.recalibrate_weights else None,
+            counts_padding=moves and e.calibration.padding != "masked",
             finetune=e.finetune,
             training_setup=e.training_setup,
         )

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
 
+from qexp.config import GradientRule
 from qexp.quant.grid import Grid
 
 CPU = torch.device("cpu")
+ROUNDING = 2.0**-22
+"""Relative slack of the range in which a gradient passes.
+
+A scale is rounded to float32, and so is a quotient by it: the value that set a range may come out beyond its
+end, by a share of at most 2**-23."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,29 +29,53 @@ class Bounds:
 
     lower: float | Tensor
     upper: float | Tensor
+    gradient: GradientRule = "range"
+
+    @cached_property
+    def passing(self) -> Bounds:
+        """Bounds, in steps, between which the straight-through gradient passes; see ``GradientRule``."""
+        if self.gradient == "range":
+            return Bounds(_beyond(self.lower), _beyond(self.upper))
+        if self.gradient == "grid":
+            return Bounds(_rounding_to(self.lower, -0.5), _rounding_to(self.upper, 0.5))
+        return Bounds(-math.inf, math.inf)
 
     @classmethod
-    def of(cls, grid: Grid, zero_point: Tensor, *, dimensions: int) -> Bounds:
+    def of(
+        cls, grid: Grid, zero_point: Tensor, *, dimensions: int, gradient: GradientRule = "range"
+    ) -> Bounds:
         """Return the bounds for tensors with ``dimensions`` axes.
 
         A per-tensor zero point is read on the host, once.
         """
         if zero_point.dim() == 0 or grid.symmetric:
             zero = 0 if grid.symmetric else int(zero_point)
-            return cls(float(grid.qmin - zero), float(grid.qmax - zero))
-        return cls.around(grid, grid.expand(zero_point, dimensions))
+            return cls(float(grid.qmin - zero), float(grid.qmax - zero), gradient)
+        return cls.around(grid, grid.expand(zero_point, dimensions), gradient)
 
     @classmethod
-    def around(cls, grid: Grid, zero_point: Tensor) -> Bounds:
+    def around(cls, grid: Grid, zero_point: Tensor, gradient: GradientRule = "range") -> Bounds:
         """Return the bounds of zero points that broadcast with the values.
 
         Nothing is read on the host. The gradient of a learned zero point is preserved.
         """
-        return cls((grid.qmin - zero_point).float(), (grid.qmax - zero_point).float())
+        return cls((grid.qmin - zero_point).float(), (grid.qmax - zero_point).float(), gradient)
 
     def flat(self, channels: int, device: torch.device = CPU) -> tuple[Tensor, Tensor]:
         """Return the lower and the upper bound of each channel, float32 [channels]."""
         return _flat(self.lower, channels, device), _flat(self.upper, channels, device)
+
+
+def _beyond(end: float | Tensor) -> float | Tensor:
+    """Move an end away from zero by the rounding of a scale."""
+    return end * (1 + ROUNDING)
+
+
+def _rounding_to(end: float | Tensor, half: float) -> float | Tensor:
+    """Move a whole ``end`` as far as values round to it: ``half`` a step, which itself rounds to even."""
+    if isinstance(end, Tensor):
+        return (end + half) * torch.where(end % 2 == 0, 1.0, 1 - ROUNDING)
+    return (end + half) * (1.0 if end % 2 == 0 else 1 - ROUNDING)
 
 
 def _flat(end: float | Tensor, channels: int, device: torch.device) -> Tensor:

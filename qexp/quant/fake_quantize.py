@@ -3,8 +3,8 @@
 The forward pass uses the arithmetic of ``qexp.quant.grid``, except that NaN passes through, so that a defect
 reaches the loss.
 
-The backward pass is the straight-through estimator: the gradient passes where ``x / scale`` lies inside the
-bounds, ends included, and is zero outside. A learned scale gets the gradient of LSQ (Esser et al.
+The backward pass is the straight-through estimator: the gradient passes where ``x / scale`` lies inside
+``Bounds.passing``, ends included, and is zero outside. A learned scale gets the gradient of LSQ (Esser et al.
 2020, "Learned Step Size Quantization", arXiv 1902.08153, equation 3), times its gradient scale
 ``1 / sqrt(N * qmax)``, where N is the number of elements that share the scale. A learned zero point gets the
 gradient of LSQ+'s offset (Bhalgat et al. 2020, arXiv 2004.09576), which is ``-scale`` times the zero point:
@@ -40,12 +40,12 @@ class Kernels(Protocol):
         """Return ``x`` rounded to values of the grid."""
 
     def backward(self, grad: Tensor, x: Tensor, scale: Tensor, bounds: Bounds) -> Tensor:
-        """Return the gradient of ``x``."""
+        """Return the gradient of ``x``; ``bounds`` are those between which it passes."""
 
     def backward_learned(
         self, grad: Tensor, x: Tensor, scale: Tensor, bounds: Bounds
     ) -> tuple[Tensor, Tensor]:
-        """Return the gradients of ``x`` and of ``scale``."""
+        """Return the gradients of ``x`` and of ``scale``; ``bounds`` round to those of the grid."""
 
 
 _choice: Literal["auto", "plain"] = "auto"
@@ -90,7 +90,8 @@ class FakeQuantizeFrozen(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         """Return the gradient of ``x``: the incoming one inside the range, zero outside."""
         x, scale = ctx.saved_tensors
-        return kernels_of(x, scale).backward(grad_outputs[0], x, scale, ctx.bounds), None, None, None
+        passing = ctx.bounds.passing
+        return kernels_of(x, scale).backward(grad_outputs[0], x, scale, passing), None, None, None
 
 
 class FakeQuantizeLearned(torch.autograd.Function):
@@ -129,7 +130,7 @@ class FakeQuantizeLearned(torch.autograd.Function):
         """Return the gradients of ``x``, ``scale`` and ``zero``."""
         x, scale = ctx.saved_tensors
         (grad,) = grad_outputs
-        passed, total = kernels_of(x, scale).backward_learned(grad, x, scale, ctx.bounds)
+        passed, total = kernels_of(x, scale).backward_learned(grad, x, scale, ctx.bounds.passing)
         clipped = -scale * sum_to((grad - passed).float(), scale) if ctx.moves else None
         return passed, total * ctx.factor, None, None, None, clipped
 

@@ -31,7 +31,8 @@ class Grid:
     """A set of integers, and the axis of a tensor that has a range for each index.
 
     Raises:
-        QuantizationError: If ``bits`` is not in 2 to 16, or a narrow grid is asymmetric or unsigned.
+        QuantizationError: If ``bits`` is not in 2 to 16, a narrow or full grid is asymmetric or unsigned, or
+            it is both.
     """
 
     bits: int
@@ -42,6 +43,8 @@ class Grid:
     """Whether the zero point is 0."""
     narrow: bool = False
     """Whether a signed grid omits its lowest integer, which makes it symmetric around zero."""
+    full: bool = False
+    """Whether the range of a symmetric grid ends at ``qmin * scale``, not at ``-qmax * scale``."""
     axis: int | None = None
     """Axis with a range for each index; None means one range for the whole tensor."""
     dynamic: bool = False
@@ -52,6 +55,8 @@ class Grid:
             raise QuantizationError(f"grid of {self.bits} bits: allowed are 2 to 16")
         if self.narrow and not (self.signed and self.symmetric):
             raise QuantizationError("narrow grid: only a signed, symmetric grid can be narrow")
+        if self.full and (self.narrow or not (self.signed and self.symmetric)):
+            raise QuantizationError("full grid: only a signed, symmetric grid that is not narrow can be full")
 
     @property
     def qmin(self) -> int:
@@ -77,8 +82,15 @@ def weight_grid(bits: int, scheme: WeightScheme, *, axis: int = 0) -> Grid | Non
     if bits == FLOAT_BITS:
         return None
     channel = axis if scheme.granularity == "per_channel" else None
-    symmetric = scheme.symmetric
-    return Grid(bits, signed=symmetric, symmetric=symmetric, narrow=symmetric, axis=channel)
+    symmetric, narrow, full = scheme.symmetric, scheme.narrow, scheme.range == "full"
+    return Grid(
+        bits,
+        signed=symmetric,
+        symmetric=symmetric,
+        narrow=narrow and symmetric,
+        full=full and symmetric,
+        axis=channel,
+    )
 
 
 def activation_grid(
@@ -93,15 +105,17 @@ def activation_grid(
         return None
     signed = scheme.symmetric and values == "act"
     dynamic = scheme.granularity == "per_token"
-    return Grid(bits, signed=signed, symmetric=scheme.symmetric, axis=axis, dynamic=dynamic)
+    narrow = scheme.narrow and signed
+    return Grid(bits, signed=signed, symmetric=scheme.symmetric, narrow=narrow, axis=axis, dynamic=dynamic)
 
 
 def scale_and_zero_point(low: Tensor, high: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     """Return the scale (float32) and zero point (int32) that cover ``[low, high]``, in the shape of ``low``.
 
-    A symmetric grid covers the larger magnitude: ``scale = max(|low|, |high|) / qmax``. Any other grid
-    covers the range widened to contain 0. An all-zero range has scale 1; a scale is never below the
-    smallest normal float32. The computation is in float64 and rounds once.
+    A symmetric grid covers the larger magnitude: ``scale = max(|low|, |high|) / qmax``, or with ``full``
+    both ends: ``scale = max(low / qmin, high / qmax)``. Any other grid covers the range widened to contain 0.
+    An all-zero range has scale 1; a scale is never below the smallest normal float32. The computation is in
+    float64 and rounds once.
 
     Raises:
         QuantizationError: If a bound is infinite or NaN, or ``low > high``.
@@ -122,7 +136,9 @@ def compute_qparams(low: Tensor, high: Tensor, grid: Grid) -> tuple[Tensor, Tens
     """
     low, high = low.to(torch.float64).clamp(max=0.0), high.to(torch.float64).clamp(min=0.0)
     if grid.symmetric:
-        scale = _positive(torch.maximum(-low, high) / grid.qmax if grid.signed else high / grid.qmax)
+        lowest = grid.qmin if grid.full else -grid.qmax
+        reach = torch.maximum(low / lowest, high / grid.qmax) if grid.signed else high / grid.qmax
+        scale = _positive(reach)
         return scale, torch.zeros_like(scale, dtype=torch.int32)
     scale = _positive((high - low) / (grid.qmax - grid.qmin))
     zero_point = torch.round(grid.qmin - low / scale.to(torch.float64)).clamp(grid.qmin, grid.qmax)
@@ -132,7 +148,7 @@ def compute_qparams(low: Tensor, high: Tensor, grid: Grid) -> tuple[Tensor, Tens
 def range_of_qparams(scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
     """Return the range, float64 [2, ...], for which ``compute_qparams`` returns these qparams."""
     zero = zero_point.to(torch.float64)
-    lowest = -grid.qmax if grid.symmetric and grid.signed else grid.qmin
+    lowest = -grid.qmax if grid.symmetric and grid.signed and not grid.full else grid.qmin
     return torch.stack([lowest - zero, grid.qmax - zero]) * scale.to(torch.float64)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from qexp.config import GradientRule
 from qexp.errors import QuantizationError
 from qexp.quant.bounds import Bounds
 from qexp.quant.calibration.embedding_groups import EmbeddingGroups
@@ -19,12 +20,16 @@ class QuantParams(nn.Module):
     the calibrated scale; no step can make a scale zero or negative; and a learning rate is a relative change,
     whatever the magnitude of the values. A learned zero point is
     ``round(zero_point + shift * (qmax - qmin))``, clamped to the grid; rounding and clamping pass the
-    gradient through. ``shift`` starts at 0, and the same rate changes the same fraction of the range. These
-    parameters exist in the learned mode only; leaving it folds them into ``scale`` and ``zero_point``.
+    gradient through. ``shift`` starts at 0, and the same rate changes the same fraction of the range.
+
+    With ``learns_ends``, the learned parameters are instead the distances that the minimum and the maximum of
+    the range have moved, ``moved_ends`` [2, ...], in units of the values; scale and zero point follow from
+    them as in AIMET's range learning. All these parameters exist in the learned mode only; leaving it folds
+    them into ``scale`` and ``zero_point``.
 
     In EMA mode, and only there, ``ends`` holds the moving averages of the minimum and maximum in
-    float64. They start at the current range, and ``scale`` and ``zero_point`` always cover them. Nothing of
-    this is read on the host.
+    float64. They start at the current range or, with ``restarts``, at that of the first batch, and ``scale``
+    and ``zero_point`` always cover them. Nothing of this is read on the host.
 
     A dynamic grid needs and stores no range: the range of each token is computed from its values in every
     mode that quantizes.
@@ -38,7 +43,11 @@ class QuantParams(nn.Module):
 
     Attributes:
         learns_zero_point: Whether the learned mode has a ``shift``; read on entering the mode.
+        learns_ends: Whether the learned mode has ``moved_ends`` instead; read on entering the mode.
         decay: Weight of the past in the moving averages of EMA mode.
+        averages_magnitude: Whether these averages are of the largest magnitude, and its negative.
+        restarts: Whether they start at the first batch; read on entering the mode.
+        gradient: Values whose gradient passes.
     """
 
     scale: Tensor
@@ -62,13 +71,19 @@ class QuantParams(nn.Module):
         self.members: Tensor | None
         self.register_parameter("log_scale", None)
         self.register_parameter("shift", None)
+        self.register_parameter("moved_ends", None)
         self.register_buffer("ends", None)
         self.log_scale: nn.Parameter | None
         self.shift: nn.Parameter | None
+        self.moved_ends: nn.Parameter | None
         self.ends: Tensor | None
         self.mode = QuantizerMode.OFF
         self.learns_zero_point = False
+        self.learns_ends = False
         self.decay = 0.0
+        self.averages_magnitude = False
+        self.restarts = False
+        self.gradient: GradientRule = "range"
         self._bounds: Bounds | None = None
 
     @property
@@ -122,7 +137,7 @@ class QuantParams(nn.Module):
         self.zero_point.copy_(zero_point)
         self.renew_bounds()
         with torch.no_grad():
-            for moved in (self.log_scale, self.shift):
+            for moved in (self.log_scale, self.shift, self.moved_ends):
                 if moved is not None:
                     moved.zero_()
             if self.ends is not None:
@@ -130,13 +145,24 @@ class QuantParams(nn.Module):
 
     def current_scale(self) -> Tensor:
         """Return the scale in use, with its gradient if learned; never below the smallest normal float32."""
-        if self.log_scale is None:
+        if self.log_scale is not None:
+            scale = self.scale * self.log_scale.exp()
+        elif self.moved_ends is not None:
+            widened = self.moved_ends[1] - self.moved_ends[0]
+            scale = self.scale + widened / (self.grid.qmax - self.grid.qmin)
+        else:
             return self.scale
-        return (self.scale * self.log_scale.exp()).clamp(SMALLEST_SCALE, torch.finfo(torch.float32).max)
+        return scale.clamp(SMALLEST_SCALE, torch.finfo(torch.float32).max)
 
     def current_zero_point(self) -> Tensor:
         """Return the zero point in use, int32."""
-        return self.zero_point if self.shift is None else self.moved_zero_point().detach().to(torch.int32)
+        moved = self.moved_zero_point()
+        return self.zero_point if moved is None else moved.detach().to(torch.int32)
+
+    @property
+    def learned(self) -> tuple[nn.Parameter, ...]:
+        """Learned parameters, which exist in the learned mode."""
+        return tuple(each for each in (self.log_scale, self.shift, self.moved_ends) if each is not None)
 
     @torch.no_grad()
     def update_ema(self, low: Tensor, high: Tensor) -> None:
@@ -145,10 +171,14 @@ class QuantParams(nn.Module):
         ``end = decay * end + (1 - decay) * now`` (Jacob et al. 2018, arXiv 1712.05877, section 3.1).
         """
         assert self.ends is not None  # only called in EMA mode
+        if self.averages_magnitude:
+            high = torch.maximum(-low, high)
+            low = -high
         now = torch.stack([low, high]).to(torch.float64)
         if self.ceiling is not None:
             now = now.clamp(-self.ceiling, self.ceiling)
-        self.ends.lerp_(now, 1 - self.decay)
+        started = ~self.ends.isnan()
+        self.ends.copy_(torch.where(started, self.ends.lerp(now, 1 - self.decay), now))
         # Assign new tensors, because the old ones may be saved for a backward pass.
         self.scale, self.zero_point = compute_qparams(self.ends[0], self.ends[1], self.grid)
         self._bounds = None
@@ -162,9 +192,10 @@ class QuantParams(nn.Module):
         if self._bounds is None:
             zero_point = self.per_dimension(self.zero_point)
             if self.ends is not None and not self.grid.symmetric:
-                self._bounds = Bounds.around(self.grid, self.grid.expand(zero_point, dimensions))
+                zero_point = self.grid.expand(zero_point, dimensions)
+                self._bounds = Bounds.around(self.grid, zero_point, self.gradient)
             else:
-                self._bounds = Bounds.of(self.grid, zero_point, dimensions=dimensions)
+                self._bounds = Bounds.of(self.grid, zero_point, dimensions=dimensions, gradient=self.gradient)
         return self._bounds
 
     def renew_bounds(self) -> None:
@@ -179,26 +210,36 @@ class QuantParams(nn.Module):
     def fold(self) -> None:
         """Fold learned parameters into scale and zero point, and drop the state of the mode."""
         with torch.no_grad():
-            if self.log_scale is not None:
+            if self.learned:
+                zero_point = self.current_zero_point()
                 self.scale.copy_(self.current_scale())
-                self.zero_point.copy_(self.current_zero_point())
-        self.log_scale = self.shift = self.ends = None
+                self.zero_point.copy_(zero_point)
+        self.log_scale = self.shift = self.moved_ends = self.ends = None
 
     def unfold(self, mode: QuantizerMode) -> None:
         """Create the additional state of ``mode``, starting at the current range."""
-        if mode is QuantizerMode.LEARNED:
+        if mode is QuantizerMode.LEARNED and self.learns_ends:
+            self.moved_ends = nn.Parameter(torch.zeros_like(torch.stack([self.scale, self.scale])))
+        elif mode is QuantizerMode.LEARNED:
             self.log_scale = nn.Parameter(torch.zeros_like(self.scale))
             if self.learns_zero_point and not self.grid.symmetric:
                 self.shift = nn.Parameter(torch.zeros_like(self.scale))
         if mode is QuantizerMode.EMA:
             self.ends = range_of_qparams(self.scale, self.zero_point, self.grid)
+            if self.restarts:
+                self.ends.fill_(torch.nan)
 
-    def moved_zero_point(self) -> Tensor:
-        """Return the learned zero point, a whole number in float32.
+    def moved_zero_point(self) -> Tensor | None:
+        """Return the learned zero point, a whole number in float32, or None if it is not learned.
 
         Rounding and clamping pass the gradient through.
         """
-        assert self.shift is not None
-        moved = self.zero_point + self.shift * (self.grid.qmax - self.grid.qmin)
+        if self.shift is not None:
+            moved = self.zero_point + self.shift * (self.grid.qmax - self.grid.qmin)
+        elif self.moved_ends is not None and not self.grid.symmetric:
+            low = (self.grid.qmin - self.zero_point) * self.scale + self.moved_ends[0]
+            moved = self.grid.qmin - low / self.current_scale()
+        else:
+            return None
         whole = moved.round().clamp(self.grid.qmin, self.grid.qmax)
         return moved + (whole - moved).detach()

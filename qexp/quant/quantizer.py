@@ -51,6 +51,9 @@ class Quantizer(QuantParams):
         observer: Function that receives each value in the observing mode, or None.
         parts: Number of parts that a batch is computed in. LSQ's gradient scale is that of the whole batch.
         counted: Function that returns which entries of a value count in EMA mode; None counts all.
+        delayed: Whether values still pass unchanged, whatever the mode.
+        parts_of_range: Names of the values of a fused one, each with calibration statistics of its own.
+        part: Name of the one that comes by.
     """
 
     def __init__(
@@ -70,6 +73,9 @@ class Quantizer(QuantParams):
         self.observer: Callable[[Tensor], None] | None = None
         self.parts = 1
         self.counted: Callable[[Tensor], Tensor | None] | None = None
+        self.delayed = False
+        self.parts_of_range: tuple[str, ...] = ()
+        self.part = name
         self._memo: Memo | None = None
         self.register_load_state_dict_post_hook(_drop_bounds)  # type: ignore[no-untyped-call]
 
@@ -100,7 +106,7 @@ class Quantizer(QuantParams):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` unchanged while off or observing, else its fake-quantized values."""
-        if self.mode is QuantizerMode.OFF:
+        if self.mode is QuantizerMode.OFF or self.delayed:
             return x
         if self.mode is not QuantizerMode.EXPORT and torch.compiler.is_compiling():
             # The compiler merges equal computations itself. An export would keep them, so it uses the cache.
@@ -166,17 +172,17 @@ class Quantizer(QuantParams):
             return fake_quantize_tokens(x, self.grid, plain=plain)
         scale = self.grid.expand(self.per_dimension(self.current_scale()), x.dim())
         factor = 1.0 if self.log_scale is None else self._factor(x)
-        zero = None
-        if self.shift is not None:
-            zero = damped(self.grid.expand(self.per_dimension(self.moved_zero_point()), x.dim()), factor)
-        bounds = self.bounds(x.dim()) if zero is None else Bounds.around(self.grid, zero)
+        zero = self.moved_zero_point()
+        if zero is not None:
+            zero = damped(self.grid.expand(self.per_dimension(zero), x.dim()), factor)
+        bounds = self.bounds(x.dim()) if zero is None else Bounds.around(self.grid, zero, self.gradient)
         if torch.compiler.is_compiling():
             return traced(x.float(), scale, bounds, factor).to(x.dtype)
         if x.dtype is not torch.float32 and not kernels_of(x, scale).HALVES:
             return self._fake_quantize(x.float()).to(x.dtype)
         if not torch.is_grad_enabled():
             return kernels_of(x, scale).forward(x, scale, bounds, nan_low=True)
-        if self.log_scale is None:
+        if not self.learned:
             return FakeQuantizeFrozen.apply(x, scale, bounds, done)  # type: ignore[no-any-return,no-untyped-call]
         return FakeQuantizeLearned.apply(x, scale, bounds, factor, done, zero)  # type: ignore[no-any-return,no-untyped-call]
 

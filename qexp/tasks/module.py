@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from qexp.config import Finetune, NoFinetune, Schedule
+from qexp.config import ContinuedTraining, Finetune, NoFinetune, Qat, Schedule
 from qexp.data.microbatches import Batch, BatchSplit
 from qexp.models.distillation import Teacher
 from qexp.models.loading import arguments, logits_of, model_inputs
 from qexp.quant.insertion.quantized_model import QuantizedModel
+from qexp.quant.insertion.training_mode import delay_head
 
 
 @dataclass(frozen=True)
@@ -32,40 +33,71 @@ class Optimization:
     range_learning_rate: float = 0.0
     schedule: Schedule = "linear"
     beta2: float = 0.999
+    previous_steps: int = 0
+    """Steps of the training that this one continues, in the schedule of both."""
+    head_delay: int = 0
+    """Steps for which layers outside the base model are not quantized."""
 
     @classmethod
-    def of(
-        cls,
-        plan: Finetune | NoFinetune,
-        learning_rate: float,
-        steps: int,
-        seed: int,
-        range_learning_rate: float = 0.0,
-    ) -> Self:
-        """Return the optimization of a fine-tuning section, with the learning rates of this training."""
+    def of(cls, plan: Finetune, steps: int, seed: int) -> Self:
+        """Return the optimization of a fine-tuning section."""
         return cls(
-            learning_rate=learning_rate,
+            learning_rate=plan.learning_rate,
             weight_decay=plan.weight_decay,
             warmup=plan.warmup,
             steps=steps,
             seed=seed,
-            range_learning_rate=range_learning_rate,
             schedule=plan.schedule,
             beta2=plan.beta2,
+        )
+
+    @classmethod
+    def continuing(
+        cls,
+        method: ContinuedTraining,
+        plan: Finetune | NoFinetune,
+        steps: int,
+        *,
+        seed: int,
+        previous_steps: int,
+    ) -> Self:
+        """Return the optimization of a continued training, with the settings of fine-tuning where null."""
+        assert method.learning_rate  # null fields were resolved by Experiment
+        ranges = method.range_learning_rate if isinstance(method, Qat) else None
+        decay, warmup = method.weight_decay, method.warmup
+        return cls(
+            learning_rate=method.learning_rate,
+            weight_decay=plan.weight_decay if decay is None else decay,
+            warmup=plan.warmup if warmup is None else warmup,
+            steps=steps,
+            seed=seed,
+            range_learning_rate=ranges or 0.0,
+            schedule=plan.schedule
+            if method.schedule is None or method.schedule == "continued"
+            else method.schedule,
+            beta2=plan.beta2,
+            previous_steps=previous_steps,
+            head_delay=method.head_delay if isinstance(method, Qat) else 0,
         )
 
     def factor(self, step: int) -> float:
         """Return the learning rate at ``step``, counted from 0, as a fraction of the peak rate.
 
         ``inverse_sqrt`` is equation 3 of Vaswani et al., "Attention Is All You Need" (2017), divided by its
-        peak: ``min(s / w, sqrt(w / s))`` at step s, counted from 1, with w steps of warm-up.
+        peak: ``min(s / w, sqrt(w / s))`` at step s, counted from 1, with w steps of warm-up. After a previous
+        training, steps and w are those of that training.
         """
+        if self.previous_steps:
+            rise = max(1, round(self.warmup * self.previous_steps))
+            return math.sqrt(rise / (self.previous_steps + step + 1))
         rise = max(1, round(self.warmup * self.steps))
-        if step < rise:
+        if self.warmup and step < rise:
             return (step + 1) / rise
         if self.schedule == "inverse_sqrt":
             return math.sqrt(rise / (step + 1))
-        return max(0.0, (self.steps - step) / max(1, self.steps - rise))
+        rise = rise if self.warmup else 0
+        left = max(0.0, (self.steps - step) / max(1, self.steps - rise))
+        return (1 - math.cos(math.pi * left)) / 2 if self.schedule == "cosine" else left
 
 
 class TaskModule(pl.LightningModule):
@@ -122,12 +154,14 @@ class TaskModule(pl.LightningModule):
             self.teacher.to(self.device)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed dropout by step and part.
+        """Quantize the head once its delay is over, and seed dropout by step and part.
 
         A resumed training then draws the same masks as an uninterrupted one, and each part draws its own.
         """
         trainer = self.trainer
         parts = BatchSplit(trainer.accumulate_grad_batches, trainer.world_size, trainer.global_rank)
+        if self.quantization is not None and self.optimization.head_delay:
+            delay_head(self.quantization, self.optimization.head_delay, self.global_step)
         step = self.optimization.seed * 1_000_003 + self.global_step
         torch.manual_seed(step * parts.count + parts.number(batch_idx))
 
@@ -160,7 +194,7 @@ class TaskModule(pl.LightningModule):
 
     def _padding(self, batch: Batch) -> AbstractContextManager[None]:
         """Exclude the padding of a batch from the updates of EMA ranges."""
-        if self.quantization is None or not self.quantization.uses_ema:
+        if self.quantization is None or not self.quantization.masks_padding:
             return nullcontext()
         return self.quantization.padding(batch["attention_mask"], batch.get("target_mask"))
 

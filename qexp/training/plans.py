@@ -29,6 +29,7 @@ from qexp.data.microbatches import BatchSplit, MicroBatches
 from qexp.models.distillation import Teacher, open_attention
 from qexp.models.loading import load_saved, save, set_dropout
 from qexp.quant.insertion.insert import QuantizedModel, insert
+from qexp.quant.insertion.training_mode import delay_head, start_training
 from qexp.tasks import adapter_for
 from qexp.tasks.base import TaskAdapter
 from qexp.tasks.module import Optimization, TaskModule
@@ -85,7 +86,7 @@ class FinetunePlan:
         plan, seed = self.training, self.training_setup.seed
         adapter = adapter_for(self.task)
         model = adapter.pretrained(self.start, self.tokens, seed)
-        return adapter.training_module(model, Optimization.of(plan, plan.learning_rate, steps, seed))
+        return adapter.training_module(model, Optimization.of(plan, steps, seed))
 
     def save(self, module: TaskModule, folder: Path) -> dict[str, Any]:
         """Write the model in the format of transformers."""
@@ -102,20 +103,21 @@ class ControlPlan:
     task: Task
     method: ContinuedTraining
     training: Finetune | NoFinetune
-    """Fine-tuning section, which sets batch size, weight decay, warm-up and schedule."""
+    """Fine-tuning section, which sets what the method leaves null."""
     training_setup: TrainingSetup
+    fp32: ModelArtifact
+    """FP32 model of the run: teacher of a distillation, and the training that a schedule may continue."""
 
     @property
     def title(self) -> str:
         return f"control {self.task.name}"
 
     def steps(self, parts: BatchSplit) -> MicroBatches:
-        size, epochs = self.training.batch_size, self.method.epochs
         return _steps(
             self.tokens,
             self.task,
-            batch_size=size,
-            epochs=epochs,
+            batch_size=self.method.batch_size or self.training.batch_size,
+            epochs=self.method.epochs,
             training_setup=self.training_setup,
             parts=parts,
         )
@@ -139,28 +141,19 @@ class ControlPlan:
         self, model: PreTrainedModel, steps: int, quantization: QuantizedModel | None = None
     ) -> TaskModule:
         adapter, method = adapter_for(self.task), self.method
-        assert method.learning_rate  # null fields were resolved by Experiment
-        ranges = method.range_learning_rate if isinstance(method, Qat) else None
-        optimization = Optimization.of(
-            self.training,
-            method.learning_rate,
-            steps,
-            self.training_setup.seed,
-            range_learning_rate=ranges or 0.0,
+        previous_steps = int(self.fp32.facts["steps"]) if method.schedule == "continued" else 0
+        seed = self.training_setup.seed
+        optimization = Optimization.continuing(
+            method, self.training, steps, seed=seed, previous_steps=previous_steps
         )
         return adapter.training_module(model, optimization, quantization, self._teacher(adapter))
-
-    @property
-    def _origin(self) -> ModelArtifact:
-        """FP32 model of the run, which is the teacher of a distillation."""
-        return self.encoder
 
     def _teacher(self, adapter: TaskAdapter) -> Teacher | None:
         """Return the teacher, the FP32 model of the run, if distillation is enabled."""
         plan = self.method.distillation
         if not plan.enabled:
             return None
-        return Teacher(load_saved(self._origin.model), plan, adapter.distance, adapter.loss_counts_per_row)
+        return Teacher(load_saved(self.fp32.model), plan, adapter.distance, adapter.loss_counts_per_row)
 
 
 @dataclass(frozen=True)
@@ -168,20 +161,16 @@ class QatPlan(ControlPlan):
     """Quantization-aware training of a calibrated model."""
 
     method: Qat
-    teacher: ModelArtifact
-    """FP32 model of the run, of which ``encoder`` may be a refinement."""
     ranges: Ranges
     quant_config: QuantizationConfig
     recalibrator: AnyCalibrator | None = None
-    """Calibrator that recomputes the weight ranges after training; None keeps those of the training."""
+    """Calibrator that recomputes the weight ranges; None keeps those of the training."""
+    counts_padding: bool = False
+    """Whether padding counts in ranges that move in training."""
 
     @property
     def title(self) -> str:
         return f"QAT {self.task.name} {self.quant_config.quant.name}"
-
-    @property
-    def _origin(self) -> ModelArtifact:
-        return self.teacher
 
     def module(self, steps: int, parts: BatchSplit) -> TaskModule:
         """Build the module with quantizers, whose ranges are learned, moving averages, or fixed."""
@@ -189,12 +178,8 @@ class QatPlan(ControlPlan):
         quantization = insert(model, self.quant_config)
         quantization.load_ranges(load_file(self.ranges.file))
         quantization.split(parts.count)
-        if self.method.ranges == "learned":
-            quantization.learn(zero_points=self.method.zero_points == "learned")
-        elif self.method.ranges == "ema":
-            quantization.use_ema(self.method.range_decay)
-        else:
-            quantization.freeze()
+        quantization.counts_padding = self.counts_padding
+        start_training(quantization, self.method, self.recalibrator)
         return self._task_module(model, steps, quantization)
 
     def save(self, module: TaskModule, folder: Path) -> dict[str, Any]:
@@ -202,6 +187,7 @@ class QatPlan(ControlPlan):
         quantization, out = module.quantization, QatArtifact(folder, "")
         assert isinstance(quantization, QuantizedModel)
         module.cpu()
+        delay_head(quantization, steps=0, step=0)
         if self.recalibrator is not None:
             quantization.freeze()
             quantization.calibrate_weights(self.recalibrator)

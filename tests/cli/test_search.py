@@ -36,7 +36,7 @@ def finished(tiny_models: Callable[[str], Path], tiny_runs: TinyRuns) -> Path:
         "task=stsb",
         "deploy=none",
         "quant=w8a8",
-        "placement=neurst",
+        "placement=neurst_prenorm",
         "method=ptq",
         "calibrator=mse",
         "seed=3",

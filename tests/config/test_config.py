@@ -281,6 +281,19 @@ def test_fields_of_overrides_are_named_with_their_neighbours() -> None:
             ["range_learning_rate=0.5 with ranges=frozen"],
         ),
         (["method.distillation.temperature=5"], ["temperature=5.0 with logits=0"]),
+        (["method.range_statistic=magnitude"], ["range_statistic=magnitude with ranges=learned"]),
+        (["method.range_start=first_batch"], ["range_start=first_batch with ranges=learned"]),
+        (
+            ["method.ranges=frozen", "method.range_parameters=ends"],
+            ["range_parameters=ends with ranges=frozen"],
+        ),
+        (
+            ["scheme.weight.symmetric=false", "scheme.weight.narrow=false"],
+            ["narrow=False with symmetric=false"],
+        ),
+        (["scheme.weight.range=full"], ["range=full with narrow=true", "narrow=false"]),
+        (["scheme.activation.narrow=true"], ["narrow=True with symmetric=false"]),
+        (["placement.softmax_max=0.5"], ["softmax_max=0.5 with typed=false"]),
         (["data=sample", "data.root=/rows"], ["root=/rows with data=sample", "data=local"]),
         (["quant.embedding_bits=4"], ["quant.embedding_bits=4 with placement=gemm", "embedding.weight"]),
         (["task.metrics=[bleu]"], ["bleu is none of a classification", "accuracy, f1, matthews"]),
@@ -325,6 +338,66 @@ def test_what_another_choice_leaves_unread_is_refused(words: list[str], parts: l
 def test_what_is_read_and_sections_of_an_fp32_row_are_not_refused(words: list[str]) -> None:
     made = experiment("task=mrpc", *words)
     assert Experiment.model_validate(made.model_dump(mode="json")) == made
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["method.gradient=all"], ["gradient=all with ranges=learned", "method.gradient=range"]),
+        (
+            ["method.recalibrate_weights=each_step"],
+            ["recalibrate_weights=each_step with ranges=learned", "method.ranges=frozen"],
+        ),
+        (
+            ["method.zero_points=learned", "method.range_parameters=ends"],
+            ["zero_points=learned with range_parameters=ends"],
+        ),
+        (
+            ["method.schedule=continued"],
+            ["method.schedule=continued with finetune.schedule=linear", "finetune.schedule=inverse_sqrt"],
+        ),
+        (
+            ["finetune=none", "method.start=pretrained"],
+            ["method.start=pretrained with finetune=none", "method.start=finetuned"],
+        ),
+        (
+            ["refinement=equalize", "method.start=pretrained"],
+            ["method.start=pretrained with refinement=equalize", "refinement=none"],
+        ),
+        (
+            ["machine.accumulate=4", "method.batch_size=2"],
+            ["machine.accumulate=4", "method.batch_size=2", "raise method.batch_size"],
+        ),
+        (
+            ["method=qat_frozen", "method.gradient=all", "machine.compile=true"],
+            ["method.gradient=all with machine.compile=true"],
+        ),
+    ],
+    ids=lambda value: " ".join(value) if "=" in value[0] else "",
+)
+def test_trainings_that_contradict_themselves_are_refused(words: list[str], parts: list[str]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        experiment("task=mrpc", *words)
+    told = explain(caught.value)
+    for part in parts:
+        assert part in told
+
+
+def test_rates_follow_from_how_ranges_are_learned_and_where_training_starts() -> None:
+    for words, expected in (
+        ([], (2e-5, 2e-4)),
+        (["method.range_parameters=ends"], (2e-5, 2e-5)),
+        (["finetune=neurst", "method=neurst"], (4e-5, 4e-4)),
+    ):
+        method = experiment("task=mrpc", "finetune.learning_rate=4e-5", *words).method
+        assert isinstance(method, Qat)
+        assert (method.learning_rate, method.range_learning_rate) == pytest.approx(expected)
+
+
+def test_padding_of_two_sequences_has_no_length() -> None:
+    with pytest.raises(ValidationError) as caught:
+        experiment("task=translation", "model=transformer_tiny", "calibration.padding=max_length")
+    assert "calibration.padding=max_length" in explain(caught.value)
 
 
 def test_f1_of_three_classes_is_refused() -> None:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from qexp.config import Control, Distillation, Qat
+from qexp.config import Control, Distillation, Qat, QuestionTask
 from qexp.environment import conf_folder
 from qexp.quant.insertion.insert import insert
 from tests.conftest import experiment
@@ -34,7 +34,7 @@ AIMET = {
 def test_every_protocol_of_the_field_is_there() -> None:
     assert RECIPES == [
         "aimet", "best", "bondarenko", "bondarenko_mp", "bondarenko_peg", "fast_cpu", "ft_mode1", "ft_mode2",
-        "mqbench", "neurst", "q8bert", "qdqbert",
+        "mqbench", "neurst", "q8bert", "qdqbert", "qdqbert_masked",
     ]  # fmt: skip
     for recipe in RECIPES:
         head = (
@@ -78,7 +78,8 @@ def test_every_recipe_quantizes_every_architecture(recipe: str, architecture: st
     assert bool(torch.isfinite(quantized).all())
     assert not torch.equal(quantized, original)
     kinds = {site.kind for site in quantization.sites}
-    assert kinds == set(made.placement.sites)
+    included = {"linear.input"} if (recipe, architecture) == ("aimet", "mobilebert") else set()
+    assert kinds == set(made.placement.sites) | included
 
 
 @pytest.mark.parametrize(
@@ -92,8 +93,14 @@ def test_aimet_is_its_table(quant: str, task: str) -> None:
     assert not made.scheme.activation.symmetric
     assert made.placement.mask_value == -6
     assert isinstance(made.method, Qat)
-    learned = ("learned", "learned") if (quant, task) == ("w4a8", "squad") else ("frozen", "fixed")
-    assert (made.method.ranges, made.method.zero_points) == learned
+    method = made.method
+    moves = (method.ranges, method.range_parameters, method.recalibrate_weights)
+    learns = (quant, task) == ("w4a8", "squad")
+    assert moves == (("learned", "ends", False) if learns else ("frozen", "scale", "each_step"))
+    assert (made.scheme.weight.narrow, made.scheme.weight.range) == (False, "full")
+    assert made.scheme.embedding is not None
+    assert made.scheme.embedding.granularity == "per_tensor"
+    assert (made.calibration.weights, made.calibration.padding) == ("quantized", "max_length")
 
 
 def test_numbers_of_the_sources() -> None:
@@ -101,12 +108,25 @@ def test_numbers_of_the_sources() -> None:
     assert isinstance(qdqbert.method, Qat)
     assert isinstance(q8bert.method, Qat)
     assert (qdqbert.method.learning_rate, qdqbert.method.epochs, qdqbert.method.ranges) == (4e-5, 2, "frozen")
-    assert qdqbert.calibrator.model_dump()["percentile"] == 99.99
+    assert qdqbert.calibrator.model_dump(include={"percentile", "edge"}) == {
+        "percentile": 99.99, "edge": "lower",
+    }  # fmt: skip
+    assert (qdqbert.method.start, qdqbert.method.schedule, qdqbert.method.batch_size) == (
+        "pretrained",
+        "cosine",
+        12,
+    )
+    assert (qdqbert.calibration.samples, qdqbert.calibration.batch_size) == (128, 8)
+    example = experiment("recipe=qdqbert/squad").task
+    assert isinstance(example, QuestionTask)
+    assert (example.max_length, example.doc_stride) == (128, 32)
     assert (q8bert.method.learning_rate, q8bert.method.ranges, q8bert.method.range_decay) == (
         2e-5,
         "ema",
         0.9999,
     )
+    assert (q8bert.method.epochs, q8bert.method.head_delay, q8bert.method.start) == (3, 200, "pretrained")
+    assert (q8bert.method.warmup, q8bert.method.weight_decay, q8bert.method.dropout) == (0, 0, None)
     assert q8bert.calibrator.model_dump()["decay"] == 0.9999
     assert (q8bert.scheme.weight.granularity, q8bert.scheme.activation.symmetric) == ("per_tensor", True)
     first, second = (experiment("task=squad", f"recipe=ft_mode{mode}") for mode in (1, 2))

@@ -55,14 +55,24 @@ QDQBERT = Placement(
         "residual.input",
     ),
 )  # fmt: skip
+GEMM = Placement(
+    name="gemm",
+    sites=("linear.weight", "linear.input", "matmul.query", "matmul.key", "matmul.probs", "matmul.value"),
+)
 NEURST = Placement(
     name="neurst",
     sites=(
-        "linear.weight", "embedding.weight", "layernorm.output", "matmul.query", "matmul.key", "matmul.probs",
-        "matmul.value", "attention.context", "attention.output", "activation.output",
+        "linear.weight", "embedding.weight", "matmul.query", "matmul.key", "matmul.probs", "matmul.value",
+        "attention.context", "attention.output", "activation.output",
     ),
     typed=True,
+    fuse_qkv=True,
+    softmax_max=255 / 256,
 )  # fmt: skip
+
+PRENORM = NEURST.model_copy(
+    update={"name": "neurst_prenorm", "sites": (*NEURST.sites, "layernorm.output"), "fuse_qkv": False}
+)
 
 
 def build(architecture: str, *, attention: str = "eager", seed: int = 0) -> Any:

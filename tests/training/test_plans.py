@@ -53,7 +53,8 @@ def asked(method: str, learned: Sequence[str]) -> Experiment:
 def control(made: Made, learned: Sequence[str]) -> ControlPlan:
     of = asked("control", learned)
     assert isinstance(of.method, Control)
-    return ControlPlan(made.tokens, made.encoder, of.task, of.method, of.finetune, of.training_setup)
+    given = (made.tokens, made.encoder, of.task, of.method, of.finetune, of.training_setup)
+    return ControlPlan(*given, made.encoder)
 
 
 def aware(made: Made, learned: Sequence[str]) -> QatPlan:

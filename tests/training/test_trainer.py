@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    get_cosine_schedule_with_warmup,
+    get_linear_schedule_with_warmup,
+)
 
-from qexp.config import Finetune, Numerics
+from qexp.config import Finetune, Numerics, Qat
 from qexp.data.microbatches import BatchSplit, MicroBatches
 from qexp.errors import TrainingError
 from qexp.tasks.classification import Classifier, task_loss
@@ -144,13 +148,43 @@ def test_the_optimizer_is_what_the_plan_says(tmp_path: Path) -> None:
     training = experiment(*words).finetune
     assert isinstance(training, Finetune)
     module = _module()
-    module.optimization = Optimization.of(training, 1e-2, STEPS, 3)
+    module.optimization = Optimization.of(training, STEPS, 3)
     assert module.optimization.schedule == "inverse_sqrt"
     _fit(module, _steps(), tmp_path)
     optimizer: Any = module.optimizers()
     group = optimizer.param_groups[0]
     assert group["betas"] == (0.9, 0.9) and group["weight_decay"] == 0.5
-    assert group["lr"] == pytest.approx(1e-2 * (1 / (STEPS + 1)) ** 0.5)
+    rise = round(training.warmup * STEPS)
+    assert group["lr"] == pytest.approx(training.learning_rate * (rise / (STEPS + 1)) ** 0.5)
+
+
+def test_no_warm_up_and_a_cosine_are_as_in_transformers() -> None:
+    for schedule, reference in (
+        ("linear", get_linear_schedule_with_warmup),
+        ("cosine", get_cosine_schedule_with_warmup),
+    ):
+        plan = Optimization(1.0, 0.0, warmup=0.0, steps=40, seed=0, schedule=schedule)  # type: ignore[arg-type]
+        rates = reference(torch.optim.SGD([torch.zeros(1)], lr=1.0), 0, 40).lr_lambdas[0]
+        assert [plan.factor(step) for step in range(40)] == pytest.approx([rates(step) for step in range(40)])
+
+
+def test_a_continued_schedule_is_one_training() -> None:
+    whole = Optimization(1.0, 0.0, warmup=0.1, steps=100, seed=0, schedule="inverse_sqrt")
+    method = Qat(kind="qat", learning_rate=1.0, schedule="continued")
+    training = Finetune(learning_rate=1.0, epochs=1, schedule="inverse_sqrt")
+    second = Optimization.continuing(method, training, 30, seed=0, previous_steps=100)
+    assert [second.factor(step) for step in range(30)] == [whole.factor(100 + step) for step in range(30)]
+
+
+def test_a_method_has_its_own_numbers_or_those_of_fine_tuning() -> None:
+    training = Finetune(learning_rate=1.0, epochs=1, weight_decay=0.3, warmup=0.2)
+    own = Qat(kind="qat", learning_rate=0.5, weight_decay=0.0, warmup=0.0, schedule="cosine", head_delay=7)
+    for method, expected in (
+        (own, (0.0, 0.0, "cosine", 7)),
+        (Qat(kind="qat", learning_rate=0.5), (0.3, 0.2, "linear", 0)),
+    ):
+        made = Optimization.continuing(method, training, 10, seed=0, previous_steps=0)
+        assert (made.weight_decay, made.warmup, made.schedule, made.head_delay) == expected
 
 
 def test_loss_is_cross_entropy_or_squared_error() -> None:

@@ -25,7 +25,13 @@ def run(
     from qexp.training.plans import ControlPlan
 
     plan = ControlPlan(
-        tokens, encoder, task=task, method=method, training=finetune, training_setup=training_setup
+        tokens,
+        encoder,
+        task=task,
+        method=method,
+        training=finetune,
+        training_setup=training_setup,
+        fp32=encoder,
     )
     work.write_facts(train(plan, work.folder, work.scratch, ctx))
 

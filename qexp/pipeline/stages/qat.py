@@ -21,13 +21,15 @@ def run(
     quant_config: QuantizationConfig,
     method: Qat,
     recalibrator: AnyCalibrator | None,
+    counts_padding: bool,
     finetune: Finetune | NoFinetune,
     training_setup: TrainingSetup,
 ) -> None:
     """Train the weights and learned ranges, and save plain float weights and the final ranges.
 
-    ``teacher`` is the FP32 model; ``encoder`` is the same model unless a refinement has changed it.
-    ``recalibrator`` recomputes the ranges of weights at the end; None keeps the ranges of the training.
+    ``teacher`` is the FP32 model; ``encoder`` is the same model unless a refinement has changed it, or the
+    training starts from the pretrained one. ``recalibrator`` recomputes the ranges of weights; None keeps the
+    ranges of the training. ``counts_padding`` is about ranges that move in training.
     """
     from qexp.quant.kernels.native import problem
     from qexp.training.distributed import train
@@ -42,17 +44,18 @@ def run(
         method=method,
         training=finetune,
         training_setup=training_setup,
-        teacher=teacher,
+        fp32=teacher,
         ranges=ranges,
         quant_config=quant_config,
         recalibrator=recalibrator,
+        counts_padding=counts_padding,
     )
     work.write_facts(train(plan, work.folder, work.scratch, ctx))
 
 
 STAGE = Stage(
     StageName.QAT,
-    1,
+    2,
     QatArtifact,
     run,
     keys={
@@ -64,6 +67,7 @@ STAGE = Stage(
         "quant_config": "form",
         "method": "method",
         "recalibrator": "recalibrator",
+        "counts_padding": "counts_padding",
         "finetune": "finetune",
         "training_setup": "schooling",
     },

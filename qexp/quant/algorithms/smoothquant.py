@@ -142,11 +142,4 @@ def _set_factors(quantization: QuantizedModel, name: str, factors: Tensor) -> No
     quantizers[name].migration = factors
     for site in quantization.sites:
         if site.kind == "linear.weight" and site.module in readers:
-            quantizer = quantizers[site.quantizer]
-            if quantizer.migration is not None and not torch.equal(quantizer.migration, 1 / factors):
-                raise QuantizationError(
-                    f"{site.quantizer}: weights that have one range together read different values, which "
-                    "need factors of their own; set placement.fuse_qkv=false, scheme=per_channel, or "
-                    "refinement.migration=null"
-                )
-            quantizer.migration = 1 / factors
+            quantizers[site.quantizer].migration = 1 / factors

@@ -76,12 +76,15 @@ def _below(low: Tensor, high: Tensor, ceiling: float) -> Range:
 
 
 def _ema(statistics: ValueStatistics, calibrator: EmaCalibrator, grid: Grid) -> Range:
-    """Return moving averages of the ends that start at the first batch.
+    """Return moving averages of the ends, or of the largest magnitude, that start at the first batch.
 
     ``e = decay * e + (1 - decay) * batch`` (Jacob et al. 2018, section 3.1).
     """
-    ends = []
-    for series in (statistics.lows, statistics.highs):
+    ends, both = [], (statistics.lows, statistics.highs)
+    if calibrator.statistic == "magnitude":
+        largest = [max(-low, high) for low, high in zip(*both, strict=True)]
+        both = ([-each for each in largest], largest)
+    for series in both:
         average = series[0]
         for value in series[1:]:
             average = calibrator.decay * average + (1 - calibrator.decay) * value
@@ -92,16 +95,17 @@ def _ema(statistics: ValueStatistics, calibrator: EmaCalibrator, grid: Grid) -> 
 def _percentile(statistics: ValueStatistics, calibrator: PercentileCalibrator, grid: Grid) -> Range:
     """Return the percentile of the magnitudes or, if asymmetric, cut half of the remainder on each side.
 
-    The result is exact to one bin of the histogram, and never beyond the observed values.
+    The result is an edge of the bin that reaches the share, and never beyond the observed values.
     """
     low, high = min(statistics.lows), max(statistics.highs)
     histogram, share = statistics.histogram, calibrator.percentile / 100
+    upper_edge = int(calibrator.edge == "upper")
     if grid.symmetric:
-        bound = (1 + _reaching(histogram.magnitudes(), share)) * histogram.width
+        bound = (upper_edge + _reaching(histogram.magnitudes(), share)) * histogram.width
         return _pair(max(low, -bound), min(high, bound))
     counts, edges, tail = histogram.counts, histogram.edges(), 1 - (1 - share) / 2
-    upper = float(edges[1 + _reaching(counts, tail)])
-    lower = float(edges[-2 - _reaching(counts.flip(0), tail)])
+    upper = float(edges[upper_edge + _reaching(counts, tail)])
+    lower = float(edges[-1 - upper_edge - _reaching(counts.flip(0), tail)])
     return _pair(max(low, lower), min(high, upper))
 
 

@@ -1,10 +1,13 @@
 """Candidate ranges of AIMET's ``tf_enhanced``, the scheme of least expected noise (Siddegowda et al. 2022).
 
 They follow ``SqnrEncodingAnalyzer`` of AIMET 2, "Neural network quantization with AI model efficiency toolkit
-(AIMET)", arXiv 2201.08442, section 3.2. ``N`` is the number of steps of a grid, its highest integer minus its
-lowest:
+(AIMET)", arXiv 2201.08442, section 3.2. ``QuantizationSimModel`` of AIMET 2.42 runs another class for
+``tf_enhanced``, ``TfEnhancedEncodingAnalyzer``. Its histogram has 512 bins within about four times the range
+of the first batch, and counts values of later batches beyond that at its ends. The scheme here sees all
+batches alike. ``N`` is the number of steps of a grid, its highest integer minus its lowest:
 
 - symmetric: scales ``i / (n - 1)`` of the scale that covers the observed range, for ``i`` from 1 to ``n``;
+  on a full grid, of the largest magnitude over ``N / 2``;
 - asymmetric: the same scales, each with zero points evenly spaced over the ``N`` steps, and with the zero
   point of the observed range. Each range is intersected with the observed range, which makes its scale finer.
 
@@ -38,6 +41,9 @@ def candidates(low: Tensor, high: Tensor, grid: Grid, settings: SqnrCalibrator) 
     low, high = low.double().clamp(max=0)[..., None], high.double().clamp(min=0)[..., None]
     if grid.symmetric:
         shares = _shares(settings.symmetric_candidates, low)
+        if grid.full:
+            scales = torch.maximum(-low, high) / ((grid.qmax - grid.qmin) / 2) * shares
+            return scales * grid.qmin, scales * grid.qmax
         return low * shares, high * shares
     return _asymmetric(low, high, grid, settings)
 

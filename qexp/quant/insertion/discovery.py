@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -30,6 +30,7 @@ from qexp.quant.insertion.sites import (
     joined,
     linears,
     nonlinearities,
+    relus,
 )
 
 SOURCE_LENGTH, TARGET_LENGTH = 6, 5
@@ -54,14 +55,25 @@ class Value:
     """Whether the value is the output of a nonlinearity, such as GELU."""
     width: int | None = None
     """Width H of a value [B, T, H], else None."""
+    before_relu: bool = False
+    """Whether a ReLU reads the value."""
+    parts: Mapping[Key, str] = field(default_factory=dict)
+    """By site the name of the value that ``fused`` merged into this one; empty if none was."""
+
+    @property
+    def name(self) -> str:
+        """Name of the value's quantizer, after its first site."""
+        kind, module = self.sites[0]
+        return f"{module}:{kind}"
 
 
 @dataclass(frozen=True)
 class AttentionLinears:
     """The linear layers before and after the attention of a module."""
 
-    before: tuple[str, ...]
-    """Query, key and value projections: the layers that run inside the module before it attends."""
+    before: tuple[tuple[str, ...], ...]
+    """Query, key and value projections: the layers that run inside the module before it attends, by the
+    tensor that they read. Those that read the same one can be one matrix product."""
     after: str | None
     """Output projection: the layer that runs next."""
 
@@ -75,6 +87,7 @@ class TensorRecorder:
     def __init__(self, *, two_sequences: bool) -> None:
         self.seen: list[tuple[Key, Tensor]] = []
         self.nonlinear: dict[int, Tensor] = {}
+        self.before_relu: dict[int, Tensor] = {}
         self.two_sequences = two_sequences
 
     def tap(self, key: Key) -> Tap:
@@ -95,6 +108,15 @@ class TensorRecorder:
 
         return record
 
+    def mark_before_relu(self, _: Key) -> Tap:
+        """Return a tap that marks a tensor as the input of a ReLU."""
+
+        def record(tensor: Tensor) -> Tensor:
+            self.before_relu[id(tensor)] = tensor
+            return tensor
+
+        return record
+
     def values(self) -> list[Value]:
         """Group the sites by the tensor that they see, in the order of the forward pass.
 
@@ -110,7 +132,9 @@ class TensorRecorder:
                 sides = _sides(tensor) if self.two_sequences else ()
                 nonlinear = id(tensor) in self.nonlinear
                 width = tensor.shape[2] if tensor.dim() == 3 else None
-                values.append(value := Value([], *(sides or ("source", "source")), nonlinear, width))
+                before_relu = id(tensor) in self.before_relu
+                sides = sides or ("source", "source")
+                values.append(value := Value([], *sides, nonlinear, width, before_relu))
             by_tensor.setdefault(id(tensor), value)
             if key not in by_site:
                 by_site[key] = value
@@ -137,6 +161,8 @@ def discover(
     """
     recorder = TensorRecorder(two_sequences=two_sequences(model))
     handles = attach(model, nonlinearities(model), recorder.mark)
+    relu_inputs = [Point("activation.output", name, "input") for name in relus(model)]
+    handles += attach(model, relu_inputs, recorder.mark_before_relu)
     handles += attach(model, points, recorder.tap) + attach_declared(model, placement, recorder.tap)
     if wants_attention(placement):
         handles.append(AttentionSwitch(model))
@@ -157,15 +183,16 @@ def fused(values: Sequence[Value], attentions: Mapping[str, AttentionLinears]) -
     merged = list(values)
     for module, attention in attentions.items():
         keys = {(kind, module) for kind in FUSED_KINDS}
-        keys |= {("linear.output", name) for name in attention.before}
+        keys |= {("linear.output", name) for names in attention.before for name in names}
         parts = [value for value in merged if keys & set(value.sites)]
         for rows in dict.fromkeys(value.rows for value in parts):
             first, *rest = [value for value in parts if value.rows == rows]
+            names = {site: value.name for value in (first, *rest) for site in value.sites}
             for value in rest:
                 first.sites.extend(value.sites)
                 merged.remove(value)
-            if any(value.width != first.width for value in rest):
-                merged[merged.index(first)] = replace(first, width=None)
+            width = first.width if all(value.width == first.width for value in rest) else None
+            merged[merged.index(first)] = replace(first, width=width, parts=names if rest else {})
     return merged
 
 
@@ -184,9 +211,13 @@ def attentions(model: nn.Module, example: Example | None = None) -> dict[str, At
     attentions_by_module: dict[str, AttentionLinears] = {}
     for index, (kind, module) in enumerate(keys):
         if kind == "matmul.value" and module not in attentions_by_module:
-            before = [name for seen, name in keys[:index] if seen == "linear.input" and _within(name, module)]
+            before: dict[int, dict[str, None]] = {}
+            for (seen, name), tensor in recorder.seen[:index]:
+                if seen == "linear.input" and _within(name, module):
+                    before.setdefault(id(tensor), {})[name] = None
             after = next((name for seen, name in keys[index + 1 : index + 2] if seen == "linear.input"), None)
-            attentions_by_module[module] = AttentionLinears(tuple(dict.fromkeys(before)), after)
+            products = tuple(tuple(names) for names in before.values())
+            attentions_by_module[module] = AttentionLinears(products, after)
     return attentions_by_module
 
 

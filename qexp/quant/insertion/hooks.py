@@ -12,6 +12,7 @@ from qexp.errors import QuantizationError
 from qexp.quant.insertion.attention import IMPLEMENTATION, MASK_VALUE, TAPS, register
 from qexp.quant.insertion.sites import Point, chosen, declaring, joined
 from qexp.quant.module import QuantModule
+from qexp.quant.quantizer import Quantizer
 
 Key = tuple[SiteKind, str]
 """Kind of a site and the name of its module."""
@@ -75,6 +76,18 @@ class AttentionTaps:
         """Remove the taps."""
         delattr(self.module, TAPS)
         delattr(self.module, MASK_VALUE)
+
+
+class FusedTap:
+    """Tap on one part of a fused value, of which calibration keeps statistics of its own."""
+
+    def __init__(self, quantizer: Quantizer, part: str) -> None:
+        self.quantizer, self.part = quantizer, part
+
+    def __call__(self, value: Tensor) -> Tensor:
+        """Return the quantized value."""
+        self.quantizer.part = self.part
+        return self.quantizer(value)  # type: ignore[no-any-return]
 
 
 class DeclaredTaps:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -22,6 +23,7 @@ from qexp.quant.insertion.discovery import (
 from qexp.quant.insertion.hooks import (
     AttentionSwitch,
     AttentionTaps,
+    FusedTap,
     Handle,
     Key,
     Tap,
@@ -98,8 +100,7 @@ class _Insertion:
         sites: list[Site] = []
         sides = {}
         for value in self.values:
-            kind, module = value.sites[0]
-            name = f"{module}:{kind}"
+            name = value.name
             quantizer = self._activation_quantizer(name, value)
             if quantizer is not None:
                 quantizers[name], sides[name] = quantizer, (value.rows, value.columns)
@@ -126,7 +127,10 @@ class _Insertion:
         product_of: dict[str, str] = {}
         if self.placement.fuse_qkv:
             product_of = {
-                name: module for module, attention in self.attentions.items() for name in attention.before
+                name: names[0]
+                for attention in self.attentions.values()
+                for names in attention.before
+                for name in names
             }
         products: dict[str | int, list[WeightParameter]] = {}
         for weight in weights(self.model, self.placement):
@@ -136,12 +140,15 @@ class _Insertion:
     def _values(self, example: Example | None) -> tuple[list[Point], list[Value]]:
         """Return the points at which activations are observed, and the values found there."""
         placement = self.placement
-        if not self.quant_config.quant.quantizes_activations or set(placement.sites) <= set(WEIGHT_KINDS):
+        of_weights = set(placement.sites) <= set(WEIGHT_KINDS) and not placement.include
+        if not self.quant_config.quant.quantizes_activations or of_weights:
             return [], []
         check_example(self.model, example)
         after = [each.after for each in self.attentions.values() if each.after is not None]
         hook_points = points(self.model, placement, list(dict.fromkeys(after)))
         values = discover(self.model, hook_points, placement, example)
+        if placement.fuse_relu:
+            values = [value for value in values if not _only_read_by_relu(value)]
         return hook_points, fused(values, self.attentions) if placement.fuse_qkv else values
 
     def _weight_quantizers(self) -> tuple[list[Site], dict[str, Quantizer]]:
@@ -178,11 +185,13 @@ class _Insertion:
         grouping = EmbeddingGroups.of(name, value.width, scheme)
         grid = activation_grid(bits, scheme, values, axis=None if grouping is None else -1)
         ceiling = self.quant_config.scheme.clip_gelu if value.nonlinear else None
-        return (
-            None
-            if grid is None
-            else Quantizer(name, grid, channels=None, values=values, ceiling=ceiling, grouping=grouping)
-        )
+        if grid is None:
+            return None
+        if values == "softmax":
+            ceiling = self.placement.softmax_max
+        quantizer = Quantizer(name, grid, channels=None, values=values, ceiling=ceiling, grouping=grouping)
+        quantizer.parts_of_range = tuple(dict.fromkeys(value.parts.values()))
+        return quantizer
 
     def _parametrize(self, sites: Iterable[Site], quantizers: dict[str, Quantizer]) -> list[Handle]:
         handles: list[Handle] = []
@@ -196,7 +205,8 @@ class _Insertion:
 
     def _hook(self, of_site: dict[Key, Quantizer]) -> list[Handle]:
         hook_points = [point for point in self.caught if (point.kind, point.module) in of_site]
-        handles = attach(self.model, hook_points, of_site.__getitem__)
+        tap = partial(_tap_of, of_site, {site: part for v in self.values for site, part in v.parts.items()})
+        handles = attach(self.model, hook_points, tap)
         handles += attach_declared(self.model, self.placement, of_site.get)
         attending = {module: None for kind, module in of_site if kind in ATTENTION_KINDS}
         if self.placement.mask_value is not None:
@@ -205,7 +215,7 @@ class _Insertion:
             handles.append(AttentionSwitch(self.model))
         for name in attending:
             taps: dict[SiteKind, Tap] = {
-                kind: of_site[kind, name] for kind in ATTENTION_KINDS if (kind, name) in of_site
+                kind: tap((kind, name)) for kind in ATTENTION_KINDS if (kind, name) in of_site
             }
             module = self.model.get_submodule(name)
             handles.append(AttentionTaps(module, taps, self.placement.mask_value))
@@ -214,6 +224,16 @@ class _Insertion:
     def _parameter(self, weight: WeightParameter) -> Tensor:
         parameter: Tensor = getattr(self.model.get_submodule(weight.module), weight.parameter)
         return parameter
+
+
+def _only_read_by_relu(value: Value) -> bool:
+    return value.before_relu and all(kind == "linear.output" for kind, _ in value.sites)
+
+
+def _tap_of(of_site: Mapping[Key, Quantizer], parts: Mapping[Key, str], key: Key) -> Tap:
+    """Return the quantizer of a site; that of a fused value learns which part it sees."""
+    quantizer = of_site[key]
+    return FusedTap(quantizer, parts[key]) if key in parts else quantizer
 
 
 def _check_axes(first: WeightParameter, weight: WeightParameter, grid: Grid) -> None:

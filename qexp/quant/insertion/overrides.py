@@ -29,7 +29,7 @@ class OverrideResolver:
     def __init__(
         self, model: nn.Module, quant_config: QuantizationConfig, example: Example | None = None
     ) -> None:
-        self.quant_config = quant_config
+        self.quant_config, self._model = quant_config, model
         self._ends = _ends(model)
         wants_parts = any(glob in FEED_FORWARD for glob in quant_config.quant.overrides)
         self._parts = feed_forward_sites(model, example) if wants_parts else {}
@@ -37,12 +37,23 @@ class OverrideResolver:
     def weight(self, sites: Sequence[Key]) -> tuple[int, WeightScheme]:
         """Return bits and scheme of a weight with these sites."""
         quant, scheme = self.quant_config.quant, self.quant_config.scheme.weight
-        bits = quant.weight_bits
-        if quant.embedding_bits is not None and any(kind == "embedding.weight" for kind, _ in sites):
-            bits = quant.embedding_bits
+        bits, kinds = quant.weight_bits, {kind for kind, _ in sites}
+        if "embedding.weight" in kinds:
+            bits = quant.embedding_bits or bits
+            scheme = self.quant_config.scheme.embedding or scheme
+        if "layernorm.weight" in kinds:
+            scheme = self._of_norm(sites)
         for override in self._matching(sites):
             bits, scheme = override.weight_bits or bits, override.weight or scheme
         return bits, scheme
+
+    def _of_norm(self, sites: Sequence[Key]) -> WeightScheme:
+        """Return the scheme of a norm's weight, which has a form of its own if it is a LayerNorm's."""
+        scheme = self.quant_config.scheme
+        modules = [self._model.get_submodule(module) for _, module in sites]
+        if scheme.layernorm is not None and any(isinstance(module, nn.LayerNorm) for module in modules):
+            return scheme.layernorm
+        return scheme.weight.model_copy(update={"granularity": "per_tensor"})
 
     def activation(self, sites: Sequence[Key]) -> tuple[int, ActivationScheme]:
         """Return bits and scheme of an activation with these sites."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import torch
@@ -15,14 +14,14 @@ from qexp.config import AnyCalibrator
 from qexp.errors import QuantizationError
 from qexp.quant.algorithms.smoothquant import dump_smoothing_factors, load_smoothing_factors
 from qexp.quant.calibration.estimators import weight_range
-from qexp.quant.calibration.padding import Padding, paddings_of
 from qexp.quant.calibration.statistics import CalibrationStatistics
 from qexp.quant.insertion.calibrate import calibrate_activations
 from qexp.quant.insertion.discovery import Side
 from qexp.quant.insertion.export import ExportMode
 from qexp.quant.insertion.hooks import Handle
+from qexp.quant.insertion.observation import Observation
 from qexp.quant.insertion.serialization import dump_ranges, load_ranges
-from qexp.quant.insertion.sites import PADDED_COLUMNS, Site
+from qexp.quant.insertion.sites import Site
 from qexp.quant.insertion.weights import NAME, WeightHandle, on_optimizer_step, original, originals
 from qexp.quant.messages import listed
 from qexp.quant.minmax import batch_ends
@@ -33,8 +32,11 @@ from qexp.quant.quantizer_mode import QuantizerMode
 class QuantizedModel(nn.Module):
     """The quantizers that ``insert`` adds to a model.
 
-    Its parameters are the learned log-scales and zero-point shifts, which exist in the learned mode only.
-    Its state holds the scales and zero points, and the moving averages of EMA mode.
+    Its parameters are the learned ranges, which exist in the learned mode only. Its state holds the scales
+    and zero points, and the moving averages of EMA mode.
+
+    Attributes:
+        counts_padding: Whether padding counts in the range updates of EMA mode.
     """
 
     def __init__(
@@ -49,9 +51,9 @@ class QuantizedModel(nn.Module):
         self.sites = sites
         self._names = tuple(quantizers)
         self.by_name = nn.ModuleDict({_key(name): quantizer for name, quantizer in quantizers.items()})
-        self._sides = dict(sides)
-        self._with_columns = {site.quantizer for site in sites if site.kind in PADDED_COLUMNS}
-        self._statistics = CalibrationStatistics()
+        self._observation = Observation(sites, sides)
+        self._follows: AnyCalibrator | None = None
+        self.counts_padding = False
         self.handles: list[Handle] = [
             model.register_forward_hook(self._forget, always_call=True),
             on_optimizer_step(self._after_step),
@@ -82,18 +84,17 @@ class QuantizedModel(nn.Module):
         return {name: quantizer.grid.bits for name, quantizer in self.quantizers.items()}
 
     def describe(self) -> dict[str, Any]:
-        """Return ``{"quantizers": number, "sites": {kind: number}}``."""
+        """Return the number of ``quantizers``, and that of ``sites`` by kind."""
         return {"quantizers": len(self._names), "sites": dict(Counter(site.kind for site in self.sites))}
 
     def off(self) -> None:
-        """Switch all quantizers off, so that the model computes in floating point."""
+        """Switch all quantizers off, for a model in floating point."""
         self._switch(QuantizerMode.OFF)
 
     def freeze(self, names: Collection[str] | None = None) -> None:
         """Quantize with fixed ranges; learned ranges keep their current values.
 
-        Args:
-            names: Names of the quantizers to freeze, while all others are off. None freezes all.
+        With ``names``, only these quantizers; all others are off.
 
         Raises:
             QuantizationError: If a quantizer has no range yet, or there is none of that name.
@@ -105,12 +106,13 @@ class QuantizedModel(nn.Module):
         for name, quantizer in self.quantizers.items():
             quantizer.switch(QuantizerMode.FROZEN if names is None or name in names else QuantizerMode.OFF)
 
-    def learn(self, *, zero_points: bool = False) -> None:
+    def learn(self, *, zero_points: bool = False, ends: bool = False) -> None:
         """Quantize with learned scales, which start at the current ranges.
 
         Args:
             zero_points: Whether asymmetric activation quantizers learn their zero points, too. The zero point
                 of values that are known to be non-negative stays fixed.
+            ends: Whether all quantizers learn the minimum and maximum of their range instead.
 
         Raises:
             QuantizationError: If a quantizer has no range yet.
@@ -118,9 +120,10 @@ class QuantizedModel(nn.Module):
         activations = self.activations()
         for name, quantizer in self.quantizers.items():
             quantizer.learns_zero_point = zero_points and name in activations and quantizer.values == "act"
+            quantizer.learns_ends = ends
         self._switch(QuantizerMode.LEARNED)
 
-    def use_ema(self, decay: float) -> None:
+    def use_ema(self, decay: float, *, magnitude: bool = False, restart: bool = False) -> None:
         """Quantize with ranges that are updated from the quantized values.
 
         Activation ranges start at their current values, and every forward pass in training mode moves them
@@ -129,6 +132,8 @@ class QuantizedModel(nn.Module):
 
         Args:
             decay: Weight of the past in the moving averages, from 0 to below 1.
+            magnitude: Whether to average each batch's largest magnitude, not its minimum and maximum.
+            restart: Whether the averages start at the first batch, not at the current ranges.
 
         Raises:
             QuantizationError: If a quantizer has no range yet.
@@ -136,6 +141,7 @@ class QuantizedModel(nn.Module):
         activations = self.activations()
         for name, quantizer in self.quantizers.items():
             quantizer.decay = decay if name in activations else 0.0
+            quantizer.averages_magnitude, quantizer.restarts = magnitude, restart
         self._switch(QuantizerMode.EMA)
         self._update_weight_ema()
 
@@ -143,6 +149,16 @@ class QuantizedModel(nn.Module):
     def uses_ema(self) -> bool:
         """Whether ranges are updated from the quantized values."""
         return any(quantizer.mode is QuantizerMode.EMA for quantizer in self.quantizers.values())
+
+    @property
+    def masks_padding(self) -> bool:
+        """Whether padding must be excluded from range updates."""
+        return self.uses_ema and not self.counts_padding
+
+    def follow_weights(self, calibrator: AnyCalibrator) -> None:
+        """Set the weight ranges after each optimizer step, from the weights as they are then."""
+        self._follows = calibrator
+        self.calibrate_weights(calibrator)
 
     def split(self, parts: int) -> None:
         """Set the number of parts of a batch, due to gradient accumulation or several devices.
@@ -153,52 +169,38 @@ class QuantizedModel(nn.Module):
         for name, quantizer in self.quantizers.items():
             quantizer.parts = parts if name in activations else 1
 
-    @contextmanager
     def observing(
-        self, mask: Tensor | None = None, target_mask: Tensor | None = None, *, dimensions: bool = False
-    ) -> Iterator[None]:
-        """Collect statistics of what the model computes, in floating point, inside the context.
+        self,
+        mask: Tensor | None = None,
+        target_mask: Tensor | None = None,
+        *,
+        dimensions: bool = False,
+        quantized_weights: bool = False,
+    ) -> AbstractContextManager[None]:
+        """Collect statistics of what the model computes inside the context.
 
         Args:
             mask: Attention mask [B, S] of the batch, non-zero for tokens that count; None counts all.
             target_mask: Mask of the decoder's tokens, [B, T], for a model with encoder and decoder.
             dimensions: Whether to collect statistics of each dimension of a value [B, T, H], too.
+            quantized_weights: Whether weights are quantized meanwhile; activations never are.
 
         Raises:
-            QuantizationError: If an activation is NaN or infinite.
+            QuantizationError: If an activation is NaN or infinite, or a weight to quantize has no range yet.
         """
-        before = {quantizer: quantizer.mode for quantizer in self.quantizers.values()}
-        paddings = paddings_of(self._sides, {"source": mask, "target": target_mask})
-        for name, quantizer in self.quantizers.items():
-            if name not in self._sides:
-                quantizer.switch(QuantizerMode.OFF)
-            else:
-                observe = partial(self._observe, name, paddings[name], dimensions)
-                quantizer.switch(QuantizerMode.OBSERVING, observe)
-        try:
-            yield
-        finally:
-            for quantizer, mode in before.items():
-                quantizer.switch(mode)
+        masks = {"source": mask, "target": target_mask}
+        weights = QuantizerMode.FROZEN if quantized_weights else QuantizerMode.OFF
+        return self._observation.observing(self.quantizers, masks, dimensions=dimensions, weights=weights)
 
-    @contextmanager
-    def padding(self, mask: Tensor | None = None, target_mask: Tensor | None = None) -> Iterator[None]:
+    def padding(
+        self, mask: Tensor | None = None, target_mask: Tensor | None = None
+    ) -> AbstractContextManager[None]:
         """Exclude padding from range updates inside the context; the masks are those of ``observing``."""
-        quantizers = self.quantizers
-        paddings = paddings_of(self._sides, {"source": mask, "target": target_mask})
-        for name, padding in paddings.items():
-            if padding is not None:
-                counted = partial(padding.entries, probabilities=name in self._with_columns)
-                quantizers[name].counted = counted
-        try:
-            yield
-        finally:
-            for name in paddings:
-                quantizers[name].counted = None
+        return self._observation.padding(self.quantizers, {"source": mask, "target": target_mask})
 
     def statistics(self) -> CalibrationStatistics:
         """Return the statistics collected so far, over all contexts of ``observing``."""
-        return self._statistics
+        return self._observation.statistics
 
     def activations(self) -> dict[str, list[Site]]:
         """Return the sites of activations, by quantizer name."""
@@ -292,10 +294,6 @@ class QuantizedModel(nn.Module):
         for quantizer in self.quantizers.values():
             quantizer.switch(mode)
 
-    def _observe(self, name: str, padding: Padding | None, dimensions: bool, value: Tensor) -> None:
-        columns = name in self._with_columns
-        self._statistics.add(name, value, padding, probabilities=columns, dimensions=dimensions)
-
     def _update_weight_ema(self) -> None:
         quantizers = self.quantizers
         for name, weight in originals(self.model, self.sites, quantizers).items():
@@ -311,6 +309,8 @@ class QuantizedModel(nn.Module):
         for handle in self.handles:
             if isinstance(handle, WeightHandle):
                 handle.weight.forget()
+        if self._follows is not None:
+            self.calibrate_weights(self._follows)
         if self.uses_ema:
             self._update_weight_ema()
 

@@ -33,7 +33,7 @@ class QuantizedWeight(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """Return the weight to compute with, in the same shape."""
         quantizer = self.quantizer
-        if quantizer.mode is QuantizerMode.OFF:
+        if quantizer.mode is QuantizerMode.OFF or quantizer.delayed:
             return weight
         if torch.compiler.is_compiling():
             return quantizer.with_pre_scale(weight, quantizer._fake_quantize)
@@ -55,7 +55,6 @@ class QuantizedWeight(nn.Module):
 
     @staticmethod
     def _state(weight: Tensor, quantizer: Quantizer) -> tuple[Any, ...]:
-        learned = quantizer.log_scale
-        tensors = (weight, quantizer.scale, quantizer.zero_point, *(() if learned is None else (learned,)))
+        tensors = (weight, quantizer.scale, quantizer.zero_point, *quantizer.learned)
         versions = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
         return (torch.is_grad_enabled(), *versions)

@@ -19,7 +19,12 @@ from qexp.config import Placement, SiteKind, ValueType
 from qexp.errors import QuantizationError
 from qexp.quant.module import QuantModule
 
-WEIGHT_KINDS: tuple[SiteKind, ...] = ("linear.weight", "embedding.weight", "declared.weight")
+WEIGHT_KINDS: tuple[SiteKind, ...] = (
+    "linear.weight",
+    "embedding.weight",
+    "layernorm.weight",
+    "declared.weight",
+)
 PROJECTION_KINDS: tuple[SiteKind, ...] = ("attention.context", "attention.output")
 FUSED_KINDS: tuple[SiteKind, ...] = ("matmul.query", "matmul.key", "matmul.value")
 SCORE_KINDS: tuple[SiteKind, ...] = ("attention.scores", "attention.masked_scores")
@@ -123,13 +128,20 @@ each further feed-forward network. Norms that are children of such a module read
 
 def chosen(placement: Placement, kind: SiteKind, module: str) -> bool:
     """Return whether the placement includes the site."""
-    return kind in placement.sites and not any(fnmatchcase(module, glob) for glob in placement.exclude)
+    if any(fnmatchcase(module, glob) for glob in placement.exclude):
+        return False
+    return kind in placement.sites or any(fnmatchcase(f"{module}:{kind}", glob) for glob in placement.include)
 
 
 def weights(model: nn.Module, placement: Placement) -> list[WeightParameter]:
     """Return the weights of the placement; the channels of an embedding are its rows."""
     candidates = [WeightParameter("linear.weight", name) for name in linears(model)]
     candidates += [WeightParameter("embedding.weight", name) for name in _named(model, _is_table)]
+    candidates += [
+        WeightParameter("layernorm.weight", name)
+        for name in norms(model)
+        if isinstance(getattr(model.get_submodule(name), "weight", None), nn.Parameter)
+    ]
     for name, module in declaring(model):
         candidates += [
             WeightParameter("declared.weight", name, *declared)
@@ -183,6 +195,11 @@ def value_type(model: nn.Module, placement: Placement, kind: SiteKind, module: s
 def norms(model: nn.Module) -> list[str]:
     """Return the names of all norms."""
     return _named(model, _is_norm)
+
+
+def relus(model: nn.Module) -> list[str]:
+    """Return the names of all ReLUs."""
+    return _named(model, lambda module: isinstance(module, RELUS))
 
 
 def nonlinearities(model: nn.Module) -> list[Point]:

@@ -82,15 +82,15 @@ static inline void gradient_columns(const float *restrict x, const float *restri
     }
 }
 
-/* Besides the gradient of x, the sum over the row of LSQ's grad * (q - v) inside, grad * q outside. */
+/* Besides the gradient of x, the sum over the row of LSQ's grad * (q - v) inside, grad * q outside. The bounds
+ * may lie up to half a step beyond the grid, and round to its ends. */
 static inline float gradient_learned(const float *restrict x, const float *restrict grad, float *restrict out,
                                      int64_t n, float s, float low, float high) {
     float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < n; i++) {
-        float v = x[i] / s, q = rintf(v);
-        q = q < low ? low : q;
-        q = q > high ? high : q;
+        float v = x[i] / s, q = v < low ? low : v;
+        q = rintf(q > high ? high : q);
         float passed = (v >= low) & (v <= high) ? grad[i] : 0.0f;
         out[i] = passed;
         sum += grad[i] * q - passed * v;

@@ -30,7 +30,7 @@ def forward(x: Tensor, scale: Tensor, bounds: Bounds, *, nan_low: bool = False) 
 
 
 def backward(grad: Tensor, x: Tensor, scale: Tensor, bounds: Bounds) -> Tensor:
-    """Return ``grad`` where ``x`` lies inside the range, ends included, else 0, in the layout of ``x``."""
+    """Return ``grad`` where ``x / scale`` lies inside the bounds, ends included, else 0, in x's layout."""
     return _inside(grad, x.div(scale), bounds, torch.empty_like(x))
 
 
@@ -40,11 +40,12 @@ def backward_learned(grad: Tensor, x: Tensor, scale: Tensor, bounds: Bounds) -> 
     The latter is the sum of ``grad * d y / d scale`` over the values of each scale, in the shape of
     ``scale``.
 
-    LSQ's derivative is ``round(v) - v`` inside the range, where ``v = x / scale``, and the bound outside.
+    LSQ's derivative is ``round(v) - v`` inside the bounds, where ``v = x / scale``, and the bound outside,
+    rounded to an end of the grid.
     """
     v = x.div(scale)
     passed = _inside(grad, v, bounds, torch.empty_like(x))
-    steps = clamp_(v.round(), bounds.lower, bounds.upper)
+    steps = clamp_(v.clone(), bounds.lower, bounds.upper).round_()
     return passed, sum_to(steps.mul_(grad).addcmul_(passed, v, value=-1), scale)
 
 
@@ -54,8 +55,8 @@ def traced(x: Tensor, scale: Tensor, bounds: Bounds, factor: float) -> Tensor:
     The forward result is bit-identical to ``forward``: ``c + (round(c) - c)`` is exactly ``round(c)``,
     because the difference of two floats this close is exact, and ``scale + 0`` is ``scale``.
     """
-    scale = damped(scale, factor)
-    c = clamp(x / scale, bounds.lower, bounds.upper)
+    scale, passing = damped(scale, factor), bounds.passing
+    c = clamp(x / scale, passing.lower, passing.upper)
     return (c + (c.round() - c).detach()) * scale
 
 

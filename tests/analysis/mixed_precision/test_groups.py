@@ -20,7 +20,7 @@ from qexp.quant.insertion.insert import QuantizedModel, insert
 from tests.conftest import tiny_config
 from tests.support.sequence_models import batch as pairs
 from tests.support.sequence_models import build as build_translator
-from tests.support.tiny_models import NEURST, QDQBERT, build, calibrated
+from tests.support.tiny_models import PRENORM, QDQBERT, build, calibrated
 
 GEMM = QDQBERT.model_copy(update={"sites": QDQBERT.sites[:-1]})
 WEIGHTS = QDQBERT.model_copy(update={"sites": ("linear.weight",)})
@@ -65,7 +65,7 @@ def test_queries_keys_and_values_move_together_where_no_quantizer_says_so() -> N
 
 
 def test_a_norm_s_output_goes_with_the_layers_that_read_it() -> None:
-    result = groups(calibrated(build("bert"), placement=NEURST))
+    result = groups(calibrated(build("bert"), placement=PRENORM))
     inner = result["bert.encoder.layer.1.intermediate.dense"].quantizers
     assert inner[1] == "bert.encoder.layer.1.attention.output.LayerNorm:layernorm.output"
     assert len(result["bert.encoder.layer.1.attention.output.dense"].quantizers) == 3  # input, output, weight
@@ -100,7 +100,7 @@ def test_a_value_at_every_step_does_not_tie_the_layers_together(name: str) -> No
 
 def test_a_translator_s_tied_table_is_one_group() -> None:
     model = build_translator("marian")
-    quantization = insert(model, QuantizationConfig(placement=NEURST))
+    quantization = insert(model, QuantizationConfig(placement=PRENORM))
     with torch.no_grad(), quantization.observing():
         model(**pairs())
     quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
@@ -137,7 +137,7 @@ def test_what_a_module_declares_is_one_group() -> None:
 
 
 def test_layers_and_kinds() -> None:
-    quantization = calibrated(build("bert"), placement=NEURST)
+    quantization = calibrated(build("bert"), placement=PRENORM)
     assert set(groups(quantization, "layer")) == {
         "bert.encoder.layer.0", "bert.encoder.layer.1", "bert.pooler", "classifier", "bert.embeddings",
     }  # fmt: skip

@@ -228,13 +228,18 @@ def test_a_tied_weight_is_left_alone_and_a_decoder_has_its_own_padding(tmp_path:
     assert quantization.quantizers["lm_head:linear.weight"].migration is None
 
 
-def test_one_range_for_weights_that_read_different_values_is_refused(tmp_path: Path) -> None:
+def test_a_fused_product_has_the_factors_of_the_value_that_it_reads(tmp_path: Path) -> None:
     model = sequence_models.build("marian")
     moments = moments_of(model, tmp_path, sequence_models.batch(7, 6))
     fused = LINEAR.model_copy(update={"fuse_qkv": True})
     quantization = insert(model, QuantizationConfig(placement=fused, scheme=PER_TENSOR))
-    with pytest.raises(QuantizationError, match=r"placement\.fuse_qkv=false"):
-        apply_smoothquant(quantization, moments, 0.5)
+    apply_smoothquant(quantization, moments, 0.5)
+    cross = "model.decoder.layers.0.encoder_attn"
+    of_site = {site.name: quantization.quantizers[site.quantizer] for site in quantization.sites}
+    query, key, value = (of_site[f"{cross}.{name}_proj:linear.weight"] for name in "qkv")
+    assert key is value and query is not key
+    assert query.migration is not None and key.migration is not None
+    assert not torch.equal(query.migration, key.migration)
 
 
 def test_moments_of_another_model_are_refused(tmp_path: Path) -> None:

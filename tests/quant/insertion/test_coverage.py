@@ -94,13 +94,24 @@ def test_one_product_has_one_range(architecture: str, granularity: str) -> None:
         own = [name for kind, name in quantizer if kind == "linear.weight" and name.startswith(f"{module}.")]
         before = [name for name in own if not name.endswith(("out_lin", "out_proj"))]
         assert len(before) == 3
+        apart = {"query": 1, "key": 1, "value": 1}  # that read one tensor
+        if cross:
+            apart = {"query": 1, "key": 2, "value": 2}
+        elif architecture == "mobilebert":
+            apart = {"query": 1, "key": 1, "value": 2}
         together = {quantizer["linear.weight", name] for name in before}
-        assert len(together) == (1 if granularity == "per_tensor" else 3)
-        if granularity == "per_tensor":
-            weights = [model.get_submodule(name).parametrizations.weight.original for name in before]
+        assert len(together) == (len({*apart.values()}) if granularity == "per_tensor" else 3)
+        for group in {*apart.values()} if granularity == "per_tensor" else ():
+            members = [name for name in before if apart[_role(name)] == group]
+            assert len({quantizer["linear.weight", name] for name in members}) == 1
+            weights = [model.get_submodule(name).parametrizations.weight.original for name in members]
             largest = max(float(weight.detach().abs().max()) for weight in weights)
-            scale = quantization.quantizers[together.pop()].scale
+            scale = quantization.quantizers[quantizer["linear.weight", members[0]]].scale
             assert float(scale) == pytest.approx(largest / 127, rel=1e-6)
+
+
+def _role(name: str) -> str:
+    return {"q": "query", "k": "key", "v": "value"}[name.rpartition(".")[2][0]]
 
 
 def calibrate(quantization: QuantizedModel, tensors: dict[str, torch.Tensor]) -> None:

@@ -363,7 +363,8 @@ def test_only_what_differs_is_a_column() -> None:
     ]
     table = printed(runs)
     assert table.columns[2:4] == ("method.ranges", "calibrator")
-    assert "With calibrator: percentile has calibrator.percentile 99.9" in table.notes
+    (note,) = [note for note in table.notes if note.startswith("With calibrator")]
+    assert "percentile has calibrator.percentile 99.9" in note
     assert "All rows: method qat," in " ".join(table.caption)
 
 

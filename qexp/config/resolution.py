@@ -1,0 +1,91 @@
+"""Values of settings that were left open, from other sections of the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from qexp.config.base import FLOAT_BITS
+from qexp.config.recommended import YamlDefaults
+from qexp.config.training import RANGE_RATE, Control, Qat
+
+
+def resolve_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace open settings by values that follow from other sections.
+
+    ``finetune`` takes null fields from ``model.finetune[task]``, ``model.finetune.default`` and
+    ``task.finetune``, in this order, and ``method`` from ``task.qat``; a field that is still null gets its
+    default. ``method: auto`` becomes ``qat``, or ``none`` with FP32; ``controlled`` becomes ``qat``,
+    or ``control`` with FP32; ``deploy: auto`` becomes ``engines``, or ``none`` for a translation.
+    A resolved tree is returned unchanged.
+
+    Raises:
+        ValueError: A recommended field does not exist; pydantic's error.
+    """
+    resolved = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
+    if all(isinstance(resolved.get(key), dict) for key in ("task", "model", "finetune", "method")):
+        YamlDefaults.check(resolved["task"], resolved["model"])
+        _resolve_finetune(resolved)
+        _resolve_method(resolved)
+    if all(isinstance(resolved.get(key), dict) for key in ("task", "deploy")):
+        _resolve_deploy(resolved)
+    return resolved
+
+
+def _resolve_finetune(tree: dict[str, Any]) -> None:
+    task_defaults = tree["task"].pop("finetune", None) or {}
+    model_defaults = tree["model"].pop("finetune", None) or {}
+    if tree["finetune"].get("kind") == "none":
+        return
+    for source in (
+        model_defaults.get(tree["task"].get("name")),
+        model_defaults.get("default"),
+        task_defaults,
+    ):
+        _fill(tree["finetune"], source or {})
+    tree["finetune"] = {field: value for field, value in tree["finetune"].items() if value is not None}
+
+
+def _fill(section: dict[str, Any], source: Mapping[str, Any]) -> None:
+    """Set fields that are null or absent to the values of the source."""
+    for field, value in source.items():
+        if section.get(field) is None:
+            section[field] = value
+
+
+def _resolve_deploy(tree: dict[str, Any]) -> None:
+    if tree["deploy"].get("kind") == "auto":
+        exported = tree["task"].get("kind") != "translation"
+        tree["deploy"] = {**tree["deploy"], "kind": "engines"} if exported else {"kind": "none"}
+
+
+def _without_quantizers(method: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the method that replaces ``auto`` or ``controlled`` with FP32."""
+    if method["kind"] == "auto":
+        return {"kind": "none"}
+    qat_fields = set(Qat.model_fields) - set(Control.model_fields)
+    return {field: value for field, value in method.items() if field not in qat_fields} | {"kind": "control"}
+
+
+def _resolve_method(tree: dict[str, Any]) -> None:
+    """Resolve the method from numbers only; other values are left to the validation of the fields."""
+    quant = tree.get("quant")
+    widths = quant if isinstance(quant, dict) else {}
+    bits = [widths.get(field, 8) for field in ("weight_bits", "activation_bits")]
+    method, rate = tree["method"], tree["finetune"].get("learning_rate", 4e-5)
+    task_defaults = tree["task"].pop("qat", None) or {}
+    if method.get("kind") in ("auto", "controlled"):
+        unquantized = all(width == FLOAT_BITS for width in bits)
+        tree["method"] = method = _without_quantizers(method) if unquantized else {**method, "kind": "qat"}
+    if method.get("kind") not in ("qat", "control"):
+        return
+    _fill(method, task_defaults)
+    if method.get("epochs") is None:
+        method.pop("epochs", None)
+    if method.get("learning_rate") is None and isinstance(rate, int | float):
+        goes_on = method.get("schedule") == "continued"
+        method["learning_rate"] = rate if goes_on else rate / 2
+    rates = isinstance(method.get("learning_rate"), int | float) and method.get("kind") == "qat"
+    if rates and method.get("range_learning_rate") is None:
+        ratio = 1 if method.get("range_parameters") == "ends" else RANGE_RATE
+        method["range_learning_rate"] = ratio * method["learning_rate"]
