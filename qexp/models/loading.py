@@ -21,8 +21,8 @@ from qexp.config import TextTask
 from qexp.data.sources.class_names import label_order
 from qexp.errors import ModelError
 
-HEADS = ("classifier", "pooler", "pre_classifier", "score", "sequence_summary", "logits_proj", "qa_outputs")
-"""First or second component of names of parameters that a pretrained encoder may lack, as a head has them."""
+POOLERS = ("pooler", "sequence_summary")
+"""Parts of a base model that belong to a head, and that a pretrained encoder may lack."""
 
 RATES = ("dropout", "attention_dropout", "activation_dropout")
 """Attributes that hold dropout rates in modules of encoder-decoder models."""
@@ -63,7 +63,8 @@ def load_new_head(folder: Path, auto: Any, seed: int, **overrides: Any) -> PreTr
     """
     torch.manual_seed(seed)
     model, missing = _load(folder, auto, ignore_mismatched_sizes=True, **overrides)
-    body = [name for name in missing if not set(name.split(".")[:2]) & set(HEADS)]
+    prefix = f"{model.base_model_prefix}."  # what is outside the base model is its head, whatever its name
+    body = [name for name in missing if name.startswith(prefix) and name.split(".")[1] not in POOLERS]
     if body:
         raise ModelError(
             f"model.name={folder}: the checkpoint lacks {len(body)} weights of the encoder, such as "
@@ -131,9 +132,14 @@ def set_dropout(model: nn.Module, rate: float | None) -> None:
 
 
 def model_inputs(model: nn.Module) -> tuple[str, ...]:
-    """Return the names of the tensors in :data:`INPUTS` that the model's ``forward`` takes."""
+    """Return the names of the tensors in :data:`INPUTS` that the model's ``forward`` takes.
+
+    A model with one token type only, such as XLM-R, is not given any, whatever its tokenizer makes.
+    """
     parameters = inspect.signature(model.forward).parameters
-    return tuple(name for name in INPUTS if name in parameters)
+    types = getattr(getattr(model, "config", None), "type_vocab_size", 2)
+    taken = [name for name in INPUTS if types > 1 or name != "token_type_ids"]
+    return tuple(name for name in taken if name in parameters)
 
 
 def arguments(model: Any, names: Sequence[str], batch: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ norms and nonlinearities do not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from qexp.config import FLOAT_BITS, SiteKind
-from qexp.quant.insertion.attention import TAPS
+from qexp.config import FLOAT_BITS
 from qexp.quant.insertion.discovery import two_sequences
-from qexp.quant.insertion.hooks import AttentionSwitch, Handle, Tap
+from qexp.quant.insertion.function_taps import FAMILIES, operands_of
+from qexp.quant.insertion.hooks import AttentionSwitch, Handle
 from qexp.quant.insertion.quantized_model import QuantizedModel
 from qexp.quant.insertion.weights import original
 
@@ -30,8 +31,6 @@ OFFSET = 2
 """Number of position embeddings that RoBERTa leaves unused at the start."""
 FLOAT_BYTES = 4
 """Size of a floating-point parameter, a scale or a zero point."""
-OPERANDS: tuple[SiteKind, ...] = ("matmul.query", "matmul.key", "matmul.probs", "matmul.value")
-"""Operands of the two matrix products of an attention."""
 Bits = Mapping[str, int]
 """Bit-width by quantizer name. The value of a missing quantizer stays in floating point."""
 
@@ -120,7 +119,7 @@ def work_of(quantization: QuantizedModel, example: Mapping[str, Tensor] | None =
     own = {id(parameter) for parameter in quantization.parameters()}
     total = sum(each.numel() for each in quantization.model.parameters() if id(each) not in own)
     floats = total - sum(each.elements for each in stored)
-    return ForwardCost(next(iter(example.values())).shape[1], recorder.products(quantization), stored, floats)
+    return ForwardCost(next(iter(example.values())).shape[1], recorder.products(), stored, floats)
 
 
 def one_row(model: Any, tokens: int = TOKENS) -> dict[str, Any]:
@@ -143,8 +142,10 @@ class MatmulRecorder:
     made: dict[int, str] = field(default_factory=dict)
     """Quantizer name by the storage address of its output; views of an output hold the same integers."""
     linears: dict[str, MatmulGroup] = field(default_factory=dict)
-    operands: dict[str, dict[SiteKind, list[Tensor]]] = field(default_factory=dict)
-    """Operands of attention products, by module and kind."""
+    attention: list[MatmulGroup] = field(default_factory=list)
+    """Products of two activations, in the order of the forward pass."""
+    stack: list[str] = field(default_factory=list)
+    """Names of the running modules, from the outermost on."""
     numbers: dict[int, int] = field(default_factory=dict)
     """Index of each tensor that linear layers read, by identity."""
 
@@ -161,26 +162,30 @@ class MatmulRecorder:
                 handles.append(
                     module.register_forward_hook(partial(self._record_linear, name, weights.get(name)))
                 )
-            handles.append(_Operands(module, self.operands.setdefault(name, {})))
+            handles.append(module.register_forward_pre_hook(partial(self._enter, name)))
+            handles.append(module.register_forward_hook(self._leave, always_call=True))
         try:
-            yield
+            with _Products(self.record_product):
+                yield
         finally:
             for handle in reversed(handles):
                 handle.remove()
 
-    def products(self, quantization: QuantizedModel) -> tuple[MatmulGroup, ...]:
+    def products(self) -> tuple[MatmulGroup, ...]:
         """Return the products of linear layers, in the order of the forward pass, then those of attention."""
-        groups = list(self.linears.values())
-        for name, kinds in self.operands.items():
-            query, key, probabilities, value = (kinds.get(kind, []) for kind in OPERANDS)
-            for left, right in zip(query, key, strict=True):  # [B, heads, T, d] and [B, heads, S, d]
-                groups.append(self._product(name, left, right, right.shape[-2]))
-            for left, right in zip(probabilities, value, strict=True):  # [B, heads, T, S], [B, heads, S, d]
-                groups.append(self._product(name, left, right, right.shape[-1]))
-        return tuple(groups)
+        return (*self.linears.values(), *self.attention)
 
-    def _product(self, module: str, left: Tensor, right: Tensor, columns: int) -> MatmulGroup:
-        return MatmulGroup(module, left.numel() * columns, (self._name(left), self._name(right)))
+    def record_product(self, left: Tensor, right: Tensor, result: Tensor) -> None:
+        """Record a product of two activations, [.., T, n] and [.., n, S]."""
+        self.kept += [left, right]
+        names = (self._name(left), self._name(right))
+        self.attention.append(MatmulGroup(self.stack[-1], result.numel() * left.shape[-1], names))
+
+    def _enter(self, name: str, *_: Any) -> None:
+        self.stack.append(name)
+
+    def _leave(self, *_: Any) -> None:
+        self.stack.pop()
 
     def _name(self, tensor: Tensor) -> str | None:
         return self.made.get(tensor.untyped_storage().data_ptr())
@@ -199,29 +204,21 @@ class MatmulRecorder:
         self.linears[name] = MatmulGroup(name, macs, (self._name(args[0]), weight), reads)
 
 
-class _Operands:
-    """Taps that record the attention operands of a module, after the taps that it already has."""
+class _Products(TorchFunctionMode):
+    """Mode that records the products of two activations, after all taps on their operands."""
 
-    def __init__(self, module: nn.Module, recorded: dict[SiteKind, list[Tensor]]) -> None:
-        self.module, self.before = module, getattr(module, TAPS, None)
-        taps = self.before or {}
-        recording = {kind: partial(self._record, recorded, kind, taps.get(kind)) for kind in OPERANDS}
-        setattr(module, TAPS, {**taps, **recording})
+    def __init__(self, record: Callable[[Tensor, Tensor, Tensor], None]) -> None:
+        super().__init__()
+        self.record = record
 
-    @staticmethod
-    def _record(
-        recorded: dict[SiteKind, list[Tensor]], kind: SiteKind, tap: Tap | None, tensor: Tensor
-    ) -> Tensor:
-        tapped = tensor if tap is None else tap(tensor)
-        recorded.setdefault(kind, []).append(tapped)
-        return tapped
-
-    def remove(self) -> None:
-        """Restore the previous taps of the module."""
-        if self.before is None:
-            delattr(self.module, TAPS)
-        else:
-            setattr(self.module, TAPS, self.before)
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Compute the function, and record it if it is such a product."""
+        result = func(*args, **(kwargs or {}))
+        if FAMILIES.get(getattr(func, "__name__", "")) == "product" and func.__name__ != "einsum":
+            pair = operands_of(func, args, kwargs or {})
+            if pair is not None and all(each.dim() >= 3 for each in pair):
+                self.record(pair[0], pair[1], result)
+        return result
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from qexp.config import Task, TranslationTask
 from qexp.deploy.engine import Engine
 from qexp.deploy.onnx.export import export_onnx
 from qexp.deploy.onnx.export_translation import DECODER, ENCODER, export_translation
+from qexp.models.loading import model_inputs
 from qexp.tasks.base import ForwardFn
 from qexp.tasks.onnx_translation import EngineTranslator
 from qexp.tasks.translation import writer
@@ -48,7 +49,8 @@ def export(
         target = model.prepare_decoder_input_ids_from_labels(batch["labels"])
         export_translation(model, folder, example={**batch, "decoder_input_ids": target}, narrow=narrow)
     else:
-        export_onnx(model, folder / MODEL, example=batch, narrow=narrow)
+        inputs = {name: batch[name] for name in model_inputs(model) if name in batch}
+        export_onnx(model, folder / MODEL, example=inputs, narrow=narrow)
     return files(task)
 
 

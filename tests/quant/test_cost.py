@@ -12,7 +12,7 @@ from qexp.config import MaxCalibrator, Placement, Quant, QuantizationConfig, Sch
 from qexp.quant.cost import one_row, work_of
 from qexp.quant.insertion.insert import QuantizedModel
 from tests.support.sequence_models import build as build_translator
-from tests.support.tiny_models import CONFIGS, NEURST, QDQBERT, build, calibrated
+from tests.support.tiny_models import CONFIGS, PRENORM, QDQBERT, build, calibrated
 
 HIDDEN, INNER, LAYERS, LABELS = 32, 64, 2, 3
 
@@ -44,7 +44,7 @@ def test_every_product_has_the_bits_of_both_operands() -> None:
 
 def test_an_input_that_a_norm_s_quantizer_gives_is_quantized() -> None:
     """NeurST has no site at the inputs of linear layers: what they read is quantized elsewhere, or not."""
-    work = work_of(calibrated(build("bert"), placement=NEURST), row(10))
+    work = work_of(calibrated(build("bert"), placement=PRENORM), row(10))
     inputs = {product.module: product.operands[0] for product in work.products if product.reads is not None}
     first = "bert.encoder.layer.0."
     assert inputs[f"{first}attention.self.query"] == "bert.embeddings.LayerNorm:layernorm.output"

@@ -71,7 +71,7 @@ def export_onnx(
             ``torch.ops.qexp`` in its forward pass.
         path: File to write; its folder must exist.
         example: Integers [batch, length] for each input. Sizes do not matter, since they stay dynamic;
-            inputs that the model does not take are ignored.
+            inputs that the model does not take are ignored, and token types may be absent.
         opset: As in :func:`write_graph`.
         narrow: As in :func:`write_graph`.
 
@@ -123,9 +123,14 @@ class _Logits(nn.Module):
         super().__init__()
         self.model = model
         self.names = names
+        parameters = inspect.signature(model.forward).parameters
+        self.types_absent = "token_type_ids" in parameters and "token_type_ids" not in names
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        output = self.model(**dict(zip(self.names, inputs, strict=True)))
+        arguments = dict(zip(self.names, inputs, strict=True))
+        if self.types_absent:  # a constant; the model's own default may be a lookup by position
+            arguments["token_type_ids"] = torch.zeros_like(inputs[0])
+        output = self.model(**arguments)
         if not isinstance(output, Tensor) and "start_logits" in output:
             return torch.stack([output["start_logits"], output["end_logits"]], dim=-1)
         logits: Tensor = output if isinstance(output, Tensor) else output[OUTPUT]
@@ -133,7 +138,9 @@ class _Logits(nn.Module):
 
 
 def _inputs(model: nn.Module, example: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    names = [name for name in INPUTS if name in inspect.signature(model.forward).parameters]
+    parameters = inspect.signature(model.forward).parameters
+    optional = "token_type_ids"  # all 0 for a model that is not given them
+    names = [name for name in INPUTS if name in parameters and (name in example or name != optional)]
     missing = [name for name in names if name not in example]
     if missing or not names:
         raise DeployError(

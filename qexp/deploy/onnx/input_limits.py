@@ -70,7 +70,7 @@ def _looks_up(node: NodeProto, tables: Mapping[str, int]) -> bool:
 def _longest(model: ModelProto, places: Mapping[str, int]) -> int | None:
     """Return the largest length for which all indices lie in their tables, found by bisection.
 
-    A length above one that does not fit never fits.
+    A length above one that does not fit never fits. None if the reference evaluator cannot compute them.
     """
     graphs = [(each, rows) for name, rows in places.items() if (each := _evaluator(model, name)) is not None]
     if not graphs:
@@ -78,7 +78,10 @@ def _longest(model: ModelProto, places: Mapping[str, int]) -> int | None:
     low, high = 0, max(rows for _, rows in graphs) + 1
     while high - low > 1:
         middle = (low + high) // 2
-        fits = all(_fits(graph, rows, middle) for graph, rows in graphs)
+        try:
+            fits = all(_fits(graph, rows, middle) for graph, rows in graphs)
+        except (IndexError, ValueError):  # such as GatherElements of more than 64 rows, in NumPy's choose
+            return None
         low, high = (middle, high) if fits else (low, middle)
     return low
 

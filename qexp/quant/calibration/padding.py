@@ -56,6 +56,14 @@ class Padding:
             return self._on(self.tokens, value.device)[:, None]
         return None
 
+    def unfolded(self, value: Tensor) -> Tensor:
+        """Return a value [B * heads, T, d] as [B, heads, T, d], and any other unchanged."""
+        mask = self.tokens if self.tokens is not None else self.columns
+        assert mask is not None
+        batch, length = len(mask), None if self.tokens is None else self.tokens.shape[1]
+        folded = value.dim() == 3 and len(value) > batch and len(value) % batch == 0
+        return value.unflatten(0, (batch, -1)) if folded and length in (None, value.shape[1]) else value
+
     def pads_columns(self, value: Tensor) -> bool:
         """Return whether probabilities [B, heads, T, S] have columns that do not count."""
         if self.columns is None or value.dim() != 4:
@@ -64,6 +72,9 @@ class Padding:
 
     def entries(self, value: Tensor, *, probabilities: bool) -> Tensor | None:
         """Return the entries that count as a bool mask that broadcasts with the value, or None if all do."""
+        if (unfolded := self.unfolded(value)) is not value:
+            mask = self.entries(unfolded, probabilities=probabilities)
+            return None if mask is None else mask.expand(-1, unfolded.shape[1], -1, -1).flatten(0, 1)
         rows = self.rows(value)
         if not (probabilities and self.pads_columns(value)):
             return None if rows is None else rows[..., None]
@@ -99,9 +110,9 @@ def paddings_of(
 
     Args:
         sides: Sides of the rows and of the columns, by value.
-        masks: Attention mask [B, T] of each side; None counts all.
+        masks: Attention mask [B, T] of each side; None, and a side without one, counts all.
     """
-    paddings = {pair: Padding.between(masks[pair[0]], masks[pair[1]]) for pair in set(sides.values())}
+    paddings = {pair: Padding.between(masks.get(pair[0]), masks.get(pair[1])) for pair in set(sides.values())}
     return {name: paddings[pair] for name, pair in sides.items()}
 
 

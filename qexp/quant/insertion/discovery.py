@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from qexp.config import Placement
 from qexp.errors import QuantizationError
+from qexp.quant.insertion.function_calls import FunctionCalls
+from qexp.quant.insertion.function_taps import attach_calls
 from qexp.quant.insertion.hooks import (
     AttentionSwitch,
     AttentionTaps,
@@ -22,7 +24,6 @@ from qexp.quant.insertion.hooks import (
 )
 from qexp.quant.insertion.sites import (
     ATTENTION_KINDS,
-    FUSED_KINDS,
     WEIGHT_KINDS,
     Point,
     chosen,
@@ -38,8 +39,9 @@ SOURCE_LENGTH, TARGET_LENGTH = 6, 5
 
 Example = tuple[Any, ...] | Mapping[str, Any]
 """Arguments of one forward pass, by position or by name."""
-Side = Literal["source", "target"]
-"""Sequence of an encoder, or of a decoder beside it; a model without a decoder has the first only."""
+Side = Literal["source", "target", "positions"]
+"""Sequence of an encoder, or of a decoder beside it; a model without a decoder has the first only. Relative
+positions, which some attentions multiply with, are never padding."""
 
 
 @dataclass(frozen=True)
@@ -67,25 +69,15 @@ class Value:
         return f"{module}:{kind}"
 
 
-@dataclass(frozen=True)
-class AttentionLinears:
-    """The linear layers before and after the attention of a module."""
-
-    before: tuple[tuple[str, ...], ...]
-    """Query, key and value projections: the layers that run inside the module before it attends, by the
-    tensor that they read. Those that read the same one can be one matrix product."""
-    after: str | None
-    """Output projection: the layer that runs next."""
-
-
 class TensorRecorder:
     """Recorder of the tensor that each site sees.
 
     It keeps the tensors alive, so that their identities stay distinct.
     """
 
-    def __init__(self, *, two_sequences: bool) -> None:
+    def __init__(self, *, two_sequences: bool, in_functions: Collection[Key] = ()) -> None:
         self.seen: list[tuple[Key, Tensor]] = []
+        self.in_functions = set(in_functions)
         self.nonlinear: dict[int, Tensor] = {}
         self.before_relu: dict[int, Tensor] = {}
         self.two_sequences = two_sequences
@@ -130,6 +122,8 @@ class TensorRecorder:
             value = by_tensor.get(id(tensor), by_site.get(key))
             if value is None:
                 sides = _sides(tensor) if self.two_sequences else ()
+                if key in self.in_functions and tensor.shape[-2] != SOURCE_LENGTH:
+                    sides = ("positions", "positions")
                 nonlinear = id(tensor) in self.nonlinear
                 width = tensor.shape[2] if tensor.dim() == 3 else None
                 before_relu = id(tensor) in self.before_relu
@@ -150,16 +144,25 @@ def _sides(tensor: Tensor) -> tuple[Side, Side]:
 
 
 def discover(
-    model: nn.Module, points: Sequence[Point], placement: Placement, example: Example | None = None
+    model: nn.Module,
+    points: Sequence[Point],
+    placement: Placement,
+    example: Example | None = None,
+    *,
+    functions: FunctionCalls | None = None,
 ) -> list[Value]:
     """Return the values that the sites see, each of which needs one quantizer.
+
+    ``functions`` are those that compute sites of the placement.
 
     The model runs once in evaluation mode, on the example or else on two short rows of arbitrary tokens.
 
     Raises:
         QuantizationError: If the model has no site of a requested kind, or one of ``points`` is not reached.
     """
-    recorder = TensorRecorder(two_sequences=two_sequences(model))
+    functions = functions or FunctionCalls()
+    in_functions = [(point.kind, point.name) for point in functions.operands]
+    recorder = TensorRecorder(two_sequences=two_sequences(model), in_functions=in_functions)
     handles = attach(model, nonlinearities(model), recorder.mark)
     relu_inputs = [Point("activation.output", name, "input") for name in relus(model)]
     handles += attach(model, relu_inputs, recorder.mark_before_relu)
@@ -169,60 +172,11 @@ def discover(
         for name, module in model.named_modules():
             taps = {k: recorder.tap((k, name)) for k in ATTENTION_KINDS if chosen(placement, k, name)}
             handles.append(AttentionTaps(module, taps))
+    handles += attach_calls(model, functions.operands, recorder.tap, functions.widths)
     run_once(model, handles, example)
     values = recorder.values()
     _check_complete({key for value in values for key in value.sites}, points, placement, model)
     return values
-
-
-def fused(values: Sequence[Value], attentions: Mapping[str, AttentionLinears]) -> list[Value]:
-    """Merge the values that belong to one fused projection to queries, keys and values.
-
-    Queries computed from another sequence than keys and values are a product of their own.
-    """
-    merged = list(values)
-    for module, attention in attentions.items():
-        keys = {(kind, module) for kind in FUSED_KINDS}
-        keys |= {("linear.output", name) for names in attention.before for name in names}
-        parts = [value for value in merged if keys & set(value.sites)]
-        for rows in dict.fromkeys(value.rows for value in parts):
-            first, *rest = [value for value in parts if value.rows == rows]
-            names = {site: value.name for value in (first, *rest) for site in value.sites}
-            for value in rest:
-                first.sites.extend(value.sites)
-                merged.remove(value)
-            width = first.width if all(value.width == first.width for value in rest) else None
-            merged[merged.index(first)] = replace(first, width=width, parts=names if rest else {})
-    return merged
-
-
-def attentions(model: nn.Module, example: Example | None = None) -> dict[str, AttentionLinears]:
-    """Return the linear layers around each attention, by the name of the attending module."""
-    recorder = TensorRecorder(two_sequences=False)
-    names = linears(model)
-    handles: list[Handle] = [AttentionSwitch(model)]
-    handles += attach(model, [Point("linear.input", name, "input") for name in names], recorder.tap)
-    handles += [
-        AttentionTaps(module, {"matmul.value": recorder.tap(("matmul.value", name))})
-        for name, module in model.named_modules()
-    ]
-    run_once(model, handles, example)
-    keys = [key for key, _ in recorder.seen]
-    attentions_by_module: dict[str, AttentionLinears] = {}
-    for index, (kind, module) in enumerate(keys):
-        if kind == "matmul.value" and module not in attentions_by_module:
-            before: dict[int, dict[str, None]] = {}
-            for (seen, name), tensor in recorder.seen[:index]:
-                if seen == "linear.input" and _within(name, module):
-                    before.setdefault(id(tensor), {})[name] = None
-            after = next((name for seen, name in keys[index + 1 : index + 2] if seen == "linear.input"), None)
-            products = tuple(tuple(names) for names in before.values())
-            attentions_by_module[module] = AttentionLinears(products, after)
-    return attentions_by_module
-
-
-def _within(name: str, module: str) -> bool:
-    return name.startswith(f"{module}.")
 
 
 def inputs_of_linears(model: nn.Module, example: Example | None = None) -> list[Value]:
@@ -263,7 +217,7 @@ def _check_complete(
     absent = set(placement.sites) - set(WEIGHT_KINDS) - {kind for kind, _ in reached}
     if absent and not placement.exclude:
         attention = any(kind.startswith(("matmul", "attention")) for kind in absent)
-        why = "; its attention does not go through transformers' AttentionInterface, or it has none"
+        why = "; it has no attention, or one that is not known to transformers' AttentionInterface"
         raise QuantizationError(
             f"placement.sites: {type(model).__name__} has no {', '.join(sorted(absent))}"
             f"{why if attention else ''}: drop these kinds from placement.sites"

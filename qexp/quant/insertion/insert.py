@@ -11,15 +11,15 @@ from qexp.config import QuantizationConfig, SiteKind, ValueType
 from qexp.errors import QuantizationError
 from qexp.quant.calibration.embedding_groups import EmbeddingGroups
 from qexp.quant.grid import Grid, activation_grid, weight_grid
+from qexp.quant.insertion.attentions import AttentionLinears, attentions, functions_of, fused
 from qexp.quant.insertion.discovery import (
-    AttentionLinears,
     Example,
     Value,
-    attentions,
     check_example,
     discover,
-    fused,
 )
+from qexp.quant.insertion.function_calls import FunctionCalls
+from qexp.quant.insertion.function_taps import attach_calls
 from qexp.quant.insertion.hooks import (
     AttentionSwitch,
     AttentionTaps,
@@ -88,6 +88,7 @@ class _Insertion:
     def __init__(self, model: nn.Module, quant_config: QuantizationConfig, example: Example | None) -> None:
         self.model, self.quant_config, self.placement = model, quant_config, quant_config.placement
         self.assignment = OverrideResolver(model, quant_config, example)
+        self.functions = self._functions(example)
         self.attentions = self._attentions(example)
         self.products = self._products()
         self.caught, self.values = self._values(example)
@@ -120,7 +121,27 @@ class _Insertion:
         if not needed and not set(placement.sites) & set(PROJECTION_KINDS):
             return {}
         check_example(self.model, example)
-        return attentions(self.model, example)
+        found = attentions(self.model, example, self.functions)
+        ours = {point.module for point in self.functions.operands}
+        if placement.mask_value is not None and (not found or ours & set(found)):
+            raise QuantizationError(
+                f"placement.mask_value={placement.mask_value:g}: attention of {type(self.model).__name__} "
+                "does not go through transformers' AttentionInterface, so its mask cannot be replaced; set "
+                "placement.mask_value=null and drop attention.masked_scores, or choose placement=gemm"
+            )
+        if placement.fuse_qkv and not any(each.before for each in found.values()):
+            raise QuantizationError(
+                f"placement.fuse_qkv=true: no attention with linear layers inside was found in "
+                f"{type(self.model).__name__}; set placement.fuse_qkv=false"
+            )
+        return found
+
+    def _functions(self, example: Example | None) -> FunctionCalls:
+        """Return the functions that compute sites of the placement, if activations are quantized."""
+        if not self.quant_config.quant.quantizes_activations:
+            return FunctionCalls()
+        check_example(self.model, example)
+        return functions_of(self.model, self.placement, example)
 
     def _products(self) -> list[list[WeightParameter]]:
         """Group the weights that are one parameter or, with ``fuse_qkv``, one matrix product."""
@@ -146,7 +167,8 @@ class _Insertion:
         check_example(self.model, example)
         after = [each.after for each in self.attentions.values() if each.after is not None]
         hook_points = points(self.model, placement, list(dict.fromkeys(after)))
-        values = discover(self.model, hook_points, placement, example)
+        hook_points += [Point("residual.sum", name, "input") for name in self.functions.sums]
+        values = discover(self.model, hook_points, placement, example, functions=self.functions)
         if placement.fuse_relu:
             values = [value for value in values if not _only_read_by_relu(value)]
         return hook_points, fused(values, self.attentions) if placement.fuse_qkv else values
@@ -208,7 +230,12 @@ class _Insertion:
         tap = partial(_tap_of, of_site, {site: part for v in self.values for site, part in v.parts.items()})
         handles = attach(self.model, hook_points, tap)
         handles += attach_declared(self.model, self.placement, of_site.get)
-        attending = {module: None for kind, module in of_site if kind in ATTENTION_KINDS}
+        in_functions = [point for point in self.functions.operands if (point.kind, point.name) in of_site]
+        handles += attach_calls(self.model, in_functions, tap, self.functions.widths)
+        keys = dict.fromkeys(of_site).keys() - {(point.kind, point.name) for point in in_functions}
+        attending = {
+            module: None for kind, module in of_site if kind in ATTENTION_KINDS and (kind, module) in keys
+        }
         if self.placement.mask_value is not None:
             attending |= dict.fromkeys(self.attentions)
         if attending:

@@ -72,4 +72,6 @@ class Observation:
         self, quantizer: Quantizer, padding: Padding | None, dimensions: bool, value: Tensor
     ) -> None:
         columns = quantizer.name in self._with_columns
+        if padding is not None and not dimensions:
+            value = padding.unfolded(value)
         self.statistics.add(quantizer.part, value, padding, probabilities=columns, dimensions=dimensions)

@@ -11,12 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from torch import nn
 
 from qexp.config import Placement, SiteKind, ValueType
-from qexp.errors import QuantizationError
 from qexp.quant.module import QuantModule
 
 WEIGHT_KINDS: tuple[SiteKind, ...] = (
@@ -133,6 +132,16 @@ def chosen(placement: Placement, kind: SiteKind, module: str) -> bool:
     return kind in placement.sites or any(fnmatchcase(f"{module}:{kind}", glob) for glob in placement.include)
 
 
+def placement_has(placement: Placement, kind: SiteKind) -> bool:
+    """Return whether the placement includes any site of a kind."""
+    return kind in placement.sites or any(glob.endswith(f":{kind}") for glob in placement.include)
+
+
+def has_residual_table(model: nn.Module) -> bool:
+    """Return whether ``RESIDUAL_OPERANDS`` has the architecture."""
+    return getattr(getattr(model, "config", None), "model_type", None) in RESIDUAL_OPERANDS
+
+
 def weights(model: nn.Module, placement: Placement) -> list[WeightParameter]:
     """Return the weights of the placement; the channels of an embedding are its rows."""
     candidates = [WeightParameter("linear.weight", name) for name in linears(model)]
@@ -163,8 +172,6 @@ def points(model: nn.Module, placement: Placement, projections: Sequence[str] = 
         placement: Placement with the requested sites.
         projections: Linear layers that read the output of attention.
 
-    Raises:
-        QuantizationError: If residual sites are requested for an architecture that is not in the table.
     """
     candidates = [Point("linear.input", name, "input") for name in linears(model)]
     candidates += [Point("attention.context", name, "input") for name in projections]
@@ -174,7 +181,7 @@ def points(model: nn.Module, placement: Placement, projections: Sequence[str] = 
     candidates += [Point("layernorm.input", name, "input") for name in norms(model)]
     candidates += [Point("layernorm.output", name, "output") for name in norms(model)]
     candidates += nonlinearities(model)
-    if {"residual.input", "residual.sum"} & set(placement.sites):
+    if has_residual_table(model):
         candidates += _residual_points(model)
     return [point for point in candidates if chosen(placement, point.kind, point.module)]
 
@@ -204,7 +211,7 @@ def relus(model: nn.Module) -> list[str]:
 
 def nonlinearities(model: nn.Module) -> list[Point]:
     """Return the outputs of all nonlinearities."""
-    return [Point("activation.output", name, "output") for name in _named(model, _is_nonlinearity)]
+    return [Point("activation.output", name, "output") for name in _named(model, is_nonlinearity)]
 
 
 def declaring(model: nn.Module) -> list[tuple[str, QuantModule]]:
@@ -250,27 +257,19 @@ def _is_norm(module: nn.Module) -> bool:
     return standard or type(module).__name__.endswith(("LayerNorm", "RMSNorm", "NoNorm"))
 
 
-def _is_nonlinearity(module: nn.Module) -> bool:
+def is_nonlinearity(module: nn.Module) -> bool:
     """Return whether the module is a nonlinearity of torch or transformers, except softmax and attention."""
     standard = type(module).__module__ in ("torch.nn.modules.activation", "transformers.activations")
     return standard and "oftm" not in type(module).__name__ and not isinstance(module, nn.MultiheadAttention)
 
 
 def _residual_points(model: nn.Module) -> list[Point]:
-    model_type = getattr(getattr(model, "config", None), "model_type", None)
-    table = RESIDUAL_OPERANDS.get(str(model_type))
+    table = RESIDUAL_OPERANDS[cast("Any", model).config.model_type]
     adders = [
         (name, module, table[type(module).__name__])
         for name, module in model.named_modules()
-        if table and type(module).__name__ in table
+        if type(module).__name__ in table
     ]
-    if not adders:
-        raise QuantizationError(
-            f"placement.sites has residual.input or residual.sum, but where {type(model).__name__} "
-            f"(model_type {model_type}) adds its residuals is not known; known are "
-            f"{', '.join(RESIDUAL_OPERANDS)}: drop them from placement.sites, or add the architecture to "
-            "RESIDUAL_OPERANDS in qexp/quant/insertion/sites.py"
-        )
     operand_points = [
         Point("residual.input", joined(name, operand.child), operand.side, operand.index)
         for name, _, operands in adders

@@ -21,7 +21,7 @@ from qexp.config import (
 )
 from qexp.errors import QuantizationError
 from qexp.quant.grid import fake_quantize
-from qexp.quant.insertion.discovery import attentions
+from qexp.quant.insertion.attentions import attentions
 from qexp.quant.insertion.insert import QuantizedModel, float_state_dict, insert
 from qexp.quant.insertion.weights import original
 from qexp.quant.quantizer import Quantizer
