@@ -19,6 +19,7 @@ KNOWN = {
     OUTPUTS_VARIABLE: "folder for everything a run writes",
     ROOT_VARIABLE: "folder with <task>/<split>.parquet",
     EXACT_VARIABLE: "1 asks for exact integer products on every CPU",
+    "QEXP_AIMET_PYTHON": "Python with aimet-onnx, of the tests",
     "QEXP_CHROMIUM": "browser of the tests",
     "QEXP_TEST_GRAPHS": "folder of graphs that tests share",
 }

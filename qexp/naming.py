@@ -12,6 +12,9 @@ Execution = Literal["float", "integer", "stored", "simulated"]
 """Nothing is quantized; products of integers of these widths; weights stored in these widths and multiplied
 in floating point; the numbers of the grid without any gain, in a wider format."""
 
+EncodingsVersion = Literal["0.6.1", "1.0.0", "2.0.0"]
+"""Version of an AIMET encodings file."""
+
 
 class StageName:
     """Folders below ``outputs/artifacts``, which Records name, too."""

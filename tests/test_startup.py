@@ -78,7 +78,9 @@ def test_threads_that_wait_sleep_unless_told_otherwise(
     assert done.stdout.splitlines()[-1] == expected
 
 
-@pytest.mark.parametrize("command", ["inspect", "sensitivity", "search", "predict", "publish"])
+@pytest.mark.parametrize(
+    "command", ["inspect", "sensitivity", "search", "predict", "publish", "export-encodings"]
+)
 def test_help_of_a_look_at_a_run_needs_nothing_heavy(command: str, modules_file: Path) -> None:
     modules = imported("qexp", command, "--help", file=modules_file)
     assert not modules & (HEAVY | {"numpy", "pyarrow", "pydantic", "hydra", "rich"})

@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _publish(options: argparse.Namespace) -> int:
     from qexp.analysis.evaluator import runtime_of
     from qexp.analysis.run_models import model_of, refuse_failed
-    from qexp.publishing.folder import Publication, check_free, publish
+    from qexp.publishing.folder import Publication, publish
+    from qexp.publishing.new_folder import check_free
 
     outputs: Path = options.outputs or outputs_root()
     folder: Path = options.folder.absolute()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +12,13 @@ from typing import Any
 from qexp.analysis.run_models import StoredModel, graph_of, model_of
 from qexp.config import TranslationTask
 from qexp.context import RunContext
-from qexp.errors import StoreError
 from qexp.models.inference import load_quantized
 from qexp.publishing.model_card import CardContent, card
+from qexp.publishing.new_folder import new_folder
 
 GRAPHS = {"fp32": "onnx/model.onnx", "int8": "onnx/model_int8.onnx"}
 """Path of each graph, by precision: the names that transformers.js and Optimum expect."""
 RANGES, FACTS, CARD = "ranges.safetensors", "quantization.json", "README.md"
-LARGEST_CARD_NAME = 96
-"""Maximum number of characters in the name of a repository on the hub."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +30,6 @@ class Publication:
     """Identifier of a license on the hub; None leaves a comment in the card to fill in before the upload."""
 
 
-def check_free(folder: Path) -> None:
-    """Check that publishing to ``folder`` overwrites nothing.
-
-    Raises:
-        StoreError: The path exists and is not an empty folder.
-    """
-    if folder.is_dir() and not any(folder.iterdir()):
-        return
-    if folder.exists() or folder.is_symlink():
-        raise StoreError(f"{folder}: is there and not empty; name a new folder, or remove what is in it")
-
-
 def publish(publication: Publication, folder: Path, outputs: Path, ctx: RunContext) -> None:
     """Write the folder atomically: either complete or not at all.
 
@@ -54,20 +38,8 @@ def publish(publication: Publication, folder: Path, outputs: Path, ctx: RunConte
             missing.
         DeployError: A graph cannot be exported.
     """
-    check_free(folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{folder.name[:LARGEST_CARD_NAME]}.", dir=folder.parent))
-        try:
-            _fill(work, publication, outputs=outputs, ctx=ctx, name=folder.name)
-            work.chmod(0o777 & ~_umask())
-            os.replace(work, folder)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-    except OSError as error:
-        raise StoreError(
-            f"{folder}: cannot be written: {error.strerror or error}; make room, or name another folder"
-        ) from error
+    with new_folder(folder) as work:
+        _fill(work, publication, outputs=outputs, ctx=ctx, name=folder.name)
 
 
 def _fill(work: Path, publication: Publication, outputs: Path, ctx: RunContext, name: str) -> None:
@@ -141,9 +113,3 @@ def _copy_all(source: Path, target: Path) -> None:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.rglob("*") if file.is_file())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

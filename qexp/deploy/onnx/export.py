@@ -10,10 +10,11 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -25,7 +26,7 @@ from transformers import PreTrainedModel
 from qexp.deploy.onnx.int4 import pack_int4
 from qexp.deploy.onnx.io import checked, first_line, write
 from qexp.deploy.onnx.passes import optimize_graph
-from qexp.deploy.onnx.qdq_ops import TRANSLATIONS, WIDE_OPSET, opset_for
+from qexp.deploy.onnx.qdq_ops import OPSET, TRANSLATIONS, WIDE_OPSET, opset_for
 from qexp.deploy.onnx.workarounds import keep_exact
 from qexp.errors import DeployError
 
@@ -33,6 +34,8 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """Possible inputs of an encoder, in the order of the file; all int64 [batch, length]."""
 AXES = ("batch", "length")
 """Names of the dynamic axes of these inputs."""
+Translations = Mapping[Callable[..., Any], Callable[..., Any]]
+"""ONNX translation of each custom operator."""
 OUTPUT = "logits"
 """Name of the output: float32 [batch, outputs]; for question answering [batch, length, 2], start and end."""
 
@@ -78,16 +81,25 @@ def export_onnx(
     Raises:
         DeployError: An input is missing, the model cannot be traced or translated, or is too large.
     """
-    inputs = _inputs(model, example)
-    part = GraphPart(
-        type(model).__name__,
-        _Logits(model, tuple(inputs)),
-        inputs=inputs,
-        axes=dict.fromkeys(inputs, AXES),
-        output=OUTPUT,
-    )
-    with evaluating(model), _plain_attention(model):
+    with _encoder_part(model, example) as part:
         write_graph(part, path, opset=opset, narrow=narrow)
+
+
+def translate(
+    model: nn.Module, translations: Translations, *, example: Mapping[str, Tensor]
+) -> tuple[ir.Model, Mapping[str, Sequence[str | None]]]:
+    """Return the graph of an encoder as the exporter leaves it, and the names of the axes of its inputs.
+
+    Args:
+        model: As in :func:`export_onnx`.
+        translations: How ``torch.ops.qexp`` is written.
+        example: As in :func:`export_onnx`.
+
+    Raises:
+        DeployError: An input is missing, or the model cannot be traced or translated.
+    """
+    with _encoder_part(model, example) as part, _quiet(), torch.no_grad():
+        return _translate(_trace(part), part, OPSET, translations), part.axes
 
 
 def write_graph(part: GraphPart, path: Path, *, opset: int | None = None, narrow: bool = False) -> None:
@@ -106,7 +118,8 @@ def write_graph(part: GraphPart, path: Path, *, opset: int | None = None, narrow
     """
     with _quiet(), torch.no_grad():
         program = _trace(part)
-        graph = _translate(program, part, opset or (WIDE_OPSET if narrow else opset_for(program)))
+        opset = opset or (WIDE_OPSET if narrow else opset_for(program))
+        graph = _translate(program, part, opset, TRANSLATIONS)
         optimize_graph(graph, part.axes)
         if narrow:
             pack_int4(graph)
@@ -114,6 +127,20 @@ def write_graph(part: GraphPart, path: Path, *, opset: int | None = None, narrow
         RemoveUnusedNodesPass()(graph)
         proto = checked(graph)
     write(proto, path)
+
+
+@contextmanager
+def _encoder_part(model: nn.Module, example: Mapping[str, Tensor]) -> Iterator[GraphPart]:
+    """Return an encoder as a part to write, with the model in evaluation mode meanwhile."""
+    inputs = _inputs(model, example)
+    with evaluating(model), _plain_attention(model):
+        yield GraphPart(
+            type(model).__name__,
+            _Logits(model, tuple(inputs)),
+            inputs=inputs,
+            axes=dict.fromkeys(inputs, AXES),
+            output=OUTPUT,
+        )
 
 
 class _Logits(nn.Module):
@@ -171,7 +198,7 @@ def _trace(part: GraphPart) -> ExportedProgram:
         ) from error
 
 
-def _translate(program: ExportedProgram, part: GraphPart, opset: int) -> ir.Model:
+def _translate(program: ExportedProgram, part: GraphPart, opset: int, translations: Translations) -> ir.Model:
     try:
         exported = torch.onnx.export(
             program,
@@ -179,7 +206,7 @@ def _translate(program: ExportedProgram, part: GraphPart, opset: int) -> ir.Mode
             input_names=tuple(part.inputs),
             output_names=[part.output],
             opset_version=opset,
-            custom_translation_table=TRANSLATIONS,
+            custom_translation_table=dict(translations),
             dynamo=True,
             verbose=False,
         )
