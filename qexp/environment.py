@@ -21,6 +21,7 @@ KNOWN = {
     EXACT_VARIABLE: "1 asks for exact integer products on every CPU",
     "QEXP_AIMET_PYTHON": "Python with aimet-onnx, of the tests",
     "QEXP_CHROMIUM": "browser of the tests",
+    "QEXP_COMPRESSED_TENSORS_PYTHON": "Python with compressed-tensors and transformers, of the tests",
     "QEXP_TEST_GRAPHS": "folder of graphs that tests share",
 }
 """Variables that qexp reads, with their descriptions."""

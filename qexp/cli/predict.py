@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from qexp.analysis.run_models import StoredModel
     from qexp.context import RunContext
-    from qexp.prediction.predictor import Predictor
+    from qexp.prediction.predictor import PredictedModel, Predictor
     from qexp.prediction.readers import InputRows
     from qexp.tasks.base import ForwardFn
 
@@ -41,10 +41,8 @@ def _predict(options: argparse.Namespace) -> int:
     from qexp.prediction.readers import InputRows
     from qexp.prediction.writers import Output
 
-    outputs: Path = options.outputs or outputs_root()
     _refuse_same(Path(options.input), options.output)
-    model, ctx = _model(options, outputs)
-    predictor = _predictor(options, model, ctx)
+    predictor, ctx = _published(options) if Path(options.run).is_dir() else _of_run(options)
     rows = InputRows(options.input, predictor.columns, whole=options.keep)
     output = Output(options.output)
     try:
@@ -62,25 +60,51 @@ def _predict(options: argparse.Namespace) -> int:
     return OK
 
 
-def _model(options: argparse.Namespace, outputs: Path) -> tuple[StoredModel, RunContext]:
+def _of_run(options: argparse.Namespace) -> tuple[Predictor, RunContext]:
     from qexp.analysis.evaluator import runtime_of
     from qexp.analysis.run_models import model_of
 
+    outputs: Path = options.outputs or outputs_root()
     record = find_record(options.run, outputs)
     quantized = None if options.precision is None else options.precision == "int8"
     model = model_of(record, outputs, options.stage, quantized=quantized)
     ctx = runtime_of(record, outputs, options.accelerator, options.threads)
-    # A progress bar would mix with predictions that are printed to the same terminal.
-    ctx.console.progress = options.output is not None or not sys.stdout.isatty()
-    return model, ctx
+    forward = _forward(options, model, ctx)
+    title = f"{model.title}: {options.runtime}, {options.precision or model.precision}"
+    return _predictor(options, model, forward, title=title, ctx=ctx), ctx
 
 
-def _predictor(options: argparse.Namespace, model: StoredModel, ctx: RunContext) -> Predictor:
+def _published(options: argparse.Namespace) -> tuple[Predictor, RunContext]:
+    """Return the predictor of a published folder, which holds one model and needs no store."""
+    from qexp.config import Machine
+    from qexp.context import RunContext
+    from qexp.models.published import published
+    from qexp.prediction.predictor import TORCH, published_run
+
+    given = {"--stage": options.stage, "--precision": options.precision}
+    given["--runtime"] = None if options.runtime == TORCH else options.runtime
+    for option, value in given.items():
+        if value is not None:
+            raise ConfigError(
+                f"{option} {value}: {options.run} is a published folder, which holds one model for torch; "
+                "leave it out, or name the run"
+            )
+    model = published(Path(options.run))
+    machine = Machine(accelerator=options.accelerator or "cpu", threads=options.threads)
+    ctx = RunContext.at(options.outputs or outputs_root(), machine)
+    forward = published_run(model, ctx)
+    return _predictor(options, model, forward, title=f"{model.title}: {options.run}", ctx=ctx), ctx
+
+
+def _predictor(
+    options: argparse.Namespace, model: PredictedModel, run: ForwardFn, *, title: str, ctx: RunContext
+) -> Predictor:
     from qexp.prediction.predictor import Predictor
 
-    forward = _forward(options, model, ctx)
-    ctx.console.info(f"{model.title}: {options.runtime}, {options.precision or model.precision}")
-    return Predictor(model, forward, batch_size=options.batch_size, keep=options.keep)
+    # A progress bar would mix with predictions that are printed to the same terminal.
+    ctx.console.progress = options.output is not None or not sys.stdout.isatty()
+    ctx.console.info(title)
+    return Predictor(model, run, batch_size=options.batch_size, keep=options.keep)
 
 
 def _forward(options: argparse.Namespace, model: StoredModel, ctx: RunContext) -> ForwardFn:
@@ -115,7 +139,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="qexp predict",
         description="Predicts new rows with a model of a run, in torch as the run evaluated it, or in "
         "another runtime: labels with probabilities, numbers, answers or translations, one for each row, in "
-        "their order. Input and output formats: docs/using.md.",
+        "their order. RUN may also be a folder that publish wrote, or the folder integer in it. Input and "
+        "output formats: docs/using.md.",
         epilog="Exit code 0: predicted; 2: it could not be, and stderr says why; 130: interrupted, and "
         "stderr says where those predictions are that were made.",
     )

@@ -8,26 +8,24 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
 from qexp.analysis.run_models import StoredModel, graph_of
 from qexp.artifacts.types import FACTS, Tokens
-from qexp.config import Precision, RuntimeName
+from qexp.config import Precision, RuntimeName, Task
 from qexp.context import RunContext
 from qexp.data.tokenization.prepare import PREPARE
 from qexp.errors import DataError
 from qexp.models.inference import load_quantized
+from qexp.models.published import PublishedModel
 from qexp.pipeline.deployment import graph_for_engine
 from qexp.prediction.readers import Row
 from qexp.prediction.tasks import BROKEN, KINDS, Move, TokenizedRows
 from qexp.tasks import adapter_for
 from qexp.tasks.base import ForwardFn
-
-if TYPE_CHECKING:
-    pass
 
 TORCH = "torch"
 """Runtime that evaluated the run: torch, with fake quantization in floating point."""
@@ -35,17 +33,26 @@ INDEX = "index"
 """Column with the row number in the input, from 0."""
 
 
+class PredictedModel(Protocol):
+    """What predictions need of a model, in the store or published, besides its logits."""
+
+    @property
+    def task(self) -> Task: ...
+    @property
+    def tokens(self) -> Tokens: ...
+
+
 class Predictor:
     """Model of a run that predicts the parts of an input in order.
 
     Args:
-        model: Model of the run.
+        model: Model of the run, or of a published folder.
         run: Function that computes its logits.
         batch_size: Rows, or windows, per batch.
         keep: Whether the input's own columns are kept, before the predictions.
     """
 
-    def __init__(self, model: StoredModel, run: ForwardFn, *, batch_size: int, keep: bool) -> None:
+    def __init__(self, model: PredictedModel, run: ForwardFn, *, batch_size: int, keep: bool) -> None:
         from transformers import AutoTokenizer
 
         self.facts: Counter[str] = Counter()
@@ -123,6 +130,11 @@ def torch_run(model: StoredModel, ctx: RunContext) -> ForwardFn:
     """Return a function that computes logits in torch, with the model as the run evaluated it."""
     loaded, _ = load_quantized(model.encoder, model.quant_config, model.ranges, ctx)
     return adapter_for(model.task).runner(loaded, ctx)
+
+
+def published_run(model: PublishedModel, ctx: RunContext) -> ForwardFn:
+    """Return a function that computes logits in torch, with the model of a published folder."""
+    return adapter_for(model.task).runner(model.load(ctx), ctx)
 
 
 def engine_run(

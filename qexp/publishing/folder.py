@@ -1,4 +1,4 @@
-"""Folder for the hub: float weights as trained, quantizer ranges, tokenizer, ONNX graphs and model card."""
+"""Folder for the hub: float and integer weights, quantizer ranges, tokenizer, ONNX graphs and model card."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from qexp.analysis.run_models import StoredModel, graph_of, model_of
 from qexp.config import TranslationTask
 from qexp.context import RunContext
 from qexp.models.inference import load_quantized
+from qexp.models.integer_checkpoint import CONFIG, WEIGHTS, checkpoint_of, write_checkpoint
+from qexp.models.published import INTEGERS, QUANTIZATION, RANGES, TASK, task_file
 from qexp.publishing.model_card import CardContent, card
 from qexp.publishing.new_folder import new_folder
+from qexp.quant.insertion.quantized_model import QuantizedModel
 
 GRAPHS = {"fp32": "onnx/model.onnx", "int8": "onnx/model_int8.onnx"}
 """Path of each graph, by precision: the names that transformers.js and Optimum expect."""
-RANGES, FACTS, CARD = "ranges.safetensors", "quantization.json", "README.md"
+CARD = "README.md"
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,16 @@ def _fill(work: Path, publication: Publication, outputs: Path, ctx: RunContext, 
         target = work / GRAPHS[precision]
         target.parent.mkdir(exist_ok=True)
         _copy_graph(file, target)
-    facts = _facts(model, ctx)
-    if facts is not None:
+    (work / TASK).write_text(task_file(model.title, model.task, model.tokens.pad_id), encoding="utf-8")
+    facts = None
+    if model.quant_config is not None:
         assert model.ranges is not None
+        _, quantization = load_quantized(model.encoder, model.quant_config, model.ranges, ctx)
+        assert quantization is not None
+        facts = _facts(model, quantization)
         shutil.copyfile(model.ranges.file, work / RANGES)
-        (work / FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        (work / QUANTIZATION).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        facts[INTEGERS] = _write_integers(model, quantization, work)
     files = {file.relative_to(work).as_posix(): file.stat().st_size for file in _files(work)}
     text = card(CardContent(model, name, license=publication.license, facts=facts, files=files))
     (work / CARD).write_text(text, encoding="utf-8")
@@ -84,12 +92,29 @@ def _copy_graph(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _facts(model: StoredModel, ctx: RunContext) -> dict[str, Any] | None:
+def _write_integers(model: StoredModel, quantization: QuantizedModel, work: Path) -> dict[str, Any]:
+    """Write the integer checkpoint, which is complete in its folder, and return what it holds."""
+    folder = work / INTEGERS
+    folder.mkdir()
+    _copy_all(model.tokens.tokenizer, folder)
+    for name in (RANGES, QUANTIZATION, TASK):
+        shutil.copyfile(work / name, folder / name)
+    for file in _files(model.encoder.model):
+        if file.name != WEIGHTS:
+            shutil.copyfile(file, folder / file.name)
+    checkpoint = checkpoint_of(quantization)
+    config = json.loads((model.encoder.model / CONFIG).read_text(encoding="utf-8"))
+    write_checkpoint(checkpoint, config, folder)
+    return {
+        "stored": len(checkpoint.stored),
+        "inputs": len(checkpoint.inputs),
+        "in_float": dict(Counter(checkpoint.in_float.values())),
+    }
+
+
+def _facts(model: StoredModel, quantization: QuantizedModel) -> dict[str, Any]:
     """Return what is quantized and how: sections of the experiment, and each site with its bits."""
-    if model.quant_config is None:
-        return None
-    _, quantization = load_quantized(model.encoder, model.quant_config, model.ranges, ctx)
-    assert quantization is not None
+    assert model.quant_config is not None
     bits = quantization.bits
     sites = [(site.kind, site.module, site.quantizer, bits[site.quantizer]) for site in quantization.sites]
     kinds = Counter((kind, width) for kind, _, _, width in sites)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qexp.analysis.run_models import StoredModel
 from qexp.config import QuestionTask, Task, TextTask, TranslationTask, score_name
 from qexp.data.hub import SETS, place
+from qexp.models.published import INTEGERS
 from qexp.publishing.examples import with_onnxruntime, with_transformers
 from qexp.records.record import Record
 from qexp.reporting.command import command_of
@@ -142,6 +143,8 @@ def _sections(content: CardContent) -> Iterator[str]:
         yield f"With ONNX Runtime{', in integers' if model.quant_config else ''}:\n\n{_python(example)}"
         if model.quant_config:
             yield _INTEGER_NOTE
+    if content.facts:
+        yield _integers(content.facts, content.files)
     yield markdown(_scores(content))
     yield f"## Gate\n\n{_gate(model.record)}\n"
     if content.facts:
@@ -149,6 +152,32 @@ def _sections(content: CardContent) -> Iterator[str]:
     yield markdown(_files(content))
     yield f"## Recipe\n\nThis makes it again:\n\n```\n{command_of(content.run)}\n```\n"
     yield _origin(content)
+
+
+def _integers(facts: Mapping[str, Any], files: Mapping[str, int]) -> str:
+    """Return what the integer checkpoint holds, and what it does not."""
+    held, whole = facts[INTEGERS], files["model.safetensors"] / files[f"{INTEGERS}/model.safetensors"]
+    sites = {each["kind"]: each["sites"] for each in facts["kinds"] if not each["kind"].endswith(".weight")}
+    absent = {kind: count for kind, count in sites.items() if kind != "linear.input"}
+    if (rest := sites.get("linear.input", 0) - held["inputs"]) > 0:
+        absent["linear.input"] = rest
+    lines = [
+        f"`{INTEGERS}/` is a checkpoint with integer weights in the layout of compressed-tensors, "
+        f"{whole:.2g} times smaller than the float weights. Where that package is installed, "
+        f'`from_pretrained("./{INTEGERS}")` loads it.',
+        f"- {held['stored']} weights are integers; {held['inputs']} linear layers quantize their input.",
+    ]
+    lines += [
+        f"- {count} weights have the values of their grid in floating point: {reason}."
+        for reason, count in held["in_float"].items()
+    ]
+    if absent:
+        kinds = ", ".join(f"{kind} ({count})" for kind, count in absent.items())
+        lines.append(
+            f"- Not quantized there, as the layout has no place for them: {kinds}. `qexp predict` and the "
+            "integer graph quantize them, too."
+        )
+    return "\n".join(["## Integer weights\n", *lines, ""])
 
 
 def _what(content: CardContent) -> str:
@@ -213,6 +242,8 @@ def _files(content: CardContent) -> Table:
         "onnx/model_int8.onnx": "integer weights, Q/DQ pairs",
         "ranges.safetensors": "scales and zero points of all quantizers",
         "quantization.json": "what is quantized and how",
+        "task.json": "the task, for `qexp predict`",
+        f"{INTEGERS}/model.safetensors": "integer weights and scales, in the layout of compressed-tensors",
     }  # fmt: skip
     if content.model.quant_config is None:
         descriptions["model.safetensors"] = "float weights as trained"

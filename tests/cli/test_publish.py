@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from qexp.cli import publish
+from qexp.cli import predict, publish
 from qexp.config import TranslationTask
+from qexp.data.synthetic import sample
 from qexp.publishing import examples, folder
 from qexp.publishing.model_card import _gate
 from qexp.records.record import Record, read_all, records_folder
@@ -155,6 +156,54 @@ def test_weights_and_ranges_are_those_of_the_run(finished: Path) -> None:
     assert {site["bits"] for site in facts["sites"]} == {8}
 
 
+@pytest.mark.parametrize("folder", ["my-model", "my-model/integer"])
+def test_predictions_of_the_folder_are_those_of_the_run(finished: Path, tmp_path: Path, folder: str) -> None:
+    """Bit for bit: of integers alone, too, and where the run is gone."""
+    rows = tmp_path / "rows.jsonl"
+    table = sample("mrpc")["validation"].slice(0, 40)
+    rows.write_text("".join(f"{json.dumps(row)}\n" for row in table.to_pylist()))
+    shutil.copytree(finished / folder, tmp_path / "elsewhere")
+    found = []
+    for run_or_folder in (record_of(finished).key, str(tmp_path / "elsewhere")):
+        out = tmp_path / f"{len(found)}.jsonl"
+        words = [run_or_folder, str(rows), "--output", str(out), "--outputs"]
+        assert predict.main([*words, str(finished if not found else tmp_path / "none")]) == 0
+        found.append([json.loads(line) for line in out.read_text().splitlines()])
+    assert found[0] == found[1]
+    assert len({row["probabilities"]["equivalent"] for row in found[0]}) > 20
+
+
+@pytest.mark.parametrize(
+    "option", [("--stage", "ptq"), ("--precision", "int8"), ("--runtime", "onnxruntime")]
+)
+def test_a_folder_is_one_model_for_torch(
+    finished: Path, option: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict.main([str(finished / "my-model"), "rows.jsonl", *option]) == 2
+    assert " ".join(option) in capsys.readouterr().err
+
+
+def test_a_folder_that_was_not_published_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict.main([str(tmp_path), "rows.jsonl"]) == 2
+    assert "task.json" in capsys.readouterr().err
+
+
+def test_the_integer_checkpoint_is_complete_small_and_told(finished: Path) -> None:
+    made = finished / "my-model"
+    integers, floats = (load_file(made / name / "model.safetensors") for name in ("integer", "."))
+    config = json.loads((made / "integer" / "config.json").read_text())
+    assert config["quantization_config"]["quant_method"] == "compressed-tensors"
+    for name in ("ranges.safetensors", "quantization.json", "task.json", "tokenizer.json"):
+        assert (made / "integer" / name).read_bytes() == (made / name).read_bytes()
+    name = "bert.encoder.layer.0.output.dense.weight"
+    assert integers[name].nbytes * 4 == floats[name].nbytes
+    text = (made / "README.md").read_text("utf-8")
+    assert "integer/model.safetensors" in text
+    assert "Not quantized there" in text and "matmul.probs (2)" in text
+
+
 def test_the_hub_reads_the_card(finished: Path) -> None:
     """The oracle is the hub's own library."""
     from huggingface_hub import ModelCard
@@ -196,7 +245,8 @@ def test_an_fp32_stage_has_no_integers(finished: Path, tmp_path: Path) -> None:
     assert publish.main([*words, "--stage", "fp32", "--license", "mit"]) == 0
     files = {file.relative_to(tmp_path / "new/plain").as_posix() for file in (tmp_path / "new").rglob("*.*")}
     assert {"model.safetensors", "onnx/model.onnx", "README.md"} <= files
-    assert not files & {"ranges.safetensors", "quantization.json", "onnx/model_int8.onnx"}
+    assert not files & {"ranges.safetensors", "quantization.json", "onnx/model_int8.onnx", "integer"}
+    assert {"task.json"} <= files
     text = (tmp_path / "new/plain/README.md").read_text()
     assert "license: mit" in text.split("---")[1].splitlines()
     assert "Quantized sites" not in text

@@ -1,0 +1,211 @@
+"""Checkpoints with integer weights, in the layout of compressed-tensors.
+
+transformers loads them with ``from_pretrained`` where the package compressed-tensors is installed, and
+:func:`load_checkpoint` without it. Weights of 8 bits are ``int-quantized``: int8 beside a scale. Weights of 2
+and 4 bits are ``pack-quantized``: several in an int32 (:mod:`qexp.models.packing`). Other bit-widths are in
+whole bytes, as are narrow tables. Linear layers also hold scale and zero point of their input where it has a
+fixed range.
+
+Layout: https://github.com/vllm-project/compressed-tensors, version 0.20.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from qexp.models.packing import PACKED_BITS, pack
+from qexp.quant.grid import Grid
+from qexp.quant.insertion.quantized_model import QuantizedModel
+from qexp.quant.insertion.sites import Site, joined
+from qexp.quant.insertion.weights import float_state_dict
+from qexp.quant.quantizer import Quantizer
+
+METHOD = "compressed-tensors"
+WHOLE, PACKED, MIXED = "int-quantized", "pack-quantized", "mixed-precision"
+CONFIG, WEIGHTS, SECTION = "config.json", "model.safetensors", "quantization_config"
+WIDEST = 8
+"""Most bits of a weight or an input in this layout."""
+
+
+@dataclass(frozen=True)
+class IntegerCheckpoint:
+    """Content of a checkpoint with integer weights."""
+
+    tensors: Mapping[str, Tensor]
+    section: Mapping[str, Any]
+    """Content of ``quantization_config``."""
+    stored: tuple[str, ...]
+    """Modules whose weight is stored in integers."""
+    inputs: tuple[str, ...]
+    """Modules among them that hold the range of their input, too."""
+    in_float: Mapping[str, str]
+    """Quantized weights that are stored in floating point, with the values of their grid, and why."""
+
+
+def checkpoint_of(quantization: QuantizedModel) -> IntegerCheckpoint:
+    """Return the integers of a quantized model with its ranges, on the CPU.
+
+    The quantizers must be frozen.
+    """
+    tensors = {name: value.detach().cpu() for name, value in float_state_dict(quantization.model).items()}
+    sites = [site for site in quantization.sites if site.is_weight]
+    inputs = _inputs(quantization)
+    groups: dict[str, dict[str, Any]] = {}
+    in_float = {}
+    for site in sites:
+        name = joined(site.module, site.parameter)
+        if reason := _unfit(quantization, site, sites):
+            module = quantization.model.get_submodule(site.module)
+            tensors[name] = getattr(module, site.parameter).detach().cpu().clone()
+            in_float[name] = reason
+            continue
+        del tensors[name]
+        stored, scheme = _stored(quantization, site)
+        read = inputs.get(site.module)
+        tensors |= {f"{site.module}.{key}": value for key, value in stored.items()}
+        if read is not None:
+            tensors |= {f"{site.module}.{key}": value for key, value in _input_tensors(read).items()}
+        scheme["input_activations"] = None if read is None else _arguments(read.grid)
+        group = groups.setdefault(json.dumps(scheme, sort_keys=True), scheme | {"targets": []})
+        group["targets"].append(site.module)
+    modules = tuple(module for group in groups.values() for module in group["targets"])
+    return IntegerCheckpoint(
+        {name: value.contiguous() for name, value in tensors.items()},
+        _section(list(groups.values())),
+        modules,
+        tuple(module for module in modules if module in inputs),
+        in_float,
+    )
+
+
+def write_checkpoint(checkpoint: IntegerCheckpoint, config: Mapping[str, Any], folder: Path) -> None:
+    """Write ``config.json`` and ``model.safetensors``.
+
+    Args:
+        checkpoint: Content.
+        config: Content of the float model's ``config.json``.
+        folder: Existing folder.
+    """
+    content = {**config, SECTION: checkpoint.section}
+    (folder / CONFIG).write_text(json.dumps(content, indent=2), encoding="utf-8")
+    save_file(dict(checkpoint.tensors), folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def _unfit(quantization: QuantizedModel, site: Site, sites: list[Site]) -> str:
+    """Return why a weight cannot be stored in integers; empty if it can."""
+    module: Any = quantization.model.get_submodule(site.module)
+    quantizer = quantization.quantizers[site.quantizer]
+    shared = [each for each in sites if _original(quantization, each) is _original(quantization, site)]
+    if quantizer.grid.bits > WIDEST:
+        return f"more than {WIDEST} bits"
+    if len(shared) > 1:
+        return "shared by several modules"
+    if quantizer.migration is not None:
+        return "factors of SmoothQuant"
+    if not isinstance(module, nn.Linear | nn.Embedding) or quantizer.grid.axis not in (None, 0):
+        return "neither a linear layer nor a table"
+    return ""
+
+
+def _original(quantization: QuantizedModel, site: Site) -> Tensor:
+    module: Any = quantization.model.get_submodule(site.module)
+    original: Tensor = module.parametrizations[site.parameter].original
+    return original
+
+
+def _inputs(quantization: QuantizedModel) -> dict[str, Quantizer]:
+    """Return the quantizers of inputs of linear layers that have a fixed range for the tensor."""
+    found = {}
+    for site in quantization.sites:
+        quantizer = quantization.quantizers[site.quantizer]
+        grid = quantizer.grid
+        fixed = not grid.dynamic and grid.axis is None and quantizer.migration is None
+        if site.kind == "linear.input" and fixed and grid.bits <= WIDEST:
+            found[site.module] = quantizer
+    return found
+
+
+def _stored(quantization: QuantizedModel, site: Site) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors of a weight and its entry in the section, without input."""
+    quantizer = quantization.quantizers[site.quantizer]
+    grid, half = quantizer.grid, _half(quantizer.grid)
+    integers = (quantization.integers(site.name).cpu().to(torch.int16) - half).to(torch.int8)
+    tensors = {"weight_scale": _column(quantizer.current_scale(), grid)}
+    packed = _is_packed(quantization, site)
+    if packed:
+        tensors |= {
+            "weight_packed": pack(integers, grid.bits),
+            "weight_shape": torch.tensor(integers.shape, dtype=torch.int64),
+        }
+    else:
+        tensors["weight"] = integers
+    if not _symmetric(grid):
+        zero_point = _column(quantizer.current_zero_point(), grid) - half
+        tensors["weight_zero_point"] = zero_point.to(torch.int8)
+    return tensors, {"format": PACKED if packed else WHOLE, "weights": _arguments(grid)}
+
+
+def _is_packed(quantization: QuantizedModel, site: Site) -> bool:
+    """Return whether a weight is packed into words, rather than in whole bytes.
+
+    transformers 5.24 with compressed-tensors 0.20 loads neither packed tables (their initialization reads
+    ``weight``) nor packed zero points of channels (an unpacked shape is expected).
+    """
+    grid = quantization.quantizers[site.quantizer].grid
+    module = quantization.model.get_submodule(site.module)
+    loads = isinstance(module, nn.Linear) and (_symmetric(grid) or grid.axis is None)
+    return grid.bits in PACKED_BITS and loads
+
+
+def _input_tensors(quantizer: Quantizer) -> dict[str, Tensor]:
+    tensors = {"input_scale": _column(quantizer.current_scale(), quantizer.grid)}
+    if not _symmetric(quantizer.grid):
+        zero_point = _column(quantizer.current_zero_point(), quantizer.grid) - _half(quantizer.grid)
+        tensors["input_zero_point"] = zero_point.to(torch.int8)
+    return tensors
+
+
+def _column(parameter: Tensor, grid: Grid) -> Tensor:
+    """Return scales or zero points as [1], or [channels, 1]."""
+    values = parameter.detach().cpu().clone()
+    return values.reshape(1) if grid.axis is None else values.reshape(-1, 1)
+
+
+def _half(grid: Grid) -> int:
+    """Return by how much integers are lowered, as the layout's are signed."""
+    return 0 if grid.signed else 2 ** (grid.bits - 1)
+
+
+def _symmetric(grid: Grid) -> bool:
+    """Return whether the zero point is 0 once integers are signed."""
+    return grid.symmetric and grid.signed
+
+
+def _arguments(grid: Grid) -> dict[str, Any]:
+    return {
+        "num_bits": grid.bits,
+        "type": "int",
+        "symmetric": _symmetric(grid),
+        "strategy": "tensor" if grid.axis is None else "channel",
+        "dynamic": False,
+        "group_size": None,
+    }
+
+
+def _section(groups: list[dict[str, Any]]) -> dict[str, Any]:
+    formats = sorted({group["format"] for group in groups})
+    return {
+        "quant_method": METHOD,
+        "quantization_status": "compressed",
+        "format": formats[0] if len(formats) == 1 else MIXED,
+        "config_groups": {f"group_{index}": group for index, group in enumerate(groups)},
+        "ignore": [],
+    }
