@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from qexp.config.base import Section, refuse_unused
 
@@ -28,8 +28,9 @@ class Task(Section):
     """Tag of the section."""
     name: str
     """Name of the data set, as the hub and the local folder spell it."""
-    metrics: tuple[Metric, ...] = Field(min_length=1)
-    """Official metrics, the one that stands for the task first."""
+    metrics: tuple[Metric, ...]
+    """Official metrics, the one that stands for the task first. A classification may leave them open with
+    ``[]``: accuracy, and with two classes F1."""
     max_length: int = Field(default=128, ge=8)
     """Longest token sequence; what is longer is cut."""
     train: str = "train"
@@ -46,6 +47,8 @@ class Task(Section):
     @model_validator(mode="after")
     def _metrics_fit_kind(self) -> Self:
         kind = str(getattr(self, "kind", ""))
+        if not self.metrics and kind != "classification":
+            raise ValueError(f"metrics: name at least one of {', '.join(METRICS_OF.get(kind, ()))}")
         allowed = METRICS_OF.get(kind, self.metrics)
         for place, metric in enumerate(self.metrics):
             if metric not in allowed:
@@ -75,13 +78,15 @@ class TextTask(Task):
     label: str = "label"
     """Column with the gold label."""
     labels: tuple[str, ...] = ()
-    """Names of the classes in the order of their ids; empty for a regression."""
-    label_range: tuple[float, float] = (0.0, 1.0)
-    """Smallest and largest gold value of a regression; unused by a classification."""
+    """Names of the classes in the order of their ids; empty takes those of the train split. A regression has
+    none."""
+    label_range: tuple[float, float] | None = (0.0, 1.0)
+    """Smallest and largest gold value of a regression, null for those of the rows; unused by a
+    classification."""
 
     @model_validator(mode="after")
     def _labels_fit_kind(self) -> Self:
-        if self.kind == "classification" and len(self.labels) < 2:
+        if len(self.labels) == 1:
             raise ValueError("labels: a classification names at least two classes")
         if self.kind == "regression" and self.labels:
             raise ValueError(f"labels: a regression has none, got {self.labels}")
@@ -100,6 +105,12 @@ class TextTask(Task):
     def outputs(self) -> int:
         """Width of the head: number of classes, 1 for a regression."""
         return len(self.labels) or 1
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Range of the labels of a regression whose rows are known."""
+        assert self.label_range is not None, "the source of the rows fills it in"
+        return self.label_range
 
 
 class SpanDecoding(Section):
@@ -227,12 +238,57 @@ class Data(Section):
     source: Literal["auto", "hub", "local", "sample"] = "auto"
     """``auto`` tries local, hub and, in a single run, sample; the other three are strict."""
     root: str | None = None
-    """Folder with ``<task>/<split>.parquet``; null reads the environment variable QEXP_DATA."""
+    """Folder with a folder for each data set (``<task>/<split>.parquet``, ``.csv``, …); null reads the
+    environment variable QEXP_DATA."""
+    path: str | None = None
+    """File or folder with the task's own rows, instead of ``root``; those of a single file are divided."""
+    text: tuple[str, ...] | None = None
+    """Columns of the file with the texts, one or two, in place of an entry for each in ``columns``."""
+    label: str | None = None
+    """Column of the file with the label, answer or translation, likewise."""
+    columns: Mapping[str, str | None] = Field(default_factory=dict)
+    """Name in the file of each column of the task that has another one there; ``id: null`` numbers rows."""
+    validation_share: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the rows of a single file that is evaluated, not trained on."""
+    split_seed: int = Field(default=0, ge=0)
+    """Seed of the hash that divides the rows of a single file."""
+    max_skipped: float = Field(default=0.05, ge=0, le=1)
+    """Largest share of the rows of a split that may be skipped because they cannot be used."""
     train_rows: int | None = Field(default=None, ge=1)
     """Train on that many rows, drawn by ``seed``; null is all of them."""
 
+    @field_validator("text", mode="before")
+    @classmethod
+    def _one_text(cls, text: Any) -> Any:
+        return [text] if isinstance(text, str) else text
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _none(cls, columns: Any) -> Any:
+        return {} if columns is None else columns
+
     @model_validator(mode="after")
-    def _root_is_local(self) -> Self:
+    def _files_are_local(self) -> Self:
         if self.source in ("hub", "sample"):
-            refuse_unused(self, ["root"], f"data={self.source}", "data=local")
+            for field in ("root", "path", "columns"):
+                if getattr(self, field):
+                    raise ValueError(
+                        f"{field}={getattr(self, field)} with data={self.source}: nothing reads it; leave it "
+                        "out, or choose data=local"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.root is not None and self.path is not None:
+            raise ValueError(
+                f"path={self.path} with root={self.root}: rows come from one place; leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ids_alone_are_left_out(self) -> Self:
+        for name, column in self.columns.items():
+            if column is None and name != "id":
+                raise ValueError(f"columns.{name}=null: only id may be left out; name a column of the file")
         return self

@@ -6,7 +6,7 @@ to check for pandas objects: a quarter of a second of every start. These functio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,3 +43,30 @@ def from_texts(texts: Sequence[str]) -> pa.ChunkedArray:
     ends = np.cumsum([0, *map(len, encoded)]).astype(np.int32)
     buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
     return pa.chunked_array([pa.Array.from_buffers(pa.string(), len(texts), buffers)])
+
+
+_OFFSETS = 2**31 - 1
+"""Most bytes of text in one chunk of ``string``, whose offsets have 32 bits."""
+
+
+def as_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column of texts of any of Arrow's types as ``string``, in as many chunks as it needs."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if column.type == pa.string():
+        return column
+    return pa.chunked_array([part for chunk in column.chunks for part in _strings(chunk)], pa.string())
+
+
+def _strings(chunk: pa.Array) -> Iterator[pa.Array]:
+    if chunk.nbytes > _OFFSETS and len(chunk) > 1:
+        half = len(chunk) // 2
+        yield from _strings(chunk.slice(0, half))
+        yield from _strings(chunk.slice(half))
+    else:
+        yield chunk.cast(pa.string())
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether a type is one of Arrow's types of text."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
+from qexp.data.sources.tables import flat
 from qexp.errors import DataError, ModelError
 
 GLUE = "nyu-mll/glue"
@@ -93,11 +94,7 @@ def _table(rows: object) -> pa.Table:
     import datasets
 
     assert isinstance(rows, datasets.Dataset)
-    table = rows.with_format("arrow")[:]
-    if table.column_names == ["translation"]:  # WMT: one column of {language: text}
-        flat = table.flatten()
-        return flat.rename_columns([name.removeprefix("translation.") for name in flat.column_names])
-    return table
+    return flat(rows.with_format("arrow")[:])
 
 
 def snapshot(name: str, revision: str | None, files: Iterable[str], *, online: bool) -> Path | None:

@@ -108,7 +108,7 @@ class TextAdapter:
         """Return which rows have the same class, or outputs within :data:`SAME_NUMBER`; bool [rows]."""
         if self.task.kind == "classification":
             return np.asarray(ours.predictions == theirs.predictions)
-        low, high = self.task.label_range
+        low, high = self.task.span
         return np.asarray(abs(ours.predictions - theirs.predictions) <= SAME_NUMBER * (high - low))
 
 

@@ -39,7 +39,7 @@ def _only_answer(predictions: list[Any], task: Task) -> str | None:
     if len(predictions) < 2:
         return None
     if isinstance(task, TextTask) and task.kind == "regression":
-        low, high = task.label_range
+        low, high = task.span
         width = max(predictions) - min(predictions)  # NaN from a broken model is not a constant
         return f"{predictions[0]:.4g}" if width <= SAME_NUMBER * (high - low) else None
     if any(other != predictions[0] for other in predictions):

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
+from qexp.data.arrow import is_text
+from qexp.data.skipped import RowErrors
 from qexp.errors import DataError
 
 ROWS_PER_CALL = 1024
@@ -15,9 +17,6 @@ ROWS_PER_CALL = 1024
 
 CHARACTERS_PER_CALL = 2**20
 """Characters of context that are tokenized at once, unless a single context has more."""
-
-FIRST_IDS = 5
-"""Number of skipped rows, per reason, whose ids are reported."""
 
 _ROWS_READ = 256
 _NOWHERE = (-1, -1)
@@ -41,56 +40,6 @@ class Question(NamedTuple):
     context: str
     start: int
     end: int
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """Rows that were skipped for one reason.
-
-    Attributes:
-        reason: Why the rows cannot be used.
-        rows: Number of rows.
-        first_ids: Ids of the first :data:`FIRST_IDS` rows.
-    """
-
-    reason: str
-    rows: int
-    first_ids: tuple[str, ...]
-
-    def __str__(self) -> str:
-        """Return a sentence for the Record."""
-        more = ", ..." if self.rows > len(self.first_ids) else ""
-        return f"{self.rows} rows skipped, {self.reason}: {', '.join(self.first_ids)}{more}"
-
-
-class RowErrors:
-    """Counter of the rows that cannot be used, by reason.
-
-    Args:
-        strict: Raise at the first such row instead of counting it.
-    """
-
-    def __init__(self, *, strict: bool) -> None:
-        self._strict = strict
-        self._found: dict[str, Skipped] = {}
-
-    def add(self, row: int, name: str, reason: str, detail: str = "") -> None:
-        """Count a row that cannot be used.
-
-        Raises:
-            DataError: ``strict`` is set.
-        """
-        if self._strict:
-            where = f"row {row} (counted from 0, id {name})"
-            raise DataError(f"{where}: {reason}{detail}; correct or drop it, or allow bad rows to be skipped")
-        previous = self._found.get(reason, Skipped(reason, 0, ()))
-        ids = previous.first_ids if previous.rows >= FIRST_IDS else (*previous.first_ids, name)
-        self._found[reason] = Skipped(reason, previous.rows + 1, ids)
-
-    @property
-    def skipped(self) -> tuple[Skipped, ...]:
-        """Skipped rows by reason, in the order of the first row of each reason."""
-        return tuple(self._found.values())
 
 
 def parts(table: pa.Table, faults: RowErrors, *, answers: bool) -> Iterator[list[Question]]:
@@ -133,14 +82,10 @@ def check_columns(table: pa.Table, *, answers: bool) -> None:
                 f"{', '.join(table.column_names) or 'none'}; rename the column"
             )
         kind = table.schema.field(name).type
-        fits = _is_answers(kind) if name == "answers" else _is_text(kind)
+        fits = _is_answers(kind) if name == "answers" else is_text(kind)
         if not fits:
             wanted = "a struct of two lists, text and answer_start" if name == "answers" else "string"
             raise DataError(f"column {name!r}: its type is {kind}, needed is {wanted}; cast it")
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _is_answers(kind: pa.DataType) -> bool:
@@ -152,7 +97,7 @@ def _is_answers(kind: pa.DataType) -> bool:
     lists = (fields["text"], fields["answer_start"])
     if not all(pa.types.is_list(each) or pa.types.is_large_list(each) for each in lists):
         return False
-    return _is_text(lists[0].value_type) and bool(pa.types.is_integer(lists[1].value_type))
+    return is_text(lists[0].value_type) and bool(pa.types.is_integer(lists[1].value_type))
 
 
 def _usable(table: pa.Table, faults: RowErrors, *, answers: bool) -> Iterator[Question]:

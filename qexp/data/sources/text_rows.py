@@ -6,18 +6,42 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
 from qexp.config import TextTask
-from qexp.data.arrow import from_numpy, nulls, to_numpy
-from qexp.data.sources.class_names import ids_in_order_of
-from qexp.data.sources.validation import check_columns, check_rows, refuse, row_ids, texts
-from qexp.errors import DataError
+from qexp.data.arrow import from_numpy, is_text, nulls, to_numpy
+from qexp.data.sources import labels
+from qexp.data.sources.class_names import ids_in_order_of, names_in
+from qexp.data.sources.validation import ID_COLUMNS, check_columns, check_rows, refuse, row_ids, texts
 
 FIELDS = "task.text and task.label"
 """Fields of the experiment that select the columns, as error messages name them."""
 
 
+OPTIONAL = ID_COLUMNS
+"""Columns that are read where there are any."""
+
+
 def columns(task: TextTask) -> tuple[str, ...]:
     """Return the columns that are read, the label last."""
     return (*task.text, task.label)
+
+
+def texts_in(task: TextTask) -> tuple[str, ...]:
+    """Return the columns that hold texts, whatever their values look like."""
+    return tuple(task.text)
+
+
+def split_by(task: TextTask) -> tuple[str, ...]:
+    """Return the columns by which the rows of one file are divided: rows that share them stay together."""
+    return tuple(task.text)
+
+
+def check(table: pa.Table, task: TextTask, where: str) -> None:
+    """Check that the table has rows, and each column that is read once.
+
+    Raises:
+        DataError: It has not.
+    """
+    check_columns(table.column_names, columns(task), where, fields=FIELDS)
+    check_rows(table, where)
 
 
 def checked(table: pa.Table, task: TextTask, where: str) -> pa.Table:
@@ -29,30 +53,36 @@ def checked(table: pa.Table, task: TextTask, where: str) -> pa.Table:
     Raises:
         DataError: A column, text or label is missing or invalid.
     """
-    check_columns(table.column_names, columns(task), where, fields=FIELDS)
-    check_rows(table, where)
-    form = {"id": row_ids(table)}
+    check(table, task, where)
+    form = {"id": row_ids(table, where)}
     for name in task.text:
         form[name] = texts(table.column(name), f"{where}: column {name!r}", fields="task.text")
     values, here = table.column(task.label), f"{where}: column {task.label!r}"
-    refuse(nulls(values), values, here, "every row needs a label; fill it in or drop the row")
+    refuse(nulls(values), values, here, labels.NEEDED)
     if task.kind == "classification":
-        label = _class_ids(values, task, here, ids_in_order_of(task, table, where))
+        named = bool(names_in(table, task.label))
+        label = _class_ids(values, task, here, order=ids_in_order_of(task, table, where), named=named)
     else:
         label = _numbers(values, task, here)
     return pa.table({**form, "label": label})
 
 
 def _class_ids(
-    values: pa.ChunkedArray, task: TextTask, here: str, order: list[int] | None
+    values: pa.ChunkedArray, task: TextTask, here: str, *, order: list[int] | None, named: bool
 ) -> pa.ChunkedArray:
-    """Return class ids in the order of ``task.labels``; ``order`` maps the ids of the table to it."""
-    rule = "allowed are " + ", ".join(f"{i} ({name})" for i, name in enumerate(task.labels))
-    if pa.types.is_floating(values.type):
-        numbers = to_numpy(values)
-        refuse(numbers != np.floor(numbers), values, here, f"a class id is an integer: {rule}")
-    if not pa.types.is_integer(values.type):
-        raise DataError(f"{here}: its type is {values.type}; class ids are integers: {rule}; cast the column")
+    """Return class ids in the order of ``task.labels``.
+
+    Args:
+        values: Labels as they are in the table.
+        task: Task with its labels.
+        here: Name of the column in error messages.
+        order: Task's id for each id of the table; None if they are equal.
+        named: Whether the schema of the table names its ids.
+    """
+    values = labels.as_read(values, here)
+    if is_text(values.type) or (labels.are_numerals(task.labels) and not named):
+        return labels.ids_of_names(values, task, here)
+    rule = labels.rule_of(task)
     numbers = to_numpy(values)
     bad = (numbers < 0) | (numbers >= len(task.labels))
     if (numbers[bad] == -1).any():
@@ -67,11 +97,9 @@ def _class_ids(
 
 def _numbers(values: pa.ChunkedArray, task: TextTask, here: str) -> pa.ChunkedArray:
     """Return regression labels rounded to float32, the precision of training, whatever the file's type."""
-    if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
-        raise DataError(f"{here}: its type is {values.type}; the label of a regression is a number; cast it")
-    numbers = to_numpy(values).astype(np.float64)
-    low, high = np.float32(task.label_range[0]), np.float32(task.label_range[1])
-    allowed = "allowed is {:g} to {:g}".format(*task.label_range)
+    numbers = labels.numbers(values, here)
+    low, high = map(np.float32, task.span)
+    allowed = "allowed is {:g} to {:g}".format(*task.span)
     rule = f"{allowed}; correct the row, or task.label_range"
     refuse(~np.isfinite(numbers), values, here, rule)
     with np.errstate(over="ignore"):

@@ -6,15 +6,39 @@ import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
 from qexp.config import TranslationTask
 from qexp.data.arrow import to_numpy
-from qexp.data.sources.validation import check_columns, check_rows, refuse, row_ids, texts
+from qexp.data.sources.validation import ID_COLUMNS, check_columns, check_rows, refuse, row_ids, texts
 
 FIELDS = "task.source and task.target"
 """Fields of the experiment that select the columns, as error messages name them."""
 
 
+OPTIONAL = ID_COLUMNS
+"""Columns that are read where there are any."""
+
+
 def columns(task: TranslationTask) -> tuple[str, ...]:
     """Return the columns that are read."""
     return (task.source, task.target)
+
+
+def texts_in(task: TranslationTask) -> tuple[str, ...]:
+    """Return the columns that hold texts, whatever their values look like."""
+    return (task.source, task.target)
+
+
+def split_by(task: TranslationTask) -> tuple[str, ...]:
+    """Return the columns by which the rows of one file are divided: rows that share them stay together."""
+    return (task.source,)
+
+
+def check(table: pa.Table, task: TranslationTask, where: str) -> None:
+    """Check that the table has rows, and each column that is read once.
+
+    Raises:
+        DataError: It has not.
+    """
+    check_columns(table.column_names, columns(task), where, fields=FIELDS)
+    check_rows(table, where)
 
 
 def checked(table: pa.Table, task: TranslationTask, where: str) -> pa.Table:
@@ -23,9 +47,8 @@ def checked(table: pa.Table, task: TranslationTask, where: str) -> pa.Table:
     Raises:
         DataError: A column is missing or not text, or one side of a pair is empty or blank.
     """
-    check_columns(table.column_names, columns(task), where, fields=FIELDS)
-    check_rows(table, where)
-    form = {"id": row_ids(table)}
+    check(table, task, where)
+    form = {"id": row_ids(table, where)}
     for name, field in ((task.source, "task.source"), (task.target, "task.target")):
         here = f"{where}: column {name!r}"
         form[name] = texts(table.column(name), here, fields=field)

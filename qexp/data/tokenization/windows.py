@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.data.sources.questions import Question, RowErrors, Skipped, parts
+from qexp.data.skipped import COUNTS, RowErrors, Skipped, skipped_in
+from qexp.data.sources.questions import Question, parts
 from qexp.data.tokenization.npy import GrowingArray
 from qexp.data.tokenization.texts import check_tokenizer, untruncated_backend
 from qexp.data.tokenization.token_pool import Frame, TokenPool, frame_of, pool_of, ranges
@@ -119,10 +120,8 @@ class WindowSplit:
         """Memory-map the arrays that :func:`tokenize_questions` wrote; pages are read on access."""
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
         arrays["spans"] = arrays["spans"].reshape(-1, 2)
-        counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
-        reasons = counts["skipped"]
-        skipped = tuple(Skipped(each["reason"], each["rows"], tuple(each["first_ids"])) for each in reasons)
-        return cls(**arrays, cut_questions=counts["cut_questions"], skipped=skipped)
+        counts = json.loads((folder / COUNTS).read_text(encoding="utf-8"))
+        return cls(**arrays, cut_questions=counts["cut_questions"], skipped=skipped_in(folder))
 
 
 def tokenize_questions(
@@ -173,7 +172,7 @@ def tokenize_questions(
             done = part[-1].row + 1
         advance(table.num_rows - done)
     counts = {"cut_questions": cut_questions, "skipped": [asdict(each) for each in faults.skipped]}
-    (folder / "counts.json").write_text(json.dumps(counts, indent=1), encoding="utf-8")
+    (folder / COUNTS).write_text(json.dumps(counts, indent=1), encoding="utf-8")
     if not files.windows:
         reasons = "; ".join(map(str, faults.skipped)) or "the table is empty"
         raise DataError(f"no row of {table.num_rows} can be used ({reasons}); correct the rows")

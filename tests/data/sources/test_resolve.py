@@ -199,7 +199,7 @@ def test_sample_never_passes_for_real_rows(tmp_path: Path) -> None:
 BAD_TABLES: dict[str, tuple[pa.Table, list[str]]] = {
     "zero rows": (TABLE.slice(0, 0), ["zero rows"]),
     "no text column": (TABLE.drop_columns(["sentence2"]), ["'sentence2'", "sentence1, label, idx"]),
-    "no label column": (TABLE.drop_columns(["label"]), ["'label'", "task.label"]),
+    "no label column": (TABLE.drop_columns(["label"]), ["'label'", "data.columns={label: NAME}"]),
     "column twice": (TABLE.append_column("label", TABLE["label"]), ["2 columns", "'label'"]),
     "text is a number": (replaced(sentence1=[1, 2, 3, 4]), ["'sentence1'", "int64", "string"]),
     "text is bytes": (replaced(sentence1=[b"a"] * 4), ["'sentence1'", "binary"]),
@@ -215,10 +215,18 @@ BAD_TABLES: dict[str, tuple[pa.Table, list[str]]] = {
         replaced(label=pa.array([0, 2**63 + 1, 0, 0], pa.uint64())),
         ["row 1", "9223372036854775809"],
     ),
-    "label a name": (replaced(label=["no", "yes", "no", "no"]), ["string", "0 (no), 1 (yes)"]),
+    "label an unknown name": (
+        replaced(label=["no", "yes", "maybe", "no"]),
+        ["row 2", "'maybe'", "0 (no), 1 (yes)"],
+    ),
+    "label an empty name": (replaced(label=["no", "yes", " ", "no"]), ["row 2", "every row needs a label"]),
     "label a fraction": (replaced(label=[0.0, 1.0, 0.5, 1.0]), ["row 2", "0.5", "integer"]),
-    "label a float": (replaced(label=[0.0, 1.0, 0.0, 1.0]), ["double", "cast"]),
-    "label a truth value": (replaced(label=[True, False, True, False]), ["bool", "cast"]),
+    "label a truth value": (
+        replaced(label=[True, False, True, False]),
+        ["row 0", "'true'", "0 (no), 1 (yes)"],
+    ),
+    "label a list": (replaced(label=[[0], [1], [0], [1]]), ["list", "cast"]),
+    "an id twice": (replaced(idx=[1, 2, 1, 3]), ["'idx'", "row 2", "data.columns={id: null}"]),
 }
 
 
@@ -238,7 +246,7 @@ def test_bad_rows_are_refused_with_their_place(case: str, tmp_path: Path) -> Non
         ([0.0, 1.0, float("inf"), 2.0], ["row 2", "inf"]),
         ([0.0, 1.0, 2.0, 5.01], ["row 3", "5.01", "0 to 5"]),
         ([-1.0, 1.0, -1.0, 1e300], ["row 0", "3 such rows of 4"]),
-        (["1", "2", "3", "4"], ["string", "number"]),
+        (["1", "2", "three", "4"], ["string", "number"]),
     ],
 )
 def test_bad_numbers_are_refused(labels: list[Any], words: list[str], tmp_path: Path) -> None:
@@ -275,7 +283,7 @@ def test_missing_split_lists_what_is_there(tmp_path: Path) -> None:
     data = write(tmp_path, TABLE)
     (tmp_path / "mrpc" / "validation.parquet").unlink()
     with pytest.raises(
-        DataError, match=r"validation\.parquet: no such file; the folder holds train\.parquet"
+        DataError, match=r"mrpc: no file of split 'validation'.*the folder holds train\.parquet"
     ):
         resolve.resolve(data, PAIRS)
 
@@ -356,7 +364,7 @@ def test_local_splits_of_another_data_set(tmp_path: Path) -> None:
     counts = {split: table.num_rows for split, table in rows.splits.items()}
     assert counts == {"mrpc/train": 4, "test": 3, "mrpc/validation": 4}
     (tmp_path / "mrpc" / "train.parquet").unlink()
-    with pytest.raises(DataError, match=r"mrpc/train\.parquet: no such file"):
+    with pytest.raises(DataError, match=r"mrpc: no file of split 'train'"):
         resolve.resolve(data, DIAGNOSTIC)
 
 

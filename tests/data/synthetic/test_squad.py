@@ -14,7 +14,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from qexp.data.metrics.squad import score_v1
-from qexp.data.sources.questions import RowErrors, parts
+from qexp.data.skipped import RowErrors
+from qexp.data.sources.questions import parts
 from qexp.data.synthetic import sample
 from qexp.data.synthetic.facts import Fact, head
 from qexp.data.synthetic.passages import passages

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
+from qexp.data.skipped import Skipped
 from qexp.data.sources import questions
-from qexp.data.sources.questions import Skipped
 from qexp.data.tokenization import windows
 from qexp.data.tokenization.windows import Windowing, WindowSplit, tokenize_questions
 from qexp.errors import ConfigError, DataError, ModelError

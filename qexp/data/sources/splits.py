@@ -1,0 +1,73 @@
+"""Division of the rows of one file into a train and a validation split."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
+
+from qexp.errors import DataError
+
+
+@dataclass(frozen=True)
+class Division:
+    """Division of rows into a split to train on and one to validate on.
+
+    A row belongs to a split by a hash of its texts, so that equal texts are in one split, and the splits
+    depend neither on the order of rows nor on the format of the file.
+
+    Attributes:
+        splits: Names of the two splits.
+        share: Share of the distinct texts to validate on, at least one of them.
+        seed: Seed of the hash; another one makes other splits.
+    """
+
+    splits: Sequence[str]
+    share: float
+    seed: int
+
+    def apply(self, table: pa.Table, columns: Sequence[str], where: str) -> tuple[dict[str, pa.Table], str]:
+        """Return the rows of each split, in their order, and a sentence on them.
+
+        Args:
+            table: All rows.
+            columns: Columns whose values are hashed.
+            where: Name of the table in messages.
+
+        Raises:
+            DataError: There are fewer than two distinct texts.
+        """
+        marks = _hashes(table, columns, self.seed)
+        distinct = np.unique(marks)
+        if len(distinct) < 2:
+            raise DataError(
+                f"{where}: {table.num_rows} rows with one text cannot be divided into train and validation; "
+                "add rows, or name a folder with a file for each split"
+            )
+        count = min(max(1, round(self.share * len(distinct))), len(distinct) - 1)
+        held = marks <= distinct[count - 1]
+        parts = dict(
+            zip(self.splits, [table.filter(pa.array(~held)), table.filter(pa.array(held))], strict=True)
+        )
+        counts = ", ".join(f"{part.num_rows} {split}" for split, part in parts.items())
+        return parts, (
+            f"{table.num_rows} rows of {where} divided by a hash of {' and '.join(columns)}: {counts} "
+            f"(data.validation_share={self.share:g}, data.split_seed={self.seed})"
+        )
+
+
+def _hashes(
+    table: pa.Table, columns: Sequence[str], seed: int
+) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+    start = hashlib.sha256(f"split {seed}".encode())
+    marks = []
+    texts = (table.column(name).cast(pa.binary()).to_pylist() for name in columns)
+    for values in zip(*texts, strict=True):
+        digest = start.copy()
+        for text in values:
+            digest.update(len(text or b"").to_bytes(8, "little") + (text or b""))
+        marks.append(digest.digest()[:8])
+    return np.frombuffer(b"".join(marks), np.uint64)
