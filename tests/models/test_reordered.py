@@ -22,7 +22,8 @@ def both(compute: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, torch.Tenso
             return plain, compute()
 
 
-X, W = torch.randn(7, 33, generator=torch.Generator().manual_seed(0)), torch.randn(5, 33)
+_DRAWN = torch.Generator().manual_seed(0)
+X, W = torch.randn(7, 33, generator=_DRAWN), torch.randn(5, 33, generator=_DRAWN)
 BATCHED = torch.randn(3, 4, 7, 33)
 COMPUTE = {
     "linear": lambda: functional.linear(X, W, torch.ones(5)),
