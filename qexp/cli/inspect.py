@@ -9,13 +9,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from qexp.analysis.find_run import RANGES, find_record, folder_of, subject_of
+from qexp.analysis.find_run import RANGES, QuantizedRun, find_record, folder_of, subject_of
 from qexp.artifacts.types import Statistics
 from qexp.cli.options import add_run, add_stage, ended
 from qexp.console import print_out
 from qexp.errors import OK
 from qexp.naming import StageName
-from qexp.records.record import outputs_root
+from qexp.records.record import Record, outputs_root
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,6 +28,9 @@ def _show(options: argparse.Namespace) -> int:
     outputs: Path = options.outputs or outputs_root()
     record = find_record(options.run, outputs)
     subject = subject_of(record, outputs, options.stage)
+    if options.against:
+        _show_comparison(subject, find_record(options.against, outputs), options)
+        return OK
     if options.dimensions:
         _show_dimensions(
             Statistics(folder_of(record, StageName.STATISTICS, outputs), "").file, subject.title, options
@@ -46,6 +49,14 @@ def _show(options: argparse.Namespace) -> int:
     body = "\n\n".join(map(in_full, layers)) if options.layer else listing(layers)
     print_out(f"{subject.title}\n{body}\n")
     return OK
+
+
+def _show_comparison(subject: QuantizedRun, other: Record, options: argparse.Namespace) -> None:
+    from qexp.analysis.range_comparison import compare_ranges, comparison_listing
+
+    there = subject_of(other, options.outputs or outputs_root(), options.stage)
+    pairs = compare_ranges(subject.ranges, there.ranges)
+    print_out(f"{subject.title}\n{comparison_listing(pairs, there.title)}\n")
 
 
 def _show_dimensions(file: Path, title: str, options: argparse.Namespace) -> None:
@@ -81,5 +92,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="instead: ranges of the embedding dimensions of activations, as a list and a PNG; of a run with "
         "embedding groups",
+    )
+    parser.add_argument(
+        "--against",
+        metavar="RUN",
+        help="instead: each range beside that of another run of the model, such as imported ranges beside "
+        "calibrated ones",
     )
     return parser

@@ -34,6 +34,7 @@ COMMANDS = {
     "predict": Command("predict", "predict rows of a file with a finished run"),
     "publish": Command("publish", "write a run's model as a folder that needs no qexp"),
     "export-encodings": Command("export_encodings", "write a run's model as AIMET and Qualcomm take it"),
+    "import": Command("import_ranges", "take over ranges from AIMET or pytorch-quantization"),
     "store": Command("store", "list, verify and clean the artifacts of runs"),
     "dashboard": Command("dashboard", "save a W&B workspace over the pages of all runs"),
 }

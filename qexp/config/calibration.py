@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -109,6 +112,35 @@ class ClipCalibrator(Calibrator):
     """Largest magnitude that an activation's range has."""
 
 
+class ImportedCalibrator(Calibrator):
+    """Ranges that another tool found, from a file that ``qexp import`` writes."""
+
+    kind: Literal["imported"]
+    """Tag of the section."""
+    path: str
+    """The file."""
+    sha256: str
+    """Its checksum in hexadecimal; null is computed from the file when the run is composed."""
+    missing: Literal["refuse", "calibrate"] = "refuse"
+    """What is done with quantizers without a range: nothing runs, or they get the largest values seen."""
+    unused: Literal["refuse", "ignore"] = "refuse"
+    """What is done with ranges of no quantizer."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sum(cls, section: Any) -> Any:
+        if not isinstance(section, Mapping) or section.get("sha256") is not None:
+            return section
+        path = section.get("path")
+        try:
+            content = Path(str(path)).expanduser().read_bytes()
+        except OSError as error:
+            raise ValueError(
+                f"path={path}: cannot be read ({error.strerror}); name a file that qexp import wrote"
+            ) from error
+        return {**section, "sha256": hashlib.sha256(content).hexdigest()}
+
+
 AnyCalibrator = Annotated[
     MaxCalibrator
     | EmaCalibrator
@@ -116,6 +148,7 @@ AnyCalibrator = Annotated[
     | MseCalibrator
     | SqnrCalibrator
     | EntropyCalibrator
+    | ImportedCalibrator
     | ClipCalibrator,
     Field(discriminator="kind"),
 ]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from qexp.models.packing import PACKED_BITS, pack
@@ -78,11 +78,11 @@ def checkpoint_of(quantization: QuantizedModel) -> IntegerCheckpoint:
         group["targets"].append(site.module)
     modules = tuple(module for group in groups.values() for module in group["targets"])
     return IntegerCheckpoint(
-        {name: value.contiguous() for name, value in tensors.items()},
-        _section(list(groups.values())),
-        modules,
-        tuple(module for module in modules if module in inputs),
-        in_float,
+        tensors={name: value.contiguous() for name, value in tensors.items()},
+        section=_section(list(groups.values())),
+        stored=modules,
+        inputs=tuple(module for module in modules if module in inputs),
+        in_float=in_float,
     )
 
 
@@ -96,7 +96,8 @@ def write_checkpoint(checkpoint: IntegerCheckpoint, config: Mapping[str, Any], f
     """
     content = {**config, SECTION: checkpoint.section}
     (folder / CONFIG).write_text(json.dumps(content, indent=2), encoding="utf-8")
-    save_file(dict(checkpoint.tensors), folder / WEIGHTS, metadata={"format": "pt"})
+    # safetensors' own writer leaves a file that only its owner may read.
+    (folder / WEIGHTS).write_bytes(save(dict(checkpoint.tensors), metadata={"format": "pt"}))
 
 
 def _unfit(quantization: QuantizedModel, site: Site, sites: list[Site]) -> str:

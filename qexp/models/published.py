@@ -98,7 +98,9 @@ def published(folder: Path) -> PublishedModel:
             f"{folder}: {TASK} or {QUANTIZATION} is of another version ({str(error).splitlines()[0]}); "
             "publish the run again"
         ) from error
-    return PublishedModel(folder, title, task, PublishedTokens(folder, ""), quant_config)
+    return PublishedModel(
+        folder, title, task=task, tokens=PublishedTokens(folder, ""), quant_config=quant_config
+    )
 
 
 def _read(file: Path) -> dict[str, Any]:

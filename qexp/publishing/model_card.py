@@ -164,7 +164,7 @@ def _integers(facts: Mapping[str, Any], files: Mapping[str, int]) -> str:
     lines = [
         f"`{INTEGERS}/` is a checkpoint with integer weights in the layout of compressed-tensors, "
         f"{whole:.2g} times smaller than the float weights. Where that package is installed, "
-        f'`from_pretrained("./{INTEGERS}")` loads it.',
+        f'`from_pretrained("./{INTEGERS}")` loads it.\n',
         f"- {held['stored']} weights are integers; {held['inputs']} linear layers quantize their input.",
     ]
     lines += [

@@ -142,14 +142,14 @@ def test_a_bar_does_not_take_what_is_printed(
     """rich puts itself in the place of standard output while it draws on a terminal."""
     monkeypatch.setattr("qexp.context.Console", partial(Console, force_terminal=True))
     monkeypatch.setattr(predict, "PART", 8)
-    plain = predict._model
+    plain = predict._of_run
 
     def drawing(*args: Any) -> Any:
-        model, ctx = plain(*args)
+        predictor, ctx = plain(*args)
         ctx.console.progress = True
-        return model, ctx
+        return predictor, ctx
 
-    monkeypatch.setattr(predict, "_model", drawing)
+    monkeypatch.setattr(predict, "_of_run", drawing)
     assert ask(finished, rows) == 0
     shown = capsys.readouterr()
     assert len(lines(shown.out)) == len(lines(rows.read_text()))

@@ -30,7 +30,7 @@ MOVES = (
 """Operators that only move values of their first input, so that it may be quantized before them or behind."""
 WITHOUT_GRID = (*MOVES, "Concat", "GatherElements", "GatherND", "Pad", "Split", "Tile")
 """Operators whose output has the grid of their input to AIMET, so that it can have no encoding of its own."""
-_PARAMETRIZED = ".parametrizations."
+_WRAPPER, _PARAMETRIZED = "model.", ".parametrizations."
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,8 @@ def write_encoded(
     graph, axes = translate(model, TRANSLATIONS, example=example)
     encoded = take_out_grids(graph.graph, weight_bits)
     optimize_graph(graph, axes)
+    for value in list(graph.graph.initializers.values()):
+        value.name = str(value.name).removeprefix(_WRAPPER)
     for node in graph.graph:
         for index, value in enumerate(node.outputs):
             if not value.is_graph_output():
@@ -308,5 +310,5 @@ def _numbers(value: ir.Value | None) -> NDArray[Any]:
 
 def _parameter(name: str) -> str:
     """Return a parameter's name in the model, of the name that the exporter gives the stored integers."""
-    module, _, rest = name.removeprefix("model.").partition(_PARAMETRIZED)
+    module, _, rest = name.removeprefix(_WRAPPER).partition(_PARAMETRIZED)
     return f"{module}.{rest.removesuffix('.original')}".removeprefix(".")

@@ -6,8 +6,9 @@ from dataclasses import asdict
 
 from qexp.artifacts import BuildDir, Stage
 from qexp.artifacts.types import ModelArtifact, Moments, Ranges, Statistics
-from qexp.config import AnyCalibrator, QuantizationConfig
+from qexp.config import AnyCalibrator, ImportedCalibrator, QuantizationConfig
 from qexp.context import RunContext
+from qexp.errors import QuantizationError
 from qexp.naming import StageName
 
 
@@ -34,6 +35,7 @@ def run(
     from qexp.quant.algorithms.smoothquant import apply_smoothquant
     from qexp.quant.calibration.statistics import CalibrationStatistics as Seen
     from qexp.quant.cost import work_of
+    from qexp.quant.insertion.imported_ranges import import_ranges
     from qexp.quant.insertion.insert import insert
 
     set_threads(ctx.threads)
@@ -42,9 +44,25 @@ def run(
     if migration is not None and moments is not None:
         facts["migration"] = asdict(apply_smoothquant(quantization, MomentsFile(moments.file), migration))
     quantization.calibrate(Seen.load(statistics.file), calibrator)
+    if isinstance(calibrator, ImportedCalibrator):
+        _refuse_migration(migration)
+        facts["imported"] = import_ranges(quantization, calibrator)
     save_file(quantization.ranges(), Ranges(work.folder, "").file)
     facts["cost"] = work_of(quantization).describe(quantization.bits)
     work.write_facts(facts)
+
+
+def _refuse_migration(migration: float | None) -> None:
+    """Refuse imported ranges of values that SmoothQuant would change.
+
+    Raises:
+        QuantizationError: If there are factors of SmoothQuant.
+    """
+    if migration is not None:
+        raise QuantizationError(
+            f"refinement.migration={migration} with calibrator=imported: imported ranges are those of values "
+            "without factors; set refinement.migration=null"
+        )
 
 
 STAGE = Stage(

@@ -15,6 +15,7 @@ from qexp.config import (
     ClipCalibrator,
     EmaCalibrator,
     EntropyCalibrator,
+    ImportedCalibrator,
     MaxCalibrator,
     MseCalibrator,
     PercentileCalibrator,
@@ -232,6 +233,7 @@ ACTIVATION_RANGES: Mapping[type[Calibrator], Callable[[ValueStatistics, Any, Gri
     MseCalibrator: _mse,
     EntropyCalibrator: _entropy,
     SqnrCalibrator: _sqnr,
+    ImportedCalibrator: _max,  # for what is then not imported
     ClipCalibrator: _clip,
 }
 
