@@ -13,11 +13,15 @@ from qexp.config.deploy import AnyDeploy, Budget, Gate, Machine, Numerics, Train
 from qexp.config.quantization import Placement, Quant, QuantizationConfig, Scheme
 from qexp.config.refinement import Refinement
 from qexp.config.resolution import resolve_defaults
-from qexp.config.task import AnyTask, Data, Model, TranslationTask, score_name
+from qexp.config.task import AnyTask, Data, Model, Task, TranslationTask, score_name
 from qexp.config.tracking import AnyTracker, NoTracker
 from qexp.config.training import AnyFinetune, AnyMethod, ContinuedTraining, Finetune, NoFinetune, Qat
 
-_NOT_IDENTITY: dict[str, Any] = {"machine": True, "tracker": True, "data": {"source", "root"}}
+_NOT_IDENTITY: dict[str, Any] = {
+    "machine": True,
+    "tracker": True,
+    "data": {*Data.model_fields} - {"train_rows"},  # rows are known by their content
+}
 
 
 class Experiment(Section):
@@ -243,6 +247,10 @@ class Experiment(Section):
             "task": self.task.name, "model": self.model.name, "method": self.method.kind,
             "quant": self.quant.name, "metrics": names, "seed": self.seed, "budget": self.budget.name,
         }  # fmt: skip
+
+    def with_task(self, task: Task) -> Self:
+        """Return the experiment with what the rows told of its task: classes, range and metrics."""
+        return self.model_copy(update={"task": task})
 
     @property
     def identity(self) -> dict[str, Any]:

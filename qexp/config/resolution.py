@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qexp.config.base import FLOAT_BITS
+from qexp.config.own_rows import resolve_own_rows
 from qexp.config.recommended import YamlDefaults
 from qexp.config.training import RANGE_RATE, Control, Qat
 
@@ -13,6 +14,7 @@ from qexp.config.training import RANGE_RATE, Control, Qat
 def resolve_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Replace open settings by values that follow from other sections.
 
+    A task of one's own rows takes its name and columns from ``data`` (:mod:`qexp.config.own_rows`).
     ``finetune`` takes null fields from ``model.finetune[task]``, ``model.finetune.default`` and
     ``task.finetune``, in this order, and ``method`` from ``task.qat``; a field that is still null gets its
     default. ``method: auto`` becomes ``qat``, or ``none`` with FP32; ``controlled`` becomes ``qat``,
@@ -23,6 +25,8 @@ def resolve_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: A recommended field does not exist; pydantic's error.
     """
     resolved = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
+    if isinstance(resolved.get("task"), dict) and isinstance(resolved.get("data", {}), dict):
+        resolve_own_rows(resolved["task"], resolved.setdefault("data", {}))
     if all(isinstance(resolved.get(key), dict) for key in ("task", "model", "finetune", "method")):
         YamlDefaults.check(resolved["task"], resolved["model"])
         _resolve_finetune(resolved)

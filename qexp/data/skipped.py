@@ -75,7 +75,7 @@ def skipped_in(folder: Path) -> tuple[Skipped, ...]:
     return tuple(Skipped(each["reason"], each["rows"], tuple(each["first_ids"])) for each in reasons)
 
 
-def told(skipped: Sequence[Skipped], rows: int, where: str, most: float) -> tuple[str, ...]:
+def notes_on_skipped(skipped: Sequence[Skipped], rows: int, where: str, most: float) -> tuple[str, ...]:
     """Return a sentence for each reason, with the share of the rows.
 
     Args:

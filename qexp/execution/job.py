@@ -83,6 +83,8 @@ class Job:
     """CPU threads if the experiment does not set them, for jobs that share a machine."""
     results: RunResults = field(default_factory=RunResults)
     experiment: Experiment | None = None
+    first_key: str | None = None
+    """Key of a Record that fails before the rows are read, which may complete the experiment."""
     runtime: RunContext | None = None
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     mirror: Mirror | None = None
@@ -111,8 +113,8 @@ class Job:
         path = None
         try:
             path = save_record(record, records_folder(outputs_root()))
-            if self.experiment and record.status == "ok":
-                for key in (RunResults().key(self.experiment), failure_key(record.key)):
+            if self.first_key and record.status == "ok":
+                for key in (self.first_key, failure_key(record.key)):
                     delete_superseded_failure(key, records_folder(outputs_root()))
         except QexpError as problem:
             error = error or problem
@@ -138,6 +140,7 @@ class Job:
             self.experiment = Experiment.model_validate(self.tree)
         except ValidationError as error:
             raise ConfigError(explain(error)) from None
+        self.first_key = RunResults().key(self.experiment)
         self._update_pending(pending, FIRST)
         self.runtime = RunContext.at(
             outputs_root(),
@@ -151,6 +154,9 @@ class Job:
         if self.mirror is not None:
             self.runtime = replace(self.runtime, listener=self.mirror)
         rows, checkpoint = resolve_inputs(self.experiment, sweep=self.sweep)
+        self.experiment = self.experiment.with_task(rows.task)
+        if self.mirror is not None:
+            self.mirror.experiment = self.experiment
         announce(self.experiment, rows, self.runtime, self.recipe)
         self.results.start(rows, checkpoint)
         self.runtime.listener.found(self.results.key(self.experiment), rows.source)

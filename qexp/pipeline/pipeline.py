@@ -40,11 +40,14 @@ def resolve_inputs(
 ) -> tuple[SourceRows, Checkpoint | ScratchModel]:
     """Load the rows and locate the weights that an experiment starts from.
 
+    The rows hold the task with what the experiment left open (:meth:`Experiment.with_task`).
+
     Raises:
         DataError: The rows are not available; ``data=auto`` never falls back on the sample in a sweep.
         ModelError: The checkpoint is not available.
     """
     rows = resolve(experiment.data, experiment.task, sweep=sweep)
+    experiment = experiment.with_task(rows.task)
     checkpoint = locate(experiment.model)
     notes = (*rows.notes, *_head_notes(experiment, checkpoint), *_row_notes(experiment, rows))
     return replace(rows, notes=notes), checkpoint
@@ -85,9 +88,12 @@ def run_pipeline(
     Raises:
         QexpError: A stage failed; see :mod:`qexp.errors` for the subclasses.
     """
+    experiment = experiment.with_task(rows.task)
     task = experiment.task.without_decoding
     tokens = ctx.run_stage(tokenize.STAGE, rows=rows, checkpoint=checkpoint, task=task)
     results.note("tokens", tokens)
+    for sentence in results.note_skipped(tokens, experiment.data.max_skipped):
+        ctx.console.warn(sentence)
     Pipeline(experiment, ctx, results, tokens).run(checkpoint)
 
 
@@ -291,6 +297,8 @@ def announce(experiment: Experiment, rows: SourceRows, ctx: RunContext, recipe: 
         f"{experiment.task.name}: data {origin}: {listed}; {experiment.quant.name}, "
         f"{f'recipe {recipe}, ' if recipe else ''}{_plan(experiment)}"
     )
+    for sentence in rows.statements:
+        ctx.console.info(sentence)
     for note in rows.notes:
         ctx.console.warn(note)
 

@@ -24,6 +24,7 @@ from qexp.artifacts.types import (
 from qexp.config import DeployEngines, Experiment, QuantizationConfig, Task, score_name
 from qexp.data.checkpoints import Checkpoint, ScratchModel
 from qexp.data.metrics.baselines import caveats
+from qexp.data.skipped import notes_on_skipped, skipped_in
 from qexp.data.sources.resolve import SourceRows
 from qexp.pipeline.activation_ranges import activation_ranges
 from qexp.records.schema import with_metrics
@@ -56,12 +57,27 @@ class RunResults:
         """Record the rows and the checkpoint that the run starts from."""
         counts = {name: table.num_rows for name, table in rows.splits.items()}
         self.data = {"source": rows.source, "fingerprint": rows.fingerprint, "rows": counts}
+        if rows.statements:
+            self.data["reading"] = list(rows.statements)
         self.model = {"name": checkpoint.name, "fingerprint": checkpoint.fingerprint}
 
     def note(self, name: str, artifact: Artifact) -> None:
         """Record the results of an artifact; ``name`` is its part of the run, such as ``fp32``."""
         for take in _RECORDERS[type(artifact)]:
             take(self, name, artifact)
+
+    def note_skipped(self, tokens: Tokens, most: float) -> list[str]:
+        """Return sentences on rows that tokenization skipped; ``most`` is the share that may be.
+
+        Raises:
+            DataError: A larger share of a split was skipped.
+        """
+        splits = tokens.facts["rows"].items()
+        return [
+            sentence
+            for split, count in splits
+            for sentence in notes_on_skipped(skipped_in(tokens.split(split)), count, split, most)
+        ]
 
     def note_ranges(
         self, name: str, quant_config: QuantizationConfig, statistics: Statistics, ranges: Ranges
@@ -116,6 +132,10 @@ class NullResults(RunResults):
 
     def note(self, name: str, artifact: Artifact) -> None:
         """Ignore the artifact."""
+
+    def note_skipped(self, tokens: Tokens, most: float) -> list[str]:
+        """Ignore the artifact, and return no sentences."""
+        return []
 
     def note_ranges(
         self, name: str, quant_config: QuantizationConfig, statistics: Statistics, ranges: Ranges

@@ -64,8 +64,9 @@ class Predictor:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns that hold the texts of a row."""
-        return self._kind.columns(self._model.task)
+        """Columns that hold the texts of a row, with the names that they have in the run's own file."""
+        names = self._model.experiment.data.columns
+        return tuple(names.get(name) or name for name in self._kind.columns(self._model.task))
 
     def predict(self, rows: Sequence[Row], advance: Move) -> pa.Table:
         """Return index, own columns of the rows if they are kept, and predictions, in row order."""
@@ -111,7 +112,8 @@ class Predictor:
     def _tokens(self, rows: Sequence[Row], folder: Path) -> Tokens:
         """Tokenize rows in the same way as the run's own evaluation."""
         task, numbers = self._model.task, np.arange(self._done, self._done + len(rows))
-        texts = {name: pa.array([row[name] for row in rows], pa.string()) for name in self.columns}
+        names = zip(self._kind.columns(task), self.columns, strict=True)
+        texts = {own: pa.array([row[name] for row in rows], pa.string()) for own, name in names}
         gold = self._kind.gold(task, len(rows))
         table = pa.table({"id": numbers, **texts, **gold})
         out, split = Tokens(folder, ""), self._split

@@ -23,11 +23,15 @@ class Failure(TypedDict):
 
 
 class DataUsed(TypedDict):
-    """Source and fingerprint of the rows, and their number in each split."""
+    """Source and fingerprint of the rows, and their number in each split.
+
+    ``reading`` has sentences on the files that were read, splits that were made, and classes that were found.
+    """
 
     source: str
     fingerprint: str
     rows: dict[str, int]
+    reading: NotRequired[list[str]]
 
 
 class ParityResult(TypedDict):

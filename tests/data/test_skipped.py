@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from qexp.data.skipped import FIRST_IDS, RowErrors, Skipped, told
+from qexp.data.skipped import FIRST_IDS, RowErrors, Skipped, notes_on_skipped
 from qexp.errors import DataError
 
 FIVE = (Skipped("no text", 3, ("a", "b", "c")), Skipped("no answer", 2, ("d", "e")))
 
 
 def test_the_share_of_each_reason_is_told() -> None:
-    sentences = told(FIVE, 200, "train", 0.05)
+    sentences = notes_on_skipped(FIVE, 200, "train", 0.05)
     assert len(sentences) == 2
     assert all("train" in each and "200" in each for each in sentences)
     assert "1.5 %" in sentences[0] and "a, b, c" in sentences[0]
@@ -20,13 +20,13 @@ def test_the_share_of_each_reason_is_told() -> None:
 @pytest.mark.parametrize(("rows", "most"), [(99, 0.05), (5, 0.999), (1000, 0)])
 def test_a_larger_share_is_refused_and_the_named_one_is_enough(rows: int, most: float) -> None:
     with pytest.raises(DataError, match=rf"data\.max_skipped={most:g};") as error:
-        told(FIVE, rows, "train", most)
+        notes_on_skipped(FIVE, rows, "train", most)
     named = float(str(error.value).rpartition("=")[2])
-    assert told(FIVE, rows, "train", named)
+    assert notes_on_skipped(FIVE, rows, "train", named)
 
 
 def test_none_is_nothing_to_tell() -> None:
-    assert told((), 10, "train", 0.0) == ()
+    assert notes_on_skipped((), 10, "train", 0.0) == ()
 
 
 def test_the_first_ids_of_each_reason_are_kept() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
+import pyarrow.compute as pc  # type: ignore[import-untyped, unused-ignore]
 from pydantic import ValidationError
 
 from qexp.config import TextTask
@@ -38,7 +39,7 @@ def as_read(values: pa.ChunkedArray, here: str) -> pa.ChunkedArray:
         values = values.cast(pa.string())
     if is_text(values.type):
         values = as_strings(values)
-        refuse(_equal(values, ""), values, here, NEEDED)
+        refuse(to_numpy(pc.utf8_length(pc.utf8_trim_whitespace(values))) == 0, values, here, NEEDED)
         numbers = as_numbers(values)
         # Names such as 007 and 7 are two.
         same = pa.types.is_integer(numbers.type) and numbers.cast(pa.string()).equals(values)
@@ -73,7 +74,7 @@ def ids_of_names(values: pa.ChunkedArray, task: TextTask, here: str) -> pa.Chunk
     codes = encoded.combine_chunks().dictionary_encode()
     found = {name: _place(name, task.labels) for name in codes.dictionary.to_pylist()}
     ids = np.array([-1 if place is None else place for place in found.values()], np.int64)
-    ids = ids[np.asarray(codes.indices)]
+    ids = ids[to_numpy(pa.chunked_array([codes.indices]))]
     refuse(ids < 0, values, here, f"{rule_of(task)}; correct the row, or task.labels")
     return from_numpy(ids)
 
@@ -104,14 +105,14 @@ def completed(task: TextTask, tables: Mapping[str, tuple[str, pa.Table]]) -> tup
         DataError: The train split has fewer than two classes, or labels that cannot be read.
     """
     update: dict[str, Any] = {}
-    said: tuple[str, ...] = ()
+    statements: tuple[str, ...] = ()
     if task.kind == "classification" and not task.labels:
         where, table = tables[task.train]
         update["labels"] = names_in(table, task.label) or _classes(table, task, where)
-        said = (f"classes: {_listed(update['labels'])} (ids from 0)",)
+        statements = (f"classes: {_listed(update['labels'])} (ids from 0)",)
     if task.kind == "regression" and task.label_range is None:
         update["label_range"] = low, high = _range(tables, task)
-        said = (f"range of labels: {low:g} to {high:g}",)
+        statements = (f"range of labels: {low:g} to {high:g}",)
     if not task.metrics:
         update["metrics"] = (
             ("accuracy", "f1") if len(update.get("labels", task.labels)) == 2 else ("accuracy",)
@@ -119,7 +120,7 @@ def completed(task: TextTask, tables: Mapping[str, tuple[str, pa.Table]]) -> tup
     if not update:
         return task, ()
     try:
-        return TextTask.model_validate({**task.model_dump(), **update}), said
+        return TextTask.model_validate({**task.model_dump(), **update}), statements
     except ValidationError as error:
         raise DataError(f"{tables[task.train][0]}: {explain(error)}") from error
 
@@ -150,12 +151,6 @@ def _range(tables: Mapping[str, tuple[str, pa.Table]], task: TextTask) -> tuple[
             "column with data.label=NAME"
         )
     return float(low), float(high)
-
-
-def _equal(values: pa.ChunkedArray, text: str) -> Array:
-    import pyarrow.compute as pc  # type: ignore[import-untyped, unused-ignore]
-
-    return np.asarray(pc.equal(pc.utf8_trim_whitespace(values), text))
 
 
 def _place(name: str, labels: Sequence[str]) -> int | None:

@@ -14,7 +14,7 @@ import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 from qexp.config import Data, Task
 from qexp.data.formats import finder
 from qexp.data.formats.request import Request
-from qexp.data.skipped import RowErrors, told
+from qexp.data.skipped import RowErrors, notes_on_skipped
 from qexp.data.sources.class_names import METADATA
 from qexp.data.sources.forms import form_of
 from qexp.data.sources.splits import Division
@@ -116,9 +116,9 @@ class Local:
                 f"{where}: the parts have other types of columns: {error}; write them again"
             ) from error
         lost = sum(each.rows for each in faults.skipped)
-        found.notes += told(faults.skipped, table.num_rows + lost, where, self.data.max_skipped)
+        found.notes += notes_on_skipped(faults.skipped, table.num_rows + lost, where, self.data.max_skipped)
         found.tables[split] = (where, table)
-        found.said += (f"{split}: {table.num_rows} rows of {where}",)
+        found.statements += (f"{split}: {table.num_rows} rows of {where}",)
 
     def _read(self, path: Path, own: str, faults: RowErrors) -> pa.Table:
         reader = finder.reader_of(path)

@@ -76,6 +76,7 @@ def _ids(table: pa.Table, where: str) -> pa.ChunkedArray:
     """Return the ids as strings; row numbers if the table has none."""
     if table.column_names.count("id") == 1 and not table.column("id").null_count:
         ids = table.column("id")
+        ids = as_strings(ids) if is_text(ids.type) else ids.cast(pa.string())
         refuse_twice(ids, f"{where}: column 'id'")
-        return as_strings(ids) if is_text(ids.type) else ids.cast(pa.string())
+        return ids
     return pa.chunked_array([pa.array(np.arange(table.num_rows)).cast(pa.string())])

@@ -41,7 +41,7 @@ class SourceRows:
             :data:`~qexp.data.sources.forms.FORMS` returns.
         task: Task of the rows, with what it left open: classes, range and metrics.
         notes: Warnings for the Record, such as why ``auto`` skipped a source.
-        said: Sentences for the Record on what was read: files, splits that were made, classes.
+        statements: Sentences for the Record on what was read: files, splits that were made, classes.
     """
 
     source: Source
@@ -49,7 +49,7 @@ class SourceRows:
     splits: Mapping[str, pa.Table]
     task: Task
     notes: tuple[str, ...] = ()
-    said: tuple[str, ...] = ()
+    statements: tuple[str, ...] = ()
 
 
 def resolve(data: Data, task: Task, *, sweep: bool = False) -> SourceRows:
@@ -67,20 +67,20 @@ def resolve(data: Data, task: Task, *, sweep: bool = False) -> SourceRows:
         source, found = _first_at_hand(data, task, sweep=sweep)
     else:
         source, found = data.source, _SOURCES[data.source](data, task)
-    tables, form, said = found.tables, form_of(task), found.said
+    tables, form, statements = found.tables, form_of(task), found.statements
     for where, table in tables.values():
         form.check(table, task, where)
     if isinstance(task, TextTask):
         task, more = labels.completed(task, tables)
-        said += more
+        statements += more
     splits = {split: form.checked(table, task, where) for split, (where, table) in tables.items()}
     if found.division is not None:
         (where, _), table = tables[task.train], splits[task.train]
         splits, sentence = found.division.apply(table, form.split_by(task), where)
-        said = (sentence, *said)
+        statements = (sentence, *statements)
     notes = (*found.notes, *class_names.notes_on_rows(tables, task))
     mark = fingerprint(splits, sample=source == "sample")
-    return SourceRows(source, mark, splits, task=task, notes=notes, said=said)
+    return SourceRows(source, mark, splits, task=task, notes=notes, statements=statements)
 
 
 def fingerprint(splits: Mapping[str, pa.Table], *, sample: bool = False) -> str:

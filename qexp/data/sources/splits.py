@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
+from qexp.data.arrow import from_numpy
 from qexp.errors import DataError
 
 
@@ -49,9 +50,8 @@ class Division:
             )
         count = min(max(1, round(self.share * len(distinct))), len(distinct) - 1)
         held = marks <= distinct[count - 1]
-        parts = dict(
-            zip(self.splits, [table.filter(pa.array(~held)), table.filter(pa.array(held))], strict=True)
-        )
+        places = [from_numpy(np.flatnonzero(chosen)) for chosen in (~held, held)]
+        parts = dict(zip(self.splits, map(table.take, places), strict=True))
         counts = ", ".join(f"{part.num_rows} {split}" for split, part in parts.items())
         return parts, (
             f"{table.num_rows} rows of {where} divided by a hash of {' and '.join(columns)}: {counts} "

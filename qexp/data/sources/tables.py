@@ -17,13 +17,13 @@ class Tables:
 
     Attributes:
         tables: Location, as error messages name it, and table, by the split's name in the task.
-        said: Sentences on what was read: files and splits that were made.
+        statements: Sentences on what was read: files and splits that were made.
         notes: Warnings, such as rows that were skipped.
         division: How the rows of the train split, the only ones there are, become two splits; else None.
     """
 
     tables: dict[str, tuple[str, pa.Table]] = field(default_factory=dict)
-    said: tuple[str, ...] = ()
+    statements: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     division: Division | None = None
 

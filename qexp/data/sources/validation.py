@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
+import pyarrow.compute as pc  # type: ignore[import-untyped, unused-ignore]
 
 from qexp.data.arrow import as_strings, from_numpy, is_text, nulls
 from qexp.errors import DataError
@@ -68,8 +69,9 @@ def refuse(bad: np.ndarray[Any, Any], values: pa.ChunkedArray, here: str, rule: 
 
 def refuse_twice(ids: pa.ChunkedArray, here: str) -> None:
     """Raise a :class:`~qexp.errors.DataError` if an id occurs twice."""
-    codes = ids.combine_chunks().dictionary_encode().indices
-    numbers = np.asarray(codes)
+    if pc.count_distinct(ids).as_py() == len(ids):
+        return
+    numbers = np.asarray(ids.combine_chunks().dictionary_encode().indices)
     first = np.zeros(len(numbers), bool)
     first[np.unique(numbers, return_index=True)[1]] = True
     rule = "ids tell rows apart: give each row its own, or number the rows with data.columns={id: null}"
