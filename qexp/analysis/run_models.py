@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -46,6 +46,11 @@ class StoredModel:
     @property
     def task(self) -> Task:
         return self.experiment.task
+
+    @property
+    def columns(self) -> Mapping[str, str | None]:
+        """Names that columns of the task have in the run's own file."""
+        return self.experiment.data.columns
 
     @property
     def precision(self) -> Literal["fp32", "int8"]:

@@ -48,6 +48,11 @@ class PublishedModel:
     quant_config: QuantizationConfig | None
     """Quantization of the model; None in floating point."""
 
+    @property
+    def columns(self) -> dict[str, str | None]:
+        """Names of columns besides those of the task: none, as a folder does not know the rows of its run."""
+        return {}
+
     def load(self, ctx: RunContext) -> PreTrainedModel:
         """Load the model as its run evaluated it, with frozen quantizers if it has any.
 

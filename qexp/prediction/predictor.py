@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,6 +40,9 @@ class PredictedModel(Protocol):
     def task(self) -> Task: ...
     @property
     def tokens(self) -> Tokens: ...
+    @property
+    def columns(self) -> Mapping[str, str | None]:
+        """Names that columns of the task have in the run's own file."""
 
 
 class Predictor:
@@ -65,7 +68,7 @@ class Predictor:
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns that hold the texts of a row, with the names that they have in the run's own file."""
-        names = self._model.experiment.data.columns
+        names = self._model.columns
         return tuple(names.get(name) or name for name in self._kind.columns(self._model.task))
 
     def predict(self, rows: Sequence[Row], advance: Move) -> pa.Table:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from qexp.artifacts import BuildDir, Stage
 from qexp.artifacts.types import QatArtifact, Tokens
-from qexp.config import AnyCalibrator, Calibration, Numerics, QuantizationConfig, Task
+from qexp.config import (
+    AnyCalibrator,
+    Calibration,
+    ImportedCalibrator,
+    Numerics,
+    QuantizationConfig,
+    Task,
+)
 from qexp.context import RunContext
 from qexp.data.checkpoints import Checkpoint
 from qexp.naming import StageName
@@ -29,6 +38,7 @@ def run(
 
     from qexp.context import device_of, set_threads
     from qexp.models.loading import save
+    from qexp.quant.insertion.imported_ranges import import_ranges
     from qexp.quant.insertion.insert import insert
     from qexp.tasks import adapter_for
     from qexp.tasks.calibration_pass import CalibrationRows, observe
@@ -40,8 +50,11 @@ def run(
     quantization = insert(model.to(device_of(ctx.machine)), quant_config)
     rows = CalibrationRows(tokens, task, calibration=calibration, limit=calibration_rows, seed=seed)
     of_weights = calibrator if calibration.weights == "quantized" else None
-    facts = observe(quantization, rows, of_weights, ctx, dimensions=quant_config.groups_dimensions)
+    dimensions = quant_config.groups_dimensions
+    facts: dict[str, Any] = dict(observe(quantization, rows, of_weights, ctx, dimensions=dimensions))
     quantization.calibrate(quantization.statistics(), calibrator)
+    if isinstance(calibrator, ImportedCalibrator):
+        facts |= {"imported": import_ranges(quantization, calibrator)}
     save_file(quantization.ranges(), out.file)
     work.write_facts(facts)
 
