@@ -88,7 +88,13 @@ class _Recorder(TorchFunctionMode):
         self.stack.pop()
 
     def _record(self, name: str, pair: list[Tensor], result: Tensor) -> None:
-        call = _Call(FAMILIES[name], name, tuple(self.stack), (pair[0], pair[1]), result)
+        call = _Call(
+            FAMILIES[name],
+            name,
+            stack=tuple(self.stack),
+            operands=(pair[0], pair[1]),
+            result=result,
+        )
         self.calls.append(call)
         if call.family == "product":
             if id(pair[0]) in self.probabilities:
