@@ -84,9 +84,9 @@ def _of_modules(content: Mapping[str, Any]) -> Iterator[ImportedRange]:
                     yield replace(found, sites=_module_sites(module, side, index))
     for name, entries in content[PARTS[1]].items():
         module, _, parameter = name.rpartition(".")
-        sites = (f"{module}:linear.weight", f"{module}:embedding.weight") if parameter == "weight" else ()
+        kinds = ("linear.weight", "embedding.weight", "layernorm.weight") if parameter == "weight" else ()
         for found in _of_entries(name, entries):
-            yield replace(found, sites=sites)
+            yield replace(found, sites=tuple(f"{module}:{kind}" for kind in kinds))
 
 
 def _module_sites(module: str, side: str, index: str) -> tuple[str, ...]:

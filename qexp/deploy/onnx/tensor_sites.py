@@ -158,6 +158,7 @@ def _and_copy(graph: _Graph, value: str) -> Chain:
 
 def _norm(graph: _Graph, node: NodeProto) -> Iterator[tuple[str, Chain]]:
     if (module := graph.module(node.input[1], "weight")) is not None:
+        yield f"{module}:layernorm.weight", graph.up(node.input[1])
         yield from _norm_sites(graph, module, node.input[0], node.output[0])
 
 
@@ -175,6 +176,7 @@ def _sum(graph: _Graph, node: NodeProto) -> Iterator[tuple[str, Chain]]:
         if before is None or before.op_type != operator:
             return
         value = before.input[0]
+    yield f"{module}:layernorm.weight", graph.up(scaled.input[1])
     yield from _norm_sites(graph, module, value, node.output[0])
 
 
