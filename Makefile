@@ -5,10 +5,12 @@
 # make sweep name=glue_ptq   a sweep of sweeps/; words="..." goes along, such as words="hydra/launcher=joblib"
 # make packages   what the slow tests need besides Python, from Debian; they skip without
 # make rtx    TensorRT for RTX, which builds engines without a GPU; the tests of it skip without
+# make conformance    qexp beside the real programs, in environments of some gigabytes; prints a table
 # make check  ruff, mypy --strict, import layers
 
 PYTHON ?= python3
 VENV   ?= .venv
+CONFORMANCE ?= .conformance
 # A fixed version keeps pip from choosing among builds of very different size.
 TORCH  ?= torch==2.13.0
 # Pure Python that asks for packages it does not need, or for older ones than it works with: oracles of the
@@ -32,7 +34,7 @@ words  ?=
 EMULATED := tests/deploy/runtimes/onnxruntime/test_engine.py tests/deploy/runtimes/onnxruntime/test_uint8.py \
   tests/deploy/runtimes/onnxruntime/test_session.py tests/deploy/runtimes/tensorrt/test_build.py
 
-.PHONY: sweep packages rtx demo test test-all test-slow test-no-vnni check format report clean
+.PHONY: sweep packages rtx demo test test-all test-slow test-no-vnni conformance check format report clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -61,6 +63,9 @@ test-no-vnni: $(READY)
 	if command -v qemu-x86_64 > /dev/null; then \
 	  OMP_NUM_THREADS=1 qemu-x86_64 -cpu Haswell $(BIN)/python -m pytest -q -p no:cacheprovider $(EMULATED) -k "not refuse"; \
 	else echo "qemu-x86_64 is not here: SKIPPED what needs a CPU without VNNI; make packages installs it"; fi
+
+conformance: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.conformance $(CONFORMANCE)
 
 check: $(READY)
 	$(BIN)/ruff check .
