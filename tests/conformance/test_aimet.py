@@ -19,9 +19,6 @@ from tests.conformance.ours import aimet, aimet_ranges
 from tests.conformance.ours.encoders import calibrated
 
 GOLDEN = golden("aimet")
-FULL_GRID = "weights use [-7, 7] of 4 bits: needs scheme.weight.narrow=false and scheme.weight.range=full"
-ENDS = "LSQ is learned: needs method.range_parameters=ends and method.gradient=grid"
-RECIPE = "conf/recipe/aimet.yaml: needs the recipe as AIMET has it"
 
 
 def keys(program: str, *forms: str, zeros: bool = False) -> list[str]:
@@ -66,7 +63,6 @@ def test_the_range_of_an_activation_has_no_more_noise_than_aimets(key: str) -> N
         np.testing.assert_allclose(ours[0], real[0], rtol=5e-3 if key.startswith("batches") else 1e-4)
 
 
-@pytest.mark.xfail(strict=True, reason=FULL_GRID)
 @pytest.mark.parametrize("key", keys("tf", "symmetric", "rows"))
 def test_the_range_of_a_weight_is_that_of_tf(key: str) -> None:
     scale, first = aimet_ranges.encoding(key, full_grid(key))
@@ -75,7 +71,6 @@ def test_the_range_of_a_weight_is_that_of_tf(key: str) -> None:
     assert set(first.tolist()) == set(real_first)
 
 
-@pytest.mark.xfail(strict=True, reason=FULL_GRID)
 @pytest.mark.parametrize("key", keys("sqnr", "symmetric", "rows") + keys("tf_enhanced", "symmetric", "rows"))
 def test_the_range_of_a_weight_has_no_more_noise_than_aimets(key: str) -> None:
     grid = full_grid(key)
@@ -92,7 +87,6 @@ def test_integers_are_aimets(key: str) -> None:
     assert aimet_ranges.steps(key, real["scale"], aimet_ranges.GRIDS[key]).tolist() == real["steps"]
 
 
-@pytest.mark.xfail(strict=True, reason=ENDS)
 @pytest.mark.parametrize("key", GOLDEN["values"])
 def test_learned_ends_have_aimets_gradients(key: str) -> None:
     real, method = GOLDEN["values"][key], SimpleNamespace(range_parameters="ends", gradient="grid")
@@ -103,7 +97,6 @@ def test_learned_ends_have_aimets_gradients(key: str) -> None:
     np.testing.assert_allclose(moved.grad, [real["minimum"], real["maximum"]], rtol=1e-4)
 
 
-@pytest.mark.xfail(strict=True, reason=ENDS)
 def test_a_step_of_adam_moves_the_ends_as_aimets() -> None:
     real = GOLDEN["learned"]
     grid = full_grid("normal tf_enhanced 4 symmetric")
@@ -122,7 +115,6 @@ def test_a_step_of_adam_moves_the_ends_as_aimets() -> None:
     np.testing.assert_allclose(ends, real["after"], rtol=1e-4)
 
 
-@pytest.mark.xfail(strict=True, reason=RECIPE)
 def test_the_recipe_has_aimets_sites() -> None:
     """But for the inputs of adds, which no module computes."""
     assert aimet.sites_row(GOLDEN).verdict.startswith("variant")
@@ -135,14 +127,12 @@ def test_float_ranges_of_bert_are_aimets() -> None:
     assert aimet.activations_row("tf 4", bert, quantization, batches, " float weights").equal
 
 
-@pytest.mark.xfail(strict=True, reason=RECIPE)
 def test_the_recipe_has_aimets_ranges_and_logits_of_bert() -> None:
     rows = list(aimet.model_rows(arrays("aimet", "bert"), cases=("tf 4",)))
     assert len(rows) == 4
     assert [row.what for row in rows if not row.equal] == ["first logits, tf 4"]
 
 
-@pytest.mark.xfail(strict=True, reason=RECIPE)
 def test_weight_ranges_follow_a_training_step() -> None:
     rows = list(aimet.training_rows(arrays("aimet", "bert")))
     verdicts = {row.what.rpartition(" ")[2]: row.verdict for row in rows}

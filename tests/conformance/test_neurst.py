@@ -13,7 +13,6 @@ from tests.conformance.golden_files import arrays, golden
 from tests.conformance.ours import marian, neurst
 
 GOLDEN = golden("neurst")
-RECIPE = "conf/recipe/neurst.yaml: needs the recipe as NeurST has it"
 
 
 def grid_of(kind: str, bits: int) -> Grid:
@@ -44,13 +43,11 @@ def test_activations_are_quantized_as_in_neurst(kind: str, bits: int) -> None:
     compare(kind, bits)
 
 
-@pytest.mark.xfail(strict=True, reason="weights reach -127: needs scheme.weight.narrow=false")
 @pytest.mark.parametrize("bits", [4, 8])
 def test_weights_are_quantized_as_in_neurst(bits: int) -> None:
     compare("weight", bits)
 
 
-@pytest.mark.xfail(strict=True, reason="the step of probabilities is 1/255: needs placement.softmax_max")
 def test_probabilities_are_quantized_as_in_neurst() -> None:
     compare("softmax", 8)
 
@@ -60,7 +57,6 @@ def test_probabilities_of_4_bits_are_quantized_as_in_neurst() -> None:
     compare("softmax", 4)
 
 
-@pytest.mark.xfail(strict=True, reason=RECIPE)
 def test_the_recipe_has_neursts_ranges_and_sites() -> None:
     assert neurst.sites_row(GOLDEN, neurst.quantized(neurst.recipe())).equal
 
@@ -71,7 +67,6 @@ def test_marian_is_neursts_transformer_in_floating_point() -> None:
     np.testing.assert_allclose(found, real, atol=1e-5)
 
 
-@pytest.mark.xfail(strict=True, reason=RECIPE)
 def test_logits_of_the_recipe_are_neursts() -> None:
     """All of 2+2 layers, at the same ranges."""
     quantization = neurst.quantized(neurst.recipe())

@@ -15,10 +15,7 @@ from tests.conformance.golden_files import arrays, golden
 from tests.conformance.ours import q8bert
 
 GOLDEN = golden("q8bert")
-NARROW = "activations reach -128: needs scheme.activation.narrow=true"
-GRADIENT = "values that are clipped have no gradient: needs method.gradient=all"
 MAGNITUDE = "minimum and maximum are averaged apart: needs range_statistic=magnitude"
-RECIPE = "conf/recipe/q8bert.yaml: needs the recipe as the package has it"
 
 
 def weights(bits: int) -> Grid:
@@ -48,20 +45,17 @@ def test_integers_of_weights_are_the_packages(bits: int) -> None:
     assert q8bert.steps(weights(bits)).tolist() == GOLDEN["values"][str(bits)]["steps"]
 
 
-@pytest.mark.xfail(strict=True, reason=NARROW)
 @pytest.mark.parametrize("bits", [4, 8])
 def test_integers_of_activations_are_the_packages(bits: int) -> None:
     assert q8bert.steps(activations(bits)).tolist() == GOLDEN["values"][str(bits)]["steps"]
 
 
-@pytest.mark.xfail(strict=True, reason=GRADIENT)
 @pytest.mark.parametrize("bits", [4, 8])
 def test_gradients_pass_as_in_the_package(bits: int) -> None:
     passes = q8bert.passes(weights(bits), SimpleNamespace(gradient="all"))
     assert passes.tolist() == GOLDEN["values"][str(bits)]["passes"]
 
 
-@pytest.mark.xfail(strict=True, reason=MAGNITUDE)
 def test_moving_averages_are_the_packages() -> None:
     method = SimpleNamespace(
         range_decay=0.9999, range_statistic="magnitude", range_start="first_batch", gradient="all"
@@ -70,7 +64,6 @@ def test_moving_averages_are_the_packages() -> None:
     np.testing.assert_allclose(found, GOLDEN["moving"], rtol=2e-6)
 
 
-@pytest.mark.xfail(strict=True, reason=MAGNITUDE)
 @pytest.mark.parametrize("count", [1, 5, 50])
 def test_the_calibrator_averages_as_the_package(count: int) -> None:
     settings: dict[str, Any] = {"kind": "ema", "decay": 0.9999, "statistic": "magnitude"}
@@ -78,12 +71,10 @@ def test_the_calibrator_averages_as_the_package(count: int) -> None:
     assert found == pytest.approx(GOLDEN["moving"][count - 1], rel=2e-6)
 
 
-@pytest.mark.xfail(strict=True, reason=RECIPE)
 def test_the_recipe_has_the_packages_sites() -> None:
     assert q8bert.sites_row(GOLDEN).equal
 
 
-@pytest.mark.xfail(strict=True, reason=RECIPE)
 def test_first_steps_of_the_recipe_are_the_packages() -> None:
     """A value beside a tie may fall the other way, in a few of the batches."""
     real = arrays("q8bert", "bert")["first logits"]
@@ -92,7 +83,6 @@ def test_first_steps_of_the_recipe_are_the_packages() -> None:
     assert np.median(apart) < 1e-5 and len(real) == inputs.FIRST_STEPS
 
 
-@pytest.mark.xfail(strict=True, reason=RECIPE)
 def test_thresholds_of_the_recipe_are_the_packages_after_50_batches() -> None:
     _, found, _ = q8bert.trained(q8bert.recipe(), head_delay=True)
     compared = 0

@@ -17,7 +17,6 @@ from tests.conformance.ours.encoders import calibrated
 GOLDEN = golden("qdqbert")
 SYMMETRIC = Grid(8, signed=True, symmetric=True)
 EDGE = "the range is the bin's upper edge: needs calibrator.edge=lower"
-RECIPE = "conf/recipe/qdqbert.yaml: needs the recipe as the example has it"
 
 
 def keys(kind: str) -> list[str]:
@@ -37,7 +36,6 @@ def test_max_is_the_packages(key: str) -> None:
     assert found == pytest.approx(GOLDEN["calibrators"][key], rel=1e-6)
 
 
-@pytest.mark.xfail(strict=True, reason=EDGE)
 @pytest.mark.parametrize("key", [key for key in keys("percentile") if not key.startswith("constant")])
 def test_percentiles_are_the_packages(key: str) -> None:
     settings: dict[str, Any] = {"kind": "percentile", "percentile": float(key.split()[2]), "edge": "lower"}
@@ -89,7 +87,6 @@ def test_integers_of_activations_are_the_packages(bits: int) -> None:
     assert qdqbert.steps(grid).tolist() == GOLDEN["values"][str(bits)]["steps"]
 
 
-@pytest.mark.xfail(strict=True, reason="weights reach -127: needs scheme.weight.narrow=false")
 @pytest.mark.parametrize("bits", [4, 8])
 def test_integers_of_weights_are_the_packages(bits: int) -> None:
     assert qdqbert.steps(full_grid(bits)).tolist() == GOLDEN["values"][str(bits)]["steps"]
@@ -105,14 +102,12 @@ def test_gradients_pass_as_in_the_package_at_4_bits() -> None:
     assert qdqbert.passes(grid).tolist() == GOLDEN["values"]["4"]["passes"]
 
 
-@pytest.mark.xfail(strict=True, reason="the value that set a range may count as outside")
 def test_the_largest_weight_of_a_row_passes_its_gradient() -> None:
     scales, passes = qdqbert.largest_of_rows(Grid(8, signed=True, symmetric=True, narrow=True, axis=0))
     np.testing.assert_allclose(scales, GOLDEN["values"]["rows"]["scales"], rtol=1e-6)
     assert passes.tolist() == GOLDEN["values"]["rows"]["passes"]
 
 
-@pytest.mark.xfail(strict=True, reason=RECIPE)
 def test_the_recipe_has_the_sites_of_qdqbert() -> None:
     assert qdqbert.sites_row(GOLDEN).equal
 
@@ -122,7 +117,6 @@ def test_largest_values_of_bert_are_those_of_qdqbert() -> None:
     assert qdqbert.bert_row("max", arrays("qdqbert", "bert"), quantization, "").equal
 
 
-@pytest.mark.xfail(strict=True, reason=RECIPE)
 @pytest.mark.parametrize("case", ["percentile", "percentile fused"])
 def test_the_recipe_has_the_ranges_and_logits_of_qdqbert(case: str) -> None:
     rows = list(qdqbert.model_rows(arrays("qdqbert", "bert"), cases=(case,)))

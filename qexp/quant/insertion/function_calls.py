@@ -212,13 +212,23 @@ def _operand_points(call: _Call, owner: str, *, index: int, number: int) -> list
     if call.kinds is None:
         name = f"{owner}.add_{index}"
         return [
-            OperandPoint("residual.input", f"{name}.{operand}", owner, "sum", index, operand)
+            OperandPoint(
+                "residual.input", f"{name}.{operand}", owner, family="sum", index=index, operand=operand
+            )
             for operand in (0, 1)
         ]
     scores = call.kinds[0] == "matmul.query"
     name = f"{owner}.matmul_{number}" if scores and number else owner
     transposed = scores and call.function != "einsum"
     return [
-        OperandPoint(kind, name, owner, "product", index, operand, transposed and operand == 1)
+        OperandPoint(
+            kind,
+            name,
+            owner,
+            family="product",
+            index=index,
+            operand=operand,
+            transposed=transposed and operand == 1,
+        )
         for operand, kind in enumerate(call.kinds)
     ]
