@@ -25,7 +25,7 @@ from benchmarks.options import add_peers, parser, settings, start
 from benchmarks.peers import attempt
 from benchmarks.peers.own import PLACEMENTS
 from benchmarks.shapes import SHAPES, Batch, Family, batch_of
-from qexp.config import AnyCalibrator, QuantizationConfig
+from qexp.config import AnyCalibrator, ImportedCalibrator, QuantizationConfig
 from qexp.quant.insertion.insert import QuantizedModel, insert
 
 
@@ -57,7 +57,8 @@ def searches(quantization: QuantizedModel) -> dict[str, float]:
     """Seconds of each calibrator over all quantizers; weights by largest values, and by least squares."""
     found = {}
     statistics = quantization.statistics()
-    for calibrator in get_args(get_args(AnyCalibrator)[0]):
+    own = (each for each in get_args(get_args(AnyCalibrator)[0]) if each is not ImportedCalibrator)
+    for calibrator in own:
         kind = get_args(calibrator.model_fields["kind"].annotation)[0]
         for weights in get_args(calibrator.model_fields["weights"].annotation):
             chosen = calibrator(kind=kind, weights=weights)

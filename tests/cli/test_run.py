@@ -21,7 +21,13 @@ def qexp(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_help_speaks_of_the_project_and_lists_its_groups(tmp_path: Path) -> None:
     done = qexp("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for words in ("fine-tune", "task: ax, cola", "quant: fp32", "QEXP_OUTPUTS", "python -m qexp report"):
+    for words in (
+        "fine-tune",
+        "task: ax, classification, cola",
+        "quant: fp32",
+        "QEXP_OUTPUTS",
+        "python -m qexp report",
+    ):
         assert words in done.stdout
     assert list(tmp_path.iterdir()) == []
 

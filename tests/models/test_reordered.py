@@ -73,7 +73,7 @@ def test_half_precisions_round_every_result(precision: str, digits: float) -> No
     assert y.dtype is torch.float32
     half = torch.float16 if precision == "fp16" else torch.bfloat16
     assert torch.equal(y, y.to(half).float())
-    torch.testing.assert_close(y, functional.linear(X, W), rtol=2 * digits, atol=8 * digits)
+    torch.testing.assert_close(y, functional.linear(X, W), rtol=2 * digits, atol=16 * digits)  # of 33 terms
 
 
 def test_results_can_be_off_by_a_share() -> None:

@@ -138,10 +138,16 @@ class _Insertion:
 
     def _functions(self, example: Example | None) -> FunctionCalls:
         """Return the functions that compute sites of the placement, if activations are quantized."""
-        if not self.quant_config.quant.quantizes_activations:
+        if not self._quantizes_activations:
             return FunctionCalls()
         check_example(self.model, example)
         return functions_of(self.model, self.placement, example)
+
+    @property
+    def _quantizes_activations(self) -> bool:
+        placement = self.placement
+        of_weights = set(placement.sites) <= set(WEIGHT_KINDS) and not placement.include
+        return self.quant_config.quant.quantizes_activations and not of_weights
 
     def _products(self) -> list[list[WeightParameter]]:
         """Group the weights that are one parameter or, with ``fuse_qkv``, one matrix product."""
@@ -161,8 +167,7 @@ class _Insertion:
     def _values(self, example: Example | None) -> tuple[list[Point], list[Value]]:
         """Return the points at which activations are observed, and the values found there."""
         placement = self.placement
-        of_weights = set(placement.sites) <= set(WEIGHT_KINDS) and not placement.include
-        if not self.quant_config.quant.quantizes_activations or of_weights:
+        if not self._quantizes_activations:
             return [], []
         check_example(self.model, example)
         after = [each.after for each in self.attentions.values() if each.after is not None]
