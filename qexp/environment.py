@@ -13,11 +13,14 @@ OUTPUTS_VARIABLE = "QEXP_OUTPUTS"
 """Folder for everything that a run writes."""
 ROOT_VARIABLE = "QEXP_DATA"
 """Local folder of rows, read if ``data.root`` is null."""
+CONF_VARIABLE = "QEXP_CONF"
+"""Folder of one's own tasks, models and recipes, laid out as ``conf``."""
 EXACT_VARIABLE = "QEXP_EXACT_INT8_PRODUCTS"
 """1 makes engines compute integer products as on a CPU without VNNI; 0 lets them use what the CPU has."""
 KNOWN = {
     OUTPUTS_VARIABLE: "folder for everything a run writes",
-    ROOT_VARIABLE: "folder with <task>/<split>.parquet",
+    ROOT_VARIABLE: "folder with <task>/<split>.parquet, .csv, …",
+    CONF_VARIABLE: "folder of your own tasks, models and recipes, laid out as conf/",
     EXACT_VARIABLE: "1 asks for exact integer products on every CPU",
     "QEXP_AIMET_PYTHON": "Python with aimet-onnx, of the tests",
     "QEXP_CHROMIUM": "browser of the tests",
@@ -49,6 +52,34 @@ def check_environment() -> None:
     """
     if problem := unread_variable():
         raise ConfigError(problem)
+
+
+def own_conf_folder() -> Path | None:
+    """Return the folder of ``QEXP_CONF``; None if it is not set.
+
+    Raises:
+        ConfigError: There is no such folder.
+    """
+    if not (name := os.environ.get(CONF_VARIABLE)):
+        return None
+    folder = Path(name).expanduser().absolute()
+    if not folder.is_dir():
+        raise ConfigError(f"{CONF_VARIABLE}={name}: no such folder; correct it, or unset {CONF_VARIABLE}")
+    return folder
+
+
+def refuse_hidden_options(folder: Path) -> None:
+    """Refuse files of one's own that Hydra would pass over, because ``conf`` has an option of their name.
+
+    Raises:
+        ConfigError: There are such files.
+    """
+    own = (file.relative_to(folder) for file in sorted(folder.rglob("*.yaml")))
+    if hidden := [str(file) for file in own if (conf_folder() / file).is_file()]:
+        raise ConfigError(
+            f"{folder}: qexp has options of these names, which would be taken instead: {', '.join(hidden)}; "
+            "rename the files"
+        )
 
 
 def conf_folder() -> Path:

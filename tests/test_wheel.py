@@ -44,6 +44,15 @@ def test_the_wheel_brings_its_configuration_along(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == str(tmp_path / "site" / "qexp" / "conf")
     assert "name: stsb" in done.stdout
+    (elsewhere / "mine" / "task").mkdir(parents=True)
+    (elsewhere / "mine" / "task" / "tickets.yaml").write_text("name: tickets\nkind: regression\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "qexp", "--config-dir", "mine", "task=tickets", "--cfg", "job"],
+        cwd=elsewhere, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")}, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "name: tickets" in done.stdout
     assert (tmp_path / "site" / "qexp" / "sweeps" / "smoke.yaml").exists()
     published = {file.name for file in (ROOT / "qexp" / "reporting" / "published").glob("*.yaml")}
     assert published

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from qexp.environment import CONF_VARIABLE, own_conf_folder, refuse_hidden_options
 from qexp.errors import ConfigError
 from qexp.records.record import outputs_root
 
@@ -58,10 +59,17 @@ class CommandLine:
         group.
 
         Raises:
-            ConfigError: A group, field or option is given twice, or a group has a list of options.
+            ConfigError: A group, field or option is given twice, a group has a list of options, or a file of
+                one's own has the name of one of qexp's.
         """
+        for folder in self.own_folders():
+            refuse_hidden_options(folder)
         seen: dict[str, str] = {}
         for name, text in [*self._options(), *((_name(text), text) for text in self._overrides())]:
+            if name == "hydra.searchpath" and own_conf_folder():
+                raise ConfigError(
+                    f"{text} with {CONF_VARIABLE}: only one can count; add the folder, or unset it"
+                )
             if name in seen:
                 raise ConfigError(
                     f"{seen[name]} and {text}: {name} is given twice, and only one can count; keep one of "
@@ -73,6 +81,12 @@ class CommandLine:
                     f"{text}: a list of options of one group, of which only the last would count; keep one "
                     f"of them, or try each in a sweep: -m {text.replace('[', '').replace(']', '')}"
                 )
+
+    def own_folders(self) -> list[Path]:
+        """Return the folders of one's own configuration: that of ``--config-dir``, and that of QEXP_CONF."""
+        named = self._value("--config-dir", "-cd")
+        folders = [Path(named).absolute() if named else None, own_conf_folder()]
+        return [folder for folder in folders if folder is not None and folder.is_dir()]
 
     def for_hydra(self, folder: Path | None = None) -> list[str]:
         """Return the arguments for Hydra, with its output folder added.
@@ -93,6 +107,8 @@ class CommandLine:
             or any(argument.lstrip("+").startswith("hydra.sweep.dir=") for argument in arguments)
         ):
             added = [f"hydra.sweep.dir={_quoted(self._sweep_folder)}"]
+        if (own := own_conf_folder()) is not None:
+            added.append(f"hydra.searchpath=[{_quoted(own)}]")
         first = next(iter(self._overrides()), None)
         index = len(arguments) if first is None else arguments.index(self._defer_to_jobs(first))
         return [*arguments[:index], *added, *arguments[index:]]

@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from qexp.cli.overrides import DRY_RUN, CommandLine
-from qexp.environment import check_environment, conf_folder
+from qexp.environment import check_environment, conf_folder, own_conf_folder
 from qexp.errors import FAILED, INTERRUPTED, ConfigError, QexpError
 
 if TYPE_CHECKING:
@@ -220,8 +220,16 @@ def _task(config: DictConfig) -> float | None:
 
 
 def _overrides(composed: Any) -> list[str] | None:
-    """Overrides of a job; None if a configuration file of the user's was composed with them."""
-    return list(composed.overrides.task) if composed.job.config_name == "config" else None
+    """Words of a job; None if a whole configuration of the user's was composed with them.
+
+    A folder with options of the user's own is one of the words.
+    """
+    if composed.job.config_name != "config":
+        return None
+    folders = [source.path for source in composed.runtime.config_sources if source.provider == "command-line"]
+    own = own_conf_folder()
+    folders += [str(own)] if own and not folders else []
+    return [*(f"--config-dir={folder}" for folder in folders), *composed.overrides.task]
 
 
 def _jobs_beside(hydra_config: Any, jobs: int) -> int:

@@ -59,7 +59,8 @@ def _quant_arguments(run: RunView) -> list[str]:
     if (table := run.find("quant.embedding_bits")) is not None:
         arguments.append(f"quant.embedding_bits={table}")
     if overrides := run.find("quant.overrides"):
-        arguments += [f"quant.label={run.find('quant.label')}", f"quant.overrides={_hydra_value(overrides)}"]
+        arguments += [f"quant.label={run.find('quant.label')}"]
+        arguments += [f"quant.overrides={_hydra_value(_without_nulls(overrides))}"]
     return arguments
 
 
@@ -91,8 +92,11 @@ def choices_of(run: RunView) -> tuple[dict[str, str], dict[str, Any]]:
     """Return the options of groups, and by dotted path the values outside ``quant`` that differ from them."""
     options = _options(run)
     option_values = _option_values(options)
-    values = {}
+    values: dict[str, Any] = {}
     for path, value in leaves(run.record.experiment):
+        if path.startswith("data.columns."):
+            values.setdefault("data.columns", {})[path.removeprefix("data.columns.")] = value
+            continue
         if path.startswith(("quant.", *_NOT_REPEATED)) or (
             path not in option_values and _is_default(path, value)
         ):
@@ -129,6 +133,8 @@ def _options(run: RunView) -> dict[str, str]:
         chosen["method"] = "auto"
     if chosen["deploy"] == "engines":  # its options are named after their runtimes
         chosen["deploy"] = run.find("deploy.runtimes", ["auto"])[0]
+    if not (conf_folder() / "task" / f"{chosen['task']}.yaml").is_file():
+        chosen["task"] = run.find("task.kind")  # a task of the user's own
     chosen |= {"machine": "gpu" if run.find("machine.accelerator") == "gpu" else "cpu", "data": run.source}
     chosen |= _DEFAULTS
     return {group: str(option) for group, option in chosen.items() if option is not None}
@@ -144,11 +150,16 @@ def _yaml(name: str) -> Mapping[str, Any]:
     return tree if isinstance(tree, dict) else {}
 
 
+def _without_nulls(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {name: _without_nulls(of) for name, of in value.items() if of is not None}
+
+
 def _hydra_value(value: Any) -> str:
     """Format a value in Hydra's override grammar."""
     if isinstance(value, Mapping):
-        fields = {name: of for name, of in value.items() if of is not None}
-        return f"{{{','.join(f'{name}:{_hydra_value(of)}' for name, of in fields.items())}}}"
+        return f"{{{','.join(f'{name}:{_hydra_value(of)}' for name, of in value.items())}}}"
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_hydra_value, value))}]"
     if isinstance(value, str):

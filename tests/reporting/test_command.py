@@ -51,6 +51,15 @@ from tests.support.record_factory import record
         ),
         ("task=stsb", "deploy=cpu", "deploy.lengths=[64,384]", "deploy.real=true"),
         ("task=squad_v2", "task.search.null_threshold=-2.5", "data.train_rows=8000", "recipe=neurst"),
+        (
+            "task=classification",
+            "data.path='my rows.csv'",
+            "data.text=[a,b]",
+            "data.label=c",
+            "task.labels=[x,y]",
+        ),
+        ("task=regression", "data.path=rows.csv", "data.columns={id:null}", "data.split_seed=3"),
+        ("task=translation", "data.path=rows.tsv", "data.text=a", "model=transformer_tiny"),
     ],
     ids=" ".join,
 )
