@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from transformers import PreTrainedModel
 
+from qexp.deploy.onnx.decompositions import exchange_operators
 from qexp.deploy.onnx.int4 import pack_int4
 from qexp.deploy.onnx.io import checked, first_line, write
 from qexp.deploy.onnx.passes import optimize_graph
@@ -118,6 +119,7 @@ def write_graph(part: GraphPart, path: Path, *, opset: int | None = None, narrow
     """
     with _quiet(), torch.no_grad():
         program = _trace(part)
+        exchange_operators(program)
         opset = opset or (WIDE_OPSET if narrow else opset_for(program))
         graph = _translate(program, part, opset, TRANSLATIONS)
         optimize_graph(graph, part.axes)
