@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -79,14 +79,23 @@ def _own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _parse_translations_once() -> None:
-    """Keep the exporter's list of translations, which it parses from some 500 functions at each export.
+    """Keep the exporter's table of translations, for which it parses some 500 functions at each export.
 
-    It is the same list every time; where the module or the function is called otherwise, nothing happens.
+    It is the same table every time, and an export adds its own operators to a copy; where the class is made
+    otherwise, nothing happens.
     """
-    apis = sys.modules.get("onnxscript._framework_apis.torch_2_5")
-    listed = getattr(apis, "get_torchlib_ops", None)
-    if apis is not None and listed is not None and not hasattr(listed, "cache_info"):
-        apis.get_torchlib_ops = cache(listed)
+    exporter = sys.modules.get("torch.onnx._internal.exporter._registration")
+    registry = getattr(exporter, "ONNXRegistry", None)
+    if registry is None or hasattr(registry, "parsed"):
+        return
+    registry.parsed = staticmethod(cache(registry.from_torchlib))
+
+    def from_torchlib(**opset: int) -> Any:
+        made = copy(registry.parsed(**opset))
+        made.functions = {name: [*translations] for name, translations in made.functions.items()}
+        return made
+
+    registry.from_torchlib = staticmethod(from_torchlib)
 
 
 @pytest.fixture(scope="session")
