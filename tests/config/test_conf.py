@@ -97,10 +97,10 @@ MOST = 200
 """Combinations of a sweep that are composed one by one, each in a quarter of a second."""
 
 
-def _near(combinations: Sequence[Sequence[str]]) -> list[Sequence[str]]:
-    """Those that differ from the first in two values at most: they hold every pair of values."""
+def _near(combinations: Sequence[Sequence[str]], values: int) -> list[Sequence[str]]:
+    """Those that differ from the first in so many values at most; two hold every pair of values."""
     first = combinations[0]
-    return [job for job in combinations if sum(a != b for a, b in zip(job, first, strict=True)) <= 2]
+    return [job for job in combinations if sum(a != b for a, b in zip(job, first, strict=True)) <= values]
 
 
 def _experiment(config: DictConfig) -> Experiment:
@@ -116,30 +116,35 @@ def test_a_sweep_opens_with_what_one_must_know(sweep: Path) -> None:
     assert places == sorted(places)
 
 
-LARGE = ("recipes",)
-"""Sweeps of so many jobs that composing them all takes half a minute."""
+FIXED = [file for file in SWEEPS if file.stem != "search"]
+"""Sweeps of given values; a search chooses them."""
 
 
-@pytest.mark.parametrize(
-    "sweep",
-    [
-        pytest.param(file, id=file.stem, marks=[pytest.mark.slow] if file.stem in LARGE else [])
-        for file in SWEEPS
-    ],
-)
-def test_every_combination_of_a_sweep_composes_and_they_are_as_many_as_it_says(sweep: Path) -> None:
-    if sweep.stem == "search":
-        pytest.skip("a search chooses its values: see the next test")
+@pytest.mark.parametrize("sweep", FIXED, ids=lambda file: file.stem)
+def test_every_value_of_a_sweep_composes_and_they_are_as_many_as_it_says(sweep: Path) -> None:
     loader = _loader(sweep)
     first = loader.load_configuration(sweep.stem, [], RunMode.MULTIRUN)
     assert first.hydra.mode == RunMode.MULTIRUN
     combinations = _combinations(first.hydra.sweeper.params)
-    composed = combinations if len(combinations) <= MOST else _near(combinations)
-    jobs = {_experiment(loader.load_sweep_config(first, [*job])).model_dump_json() for job in composed}
     said = re.search(r"Cost: (\d+) jobs", _header(sweep))
     assert said
     assert int(said[1]) == len(combinations)
-    assert len(jobs) == len(composed)
+    _compose(loader, first, _near(combinations, 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sweep", FIXED, ids=lambda file: file.stem)
+def test_every_combination_of_a_sweep_composes(sweep: Path) -> None:
+    loader = _loader(sweep)
+    first = loader.load_configuration(sweep.stem, [], RunMode.MULTIRUN)
+    combinations = _combinations(first.hydra.sweeper.params)
+    _compose(loader, first, combinations if len(combinations) <= MOST else _near(combinations, 2))
+
+
+def _compose(loader: ConfigLoaderImpl, first: DictConfig, jobs: Sequence[Sequence[str]]) -> None:
+    """Compose jobs of a sweep, which differ from each other."""
+    made = {_experiment(loader.load_sweep_config(first, [*job])).model_dump_json() for job in jobs}
+    assert len(made) == len(jobs)
 
 
 def test_the_search_composes_at_both_ends_of_its_intervals() -> None:
