@@ -25,6 +25,7 @@ KNOWN = {
     "QEXP_AIMET_PYTHON": "Python with aimet-onnx, of the tests",
     "QEXP_CHROMIUM": "browser of the tests",
     "QEXP_COMPRESSED_TENSORS_PYTHON": "Python with compressed-tensors and transformers, of the tests",
+    "QEXP_CONFORMANCE": "1 makes .ci/run compare with the real programs",
     "QEXP_TEST_GRAPHS": "folder of graphs that tests share",
 }
 """Variables that qexp reads, with their descriptions."""
