@@ -103,11 +103,17 @@ def _percentile(statistics: ValueStatistics, calibrator: PercentileCalibrator, g
     upper_edge = int(calibrator.edge == "upper")
     if grid.symmetric:
         bound = (upper_edge + _reaching(histogram.magnitudes(), share)) * histogram.width
-        return _pair(max(low, -bound), min(high, bound))
+        return _clipped(low, high, -bound, bound)
     counts, edges, tail = histogram.counts, histogram.edges(), 1 - (1 - share) / 2
     upper = float(edges[upper_edge + _reaching(counts, tail)])
     lower = float(edges[-1 - upper_edge - _reaching(counts.flip(0), tail)])
-    return _pair(max(low, lower), min(high, upper))
+    return _clipped(low, high, lower, upper)
+
+
+def _clipped(low: float, high: float, lower: float, upper: float) -> Range:
+    """Return the observed range within bounds; one that lies beyond a bound becomes that bound."""
+    high = min(max(high, lower), upper)
+    return _pair(min(max(low, lower), high), high)
 
 
 def _reaching(counts: Tensor, share: float) -> int:

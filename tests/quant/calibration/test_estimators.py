@@ -207,3 +207,12 @@ def test_types_of_values_bind_every_calibrator() -> None:
         assert (float(low), float(high)) == (0.0, 1.0)
         low, high = activation_range(observed(data), calibrator, grid, "relu")
         assert float(low) == 0.0 < float(high) <= 0.75 + width(data)
+
+
+@pytest.mark.parametrize("grid", [SYMMETRIC, ASYMMETRIC])
+@pytest.mark.parametrize("value", [0.7, -0.7])
+def test_the_lower_edge_of_one_value_is_a_range(grid: Grid, value: float) -> None:
+    """Its bin begins, on the side of zero, before the value itself, so both ends lie at that edge."""
+    low, high = ends([torch.full((100,), value)], PercentileCalibrator(kind="percentile", edge="lower"), grid)
+    assert low <= high
+    assert max(abs(low), abs(high)) == pytest.approx(abs(value), rel=2 / 2048)
