@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ class Bounds:
     upper: float | Tensor
     gradient: GradientRule = "range"
 
-    @cached_property
+    @property
     def passing(self) -> Bounds:
         """Bounds, in steps, between which the straight-through gradient passes; see ``GradientRule``."""
         if self.gradient == "range":
