@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch._C import DispatchKey
 from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.fx import Node
@@ -33,6 +34,8 @@ FUNCTIONAL = {
 """Counterparts with the same arguments; those of writes need a tensor that nothing else reads."""
 OWNERS = (aten.matmul.default, aten.add.Tensor, aten.mul.Tensor, aten.add_.Tensor, aten.mul_.Tensor)
 """Operators whose result shares memory with no other tensor, or only with an unused one."""
+TRANSLATED = (aten.contiguous.default,)
+"""Composite views that the exporter translates itself."""
 DROPPED = (aten._assert_tensor_metadata.default,)
 """Checks of what the trace has fixed, which the exporter leaves out."""
 
@@ -68,9 +71,16 @@ def _target(node: Node, table: Mapping[Any, Callable[..., Any]]) -> Any:
         assert isinstance(node.target, OpOverload)
         return FUNCTIONAL[node.target] if not node.target._schema.is_mutable or _owns(node) else None
     if isinstance(node.target, OpOverload):
-        known = node.target not in table and not node.target._schema.is_mutable
-        return node.target if known or node.target in DROPPED else None
+        kept = node.target not in table and not _always_decomposed(node.target)
+        return node.target if kept or node.target in (*DROPPED, *TRANSLATED) else None
     return node.target if node.target in vars(operator).values() else None
+
+
+def _always_decomposed(overload: OpOverload) -> bool:
+    """Return whether torch decomposes an operator without being asked: it writes, or is made of views."""
+    composite = overload.has_kernel_for_dispatch_key(DispatchKey.CompositeImplicitAutograd)
+    shares = any(each.alias_info is not None for each in overload._schema.returns)
+    return overload._schema.is_mutable or (composite and shares)
 
 
 def _owns(write: Node) -> bool:

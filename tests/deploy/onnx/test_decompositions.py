@@ -152,6 +152,14 @@ class Untranslated(nn.Module):
         return torch.nn.functional.huber_loss(input_ids.float(), input_ids.float() * 0.3, reduction="none")
 
 
+class Alike(nn.Module):
+    """Has an operator made of views, which is in no table of decompositions."""
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        values = input_ids.float() * 2
+        return values.reshape(-1).reshape_as(input_ids)
+
+
 class Scoped(nn.Module):
     """Has a subgraph."""
 
@@ -160,7 +168,7 @@ class Scoped(nn.Module):
             return input_ids.float() * 0.5
 
 
-@pytest.mark.parametrize("module", [Overwriting, Promoting, Untranslated, Scoped])
+@pytest.mark.parametrize("module", [Overwriting, Promoting, Untranslated, Alike, Scoped])
 def test_torch_decomposes_what_has_no_counterpart(
     tmp_path: Path, decompositions: Decompositions, module: type[nn.Module]
 ) -> None:
