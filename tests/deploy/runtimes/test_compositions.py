@@ -30,7 +30,7 @@ SOME = {
     ("aimet", "per_channel", "w8a8"), ("aimet", "symmetric", "w4a8"), ("bondarenko", "per_channel", "w8a16"),
     ("ft_mode2", "per_channel", "w8a8"), ("gemm", "embedding_groups", "w8a8"),
     ("gemm", "per_channel", "w4a32"),
-    ("neurst", "symmetric", "w8a8"),
+    ("neurst", "symmetric", "w8a8"), ("q8bert", "neurst", "w4a4"),
 }  # fmt: skip
 """What the fast tests look at: each rule of the exporter at least once."""
 PAIRS = {

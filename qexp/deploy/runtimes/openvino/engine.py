@@ -1,4 +1,4 @@
-"""Engine of OpenVINO on the CPU, with the rewrites and settings that Q/DQ graphs need (OpenVINO 2026.4, x86).
+"""Engine of OpenVINO on the CPU, with the settings that Q/DQ graphs need (OpenVINO 2026.4, x86).
 
 OpenVINO reads a Q/DQ pair as one FakeQuantize, and its low-precision passes turn products into integer
 products where they can. On tiny encoders, compared with torch:
@@ -11,6 +11,9 @@ products where they can. On tiny encoders, compared with torch:
   these pairs into arithmetic before OpenVINO sees them.
 - Scales along the last axis of an activation are refused in some places ("doesn't support non per-tensor
   quantization for axis: 2"), depending on the surrounding operators. The engine decomposes these as well.
+- A graph is refused where rows of a floating-point table meet rows of an integer table with one scale, as in
+  ``recipe=q8bert``, and values are quantized behind a product, a ``Reshape`` and a ``Transpose``. The engine
+  has them quantized before the ``Reshape``, with the same numbers.
 - Where only weights are quantized, the default is to quantize activations on the fly in groups of 32, which
   changes logits by about two percent. The engine turns that off (``DYNAMIC_QUANTIZATION_GROUP_SIZE``).
 - Without VNNI instructions 8-bit products add pairs in 16 bits and saturate: results are wrong. The
@@ -33,23 +36,21 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from qexp.artifacts.disk import write_whole
 from qexp.config import Precision
 from qexp.deploy.engine import Audit, Batch, EngineSpec, Info, check_names, not_installed
 from qexp.deploy.hardware import exact_products_forced, processor
-from qexp.deploy.onnx.decompose_qdq import decompose_qdq, readers
 from qexp.deploy.onnx.input_limits import limits
 from qexp.deploy.onnx.io import read
+from qexp.deploy.runtimes.openvino.rewrites import rewrite
 from qexp.errors import DeployError
 
 HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 """OpenVINO's name for the arithmetic of everything that is not quantized."""
 CAPABILITIES: dict[Precision, str] = {"bf16": "BF16", "fp16": "FP16"}
 """Capability that the device must report for a precision that not every CPU has."""
-SAFE_WEIGHT = 64
-"""Largest magnitude for which two products with uint8 still fit 16 bits: 2 * 255 * 64 < 2**15."""
 
 
 class OpenVinoEngine:
@@ -73,7 +74,9 @@ class OpenVinoEngine:
         _check_precision(spec.precision)
         try:
             # Bytes only for a changed graph: loading by path avoids a second copy in memory.
-            source = model.SerializeToString() if _rewrite(model, exact) else str(spec.graph)
+            saturating = exact if exact is not None else exact_products_forced() or _products_saturate()
+            changed = rewrite(model, saturating=saturating)
+            source = model.SerializeToString() if changed else str(spec.graph)
             graph = _core().read_model(source)
             self._compiled = _core().compile_model(graph, "CPU", _properties(spec))
         except DeployError:
@@ -212,42 +215,6 @@ def _command(spec: EngineSpec, inputs: tuple[str, ...], graph: Path | None) -> s
         shapes = ",".join(f"{name}[{rows},{length}]" for name in inputs)
         arguments.append(f"-data_shape {shapes}")
     return " ".join(arguments)
-
-
-def _rewrite(model: ModelProto, exact: bool | None) -> bool:
-    """Decompose the Q/DQ pairs that OpenVINO would compute wrongly, in place; return whether any changed."""
-    stored = {each.name: each for each in model.graph.initializer}
-    wide = {TensorProto.INT16, TensorProto.UINT16}
-
-    def unsupported(node: NodeProto) -> bool:
-        scale, point = (stored.get(name) for name in node.input[1:])
-        return (point is not None and point.data_type in wide) or (scale is not None and len(scale.dims) > 0)
-
-    changed = decompose_qdq(model, unsupported)
-    if exact if exact is not None else exact_products_forced() or _products_saturate():
-        safe = _safe_quantizers(model)
-        changed |= decompose_qdq(model, lambda node: node.output[0] not in safe)
-    return changed
-
-
-def _safe_quantizers(model: ModelProto) -> set[str]:
-    """Return the outputs of quantizers that only feed products with stored weights too small to saturate."""
-    weights = {each.name: each for each in model.graph.initializer}
-    narrow = {
-        node.output[0]
-        for node in model.graph.node
-        if node.op_type == "DequantizeLinear"
-        and node.input[0] in weights
-        and int(np.abs(numpy_helper.to_array(weights[node.input[0]]).astype(np.int32)).max()) <= SAFE_WEIGHT
-    }
-    read_by = readers(model.graph)
-
-    def safe(node: NodeProto) -> bool:
-        pairs = read_by[node.output[0]]
-        products = [each for pair in pairs for each in read_by[pair.output[0]]]
-        return all(each.op_type in ("MatMul", "Gemm") and each.input[1] in narrow for each in products)
-
-    return {node.output[0] for node in model.graph.node if node.op_type == "QuantizeLinear" and safe(node)}
 
 
 @cache

@@ -20,6 +20,7 @@ from qexp.deploy.engine import EngineSpec
 from qexp.deploy.hardware import exact_products_forced
 from qexp.deploy.runtimes import load
 from qexp.deploy.runtimes.openvino import engine as runtime
+from qexp.deploy.runtimes.openvino.rewrites import safe_quantizers
 from qexp.errors import DeployError
 from tests.support.graphs import Exported, export
 from tests.support.qdq_graphs import SIZE, _graph, _plainly
@@ -109,6 +110,7 @@ import json, sys
 import numpy as np
 from qexp.deploy.engine import EngineSpec
 from qexp.deploy.runtimes.openvino import engine as runtime
+from qexp.deploy.runtimes.openvino.rewrites import safe_quantizers
 from pathlib import Path
 results = []
 for path in sys.argv[1:]:
@@ -140,7 +142,7 @@ def test_without_vnni_only_what_cannot_saturate_is_left_to_integers(tmp_path):
         pytest.skip("this OpenVINO does not take kernels of an older CPU when told so")
     for (name, model), logits in zip(graphs.items(), results, strict=True):
         np.testing.assert_allclose(logits, _plainly(model, values), rtol=1e-5)
-        assert runtime._safe_quantizers(model) == ({"q"} if name == "narrow" else set())
+        assert safe_quantizers(model) == ({"q"} if name == "narrow" else set())
 
 
 @pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="no emulator: apt-get install qemu-user")
