@@ -70,19 +70,20 @@ def _looks_up(node: NodeProto, tables: Mapping[str, int]) -> bool:
 def _longest(model: ModelProto, places: Mapping[str, int]) -> int | None:
     """Return the largest length for which all indices lie in their tables, found by bisection.
 
-    A length above one that does not fit never fits. None if the reference evaluator cannot compute them.
+    A length above one that does not fit never fits. None if the reference evaluator cannot compute them, or
+    if more tokens than a table has rows fit all the same, as with one row for all tokens.
     """
     graphs = [(each, rows) for name, rows in places.items() if (each := _evaluator(model, name)) is not None]
-    if not graphs:
+    bounded = [(graph, rows) for graph, rows in graphs if _fits(graph, rows, rows + 1) is not True]
+    if not bounded:
         return None
-    low, high = 0, max(rows for _, rows in graphs) + 1
+    low, high = 0, max(rows for _, rows in bounded) + 1
     while high - low > 1:
         middle = (low + high) // 2
-        try:
-            fits = all(_fits(graph, rows, middle) for graph, rows in graphs)
-        except (IndexError, ValueError):  # such as GatherElements of more than 64 rows, in NumPy's choose
+        fits = [_fits(graph, rows, middle) for graph, rows in bounded]
+        if None in fits:
             return None
-        low, high = (middle, high) if fits else (low, middle)
+        low, high = (middle, high) if all(fits) else (low, middle)
     return low
 
 
@@ -114,13 +115,19 @@ def _is_token_input(value: onnx.ValueInfoProto) -> bool:
     return len(kind.shape.dim) == 2 and kind.elem_type in (TensorProto.INT64, TensorProto.INT32)
 
 
-def _fits(graph: ReferenceEvaluator, rows: int, length: int) -> bool:
-    """Return whether a row of ``length`` real tokens looks up existing rows of the table, one per token."""
+def _fits(graph: ReferenceEvaluator, rows: int, length: int) -> bool | None:
+    """Return whether a row of ``length`` real tokens looks up existing rows of the table, one per token.
+
+    None if the evaluator fails, as with GatherElements of more than 64 rows, in NumPy's choose.
+    """
     # Token 2, since 1 is the usual padding of RoBERTa, whose positions count only other tokens.
     feed: dict[str, NDArray[Any]] = {
         name: np.full((1, length), 1 if "mask" in name else 2, np.int64) for name in graph.input_names
     }
-    results: Any = graph.run(None, feed)
+    try:
+        results: Any = graph.run(None, feed)
+    except (IndexError, ValueError):
+        return None
     places = np.asarray(results[0])
     whole = places.ndim == 0 or places.shape[-1] in (1, length)
     return bool(whole and places.min() >= 0 and places.max() < rows)

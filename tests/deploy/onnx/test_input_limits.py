@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper
 
 from qexp.deploy.onnx.export import export_onnx
@@ -28,6 +29,21 @@ def test_limits_are_those_of_the_configuration(architecture, tmp_path):
 def test_tables_of_integers_have_the_same_limits(tmp_path):
     case = export(tmp_path, "quant=w8a8", "placement=neurst", "scheme=per_channel")
     assert limits(onnx.load(case.path)) == InputLimits({"input_ids": 50, "token_type_ids": 2}, 40)
+
+
+def test_one_row_for_all_tokens_limits_no_length(tmp_path):
+    """As token types of a model that has a single one, beside rotary positions."""
+
+    class Rotary(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.types = torch.nn.Embedding(9, 4), torch.nn.Embedding(1, 4)
+
+        def forward(self, input_ids):
+            return self.words(input_ids) + self.types(torch.zeros_like(input_ids))
+
+    export_onnx(Rotary(), tmp_path / "m.onnx", example=EXAMPLE)
+    assert limits(onnx.load(tmp_path / "m.onnx")) == InputLimits({"input_ids": 9}, None)
 
 
 def test_graph_without_tables_has_none():
