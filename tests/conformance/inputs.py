@@ -76,6 +76,21 @@ def points(scale: float, bits: int) -> Array:
     return (quarters.round() / 4).astype(np.float32) * np.float32(scale)
 
 
+INPUT_SCALE, INPUT_ZERO_POINT = 0.0251, 113
+"""Of the 8-bit input of the linear layer in an ONNX file."""
+
+
+def linear_scales() -> Array:
+    """Return the scale of each of its 6 outputs' 4-bit weights, float32."""
+    return (0.1 + 0.02 * np.arange(6)).astype(np.float32)
+
+
+def linear_layer() -> tuple[Array, Array]:
+    """Return its weight [6, 16] and an input [8, 16]."""
+    values = tensors()["normal"]
+    return values[:96].reshape(6, 16), values[-128:].reshape(8, 16) * np.float32(1.5)
+
+
 def moving_batches(count: int) -> list[Array]:
     """Return batches whose largest magnitude changes, and is now above zero, now below."""
     draw = np.random.default_rng(2)

@@ -11,7 +11,7 @@ import torch
 from qexp.config import Calibrator, Experiment, MaxCalibrator, SqnrCalibrator
 from qexp.quant.calibration.estimators import activation_range, weight_range
 from qexp.quant.calibration.statistics import CalibrationStatistics
-from qexp.quant.grid import Grid, activation_grid, quantize, scale_and_zero_point, weight_grid
+from qexp.quant.grid import Grid, activation_grid, fake_quantize, quantize, scale_and_zero_point, weight_grid
 from qexp.quant.quantizer import Quantizer
 from qexp.quant.quantizer_mode import QuantizerMode
 from tests.conformance import inputs
@@ -209,14 +209,11 @@ def value_rows(golden: Mapping[str, Any]) -> Iterator[Row]:
 
 def encodings_row(golden: Mapping[str, Any]) -> Row:
     """Compare a linear layer with the one that aimet-onnx computes from an encodings file."""
-    scale, zero = torch.tensor(0.0251), torch.tensor(113, dtype=torch.int32)
-    count = 16
-    values = torch.from_numpy(inputs.tensors()["normal"][-8 * count :].reshape(8, count) * np.float32(1.5))
-    grid = Grid(8, signed=False, symmetric=False)
-    scales = torch.from_numpy((0.1 + 0.02 * np.arange(6)).astype(np.float32))
-    weight = torch.from_numpy(inputs.tensors()["normal"][: 6 * count].reshape(6, count))
+    scale = torch.tensor(inputs.INPUT_SCALE)
+    zero = torch.tensor(inputs.INPUT_ZERO_POINT, dtype=torch.int32)
+    scales = torch.from_numpy(inputs.linear_scales())
+    weight, values = (torch.from_numpy(each) for each in inputs.linear_layer())
     rows = Grid(4, signed=True, symmetric=True, narrow=True, axis=0)
-    integers = quantize(weight, scales, torch.zeros(6, dtype=torch.int32), rows)
-    x = (quantize(values, scale, zero, grid) - zero) * scale
-    result = x @ (integers * scales[:, None]).T
+    x = fake_quantize(values, scale, zero, Grid(8, signed=False, symmetric=False))
+    result = x @ fake_quantize(weight, scales, torch.zeros(len(scales), dtype=torch.int32), rows).T
     return values_row(NAME, "ONNX with encodings 1.0.0, outputs", golden["onnx"]["outputs"], result.numpy())

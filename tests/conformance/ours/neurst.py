@@ -92,10 +92,11 @@ def value_rows(golden: Mapping[str, Any]) -> Iterator[Row]:
         yield counts_row(NAME, f"integers but ties, {label}", expected[~ties], found[~ties])
         yield counts_row(NAME, f"integers of ties, {label}", expected[ties], found[ties])
         passes, slope = learning(kind, grid)
-        yield counts_row(NAME, f"values whose gradient passes, {label}", real["passes"], passes)
+        row = counts_row(NAME, f"values whose gradient passes, {label}", real["passes"], passes)
+        yield row
         if real["clip"] is not None and slope is not None:
             values = np.array([real["clip"]]), np.array([slope])
-            yield values_row(NAME, f"gradient of the clip value, {label}", *values, variant=LSQ)
+            yield values_row(NAME, f"gradient of the clip value, {label}", *values, variant=LSQ * row.equal)
 
 
 def quantized(chosen: Experiment) -> QuantizedModel:

@@ -220,8 +220,12 @@ def training_rows(arrays: Mapping[str, Array]) -> Iterator[Row]:
     evaluated = inputs.bert_batches(1, 64)[0]
     quantization, _, _ = trained(chosen, head_delay=False)
     result = logits(quantization.eval().model.eval(), evaluated)
-    for what, variant in (("evaluated", BIASES), ("evaluated with float biases", "")):
-        yield logits_row(NAME, f"logits {what}", arrays[what], result, variant)
+    float_biases = logits_row(
+        NAME, "logits in evaluation, float biases", arrays["evaluated with float biases"], result
+    )
+    variant = BIASES * float_biases.equal
+    yield logits_row(NAME, "logits in evaluation", arrays["evaluated"], result, variant)
+    yield float_biases
 
 
 def rows(golden: Mapping[str, Any], arrays: Mapping[str, Array]) -> Iterator[Row]:
