@@ -7,11 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import (
+    AlbertConfig,
     AutoModelForSequenceClassification,
     BertConfig,
+    DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
     MobileBertConfig,
+    ModernBertConfig,
+    MPNetConfig,
     RobertaConfig,
 )
 
@@ -48,6 +52,17 @@ CONFIGS = {
         num_labels=3,
     ),
 }
+TOKENS = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 1, "cls_token_id": 1, "sep_token_id": 1}
+FOUND = {
+    "albert": lambda: AlbertConfig(**SHAPE, embedding_size=16),
+    "deberta-v3": lambda: DebertaV2Config(
+        **SHAPE, relative_attention=True, pos_att_type=["c2p", "p2c"], position_buckets=8, type_vocab_size=0,
+        share_att_key=True, norm_rel_ebd="layer_norm",
+    ),
+    "modernbert": lambda: ModernBertConfig(**SHAPE, **TOKENS, local_attention=8),
+    "mpnet": lambda: MPNetConfig(**SHAPE, pad_token_id=0),
+}  # fmt: skip
+"""Architectures of which no table names the residual adds, and some of which compute attention themselves."""
 QDQBERT = Placement(
     name="qdqbert",
     sites=(
@@ -79,7 +94,7 @@ def build(architecture: str, *, attention: str = "eager", seed: int = 0) -> Any:
     """A model in evaluation mode."""
     torch.manual_seed(seed)
     model = AutoModelForSequenceClassification.from_config(
-        CONFIGS[architecture](), attn_implementation=attention
+        {**CONFIGS, **FOUND}[architecture](), attn_implementation=attention
     )
     with torch.no_grad():
         for parameter in model.parameters():
