@@ -80,7 +80,9 @@ def load(subject: QuantizedRun) -> QuantizedModel:
         ][0]
         with quiet_transformers():
             kind: Any = getattr(transformers, architecture)
-            model = kind.from_pretrained(subject.model, use_safetensors=True, dtype=torch.float32)
+            model = kind.from_pretrained(
+                subject.model, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
+            )
         ranges = load_file(subject.ranges)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise missing_artifact_error(

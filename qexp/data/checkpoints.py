@@ -27,6 +27,7 @@ VOCABULARIES = (
     ("spiece.model",),
     ("sentencepiece.bpe.model",),
     ("tokenizer.model",),
+    ("spm.model",),
     ("source.spm", "target.spm", "vocab.json"),
 )
 """Sets of files, each of which is sufficient for a tokenizer."""
@@ -45,6 +46,21 @@ CONVERT = (
     "s.save_file({k: v.clone().contiguous() for k, v in t.items()}, 'model.safetensors', {'format': 'pt'})\""
 )
 """Command that converts a pickle to safetensors."""
+
+
+ADAPTER = "adapter_config.json"
+"""File of a LoRA adapter without the model that it adapts."""
+MERGE = (
+    "merge the adapter into the model that it was trained on, with peft: "
+    "PeftModel.from_pretrained(model, folder).merge_and_unload().save_pretrained(...), with the tokenizer"
+)
+WRAPPERS = ("_orig_mod.", "module.")
+"""What ``torch.compile`` and ``DataParallel`` put before the names of a model's weights."""
+RENAME = (
+    "python -c \"import safetensors.torch as s; f = 'model.safetensors'; t = s.load_file(f); "
+    "s.save_file({{k.removeprefix('{wrapper}'): v for k, v in t.items()}}, f, {{'format': 'pt'}})\""
+)
+"""Command that takes such a prefix away."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +185,9 @@ def _incompleteness(folder: Path, name: str) -> str | None:
 
 def _files(folder: Path, name: str) -> list[str]:
     """Return the names of the model's files, after checking that none is missing or of another format."""
-    _json(folder / CONFIG, name)
+    if (folder / ADAPTER).is_file() and not (folder / CONFIG).is_file():
+        raise ModelError(f"model.name={name}: {folder} holds {ADAPTER}, and no model: {MERGE}")
+    _check_code(_json(folder / CONFIG, name), name)
     weights = _weight_files(folder, name)
     if not any(all((folder / file).is_file() for file in files) for files in VOCABULARIES):
         raise ModelError(
@@ -177,6 +195,20 @@ def _files(folder: Path, name: str) -> list[str]:
             f"AutoTokenizer.from_pretrained(...).save_pretrained('{folder}')"
         )
     return [CONFIG, *weights, *(file for file in TOKENIZER_FILES if (folder / file).is_file())]
+
+
+def _check_code(config: dict[str, Any], name: str) -> None:
+    """Reject a model that only code of the checkpoint's own can compute."""
+    if not config.get("auto_map"):
+        return
+    from transformers import CONFIG_MAPPING
+
+    if config.get("model_type") not in CONFIG_MAPPING:
+        raise ModelError(
+            f"model.name={name}: its {CONFIG} names code of its own (auto_map), which is never run, and "
+            f"model_type={config.get('model_type')} is none of transformers'; choose a checkpoint of an "
+            "architecture that transformers has"
+        )
 
 
 def _weight_files(folder: Path, name: str) -> list[str]:
@@ -241,6 +273,12 @@ def _check_safetensors(path: Path, name: str) -> None:
         raise ModelError(
             f"model.name={name}: {path} ({size} bytes) is not a safetensors file; download or save it again"
         ) from error
+    wrapper = next((each for each in WRAPPERS if all(key.startswith(each) for key in tensors)), None)
+    if wrapper and tensors:
+        raise ModelError(
+            f"model.name={name}: all names in {path} begin with {wrapper!r}, as a wrapped model's do; save "
+            f"the model inside, or rename them in that folder: {RENAME.format(wrapper=wrapper)}"
+        )
     if size != end:
         raise ModelError(
             f"model.name={name}: {path} has {size} bytes, its header promises {end}; "

@@ -15,7 +15,12 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
 
 from qexp.config import TextTask
 from qexp.data.sources.class_names import label_order
@@ -63,6 +68,7 @@ def load_new_head(folder: Path, auto: Any, seed: int, **overrides: Any) -> PreTr
     """
     torch.manual_seed(seed)
     model, missing = _load(folder, auto, ignore_mismatched_sizes=True, **overrides)
+    _check_encoder(model, auto, folder)
     prefix = f"{model.base_model_prefix}."  # what is outside the base model is its head, whatever its name
     body = [name for name in missing if name.startswith(prefix) and name.split(".")[1] not in POOLERS]
     if body:
@@ -80,6 +86,7 @@ def load_with_head(folder: Path, auto: Any) -> PreTrainedModel:
         ModelError: If the checkpoint has no head.
     """
     model, missing = _load(folder, auto)
+    _check_encoder(model, auto, folder)
     if missing:
         raise ModelError(
             f"finetune=none: {folder} has no fine-tuned head ({missing[0]} is missing); "
@@ -109,7 +116,7 @@ def load_finetuned(folder: Path, task: TextTask) -> PreTrainedModel:
 
 def load_saved(folder: Path) -> PreTrainedModel:
     """Load a model that an earlier stage saved, with the class that its config names."""
-    (name,) = AutoConfig.from_pretrained(folder).architectures
+    (name,) = AutoConfig.from_pretrained(folder, trust_remote_code=False).architectures
     return _load(folder, getattr(transformers, name))[0]
 
 
@@ -168,11 +175,12 @@ def logits_of(output: Any) -> Tensor:
 def _load(folder: Path, auto: Any, **overrides: Any) -> tuple[PreTrainedModel, list[str]]:
     with quiet_transformers():
         try:
-            config = AutoConfig.from_pretrained(folder)
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             model, info = auto.from_pretrained(
                 folder,
                 config=_overridden(config, overrides),
                 use_safetensors=True,
+                trust_remote_code=False,
                 dtype=torch.float32,
                 ignore_mismatched_sizes=overrides.get("ignore_mismatched_sizes", False),
                 output_loading_info=True,
@@ -183,6 +191,14 @@ def _load(folder: Path, auto: Any, **overrides: Any) -> tuple[PreTrainedModel, l
             raise ModelError(f"model.name={folder}: cannot be loaded as {auto.__name__}: {first}") from error
     missing = sorted({*info["missing_keys"], *(str(key[0]) for key in info["mismatched_keys"])})
     return model.eval(), missing
+
+
+def _check_encoder(model: PreTrainedModel, auto: Any, folder: Path) -> None:
+    if model.config.is_encoder_decoder and auto is not AutoModelForSeq2SeqLM:
+        raise ModelError(
+            f"model.name={folder}: {type(model).__name__} has a decoder beside its encoder, which only a "
+            "translation uses; choose an encoder, or task=translation"
+        )
 
 
 def _overridden(config: Any, overrides: dict[str, Any]) -> Any:

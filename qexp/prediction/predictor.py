@@ -61,7 +61,7 @@ class Predictor:
         self.facts: Counter[str] = Counter()
         """Numbers of rows that were cut, skipped or broken, by the names that tokenization gives them."""
         self._model, self._run, self._batch_size, self._keep = model, run, batch_size, keep
-        self._tokenizer = AutoTokenizer.from_pretrained(model.tokens.tokenizer)
+        self._tokenizer = AutoTokenizer.from_pretrained(model.tokens.tokenizer, trust_remote_code=False)
         self._kind = KINDS[type(model.task)]
         self._done = 0
 

@@ -49,7 +49,7 @@ class EngineTranslator(PreTrainedModel, GenerationMixin):
             encoder: Engine of its encoder file.
             decoder: Engine of its decoder file.
         """
-        config = copy.deepcopy(AutoConfig.from_pretrained(folder))
+        config = copy.deepcopy(AutoConfig.from_pretrained(folder, trust_remote_code=False))
         config.use_cache = False
         super().__init__(config)
         self.generation_config = GenerationConfig.from_pretrained(folder)

@@ -62,7 +62,8 @@ class QuestionAdapter:
 
     def pretrained(self, start: Checkpoint, tokens: Tokens, seed: int) -> PreTrainedModel:
         """Return the pretrained encoder with a new head, initialized from ``seed``."""
-        return load_new_head(start.folder, AutoModelForQuestionAnswering, seed)
+        # A checkpoint may be of another task, such as NLI with three labels.
+        return load_new_head(start.folder, AutoModelForQuestionAnswering, seed, num_labels=2)
 
     def finetuned(self, start: Checkpoint) -> PreTrainedModel:
         return load_with_head(start.folder, AutoModelForQuestionAnswering)

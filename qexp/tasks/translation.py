@@ -84,7 +84,9 @@ class TranslationAdapter:
         """Return the model of the checkpoint, or one from scratch with weights drawn from ``seed``."""
         if isinstance(start, Checkpoint):
             return load_new_head(start.folder, AutoModelForSeq2SeqLM, seed)
-        return from_scratch(start.scratch, AutoTokenizer.from_pretrained(tokens.tokenizer), seed)
+        return from_scratch(
+            start.scratch, AutoTokenizer.from_pretrained(tokens.tokenizer, trust_remote_code=False), seed
+        )
 
     def finetuned(self, start: Checkpoint) -> PreTrainedModel:
         """Return the model of the checkpoint, which must have all weights, as translation adds no head."""
@@ -125,7 +127,7 @@ class TranslationAdapter:
     ) -> Predictions:
         """Return translations, with their scores of :func:`scores` in place of logits."""
         split = PairSplit.load(tokens.split(name))
-        tokenizer = AutoTokenizer.from_pretrained(tokens.tokenizer)
+        tokenizer = AutoTokenizer.from_pretrained(tokens.tokenizer, trust_remote_code=False)
         texts, scores = np.empty(len(split), object), np.empty((len(split), 1), np.float32)
         batches = evaluation_batches(split.source_lengths[:rows], batch_size=batch_size)
         for batch in batches:

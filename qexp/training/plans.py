@@ -32,6 +32,7 @@ from qexp.quant.insertion.insert import QuantizedModel, insert
 from qexp.quant.insertion.training_mode import delay_head, start_training
 from qexp.tasks import adapter_for
 from qexp.tasks.base import TaskAdapter
+from qexp.tasks.fit import check_fit
 from qexp.tasks.module import Optimization, TaskModule
 
 
@@ -86,6 +87,7 @@ class FinetunePlan:
         plan, seed = self.training, self.training_setup.seed
         adapter = adapter_for(self.task)
         model = adapter.pretrained(self.start, self.tokens, seed)
+        check_fit(model, self.tokens, self.task)
         return adapter.training_module(model, Optimization.of(plan, steps, seed))
 
     def save(self, module: TaskModule, folder: Path) -> dict[str, Any]:

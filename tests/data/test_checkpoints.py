@@ -29,6 +29,19 @@ def safetensors(content: bytes = b"\0\0\0\0") -> bytes:
     return len(header).to_bytes(8, "little") + header + content
 
 
+def named(name: str) -> bytes:
+    """The same with another name of the tensor."""
+    return (
+        safetensors()
+        .replace(b'"w"', f'"{name}"'.encode())
+        .replace(
+            (len(safetensors()) - 12).to_bytes(8, "little"),
+            (len(safetensors()) - 13 + len(name)).to_bytes(8, "little"),
+        )
+    )
+
+
+OWN_CODE = {"model_type": "mine", "auto_map": {"AutoConfig": "configuration_mine.MyConfig"}}
 FILES = {"config.json": b"{}", "model.safetensors": safetensors(), "tokenizer.json": b"{}"}
 
 
@@ -111,6 +124,13 @@ BAD_FOLDERS: dict[str, tuple[dict[str, bytes | None], str]] = {
         {"model__safetensors": None, "pytorch_model__bin": b"x"},
         r"pytorch_model\.bin.*never loaded.*weights_only=True",
     ),
+    "LoRA": (
+        {"config__json": None, "model__safetensors": None, "adapter_config__json": b"{}"},
+        "merge the adapter",
+    ),
+    "code of its own": ({"config__json": json.dumps(OWN_CODE).encode()}, "auto_map.*never run"),
+    "compiled": ({"model__safetensors": named("_orig_mod.w")}, r"begin with '_orig_mod\.'"),
+    "wrapped": ({"model__safetensors": named("module.w")}, r"begin with 'module\.'"),
     "cut weights": ({"model__safetensors": WHOLE[:-1]}, "its header promises"),
     "cut header": ({"model__safetensors": WHOLE[:20]}, "not a safetensors file"),
     "empty weights": ({"model__safetensors": b""}, "not a safetensors file"),
@@ -140,6 +160,23 @@ def test_the_conversion_that_the_error_gives_works(tmp_path: Path) -> None:
         timeout=60,
     )
     assert locate(Model(name=str(tmp_path))).folder == tmp_path
+
+
+@pytest.mark.parametrize("wrapper", checkpoints.WRAPPERS)
+def test_the_renaming_that_the_error_gives_works(wrapper: str, tmp_path: Path) -> None:
+    folder = fill(tmp_path / "m", model__safetensors=named(f"{wrapper}w"))
+    with pytest.raises(ModelError) as error:
+        locate(Model(name=str(folder)))
+    command = str(error.value).partition("rename them in that folder: python -c ")[2]
+    subprocess.run(f"'{sys.executable}' -c {command}", shell=True, check=True, cwd=folder)
+    assert locate(Model(name=str(folder))).name == str(folder)
+
+
+def test_code_beside_a_known_architecture_is_ignored(tmp_path: Path) -> None:
+    known = OWN_CODE | {"model_type": "bert"}
+    (tmp_path / "configuration_mine.py").write_text("raise SystemExit(3)")
+    folder = fill(tmp_path, config__json=json.dumps(known).encode())
+    assert locate(Model(name=str(folder))).name == str(folder)
 
 
 def test_missing_folder(tmp_path: Path) -> None:

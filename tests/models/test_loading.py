@@ -10,16 +10,22 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from qexp.artifacts.types import Tokens
+from qexp.config import Model
+from qexp.data.checkpoints import locate
 from qexp.errors import ModelError
 from qexp.models.loading import (
     label_order,
     load_finetuned,
     load_pretrained,
     load_saved,
+    logits_of,
     model_inputs,
     set_dropout,
 )
+from qexp.tasks import adapter_for
 from tests.conftest import ARCHITECTURES, experiment, save_tokenizer, tiny_config
+from tests.support import sequence_models
 
 MRPC, MNLI, STSB = (experiment(f"task={name}").task for name in ("mrpc", "mnli", "stsb"))
 IDS = torch.tensor([[2, 50, 60, 3]])
@@ -116,3 +122,33 @@ def test_dropout_is_set_or_left(tiny_bert: Path) -> None:
 def test_model_inputs_are_those_of_its_forward(tiny_models: Callable[[str], Path]) -> None:
     assert "token_type_ids" in model_inputs(load_pretrained(tiny_models("bert"), MRPC, 1))
     assert "token_type_ids" not in model_inputs(load_pretrained(tiny_models("distilbert"), MRPC, 1))
+
+
+def test_a_reader_of_an_nli_checkpoint_gives_starts_and_ends(tmp_path: Path) -> None:
+    folder = _finetuned(tmp_path / "nli", num_labels=3)
+    reader = adapter_for(experiment("task=squad").task).pretrained(
+        locate(Model(name=str(folder))), Tokens(tmp_path, ""), 1
+    )
+    assert logits_of(reader(IDS)).shape == (1, 4, 2)
+
+
+def test_a_model_with_a_decoder_classifies_nothing(tmp_path: Path) -> None:
+    sequence_models.build("bart").save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="has a decoder beside its encoder"):
+        load_pretrained(tmp_path, MRPC, 1)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "mine"])
+def test_code_beside_a_checkpoint_is_never_run(model_type: str, tmp_path: Path) -> None:
+    """And nobody is asked whether it may: nothing is read from the standard input."""
+    folder = _finetuned(tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": model_type, "auto_map": {"AutoConfig": "configuration_mine.MyConfig"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "configuration_mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    if model_type == "bert":
+        assert type(load_pretrained(folder, MRPC, 1)).__name__ == "BertForSequenceClassification"
+    else:
+        with pytest.raises(ModelError):
+            load_pretrained(folder, MRPC, 1)
+    assert not (tmp_path / "ran").exists()

@@ -100,9 +100,17 @@ def _loaded(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, use_fast=True)
+        return AutoTokenizer.from_pretrained(
+            checkpoint.folder, local_files_only=True, use_fast=True, trust_remote_code=False
+        )
     except ImportError as error:
         raise ModelError(
             f"model.name={checkpoint.name}: its tokenizer needs a library that is not installed "
             f"({str(error).strip().splitlines()[0]}); Marian's needs: pip install 'qexp[marian]'"
+        ) from error
+    except (OSError, ValueError, TypeError) as error:
+        problem = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"model.name={checkpoint.name}: its tokenizer cannot be loaded: {problem}; "
+            "save it again: AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         ) from error

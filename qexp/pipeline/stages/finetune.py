@@ -27,9 +27,12 @@ def run(
     if isinstance(finetune, NoFinetune):
         from qexp.models.loading import save
         from qexp.tasks import adapter_for
+        from qexp.tasks.fit import check_fit
 
         assert isinstance(checkpoint, Checkpoint)  # Experiment rejects a model from scratch here
-        save(adapter_for(task).finetuned(checkpoint), ModelArtifact(work.folder, "").model)
+        model = adapter_for(task).finetuned(checkpoint)
+        check_fit(model, tokens, task)
+        save(model, ModelArtifact(work.folder, "").model)
         work.write_facts({"steps": 0, "loss": [], "resumed_at": 0})
         return
     from qexp.training.distributed import train

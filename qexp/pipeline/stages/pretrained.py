@@ -42,10 +42,12 @@ def run(
     from qexp.quant.insertion.insert import insert
     from qexp.tasks import adapter_for
     from qexp.tasks.calibration_pass import CalibrationRows, observe
+    from qexp.tasks.fit import check_fit
 
     set_threads(ctx.threads)
     out = QatArtifact(work.folder, "")
     model = adapter_for(task).pretrained(checkpoint, tokens, seed)
+    check_fit(model, tokens, task)
     save(model, out.model)
     quantization = insert(model.to(device_of(ctx.machine)), quant_config)
     rows = CalibrationRows(tokens, task, calibration=calibration, limit=calibration_rows, seed=seed)

@@ -212,7 +212,7 @@ def _check_complete(
     if unreached:
         raise QuantizationError(
             f"no value passes {', '.join(unreached)} of {type(model).__name__} in a plain forward pass: "
-            "name these modules in placement.exclude"
+            f"they do nothing there; leave them out with placement.exclude=[{','.join(unreached)}]"
         )
     absent = set(placement.sites) - set(WEIGHT_KINDS) - {kind for kind, _ in reached}
     if absent and not placement.exclude:

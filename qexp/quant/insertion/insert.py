@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -40,6 +41,9 @@ from qexp.quant.insertion.sites import (
     Point,
     Site,
     WeightParameter,
+    declaring,
+    linears,
+    other_weights,
     points,
     value_type,
     weights,
@@ -87,6 +91,8 @@ class _Insertion:
 
     def __init__(self, model: nn.Module, quant_config: QuantizationConfig, example: Example | None) -> None:
         self.model, self.quant_config, self.placement = model, quant_config, quant_config.placement
+        if "linear.weight" in self.placement.sites:
+            _check_linears(model)
         self.assignment = OverrideResolver(model, quant_config, example)
         self.functions = self._functions(example)
         self.attentions = self._attentions(example)
@@ -256,6 +262,19 @@ class _Insertion:
     def _parameter(self, weight: WeightParameter) -> Tensor:
         parameter: Tensor = getattr(self.model.get_submodule(weight.module), weight.parameter)
         return parameter
+
+
+def _check_linears(model: nn.Module) -> None:
+    """Check that most weights of a model of transformers lie in linear layers, and none of its own."""
+    other, declared = other_weights(model), list(declaring(model))
+    inside = sum(cast("nn.Linear", model.get_submodule(name)).weight.numel() for name in linears(model))
+    if hasattr(model, "config") and not declared and sum(other.values()) > inside:
+        raise QuantizationError(
+            f"placement.sites: {sum(other.values()):,} weights of {type(model).__name__} lie in modules of "
+            f"the classes {', '.join(sorted(other))}, {inside:,} in linear layers; only those and tables are "
+            "quantized, so that most products would stay in floating point: choose another encoder, or drop "
+            "linear.weight and linear.input from placement.sites"
+        )
 
 
 def _only_read_by_relu(value: Value) -> bool:
