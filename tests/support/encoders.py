@@ -19,10 +19,10 @@ SMALL: dict[str, Any] = {
 ENCODERS: dict[str, dict[str, Any]] = {
     "albert": {}, "bert": {}, "big_bird": {}, "camembert": {}, "convbert": {}, "data2vec-text": {},
     "deberta": {}, "distilbert": {}, "electra": {}, "ernie": {}, "esmc": {}, "eurobert": {},
-    "flaubert": {}, "gte": {}, "jina_embeddings_v3": {}, "layoutlm": {}, "lilt": {"hidden_size": 48}, "megatron-bert": {},
-    "mobilebert": {}, "modernbert": {"local_attention": 8}, "mpnet": {}, "nomic_bert": {},
-    "nystromformer": {}, "rembert": {}, "roberta": {}, "roberta-prelayernorm": {}, "roc_bert": {},
-    "roformer": {}, "ultrabert": {}, "xlm": {}, "xlm-roberta": {}, "xlm-roberta-xl": {},
+    "flaubert": {}, "gte": {}, "jina_embeddings_v3": {}, "layoutlm": {}, "lilt": {"hidden_size": 48},
+    "megatron-bert": {}, "mobilebert": {}, "modernbert": {"local_attention": 8}, "mpnet": {},
+    "nomic_bert": {}, "nystromformer": {}, "rembert": {}, "roberta": {}, "roberta-prelayernorm": {},
+    "roc_bert": {}, "roformer": {}, "ultrabert": {}, "xlm": {}, "xlm-roberta": {}, "xlm-roberta-xl": {},
     "deberta-v2": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_buckets": 8},
     "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
 }  # fmt: skip
