@@ -9,11 +9,14 @@ from pydantic import Field, field_validator, model_validator
 
 from qexp.config.base import Section, refuse_unused
 
-Metric = Literal["accuracy", "f1", "matthews", "pearson", "spearman", "exact_match", "bleu"]
+Metric = Literal[
+    "accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted", "matthews", "pearson", "spearman", "exact_match",
+    "bleu",
+]  # fmt: skip
 
 
 METRICS_OF: Mapping[str, tuple[Metric, ...]] = {
-    "classification": ("accuracy", "f1", "matthews"),
+    "classification": ("accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted", "matthews"),
     "regression": ("pearson", "spearman"),
     "question_answering": ("exact_match", "f1"),
     "translation": ("bleu",),
@@ -95,7 +98,7 @@ class TextTask(Task):
         if "f1" in self.metrics and len(self.labels) > 2:
             raise ValueError(
                 f"metrics: f1 is that of one class, {self.labels[1]!r}, and task.labels names "
-                f"{len(self.labels)}; use accuracy or matthews"
+                f"{len(self.labels)}; use f1_macro, the mean over all classes, f1_weighted, accuracy or matthews"
             )
         if self.kind == "classification":
             refuse_unused(self, ["label_range"], "kind=classification", "task.kind=regression")

@@ -28,6 +28,7 @@ HUB_TASKS: Mapping[type[Task], str] = {
 """Name of each kind of task on the hub."""
 HUB_METRICS = {
     "matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr", "bleu": "sacrebleu",
+    "f1_macro": "f1", "f1_micro": "f1", "f1_weighted": "f1",
 }  # fmt: skip
 """Names of metrics on the hub, where they differ."""
 ROWS = {
@@ -88,7 +89,7 @@ def _metadata(content: CardContent) -> str:
         pipeline_tag=HUB_TASKS[type(model.task)],
         base_model=_on_the_hub(model.experiment.model.name, scratch=bool(model.experiment.model.scratch)),
         datasets=_data_sets(model.task, content.run),
-        metrics=[HUB_METRICS.get(metric, metric) for metric in model.task.metrics],
+        metrics=list(dict.fromkeys(HUB_METRICS.get(metric, metric) for metric in model.task.metrics)),
         tags=["qexp", *(["onnx"] if "onnx/model.onnx" in content.files else []), *quantized],
         model_name=content.name,
         eval_results=list(_results(content)),

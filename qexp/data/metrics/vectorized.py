@@ -77,6 +77,31 @@ def _f1(sums: Floats) -> Floats:
     return 100 * _ratio(2 * hits, both)
 
 
+def _by_class(predictions: Array, labels: Array) -> Floats:
+    """Return [rows, 3 * classes]: one-hot of the true positive, of predicted plus gold, and of gold class."""
+    classes = np.unique(np.concatenate([predictions, labels]))
+    predicted, actual = (values[:, None] == classes for values in (predictions, labels))
+    both = predicted.astype(np.int64) + actual
+    return np.concatenate([predicted & actual, both, actual], axis=1).astype(np.float64)
+
+
+def _f1_macro(sums: Floats) -> Floats:
+    """Return the mean F1 of the classes that are predicted or gold in a counted row."""
+    hits, both, _ = np.split(sums, 3, axis=1)
+    return 100 * _ratio(_ratio(2 * hits, both).sum(axis=1), (both > 0).sum(axis=1).astype(np.float64))
+
+
+def _f1_micro(sums: Floats) -> Floats:
+    hits, both, _ = (each.sum(axis=1) for each in np.split(sums, 3, axis=1))
+    return 100 * _ratio(2 * hits, both)
+
+
+def _f1_weighted(sums: Floats) -> Floats:
+    """Return the mean F1 of the classes, weighted by their gold rows."""
+    hits, both, gold = np.split(sums, 3, axis=1)
+    return 100 * _ratio((gold * _ratio(2 * hits, both)).sum(axis=1), gold.sum(axis=1))
+
+
 def _margins(predictions: Array, labels: Array) -> Floats:
     """Return [rows, 2 + 2 * classes]: 1, hit, one-hot of the predicted class, one-hot of the gold class."""
     classes = np.unique(np.concatenate([predictions, labels]))
@@ -201,6 +226,9 @@ _ANSWER_MEASURES = {name: Measure(partial(_answers, name), _mean) for name in ("
 _LABEL_MEASURES = {
     "accuracy": Measure(_hits, _mean),
     "f1": Measure(_positives, _summed(_f1)),
+    "f1_macro": Measure(_by_class, _summed(_f1_macro)),
+    "f1_micro": Measure(_by_class, _summed(_f1_micro)),
+    "f1_weighted": Measure(_by_class, _summed(_f1_weighted)),
     "matthews": Measure(_margins, _summed(_matthews)),
     "pearson": Measure(_values, _pearson),
     "spearman": Measure(_values, _spearman),

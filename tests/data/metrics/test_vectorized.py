@@ -20,6 +20,7 @@ from qexp.data.metrics.vectorized import MEASURES, RIGHT, observed
 Scores = dict[str, float | None]
 Pairs = Sequence[tuple[Any, Any]]
 CLASSES: tuple[Metric, ...] = ("accuracy", "f1", "matthews")
+AVERAGED: tuple[Metric, ...] = ("f1_macro", "f1_micro", "f1_weighted")
 NUMBERS: tuple[Metric, ...] = ("pearson", "spearman")
 
 
@@ -63,7 +64,7 @@ def test_two_classes(rows: Pairs) -> None:
 @settings(max_examples=15, deadline=None)
 @given(pairs(st.integers(0, 3)))
 def test_four_classes(rows: Pairs) -> None:
-    hold_together("classification", rows, of_labels("accuracy", "matthews"))
+    hold_together("classification", rows, of_labels("accuracy", "matthews", *AVERAGED))
 
 
 @settings(max_examples=25, deadline=None)
