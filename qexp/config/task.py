@@ -98,7 +98,8 @@ class TextTask(Task):
         if "f1" in self.metrics and len(self.labels) > 2:
             raise ValueError(
                 f"metrics: f1 is that of one class, {self.labels[1]!r}, and task.labels names "
-                f"{len(self.labels)}; use f1_macro, the mean over all classes, f1_weighted, accuracy or matthews"
+                f"{len(self.labels)}; use f1_macro (the mean over all classes), f1_weighted, accuracy "
+                "or matthews"
             )
         if self.kind == "classification":
             refuse_unused(self, ["label_range"], "kind=classification", "task.kind=regression")

@@ -18,6 +18,7 @@ from qexp.reporting.command import command_of
 from qexp.reporting.glue import TASKS as GLUE_TASKS
 from qexp.reporting.run_view import RunView
 from qexp.reporting.table import MEBIBYTE, Table, markdown, score
+from qexp.reporting.tables.comparison import caveat_notes, marked
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -198,11 +199,18 @@ def _scores(content: CardContent) -> Table:
     scores = content.model.record.scores
     metrics = content.run.metrics
     rows = [
-        (label, *(score(scores[stage].get(metric)) for metric in metrics))
+        (
+            label,
+            *(
+                marked(score(scores[stage].get(metric)), content.run.caveat(stage, metric))
+                for metric in metrics
+            ),
+        )
         for stage, label in ROWS.items()
         if stage in scores
     ]
-    return Table("Scores in percent", ("model", *metrics), tuple(rows))
+    notes = caveat_notes([content.run], named=False)
+    return Table("Scores in percent", ("model", *metrics), tuple(rows), notes=tuple(notes))
 
 
 def _gate(record: Record) -> str:

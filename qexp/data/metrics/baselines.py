@@ -25,8 +25,9 @@ def caveats(
         task: Task that was evaluated.
         scores: Percent by metric, without the name of a split; None where undefined.
     """
-    if (answer := _only_answer(predictions, task)) is not None and _vary(labels):
-        return dict.fromkeys(scores, f"predicts {answer} for all {len(predictions)} rows")
+    if (answer := _only_answer(predictions, task)) is not None:
+        alike = "" if _vary(labels) else ", which all have one label"
+        return dict.fromkeys(scores, f"predicts {answer} for all {len(predictions)} rows{alike}")
     reasons = {}
     for metric, score in scores.items():
         if score is not None and (problem := _no_better(metric, score, labels, task)):

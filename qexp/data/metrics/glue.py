@@ -19,9 +19,9 @@ def score(metrics: Sequence[Metric], predictions: Array, labels: Array) -> dict[
 
     Conventions are those of scikit-learn and SciPy, as in the official GLUE evaluation: F1 treats class 1 as
     positive and is 0 without a true positive; ``f1_macro`` and ``f1_weighted`` are means of the F1 of each
-    class that is predicted or gold in a row, the latter weighted by gold rows; ``f1_micro`` counts all classes
-    together, and equals accuracy; Matthews' coefficient is 0 where its denominator is 0. A metric
-    is None where it is undefined: a Pearson or Spearman correlation of one row or with constant input
+    class that is predicted or gold in a row, the latter weighted by gold rows; ``f1_micro`` counts all
+    classes together, and equals accuracy; Matthews' coefficient is 0 where its denominator is 0. A metric is
+    None where it is undefined: a Pearson or Spearman correlation of one row or with constant input
     (Pearson: constant up to rounding errors), or any metric if a prediction is not finite (a model that
     returns NaN gets no score, not a lucky one).
 
