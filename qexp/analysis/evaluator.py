@@ -11,7 +11,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from qexp.analysis.find_run import QuantizedStage, experiment_of, folder_of, stages_of, subject_of
+from qexp.analysis.decisions import decided_task
+from qexp.analysis.find_run import (
+    QuantizedStage,
+    experiment_of,
+    folder_of,
+    stages_of,
+    subject_of,
+)
 from qexp.artifacts.types import ModelArtifact, Ranges, Tokens
 from qexp.config import Machine, Task
 from qexp.context import RunContext
@@ -124,6 +131,7 @@ def evaluator_of(
     subject = subject_of(record, outputs, stage)
     ctx = runtime_of(record, outputs, accelerator)
     rows = rows_of(record, outputs).first(limit)
+    rows = replace(rows, task=decided_task(rows.task, record, subject.stage))
     weights, ranges = (folder_of(record, name, outputs) for name in stages_of(record, subject.stage))
     _, quantization = load_quantized(
         ModelArtifact(weights, ""), subject.quant_config, Ranges(ranges, ""), ctx

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qexp.analysis.run_models import StoredModel
-from qexp.config import QuestionTask, Task, TextTask, TranslationTask, score_name
+from qexp.config import MultiLabelTask, QuestionTask, Task, TextTask, TranslationTask, score_name
 from qexp.data.hub import SETS, place
 from qexp.models.published import INTEGERS
 from qexp.publishing.examples import with_onnxruntime, with_transformers
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 HUB_TASKS: Mapping[type[Task], str] = {
-    QuestionTask: "question-answering", TextTask: "text-classification", TranslationTask: "translation",
+    MultiLabelTask: "text-classification", QuestionTask: "question-answering",
+    TextTask: "text-classification", TranslationTask: "translation",
 }  # fmt: skip
 """Name of each kind of task on the hub."""
 HUB_METRICS = {
     "matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr", "bleu": "sacrebleu",
-    "f1_macro": "f1", "f1_micro": "f1", "f1_weighted": "f1",
+    "f1_macro": "f1", "f1_micro": "f1", "f1_weighted": "f1", "subset_accuracy": "accuracy",
 }  # fmt: skip
 """Names of metrics on the hub, where they differ."""
 ROWS = {
