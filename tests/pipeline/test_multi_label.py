@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from qexp.cli import compare, predict, publish
+from qexp.cli import compare, predict, publish, sensitivity
 from qexp.errors import OK
 from qexp.execution.dry_run import Plan
 from tests.conftest import compose
@@ -92,5 +93,10 @@ def test_from_rows_to_a_published_folder(
     predictions = [[row["prediction"] for row in rows] for rows in told]
     assert predictions[0] == predictions[2]
     assert sum(map(list.__ne__, predictions[0], predictions[1])) <= 1
+    table = tmp_path / "new.csv"
+    assert predict.main([key, source, "--output", str(table)]) == 0
+    with table.open(newline="", encoding="utf-8") as file:
+        assert [line["prediction"] for line in csv.DictReader(file)] == list(map(";".join, predictions[0]))
+    assert sensitivity.main([key, "--rows", "8"]) == 0
     assert compare.main([f"{key}:fp32", f"{key}:onnx", "--resamples", "100"]) == 0
     assert "subset_accuracy" in capsys.readouterr().out

@@ -50,7 +50,9 @@ def as_read(values: pa.ChunkedArray, here: str) -> pa.ChunkedArray:
             refuse(~(numbers == np.floor(numbers)), values, here, _REGRESSION)
         return from_numpy(numbers.astype(np.int64))
     if not (pa.types.is_integer(values.type) or is_text(values.type)):
-        raise DataError(f"{here}: its type is {values.type}; {_REGRESSION}; cast the column")
+        lists = pa.types.is_list(values.type) or pa.types.is_large_list(values.type)
+        action = "choose task=multi_label for lists of labels" if lists else "cast the column"
+        raise DataError(f"{here}: its type is {values.type}; {_REGRESSION}; {action}")
     return values
 
 

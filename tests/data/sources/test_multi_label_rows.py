@@ -127,3 +127,10 @@ def test_a_separator_elsewhere_is_refused(tmp_path: Path) -> None:
     made = experiment("task=classification", f"data.path={path}", "data.separator=|")
     with pytest.raises(DataError, match="task=multi_label"):
         resolve(made.data, made.task)
+
+
+def test_lists_of_another_task_name_this_one(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", {"text": ["one", "two"], "label": [["a"], ["b"]]})
+    made = experiment("task=classification", f"data.path={path}")
+    with pytest.raises(DataError, match="task=multi_label"):
+        resolve(made.data, made.task)
