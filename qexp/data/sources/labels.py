@@ -51,7 +51,7 @@ def as_read(values: pa.ChunkedArray, here: str) -> pa.ChunkedArray:
         return from_numpy(numbers.astype(np.int64))
     if not (pa.types.is_integer(values.type) or is_text(values.type)):
         lists = pa.types.is_list(values.type) or pa.types.is_large_list(values.type)
-        action = "choose task=multi_label for lists of labels" if lists else "cast the column"
+        action = "cast the column" + (", or choose task=multi_label for lists of labels" if lists else "")
         raise DataError(f"{here}: its type is {values.type}; {_REGRESSION}; {action}")
     return values
 
