@@ -11,7 +11,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from qexp.analysis.find_run import QuantizedStage, experiment_of, folder_of, stages_of, subject_of
+from qexp.analysis.decisions import decided_task
+from qexp.analysis.find_run import (
+    QuantizedStage,
+    experiment_of,
+    folder_of,
+    stages_of,
+    subject_of,
+)
 from qexp.artifacts.types import ModelArtifact, Ranges, Tokens
 from qexp.config import Machine, Task
 from qexp.context import RunContext
@@ -123,7 +130,7 @@ def evaluator_of(
     """
     subject = subject_of(record, outputs, stage)
     ctx = runtime_of(record, outputs, accelerator)
-    rows = rows_of(record, outputs).first(limit)
+    rows = rows_of(record, outputs, subject.stage).first(limit)
     weights, ranges = (folder_of(record, name, outputs) for name in stages_of(record, subject.stage))
     _, quantization = load_quantized(
         ModelArtifact(weights, ""), subject.quant_config, Ranges(ranges, ""), ctx
@@ -132,11 +139,12 @@ def evaluator_of(
     return Evaluator(quantization, rows, ctx)
 
 
-def rows_of(record: Record, outputs: Path) -> EvaluationRows:
-    """Return the evaluation rows of a run, as many as the run itself evaluated."""
+def rows_of(record: Record, outputs: Path, stage: str) -> EvaluationRows:
+    """Return the evaluation rows of a run, as many as it evaluated itself, with the decisions of a stage."""
     experiment = experiment_of(record)
+    task = decided_task(experiment.task, record, stage)
     tokens = Tokens(folder_of(record, StageName.TOKENS, outputs), "")
-    return EvaluationRows(experiment.task, tokens, experiment.budget.evaluation_rows)
+    return EvaluationRows(task, tokens, experiment.budget.evaluation_rows)
 
 
 def runtime_of(

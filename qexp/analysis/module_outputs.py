@@ -48,7 +48,7 @@ def exported_model(record: Record, outputs: Path) -> ExportedModel:
         return ExportedModel(bench.quantization.model, bench.rows, bench.ctx, "int8")
     ctx = runtime_of(record, outputs, "cpu")
     model, _ = load_quantized(ModelArtifact(folder_of(record, StageName.FP32, outputs), ""), None, None, ctx)
-    return ExportedModel(model, rows_of(record, outputs), ctx, "fp32")
+    return ExportedModel(model, rows_of(record, outputs, "fp32"), ctx, "fp32")
 
 
 def padded_batch(rows: EvaluationRows, count: int) -> dict[str, NDArray[np.int64]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from qexp.analysis.decisions import decided_task
 from qexp.analysis.find_run import experiment_of, folder_of, stages_of
 from qexp.artifacts.types import Graph, ModelArtifact, Ranges, Tokens
 from qexp.config import Experiment, QuantizationConfig, Task, TranslationTask
@@ -45,7 +46,8 @@ class StoredModel:
 
     @property
     def task(self) -> Task:
-        return self.experiment.task
+        """Task of the run, with the thresholds that were chosen for the model."""
+        return decided_task(self.experiment.task, self.record, self.name)
 
     @property
     def columns(self) -> Mapping[str, str | None]:

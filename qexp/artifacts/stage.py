@@ -46,6 +46,8 @@ class Stage(Generic[P, A_co]):
     keys: Mapping[str, str]
     """Name of each parameter in the cache key. A renamed parameter keeps its old name here, so that existing
     artifacts stay valid."""
+    later: frozenset[str] = frozenset()
+    """Parameters that were added to the stage; one that is None is left out of the key, likewise."""
 
     def inputs(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
         """Return the identity of each input by its name in the key.
@@ -55,7 +57,8 @@ class Stage(Generic[P, A_co]):
         """
         if args or set(kwargs) != set(self.keys):
             raise TypeError(f"stage {self.name} takes {sorted(self.keys)} by keyword, not {sorted(kwargs)}")
-        return {self.keys[name]: identity(value) for name, value in kwargs.items()}
+        given = {name: value for name, value in kwargs.items() if value is not None or name not in self.later}
+        return {self.keys[name]: identity(value) for name, value in given.items()}
 
     def key(self, inputs: Mapping[str, Any]) -> str:
         """Return the cache key: 16 bytes of SHA-256 over name, version and inputs, in hexadecimal."""

@@ -105,6 +105,11 @@ class Scores(Artifact):
         """How the scores were computed, such as a metric's signature, by short name of the split."""
         return dict(self.facts["notes"])
 
+    @property
+    def thresholds(self) -> list[float] | None:
+        """Thresholds that were chosen for the labels of the model; None if none were."""
+        return self.facts.get("thresholds")
+
     def predictions(self, split: str) -> Path:
         """Return the Parquet file of a split: one line for each row.
 

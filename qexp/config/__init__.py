@@ -9,6 +9,7 @@ keys. ``machine`` determines *how*; only the settings that can change bits of a 
 part of cache keys. ``tracker`` determines where results are mirrored, and is never part of a key.
 """
 
+from qexp.config.any_task import AnyTask
 from qexp.config.base import FLOAT_BITS, Bits, Section
 from qexp.config.calibration import (
     AnyCalibrator,
@@ -35,6 +36,7 @@ from qexp.config.deploy import (
     TrainingSetup,
 )
 from qexp.config.experiment import Experiment
+from qexp.config.multi_label import LabelDecoding, MultiLabelTask
 from qexp.config.quantization import (
     ActivationScheme,
     GradientRule,
@@ -50,7 +52,6 @@ from qexp.config.quantization import (
 from qexp.config.refinement import Refinement
 from qexp.config.runtimes import RUNTIMES, RuntimeSpec
 from qexp.config.task import (
-    AnyTask,
     BeamSearch,
     Data,
     FromScratch,
@@ -109,11 +110,13 @@ __all__ = [
     "Gate",
     "GradientRule",
     "ImportedCalibrator",
+    "LabelDecoding",
     "Machine",
     "MaxCalibrator",
     "Metric",
     "Model",
     "MseCalibrator",
+    "MultiLabelTask",
     "NoDeploy",
     "NoFinetune",
     "NoMethod",

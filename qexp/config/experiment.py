@@ -7,13 +7,14 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from qexp.config.any_task import AnyTask
 from qexp.config.base import Section
 from qexp.config.calibration import AnyCalibrator, Calibration
 from qexp.config.deploy import AnyDeploy, Budget, Gate, Machine, Numerics, TrainingSetup
 from qexp.config.quantization import Placement, Quant, QuantizationConfig, Scheme
 from qexp.config.refinement import Refinement
 from qexp.config.resolution import resolve_defaults
-from qexp.config.task import AnyTask, Data, Model, Task, TranslationTask, score_name
+from qexp.config.task import Data, Model, Task, TranslationTask, score_name
 from qexp.config.tracking import AnyTracker, NoTracker
 from qexp.config.training import AnyFinetune, AnyMethod, ContinuedTraining, Finetune, NoFinetune, Qat
 

@@ -51,10 +51,24 @@ def resolve_own_rows(task: dict[str, Any], data: dict[str, Any]) -> None:
                 f"({', '.join(own_texts)}); name a column for each"
             )
         _enter(columns, dict(zip(own_texts, texts, strict=True)), "data.text")
+    if task.get("kind") == "multi_label" and isinstance(data.get("label"), list | tuple):
+        _one_column_for_each_label(task, data.pop("label"))
     if (label := data.pop("label", None)) is not None:
+        if not isinstance(label, str):
+            raise ValueError(f"data.label={_list(label)}: task={task.get('name')} reads one column; name it")
         _enter(columns, {own_label: label}, "data.label")
     if columns:
         data["columns"] = columns
+
+
+def _one_column_for_each_label(task: dict[str, Any], names: Any) -> None:
+    """Take the labels of a task from the names of their columns of 0 and 1."""
+    if task.get("labels") and list(task["labels"]) != list(names):
+        raise ValueError(
+            f"data.label={_list(names)} with task.labels={_list(task['labels'])}: the columns are the "
+            "labels; leave task.labels out, and rename columns with data.columns"
+        )
+    task |= {"label": None, "labels": list(names)}
 
 
 def _name(task: dict[str, Any], data: Mapping[str, Any]) -> None:
@@ -83,7 +97,7 @@ def _columns_of(task: Mapping[str, Any]) -> tuple[list[str], str]:
     if kind == "translation":
         return [str(task.get("source", "source"))], str(task.get("target", "target"))
     texts = task.get("text")
-    return list(map(str, texts if isinstance(texts, list | tuple) else [])), str(task.get("label", "label"))
+    return list(map(str, texts if isinstance(texts, list | tuple) else [])), str(task.get("label") or "label")
 
 
 def _enter(columns: dict[str, Any], entries: Mapping[str, Any], field: str) -> None:

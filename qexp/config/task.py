@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from qexp.config.base import Section, refuse_unused
 
-Metric = Literal["accuracy", "f1", "matthews", "pearson", "spearman", "exact_match", "bleu"]
+Metric = Literal[
+    "accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted", "matthews", "pearson", "spearman", "exact_match",
+    "bleu", "subset_accuracy",
+]  # fmt: skip
 
 
 METRICS_OF: Mapping[str, tuple[Metric, ...]] = {
-    "classification": ("accuracy", "f1", "matthews"),
+    "classification": ("accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted", "matthews"),
     "regression": ("pearson", "spearman"),
     "question_answering": ("exact_match", "f1"),
     "translation": ("bleu",),
+    "multi_label": ("f1_micro", "f1_macro", "f1_weighted", "subset_accuracy"),
 }
 """Metrics of each kind of task."""
+OPEN_METRICS = ("classification", "multi_label")
+"""Kinds of task whose metrics may be left open until the rows are known."""
 
 
 class Task(Section):
@@ -29,8 +35,8 @@ class Task(Section):
     name: str
     """Name of the data set, as the hub and the local folder spell it."""
     metrics: tuple[Metric, ...]
-    """Official metrics, the one that stands for the task first. A classification may leave them open with
-    ``[]``: accuracy, and with two classes F1."""
+    """Official metrics, the one that stands for the task first. Those of :data:`OPEN_METRICS` may leave them
+    open with ``[]``: accuracy, and with two classes F1; of labels micro and macro F1 and subset accuracy."""
     max_length: int = Field(default=128, ge=8)
     """Longest token sequence; what is longer is cut."""
     train: str = "train"
@@ -47,7 +53,7 @@ class Task(Section):
     @model_validator(mode="after")
     def _metrics_fit_kind(self) -> Self:
         kind = str(getattr(self, "kind", ""))
-        if not self.metrics and kind != "classification":
+        if not self.metrics and kind not in OPEN_METRICS:
             raise ValueError(f"metrics: name at least one of {', '.join(METRICS_OF.get(kind, ()))}")
         allowed = METRICS_OF.get(kind, self.metrics)
         for place, metric in enumerate(self.metrics):
@@ -61,6 +67,11 @@ class Task(Section):
     def primary(self) -> str:
         """Key of the task's primary metric in the scores."""
         return score_name(self.metrics[0], next(iter(self.evaluation)), self)
+
+    @property
+    def chooses_decoding(self) -> bool:
+        """Whether a setting for decoding is chosen for a model of the run, on held-out rows."""
+        return False
 
     @property
     def without_decoding(self) -> Self:
@@ -95,7 +106,8 @@ class TextTask(Task):
         if "f1" in self.metrics and len(self.labels) > 2:
             raise ValueError(
                 f"metrics: f1 is that of one class, {self.labels[1]!r}, and task.labels names "
-                f"{len(self.labels)}; use accuracy or matthews"
+                f"{len(self.labels)}; use f1_macro (the mean over all classes), f1_weighted, accuracy "
+                "or matthews"
             )
         if self.kind == "classification":
             refuse_unused(self, ["label_range"], "kind=classification", "task.kind=regression")
@@ -179,9 +191,6 @@ class TranslationTask(Task):
         return self.model_copy(update={"search": BeamSearch()})
 
 
-AnyTask = Annotated[TextTask | QuestionTask | TranslationTask, Field(discriminator="kind")]
-
-
 def score_name(metric: str, split: str, task: Task) -> str:
     """Return the key of a metric in the scores: ``metric``, or ``metric@split`` with several splits."""
     return metric if len(task.evaluation) == 1 else f"{metric}@{split}"
@@ -244,8 +253,11 @@ class Data(Section):
     """File or folder with the task's own rows, instead of ``root``; those of a single file are divided."""
     text: tuple[str, ...] | None = None
     """Columns of the file with the texts, one or two, in place of an entry for each in ``columns``."""
-    label: str | None = None
-    """Column of the file with the label, answer or translation, likewise."""
+    label: str | tuple[str, ...] | None = None
+    """Column of the file with the label, answer or translation, likewise; of ``task=multi_label`` also
+    several columns of 0 and 1, one for each label."""
+    separator: str | None = None
+    """Characters between the labels of a row, where a file of ``task=multi_label`` has them as one text."""
     columns: Mapping[str, str | None] = Field(default_factory=dict)
     """Name in the file of each column of the task that has another one there; ``id: null`` numbers rows."""
     validation_share: float = Field(default=0.1, gt=0, lt=1)
@@ -270,7 +282,7 @@ class Data(Section):
     @model_validator(mode="after")
     def _files_are_local(self) -> Self:
         if self.source in ("hub", "sample"):
-            for field in ("root", "path", "columns"):
+            for field in ("root", "path", "columns", "separator"):
                 if getattr(self, field):
                     raise ValueError(
                         f"{field}={getattr(self, field)} with data={self.source}: nothing reads it; leave it "

@@ -70,3 +70,22 @@ def _strings(chunk: pa.Array) -> Iterator[pa.Array]:
 def is_text(kind: pa.DataType) -> bool:
     """Return whether a type is one of Arrow's types of text."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def indicators(lists: pa.ChunkedArray, count: int) -> Array:
+    """Return a column of lists of ids below ``count``, without nulls, as 1 and 0, float32 [rows, count]."""
+    table, start = np.zeros((len(lists), count), np.float32), 0
+    for chunk in lists.chunks:
+        offsets = np.asarray(chunk.offsets)
+        ids = np.asarray(chunk.flatten())
+        table[start + np.repeat(np.arange(len(chunk)), np.diff(offsets)), ids.astype(np.int64)] = 1
+        start += len(chunk)
+    return table
+
+
+def lists_of(ids: Sequence[Sequence[int]]) -> pa.ChunkedArray:
+    """Return a column of lists of int64."""
+    offsets = np.cumsum([0, *map(len, ids)]).astype(np.int32)
+    values = np.array([each for row in ids for each in row], np.int64)
+    arrays = [from_numpy(offsets).combine_chunks(), from_numpy(values).combine_chunks()]
+    return pa.chunked_array([pa.ListArray.from_arrays(*arrays)])

@@ -22,7 +22,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from qexp.config import TextTask
+from qexp.config import MultiLabelTask, TextTask
 from qexp.data.sources.class_names import label_order
 from qexp.errors import ModelError
 
@@ -36,7 +36,7 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids")
 """Names of the tensors of a batch that a model's ``forward`` may take."""
 
 
-def load_pretrained(folder: Path, task: TextTask, seed: int) -> PreTrainedModel:
+def load_pretrained(folder: Path, task: TextTask | MultiLabelTask, seed: int) -> PreTrainedModel:
     """Load a pretrained encoder with a new classification head, initialized from ``seed``.
 
     Raises:
@@ -48,7 +48,7 @@ def load_pretrained(folder: Path, task: TextTask, seed: int) -> PreTrainedModel:
         AutoModelForSequenceClassification,
         seed,
         num_labels=task.outputs,
-        problem_type=None,
+        problem_type="multi_label_classification" if isinstance(task, MultiLabelTask) else None,
         id2label=labels,
         label2id={name: index for index, name in labels.items()},
     )
@@ -95,7 +95,7 @@ def load_with_head(folder: Path, auto: Any) -> PreTrainedModel:
     return model
 
 
-def load_finetuned(folder: Path, task: TextTask) -> PreTrainedModel:
+def load_finetuned(folder: Path, task: TextTask | MultiLabelTask) -> PreTrainedModel:
     """Load a checkpoint with a fine-tuned head, and reorder its outputs to match ``task.labels``.
 
     Raises:
@@ -111,6 +111,8 @@ def load_finetuned(folder: Path, task: TextTask) -> PreTrainedModel:
         _reorder_head(model, label_order(model.config.id2label or {}, task.labels))
         model.config.id2label = dict(enumerate(task.labels))
         model.config.label2id = {name: index for index, name in enumerate(task.labels)}
+    if isinstance(task, MultiLabelTask):
+        model.config.problem_type = "multi_label_classification"
     return model
 
 

@@ -147,6 +147,7 @@ class Deployment:
             rows=self.experiment.gate_rows,
             precision=arithmetic,
             numerics=self.experiment.numerics.inference,
+            decoding=model.scores if self.experiment.task.chooses_decoding else None,
         )
 
     def _tell(self, name: str) -> None:

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from qexp.artifacts.types import ModelArtifact, Moments, Ranges, Tokens
-from qexp.config import Control, Experiment, Finetune, NoFinetune, Qat, TextTask
+from qexp.artifacts.types import ModelArtifact, Moments, Ranges, Scores, Tokens
+from qexp.config import Control, Experiment, Finetune, MultiLabelTask, NoFinetune, Qat, TextTask
 from qexp.context import RunContext
 from qexp.data.checkpoints import Checkpoint, ScratchModel, config_of, locate
 from qexp.data.sources.class_names import notes_on_head
@@ -110,13 +110,15 @@ class Pipeline:
         """Fine-tune, quantize, train and evaluate the model, and deploy the final one."""
         method = self.experiment.method
         final = fp32 = self.evaluate("fp32", self.finetune(checkpoint))
+        task = self.experiment.task
+        shared = fp32.scores if isinstance(task, MultiLabelTask) and task.search.fit == "fp32" else None
         if isinstance(method, Control):
-            final = self.evaluate("control", self.train_control(fp32, method))
+            final = self.evaluate("control", self.train_control(fp32, method), shared)
         if self.experiment.quant.enabled:
-            final = self.evaluate("ptq", self.calibrate(fp32.encoder))
+            final = self.evaluate("ptq", self.calibrate(fp32.encoder), shared)
             if isinstance(method, Qat):
                 start = final if method.start == "finetuned" else self.pretrained(checkpoint, final)
-                final = self.evaluate("qat", self.train_quantized(start, fp32.encoder, method))
+                final = self.evaluate("qat", self.train_quantized(start, fp32.encoder, method), shared)
         if self.experiment.deploy.kind != "none":
             Deployment(
                 fp32,
@@ -267,8 +269,8 @@ class Pipeline:
         self.results.note_ranges("qat", e.quant_config, ptq.seen, trained)
         return RunModel(trained, e.quant_config, trained, ptq.seen)
 
-    def evaluate(self, name: str, model: RunModel) -> RunModel:
-        """Evaluate a model, and return it with its scores."""
+    def evaluate(self, name: str, model: RunModel, decoding: Scores | None = None) -> RunModel:
+        """Evaluate a model, and return it with its scores; ``decoding`` as in :mod:`.stages.evaluate`."""
         e = self.experiment
         scores = self.ctx.run_stage(
             evaluate.STAGE,
@@ -279,6 +281,7 @@ class Pipeline:
             task=e.task,
             evaluation_rows=e.budget.evaluation_rows,
             numerics=e.numerics.inference,
+            decoding=decoding,
         )
         self.results.note(name, scores)
         for caveat in self.results.note_caveats(name, scores, e.task):

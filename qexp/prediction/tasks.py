@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
 from qexp.artifacts.types import Tokens
-from qexp.config import QuestionTask, Task, TextTask, TranslationTask
+from qexp.config import MultiLabelTask, QuestionTask, Task, TextTask, TranslationTask
 from qexp.data.tokenization.references import read_reading
 from qexp.tasks.base import ForwardFn, Predictions
 from qexp.tasks.classification import TextAdapter
+from qexp.tasks.multi_label import MultiLabelAdapter
 from qexp.tasks.question_answering import QuestionAdapter
 from qexp.tasks.translation import TranslationAdapter
 
@@ -66,6 +67,23 @@ def _predict_texts(task: TextTask, rows: TokenizedRows) -> Columns:
     return {"prediction": pa.array(names, mask=~finite), "probabilities": probabilities}
 
 
+def _predict_label_sets(task: MultiLabelTask, rows: TokenizedRows) -> Columns:
+    """Return the names of a row's labels, and the probability of each label."""
+    result = MultiLabelAdapter(task).predict(
+        rows.run, rows.tokens, rows.split, rows=None, advance=rows.advance, batch_size=rows.batch_size
+    )
+    rows.facts[BROKEN] += result.broken
+    finite = np.asarray(np.isfinite(result.logits).all(axis=1))
+    names = [
+        [task.labels[each] for each in ids] if known else None
+        for ids, known in zip(result.predictions, finite, strict=True)
+    ]
+    shares = 1 / (1 + np.exp(-result.logits.astype(np.float64)))
+    parts = [pa.array(column) for column in shares.T]
+    probabilities = pa.StructArray.from_arrays(parts, names=list(task.labels), mask=pa.array(~finite))
+    return {"prediction": pa.array(names, pa.list_(pa.string())), "probabilities": probabilities}
+
+
 def _predict_questions(task: QuestionTask, rows: TokenizedRows) -> Columns:
     """Return the answer, its probability, and its character range in the context.
 
@@ -105,6 +123,11 @@ KINDS: Mapping[type[Task], TaskPredictions] = {
         lambda task: tuple(task.text),
         lambda task, rows: {task.label: np.zeros(rows, np.int64)},
         _predict_texts,
+    ),
+    MultiLabelTask: TaskPredictions(
+        lambda task: tuple(task.text),
+        lambda task, rows: {"label": pa.array([[]] * rows, pa.list_(pa.int64()))},
+        _predict_label_sets,
     ),
     QuestionTask: TaskPredictions(
         lambda task: ("question", "context"),

@@ -47,8 +47,20 @@ class JsonLines(Writer):
             self._stream.close()
 
 
+BETWEEN = ";"
+"""What stands between the texts of a list in one value of a CSV file."""
+
+
+def _joined(value: Any) -> Any:
+    texts = isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return BETWEEN.join(value) if texts else value
+
+
 class CommaSeparated(Writer):
-    """Writer of comma-separated values with a header; struct fields become columns such as ``a.b``."""
+    """Writer of comma-separated values with a header; struct fields become columns such as ``a.b``.
+
+    Lists of texts become one text, with :data:`BETWEEN` between them.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("w", encoding="utf-8", newline="")
@@ -67,7 +79,7 @@ class CommaSeparated(Writer):
             self._writer.writerow(self._names)
         if flat.column_names != self._names:
             raise _changed(self._path, f"from {self._names} to {flat.column_names}")
-        self._writer.writerows(row.values() for row in flat.to_pylist())
+        self._writer.writerows(map(_joined, row.values()) for row in flat.to_pylist())
         self._file.flush()
         return True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 
-from qexp.config import QuestionTask, Task, TextTask, TranslationTask
+from qexp.config import MultiLabelTask, QuestionTask, Task, TextTask, TranslationTask
 
 _TEXTS = {1: '["The old man sees the bird."],', 2: '["The old man sees the bird."], ["A bird is seen."]'}
 _QUESTION = '"Where is the bird?", "The bird is in the tree, and the cat is in the house."'
@@ -43,6 +43,18 @@ def _texts(task: TextTask, folder: str) -> str:
         auto="AutoModelForSequenceClassification",
         work="logits = model(**rows).logits",
         answer=f"print({'logits[:, 0].tolist()' if task.kind == 'regression' else answer})",
+    )
+
+
+def _label_sets(task: MultiLabelTask, folder: str) -> str:
+    return _transformers(
+        task,
+        folder,
+        auto="AutoModelForSequenceClassification",
+        work="logits = model(**rows).logits",
+        answer=f"thresholds = torch.tensor({list(task.thresholds)})\n"
+        "for row in logits.sigmoid() > thresholds:\n"
+        "    print([model.config.id2label[place] for place in row.nonzero()[:, 0].tolist()])",
     )
 
 
@@ -89,7 +101,7 @@ def _tokenizer_arguments(task: Task) -> tuple[str, str]:
     cut = f"padding=True, truncation=True, max_length={task.max_length}"
     if isinstance(task, QuestionTask):
         return _QUESTION, f'truncation="only_second", max_length={task.max_length}'
-    if isinstance(task, TextTask):
+    if isinstance(task, TextTask | MultiLabelTask):
         return _TEXTS[len(task.text)], cut
     assert isinstance(task, TranslationTask)
     return f'["{task.prefix}The old man sees the bird."],', cut
@@ -101,6 +113,14 @@ def _onnx_texts(task: TextTask) -> str:
     return f"print([{json.dumps(list(task.labels))}[place] for place in logits.argmax(-1)])\n"
 
 
+def _onnx_label_sets(task: MultiLabelTask) -> str:
+    return (
+        f"labels, thresholds = {json.dumps(list(task.labels))}, {list(task.thresholds)}\n"
+        "for row in 1 / (1 + 2.718281828459045 ** -logits) > thresholds:\n"
+        "    print([labels[place] for place in row.nonzero()[0]])\n"
+    )
+
+
 def _onnx_questions(task: QuestionTask) -> str:
     return (
         'first, last = logits[0].argmax(0)\nprint(tokenizer.decode(rows["input_ids"][0, first : last + 1]))\n'
@@ -108,8 +128,8 @@ def _onnx_questions(task: QuestionTask) -> str:
 
 
 _TRANSFORMERS: Mapping[type[Task], Callable[..., str]] = {
-    QuestionTask: _questions, TextTask: _texts, TranslationTask: _translations,
+    MultiLabelTask: _label_sets, QuestionTask: _questions, TextTask: _texts, TranslationTask: _translations,
 }  # fmt: skip
 _ONNX_ANSWER: Mapping[type[Task], Callable[..., str]] = {
-    QuestionTask: _onnx_questions, TextTask: _onnx_texts,
+    MultiLabelTask: _onnx_label_sets, QuestionTask: _onnx_questions, TextTask: _onnx_texts,
 }  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qexp.analysis.run_models import StoredModel
-from qexp.config import QuestionTask, Task, TextTask, TranslationTask, score_name
+from qexp.config import MultiLabelTask, QuestionTask, Task, TextTask, TranslationTask, score_name
 from qexp.data.hub import SETS, place
 from qexp.models.published import INTEGERS
 from qexp.publishing.examples import with_onnxruntime, with_transformers
@@ -18,16 +18,19 @@ from qexp.reporting.command import command_of
 from qexp.reporting.glue import TASKS as GLUE_TASKS
 from qexp.reporting.run_view import RunView
 from qexp.reporting.table import MEBIBYTE, Table, markdown, score
+from qexp.reporting.tables.comparison import caveat_notes, marked
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 HUB_TASKS: Mapping[type[Task], str] = {
-    QuestionTask: "question-answering", TextTask: "text-classification", TranslationTask: "translation",
+    MultiLabelTask: "text-classification", QuestionTask: "question-answering",
+    TextTask: "text-classification", TranslationTask: "translation",
 }  # fmt: skip
 """Name of each kind of task on the hub."""
 HUB_METRICS = {
     "matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr", "bleu": "sacrebleu",
+    "f1_macro": "f1", "f1_micro": "f1", "f1_weighted": "f1", "subset_accuracy": "accuracy",
 }  # fmt: skip
 """Names of metrics on the hub, where they differ."""
 ROWS = {
@@ -88,7 +91,7 @@ def _metadata(content: CardContent) -> str:
         pipeline_tag=HUB_TASKS[type(model.task)],
         base_model=_on_the_hub(model.experiment.model.name, scratch=bool(model.experiment.model.scratch)),
         datasets=_data_sets(model.task, content.run),
-        metrics=[HUB_METRICS.get(metric, metric) for metric in model.task.metrics],
+        metrics=list(dict.fromkeys(HUB_METRICS.get(metric, metric) for metric in model.task.metrics)),
         tags=["qexp", *(["onnx"] if "onnx/model.onnx" in content.files else []), *quantized],
         model_name=content.name,
         eval_results=list(_results(content)),
@@ -197,11 +200,18 @@ def _scores(content: CardContent) -> Table:
     scores = content.model.record.scores
     metrics = content.run.metrics
     rows = [
-        (label, *(score(scores[stage].get(metric)) for metric in metrics))
+        (
+            label,
+            *(
+                marked(score(scores[stage].get(metric)), content.run.caveat(stage, metric))
+                for metric in metrics
+            ),
+        )
         for stage, label in ROWS.items()
         if stage in scores
     ]
-    return Table("Scores in percent", ("model", *metrics), tuple(rows))
+    notes = caveat_notes([content.run], named=False)
+    return Table("Scores in percent", ("model", *metrics), tuple(rows), notes=tuple(notes))
 
 
 def _gate(record: Record) -> str:

@@ -79,6 +79,10 @@ class Row:
         """Whether a bit-width is below what integer kernels support."""
         return min(self.bits) < INTEGER_KERNEL_BITS
 
+    def is_doubtful(self, stage: str, metric: str) -> bool:
+        """Whether the score of a stage is uninformative about the model of at least one run."""
+        return any(run.caveat(stage, metric) for run in self.runs)
+
     @property
     def broken_parity(self) -> list[RunView]:
         """Runs whose exported graph does not reproduce their scores."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from qexp.reporting.attempts import short_name
 from qexp.reporting.run_view import RunView
-from qexp.reporting.table import DAGGER, MEBIBYTE, NOT_REQUESTED, Table, score
-from qexp.reporting.tables.comparison import noise_note, parity_facts
+from qexp.reporting.table import DAGGER, DOUBLE_DAGGER, MEBIBYTE, NOT_REQUESTED, Table, score
+from qexp.reporting.tables.comparison import marked, noise_note, parity_facts
 
 if TYPE_CHECKING:
     from qexp.config import Execution
@@ -71,6 +71,11 @@ class EngineRow:
     def simulated(self) -> bool:
         """Whether no kernel multiplies the run's bit-widths, so that accuracy is real and speed is not."""
         return self.execution == "simulated"
+
+    def caveat(self, metric: str) -> str | None:
+        """Return why a score of the engine's model, and agreement with it, says nothing; None if it does."""
+        unquantized = self.precision in FLOATS and self.run.find("method.kind") != "control"
+        return self.run.caveat("fp32" if unquantized else "onnx", metric)
 
     def p50(self, shape: str) -> float | None:
         """Return the median latency of a shape in milliseconds, or None if it was not measured."""
@@ -146,7 +151,7 @@ def _facts(row: EngineRow) -> tuple[str, ...]:
         run.method if row.precision not in FLOATS else NOT_REQUESTED,
         str(run.seed),
         f"{row.name}{LABELS.get(row.execution, '')}",
-        score(scores[metric]) if metric in scores else NOT_REQUESTED,
+        marked(score(scores[metric]), row.caveat(metric)) if metric in scores else NOT_REQUESTED,
         NOT_REQUESTED if gate is None or gate["agreement"] is None else f"{gate['agreement']:.2f}",
         NOT_REQUESTED if gate is None else _verdict(gate),
         NOT_REQUESTED if audit is None else f"{audit['integer_share']:.1f}",
@@ -182,6 +187,11 @@ def _notes(rows: Sequence[EngineRow]) -> list[str]:
         elif gate and gate.get("verdict") == "within noise":
             notes.append(f"{where}: {noise_note(gate)}")
         notes += [f"{DAGGER} {where} {what}: {why}" for what, why in row.found.get("problems", {}).items()]
+    notes += [
+        f"{DOUBLE_DAGGER} {row.run.record.key[:12]} {row.name}: {doubt}, so agreement says as little"
+        for row in rows
+        if row.found.get("scores") and (doubt := row.caveat(next(iter(row.run.metrics), "")))
+    ]
     executions = {row.execution for row in rows}
     notes += [meaning for kind, meaning in MEANING.items() if kind in executions]
     return notes

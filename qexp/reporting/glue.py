@@ -88,6 +88,8 @@ class Average:
     convention: Convention
     cells: Mapping[str, Cell]
     """Average by stage, over the seeds."""
+    doubtful: frozenset[str]
+    """Stages with a score that is uninformative about its model."""
     gaps: tuple[str, ...]
     """Tasks that the average of the last stage lacks and why, such as ``rte failed (seed 2)``."""
 
@@ -124,8 +126,14 @@ def _average(group: RunGroup, convention: Convention) -> Average:
         settings=group.settings,
         convention=convention,
         cells=cells,
+        doubtful=frozenset(stage for stage in cells if _is_doubtful(group, convention, stage)),
         gaps=gaps,
     )
+
+
+def _is_doubtful(group: RunGroup, convention: Convention, stage: str) -> bool:
+    metrics = convention.metrics
+    return any(run.caveat(stage, each) for run in group.members for each in metrics.get(run.task, ()))
 
 
 def average_cell(group: RunGroup, convention: Convention, stage: str) -> Cell:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from qexp.naming import MODEL_STAGES
 from qexp.records.record import Record
 
 FLOAT_BITS = 32
@@ -159,7 +160,12 @@ class RunView:
         return None if self.source is None else self.source == "sample"
 
     def caveat(self, stage: str, metric: str) -> str | None:
-        """Return why a score is uninformative about the model; None if it is sound or the Record too old."""
+        """Return why a score is uninformative about the model; None if it is sound or the Record too old.
+
+        The exported graph is the last model in another runtime, so its score has the same caveat.
+        """
+        if stage == "onnx":
+            stage = next((name for name in reversed(MODEL_STAGES) if name in self.record.scores), stage)
         return self.record.caveats.get(stage, {}).get(metric)
 
     @property

@@ -38,7 +38,8 @@ class Predictions:
         broken: Number of rows, or windows, with NaN or infinite logits; unless it is 0, no metric is defined.
         notes: Details of the evaluation for the Record, as plain JSON values.
         margins: Gap between the best score and that of the best other prediction, float64 [rows]; infinite
-            where there is no other, None where the kind of task has no such score.
+            where there is no other, None where the kind of task has no such score. [rows, decisions] where a
+            prediction is several decisions.
     """
 
     ids: Array
@@ -109,4 +110,4 @@ class TaskAdapter(Protocol):
         """Return the task's metrics in percent; None where one is undefined."""
 
     def same(self, ours: Predictions, theirs: Predictions) -> Array:
-        """Return which rows have the same prediction, bool [rows]."""
+        """Return which rows have the same prediction, bool [rows], or decisions, bool [rows, decisions]."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from qexp.artifacts.types import Tokens
-from qexp.config import TextTask
+from qexp.config import MultiLabelTask, TextTask
 from qexp.context import RunContext
 from qexp.data.batches import EVALUATION_BATCH, collate
 from qexp.data.checkpoints import Checkpoint
@@ -25,6 +26,7 @@ from qexp.models.loading import load_finetuned, load_pretrained
 from qexp.tasks.base import Array, ForwardFn, Predictions
 from qexp.tasks.module import TaskModule
 
+T = TypeVar("T", bound=TextTask | MultiLabelTask)
 SAME_NUMBER = 0.05
 """Largest difference, as a fraction of the label range, of two regression outputs that count as the same.
 
@@ -42,13 +44,11 @@ class Classifier(TaskModule):
         return task_loss(logits, batch["labels"])
 
 
-class TextAdapter:
-    """Adapter for classification and regression tasks."""
+class EncoderAdapter(Generic[T]):
+    """What tasks of texts have in common: an encoder with a head for a whole text."""
 
-    training_module = Classifier
-
-    def __init__(self, task: TextTask) -> None:
-        self.task = task
+    def __init__(self, task: T) -> None:
+        self.task: T = task
 
     def pretrained(self, start: Checkpoint, tokens: Tokens, seed: int) -> PreTrainedModel:
         """Return the pretrained encoder with a new head, initialized from ``seed``."""
@@ -69,6 +69,12 @@ class TextAdapter:
 
     def loss_count(self, split: TokenSplit, rows: Array) -> int:
         return len(rows)
+
+
+class TextAdapter(EncoderAdapter[TextTask]):
+    """Adapter for classification and regression tasks."""
+
+    training_module = Classifier
 
     def loss_counts_per_row(self, batch: Batch) -> Tensor:
         return torch.ones_like(batch["labels"], dtype=torch.float32)

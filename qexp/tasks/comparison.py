@@ -89,7 +89,10 @@ class GateComparison:
 
     @cached_property
     def flips(self) -> tuple[Array, Array]:
-        """Which rows have another prediction than torch's, for the engine and the floor, bool [rows] each."""
+        """Which rows have another prediction than torch's, for the engine and the floor, bool [rows] each.
+
+        Rows with several decisions have a column for each, bool [rows, decisions].
+        """
         adapter, sides = adapter_for(self.task), self.splits.values()
         engine = np.concatenate([~adapter.same(side.engine, side.torch) for side in sides])
         floor = np.concatenate([~adapter.same(side.floor, side.torch) for side in sides])
@@ -97,7 +100,10 @@ class GateComparison:
 
     @cached_property
     def margins(self) -> Array | None:
-        """Gap between torch's best score and that of its best other prediction, [rows]; None if unknown."""
+        """Gap between torch's best score and that of its best other prediction, [rows]; None if unknown.
+
+        They have the shape of :attr:`flips`.
+        """
         margins = [side.torch.margins for side in self.splits.values()]
         return None if any(each is None for each in margins) else np.concatenate(margins)  # type: ignore[arg-type]
 

@@ -48,7 +48,7 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 def judge(comparison: GateComparison) -> dict[str, Any]:
     """Return the verdict, figures of engine and floor, and reasons of a failure, as plain JSON values."""
-    engine, floor = comparison.flips
+    engine, floor = (_of_rows(flips) for flips in comparison.flips)
     agreement = 100.0 * float(1 - engine.mean())
     worst = max((each[0] for each in comparison.metrics.values()), default=0.0)
     close = all(
@@ -71,7 +71,21 @@ def judge(comparison: GateComparison) -> dict[str, Any]:
         "verdict": "failed" if reasons else verdict,
         "passed": not reasons,
         "reasons": reasons,
-    }
+    } | _decisions(comparison)
+
+
+def _of_rows(flips: Array) -> Array:
+    """Return which rows have another prediction, bool [rows], from flips by row or by decision of a row."""
+    return flips if flips.ndim == 1 else np.asarray(flips.any(axis=1))
+
+
+def _decisions(comparison: GateComparison) -> dict[str, Any]:
+    """Return the share of rows, in percent, with the same decision on each label, if rows have several."""
+    flips, names = comparison.flips[0], getattr(comparison.task, "labels", ())
+    if flips.ndim == 1:
+        return {}
+    shares = 100.0 * (1 - flips.mean(axis=0))
+    return {"decisions": dict(zip(names, shares.tolist(), strict=True))}
 
 
 def _reasons(comparison: GateComparison) -> Iterator[str]:

@@ -56,11 +56,35 @@ def _is_sound(predictions: Predictions, ctx: RunContext) -> bool:
 
 
 def write_predictions(found: Predictions, out: Scores, name: str) -> None:
-    """Write Parquet with ``id``, ``prediction``, ``label``, ``logit_0``, …, and ``margin`` if it is known."""
+    """Write Parquet with ``id``, ``prediction``, ``label``, ``logit_0``, …, and ``margin`` if it is known.
+
+    Where a row has several decisions, they have margins ``margin_0``, ….
+    """
     columns = {"id": found.ids, "prediction": found.predictions, "label": found.labels}
     columns |= {f"logit_{index}": column for index, column in enumerate(found.logits.T)}
-    columns |= {} if found.margins is None else {"margin": found.margins}
+    columns |= _margin_columns(found.margins)
     pq.write_table(pa.table(columns), out.predictions(name))
+
+
+def _margin_columns(margins: Array | None) -> dict[str, Array]:
+    if margins is None or margins.ndim == 1:
+        return {} if margins is None else {"margin": margins}
+    return {f"margin_{index}": column for index, column in enumerate(margins.T)}
+
+
+def _margins(table: pa.Table) -> Array | None:
+    if "margin" in table.column_names:
+        return np.asarray(table["margin"].to_numpy())
+    several = [table[name].to_numpy() for name in table.column_names if name.startswith("margin_")]
+    return np.stack(several, axis=1) if several else None
+
+
+def _predictions(column: pa.ChunkedArray) -> Array:
+    """Return predictions; lists of ids as tuples."""
+    found = _labels(column)
+    if found.dtype == object and len(found) and isinstance(found[0], list):
+        found[:] = [tuple(each) for each in found]
+    return found
 
 
 def _labels(column: pa.ChunkedArray) -> Array:
@@ -78,8 +102,8 @@ def read_predictions(scores: Scores, name: str) -> Predictions:
     logits = [table[column].to_numpy() for column in table.column_names if column.startswith("logit_")]
     return Predictions(
         table["id"].to_numpy(),
-        table["prediction"].to_numpy(),
+        _predictions(table["prediction"]),
         _labels(table["label"]),
         np.stack(logits, axis=1),
-        margins=table["margin"].to_numpy() if "margin" in table.column_names else None,
+        margins=_margins(table),
     )

@@ -314,3 +314,13 @@ def test_holder_that_sleeps_is_superseded_and_cannot_disturb_its_successor(
     assert seen[0] == "half"
     assert "lost the lease" in seen[1]
     assert store.find(stage, stage.key(inputs), inputs) is not None
+
+
+def test_an_input_that_came_later_is_not_in_the_key_while_it_is_none() -> None:
+    keys = {**KEYS, "more": "more"}
+    extended: Stage[..., Artifact] = Stage("1-double", 1, Artifact, _double, keys, frozenset({"more"}))
+    before = STAGE.inputs(number=3, quant=Quant())
+    assert extended.inputs(number=3, quant=Quant(), more=None) == before
+    assert extended.inputs(number=3, quant=Quant(), more=1) == {**before, "more": 1}
+    with pytest.raises(TypeError):
+        extended.inputs(number=3, quant=Quant())

@@ -18,13 +18,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from qexp.config import Experiment
+from qexp.config.task import OPEN_METRICS
 from qexp.environment import conf_folder
 from tests.conftest import experiment
 
 GROUPS = sorted(
     folder.name for folder in conf_folder().iterdir() if folder.is_dir() and folder.name != "hydra"
 )
-OWN_ROWS = ("classification", "regression", "question_answering")
+OWN_ROWS = ("classification", "regression", "question_answering", "multi_label")
 """Tasks whose rows are the user's."""
 OPTIONS = [(group, file.stem) for group in GROUPS for file in sorted((conf_folder() / group).glob("*.yaml"))]
 
@@ -40,7 +41,7 @@ def test_every_option_composes(group: str, option: str, tmp_path: Path) -> None:
         (tmp_path / "ranges.json").write_text("{}")
         words.append(f"calibrator.path={tmp_path}/ranges.json")
     made = experiment(*words, f"{group}={option}")
-    assert made.task.metrics or option == "classification"
+    assert made.task.metrics or option in OPEN_METRICS
 
 
 @pytest.mark.parametrize("task", [option for group, option in OPTIONS if group == "task"])

@@ -297,7 +297,7 @@ def test_fields_of_overrides_are_named_with_their_neighbours() -> None:
         (["placement.softmax_max=0.5"], ["softmax_max=0.5 with typed=false"]),
         (["data=sample", "data.root=/rows"], ["root=/rows with data=sample", "data=local"]),
         (["quant.embedding_bits=4"], ["quant.embedding_bits=4 with placement=gemm", "embedding.weight"]),
-        (["task.metrics=[bleu]"], ["bleu is none of a classification", "accuracy, f1, matthews"]),
+        (["task.metrics=[bleu]"], ["bleu is none of a classification", "accuracy, f1, f1_macro"]),
         (["task.metrics=[f1,f1]"], ["f1 is named twice"]),
         (["task.labels=[same,Same]"], ["each class has a name of its own"]),
         (["++task.label_range=[0,5]"], ["label_range=(0.0, 5.0) with kind=classification"]),
@@ -402,5 +402,6 @@ def test_padding_of_two_sequences_has_no_length() -> None:
 
 
 def test_f1_of_three_classes_is_refused() -> None:
-    with pytest.raises(ValidationError, match=r"f1 is that of one class, 'neutral', and task.labels names 3"):
+    with pytest.raises(ValidationError, match=r"f1 is that of one class, 'neutral', .*use f1_macro"):
         experiment("task=mnli", "task.metrics=[f1]")
+    assert experiment("task=mnli", "task.metrics=[f1_macro,accuracy]").task.primary == "f1_macro@matched"

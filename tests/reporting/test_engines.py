@@ -53,6 +53,26 @@ def test_how_much_faster_is_against_the_best_float_engine() -> None:
     assert column(found, "quant") == ["fp32", "fp32", "w8a8"]
 
 
+def test_an_engine_of_a_model_that_predicts_one_class_is_marked() -> None:
+    why = "predicts 'yes' for all 5 rows"
+    engines = {"a/fp32": engine(10.0), "a/int8": engine(5.0)}
+    run = RunView(deployed(experiment(), engines=engines, host=HOST, caveats={"qat": {"f1": why}}))
+    found = table(run)
+    assert column(found, "score") == ["80.00", "80.00 ‡"]
+    (note,) = (note for note in found.notes if note.startswith("‡"))
+    assert "a/int8" in note and why in note
+    report = report_of([run], BY_NAME["aimet"])
+    lines = list(csv.DictReader(io.StringIO(FORMATS["csv"][1](report))))
+    told = {(line["stage"], line["metric"]) for line in lines if line["caveat"] == why}
+    assert {("qat", "f1"), ("a/int8", "f1")} <= told and {stage for stage, _ in told} <= {
+        "qat",
+        "onnx",
+        "a/int8",
+    }
+    (row,) = json.loads(FORMATS["json"][1](report))["tables"][0]["rows"]
+    assert row["caveats"] == {"1": {"qat": {"f1": why}}}
+
+
 def test_a_failed_gate_is_marked_and_says_what_to_do() -> None:
     found = table(run(a_fp32=engine(10.0), a_int8=engine(5.0, passed=False)))
     assert column(found, "gate") == ["passed", "failed †"]

@@ -146,7 +146,7 @@ def candidates_of(record: Record, outputs: Path, accelerator: Accelerator | None
         quant_config=subject.quant_config,
         statistics=statistics,
         calibrator=experiment.calibrator,
-        rows=rows_of(record, outputs),
+        rows=rows_of(record, outputs, subject.stage),
         ctx=ctx,
     )
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from qexp.config import Task, TextTask
+from qexp.config import MultiLabelTask, Task, TextTask
 
 SAME_NUMBER = 1e-6
 """Share of ``task.label_range`` by which regression predictions may differ and still count as constant."""
@@ -25,8 +25,9 @@ def caveats(
         task: Task that was evaluated.
         scores: Percent by metric, without the name of a split; None where undefined.
     """
-    if (answer := _only_answer(predictions, task)) is not None and _vary(labels):
-        return dict.fromkeys(scores, f"predicts {answer} for all {len(predictions)} rows")
+    if (answer := _only_answer(predictions, task)) is not None:
+        alike = "" if _vary(labels) else ", which all have one label"
+        return dict.fromkeys(scores, f"predicts {answer} for all {len(predictions)} rows{alike}")
     reasons = {}
     for metric, score in scores.items():
         if score is not None and (problem := _no_better(metric, score, labels, task)):
@@ -45,6 +46,8 @@ def _only_answer(predictions: list[Any], task: Task) -> str | None:
     if any(other != predictions[0] for other in predictions):
         return None
     first = predictions[0]
+    if isinstance(task, MultiLabelTask):
+        return " and ".join(repr(task.labels[each]) for each in first) or "no label"
     return repr(task.labels[first]) if isinstance(task, TextTask) else repr(first)
 
 

@@ -18,14 +18,16 @@ def score(metrics: Sequence[Metric], predictions: Array, labels: Array) -> dict[
     """Compute metrics in percent: accuracy and F1 in 0..100, the correlations in -100..100, unrounded.
 
     Conventions are those of scikit-learn and SciPy, as in the official GLUE evaluation: F1 treats class 1 as
-    positive and is 0 without a true positive; Matthews' coefficient is 0 where its denominator is 0. A metric
-    is None where it is undefined: a Pearson or Spearman correlation of one row or with constant input
+    positive and is 0 without a true positive; ``f1_macro`` and ``f1_weighted`` are means of the F1 of each
+    class that is predicted or gold in a row, the latter weighted by gold rows; ``f1_micro`` counts all
+    classes together, and equals accuracy; Matthews' coefficient is 0 where its denominator is 0. A metric is
+    None where it is undefined: a Pearson or Spearman correlation of one row or with constant input
     (Pearson: constant up to rounding errors), or any metric if a prediction is not finite (a model that
     returns NaN gets no score, not a lucky one).
 
     Args:
         metrics: Names of the metrics.
-        predictions: Class ids (accuracy, F1, Matthews) or numbers (Pearson, Spearman), [rows].
+        predictions: Class ids (accuracy, F1 of any kind, Matthews) or numbers (Pearson, Spearman), [rows].
         labels: Gold values of the same kind, [rows].
 
     Raises:
@@ -57,6 +59,16 @@ def _f1(predictions: Array, labels: Array) -> float:
     return float(f1_score(_class_ids(labels) == 1, _class_ids(predictions) == 1, zero_division=0))
 
 
+def _averaged_f1(average: str) -> Callable[[Array, Array], float]:
+    def of_classes(predictions: Array, labels: Array) -> float:
+        from sklearn.metrics import f1_score
+
+        gold, predicted = _class_ids(labels), _class_ids(predictions)
+        return float(f1_score(gold, predicted, average=average, zero_division=0))
+
+    return of_classes
+
+
 def _matthews(predictions: Array, labels: Array) -> float:
     from sklearn.metrics import matthews_corrcoef
 
@@ -84,6 +96,9 @@ def _spearman(predictions: Array, labels: Array) -> float:
 _METRICS: dict[Metric, Callable[[Array, Array], float]] = {
     "accuracy": _accuracy,
     "f1": _f1,
+    "f1_macro": _averaged_f1("macro"),
+    "f1_micro": _averaged_f1("micro"),
+    "f1_weighted": _averaged_f1("weighted"),
     "matthews": _matthews,
     "pearson": _pearson,
     "spearman": _spearman,

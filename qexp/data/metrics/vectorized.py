@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qexp.data.metrics.label_sets import count_of, matrix
 from qexp.data.metrics.squad import score_v1, score_v2
 
 Array = NDArray[Any]
@@ -75,6 +76,39 @@ def _positives(predictions: Array, labels: Array) -> Floats:
 def _f1(sums: Floats) -> Floats:
     hits, both = sums.T
     return 100 * _ratio(2 * hits, both)
+
+
+def _by_class(predictions: Array, labels: Array) -> Floats:
+    """Return [rows, 3 * classes]: one-hot of the true positive, of predicted plus gold, and of gold class."""
+    classes = np.unique(np.concatenate([predictions, labels]))
+    predicted, actual = (values[:, None] == classes for values in (predictions, labels))
+    both = predicted.astype(np.int64) + actual
+    return np.concatenate([predicted & actual, both, actual], axis=1).astype(np.float64)
+
+
+def _by_label(predictions: Array, labels: Array) -> Floats:
+    """Return the statistics of :func:`_by_class`, [rows, 3 * labels], of rows with a tuple of ids each."""
+    count = count_of(predictions, labels)
+    predicted, actual = (matrix(each, count) for each in (predictions, labels))
+    both = predicted.astype(np.int64) + actual
+    return np.concatenate([predicted & actual, both, actual], axis=1).astype(np.float64)
+
+
+def _f1_macro(sums: Floats) -> Floats:
+    """Return the mean F1 of the classes that are predicted or gold in a counted row."""
+    hits, both, _ = np.split(sums, 3, axis=1)
+    return 100 * _ratio(_ratio(2 * hits, both).sum(axis=1), (both > 0).sum(axis=1).astype(np.float64))
+
+
+def _f1_micro(sums: Floats) -> Floats:
+    hits, both, _ = (each.sum(axis=1) for each in np.split(sums, 3, axis=1))
+    return 100 * _ratio(2 * hits, both)
+
+
+def _f1_weighted(sums: Floats) -> Floats:
+    """Return the mean F1 of the classes, weighted by their gold rows."""
+    hits, both, gold = np.split(sums, 3, axis=1)
+    return 100 * _ratio((gold * _ratio(2 * hits, both)).sum(axis=1), gold.sum(axis=1))
 
 
 def _margins(predictions: Array, labels: Array) -> Floats:
@@ -201,6 +235,9 @@ _ANSWER_MEASURES = {name: Measure(partial(_answers, name), _mean) for name in ("
 _LABEL_MEASURES = {
     "accuracy": Measure(_hits, _mean),
     "f1": Measure(_positives, _summed(_f1)),
+    "f1_macro": Measure(_by_class, _summed(_f1_macro)),
+    "f1_micro": Measure(_by_class, _summed(_f1_micro)),
+    "f1_weighted": Measure(_by_class, _summed(_f1_weighted)),
     "matthews": Measure(_margins, _summed(_matthews)),
     "pearson": Measure(_values, _pearson),
     "spearman": Measure(_values, _spearman),
@@ -209,11 +246,18 @@ MEASURES: Mapping[str, Mapping[str, Measure]] = {
     "classification": _LABEL_MEASURES,
     "regression": _LABEL_MEASURES,
     "question_answering": _ANSWER_MEASURES,
+    "multi_label": {
+        "f1_macro": Measure(_by_label, _summed(_f1_macro)),
+        "f1_micro": Measure(_by_label, _summed(_f1_micro)),
+        "f1_weighted": Measure(_by_label, _summed(_f1_weighted)),
+        "subset_accuracy": Measure(_hits, _mean),
+    },
     "translation": {"bleu": Measure(_n_grams, _summed(_bleu))},
 }
 """Measures by kind of task and name of the metric."""
 RIGHT: Mapping[str, Measure] = {
     "classification": _LABEL_MEASURES["accuracy"],
     "question_answering": _ANSWER_MEASURES["exact_match"],
+    "multi_label": Measure(_hits, _mean),
 }
 """Measure that is 1 for right rows and 0 for others, by kind of task; other kinds have no right and wrong."""

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from qexp.config import QuestionTask, Task, TextTask, TranslationTask
-from qexp.data.sources import question_rows, text_rows, translation_rows
+from qexp.config import MultiLabelTask, QuestionTask, Task, TextTask, TranslationTask
+from qexp.data.sources import (
+    label_lists,
+    labels,
+    multi_label_rows,
+    question_rows,
+    text_rows,
+    translation_rows,
+)
 
 FORMS: Mapping[type[Task], Any] = {
+    MultiLabelTask: multi_label_rows,
     QuestionTask: question_rows,
     TextTask: text_rows,
     TranslationTask: translation_rows,
 }
 """By class of task, the module that names the ``columns`` to read and validates a table (``checked``)."""
+
+
+COMPLETED: Mapping[type[Task], Callable[..., tuple[Task, tuple[str, ...]]]] = {
+    MultiLabelTask: label_lists.completed,
+    TextTask: labels.completed,
+}
+"""By class of task, what fills in the settings that the rows tell, and returns sentences on them."""
 
 
 def form_of(task: Task) -> Any:

@@ -50,7 +50,9 @@ def as_read(values: pa.ChunkedArray, here: str) -> pa.ChunkedArray:
             refuse(~(numbers == np.floor(numbers)), values, here, _REGRESSION)
         return from_numpy(numbers.astype(np.int64))
     if not (pa.types.is_integer(values.type) or is_text(values.type)):
-        raise DataError(f"{here}: its type is {values.type}; {_REGRESSION}; cast the column")
+        lists = pa.types.is_list(values.type) or pa.types.is_large_list(values.type)
+        action = "cast the column" + (", or choose task=multi_label for lists of labels" if lists else "")
+        raise DataError(f"{here}: its type is {values.type}; {_REGRESSION}; {action}")
     return values
 
 
@@ -61,7 +63,7 @@ def are_numerals(labels: Sequence[str]) -> bool:
 
 def rule_of(task: TextTask) -> str:
     """Return the allowed labels as a part of an error message."""
-    return f"allowed are {_listed([f'{index} ({name})' for index, name in enumerate(task.labels)])}"
+    return f"allowed are {listed([f'{index} ({name})' for index, name in enumerate(task.labels)])}"
 
 
 def ids_of_names(values: pa.ChunkedArray, task: TextTask, here: str) -> pa.ChunkedArray:
@@ -72,7 +74,7 @@ def ids_of_names(values: pa.ChunkedArray, task: TextTask, here: str) -> pa.Chunk
     """
     encoded = as_strings(values if is_text(values.type) else values.cast(pa.string()))
     codes = encoded.combine_chunks().dictionary_encode()
-    found = {name: _place(name, task.labels) for name in codes.dictionary.to_pylist()}
+    found = {name: place_of(name, task.labels) for name in codes.dictionary.to_pylist()}
     ids = np.array([-1 if place is None else place for place in found.values()], np.int64)
     ids = ids[to_numpy(pa.chunked_array([codes.indices]))]
     refuse(ids < 0, values, here, f"{rule_of(task)}; correct the row, or task.labels")
@@ -109,7 +111,7 @@ def completed(task: TextTask, tables: Mapping[str, tuple[str, pa.Table]]) -> tup
     if task.kind == "classification" and not task.labels:
         where, table = tables[task.train]
         update["labels"] = names_in(table, task.label) or _classes(table, task, where)
-        statements = (f"classes: {_listed(update['labels'])} (ids from 0)",)
+        statements = (f"classes: {listed(update['labels'])} (ids from 0)",)
     if task.kind == "regression" and task.label_range is None:
         update["label_range"] = low, high = _range(tables, task)
         statements = (f"range of labels: {low:g} to {high:g}",)
@@ -153,13 +155,15 @@ def _range(tables: Mapping[str, tuple[str, pa.Table]], task: TextTask) -> tuple[
     return float(low), float(high)
 
 
-def _place(name: str, labels: Sequence[str]) -> int | None:
+def place_of(name: str, labels: Sequence[str]) -> int | None:
+    """Return the id of a name; case and punctuation count where names differ in nothing else."""
     if name in labels:
         return list(labels).index(name)
     alike = [place for place, label in enumerate(labels) if plain(label) == plain(name) != ""]
     return alike[0] if len(alike) == 1 else None
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return names as a part of a message, at most :data:`SHOWN`."""
     more = [f"and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
     return ", ".join([*names[:SHOWN], *more])

@@ -52,6 +52,11 @@ class Local:
             DataError: A file or column is missing or cannot be read.
         """
         self._check_columns()
+        if self.data.separator is not None and not hasattr(form_of(self.task), "separated"):
+            raise DataError(
+                f"data.separator={self.data.separator!r} with task={self.task.name}: a row has one label; "
+                "leave it out, or choose task=multi_label"
+            )
         if self.data.path is None:
             return self._of_folders(root_of(self.data))
         path = Path(self.data.path).expanduser().absolute()
@@ -139,7 +144,10 @@ class Local:
         )
         table = flat(reader(path, request))
         request.check(table.column_names, path)
-        return _selected(table, request.wanted, optional)
+        selected = _selected(table, request.wanted, optional)
+        if self.data.separator is not None:
+            selected = form.separated(selected, self.task, self.data.separator, str(path))
+        return selected
 
     def _check_columns(self) -> None:
         allowed = (*form_of(self.task).columns(self.task), IDS)

@@ -16,13 +16,14 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.config import Data, Task, TextTask
+from qexp.config import Data, Task
 from qexp.data import hub
 from qexp.data.arrow import to_numpy
 from qexp.data.formats import finder
-from qexp.data.sources import class_names, labels
-from qexp.data.sources.forms import form_of
+from qexp.data.sources import class_names
+from qexp.data.sources.forms import COMPLETED, form_of
 from qexp.data.sources.local import Local, root_of, ways
+from qexp.data.sources.splits import HELD_OUT, Division, held_out_share
 from qexp.data.sources.tables import Tables, splits_of
 from qexp.environment import ROOT_VARIABLE as ROOT_VARIABLE
 from qexp.errors import DataError
@@ -70,14 +71,22 @@ def resolve(data: Data, task: Task, *, sweep: bool = False) -> SourceRows:
     tables, form, statements = found.tables, form_of(task), found.statements
     for where, table in tables.values():
         form.check(table, task, where)
-    if isinstance(task, TextTask):
-        task, more = labels.completed(task, tables)
+    if complete := COMPLETED.get(type(task)):
+        task, more = complete(task, tables)
         statements += more
     splits = {split: form.checked(table, task, where) for split, (where, table) in tables.items()}
     if found.division is not None:
         (where, _), table = tables[task.train], splits[task.train]
         splits, sentence = found.division.apply(table, form.split_by(task), where)
         statements = (sentence, *statements)
+    if (share := held_out_share(task)) is not None:
+        (where, _), table = tables[task.train], splits[task.train]
+        division = Division((task.train, HELD_OUT), share, data.split_seed)
+        parts, sentence = division.apply(table, form.split_by(task), where)
+        splits, statements = (
+            splits | parts,
+            (*statements, f"rows for thresholds: {sentence}"),
+        )
     notes = (*found.notes, *class_names.notes_on_rows(tables, task))
     mark = fingerprint(splits, sample=source == "sample")
     return SourceRows(source, mark, splits, task=task, notes=notes, statements=statements)

@@ -9,8 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
+from qexp.config import MultiLabelTask, Task
 from qexp.data.arrow import from_numpy
 from qexp.errors import DataError
+
+HELD_OUT = "held_out"
+"""Split of rows that are taken from the train split to choose thresholds."""
+
+
+def held_out_share(task: Task) -> float | None:
+    """Return the share of the train split that is held out; None if no row is."""
+    chosen = isinstance(task, MultiLabelTask) and task.search.fit != "none"
+    return task.search.held_out if chosen else None  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -53,9 +63,10 @@ class Division:
         places = [from_numpy(np.flatnonzero(chosen)) for chosen in (~held, held)]
         parts = dict(zip(self.splits, map(table.take, places), strict=True))
         counts = ", ".join(f"{part.num_rows} {split}" for split, part in parts.items())
+        field = "task.search.held_out" if HELD_OUT in self.splits else "data.validation_share"
         return parts, (
             f"{table.num_rows} rows of {where} divided by a hash of {' and '.join(columns)}: {counts} "
-            f"(data.validation_share={self.share:g}, data.split_seed={self.seed})"
+            f"({field}={self.share:g}, data.split_seed={self.seed})"
         )
 
 

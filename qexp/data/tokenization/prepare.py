@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.config import QuestionTask, Task, TextTask, TranslationTask
+from qexp.config import MultiLabelTask, QuestionTask, Task, TextTask, TranslationTask
 from qexp.data.tokenization.pairs import tokenize_pairs
 from qexp.data.tokenization.references import write_reading
 from qexp.data.tokenization.texts import tokenize
@@ -26,7 +26,7 @@ Record."""
 
 def prepare_texts(
     table: pa.Table,
-    task: TextTask,
+    task: TextTask | MultiLabelTask,
     tokenizer: PreTrainedTokenizerBase,
     *,
     folder: Path,
@@ -78,6 +78,7 @@ def prepare_pairs(
 
 
 PREPARE: Mapping[type[Task], Preparation] = {
+    MultiLabelTask: prepare_texts,
     QuestionTask: prepare_questions,
     TextTask: prepare_texts,
     TranslationTask: prepare_pairs,

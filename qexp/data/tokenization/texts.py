@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.config import TextTask
-from qexp.data.arrow import to_numpy
+from qexp.config import MultiLabelTask, TextTask
+from qexp.data.arrow import indicators, to_numpy
 from qexp.data.tokenization.npy import GrowingArray
 from qexp.errors import ConfigError, ModelError
 
@@ -36,7 +36,8 @@ class TokenSplit:
         ids: Token ids, int32 [tokens], special tokens included.
         types: Token types (segments), uint8 [tokens]; zeros if the tokenizer has none.
         offsets: Row ``r`` is ``ids[offsets[r]:offsets[r + 1]]``; int64 [rows + 1].
-        labels: Class ids, int64 [rows], or numbers, float32 [rows].
+        labels: Class ids, int64 [rows], numbers, float32 [rows], or 1 for each label of a row and else 0,
+            float32 [rows, labels].
         row_ids: Id of each row in the source, int64 [rows].
         truncated: Number of rows that were longer than ``task.max_length`` and were cut.
     """
@@ -66,7 +67,7 @@ class TokenSplit:
 
 def tokenize(
     table: pa.Table,
-    task: TextTask,
+    task: TextTask | MultiLabelTask,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     advance: Callable[[int], None] = lambda rows: None,
@@ -97,13 +98,19 @@ def tokenize(
     offsets, cut = _write_tokens(table, task, tokenizer=tokenizer, folder=folder, advance=advance)
     rest: dict[str, Array] = {
         "offsets": offsets,
-        "labels": to_numpy(table["label"]).astype(np.int64 if task.kind == "classification" else np.float32),
+        "labels": _labels(table, task),
         "row_ids": to_numpy(table["id"]).astype(np.int64),
         "truncated": np.array(cut, np.int64),
     }
     for name, array in rest.items():
         np.save(folder / f"{name}.npy", array)
     return TokenSplit.load(folder)
+
+
+def _labels(table: pa.Table, task: TextTask | MultiLabelTask) -> Array:
+    if isinstance(task, MultiLabelTask):
+        return indicators(table["label"], task.outputs)
+    return to_numpy(table["label"]).astype(np.int64 if task.kind == "classification" else np.float32)
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
@@ -136,7 +143,7 @@ def check_length(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
 
 def _write_tokens(
     table: pa.Table,
-    task: TextTask,
+    task: TextTask | MultiLabelTask,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     advance: Callable[[int], None],
@@ -163,7 +170,7 @@ def _write_tokens(
     return np.cumsum(np.concatenate(lengths)), cut
 
 
-def _parts(table: pa.Table, task: TextTask) -> Iterator[list[Any]]:
+def _parts(table: pa.Table, task: TextTask | MultiLabelTask) -> Iterator[list[Any]]:
     """Yield texts, or pairs of texts, of :data:`ROWS_PER_CALL` rows at a time."""
     for start in range(0, table.num_rows, ROWS_PER_CALL):
         part = table.slice(start, ROWS_PER_CALL)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qexp.artifacts import BuildDir, Stage
-from qexp.artifacts.types import ModelArtifact, NoiseFloor, Ranges, Tokens
+from qexp.artifacts.types import ModelArtifact, NoiseFloor, Ranges, Scores, Tokens
 from qexp.config import Numerics, Precision, QuantizationConfig, Task
 from qexp.context import RunContext
 from qexp.naming import StageName
@@ -24,6 +24,7 @@ def run(
     rows: int | None,
     precision: Precision,
     numerics: Numerics,
+    decoding: Scores | None,
 ) -> None:
     """Predict every evaluation split as ``evaluate`` does, with sums in another order.
 
@@ -38,14 +39,18 @@ def run(
         rows: Number of first rows of each split; None is all.
         precision: Precision of the engines; ``fp16`` and ``bf16`` round the result of every operator.
         numerics: Settings of the machine that can change bits of the result.
+        decoding: Scores of the model, whose thresholds are used where the task leaves them open.
     """
     from qexp.models.inference import load_quantized
     from qexp.models.reordered import MOVED, reordered
     from qexp.tasks import adapter_for
+    from qexp.tasks.multi_label import decided
     from qexp.tasks.scoring import score_splits
 
     model, _ = load_quantized(encoder, quant_config, ranges, ctx)
     forward, out = adapter_for(task).runner(model, ctx), NoiseFloor(work.folder, "")
+    if decoding is not None:
+        task = decided(task, forward, tokens, decoding=decoding, ctx=ctx)
     with reordered(precision):
         scored = score_splits(forward, tokens, task=task, rows=rows, out=out, title="noise floor", ctx=ctx)
     out.steps.folder.mkdir()
@@ -76,5 +81,7 @@ STAGE = Stage(
         "rows": "rows",
         "precision": "precision",
         "numerics": "numerics",
+        "decoding": "decoding",
     },
+    later=frozenset({"decoding"}),
 )

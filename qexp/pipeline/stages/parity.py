@@ -37,6 +37,7 @@ def run(
     from qexp.deploy.engine import EngineSpec
     from qexp.deploy.runtimes import load
     from qexp.tasks.exported import exported_run
+    from qexp.tasks.multi_label import decided
     from qexp.tasks.scoring import score_splits
 
     shapes = ((1, 8), (EVALUATION_BATCH, task.max_length))
@@ -49,6 +50,7 @@ def run(
         return engines[-1]
 
     forward = exported_run(task, graph.folder, load_engine)
+    task = decided(task, forward, tokens, decoding=scores, ctx=ctx)
     out = Parity(work.folder, "")
     scored = score_splits(
         forward, tokens, task=task, rows=rows, out=out, title=f"{runtime} {precision}", ctx=ctx

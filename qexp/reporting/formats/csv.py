@@ -28,7 +28,7 @@ FACTS = ("task", "data", "budget", "model", "quant")
 NUMBERS = (
     *("quantity", "stage", "metric", "batch", "unit", "status", "n", "median", "min", "max"),
     *("seeds", "failed_seeds", "missing_seeds", "undefined_seeds", "simulated", "parity", "error"),
-    *("low", "high", "source", "mark"),
+    *("low", "high", "source", "mark", "caveat"),
 )
 
 
@@ -80,10 +80,18 @@ def _lines(comparison: Comparison, settings: Iterable[str]) -> Iterator[Mapping[
             of_row["parity"] = "failed"
         for quantity, cell in row.cells.items():
             if cell.values or cell.failed or cell.missing:
-                yield {**facts, **of_row, **_numbers(quantity, cell)}
+                yield {**facts, **of_row, **_numbers(quantity, cell), "caveat": _caveat(row, quantity)}
     for run in comparison.refused:
         of_run = {"model": run.model, "quant": run.quant, "quantity": "run", "failed_seeds": run.seed}
         yield {**facts, **of_run, "status": "failed", "n": 0, "error": first_line(run)}
+
+
+def _caveat(row: Row, quantity: Quantity) -> str:
+    """Return why a score says nothing of its model, over the runs of a row; empty for other quantities."""
+    if quantity.name != "score":
+        return ""
+    reasons = (run.caveat(quantity.stage, quantity.metric) for run in row.runs)
+    return "; ".join(dict.fromkeys(filter(None, reasons)))
 
 
 def _average_lines(average: Average, settings: Iterable[str]) -> Iterator[Mapping[str, object]]:
@@ -136,7 +144,8 @@ def _engine_lines(row: EngineRow, settings: Iterable[str]) -> Iterator[Mapping[s
         facts["parity"] = gate.get("verdict", "passed") if gate["passed"] else "failed"
         yield {**facts, "quantity": "agreement", "unit": "percent", "median": gate["agreement"]}
     for metric, value in results.get("scores", {}).items():
-        yield {**facts, "quantity": "score", "metric": metric, "unit": "percent", "median": value}
+        numbers = {"metric": metric, "unit": "percent", "median": value, "caveat": row.caveat(metric) or ""}
+        yield {**facts, "quantity": "score", **numbers}
     if audit := results.get("audit"):
         yield {**facts, "quantity": "integer_share", "unit": "percent", "median": audit["integer_share"]}
     if info := results.get("info"):

@@ -10,7 +10,8 @@ While :data:`SCHEMA` stays the same, the format only gains fields::
                      refused, notes}; columns are the settings that distinguish its rows, common those that
                      all rows share
     its row         {model, quant, bits, settings, simulated, seeds, records, cells: [{quantity, stage,
-                     metric, batch, unit, ...cell}]}; records are the keys of its runs by seed
+                     metric, batch, unit, ...cell}]}; records are the keys of its runs by seed,
+                     caveats why scores say nothing of a model, by seed, stage and metric
     cell            {status, median, values, failed, missing}; values by seed, null where undefined; failed
                      has the first line of the error by seed; status is ok, partial, undefined, failed or
                      missing
@@ -96,6 +97,9 @@ def _row(row: Row) -> dict[str, Any]:
         "simulated": row.simulated,
         "seeds": row.seeds,
         "records": {seed: best.record.key for seed, best in bests.items() if best},
+        "caveats": {
+            seed: best.record.caveats for seed, best in bests.items() if best and best.record.caveats
+        },
         "cells": cells,
     }
 

@@ -17,6 +17,7 @@ from qexp.reporting.settings import label
 from qexp.reporting.table import DAGGER, DOUBLE_DAGGER, NOT_REQUESTED, Table, joined
 
 STAGES = MODEL_TITLES
+DOUBTFUL = f"{DOUBLE_DAGGER} a score that says nothing of its model; why is told below the task's table"
 """Titles of the stages, in the order of :data:`qexp.naming.MODEL_STAGES`."""
 WARNINGS = {
     "sample": "sample: made-up rows. These numbers say nothing about the task itself.",
@@ -135,7 +136,7 @@ def _score(row: Row, quantity: Quantity, footnotes: Footnotes) -> str:
         shown += f" n={len(cell.numbers)}"
     if None in cell.values.values():
         shown += ", else undefined"
-    if quantity.name == "score" and any(run.caveat(quantity.stage, quantity.metric) for run in row.runs):
+    if quantity.name == "score" and row.is_doubtful(quantity.stage, quantity.metric):
         shown += f" {DOUBLE_DAGGER}"
     exported = quantity.name == "score" and any(quantity.stage == run.stages[-1] for run in row.broken_parity)
     return f"{shown} {DAGGER}" if exported else shown
@@ -220,6 +221,16 @@ def caveat_notes(runs: Iterable[RunView], *, named: bool = True) -> list[str]:
         + (f" ({'; '.join([*descriptions][:3])}{_more([*descriptions][3:])})" if named else "")
         for note, descriptions in notes.items()
     ]
+
+
+def marked(shown: str, doubtful: object) -> str:
+    """Return a cell with the mark of a score that is uninformative about its model, if it is one."""
+    return f"{shown} {DOUBLE_DAGGER}" if doubtful else shown
+
+
+def doubt_notes(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the note on :func:`marked` cells; none where no cell is marked."""
+    return [DOUBTFUL] if any(DOUBLE_DAGGER in cell for row in rows for cell in row) else []
 
 
 def noise_note(parity: Mapping[str, Any]) -> str:

@@ -8,7 +8,14 @@ from qexp.reporting.comparison import Cell
 from qexp.reporting.glue import CONVENTIONS, Average, Convention
 from qexp.reporting.settings import ABSENT, SettingsLayout, label, split_settings
 from qexp.reporting.table import NOT_REQUESTED, Table, score
-from qexp.reporting.tables.comparison import STAGES, Footnotes, model_names, without_number
+from qexp.reporting.tables.comparison import (
+    STAGES,
+    Footnotes,
+    doubt_notes,
+    marked,
+    model_names,
+    without_number,
+)
 
 TITLE = "GLUE averages"
 
@@ -35,7 +42,7 @@ def averages_table(averages: Sequence[Average]) -> Table:
             names[each.model],
             each.quant,
             *(each.settings.get(path, ABSENT) for path in split.columns),
-            *(spread(each.cells.get(stage)) for stage in stages),
+            *(marked(spread(each.cells.get(stage)), stage in each.doubtful) for stage in stages),
             "; ".join(each.gaps) or NOT_REQUESTED,
         )
         for each in averages
@@ -45,7 +52,7 @@ def averages_table(averages: Sequence[Average]) -> Table:
         "the median over the seeds, and (smallest..largest) where there are several. A combination with "
         "runs of one task only is not listed.",
     )
-    notes = (*map(_explained, CONVENTIONS), *split.follows)
+    notes = (*doubt_notes(rows), *map(_explained, CONVENTIONS), *split.follows)
     return Table(TITLE, (*header, "lacks"), rows=rows, caption=caption, notes=notes)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from qexp.reporting.settings import label
 from qexp.reporting.table import Table, points
-from qexp.reporting.tables.comparison import STAGES, model_names, title
+from qexp.reporting.tables.comparison import STAGES, doubt_notes, marked, model_names, title
 
 if TYPE_CHECKING:  # needs numpy and pyarrow, which only a report with intervals imports
     from qexp.reporting.intervals import Interval, NoInterval
@@ -53,7 +53,9 @@ def _table(found: Sequence[Interval], lacking: Sequence[NoInterval], resamples: 
             STAGES[each.stage],
             str(len(each.seeds)),
             str(each.rows),
-            points(each.points),
+            marked(
+                points(each.points), any(each.row.is_doubtful(of, each.metric) for of in (each.stage, "fp32"))
+            ),
             "undefined" if each.low is None else f"{points(each.low)} to {points(each.high)}",
         )
         for each in found
@@ -75,5 +77,9 @@ def _table(found: Sequence[Interval], lacking: Sequence[NoInterval], resamples: 
     ]
     columns = (*header, "difference", "95 % interval")
     return Table(
-        f"intervals: {title(comparison)}", columns, rows=rows, caption=caption, notes=(*undefined, *absent)
+        f"intervals: {title(comparison)}",
+        columns,
+        rows=rows,
+        caption=caption,
+        notes=(*doubt_notes(rows), *undefined, *absent),
     )

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from qexp.reporting.overview import TASK_ORDER, Overview, OverviewRow
 from qexp.reporting.published import Published, shown_average, shown_score, source_notes
 from qexp.reporting.settings import ABSENT, label
-from qexp.reporting.table import DOUBLE_DAGGER, NOT_REQUESTED, Table, joined
-from qexp.reporting.tables.comparison import STAGES, WARNINGS, Footnotes, model_names
+from qexp.reporting.table import NOT_REQUESTED, Table, joined
+from qexp.reporting.tables.comparison import STAGES, WARNINGS, Footnotes, doubt_notes, marked, model_names
 from qexp.reporting.tables.glue import spread, spread_or_why
 
 
@@ -23,11 +23,7 @@ def overview_table(overview: Overview, published: Sequence[Published] = ()) -> T
     matches = matching_published_rows(overview, published)
     published_rows = [_published_row(overview, row) for row in matches]
     notes = [*footnotes.lines(), *_lacking(overview), *_disagreeing(overview, names)]
-    if any(any(row.doubtful) for row in overview.rows):
-        notes.append(
-            f"{DOUBLE_DAGGER} a score that says nothing of its model; why is told below the task's table"
-        )
-    notes += [*overview.split.follows, *source_notes(matches)]
+    notes += [*doubt_notes(own_rows), *overview.split.follows, *source_notes(matches)]
     rows = tuple(map(tuple, [*own_rows, *published_rows]))
     return Table(
         title(overview),
@@ -61,10 +57,10 @@ def _own_row(overview: Overview, row: OverviewRow, name: str, footnotes: Footnot
     settings = (ABSENT if value is None else value for value in overview.settings_of(row))
     doubtful = row.doubtful or (False,) * len(row.cells)
     cells = [
-        f"{spread_or_why(cell, footnotes)}{f' {DOUBLE_DAGGER}' if doubt else ''}"
-        for cell, doubt in zip(row.cells, doubtful, strict=True)
+        marked(spread_or_why(cell, footnotes), doubt) for cell, doubt in zip(row.cells, doubtful, strict=True)
     ]
-    return [name, row.quant, _method(row), *settings, *cells, *([spread(row.average)] if row.average else [])]
+    averages = [marked(spread(row.average), any(doubtful))] if row.average else []
+    return [name, row.quant, _method(row), *settings, *cells, *averages]
 
 
 def _method(row: OverviewRow) -> str:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from qexp.reporting.attempts import describe
 from qexp.reporting.paired import AgreementCounts, EvaluationPair
 from qexp.reporting.predictions import Evaluation
-from qexp.reporting.table import Table, points, score
+from qexp.reporting.table import DOUBLE_DAGGER, Table, points, score
+from qexp.reporting.tables.comparison import marked
 
 
 def tables_of(pair: EvaluationPair) -> list[Table]:
@@ -21,8 +22,8 @@ def tables_of(pair: EvaluationPair) -> list[Table]:
     rows = tuple(
         (
             each.metric,
-            score(each.first),
-            score(each.second),
+            _score(pair.first, each.metric, each.first),
+            _score(pair.second, each.metric, each.second),
             points(each.points),
             "undefined" if each.low is None else f"{points(each.low)} to {points(each.high)}",
         )
@@ -33,6 +34,21 @@ def tables_of(pair: EvaluationPair) -> list[Table]:
     if pair.answers:
         tables.append(_right_and_wrong(pair, pair.answers))
     return tables
+
+
+def _score(each: Evaluation, metric: str, value: float | None) -> str:
+    return marked(score(value), each.run.caveat(each.stage, metric))
+
+
+def _doubts(pair: EvaluationPair) -> list[str]:
+    """Return a note for each model and reason why its scores say nothing of it."""
+    reasons = {
+        f"{DOUBLE_DAGGER} {letter}: {why}": None
+        for letter, each in (("A", pair.first), ("B", pair.second))
+        for difference in pair.differences
+        if (why := each.run.caveat(each.stage, difference.metric))
+    }
+    return [*reasons]
 
 
 def _described(letter: str, each: Evaluation) -> str:
@@ -50,6 +66,7 @@ def _notes(pair: EvaluationPair) -> tuple[str, ...]:
         f"Interval: 2.5 and 97.5 percentiles of {pair.resamples} paired resamples of the rows, seed "
         f"{pair.seed}. It covers the choice of rows, not what another training seed would change.",
     ]
+    notes += _doubts(pair)
     notes += [
         f"{each.metric}: undefined in {each.undefined} of {pair.resamples} resamples, which are left out."
         for each in pair.differences

@@ -9,7 +9,7 @@ from qexp.reporting.published import source_notes
 from qexp.reporting.relative_loss import AGAINST_CONTROL, Loss, PublishedLoss
 from qexp.reporting.settings import label
 from qexp.reporting.table import NOT_REQUESTED, Table, score
-from qexp.reporting.tables.comparison import Footnotes, model_names, title
+from qexp.reporting.tables.comparison import Footnotes, doubt_notes, marked, model_names, title
 from qexp.reporting.tables.glue import spread_or_why
 
 COLUMNS = {
@@ -46,8 +46,11 @@ def _table(losses: Sequence[Loss], published: Sequence[PublishedLoss]) -> Table:
             names[loss.row.model],
             loss.row.quant,
             *comparison.columns_of(loss.row),
-            spread_or_why(loss.fp32, footnotes),
-            *(spread_or_why(loss.cells.get(stage), footnotes) for stage in stages),
+            marked(spread_or_why(loss.fp32, footnotes), loss.row.is_doubtful("fp32", loss.metric)),
+            *(
+                marked(spread_or_why(loss.cells.get(stage), footnotes), _is_doubtful(loss, stage))
+                for stage in stages
+            ),
         )
         for loss in losses
     ]
@@ -55,7 +58,7 @@ def _table(losses: Sequence[Loss], published: Sequence[PublishedLoss]) -> Table:
         [] if comparison.is_synthetic or comparison.budget != "full" else _of_task(published, comparison.task)
     )
     rows += [_published_row(each, len(comparison.split.columns), stages) for each in published_rows]
-    notes = (*footnotes.lines(), *source_notes(each.row for each in published_rows))
+    notes = (*footnotes.lines(), *doubt_notes(rows), *source_notes(each.row for each in published_rows))
     return Table(
         f"relative loss: {title(comparison)}",
         header,
@@ -64,6 +67,12 @@ def _table(losses: Sequence[Loss], published: Sequence[PublishedLoss]) -> Table:
         notes=notes,
         foreign=len(published_rows),
     )
+
+
+def _is_doubtful(loss: Loss, stage: str) -> bool:
+    """Return whether a loss is that of a stage, or of an FP32 model, whose score is uninformative."""
+    stages = ("qat", "control") if stage == AGAINST_CONTROL else (stage, "fp32")
+    return stage in loss.cells and any(loss.row.is_doubtful(each, loss.metric) for each in stages)
 
 
 def _of_task(published: Iterable[PublishedLoss], task: str) -> list[PublishedLoss]:

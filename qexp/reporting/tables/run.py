@@ -141,7 +141,9 @@ def _gate_note(run: RunView, parity: ParityResult) -> str:
         return parity_note(run)
     if parity.get("verdict") == "within noise":
         return noise_note(parity)
-    return f"The exported graph reproduces the score: {parity_facts(parity)}."
+    last = run.metrics and run.caveat("onnx", run.metrics[0])
+    doubt = f" {DOUBLE_DAGGER} This says as little as the score: {last}." if last else ""
+    return f"The exported graph reproduces the score: {parity_facts(parity)}.{doubt}"
 
 
 def _quiet(table: Table) -> Table:

@@ -55,6 +55,21 @@ def test_accuracy_of_three_classes(pairs: list[tuple[int, int]]) -> None:
     assert score(["accuracy"], predictions, labels)["accuracy"] == pytest.approx(100 * hits / len(pairs))
 
 
+@settings(max_examples=80, deadline=None)
+@given(THREE)
+def test_f1_over_the_classes_that_occur(pairs: list[tuple[int, int]]) -> None:
+    predictions, labels = columns(pairs)
+    each, support = [], []
+    for of in sorted({*predictions.tolist(), *labels.tolist()}):
+        hits = sum(pair == (of, of) for pair in pairs)
+        each.append(100 * 2 * hits / ((predictions == of).sum() + (labels == of).sum()))
+        support.append((labels == of).sum())
+    scores = score(["accuracy", "f1_macro", "f1_micro", "f1_weighted"], predictions, labels)
+    assert scores["f1_macro"] == pytest.approx(sum(each) / len(each))
+    assert scores["f1_micro"] == pytest.approx(scores["accuracy"])
+    assert scores["f1_weighted"] == pytest.approx(np.average(each, weights=support))
+
+
 def pearson(x: np.ndarray, y: np.ndarray) -> float | None:
     x, y = x - x.mean(), y - y.mean()
     below = math.sqrt((x @ x) * (y @ y))

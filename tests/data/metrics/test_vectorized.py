@@ -14,12 +14,14 @@ from sacrebleu.metrics.bleu import BLEU
 from qexp.config import Metric
 from qexp.data.metrics.bootstrap import RowGroups
 from qexp.data.metrics.glue import score
+from qexp.data.metrics.label_sets import score_label_sets
 from qexp.data.metrics.squad import score_v1, score_v2
 from qexp.data.metrics.vectorized import MEASURES, RIGHT, observed
 
 Scores = dict[str, float | None]
 Pairs = Sequence[tuple[Any, Any]]
 CLASSES: tuple[Metric, ...] = ("accuracy", "f1", "matthews")
+AVERAGED: tuple[Metric, ...] = ("f1_macro", "f1_micro", "f1_weighted")
 NUMBERS: tuple[Metric, ...] = ("pearson", "spearman")
 
 
@@ -63,7 +65,7 @@ def test_two_classes(rows: Pairs) -> None:
 @settings(max_examples=15, deadline=None)
 @given(pairs(st.integers(0, 3)))
 def test_four_classes(rows: Pairs) -> None:
-    hold_together("classification", rows, of_labels("accuracy", "matthews"))
+    hold_together("classification", rows, of_labels("accuracy", "matthews", *AVERAGED))
 
 
 @settings(max_examples=25, deadline=None)
@@ -131,6 +133,18 @@ def test_bleu_is_sacrebleus_of_the_corpus(rows: Pairs) -> None:
     hold_together("translation", rows, expected)
 
 
+SETS = st.sets(st.integers(0, 3)).map(lambda ids: tuple(sorted(ids)))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(SETS, SETS), min_size=1, max_size=15))
+def test_sets_of_labels(rows: Pairs) -> None:
+    metrics = tuple(MEASURES["multi_label"])
+    hold_together(
+        "multi_label", rows, lambda rows: score_label_sets(metrics, *map(array, zip(*rows, strict=True)))
+    )
+
+
 def test_right_rows() -> None:
     golds = array([("a red cat",), ("blue", "red"), ()])
     for kind, predictions, labels in (
@@ -138,4 +152,4 @@ def test_right_rows() -> None:
         ("question_answering", array(["Red cat.", "RED", "x"]), golds),
     ):
         assert RIGHT[kind].statistics(predictions, labels)[:, 0].tolist() == [1, 1, 0]
-    assert set(RIGHT) == {"classification", "question_answering"}
+    assert set(RIGHT) == {"classification", "question_answering", "multi_label"}

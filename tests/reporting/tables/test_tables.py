@@ -579,6 +579,15 @@ def test_the_table_of_a_run_marks_it_too() -> None:
     assert not any("‡" in row[table.columns.index("FP32")] for row in table.rows)
 
 
+def test_the_verdict_of_a_gate_on_such_a_score_says_as_little() -> None:
+    sound, constant = (
+        final_table(deployed(experiment(), caveats=caveats)) for caveats in ({}, {"qat": CONSTANT["ptq"]})
+    )
+    assert not any("‡" in note for note in sound.notes)
+    (note,) = (note for note in constant.notes if "reproduces the score" in note)
+    assert "‡" in note and "predicts 'yes' for all 5 rows" in note
+
+
 def test_recipes_have_a_column_where_they_differ_and_are_named_where_they_do_not() -> None:
     first = record(experiment(calibrator={"kind": "max"}), recipe="q8bert")
     second = record(experiment(calibrator={"kind": "ema"}))

@@ -1,0 +1,12 @@
+"""Union of the sections of all kinds of task."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from qexp.config.multi_label import MultiLabelTask
+from qexp.config.task import QuestionTask, TextTask, TranslationTask
+
+AnyTask = Annotated[TextTask | QuestionTask | TranslationTask | MultiLabelTask, Field(discriminator="kind")]
