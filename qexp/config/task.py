@@ -17,6 +17,7 @@ METRICS_OF: Mapping[str, tuple[Metric, ...]] = {
     "regression": ("pearson", "spearman"),
     "question_answering": ("exact_match", "f1"),
     "translation": ("bleu",),
+    "embedding": ("spearman", "pearson"),
 }
 """Metrics of each kind of task."""
 
@@ -179,7 +180,22 @@ class TranslationTask(Task):
         return self.model_copy(update={"search": BeamSearch()})
 
 
-AnyTask = Annotated[TextTask | QuestionTask | TranslationTask, Field(discriminator="kind")]
+class EmbeddingTask(Task):
+    """Embedding of texts: the cosine of the vectors of two texts stands for how alike they are."""
+
+    kind: Literal["embedding"]
+    """Tag of the section."""
+    text: tuple[str, str]
+    """Columns with the two texts that are compared; each text has a vector of its own."""
+    label: str = "label"
+    """Column with the gold similarity, any number; only its order counts for Spearman's coefficient. Training
+    does not read it."""
+    pooling: Literal["mean", "cls"] = "mean"
+    """Vector of a text, before it is divided by its norm: the mean of the last hidden states of its tokens,
+    without padding, or that of the first token."""
+
+
+AnyTask = Annotated[TextTask | QuestionTask | TranslationTask | EmbeddingTask, Field(discriminator="kind")]
 
 
 def score_name(metric: str, split: str, task: Task) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from qexp.config import QuestionTask, Task, TextTask, TranslationTask
+from qexp.config import EmbeddingTask, QuestionTask, Task, TextTask, TranslationTask
 from qexp.tasks.base import TaskAdapter
 
 
@@ -16,6 +16,12 @@ def _texts(task: TextTask) -> TaskAdapter:
     from qexp.tasks.classification import TextAdapter
 
     return TextAdapter(task)
+
+
+def _embeddings(task: EmbeddingTask) -> TaskAdapter:
+    from qexp.tasks.embedding import EmbeddingAdapter
+
+    return EmbeddingAdapter(task)
 
 
 def _questions(task: QuestionTask) -> TaskAdapter:
@@ -31,6 +37,7 @@ def _translations(task: TranslationTask) -> TaskAdapter:
 
 
 FAMILIES: Mapping[type[Task], Callable[[Any], TaskAdapter]] = {
+    EmbeddingTask: _embeddings,
     QuestionTask: _questions,
     TextTask: _texts,
     TranslationTask: _translations,

@@ -209,6 +209,7 @@ MEASURES: Mapping[str, Mapping[str, Measure]] = {
     "classification": _LABEL_MEASURES,
     "regression": _LABEL_MEASURES,
     "question_answering": _ANSWER_MEASURES,
+    "embedding": _LABEL_MEASURES,
     "translation": {"bleu": Measure(_n_grams, _summed(_bleu))},
 }
 """Measures by kind of task and name of the metric."""

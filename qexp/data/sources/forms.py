@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from qexp.config import QuestionTask, Task, TextTask, TranslationTask
-from qexp.data.sources import question_rows, text_rows, translation_rows
+from qexp.config import EmbeddingTask, QuestionTask, Task, TextTask, TranslationTask
+from qexp.data.sources import embedding_rows, question_rows, text_rows, translation_rows
 
 FORMS: Mapping[type[Task], Any] = {
+    EmbeddingTask: embedding_rows,
     QuestionTask: question_rows,
     TextTask: text_rows,
     TranslationTask: translation_rows,
