@@ -120,7 +120,8 @@ def _fits(graph: ReferenceEvaluator, rows: int, length: int) -> bool:
     feed: dict[str, NDArray[Any]] = {
         name: np.full((1, length), 1 if "mask" in name else 2, np.int64) for name in graph.input_names
     }
-    results: Any = graph.run(None, feed)
+    with np.errstate(divide="ignore", invalid="ignore"):  # MPNet's log(0), which it does not use
+        results: Any = graph.run(None, feed)
     places = np.asarray(results[0])
     whole = places.ndim == 0 or places.shape[-1] in (1, length)
     return bool(whole and places.min() >= 0 and places.max() < rows)
