@@ -29,6 +29,7 @@ from benchmarks.deploy import table
 from qexp.analysis.evaluator import EvaluationRows, rows_of
 from qexp.deploy.engine import EngineSpec
 from qexp.deploy.runtimes import load
+from qexp.deploy.runtimes.onnxruntime.session import new_session
 from qexp.records.record import Record, outputs_root, read
 from qexp.tasks import adapter_for
 from qexp.tasks.exported import exported_run
@@ -92,7 +93,7 @@ def scored(name: str, graph: Path, runtime: str, rows: EvaluationRows, threads: 
     if runtime == "onnxruntime":
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        session = new_session(graph, options)
         inputs = [each.name for each in session.get_inputs()]
 
         def forward(batch: Any) -> Any:

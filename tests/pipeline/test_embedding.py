@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
 from qexp.cli import compare, predict, publish
 from qexp.data.synthetic import sample
+from qexp.deploy.runtimes.onnxruntime.session import new_session
 from qexp.records.record import Record
 from tests.support.jobs import QUICK, record_problem
 from tests.support.jobs import run as run_job
@@ -88,9 +88,7 @@ def test_other_encoders(name: str, tmp_path: Path) -> None:
 
 def embeddings(folder: Path, graph: str, texts: list[str], output: str) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    session = onnxruntime.InferenceSession(str(folder / graph), options)
+    session = new_session(folder / graph)
     rows = tokenizer(texts, padding=True, truncation=True, max_length=128, return_tensors="np")
     (found,) = session.run([output], {each.name: rows[each.name] for each in session.get_inputs()})
     return found, rows["attention_mask"]
