@@ -1,6 +1,6 @@
 """Files by which sentence-transformers knows a folder, and a graph that its ONNX backend takes.
 
-They are read by sentence-transformers 2 to 6: ``modules.json`` names a transformer, a pooling and a
+sentence-transformers 5.7 and 6.2 take them: ``modules.json`` names a transformer, a pooling and a
 normalization; ``1_Pooling/config.json`` the pooling; ``sentence_bert_config.json`` how texts are cut; and
 ``config_sentence_transformers.json`` the similarity. The ONNX backend (optimum) reads the hidden states of
 tokens from the output ``last_hidden_state`` and pools them itself.
