@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from qexp.config import EmbeddingTask
+from qexp.config import Data, EmbeddingTask
+from qexp.data.sources import resolve
 from qexp.data.sources.embedding_rows import checked
 from qexp.errors import DataError
 from tests.conftest import experiment
@@ -45,3 +48,16 @@ def test_canonical_form(labels: list[Any]) -> None:
 def test_what_is_refused(columns: dict[str, Any], part: str) -> None:
     with pytest.raises(DataError, match=f"rows: column '{part}'"):
         checked(table(**columns), task(), "rows")
+
+
+def test_rows_of_another_data_set_are_at_hand(tmp_path: Path) -> None:
+    """The folder that counts is that of STS-B, whose rows the task reads."""
+    (tmp_path / "stsb").mkdir()
+    for split in ("train", "validation"):
+        pq.write_table(table(), tmp_path / "stsb" / f"{split}.parquet")
+    found = resolve.resolve(Data(source="auto", root=str(tmp_path)), task())
+    assert found.source == "local"
+    assert {split: rows.num_rows for split, rows in found.splits.items()} == {
+        "stsb/train": 2,
+        "stsb/validation": 2,
+    }
