@@ -104,7 +104,7 @@ def _predictor(
     # A progress bar would mix with predictions that are printed to the same terminal.
     ctx.console.progress = options.output is not None or not sys.stdout.isatty()
     ctx.console.info(title)
-    return Predictor(model, run, batch_size=options.batch_size, keep=options.keep)
+    return Predictor(model, run, batch_size=options.batch_size, keep=options.keep, vectors=options.vectors)
 
 
 def _forward(options: argparse.Namespace, model: StoredModel, ctx: RunContext) -> ForwardFn:
@@ -138,9 +138,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qexp predict",
         description="Predicts new rows with a model of a run, in torch as the run evaluated it, or in "
-        "another runtime: labels with probabilities, numbers, answers or translations, one for each row, in "
-        "their order. RUN may also be a folder that publish wrote, or the folder integer in it. Input and "
-        "output formats: docs/using.md.",
+        "another runtime: labels with probabilities, numbers, answers, translations or cosines, one for "
+        "each row, in their order. RUN may also be a folder that publish wrote, or the folder integer in "
+        "it. Input and output formats: docs/using.md.",
         epilog="Exit code 0: predicted; 2: it could not be, and stderr says why; 130: interrupted, and "
         "stderr says where those predictions are that were made.",
     )
@@ -175,6 +175,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--keep", action="store_true", help="put the rows' own columns before the predictions"
+    )
+    parser.add_argument(
+        "--vectors",
+        action="store_true",
+        help="of an embedding: the vector of each row's first text, not the cosine of its two texts",
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: as the run)")
     add_accelerator(parser)

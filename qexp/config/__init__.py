@@ -54,6 +54,7 @@ from qexp.config.runtimes import RUNTIMES, RuntimeSpec
 from qexp.config.task import (
     BeamSearch,
     Data,
+    EmbeddingTask,
     FromScratch,
     Metric,
     Model,
@@ -102,6 +103,7 @@ __all__ = [
     "DeployEngines",
     "Distillation",
     "EmaCalibrator",
+    "EmbeddingTask",
     "EntropyCalibrator",
     "Execution",
     "Experiment",

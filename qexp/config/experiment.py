@@ -14,7 +14,7 @@ from qexp.config.deploy import AnyDeploy, Budget, Gate, Machine, Numerics, Train
 from qexp.config.quantization import Placement, Quant, QuantizationConfig, Scheme
 from qexp.config.refinement import Refinement
 from qexp.config.resolution import resolve_defaults
-from qexp.config.task import Data, Model, Task, TranslationTask, score_name
+from qexp.config.task import Data, EmbeddingTask, Model, Task, TranslationTask, score_name
 from qexp.config.tracking import AnyTracker, NoTracker
 from qexp.config.training import AnyFinetune, AnyMethod, ContinuedTraining, Finetune, NoFinetune, Qat
 
@@ -185,6 +185,18 @@ class Experiment(Section):
             raise ValueError(
                 f"finetune={self.finetune.kind} with model={self.model.name}: a model from scratch has not "
                 "learned anything; use finetune=full"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_embedding_training(self) -> Self:
+        if not (isinstance(self.task, EmbeddingTask) and isinstance(self.method, ContinuedTraining)):
+            return self
+        if labels := self.method.distillation.labels:
+            raise ValueError(
+                f"method.distillation.labels={labels:g} with task={self.task.name}: "
+                "an embedding learns from the FP32 model alone; set method.distillation.labels=0 and "
+                "method.distillation.logits=1"
             )
         return self
 

@@ -11,7 +11,7 @@ from qexp.config.training import Schedule
 
 TASKS = (
     *("ax", "cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli", "squad", "squad_v2"),
-    *("multi30k_en_de", "wmt14_en_de"),
+    *("multi30k_en_de", "wmt14_en_de", "stsb_embedding"),
 )
 """Names of the tasks in ``conf/task``; a test compares both."""
 EVERY_TASK = "default"

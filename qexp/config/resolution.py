@@ -15,14 +15,16 @@ def resolve_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Replace open settings by values that follow from other sections.
 
     A task of one's own rows takes its name and columns from ``data`` (:mod:`qexp.config.own_rows`).
-    ``finetune`` takes null fields from ``model.finetune[task]``, ``model.finetune.default`` and
-    ``task.finetune``, in this order, and ``method`` from ``task.qat``; a field that is still null gets its
-    default. ``method: auto`` becomes ``qat``, or ``none`` with FP32; ``controlled`` becomes ``qat``,
-    or ``control`` with FP32; ``deploy: auto`` becomes ``engines``, or ``none`` for a translation.
+    ``finetune: auto`` becomes ``full``, or ``none`` for an embedding. ``finetune`` takes null fields from
+    ``model.finetune[task]``, ``model.finetune.default`` and ``task.finetune``, in this order, and ``method``
+    from ``task.qat``; a field that is still null gets its default. ``method: auto`` becomes ``qat``, or
+    ``none`` with FP32; ``controlled`` becomes ``qat``, or ``control`` with FP32. An embedding is distilled
+    from logits where nothing is chosen, and never from labels. ``deploy: auto`` becomes ``engines``, or
+    ``none`` for a translation.
     A resolved tree is returned unchanged.
 
     Raises:
-        ValueError: A recommended field does not exist; pydantic's error.
+        ValueError: A recommended field does not exist (pydantic's error), or an embedding is fine-tuned.
     """
     resolved = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
     if isinstance(resolved.get("task"), dict) and isinstance(resolved.get("data", {}), dict):
@@ -39,7 +41,17 @@ def resolve_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
 def _resolve_finetune(tree: dict[str, Any]) -> None:
     task_defaults = tree["task"].pop("finetune", None) or {}
     model_defaults = tree["model"].pop("finetune", None) or {}
+    if tree["finetune"].get("kind") == "auto":
+        kind = "none" if tree["task"].get("kind") == "embedding" else "full"
+        tree["finetune"] = {**tree["finetune"], "kind": kind}
+    elif tree["finetune"].get("kind") == "full" and tree["task"].get("kind") == "embedding":
+        raise ValueError(
+            f"finetune=full with task={tree['task'].get('name')}: the only loss of an embedding is "
+            "the distance to the FP32 model; use finetune=none, with model.name=… of a checkpoint that "
+            "embeds texts already"
+        )
     if tree["finetune"].get("kind") == "none":
+        tree["finetune"] = {field: value for field, value in tree["finetune"].items() if value is not None}
         return
     for source in (
         model_defaults.get(tree["task"].get("name")),
@@ -71,6 +83,15 @@ def _without_quantizers(method: Mapping[str, Any]) -> dict[str, Any]:
     return {field: value for field, value in method.items() if field not in qat_fields} | {"kind": "control"}
 
 
+def _without_labels(distillation: Any) -> Any:
+    """Return the distillation of an embedding: labels, at their default weight, get 0, and logits 1."""
+    plan = dict(distillation) if isinstance(distillation, Mapping) else {}
+    if plan.get("labels", 1.0) != 1.0:
+        return distillation
+    chosen = any(plan.get(term) for term in ("logits", "hidden", "attention"))
+    return plan | {"labels": 0.0} | ({} if chosen else {"logits": 1.0})
+
+
 def _resolve_method(tree: dict[str, Any]) -> None:
     """Resolve the method from numbers only; other values are left to the validation of the fields."""
     quant = tree.get("quant")
@@ -84,6 +105,8 @@ def _resolve_method(tree: dict[str, Any]) -> None:
     if method.get("kind") not in ("qat", "control"):
         return
     _fill(method, task_defaults)
+    if tree["task"].get("kind") == "embedding":
+        method["distillation"] = _without_labels(method.get("distillation"))
     if method.get("epochs") is None:
         method.pop("epochs", None)
     if method.get("learning_rate") is None and isinstance(rate, int | float):

@@ -21,6 +21,7 @@ METRICS_OF: Mapping[str, tuple[Metric, ...]] = {
     "question_answering": ("exact_match", "f1"),
     "translation": ("bleu",),
     "multi_label": ("f1_micro", "f1_macro", "f1_weighted", "subset_accuracy"),
+    "embedding": ("spearman", "pearson"),
 }
 """Metrics of each kind of task."""
 OPEN_METRICS = ("classification", "multi_label")
@@ -189,6 +190,21 @@ class TranslationTask(Task):
     def without_decoding(self) -> Self:
         """The task with default settings for decoding."""
         return self.model_copy(update={"search": BeamSearch()})
+
+
+class EmbeddingTask(Task):
+    """Embedding of texts: the cosine of the vectors of two texts stands for how alike they are."""
+
+    kind: Literal["embedding"]
+    """Tag of the section."""
+    text: tuple[str, str]
+    """Columns with the two texts that are compared; each text has a vector of its own."""
+    label: str = "label"
+    """Column with the gold similarity, any number; only its order counts for Spearman's coefficient. Training
+    does not read it."""
+    pooling: Literal["mean", "cls"] = "mean"
+    """Vector of a text, before it is divided by its norm: the mean of the last hidden states of its tokens,
+    without padding, or that of the first token."""
 
 
 def score_name(metric: str, split: str, task: Task) -> str:

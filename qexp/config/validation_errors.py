@@ -14,7 +14,7 @@ from qexp.config.recommended import YamlDefaults
 _TAGS = {
     *("none", "ptq", "qat", "control", "full", "onnx", "onnxruntime", "wandb", "tensorboard"),
     *("max", "ema", "percentile", "mse", "entropy", "clip"),
-    *("classification", "regression", "question_answering", "translation", "multi_label"),
+    *("classification", "regression", "question_answering", "translation", "multi_label", "embedding"),
 }
 """Tags of sections, which pydantic inserts into the path of a field."""
 

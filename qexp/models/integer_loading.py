@@ -18,6 +18,7 @@ from qexp.errors import ModelError
 from qexp.models.integer_checkpoint import CONFIG, METHOD, PACKED, SECTION, WEIGHTS, WHOLE
 from qexp.models.loading import load_saved
 from qexp.models.packing import PACKED_BITS, unpack
+from qexp.models.pooling import pool
 
 STRATEGIES = ("tensor", "channel")
 
@@ -47,7 +48,7 @@ def load_checkpoint(folder: Path) -> PreTrainedModel:
             "load it with transformers, or publish the run again"
         )
     (name,) = content["architectures"]
-    model: PreTrainedModel = getattr(transformers, name)(AutoConfig.for_model(**content))
+    model: PreTrainedModel = pool(getattr(transformers, name)(AutoConfig.for_model(**content)))
     state = _floats(folder, section)
     try:
         model.load_state_dict(state)

@@ -17,6 +17,7 @@ import transformers
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     PreTrainedModel,
@@ -25,6 +26,7 @@ from transformers import (
 from qexp.config import MultiLabelTask, TextTask
 from qexp.data.sources.class_names import label_order
 from qexp.errors import ModelError
+from qexp.models.pooling import SENTENCE, pool
 
 POOLERS = ("pooler", "sequence_summary")
 """Parts of a base model that belong to a head, and that a pretrained encoder may lack."""
@@ -116,10 +118,26 @@ def load_finetuned(folder: Path, task: TextTask | MultiLabelTask) -> PreTrainedM
     return model
 
 
+def load_embedder(folder: Path, pooling: str) -> PreTrainedModel:
+    """Load the base model of a checkpoint, with a pooling that makes a vector of each text.
+
+    Raises:
+        ModelError: If weights are missing.
+    """
+    model, missing = _load(folder, AutoModel, sentence_pooling=pooling)
+    body = [name for name in missing if name.split(".")[0] not in POOLERS]
+    if body:
+        raise ModelError(
+            f"model.name={folder}: the checkpoint lacks {len(body)} weights of the encoder, such as "
+            f"{body[0]}; choose a checkpoint of the architecture that its config.json names"
+        )
+    return pool(model)
+
+
 def load_saved(folder: Path) -> PreTrainedModel:
-    """Load a model that an earlier stage saved, with the class that its config names."""
+    """Load a model that an earlier stage saved, with the class and the pooling that its config names."""
     (name,) = AutoConfig.from_pretrained(folder, trust_remote_code=False).architectures
-    return _load(folder, getattr(transformers, name))[0]
+    return pool(_load(folder, getattr(transformers, name))[0])
 
 
 def save(model: PreTrainedModel, folder: Path) -> None:
@@ -167,7 +185,13 @@ def arguments(model: Any, names: Sequence[str], batch: Mapping[str, Tensor]) -> 
 
 
 def logits_of(output: Any) -> Tensor:
-    """Return the logits of a head, [B, …]; those of the start and the end of an answer stacked, [B, T, 2]."""
+    """Return the logits of a head, [B, …]; those of the start and the end of an answer stacked, [B, T, 2].
+
+    Of a model with a pooling, these are the embeddings, [B, D].
+    """
+    if SENTENCE in output:
+        embeddings: Tensor = output[SENTENCE]
+        return embeddings
     if "start_logits" in output:
         return torch.stack([output.start_logits, output.end_logits], dim=-1)
     logits: Tensor = output.logits

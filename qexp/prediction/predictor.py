@@ -23,7 +23,7 @@ from qexp.models.inference import load_quantized
 from qexp.models.published import PublishedModel
 from qexp.pipeline.deployment import graph_for_engine
 from qexp.prediction.readers import Row
-from qexp.prediction.tasks import BROKEN, KINDS, Move, TokenizedRows
+from qexp.prediction.tasks import BROKEN, Move, TokenizedRows, kind_of
 from qexp.tasks import adapter_for
 from qexp.tasks.base import ForwardFn
 
@@ -53,16 +53,22 @@ class Predictor:
         run: Function that computes its logits.
         batch_size: Rows, or windows, per batch.
         keep: Whether the input's own columns are kept, before the predictions.
+        vectors: Whether to predict the embedding of one text for each row, not the cosine of two.
+
+    Raises:
+        ConfigError: ``vectors`` of a task that is no embedding.
     """
 
-    def __init__(self, model: PredictedModel, run: ForwardFn, *, batch_size: int, keep: bool) -> None:
+    def __init__(
+        self, model: PredictedModel, run: ForwardFn, *, batch_size: int, keep: bool, vectors: bool = False
+    ) -> None:
         from transformers import AutoTokenizer
 
         self.facts: Counter[str] = Counter()
         """Numbers of rows that were cut, skipped or broken, by the names that tokenization gives them."""
         self._model, self._run, self._batch_size, self._keep = model, run, batch_size, keep
         self._tokenizer = AutoTokenizer.from_pretrained(model.tokens.tokenizer, trust_remote_code=False)
-        self._kind = KINDS[type(model.task)]
+        self._kind = kind_of(model.task, vectors=vectors)
         self._done = 0
 
     @property

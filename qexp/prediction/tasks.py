@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
 from qexp.artifacts.types import Tokens
-from qexp.config import MultiLabelTask, QuestionTask, Task, TextTask, TranslationTask
+from qexp.config import EmbeddingTask, MultiLabelTask, QuestionTask, Task, TextTask, TranslationTask
 from qexp.data.tokenization.references import read_reading
+from qexp.data.tokenization.texts import TokenSplit
+from qexp.errors import ConfigError
+from qexp.models.inference import split_logits
 from qexp.tasks.base import ForwardFn, Predictions
 from qexp.tasks.classification import TextAdapter
+from qexp.tasks.embedding import EmbeddingAdapter
 from qexp.tasks.multi_label import MultiLabelAdapter
 from qexp.tasks.question_answering import QuestionAdapter
 from qexp.tasks.translation import TranslationAdapter
@@ -116,9 +120,39 @@ def _predict_translations(task: TranslationTask, rows: TokenizedRows) -> Columns
     return {"prediction": pa.array(result.predictions, mask=broken), "score": pa.array(scores, mask=broken)}
 
 
+def _predict_similarities(task: EmbeddingTask, rows: TokenizedRows) -> Columns:
+    """Return the cosine of the two embeddings of each row."""
+    result = EmbeddingAdapter(task).predict(
+        rows.run, rows.tokens, rows.split, rows=None, advance=rows.advance, batch_size=rows.batch_size
+    )
+    rows.facts[BROKEN] += result.broken
+    return {"prediction": pa.array(result.predictions, mask=~np.isfinite(result.logits).all(axis=1))}
+
+
+def _predict_vectors(task: EmbeddingTask, rows: TokenizedRows) -> Columns:
+    """Return the embedding of the only text of each row."""
+    vectors = split_logits(
+        rows.run,
+        TokenSplit.load(rows.tokens.split(rows.split)),
+        None,
+        pad_id=rows.tokens.pad_id,
+        advance=rows.advance,
+        batch_size=rows.batch_size,
+    )
+    broken = ~np.isfinite(vectors).all(axis=1)
+    rows.facts[BROKEN] += int(broken.sum())
+    column = pa.FixedSizeListArray.from_arrays(vectors.ravel(), vectors.shape[1], mask=pa.array(broken))
+    return {"embedding": column.cast(pa.list_(pa.float32()))}
+
+
 _NO_ANSWER = pa.struct([("text", pa.list_(pa.string())), ("answer_start", pa.list_(pa.int32()))])
 
 KINDS: Mapping[type[Task], TaskPredictions] = {
+    EmbeddingTask: TaskPredictions(
+        lambda task: task.text,
+        lambda task, rows: {task.label: np.zeros(rows)},
+        _predict_similarities,
+    ),
     TextTask: TaskPredictions(
         lambda task: tuple(task.text),
         lambda task, rows: {task.label: np.zeros(rows, np.int64)},
@@ -141,3 +175,20 @@ KINDS: Mapping[type[Task], TaskPredictions] = {
     ),
 }
 """Inputs and predictions by class of task."""
+
+
+def kind_of(task: Task, *, vectors: bool) -> TaskPredictions:
+    """Return inputs and predictions of a task; with ``vectors``, an embedding of one text for each row.
+
+    Raises:
+        ConfigError: ``vectors`` of another kind of task.
+    """
+    kind = KINDS[type(task)]
+    if not vectors:
+        return kind
+    if not isinstance(task, EmbeddingTask):
+        raise ConfigError(
+            f"--vectors: task={task.name} of this run is a {task.kind}, and only an embedding has vectors; "
+            "leave --vectors out, or name a run of task=embedding"
+        )
+    return replace(kind, columns=lambda task: task.text[:1], tell=_predict_vectors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 
-from qexp.config import MultiLabelTask, QuestionTask, Task, TextTask, TranslationTask
+from qexp.config import EmbeddingTask, MultiLabelTask, QuestionTask, Task, TextTask, TranslationTask
 
 _TEXTS = {1: '["The old man sees the bird."],', 2: '["The old man sees the bird."], ["A bird is seen."]'}
 _QUESTION = '"Where is the bird?", "The bird is in the tree, and the cat is in the house."'
@@ -21,6 +21,7 @@ def with_onnxruntime(task: Task, folder: str, graph: str) -> str | None:
     if isinstance(task, TranslationTask):
         return None
     texts, cut = _tokenizer_arguments(task)
+    output = "vectors" if isinstance(task, EmbeddingTask) else "logits"
     return f"""\
 import onnxruntime
 from transformers import AutoTokenizer
@@ -31,7 +32,7 @@ options.add_session_config_entry("session.x64quantprecision", "1")  # exact on e
 session = onnxruntime.InferenceSession("{folder}/{graph}", options)
 texts = {texts}
 rows = tokenizer(*texts, {cut}, return_tensors="np")
-logits = session.run(None, {{each.name: rows[each.name] for each in session.get_inputs()}})[0]
+{output} = session.run(None, {{each.name: rows[each.name] for each in session.get_inputs()}})[0]
 {_ONNX_ANSWER[type(task)](task)}"""
 
 
@@ -55,6 +56,29 @@ def _label_sets(task: MultiLabelTask, folder: str) -> str:
         answer=f"thresholds = torch.tensor({list(task.thresholds)})\n"
         "for row in logits.sigmoid() > thresholds:\n"
         "    print([model.config.id2label[place] for place in row.nonzero()[:, 0].tolist()])",
+    )
+
+
+def with_sentence_transformers(task: EmbeddingTask, folder: str, graph: str) -> str:
+    """Return Python code that needs sentence-transformers with its ONNX backend."""
+    return f"""\
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("{folder}", backend="onnx", model_kwargs={{"file_name": "{graph}"}})
+vectors = model.encode({_TEXTS[1][:-1]})
+print(vectors.shape)
+"""
+
+
+def _embeddings(task: EmbeddingTask, folder: str) -> str:
+    mean = 'mask = rows["attention_mask"].unsqueeze(-1)\nvectors = (hidden * mask).sum(1) / mask.sum(1)\n'
+    pooling = mean if task.pooling == "mean" else "vectors = hidden[:, 0]\n"
+    return _transformers(
+        task,
+        folder,
+        auto="AutoModel",
+        work="hidden = model(**rows).last_hidden_state",
+        answer=f"{pooling}print(torch.nn.functional.normalize(vectors).shape)",
     )
 
 
@@ -101,6 +125,8 @@ def _tokenizer_arguments(task: Task) -> tuple[str, str]:
     cut = f"padding=True, truncation=True, max_length={task.max_length}"
     if isinstance(task, QuestionTask):
         return _QUESTION, f'truncation="only_second", max_length={task.max_length}'
+    if isinstance(task, EmbeddingTask):
+        return _TEXTS[1], cut
     if isinstance(task, TextTask | MultiLabelTask):
         return _TEXTS[len(task.text)], cut
     assert isinstance(task, TranslationTask)
@@ -121,6 +147,10 @@ def _onnx_label_sets(task: MultiLabelTask) -> str:
     )
 
 
+def _onnx_embeddings(task: EmbeddingTask) -> str:
+    return "print(vectors.shape)\n"
+
+
 def _onnx_questions(task: QuestionTask) -> str:
     return (
         'first, last = logits[0].argmax(0)\nprint(tokenizer.decode(rows["input_ids"][0, first : last + 1]))\n'
@@ -128,8 +158,10 @@ def _onnx_questions(task: QuestionTask) -> str:
 
 
 _TRANSFORMERS: Mapping[type[Task], Callable[..., str]] = {
-    MultiLabelTask: _label_sets, QuestionTask: _questions, TextTask: _texts, TranslationTask: _translations,
+    EmbeddingTask: _embeddings, MultiLabelTask: _label_sets, QuestionTask: _questions, TextTask: _texts,
+    TranslationTask: _translations,
 }  # fmt: skip
 _ONNX_ANSWER: Mapping[type[Task], Callable[..., str]] = {
-    MultiLabelTask: _onnx_label_sets, QuestionTask: _onnx_questions, TextTask: _onnx_texts,
+    EmbeddingTask: _onnx_embeddings, MultiLabelTask: _onnx_label_sets, QuestionTask: _onnx_questions,
+    TextTask: _onnx_texts,
 }  # fmt: skip

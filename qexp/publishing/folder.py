@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoConfig
+
 from qexp.analysis.run_models import StoredModel, graph_of, model_of
-from qexp.config import TranslationTask
+from qexp.config import EmbeddingTask, TranslationTask
 from qexp.context import RunContext
 from qexp.models.inference import load_quantized
 from qexp.models.integer_checkpoint import CONFIG, WEIGHTS, checkpoint_of, write_checkpoint
 from qexp.models.published import INTEGERS, QUANTIZATION, RANGES, TASK, task_file
 from qexp.publishing.model_card import CardContent, card
 from qexp.publishing.new_folder import new_folder
+from qexp.publishing.sentence_transformers import with_hidden_states, write_modules
 from qexp.quant.insertion.quantized_model import QuantizedModel
 
 GRAPHS = {"fp32": "onnx/model.onnx", "int8": "onnx/model_int8.onnx"}
@@ -54,6 +57,8 @@ def _fill(work: Path, publication: Publication, outputs: Path, ctx: RunContext, 
         target = work / GRAPHS[precision]
         target.parent.mkdir(exist_ok=True)
         _copy_graph(file, target)
+    if isinstance(model.task, EmbeddingTask):
+        write_modules(model.task, AutoConfig.from_pretrained(model.encoder.model).hidden_size, work)
     (work / TASK).write_text(task_file(model.title, model.task, model.tokens.pad_id), encoding="utf-8")
     facts = None
     if model.quant_config is not None:
@@ -78,14 +83,18 @@ def _graphs(model: StoredModel, outputs: Path, ctx: RunContext) -> dict[str, Pat
 
 
 def _copy_graph(source: Path, target: Path) -> None:
-    """Copy a graph so that a plain session computes exact products with the options of the card's example."""
+    """Copy a graph so that a plain session computes exact products with the options of the card's example.
+
+    Hidden states that are pooled become an output, as sentence-transformers pools them itself.
+    """
     import onnx
 
     from qexp.deploy.onnx.io import read, write
     from qexp.deploy.runtimes.onnxruntime.uint8 import shift_shared_weights
 
     graph = read(source)
-    if shift_shared_weights(graph):
+    shifted, opened = shift_shared_weights(graph), with_hidden_states(graph)
+    if shifted or opened:
         onnx.checker.check_model(graph, full_check=True)
         write(graph, target)
     else:

@@ -9,10 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qexp.analysis.run_models import StoredModel
-from qexp.config import MultiLabelTask, QuestionTask, Task, TextTask, TranslationTask, score_name
+from qexp.config import (
+    EmbeddingTask,
+    MultiLabelTask,
+    QuestionTask,
+    Task,
+    TextTask,
+    TranslationTask,
+    score_name,
+)
 from qexp.data.hub import SETS, place
 from qexp.models.published import INTEGERS
-from qexp.publishing.examples import with_onnxruntime, with_transformers
+from qexp.publishing.examples import with_onnxruntime, with_sentence_transformers, with_transformers
 from qexp.records.record import Record
 from qexp.reporting.command import command_of
 from qexp.reporting.glue import TASKS as GLUE_TASKS
@@ -24,8 +32,8 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 HUB_TASKS: Mapping[type[Task], str] = {
-    MultiLabelTask: "text-classification", QuestionTask: "question-answering",
-    TextTask: "text-classification", TranslationTask: "translation",
+    EmbeddingTask: "sentence-similarity", MultiLabelTask: "text-classification",
+    QuestionTask: "question-answering", TextTask: "text-classification", TranslationTask: "translation",
 }  # fmt: skip
 """Name of each kind of task on the hub."""
 HUB_METRICS = {
@@ -87,7 +95,7 @@ def _metadata(content: CardContent) -> str:
     quantized = ["quantized", content.quant] if model.quant_config else []
     return ModelCardData(
         license=content.license,
-        library_name="transformers",
+        library_name=_library(model.task),
         pipeline_tag=HUB_TASKS[type(model.task)],
         base_model=_on_the_hub(model.experiment.model.name, scratch=bool(model.experiment.model.scratch)),
         datasets=_data_sets(model.task, content.run),
@@ -96,6 +104,10 @@ def _metadata(content: CardContent) -> str:
         model_name=content.name,
         eval_results=list(_results(content)),
     ).to_yaml()
+
+
+def _library(task: Task) -> str:
+    return "sentence-transformers" if isinstance(task, EmbeddingTask) else "transformers"
 
 
 def _data_sets(task: Task, run: RunView) -> list[str] | None:
@@ -142,6 +154,9 @@ def _sections(content: CardContent) -> Iterator[str]:
         yield f"{MADE_UP}\n"
     yield f"## Use\n\nWith transformers, in floating point:\n\n{_python(with_transformers(model.task, '.'))}"
     graph = "onnx/model_int8.onnx" if model.quant_config else "onnx/model.onnx"
+    if isinstance(model.task, EmbeddingTask):
+        code = _python(with_sentence_transformers(model.task, ".", graph))
+        yield f"With sentence-transformers (`pip install sentence-transformers[onnx]`):\n\n{code}"
     if example := with_onnxruntime(model.task, ".", graph):
         yield f"With ONNX Runtime{', in integers' if model.quant_config else ''}:\n\n{_python(example)}"
         if model.quant_config:
@@ -236,6 +251,8 @@ def _gate_line(name: str, result: Mapping[str, Any]) -> str:
         )
         if isinstance(result.get(field), int | float)
     ]
+    if isinstance(cosine := (result.get("cosines") or {}).get("min"), float):
+        numbers.append(f"smallest cosine with torch's embedding {cosine:.4g}")
     return f"- {name}: {verdict}; {', '.join(numbers) or 'no numbers'}"
 
 

@@ -123,8 +123,8 @@ def overviews(
     ]
 
 
-FAMILIES = ("GLUE", "questions", "translation", "other tasks")
-_OF_KIND = {"question_answering": "questions", "translation": "translation"}
+FAMILIES = ("GLUE", "questions", "translation", "embedding", "other tasks")
+_OF_KIND = {"question_answering": "questions", "translation": "translation", "embedding": "embedding"}
 
 
 def _family(run: RunView, convention: Convention) -> str:

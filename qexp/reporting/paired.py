@@ -69,10 +69,10 @@ class EvaluationPair:
     differing: int
     """Number of rows with different predictions."""
     distance: float | None
-    """Mean absolute difference of the predictions; None except for regression."""
+    """Mean absolute difference of the predictions; None except for regression and embedding."""
     differences: tuple[Difference, ...]
     answers: AgreementCounts | None
-    """None for regression and translation, where a row is neither right nor wrong."""
+    """None for regression, embedding and translation, where a row is neither right nor wrong."""
     resamples: int
     seed: int
 
@@ -133,7 +133,7 @@ def _pair(first: Evaluation, second: Evaluation, split: str, resamples: int, see
         rows=len(labels),
         differing=int((first_predictions != second_predictions).sum()),
         distance=float(np.abs(second_predictions.astype(np.float64) - first_predictions).mean())
-        if kind == "regression"
+        if kind in ("regression", "embedding")
         else None,
         differences=tuple(
             Difference(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from qexp.config import MultiLabelTask, QuestionTask, Task, TextTask, TranslationTask
+from qexp.config import EmbeddingTask, MultiLabelTask, QuestionTask, Task, TextTask, TranslationTask
 from qexp.tasks.base import TaskAdapter
 
 
@@ -24,6 +24,12 @@ def _label_sets(task: MultiLabelTask) -> TaskAdapter:
     return MultiLabelAdapter(task)
 
 
+def _embeddings(task: EmbeddingTask) -> TaskAdapter:
+    from qexp.tasks.embedding import EmbeddingAdapter
+
+    return EmbeddingAdapter(task)
+
+
 def _questions(task: QuestionTask) -> TaskAdapter:
     from qexp.tasks.question_answering import QuestionAdapter
 
@@ -37,6 +43,7 @@ def _translations(task: TranslationTask) -> TaskAdapter:
 
 
 FAMILIES: Mapping[type[Task], Callable[[Any], TaskAdapter]] = {
+    EmbeddingTask: _embeddings,
     MultiLabelTask: _label_sets,
     QuestionTask: _questions,
     TextTask: _texts,

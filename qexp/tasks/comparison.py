@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qexp.config import Precision, Task, score_name
+from qexp.config import EmbeddingTask, Precision, Task, score_name
 from qexp.data.metrics.vectorized import MEASURES, Measure, observed
 from qexp.tasks import adapter_for
 from qexp.tasks.base import Predictions
@@ -133,6 +133,19 @@ class GateComparison:
         return not broken and bool(np.isfinite(self.engine).all())
 
     @cached_property
+    def cosines(self) -> tuple[Array, Array] | None:
+        """Smaller cosine of each row's two embeddings with torch's, for engine and floor, [rows] each.
+
+        None where predictions are not made of embeddings.
+        """
+        if not isinstance(self.task, EmbeddingTask):
+            return None
+        sides = self.splits.values()
+        engine = np.concatenate([_smaller_cosines(side.engine, side.torch) for side in sides])
+        floor = np.concatenate([_smaller_cosines(side.floor, side.torch) for side in sides])
+        return engine, floor
+
+    @cached_property
     def metrics(self) -> Mapping[str, tuple[float, float, float]]:
         """Differences of engine and floor from torch, and the weight of one row, all in points, by metric."""
         return {
@@ -190,6 +203,13 @@ def measures_of(task: Task) -> dict[str, Measure]:
 
 def apart(ours: Predictions, theirs: Predictions) -> Array:
     return ours.logits.astype(np.float64) - theirs.logits.astype(np.float64)
+
+
+def _smaller_cosines(ours: Predictions, theirs: Predictions) -> Array:
+    """Return the cosine of two embeddings of norm 1, ``1 - |a - b|^2 / 2``, exact where they are close."""
+    squares = np.square(apart(ours, theirs)).reshape(len(ours.ids), 2, -1).sum(axis=2)
+    cosines: Array = 1 - squares.max(axis=1) / 2
+    return cosines
 
 
 def _first_differences(side: SplitPredictions) -> Array:

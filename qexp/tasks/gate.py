@@ -56,6 +56,7 @@ def judge(comparison: GateComparison) -> dict[str, Any]:
         for points, _, _ in comparison.metrics.values()
     )
     reasons = list(_reasons(comparison))
+    cosines = [{"cosines": _cosines(side)} for side in comparison.cosines or ()] or [{}, {}]
     verdict: Verdict = "passed" if agreement >= MIN_AGREEMENT and close else "within noise"
     return {
         "rows": len(engine),
@@ -63,10 +64,12 @@ def judge(comparison: GateComparison) -> dict[str, Any]:
         "max_logit_difference": _largest(comparison.engine),
         "metric_difference": worst if np.isfinite(worst) else None,
         "logit_differences": _quantiles(comparison.engine),
+        **cosines[0],
         "floor": {
             "agreement": 100.0 * float(1 - floor.mean()),
             "metric_difference": _number(max((each[1] for each in comparison.metrics.values()), default=0.0)),
             "logit_differences": _quantiles(comparison.floor),
+            **cosines[1],
         },
         "verdict": "failed" if reasons else verdict,
         "passed": not reasons,
@@ -199,6 +202,10 @@ def _metrics(comparison: GateComparison) -> Iterator[str]:
 
 def _quantiles(differences: Array) -> dict[str, float | None]:
     return {name: _number(np.quantile(differences, level)) for name, level in QUANTILES.items()}
+
+
+def _cosines(values: Array) -> dict[str, float | None]:
+    return {name: _number(np.quantile(values, level)) for name, level in {"min": 0.0, "p50": 0.5}.items()}
 
 
 def _largest(differences: Array) -> float | None:

@@ -125,7 +125,7 @@ def test_the_page_and_the_card_have_the_same_examples(finished: Path) -> None:
         assert f"```python\n{there}```" in text
 
 
-@pytest.mark.parametrize("task", ["sst2", "stsb", "squad", "squad_v2", "multi30k_en_de"])
+@pytest.mark.parametrize("task", ["sst2", "stsb", "squad", "squad_v2", "multi30k_en_de", "stsb_embedding"])
 def test_examples_of_every_task_are_ten_lines_of_python(task: str) -> None:
     section = experiment(f"task={task}").task
     found = [examples.with_transformers(section, "m"), examples.with_onnxruntime(section, "m", "g")]

@@ -405,3 +405,34 @@ def test_f1_of_three_classes_is_refused() -> None:
     with pytest.raises(ValidationError, match=r"f1 is that of one class, 'neutral', .*use f1_macro"):
         experiment("task=mnli", "task.metrics=[f1]")
     assert experiment("task=mnli", "task.metrics=[f1_macro,accuracy]").task.primary == "f1_macro@matched"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), {"labels": 0, "logits": 1}),
+        (("method.distillation.hidden=2",), {"labels": 0, "logits": 0, "hidden": 2}),
+        (("method.distillation.logits=3",), {"labels": 0, "logits": 3}),
+    ],
+)
+def test_an_embedding_learns_from_its_teacher_alone(
+    words: tuple[str, ...], expected: dict[str, float]
+) -> None:
+    made = experiment("task=stsb_embedding", "quant=w8a8", *words)
+    assert made.finetune.kind == "none"
+    assert isinstance(made.method, Qat)
+    assert {name: getattr(made.method.distillation, name) for name in expected} == expected
+    assert Experiment.model_validate(made.model_dump(mode="json")) == made
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("finetune=full",), "finetune=none"),
+        (("method.distillation.labels=0.5", "method.distillation.logits=1"), "method.distillation.labels=0"),
+    ],
+)
+def test_no_labels_train_an_embedding(words: tuple[str, ...], part: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        experiment("task=stsb_embedding", "quant=w8a8", *words)
+    assert part in explain(caught.value)

@@ -14,6 +14,7 @@ from qexp.config import Task
 from qexp.tasks.base import Predictions
 from qexp.tasks.classification import margins
 from qexp.tasks.comparison import GateComparison, SplitPredictions
+from qexp.tasks.embedding import cosines
 from qexp.tasks.gate import judge
 from tests.conftest import experiment
 
@@ -21,6 +22,7 @@ MRPC, STSB, SQUAD, MULTI30K = (
     experiment(f"task={name}", *more).task
     for name, *more in (("mrpc",), ("stsb",), ("squad",), ("translation", "model=transformer_tiny"))
 )
+EMBEDDING = experiment("task=stsb_embedding").task
 Array = np.ndarray[Any, Any]
 ROWS, NOISE = 1000, 0.01
 
@@ -209,3 +211,40 @@ def test_a_metric_that_is_undefined_on_one_side_only_fails() -> None:
     assert judge(GateComparison(STSB, {"": SplitPredictions(broken, torch, torch)}))["reasons"] == [
         "logits that are not finite"
     ]
+
+
+# Embeddings
+
+
+def vectors(pairs: Array, labels: Array) -> Predictions:
+    """Predictions of pairs of vectors, [rows, 2, width]."""
+    pairs = (pairs / np.linalg.norm(pairs, axis=2, keepdims=True)).astype(np.float32)
+    flat = pairs.reshape(len(pairs), -1)
+    return Predictions(np.arange(len(pairs)), cosines(pairs[:, 0], pairs[:, 1]), labels, flat)
+
+
+@pytest.mark.parametrize(
+    ("size", "offset", "passed"), [(1.0, 0.0, True), (20.0, 0.0, False), (1.0, 0.05, False)]
+)
+def test_embeddings_are_held_against_torch_by_cosine_and_rank(
+    size: float, offset: float, passed: bool
+) -> None:
+    pairs = np.random.default_rng(1).normal(size=(ROWS, 2, 16))
+    pairs[:, 1] += np.linspace(0, 3, ROWS)[:, None] * pairs[:, 0]
+    labels = np.linspace(0, 5, ROWS)
+
+    def drawn(seed: int, size: float) -> Array:
+        return noisy(pairs.reshape(ROWS, -1), seed, size * NOISE).reshape(pairs.shape)
+
+    engine = drawn(4, size)
+    engine[..., 3] += offset
+    side = SplitPredictions(*(vectors(each, labels) for each in (engine, pairs, drawn(3, 1.0))))
+    found = judge(GateComparison(EMBEDDING, {"validation": side}))
+    assert found["passed"] is passed
+    ours, torch = (each.logits.reshape(ROWS * 2, -1) for each in (side.engine, side.torch))
+    assert found["cosines"]["min"] == pytest.approx(cosines(ours, torch).min(), abs=1e-6)
+    assert found["floor"]["cosines"]["min"] < found["floor"]["cosines"]["p50"] <= 1
+
+
+def test_only_embeddings_have_cosines(logits: Array, labels: Array) -> None:
+    assert "cosines" not in verdict(noisy(logits, 4), logits, labels)

@@ -252,6 +252,7 @@ MEASURES: Mapping[str, Mapping[str, Measure]] = {
         "f1_weighted": Measure(_by_label, _summed(_f1_weighted)),
         "subset_accuracy": Measure(_hits, _mean),
     },
+    "embedding": _LABEL_MEASURES,
     "translation": {"bleu": Measure(_n_grams, _summed(_bleu))},
 }
 """Measures by kind of task and name of the metric."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from qexp.config import MultiLabelTask, QuestionTask, Task, TextTask, TranslationTask
+from qexp.config import EmbeddingTask, MultiLabelTask, QuestionTask, Task, TextTask, TranslationTask
 from qexp.data.sources import (
+    embedding_rows,
     label_lists,
     labels,
     multi_label_rows,
@@ -16,6 +17,7 @@ from qexp.data.sources import (
 )
 
 FORMS: Mapping[type[Task], Any] = {
+    EmbeddingTask: embedding_rows,
     MultiLabelTask: multi_label_rows,
     QuestionTask: question_rows,
     TextTask: text_rows,

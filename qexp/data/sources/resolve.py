@@ -140,9 +140,11 @@ def _first_at_hand(data: Data, task: Task, *, sweep: bool) -> tuple[Source, Tabl
     if root is not None and not root.is_dir():
         name = "data.root" if data.root else ROOT_VARIABLE
         raise DataError(f"{name}={root}: no such folder; correct it, or {ways('local', 'hub', 'sample')}")
-    if root is not None and finder.folder_of(root, task.name):
+    names = dict.fromkeys(name for _, name, _ in splits_of(task))
+    absent = [name for name in names if root is not None and not finder.folder_of(root, name)]
+    if root is not None and not absent:
         return "local", _local(data, task)
-    missed = f"no folder {root / task.name}" if root else f"data.root and {ROOT_VARIABLE} are not set"
+    missed = f"no folder {root / absent[0]}" if root else f"data.root and {ROOT_VARIABLE} are not set"
     try:
         return "hub", _hub(data, task)
     except DataError as error:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.config import MultiLabelTask, QuestionTask, Task, TextTask, TranslationTask
+from qexp.config import EmbeddingTask, MultiLabelTask, QuestionTask, Task, TextTask, TranslationTask
 from qexp.data.tokenization.pairs import tokenize_pairs
 from qexp.data.tokenization.references import write_reading
+from qexp.data.tokenization.sentences import tokenize_sentences
 from qexp.data.tokenization.texts import tokenize
 from qexp.data.tokenization.windows import Windowing, tokenize_questions
 
@@ -77,8 +78,23 @@ def prepare_pairs(
     return {f"truncated_{side}": count for side, count in cut.items()}
 
 
+def prepare_sentences(
+    table: pa.Table,
+    task: EmbeddingTask,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    folder: Path,
+    split: str,
+    advance: Move,
+) -> dict[str, Any]:
+    """Tokenize each text of a table by itself and return how many were cut."""
+    sentences = tokenize_sentences(table, task, tokenizer=tokenizer, folder=folder, advance=advance)
+    return {"truncated": sentences.truncated}
+
+
 PREPARE: Mapping[type[Task], Preparation] = {
     MultiLabelTask: prepare_texts,
+    EmbeddingTask: prepare_sentences,
     QuestionTask: prepare_questions,
     TextTask: prepare_texts,
     TranslationTask: prepare_pairs,

@@ -39,6 +39,9 @@ Translations = Mapping[Callable[..., Any], Callable[..., Any]]
 """ONNX translation of each custom operator."""
 OUTPUT = "logits"
 """Name of the output: float32 [batch, outputs]; for question answering [batch, length, 2], start and end."""
+POOLED, HIDDEN = "sentence_embedding", "last_hidden_state"
+"""Name of the output of a model with a pooling, float32 [batch, width], and of the value in its graph that is
+pooled, float32 [batch, length, width]."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class GraphPart:
     """Names of the dynamic axes of each input, None for a fixed size; equal names mean equal sizes."""
     output: str
     """Name of the output."""
+    inner: tuple[str, ...] = ()
+    """Names of further tensors that the module returns: values in the graph that keep these names."""
 
 
 def export_onnx(
@@ -67,7 +72,8 @@ def export_onnx(
 ) -> None:
     """Write ``model`` as one self-contained ONNX file.
 
-    Inputs are those of ``INPUTS`` that the model's ``forward`` accepts, the output is ``logits``. The file is
+    Inputs are those of ``INPUTS`` that the model's ``forward`` accepts, the output is ``logits``, or
+    ``sentence_embedding`` of a model with a pooling (:mod:`qexp.models.pooling`). The file is
     written atomically, and the model is restored to the mode (training or not) that it had.
 
     Args:
@@ -126,6 +132,7 @@ def write_graph(part: GraphPart, path: Path, *, opset: int | None = None, narrow
         if narrow:
             pack_int4(graph)
         keep_exact(graph.graph)
+        del graph.graph.outputs[1:]  # part.inner: named by the exporter, and no outputs
         RemoveUnusedNodesPass()(graph)
         proto = checked(graph)
     write(proto, path)
@@ -135,18 +142,23 @@ def write_graph(part: GraphPart, path: Path, *, opset: int | None = None, narrow
 def _encoder_part(model: nn.Module, example: Mapping[str, Tensor]) -> Iterator[GraphPart]:
     """Return an encoder as a part to write, with the model in evaluation mode meanwhile."""
     inputs = _inputs(model, example)
+    pooled = getattr(getattr(model, "config", None), "sentence_pooling", None) is not None
     with evaluating(model), _plain_attention(model):
         yield GraphPart(
             type(model).__name__,
             _Logits(model, tuple(inputs)),
             inputs=inputs,
             axes=dict.fromkeys(inputs, AXES),
-            output=OUTPUT,
+            output=POOLED if pooled else OUTPUT,
+            inner=(HIDDEN,) if pooled else (),
         )
 
 
 class _Logits(nn.Module):
-    """Wrapper that takes the inputs by position and returns only the logits, as the exporter requires."""
+    """Wrapper that takes the inputs by position and returns only the logits, as the exporter requires.
+
+    Of a model with a pooling, it returns the embeddings and the hidden states.
+    """
 
     def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
         super().__init__()
@@ -155,13 +167,15 @@ class _Logits(nn.Module):
         parameters = inspect.signature(model.forward).parameters
         self.types_absent = "token_type_ids" in parameters and "token_type_ids" not in names
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         arguments = dict(zip(self.names, inputs, strict=True))
         if self.types_absent:  # a constant; the model's own default may be a lookup by position
             arguments["token_type_ids"] = torch.zeros_like(inputs[0])
         output = self.model(**arguments)
         if not isinstance(output, Tensor) and "start_logits" in output:
             return torch.stack([output["start_logits"], output["end_logits"]], dim=-1)
+        if not isinstance(output, Tensor) and POOLED in output:
+            return output[POOLED], output[HIDDEN]
         logits: Tensor = output if isinstance(output, Tensor) else output[OUTPUT]
         return logits
 
@@ -206,7 +220,7 @@ def _translate(program: ExportedProgram, part: GraphPart, opset: int, translatio
             program,
             (),
             input_names=tuple(part.inputs),
-            output_names=[part.output],
+            output_names=[part.output, *part.inner],
             opset_version=opset,
             custom_translation_table=dict(translations),
             dynamo=True,

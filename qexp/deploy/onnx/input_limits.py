@@ -125,9 +125,7 @@ def _fits(graph: ReferenceEvaluator, rows: int, length: int) -> bool | None:
         name: np.full((1, length), 1 if "mask" in name else 2, np.int64) for name in graph.input_names
     }
     try:
-        with np.errstate(
-            divide="ignore", invalid="ignore"
-        ):  # MPNet takes a logarithm of 0 that it does not use
+        with np.errstate(divide="ignore", invalid="ignore"):  # MPNet's log(0), which it does not use
             results: Any = graph.run(None, feed)
     except (IndexError, ValueError):
         return None

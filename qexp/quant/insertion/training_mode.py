@@ -38,7 +38,9 @@ def start_training(quantization: QuantizedModel, method: Qat, calibrator: AnyCal
 
 def delay_head(quantization: QuantizedModel, steps: int, step: int) -> None:
     """Leave layers outside the base model in floating point until ``step`` reaches ``steps``."""
-    prefix = f"{getattr(quantization.model, 'base_model_prefix', '')}."
+    model = quantization.model
+    headless = getattr(model, "base_model", None) is model
+    prefix = "" if headless else f"{getattr(model, 'base_model_prefix', '')}."
     quantizers = quantization.quantizers
     for site in quantization.sites:
         if not site.module.startswith(prefix):

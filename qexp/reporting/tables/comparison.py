@@ -253,6 +253,8 @@ def parity_facts(parity: Mapping[str, Any]) -> str:
         )
         if isinstance(value := parity.get(name), int | float)
     ]
+    if isinstance(cosine := (parity.get("cosines") or {}).get("min"), int | float):
+        facts.append(f"cosines of embeddings are at least {cosine:.4g}")
     return joined(facts) or "no numbers recorded"
 
 

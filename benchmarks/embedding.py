@@ -1,0 +1,188 @@
+"""What 8 and 4 bits leave of an embedding: Spearman on STS-B, beside other INT8 of the same model.
+
+    python -m benchmarks.embedding [--model NAME] [--threads 2] [--nncf-python FILE] [--json FILE]
+
+Runs of ``task=stsb_embedding`` (PTQ and QAT, W8A8 and W4A8; a repeated one is read from the store) give FP32,
+PTQ and QAT in torch and, through their graphs, in ONNX Runtime. Their FP32 graph is then quantized by ONNX
+Runtime's ``quantize_dynamic``, per tensor and per channel, and, by an interpreter that has it, by NNCF
+(``nncf.quantize`` with ``ModelType.TRANSFORMER`` on 300 texts of the train split). Those graphs run over the
+same tokens. ``kept`` is the share of FP32's Spearman.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+from benchmarks.deploy import table
+from qexp.analysis.evaluator import EvaluationRows, rows_of
+from qexp.deploy.engine import EngineSpec
+from qexp.deploy.runtimes import load
+from qexp.deploy.runtimes.onnxruntime.session import new_session
+from qexp.records.record import Record, outputs_root, read
+from qexp.tasks import adapter_for
+from qexp.tasks.exported import exported_run
+
+SAMPLES = 300
+"""Texts that NNCF calibrates on: the default of ``nncf.quantize``."""
+MEBIBYTE = 2**20
+NNCF = """
+import sys
+import nncf, numpy as np, onnx
+source, texts, target = sys.argv[1:]
+batches = np.load(texts)
+count = len([name for name in batches.files if name.startswith("input_ids")])
+names = ("input_ids", "attention_mask", "token_type_ids")
+rows = [{name: batches[f"{name}.{index}"] for name in names} for index in range(count)]
+kind = nncf.ModelType.TRANSFORMER
+model = nncf.quantize(onnx.load(source), nncf.Dataset(rows), model_type=kind, subset_size=count)
+onnx.save(model, target)
+print(nncf.__version__)
+"""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One model of the table."""
+
+    name: str
+    spearman: float
+    pearson: float
+    bytes: int | None = None
+
+
+def run(options: argparse.Namespace, quant: str, method: str) -> Record:
+    """Run the experiment, or find it in the store, and return its Record."""
+    words = [
+        "task=stsb_embedding", f"quant={quant}", f"method={method}", "deploy=onnx",
+        f"model.name={options.model}", f"machine.threads={options.threads}", "machine.progress=false",
+    ]  # fmt: skip
+    print(f"python -m qexp {' '.join(words)}", flush=True)
+    done = subprocess.run([sys.executable, "-m", "qexp", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+    both = (done.stdout + done.stderr).splitlines()
+    (place,) = (line.removeprefix("record: ") for line in both if line.startswith("record: "))
+    return read(Path(place))
+
+
+def own_lines(records: dict[tuple[str, str], Record]) -> Iterator[Line]:
+    """Yield the models of the runs."""
+    fp32 = next(iter(records.values()))
+    yield Line("FP32", fp32.scores["fp32"]["spearman"], fp32.scores["fp32"]["pearson"], fp32.bytes["fp32"])
+    for (quant, method), record in records.items():
+        for stage, where in ((method, "torch"), ("onnx", "ONNX Runtime")):
+            scores = record.scores[stage]
+            name = f"{quant.upper()} {method.upper()}, {where}"
+            yield Line(name, scores["spearman"], scores["pearson"], record.bytes["int8"])
+
+
+def scored(name: str, graph: Path, runtime: str, rows: EvaluationRows, threads: int) -> Line:
+    """Evaluate a graph that another program quantized."""
+    if runtime == "onnxruntime":
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = new_session(graph, options)
+        inputs = [each.name for each in session.get_inputs()]
+
+        def forward(batch: Any) -> Any:
+            import torch
+
+            found = session.run(["sentence_embedding"], {each: batch[each].numpy() for each in inputs})
+            return torch.from_numpy(found[0])
+    else:
+        folder = graph.parent / graph.stem
+        folder.mkdir()
+        (folder / "model.onnx").hardlink_to(graph)
+        forward = exported_run(
+            rows.task, folder, lambda file: load("openvino", EngineSpec(file, "int8", threads=threads))
+        )
+    adapter = adapter_for(rows.task)
+    found = adapter.predict(forward, rows.tokens, rows.split, rows=rows.limit, advance=lambda *_, **__: None)
+    scores = adapter.score(found)
+    assert scores["spearman"] is not None and scores["pearson"] is not None
+    return Line(name, scores["spearman"], scores["pearson"], graph.stat().st_size)
+
+
+def calibration_texts(rows: EvaluationRows, file: Path) -> None:
+    """Write single texts of the train split, drawn at random, as arrays."""
+    adapter = adapter_for(rows.task)
+    split = adapter.split(rows.tokens.split(rows.task.train))
+    drawn = np.random.default_rng(0).permutation(len(split))[:SAMPLES]
+    arrays = {}
+    for index, row in enumerate(drawn):
+        batch = adapter.collate(split, np.array([row]), rows.tokens.pad_id)
+        arrays |= {f"{name}.{index}": values.numpy() for name, values in batch.items() if name != "labels"}
+    np.savez(file, **arrays)
+
+
+def other_lines(graph: Path, rows: EvaluationRows, options: argparse.Namespace) -> Iterator[Line]:
+    """Yield the same model quantized by others."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        for per_channel in (False, True):
+            way = "per channel" if per_channel else "per tensor"
+            target = folder / f"dynamic-{per_channel}.onnx"
+            quantize_dynamic(graph, target, weight_type=QuantType.QInt8, per_channel=per_channel)
+            name = f"ONNX Runtime {onnxruntime.__version__} dynamic INT8, {way}"
+            yield scored(name, target, "onnxruntime", rows, options.threads)
+        if options.nncf_python:
+            calibration_texts(rows, folder / "texts.npz")
+            script, target = folder / "quantize.py", folder / "nncf.onnx"
+            script.write_text(NNCF)
+            words = [options.nncf_python, str(script), str(graph), str(folder / "texts.npz"), str(target)]
+            done = subprocess.run(words, capture_output=True, text=True, check=False)
+            if done.returncode:
+                print(f"NNCF: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+                return
+            version = done.stdout.strip().splitlines()[-1]
+            for runtime in ("openvino", "onnxruntime"):
+                yield scored(f"NNCF {version}, in {runtime}", target, runtime, rows, options.threads)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--nncf-python", metavar="FILE", help="Python of an environment with nncf and onnx")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    records = {
+        (quant, method): run(options, quant, method)
+        for method in ("ptq", "qat")
+        for quant in ("w8a8", "w4a8")
+    }
+    first, outputs = next(iter(records.values())), outputs_root()
+    key = next(visit["key"] for visit in first.stages if visit["stage"] == "7-onnx")
+    lines = list(own_lines(records))
+    graph = outputs / "artifacts" / "7-onnx" / key / "model.onnx"
+    lines += other_lines(graph, rows_of(first, outputs), options)
+    fp32 = lines[0].spearman
+    table(
+        f"{options.model} on STS-B's validation rows",
+        ["model", "Spearman", "kept of FP32, %", "Pearson", "MiB"],
+        [
+            [
+                each.name, f"{each.spearman:.2f}", f"{100 * each.spearman / fp32:.2f}", f"{each.pearson:.2f}",
+                f"{each.bytes / MEBIBYTE:.1f}" if each.bytes else "-",
+            ]
+            for each in lines
+        ],
+    )  # fmt: skip
+    if options.json:
+        options.json.write_text(json.dumps([asdict(each) for each in lines], indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

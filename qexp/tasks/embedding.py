@@ -1,0 +1,143 @@
+"""Embedding of texts: distance to the FP32 model's vectors, and cosines of pairs against similarities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from qexp.artifacts.types import Tokens
+from qexp.config import EmbeddingTask
+from qexp.context import RunContext
+from qexp.data.batches import EVALUATION_BATCH, collate
+from qexp.data.checkpoints import Checkpoint
+from qexp.data.metrics.glue import score
+from qexp.data.microbatches import Batch
+from qexp.data.tokenization.texts import TokenSplit
+from qexp.errors import TrainingError
+from qexp.models.inference import runner, split_logits
+from qexp.models.loading import load_embedder
+from qexp.tasks.base import Array, ForwardFn, Predictions
+from qexp.tasks.module import TaskModule
+
+SAME_RANK = 0.05
+"""Most places, as a share of the rows, by which the rank of a cosine may move and still count as the same.
+
+As for a regression, a tighter one would not hold between two computations of one quantized model.
+"""
+
+
+class Embedder(TaskModule):
+    """Training module of an encoder with a pooling, which learns from a teacher alone."""
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Refuse: a text by itself has no gold value.
+
+        Raises:
+            TrainingError: Always.
+        """
+        raise TrainingError(
+            "method.distillation.labels: an embedding has no loss but the distance to the FP32 model; set "
+            "method.distillation.labels=0 and method.distillation.logits=1"
+        )
+
+
+class EmbeddingAdapter:
+    """Adapter for embeddings. Batches are of texts, which training and calibration take one by one."""
+
+    training_module = Embedder
+
+    def __init__(self, task: EmbeddingTask) -> None:
+        self.task = task
+
+    def pretrained(self, start: Checkpoint, tokens: Tokens, seed: int) -> PreTrainedModel:
+        """Return the model of the checkpoint, as an embedding has no head."""
+        return self.finetuned(start)
+
+    def finetuned(self, start: Checkpoint) -> PreTrainedModel:
+        """Return the base model of the checkpoint with the task's pooling."""
+        return load_embedder(start.folder, self.task.pooling)
+
+    def runner(self, model: nn.Module, ctx: RunContext) -> ForwardFn:
+        return runner(model, ctx)
+
+    def split(self, folder: Path) -> TokenSplit:
+        """Load the texts of a split: two rows for each pair."""
+        return TokenSplit.load(folder)
+
+    def collate(self, split: TokenSplit, rows: Array, pad_id: int) -> Batch:
+        return collate(split, rows, pad_id=pad_id)
+
+    def loss_count(self, split: TokenSplit, rows: Array) -> int:
+        return len(rows)
+
+    def loss_counts_per_row(self, batch: Batch) -> Tensor:
+        return torch.ones_like(batch["labels"], dtype=torch.float32)
+
+    def distance(self, ours: Tensor, theirs: Tensor, batch: Batch, temperature: float) -> Tensor:
+        """Return the mean of 1 - cosine, which is half the squared distance of vectors of norm 1."""
+        return 1 - (ours * theirs).sum(-1).mean()
+
+    def predict(
+        self,
+        run: ForwardFn,
+        tokens: Tokens,
+        name: str,
+        *,
+        rows: int | None,
+        advance: Callable[..., None],
+        batch_size: int = EVALUATION_BATCH,
+    ) -> Predictions:
+        """Return the cosine of each pair, with the embeddings of its two texts in place of logits."""
+        split = TokenSplit.load(tokens.split(name))
+        texts = None if rows is None else 2 * rows
+        done = _Pairs(advance)
+        vectors = split_logits(run, split, texts, pad_id=tokens.pad_id, advance=done, batch_size=batch_size)
+        pairs = vectors.reshape(len(vectors) // 2, 2, -1)
+        logits = pairs.reshape(len(pairs), -1)
+        return Predictions(
+            np.asarray(split.row_ids[:texts:2]),
+            cosines(pairs[:, 0], pairs[:, 1]),
+            np.asarray(split.labels[:texts:2]),
+            logits,
+            broken=int((~np.isfinite(logits)).any(axis=1).sum()),
+        )
+
+    def score(self, found: Predictions) -> dict[str, float | None]:
+        """Return the correlations of the cosines with the gold similarities."""
+        return score(self.task.metrics, found.predictions, found.labels)
+
+    def same(self, ours: Predictions, theirs: Predictions) -> Array:
+        """Return which rows have the same rank among all, within :data:`SAME_RANK`; bool [rows]."""
+        from scipy.stats import rankdata  # type: ignore[import-untyped, unused-ignore]
+
+        moved = np.abs(rankdata(ours.predictions) - rankdata(theirs.predictions))
+        return np.asarray(moved <= max(1.0, SAME_RANK * len(moved)))
+
+
+class _Pairs:
+    """Progress callback that turns a number of texts into one of pairs."""
+
+    def __init__(self, advance: Callable[..., None]) -> None:
+        self.advance, self.texts = advance, 0
+
+    def __call__(self, texts: int) -> None:
+        pairs = (self.texts + texts) // 2 - self.texts // 2
+        self.texts += texts
+        self.advance(pairs)
+
+
+def cosines(ours: Array, theirs: Array) -> NDArray[np.float64]:
+    """Return the cosine of each row of two matrices of vectors, [rows, D] each, in double precision.
+
+    Vectors of norm 1 in FP32 are normalized once more.
+    """
+    one, other = ours.astype(np.float64), theirs.astype(np.float64)
+    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    found: NDArray[np.float64] = np.clip((one * other).sum(axis=1) / norms, -1, 1)
+    return found
