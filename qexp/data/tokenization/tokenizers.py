@@ -84,7 +84,26 @@ def tokenizer_for(
         return make_tokenizer((table[task.source], table[task.target]), start.scratch.vocabulary)
     if isinstance(task, TranslationTask):
         _check_translator(start)
-    return _loaded(start)
+        return _loaded(start)
+    return _with_types(_loaded(start), start)
+
+
+def _with_types(tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
+    """Have a tokenizer give token types if it makes them and the model has several.
+
+    The general class of transformers 5 lists no ``token_type_ids``, whatever its post-processor makes.
+    """
+    from transformers import AutoConfig
+
+    listed, types = tokenizer.model_input_names, "token_type_ids"
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if types in listed or backend is None or not any(backend.encode("a", "a").type_ids):
+        return tokenizer
+    config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
+    if getattr(config, "type_vocab_size", 0) > 1:
+        tokenizer.model_input_names = [*listed, types]
+        tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names
+    return tokenizer
 
 
 def _check_translator(checkpoint: Checkpoint) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from qexp.config import FromScratch
 from qexp.data.arrow import from_texts
@@ -19,7 +19,7 @@ from qexp.data.checkpoints import Checkpoint, ScratchModel
 from qexp.data.synthetic import sample
 from qexp.data.tokenization.tokenizers import make_tokenizer, tokenizer_for
 from qexp.errors import ModelError
-from tests.conftest import experiment
+from tests.conftest import experiment, save_tokenizer, tiny_config
 
 TASK = experiment("task=translation", "model=transformer_tiny").task
 SCRATCH = FromScratch(vocabulary=500, layers=1, width=8, heads=2, inner=8, dropout=0.0)
@@ -98,3 +98,26 @@ def test_a_library_that_a_tokenizer_needs_is_named(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", missing)
     with pytest.raises(ModelError, match=r"requires the SentencePiece library.*pip install 'qexp\[marian\]'"):
         tokenizer_for(Checkpoint(tmp_path, "0", "opus"), {}, TASK)
+
+
+@pytest.mark.parametrize("types", [1, 2])
+def test_types_that_the_post_processor_makes_are_used(types: int, tmp_path: Path) -> None:
+    """The general class of transformers 5 does not list them."""
+    save_tokenizer(tmp_path)
+    rust = AutoTokenizer.from_pretrained(tmp_path).backend_tokenizer
+    general = PreTrainedTokenizerFast(
+        tokenizer_object=rust, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]"
+    )
+    assert "token_type_ids" not in general.model_input_names
+    for file in tmp_path.iterdir():
+        file.unlink()
+    general.save_pretrained(tmp_path)
+    tiny_config("bert", len(general), type_vocab_size=types).save_pretrained(tmp_path)
+    start = Checkpoint(tmp_path, "", str(tmp_path))
+    used = tokenizer_for(start, {}, experiment("task=mrpc").task)
+    assert ("token_type_ids" in used.model_input_names) == (types > 1)
+    used.save_pretrained(tmp_path / "saved")
+    again = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert again.model_input_names == used.model_input_names
+    pair = again("a", "a")
+    assert pair.get("token_type_ids", []) == ([0, 0, 0, 1, 1] if types > 1 else [])
