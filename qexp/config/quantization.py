@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -200,8 +200,9 @@ class Placement(Section):
     range, the smallest that covers theirs; weights that read one tensor have one, too, if per tensor."""
     mask_value: float | None = Field(default=None, lt=0)
     """What is added to the scores of padding, such as -6; null is the lowest float32."""
-    softmax_max: float = Field(default=1.0, gt=0, le=1)
-    """Upper end of the fixed range of probabilities, if ``typed``: 1, or 255/256 for a step of 1/256."""
+    softmax_max: Annotated[float, Field(gt=0, le=1)] | Literal["below_one"] = 1.0
+    """Upper end of the fixed range of probabilities, if ``typed``; below_one is 1 - 2**-bits, whose step is a
+    power of two."""
 
     @model_validator(mode="after")
     def _masks_lie_on_a_grid(self) -> Self:
@@ -213,6 +214,10 @@ class Placement(Section):
         if not self.typed:
             refuse_unused(self, ["softmax_max"], "typed=false", "placement.typed=true")
         return self
+
+    def largest_probability(self, bits: int) -> float:
+        """Return ``softmax_max`` as a number, for a grid of ``bits``."""
+        return 1 - 2.0**-bits if self.softmax_max == "below_one" else self.softmax_max
 
 
 class QuantizationConfig(Section):

@@ -52,7 +52,6 @@ def test_probabilities_are_quantized_as_in_neurst() -> None:
     compare("softmax", 8)
 
 
-@pytest.mark.xfail(strict=True, reason="probabilities of 4 bits end at 15/16 in NeurST")
 def test_probabilities_of_4_bits_are_quantized_as_in_neurst() -> None:
     compare("softmax", 4)
 

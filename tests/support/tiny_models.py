@@ -82,7 +82,7 @@ NEURST = Placement(
     ),
     typed=True,
     fuse_qkv=True,
-    softmax_max=255 / 256,
+    softmax_max="below_one",
 )  # fmt: skip
 
 PRENORM = NEURST.model_copy(

@@ -221,7 +221,7 @@ class _Insertion:
         if grid is None:
             return None
         if values == "softmax":
-            ceiling = self.placement.softmax_max
+            ceiling = self.placement.largest_probability(grid.bits)
         quantizer = Quantizer(name, grid, channels=None, values=values, ceiling=ceiling, grouping=grouping)
         quantizer.parts_of_range = tuple(dict.fromkeys(value.parts.values()))
         return quantizer
