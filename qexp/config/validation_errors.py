@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, get_args, get_origin
 
@@ -17,14 +18,27 @@ _TAGS = {
     *("classification", "regression", "question_answering", "translation", "multi_label", "embedding"),
 }
 """Tags of sections, which pydantic inserts into the path of a field."""
+_BRANCH = re.compile(r"(constrained-|literal\[|tuple\[|list\[|dict\[).*|str|int|float|bool")
+"""What pydantic puts behind the path of a field of several types, for each of them."""
 
 
 def explain(error: ValidationError) -> str:
     """Describe all errors of an experiment, one line for each field."""
-    lines = [_line(problem) for problem in error.errors()]
+    fields: dict[tuple[str, ...], list[Any]] = {}
+    for problem in error.errors():
+        path = tuple(str(part) for part in problem["loc"])
+        branch = len(path) > 1 and _BRANCH.fullmatch(path[-1])
+        fields.setdefault(path[:-1] if branch else path, []).append(problem)
+    lines = [_line({**found[0], "loc": path, "msg": _either(found)}) for path, found in fields.items()]
     if len(lines) == 1:
         return lines[0]
     return f"{len(lines)} fields are wrong:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _either(problems: Sequence[Any]) -> str:
+    """Return what is wrong with a field, of which each type that it may have complains."""
+    messages = [str(each["msg"]) for each in problems]
+    return " or ".join([messages[0], *(each.removeprefix("Input ") for each in messages[1:])])
 
 
 def unknown_field(path: str) -> str:

@@ -436,3 +436,12 @@ def test_no_labels_train_an_embedding(words: tuple[str, ...], part: str) -> None
     with pytest.raises(ValidationError) as caught:
         experiment("task=stsb_embedding", "quant=w8a8", *words)
     assert part in explain(caught.value)
+
+
+def test_a_field_of_two_types_is_one_line() -> None:
+    with pytest.raises(ValidationError) as caught:
+        experiment("task=mrpc", "placement=neurst", "placement.softmax_max=below_two")
+    (line,) = explain(caught.value).splitlines()
+    assert line.startswith("placement.softmax_max=below_two: input should be a valid number")
+    assert "or should be 'below_one'" in line
+    assert line.endswith("change placement.softmax_max=…")
