@@ -35,6 +35,7 @@ from qexp.config.deploy import (
     Onnx,
     TrainingSetup,
 )
+from qexp.config.embedding import EmbeddingTask
 from qexp.config.experiment import Experiment
 from qexp.config.multi_label import LabelDecoding, MultiLabelTask
 from qexp.config.quantization import (
@@ -54,7 +55,6 @@ from qexp.config.runtimes import RUNTIMES, RuntimeSpec
 from qexp.config.task import (
     BeamSearch,
     Data,
-    EmbeddingTask,
     FromScratch,
     Metric,
     Model,

@@ -6,8 +6,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+from qexp.config.embedding import EmbeddingTask
 from qexp.config.multi_label import MultiLabelTask
-from qexp.config.task import EmbeddingTask, QuestionTask, TextTask, TranslationTask
+from qexp.config.task import QuestionTask, TextTask, TranslationTask
 
 AnyTask = Annotated[
     TextTask | QuestionTask | TranslationTask | MultiLabelTask | EmbeddingTask, Field(discriminator="kind")

@@ -11,10 +11,11 @@ from qexp.config.any_task import AnyTask
 from qexp.config.base import Section
 from qexp.config.calibration import AnyCalibrator, Calibration
 from qexp.config.deploy import AnyDeploy, Budget, Gate, Machine, Numerics, TrainingSetup
+from qexp.config.embedding import EmbeddingTask
 from qexp.config.quantization import Placement, Quant, QuantizationConfig, Scheme
 from qexp.config.refinement import Refinement
 from qexp.config.resolution import resolve_defaults
-from qexp.config.task import Data, EmbeddingTask, Model, Task, TranslationTask, score_name
+from qexp.config.task import Data, Model, Task, TranslationTask, score_name
 from qexp.config.tracking import AnyTracker, NoTracker
 from qexp.config.training import AnyFinetune, AnyMethod, ContinuedTraining, Finetune, NoFinetune, Qat
 

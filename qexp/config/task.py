@@ -192,21 +192,6 @@ class TranslationTask(Task):
         return self.model_copy(update={"search": BeamSearch()})
 
 
-class EmbeddingTask(Task):
-    """Embedding of texts: the cosine of the vectors of two texts stands for how alike they are."""
-
-    kind: Literal["embedding"]
-    """Tag of the section."""
-    text: tuple[str, str]
-    """Columns with the two texts that are compared; each text has a vector of its own."""
-    label: str = "label"
-    """Column with the gold similarity, any number; only its order counts for Spearman's coefficient. Training
-    does not read it."""
-    pooling: Literal["mean", "cls"] = "mean"
-    """Vector of a text, before it is divided by its norm: the mean of the last hidden states of its tokens,
-    without padding, or that of the first token."""
-
-
 def score_name(metric: str, split: str, task: Task) -> str:
     """Return the key of a metric in the scores: ``metric``, or ``metric@split`` with several splits."""
     return metric if len(task.evaluation) == 1 else f"{metric}@{split}"
