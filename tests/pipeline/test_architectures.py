@@ -1,4 +1,7 @@
-"""Every encoder of sequence classification: new head, PTQ, a step of QAT, export, and both runtimes."""
+"""Every encoder of sequence classification: new head, PTQ, a step of QAT, export, and both runtimes.
+
+Residual sites of nine of them are in tests/pipeline/test_encoders.py, those of all in ``exhaustive`` tests.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,7 @@ def quantize(architecture: str, placement: str, folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.integer_products
-@pytest.mark.parametrize("placement", ["gemm", "qdqbert"])
+@pytest.mark.parametrize("placement", ["gemm", pytest.param("qdqbert", marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("architecture", encoders.ENCODERS)
 def test_encoders_with_products_in_their_attention(architecture: str, placement: str, tmp_path: Path) -> None:
     quantize(architecture, placement, tmp_path)
