@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from qexp.config import MultiLabelTask, Task, TextTask
+from qexp.config import MultiLabelTask, Task, TextTask, TokenTask
 
 SAME_NUMBER = 1e-6
 """Share of ``task.label_range`` by which regression predictions may differ and still count as constant."""
@@ -43,6 +43,9 @@ def _only_answer(predictions: list[Any], task: Task) -> str | None:
         low, high = task.span
         width = max(predictions) - min(predictions)  # NaN from a broken model is not a constant
         return f"{predictions[0]:.4g}" if width <= SAME_NUMBER * (high - low) else None
+    if isinstance(task, TokenTask):
+        tags = {tag for row in predictions for tag in row}
+        return f"{tags.pop()!r} for all words" if len(tags) == 1 else None
     if any(other != predictions[0] for other in predictions):
         return None
     first = predictions[0]
