@@ -97,17 +97,9 @@ def _tags(task: TokenTask, folder: str) -> str:
         folder,
         auto="AutoModelForTokenClassification",
         work="tags = model(**rows).logits.argmax(-1)[0].tolist()",
-        answer=_of_first_tokens("model.config.id2label[tag]"),
-    )
-
-
-def _of_first_tokens(name: str) -> str:
-    """Return lines that print each word with its tag, which stands at the first token of the word."""
-    return (
-        "places = rows.word_ids(0)\n"
+        answer="places = rows.word_ids(0)\n"
         "for number, word in enumerate(texts[0][0]):\n"
-        "    tag = tags[places.index(number)]\n"
-        f"    print(word, {name})"
+        "    print(word, model.config.id2label[tags[places.index(number)]])",
     )
 
 
@@ -183,8 +175,11 @@ def _onnx_embeddings(task: EmbeddingTask) -> str:
 
 
 def _onnx_tags(task: TokenTask) -> str:
-    labels = f"labels = {json.dumps(list(task.labels))}\ntags = logits[0].argmax(-1)\n"
-    return f"{labels}{_of_first_tokens('labels[tag]')}\n"
+    return (
+        f"labels, places = {json.dumps(list(task.labels))}, rows.word_ids(0)\n"
+        "for number, word in enumerate(texts[0][0]):\n"
+        "    print(word, labels[logits[0, places.index(number)].argmax()])\n"
+    )
 
 
 def _onnx_questions(task: QuestionTask) -> str:

@@ -245,10 +245,11 @@ def _gate(record: Record) -> str:
 
 def _gate_line(name: str, result: Mapping[str, Any]) -> str:
     verdict = result.get("verdict", "passed") if result.get("passed") else "**failed**"
+    of = "words" if "words" in result else "rows"
     numbers = [
         f"{label} {result[field]:.4g}{unit}"
         for field, label, unit in (
-            ("agreement", "predictions agree with torch on", " % of rows"),
+            ("agreement", "predictions agree with torch on", f" % of {of}"),
             ("metric_difference", "metric differs by", " points"),
             ("max_logit_difference", "largest difference of a logit", ""),
         )

@@ -75,8 +75,8 @@ class TokenAdapter:
         return collate_words(split, rows, pad_id=pad_id)
 
     def loss_count(self, split: WordSplit, rows: Array) -> int:
-        """Return the number of words of these rows that have a token, at least 1."""
-        return max(1, int(split.kept[rows].sum()))
+        """Return the number of words of these rows that have a token, at least 1 where there are rows."""
+        return max(min(1, len(rows)), int(split.kept[rows].sum()))
 
     def loss_counts_per_row(self, batch: Batch) -> Tensor:
         return (batch["labels"] != IGNORED).sum(1)

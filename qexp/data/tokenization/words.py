@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -65,7 +66,7 @@ class WordSplit:
         """Number of words that no token is the first of."""
         return len(self.tags) - int(self.kept.sum())
 
-    @property
+    @cached_property
     def kept(self) -> Array:
         """Number of words of each row that have a token, int64 [rows]."""
         sums = np.concatenate([[0], np.cumsum(self.words != NO_WORD)])
