@@ -94,12 +94,7 @@ def test_a_finetuned_checkpoint_is_quantized_as_it_is(words: tuple[str, ...], tm
     names = dict(enumerate(("I-PER", "B-PER", "O", "B-LOC")))
     folder = tmp_path / "model"
     AutoModelForTokenClassification.from_pretrained(folder, id2label=names).save_pretrained(folder)
-    engines = (
-        "deploy=engines",
-        "deploy.runtimes=[onnxruntime]",
-        "deploy.batch_sizes=[2]",
-        "deploy.lengths=[16]",
-    )
+    engines = ("deploy=onnxruntime", "deploy.batch_sizes=[2]", "deploy.lengths=[16]")
     code, record = run(*words, "method=ptq", "finetune=none", *engines)
     assert code == OK, record_problem()
     assert record["engines"]["onnxruntime/int8"]["latency"]
