@@ -31,6 +31,8 @@ TORCH = "torch"
 """Runtime that evaluated the run: torch, with fake quantization in floating point."""
 INDEX = "index"
 """Column with the row number in the input, from 0."""
+WORDS = "words"
+"""Column with the words of a row, where each has a prediction."""
 
 
 class PredictedModel(Protocol):
@@ -90,8 +92,8 @@ class Predictor:
                 facts=self.facts,
             )
             predictions = self._kind.tell(self._model.task, tokenized)
-        if self._kind.words:
-            predictions = {"words": self._lists(rows), **predictions}
+        if self._kind.words and not (self._keep and WORDS in self.columns):
+            predictions = {WORDS: self._lists(rows), **predictions}
         index = np.arange(self._done, self._done + len(rows))
         self._done += len(rows)
         table = pa.table({INDEX: index, **predictions})

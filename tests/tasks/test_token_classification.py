@@ -175,4 +175,12 @@ def test_one_word_far_from_its_margin_fails_the_gate() -> None:
 def test_one_tag_for_all_words_is_told() -> None:
     rows = [["O", "O"], ["O"]]
     assert "'O'" in caveats(rows, [["B-X", "O"], ["O"]], task_of(), {"f1_span": 0.0})["f1_span"]
-    assert caveats([["O", "B-X"], ["O"]], rows, task_of(), {"f1_span": 0.0}) == {}
+    found = [["O", "B-X"], ["O"]]
+    assert caveats(found, rows, task_of(), {"f1_span": 0.0, "token_accuracy": 66.0}) == {}
+
+
+def test_accuracy_of_the_most_frequent_tag_is_told() -> None:
+    found, gold = [["O", "B-X", "O"], ["I-X"]], [["O", "O", "O"], ["B-X"]]
+    told = caveats(found, gold, task_of(), {"f1_span": 50.0, "token_accuracy": 75.0})
+    assert told.keys() == {"token_accuracy"} and "75.00" in told["token_accuracy"]
+    assert caveats(found, gold, task_of(), {"token_accuracy": 75.1}) == {}
