@@ -73,10 +73,10 @@ class WordSplit:
         return np.asarray(np.diff(sums[self.offsets]))
 
     def labels(self, tokens: Array) -> Array:
-        """Return the label of tokens, [...], by their places in the split and their rows.
+        """Return the gold tag of each token that begins a word, else :data:`IGNORED`, int64 [chosen].
 
         Args:
-            tokens: Places of tokens, ascending, int64 [chosen].
+            tokens: Places of tokens in the split, int64 [chosen].
         """
         rows = np.searchsorted(self.offsets, tokens, side="right") - 1
         words = self.words[tokens]
