@@ -43,7 +43,7 @@ def _predict(options: argparse.Namespace) -> int:
 
     _refuse_same(Path(options.input), options.output)
     predictor, ctx = _published(options) if Path(options.run).is_dir() else _of_run(options)
-    rows = InputRows(options.input, predictor.columns, whole=options.keep)
+    rows = InputRows(options.input, predictor.columns, whole=options.keep, lists=predictor.of_words)
     output = Output(options.output)
     try:
         complete = _predict_all(
@@ -138,8 +138,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qexp predict",
         description="Predicts new rows with a model of a run, in torch as the run evaluated it, or in "
-        "another runtime: labels with probabilities, numbers, answers, translations or cosines, one for "
-        "each row, in their order. RUN may also be a folder that publish wrote, or the folder integer in "
+        "another runtime: labels with probabilities, numbers, answers, translations, tags or cosines, one "
+        "for each row, in their order. RUN may also be a folder that publish wrote, or the folder integer in "
         "it. Input and output formats: docs/using.md.",
         epilog="Exit code 0: predicted; 2: it could not be, and stderr says why; 130: interrupted, and "
         "stderr says where those predictions are that were made.",

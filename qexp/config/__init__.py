@@ -65,6 +65,7 @@ from qexp.config.task import (
     TranslationTask,
     score_name,
 )
+from qexp.config.token_classification import TokenTask
 from qexp.config.tracking import AnyTracker, NoTracker, Tensorboard, Wandb
 from qexp.config.training import (
     AnyFinetune,
@@ -146,6 +147,7 @@ __all__ = [
     "Task",
     "Tensorboard",
     "TextTask",
+    "TokenTask",
     "TrainingSetup",
     "TranslationTask",
     "ValueType",

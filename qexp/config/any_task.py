@@ -9,7 +9,9 @@ from pydantic import Field
 from qexp.config.embedding import EmbeddingTask
 from qexp.config.multi_label import MultiLabelTask
 from qexp.config.task import QuestionTask, TextTask, TranslationTask
+from qexp.config.token_classification import TokenTask
 
 AnyTask = Annotated[
-    TextTask | QuestionTask | TranslationTask | MultiLabelTask | EmbeddingTask, Field(discriminator="kind")
+    TextTask | QuestionTask | TranslationTask | MultiLabelTask | EmbeddingTask | TokenTask,
+    Field(discriminator="kind"),
 ]

@@ -12,6 +12,7 @@ import numpy as np
 
 from qexp.data.tokenization.texts import TokenSplit
 from qexp.data.tokenization.windows import WindowSplit
+from qexp.data.tokenization.words import IGNORED, WordSplit
 
 if TYPE_CHECKING:
     import torch
@@ -95,6 +96,21 @@ def collate_windows(split: WindowSplit, rows: Array, *, pad_id: int) -> dict[str
 
     places = np.stack([split.starts[rows], split.ends[rows]], axis=1).astype(np.int64)
     return padded(split, rows, pad_id=pad_id) | {"labels": torch.from_numpy(places)}
+
+
+def collate_words(split: WordSplit, rows: Array, *, pad_id: int) -> dict[str, torch.Tensor]:
+    """Return the tensors of a batch of words: those of :func:`padded`, and ``labels``.
+
+    They are int64 [batch, longest]. Labels stand at the first token of each word; other places have -100.
+    """
+    import torch
+
+    batch = padded(split, rows, pad_id=pad_id)
+    labels = np.full(tuple(batch["input_ids"].shape), IGNORED, np.int64)
+    for place, row in enumerate(rows):
+        tokens = np.arange(split.offsets[row], split.offsets[row + 1])
+        labels[place, : len(tokens)] = split.labels(tokens)
+    return batch | {"labels": torch.from_numpy(labels)}
 
 
 def padded(split: TokenRows, rows: Array, *, pad_id: int, pad_type: int = 0) -> dict[str, torch.Tensor]:

@@ -20,10 +20,11 @@ from transformers import (
     AutoModel,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     PreTrainedModel,
 )
 
-from qexp.config import MultiLabelTask, TextTask
+from qexp.config import MultiLabelTask, TextTask, TokenTask
 from qexp.data.sources.class_names import label_order
 from qexp.errors import ModelError
 from qexp.models.pooling import SENTENCE, pool
@@ -97,13 +98,16 @@ def load_with_head(folder: Path, auto: Any) -> PreTrainedModel:
     return model
 
 
-def load_finetuned(folder: Path, task: TextTask | MultiLabelTask) -> PreTrainedModel:
+def load_finetuned(folder: Path, task: TextTask | MultiLabelTask | TokenTask) -> PreTrainedModel:
     """Load a checkpoint with a fine-tuned head, and reorder its outputs to match ``task.labels``.
 
     Raises:
         ModelError: If the checkpoint has no head, another number of outputs, or labels of other names.
     """
-    model = load_with_head(folder, AutoModelForSequenceClassification)
+    of_words = isinstance(task, TokenTask)
+    model = load_with_head(
+        folder, AutoModelForTokenClassification if of_words else AutoModelForSequenceClassification
+    )
     if model.config.num_labels != task.outputs:
         raise ModelError(
             f"finetune=none: the head of {folder} has {model.config.num_labels} outputs, "

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from qexp.artifacts.types import ModelArtifact, Moments, Ranges, Scores, Tokens
-from qexp.config import Control, Experiment, Finetune, MultiLabelTask, NoFinetune, Qat, TextTask
+from qexp.config import Control, Experiment, Finetune, MultiLabelTask, NoFinetune, Qat, TextTask, TokenTask
 from qexp.context import RunContext
 from qexp.data.checkpoints import Checkpoint, ScratchModel, config_of, locate
 from qexp.data.sources.class_names import notes_on_head
@@ -71,7 +71,9 @@ def _row_notes(experiment: Experiment, rows: SourceRows) -> list[str]:
 def _head_notes(experiment: Experiment, checkpoint: Checkpoint | ScratchModel) -> tuple[str, ...]:
     """Return notes on the classes of a fine-tuned checkpoint."""
     task, finetuned = experiment.task, isinstance(experiment.finetune, NoFinetune)
-    if not (finetuned and isinstance(checkpoint, Checkpoint) and isinstance(task, TextTask) and task.labels):
+    if not (finetuned and isinstance(checkpoint, Checkpoint)):
+        return ()
+    if not (isinstance(task, TextTask | TokenTask) and task.labels):
         return ()
     return notes_on_head(config_of(checkpoint), task)
 

@@ -31,6 +31,8 @@ TORCH = "torch"
 """Runtime that evaluated the run: torch, with fake quantization in floating point."""
 INDEX = "index"
 """Column with the row number in the input, from 0."""
+WORDS = "words"
+"""Column with the words of a row, where each has a prediction."""
 
 
 class PredictedModel(Protocol):
@@ -90,6 +92,8 @@ class Predictor:
                 facts=self.facts,
             )
             predictions = self._kind.tell(self._model.task, tokenized)
+        if self._kind.words and not (self._keep and WORDS in self.columns):
+            predictions = {WORDS: self._lists(rows), **predictions}
         index = np.arange(self._done, self._done + len(rows))
         self._done += len(rows)
         table = pa.table({INDEX: index, **predictions})
@@ -105,6 +109,7 @@ class Predictor:
         sentences = {
             "truncated": f"rows {cut}",
             "truncated_source": f"rows {cut}",
+            "lost_words": f"words are behind task.max_length={task.max_length} tokens, and have the tag O",
             "cut_questions": f"questions were longer than {questions} and were cut, as in training",
             BROKEN: "rows or windows had logits that are no numbers, and tell nothing",
         }
@@ -118,11 +123,25 @@ class Predictor:
     def _split(self) -> str:
         return next(iter(self._model.task.evaluation.values()))
 
+    @property
+    def of_words(self) -> bool:
+        """Whether a row may also be a list of words."""
+        return self._kind.words
+
+    def _lists(self, rows: Sequence[Row]) -> pa.Array:
+        """Return the words of each row; a text is split at blanks."""
+        (name,) = self.columns
+        words = [row[name].split() if isinstance(row[name], str) else row[name] for row in rows]
+        return pa.array(words, pa.list_(pa.string()))
+
     def _tokens(self, rows: Sequence[Row], folder: Path) -> Tokens:
         """Tokenize rows in the same way as the run's own evaluation."""
         task, numbers = self._model.task, np.arange(self._done, self._done + len(rows))
         names = zip(self._kind.columns(task), self.columns, strict=True)
-        texts = {own: pa.array([row[name] for row in rows], pa.string()) for own, name in names}
+        if self._kind.words:
+            texts = dict.fromkeys(self._kind.columns(task), self._lists(rows))
+        else:
+            texts = {own: pa.array([row[name] for row in rows], pa.string()) for own, name in names}
         gold = self._kind.gold(task, len(rows))
         table = pa.table({"id": numbers, **texts, **gold})
         out, split = Tokens(folder, ""), self._split

@@ -28,12 +28,13 @@ class InputRows:
         source: Path with one of the suffixes in :data:`READERS`, or ``-`` for standard input.
         columns: Columns that hold the texts.
         whole: Whether to keep all columns, not only ``columns``.
+        lists: Whether a row may have a list of words in place of a text.
     """
 
-    def __init__(self, source: str, columns: Sequence[str], *, whole: bool) -> None:
+    def __init__(self, source: str, columns: Sequence[str], *, whole: bool, lists: bool = False) -> None:
         self.name = "standard input" if source == STANDARD_INPUT else source
         self._path = None if source == STANDARD_INPUT else Path(source)
-        self._columns, self._whole = tuple(columns), whole
+        self._columns, self._whole, self._words = tuple(columns), whole, lists
 
     @property
     def total(self) -> int | None:
@@ -186,13 +187,15 @@ class InputRows:
             if name not in row:
                 check_columns(list(row), self._columns, f"{self.name}, {place}", fields="")
             text = row[name]
-            if not isinstance(text, str):
+            words = text if self._words and isinstance(text, list) else [text]
+            if not all(isinstance(word, str) for word in words):
+                lists = " or a list of words" if self._words else ""
                 raise DataError(
-                    f"{self.name}, {place}: {name!r} is {text!r}; every row needs a text, the empty one is "
-                    "allowed; fill it in or drop the row"
+                    f"{self.name}, {place}: {name!r} is {text!r}; every row needs a text{lists}, the empty "
+                    "one is allowed; fill it in or drop the row"
                 )
             try:
-                text.encode()
+                "".join(words).encode()
             except UnicodeEncodeError:
                 raise DataError(
                     f"{self.name}, {place}: {name!r} holds half a character; write the text as UTF-8"

@@ -11,7 +11,15 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
 from qexp.artifacts.types import Tokens
-from qexp.config import EmbeddingTask, MultiLabelTask, QuestionTask, Task, TextTask, TranslationTask
+from qexp.config import (
+    EmbeddingTask,
+    MultiLabelTask,
+    QuestionTask,
+    Task,
+    TextTask,
+    TokenTask,
+    TranslationTask,
+)
 from qexp.data.tokenization.references import read_reading
 from qexp.data.tokenization.texts import TokenSplit
 from qexp.errors import ConfigError
@@ -21,6 +29,7 @@ from qexp.tasks.classification import TextAdapter
 from qexp.tasks.embedding import EmbeddingAdapter
 from qexp.tasks.multi_label import MultiLabelAdapter
 from qexp.tasks.question_answering import QuestionAdapter
+from qexp.tasks.token_classification import TokenAdapter
 from qexp.tasks.translation import TranslationAdapter
 
 Move = Callable[..., None]
@@ -53,6 +62,8 @@ class TaskPredictions:
     """Function from a number of rows to placeholders for their gold values, which are unknown."""
     tell: Callable[[Any, TokenizedRows], Columns]
     """Function that runs the model and returns the columns of predictions."""
+    words: bool = False
+    """Whether a row is a list of words; a text is split at blanks."""
 
 
 def _predict_texts(task: TextTask, rows: TokenizedRows) -> Columns:
@@ -86,6 +97,17 @@ def _predict_label_sets(task: MultiLabelTask, rows: TokenizedRows) -> Columns:
     parts = [pa.array(column) for column in shares.T]
     probabilities = pa.StructArray.from_arrays(parts, names=list(task.labels), mask=pa.array(~finite))
     return {"prediction": pa.array(names, pa.list_(pa.string())), "probabilities": probabilities}
+
+
+def _predict_tags(task: TokenTask, rows: TokenizedRows) -> Columns:
+    """Return the words of each row and the tag of each."""
+    result = TokenAdapter(task).predict(
+        rows.run, rows.tokens, rows.split, rows=None, advance=rows.advance, batch_size=rows.batch_size
+    )
+    rows.facts[BROKEN] += result.broken
+    broken = set(result.rows[~np.isfinite(result.logits).all(axis=1)].tolist())
+    tags = [None if row in broken else list(each) for row, each in enumerate(result.predictions)]
+    return {"prediction": pa.array(tags, pa.list_(pa.string()))}
 
 
 def _predict_questions(task: QuestionTask, rows: TokenizedRows) -> Columns:
@@ -167,6 +189,12 @@ KINDS: Mapping[type[Task], TaskPredictions] = {
         lambda task: ("question", "context"),
         lambda task, rows: {"answers": pa.array([{"text": [], "answer_start": []}] * rows, _NO_ANSWER)},
         _predict_questions,
+    ),
+    TokenTask: TaskPredictions(
+        lambda task: task.text,
+        lambda task, rows: {},
+        _predict_tags,
+        words=True,
     ),
     TranslationTask: TaskPredictions(
         lambda task: (task.source,),

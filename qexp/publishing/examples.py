@@ -5,9 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 
-from qexp.config import EmbeddingTask, MultiLabelTask, QuestionTask, Task, TextTask, TranslationTask
+from qexp.config import (
+    EmbeddingTask,
+    MultiLabelTask,
+    QuestionTask,
+    Task,
+    TextTask,
+    TokenTask,
+    TranslationTask,
+)
 
 _TEXTS = {1: '["The old man sees the bird."],', 2: '["The old man sees the bird."], ["A bird is seen."]'}
+_WORDS = '[["Anna", "sees", "the", "bird", "in", "Paris", "."]],'
 _QUESTION = '"Where is the bird?", "The bird is in the tree, and the cat is in the house."'
 
 
@@ -82,6 +91,18 @@ def _embeddings(task: EmbeddingTask, folder: str) -> str:
     )
 
 
+def _tags(task: TokenTask, folder: str) -> str:
+    return _transformers(
+        task,
+        folder,
+        auto="AutoModelForTokenClassification",
+        work="tags = model(**rows).logits.argmax(-1)[0].tolist()",
+        answer="places = rows.word_ids(0)\n"
+        "for number, word in enumerate(texts[0][0]):\n"
+        "    print(word, model.config.id2label[tags[places.index(number)]])",
+    )
+
+
 def _questions(task: QuestionTask, folder: str) -> str:
     return _transformers(
         task,
@@ -127,6 +148,8 @@ def _tokenizer_arguments(task: Task) -> tuple[str, str]:
         return _QUESTION, f'truncation="only_second", max_length={task.max_length}'
     if isinstance(task, EmbeddingTask):
         return _TEXTS[1], cut
+    if isinstance(task, TokenTask):
+        return _WORDS, f"is_split_into_words=True, {cut}"
     if isinstance(task, TextTask | MultiLabelTask):
         return _TEXTS[len(task.text)], cut
     assert isinstance(task, TranslationTask)
@@ -151,6 +174,14 @@ def _onnx_embeddings(task: EmbeddingTask) -> str:
     return "print(vectors.shape)\n"
 
 
+def _onnx_tags(task: TokenTask) -> str:
+    return (
+        f"labels, places = {json.dumps(list(task.labels))}, rows.word_ids(0)\n"
+        "for number, word in enumerate(texts[0][0]):\n"
+        "    print(word, labels[logits[0, places.index(number)].argmax()])\n"
+    )
+
+
 def _onnx_questions(task: QuestionTask) -> str:
     return (
         'first, last = logits[0].argmax(0)\nprint(tokenizer.decode(rows["input_ids"][0, first : last + 1]))\n'
@@ -159,9 +190,9 @@ def _onnx_questions(task: QuestionTask) -> str:
 
 _TRANSFORMERS: Mapping[type[Task], Callable[..., str]] = {
     EmbeddingTask: _embeddings, MultiLabelTask: _label_sets, QuestionTask: _questions, TextTask: _texts,
-    TranslationTask: _translations,
+    TokenTask: _tags, TranslationTask: _translations,
 }  # fmt: skip
 _ONNX_ANSWER: Mapping[type[Task], Callable[..., str]] = {
     EmbeddingTask: _onnx_embeddings, MultiLabelTask: _onnx_label_sets, QuestionTask: _onnx_questions,
-    TextTask: _onnx_texts,
+    TextTask: _onnx_texts, TokenTask: _onnx_tags,
 }  # fmt: skip

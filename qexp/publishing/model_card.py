@@ -15,6 +15,7 @@ from qexp.config import (
     QuestionTask,
     Task,
     TextTask,
+    TokenTask,
     TranslationTask,
     score_name,
 )
@@ -33,12 +34,14 @@ if TYPE_CHECKING:
 
 HUB_TASKS: Mapping[type[Task], str] = {
     EmbeddingTask: "sentence-similarity", MultiLabelTask: "text-classification",
-    QuestionTask: "question-answering", TextTask: "text-classification", TranslationTask: "translation",
+    QuestionTask: "question-answering", TextTask: "text-classification",
+    TokenTask: "token-classification", TranslationTask: "translation",
 }  # fmt: skip
 """Name of each kind of task on the hub."""
 HUB_METRICS = {
     "matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr", "bleu": "sacrebleu",
     "f1_macro": "f1", "f1_micro": "f1", "f1_weighted": "f1", "subset_accuracy": "accuracy",
+    "f1_span": "f1", "precision_span": "precision", "recall_span": "recall", "token_accuracy": "accuracy",
 }  # fmt: skip
 """Names of metrics on the hub, where they differ."""
 ROWS = {
@@ -242,10 +245,11 @@ def _gate(record: Record) -> str:
 
 def _gate_line(name: str, result: Mapping[str, Any]) -> str:
     verdict = result.get("verdict", "passed") if result.get("passed") else "**failed**"
+    of = "words" if "words" in result else "rows"
     numbers = [
         f"{label} {result[field]:.4g}{unit}"
         for field, label, unit in (
-            ("agreement", "predictions agree with torch on", " % of rows"),
+            ("agreement", "predictions agree with torch on", f" % of {of}"),
             ("metric_difference", "metric differs by", " points"),
             ("max_logit_difference", "largest difference of a logit", ""),
         )

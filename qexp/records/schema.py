@@ -47,6 +47,7 @@ class ParityResult(TypedDict):
     metric_difference: float | None
     passed: bool
     rows: int
+    words: NotRequired[int]
     verdict: NotRequired[Literal["passed", "within noise", "failed"]]
     reasons: NotRequired[list[str]]
     logit_differences: NotRequired[dict[str, float | None]]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qexp.data.metrics.bootstrap import paired_bootstrap
-from qexp.data.metrics.vectorized import MEASURES, RIGHT, Measure, observed
+from qexp.data.metrics.vectorized import RIGHT, Measure, measures_for, observed
 from qexp.errors import DataError, StoreError
 from qexp.reporting.command import command_of
 from qexp.reporting.predictions import Evaluation, joined_rows
@@ -159,7 +159,7 @@ def measures_of(each: Evaluation) -> dict[str, Measure]:
         DataError: If a metric cannot be paired for this kind of task.
     """
     kind, metrics = each.run.find("task.kind"), each.run.find("task.metrics", ())
-    available = MEASURES.get(kind, {})
+    available = measures_for(kind, each.run.find("task.scheme"))
     if unknown := [metric for metric in metrics if metric not in available]:
         raise DataError(
             f"{each.name}: task.kind={kind} with task.metrics={_listed(unknown)}: this version pairs "

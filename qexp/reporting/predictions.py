@@ -156,7 +156,7 @@ def _rows(table: pa.Table) -> PredictionRows:
     logits = [table[name].to_numpy() for name in table.column_names if name.startswith("logit_")]
     broken = np.zeros(table.num_rows, bool)
     for column in logits:
-        broken |= ~np.isfinite(column)
+        broken |= [not np.isfinite(each).all() for each in column]  # of a row, or of each of its words
     ids, predictions, labels = (_array(table[name]) for name in ("id", "prediction", "label"))
     return PredictionRows(ids, predictions, labels, int(broken.sum()))
 

@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from qexp.config import EmbeddingTask, MultiLabelTask, QuestionTask, Task, TextTask, TranslationTask
+from qexp.config import (
+    EmbeddingTask,
+    MultiLabelTask,
+    QuestionTask,
+    Task,
+    TextTask,
+    TokenTask,
+    TranslationTask,
+)
 from qexp.tasks.base import TaskAdapter
 
 
@@ -36,6 +44,12 @@ def _questions(task: QuestionTask) -> TaskAdapter:
     return QuestionAdapter(task)
 
 
+def _tags(task: TokenTask) -> TaskAdapter:
+    from qexp.tasks.token_classification import TokenAdapter
+
+    return TokenAdapter(task)
+
+
 def _translations(task: TranslationTask) -> TaskAdapter:
     from qexp.tasks.translation import TranslationAdapter
 
@@ -47,6 +61,7 @@ FAMILIES: Mapping[type[Task], Callable[[Any], TaskAdapter]] = {
     MultiLabelTask: _label_sets,
     QuestionTask: _questions,
     TextTask: _texts,
+    TokenTask: _tags,
     TranslationTask: _translations,
 }
 

@@ -34,12 +34,14 @@ class Predictions:
         ids: Id of each row in its source, int64 or str [rows].
         predictions: Class ids, numbers or texts, [rows].
         labels: Gold values in the same form; lists of texts where several are correct.
-        logits: Logits, or scores, that the predictions derive from, float32 [rows, k].
+        logits: Logits, or scores, that the predictions derive from, float32 [rows, k]; [words, k] where a
+            prediction is made of one for each word.
         broken: Number of rows, or windows, with NaN or infinite logits; unless it is 0, no metric is defined.
         notes: Details of the evaluation for the Record, as plain JSON values.
         margins: Gap between the best score and that of the best other prediction, float64 [rows]; infinite
             where there is no other, None where the kind of task has no such score. [rows, decisions] where a
-            prediction is several decisions.
+            prediction is several decisions, [words] where it is one for each word.
+        words: Number of words of each row that have logits, int64 [rows]; None where rows have them.
     """
 
     ids: Array
@@ -49,6 +51,13 @@ class Predictions:
     broken: int = 0
     notes: Mapping[str, Any] = field(default_factory=dict)
     margins: Array | None = None
+    words: Array | None = None
+
+    @property
+    def rows(self) -> Array:
+        """Row of each entry of the logits, counted from 0, int64."""
+        numbers = np.arange(len(self.ids))
+        return numbers if self.words is None else np.repeat(numbers, self.words)
 
 
 class TaskAdapter(Protocol):
@@ -110,4 +119,4 @@ class TaskAdapter(Protocol):
         """Return the task's metrics in percent; None where one is undefined."""
 
     def same(self, ours: Predictions, theirs: Predictions) -> Array:
-        """Return which rows have the same prediction, bool [rows], or decisions, bool [rows, decisions]."""
+        """Return which rows, or decisions, are the same, bool [rows], [rows, decisions] or [words]."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qexp.config import EmbeddingTask, Precision, Task, score_name
-from qexp.data.metrics.vectorized import MEASURES, Measure, observed
+from qexp.data.metrics.vectorized import Measure, measures_for, observed
 from qexp.tasks import adapter_for
 from qexp.tasks.base import Predictions
 
@@ -42,7 +42,10 @@ UNIT_ROUNDOFF: Mapping[Precision, float] = {
 
 @dataclass(frozen=True)
 class GateComparison:
-    """Comparison of engine and noise floor with torch, over all rows of all splits."""
+    """Comparison of engine and noise floor with torch, over all rows of all splits.
+
+    Where each word has logits and a decision, ``rows`` of the arrays below are words.
+    """
 
     task: Task
     splits: Mapping[str, SplitPredictions]
@@ -97,6 +100,18 @@ class GateComparison:
         engine = np.concatenate([~adapter.same(side.engine, side.torch) for side in sides])
         floor = np.concatenate([~adapter.same(side.floor, side.torch) for side in sides])
         return engine, floor
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of the splits; words do not count."""
+        return sum(len(side.torch.ids) for side in self.splits.values())
+
+    @property
+    def words(self) -> int | None:
+        """Number of words with logits; None where rows have them."""
+        counts = [side.torch.words for side in self.splits.values()]
+        known = [int(each.sum()) for each in counts if each is not None]
+        return sum(known) if len(known) == len(counts) else None
 
     @cached_property
     def margins(self) -> Array | None:
@@ -157,9 +172,15 @@ class GateComparison:
 
 def first_rows(found: Predictions, rows: int | None) -> Predictions:
     """Return the predictions of the first ``rows`` rows, or of all if None."""
-    margins = None if found.margins is None else found.margins[:rows]
+    words = None if found.words is None else found.words[:rows]
+    decisions = rows if words is None else int(words.sum())
     return Predictions(
-        found.ids[:rows], found.predictions[:rows], found.labels[:rows], found.logits[:rows], margins=margins
+        found.ids[:rows],
+        found.predictions[:rows],
+        found.labels[:rows],
+        found.logits[:decisions],
+        margins=None if found.margins is None else found.margins[:decisions],
+        words=words,
     )
 
 
@@ -197,7 +218,7 @@ def _points(first: float | None, second: float | None) -> float:
 
 
 def measures_of(task: Task) -> dict[str, Measure]:
-    measures = MEASURES[task.kind]
+    measures = measures_for(task.kind, getattr(task, "scheme", None))
     return {name: measures[name] for name in task.metrics}
 
 

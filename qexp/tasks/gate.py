@@ -52,14 +52,15 @@ def judge(comparison: GateComparison) -> dict[str, Any]:
     agreement = 100.0 * float(1 - engine.mean())
     worst = max((each[0] for each in comparison.metrics.values()), default=0.0)
     close = all(
-        points <= max(MAX_METRIC_DIFFERENCE, 100.0 / len(engine)) + ROUNDING
+        points <= max(MAX_METRIC_DIFFERENCE, 100.0 / comparison.rows) + ROUNDING
         for points, _, _ in comparison.metrics.values()
     )
     reasons = list(_reasons(comparison))
     cosines = [{"cosines": _cosines(side)} for side in comparison.cosines or ()] or [{}, {}]
     verdict: Verdict = "passed" if agreement >= MIN_AGREEMENT and close else "within noise"
     return {
-        "rows": len(engine),
+        "rows": comparison.rows,
+        **({} if comparison.words is None else {"words": comparison.words}),
         "agreement": agreement,
         "max_logit_difference": _largest(comparison.engine),
         "metric_difference": worst if np.isfinite(worst) else None,
@@ -134,34 +135,45 @@ def _drift(comparison: GateComparison) -> Iterator[str]:
         logits, rows = np.unique(side.torch.logits.astype(np.float64), axis=0, return_index=True)
         if len(rows) < FEWEST:
             continue
-        off = apart(side.engine, side.floor)[rows]
+        off, groups = apart(side.engine, side.floor)[rows], side.torch.rows[rows]
         for output, (values, differences) in enumerate(zip(logits.T, off.T, strict=True)):
             where = f"output {output}" + (f" of {split}" if len(comparison.splits) > 1 else "")
-            offset, error = _mean(differences)
+            offset, error = _mean(differences, groups)
             if (
                 abs(offset) > least * values.std() + comparison.smallest + steps
                 and abs(offset) > SIGMAS * error
             ):
                 yield f"{where} is off by {offset:.3g} on average ({abs(offset) / error:.0f} standard errors)"
-            slope, error = _slope(values, differences)
+            slope, error = _slope(values, differences, groups)
             if abs(slope) * values.std() > least * values.std() + steps and abs(slope) > SIGMAS * error:
                 sigmas = abs(slope) / error
                 yield f"{where} is off by a factor of {1 + slope:.4f} ({sigmas:.0f} standard errors)"
 
 
-def _mean(values: Array) -> tuple[float, float]:
-    """Return the mean and its standard error."""
-    return float(values.mean()), float(values.std() / np.sqrt(len(values))) or np.finfo(float).tiny
+def _mean(values: Array, groups: Array) -> tuple[float, float]:
+    """Return the mean and its standard error, for values that depend on each other within a group."""
+    mean = values.mean()
+    error = _norm(values - mean, groups) / len(values)
+    return float(mean), error or np.finfo(float).tiny
 
 
-def _slope(x: Array, y: Array) -> tuple[float, float]:
-    """Return the least-squares slope of y on x and its standard error for unequal variances (White 1980)."""
+def _slope(x: Array, y: Array, groups: Array) -> tuple[float, float]:
+    """Return the least-squares slope of y on x and its standard error.
+
+    The error is that for unequal variances (White 1980), and for values that depend on each other within a
+    group (Liang and Zeger 1986, "Longitudinal data analysis using generalized linear models").
+    """
     x, y = x - x.mean(), y - y.mean()
     if not (total := float(np.square(x).sum())):
         return 0.0, np.inf
     slope = float((x * y).sum()) / total
-    error = float(np.sqrt((np.square(x) * np.square(y - slope * x)).sum())) / total
+    error = _norm(x * (y - slope * x), groups) / total
     return slope, error or np.finfo(float).tiny
+
+
+def _norm(values: Array, groups: Array) -> float:
+    """Return the norm of the sums of the values of each group."""
+    return float(np.sqrt(np.square(np.bincount(groups, weights=values)).sum()))
 
 
 def _flips(comparison: GateComparison) -> Iterator[str]:

@@ -58,12 +58,23 @@ def _is_sound(predictions: Predictions, ctx: RunContext) -> bool:
 def write_predictions(found: Predictions, out: Scores, name: str) -> None:
     """Write Parquet with ``id``, ``prediction``, ``label``, ``logit_0``, …, and ``margin`` if it is known.
 
-    Where a row has several decisions, they have margins ``margin_0``, ….
+    Where a row has several decisions, they have margins ``margin_0``, …. Where each word has logits and a
+    margin, those of a row are lists.
     """
-    columns = {"id": found.ids, "prediction": found.predictions, "label": found.labels}
-    columns |= {f"logit_{index}": column for index, column in enumerate(found.logits.T)}
-    columns |= _margin_columns(found.margins)
-    pq.write_table(pa.table(columns), out.predictions(name))
+    columns: dict[str, Any] = {"id": found.ids, "prediction": found.predictions, "label": found.labels}
+    numbers: dict[str, Any] = {f"logit_{index}": column for index, column in enumerate(found.logits.T)}
+    numbers |= _margin_columns(found.margins)
+    if found.words is not None:
+        texts = pa.list_(pa.string())
+        columns |= {name: pa.array(columns[name], texts) for name in ("prediction", "label")}
+        numbers = {name: _lists(column, found.words) for name, column in numbers.items()}
+    pq.write_table(pa.table(columns | numbers), out.predictions(name))
+
+
+def _lists(values: Array, counts: Array) -> pa.ListArray:
+    """Return a column of lists of the values of each row, of which it has ``counts``."""
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(values)))
 
 
 def _margin_columns(margins: Array | None) -> dict[str, Array]:
@@ -74,9 +85,21 @@ def _margin_columns(margins: Array | None) -> dict[str, Array]:
 
 def _margins(table: pa.Table) -> Array | None:
     if "margin" in table.column_names:
-        return np.asarray(table["margin"].to_numpy())
+        return _values(table["margin"])
     several = [table[name].to_numpy() for name in table.column_names if name.startswith("margin_")]
     return np.stack(several, axis=1) if several else None
+
+
+def _values(column: pa.ChunkedArray) -> Array:
+    """Return the numbers of a column, also those of lists, one row behind the other."""
+    flat = column.combine_chunks().flatten() if pa.types.is_list(column.type) else column
+    return np.asarray(flat.to_numpy())
+
+
+def _words(table: pa.Table) -> Array | None:
+    """Return the number of words of each row that have logits; None where rows have them."""
+    column = table["logit_0"]
+    return np.array([len(row) for row in column], np.int64) if pa.types.is_list(column.type) else None
 
 
 def _predictions(column: pa.ChunkedArray) -> Array:
@@ -99,11 +122,12 @@ def _labels(column: pa.ChunkedArray) -> Array:
 def read_predictions(scores: Scores, name: str) -> Predictions:
     """Read what :func:`write_predictions` wrote, which excludes the number of broken rows and the notes."""
     table = pq.read_table(scores.predictions(name))
-    logits = [table[column].to_numpy() for column in table.column_names if column.startswith("logit_")]
+    logits = [_values(table[column]) for column in table.column_names if column.startswith("logit_")]
     return Predictions(
         table["id"].to_numpy(),
         _predictions(table["prediction"]),
         _labels(table["label"]),
         np.stack(logits, axis=1),
         margins=_margins(table),
+        words=_words(table),
     )

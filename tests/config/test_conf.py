@@ -25,7 +25,10 @@ from tests.conftest import experiment
 GROUPS = sorted(
     folder.name for folder in conf_folder().iterdir() if folder.is_dir() and folder.name != "hydra"
 )
-OWN_ROWS = ("classification", "regression", "question_answering", "multi_label", "embedding")
+OWN_ROWS = (
+    *("classification", "regression", "question_answering", "multi_label", "embedding"),
+    "token_classification",
+)
 """Tasks whose rows are the user's."""
 OPTIONS = [(group, file.stem) for group in GROUPS for file in sorted((conf_folder() / group).glob("*.yaml"))]
 

@@ -129,3 +129,16 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     for ending in READERS:
         with pytest.raises(DataError, match=r"cannot be read: No such file .*; name a file"):
             read(tmp_path / f"no{ending}", ("sentence",))
+
+
+def test_a_list_of_words_stands_for_a_text_where_it_may(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"tokens": ["a", "b"]}\n{"tokens": "a b"}\n{"tokens": []}\n', encoding="utf-8")
+    (part,) = InputRows(str(path), ["tokens"], whole=False, lists=True).parts(8)
+    assert [row["tokens"] for row in part] == [["a", "b"], "a b", []]
+    with pytest.raises(DataError, match="line 1"):
+        list(InputRows(str(path), ["tokens"], whole=False).parts(8))
+    for bad in ('{"tokens": ["a", 1]}', '{"tokens": ["\\ud800"]}', '{"tokens": null}'):
+        path.write_text(bad, encoding="utf-8")
+        with pytest.raises(DataError, match="line 1"):
+            list(InputRows(str(path), ["tokens"], whole=False, lists=True).parts(8))

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from qexp.data.formats.conll import is_conll, read_conll
 from qexp.data.formats.delimited import read_csv, read_tsv
 from qexp.data.formats.json_files import read_json, read_json_lines
 from qexp.data.formats.parquet import read_parquet
@@ -21,6 +22,7 @@ READERS: Mapping[str, Reader] = {
     ".jsonl": read_json_lines,
     ".ndjson": read_json_lines,
     ".json": read_json,
+    ".conll": read_conll,
 }
 """Reader of each format, by suffix."""
 OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -41,6 +43,8 @@ def reader_of(path: Path) -> Reader | None:
         return read_saved if is_saved(path) else None
     if path.suffix.lower() == ".txt" and path.stem.startswith("msr_paraphrase_"):
         return read_tsv  # MRPC's own files
+    if path.suffix.lower() == ".txt" and is_conll(path):
+        return read_conll
     return READERS.get(path.suffix.lower())
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from qexp.config import MultiLabelTask, Task, TextTask
+from qexp.config import MultiLabelTask, Task, TextTask, TokenTask
 
 SAME_NUMBER = 1e-6
 """Share of ``task.label_range`` by which regression predictions may differ and still count as constant."""
@@ -43,6 +43,9 @@ def _only_answer(predictions: list[Any], task: Task) -> str | None:
         low, high = task.span
         width = max(predictions) - min(predictions)  # NaN from a broken model is not a constant
         return f"{predictions[0]:.4g}" if width <= SAME_NUMBER * (high - low) else None
+    if isinstance(task, TokenTask):
+        tags = {tag for row in predictions for tag in row}
+        return repr(tags.pop()) if len(tags) == 1 else None
     if any(other != predictions[0] for other in predictions):
         return None
     first = predictions[0]
@@ -59,12 +62,20 @@ def _no_better(metric: str, score: float, labels: list[Any], task: Task) -> str 
     """Return a description of the baseline that the score does not exceed; None if it exceeds it."""
     if metric in ZERO_BY_CHANCE:
         return "0, the level of chance" if score <= 0 else None
-    if metric != "accuracy" or not isinstance(task, TextTask) or not _vary(labels):
+    if metric == "token_accuracy":
+        return _most_frequent([tag for row in labels for tag in row], score, "tag")
+    if metric != "accuracy" or not isinstance(task, TextTask):
         return None
-    label, count = Counter(labels).most_common(1)[0]
-    share = 100 * count / len(labels)
-    return (
-        f"{share:.2f}, the share of {task.labels[label]!r}, the most frequent class"
-        if score <= share
-        else None
-    )
+    return _most_frequent([task.labels[label] for label in labels], score, "class")
+
+
+def _most_frequent(names: list[str], score: float, what: str) -> str | None:
+    """Return a description of the share of the most frequent name.
+
+    None if the score is above it, or there is one name only.
+    """
+    name, count = Counter(names).most_common(1)[0]
+    share = 100 * count / len(names)
+    if not _vary(names) or score > share:
+        return None
+    return f"{share:.2f}, the share of {name!r}, the most frequent {what}"

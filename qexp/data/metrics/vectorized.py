@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qexp.data.metrics.label_sets import count_of, matrix
+from qexp.data.metrics.spans import RULES, span_counts, tag_counts
 from qexp.data.metrics.squad import score_v1, score_v2
 
 Array = NDArray[Any]
@@ -231,6 +232,37 @@ def _bleu(sums: Floats) -> Floats:
     )
 
 
+# Spans
+
+
+def _f1_span(sums: Floats) -> Floats:
+    hits, predicted, gold = sums.T
+    return 100 * _ratio(2 * hits, predicted + gold)
+
+
+def _precision(sums: Floats) -> Floats:
+    return 100 * _ratio(sums[:, 0], sums[:, 1])
+
+
+def _recall(sums: Floats) -> Floats:
+    return 100 * _ratio(sums[:, 0], sums[:, 2])
+
+
+def _of_spans(scheme: str) -> dict[str, Measure]:
+    counts = partial(span_counts, scheme)
+    return {
+        "f1_span": Measure(counts, _summed(_f1_span)),
+        "precision_span": Measure(counts, _summed(_precision)),
+        "recall_span": Measure(counts, _summed(_recall)),
+        "token_accuracy": Measure(tag_counts, _summed(_precision)),
+    }
+
+
+def _all_right(predictions: Array, labels: Array) -> Floats:
+    pairs = zip(predictions, labels, strict=True)
+    return np.array([float(tuple(ours) == tuple(theirs)) for ours, theirs in pairs])[:, None]
+
+
 _ANSWER_MEASURES = {name: Measure(partial(_answers, name), _mean) for name in ("exact_match", "f1")}
 _LABEL_MEASURES = {
     "accuracy": Measure(_hits, _mean),
@@ -253,12 +285,25 @@ MEASURES: Mapping[str, Mapping[str, Measure]] = {
         "subset_accuracy": Measure(_hits, _mean),
     },
     "embedding": _LABEL_MEASURES,
+    "token_classification": _of_spans("IOB2"),
     "translation": {"bleu": Measure(_n_grams, _summed(_bleu))},
 }
-"""Measures by kind of task and name of the metric."""
+"""Measures by kind of task and name of the metric; those of spans are for the scheme IOB2."""
+_BY_SCHEME = {scheme: _of_spans(scheme) for scheme in RULES}
 RIGHT: Mapping[str, Measure] = {
     "classification": _LABEL_MEASURES["accuracy"],
     "question_answering": _ANSWER_MEASURES["exact_match"],
     "multi_label": Measure(_hits, _mean),
+    "token_classification": Measure(_all_right, _mean),
 }
 """Measure that is 1 for right rows and 0 for others, by kind of task; other kinds have no right and wrong."""
+
+
+def measures_for(kind: str, scheme: str | None = None) -> Mapping[str, Measure]:
+    """Return the measures of a kind of task, by name; empty for an unknown kind.
+
+    Args:
+        kind: ``task.kind``.
+        scheme: ``task.scheme``, where the task has tags.
+    """
+    return _BY_SCHEME[scheme] if scheme in _BY_SCHEME else MEASURES.get(kind, {})

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.config import Task, TextTask
+from qexp.config import Task, TextTask, TokenTask
 from qexp.errors import DataError, ModelError
 
 METADATA = b"huggingface"
@@ -108,12 +108,12 @@ def label_order(id2label: Mapping[Any, str], labels: Sequence[str]) -> list[int]
     return [names[plain(label)] for label in labels]
 
 
-def notes_on_head(config: Mapping[str, Any], task: TextTask) -> tuple[str, ...]:
+def notes_on_head(config: Mapping[str, Any], task: TextTask | TokenTask) -> tuple[str, ...]:
     """Return notes on a fine-tuned head whose outputs are mapped to the task's order, or have no names.
 
     Args:
         config: Content of the checkpoint's ``config.json``.
-        task: Classification task.
+        task: Classification of texts or words.
 
     Raises:
         ModelError: The names differ from those of the task.

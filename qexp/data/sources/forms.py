@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from qexp.config import EmbeddingTask, MultiLabelTask, QuestionTask, Task, TextTask, TranslationTask
+from qexp.config import (
+    EmbeddingTask,
+    MultiLabelTask,
+    QuestionTask,
+    Task,
+    TextTask,
+    TokenTask,
+    TranslationTask,
+)
 from qexp.data.sources import (
     embedding_rows,
     label_lists,
     labels,
     multi_label_rows,
     question_rows,
+    tagged_rows,
     text_rows,
     translation_rows,
 )
@@ -21,6 +30,7 @@ FORMS: Mapping[type[Task], Any] = {
     MultiLabelTask: multi_label_rows,
     QuestionTask: question_rows,
     TextTask: text_rows,
+    TokenTask: tagged_rows,
     TranslationTask: translation_rows,
 }
 """By class of task, the module that names the ``columns`` to read and validates a table (``checked``)."""
@@ -29,6 +39,7 @@ FORMS: Mapping[type[Task], Any] = {
 COMPLETED: Mapping[type[Task], Callable[..., tuple[Task, tuple[str, ...]]]] = {
     MultiLabelTask: label_lists.completed,
     TextTask: labels.completed,
+    TokenTask: tagged_rows.completed,
 }
 """By class of task, what fills in the settings that the rows tell, and returns sentences on them."""
 

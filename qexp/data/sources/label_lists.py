@@ -38,7 +38,7 @@ def completed(
     update: dict[str, Any] = {"label": task.label or LABELS}
     statements: tuple[str, ...] = ()
     if not task.labels:
-        update["labels"] = _names_in(table, str(task.label)) or _found(table, task, where)
+        update["labels"] = names_in_list(table, str(task.label)) or _found(table, task, where)
         statements = (f"labels: {listed(update['labels'])} (outputs from 0)",)
     if not task.metrics:
         update["metrics"] = DEFAULT_METRICS
@@ -84,7 +84,7 @@ def names_of(table: pa.Table, task: MultiLabelTask, where: str) -> Lists:
     kind = values.type.value_type
     if not (is_text(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
         raise DataError(f"{here}: lists of {kind}; a label is a name or an integer; cast the column")
-    return _named(rows, values, task, here=here, names=_names_in(table, task.label))
+    return _named(rows, values, task, here=here, names=names_in_list(table, task.label))
 
 
 def _named(
@@ -135,7 +135,7 @@ def ids_of(names: Lists, task: MultiLabelTask, where: str) -> list[list[int]]:
     return [sorted({place for name in row if (place := places[name]) is not None}) for row in names]
 
 
-def _names_in(table: pa.Table, column: str) -> tuple[str, ...]:
+def names_in_list(table: pa.Table, column: str) -> tuple[str, ...]:
     """Return the names of a list of ``ClassLabel`` in a table's schema, by id; empty if it has none."""
     try:
         feature = json.loads((table.schema.metadata or {})[METADATA])["info"]["features"][column]

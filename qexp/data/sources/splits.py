@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -75,10 +76,18 @@ def _hashes(
 ) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
     start = hashlib.sha256(f"split {seed}".encode())
     marks = []
-    texts = (table.column(name).cast(pa.binary()).to_pylist() for name in columns)
+    texts = (_bytes(table.column(name)) for name in columns)
     for values in zip(*texts, strict=True):
         digest = start.copy()
         for text in values:
             digest.update(len(text or b"").to_bytes(8, "little") + (text or b""))
         marks.append(digest.digest()[:8])
     return np.frombuffer(b"".join(marks), np.uint64)
+
+
+def _bytes(column: pa.ChunkedArray) -> list[bytes | None]:
+    """Return the UTF-8 bytes of a column of texts, or of the JSON of a column of lists."""
+    if pa.types.is_list(column.type):
+        return [json.dumps(value, ensure_ascii=False).encode() for value in column.to_pylist()]
+    values: list[bytes | None] = column.cast(pa.binary()).to_pylist()
+    return values

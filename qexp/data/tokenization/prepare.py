@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.config import EmbeddingTask, MultiLabelTask, QuestionTask, Task, TextTask, TranslationTask
+from qexp.config import (
+    EmbeddingTask,
+    MultiLabelTask,
+    QuestionTask,
+    Task,
+    TextTask,
+    TokenTask,
+    TranslationTask,
+)
 from qexp.data.tokenization.pairs import tokenize_pairs
 from qexp.data.tokenization.references import write_reading
 from qexp.data.tokenization.sentences import tokenize_sentences
 from qexp.data.tokenization.texts import tokenize
 from qexp.data.tokenization.windows import Windowing, tokenize_questions
+from qexp.data.tokenization.words import tokenize_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -92,11 +101,26 @@ def prepare_sentences(
     return {"truncated": sentences.truncated}
 
 
+def prepare_words(
+    table: pa.Table,
+    task: TokenTask,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    folder: Path,
+    split: str,
+    advance: Move,
+) -> dict[str, Any]:
+    """Tokenize a table of words and return how many rows were cut, and how many words have no token."""
+    words, cut = tokenize_words(table, task, tokenizer=tokenizer, folder=folder, advance=advance)
+    return {"truncated": cut, "lost_words": words.lost}
+
+
 PREPARE: Mapping[type[Task], Preparation] = {
     MultiLabelTask: prepare_texts,
     EmbeddingTask: prepare_sentences,
     QuestionTask: prepare_questions,
     TextTask: prepare_texts,
+    TokenTask: prepare_words,
     TranslationTask: prepare_pairs,
 }
 """Preparation by class of task."""

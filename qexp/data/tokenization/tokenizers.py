@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.config import Task, TranslationTask
+from qexp.config import Task, TokenTask, TranslationTask
 from qexp.data.checkpoints import CONFIG, Checkpoint, ScratchModel
 from qexp.errors import ModelError
 
@@ -85,6 +85,8 @@ def tokenizer_for(
     if isinstance(task, TranslationTask):
         _check_translator(start)
         return _loaded(start)
+    if isinstance(task, TokenTask):
+        return _with_types(_of_words(start), start)
     return _with_types(_loaded(start), start)
 
 
@@ -106,6 +108,30 @@ def _with_types(tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint) -> P
     return tokenizer
 
 
+def _of_words(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
+    """Return the checkpoint's tokenizer, for words that are given one by one.
+
+    Byte-level vocabularies have most words with a blank before them, which words of a list lack: it is added.
+    """
+    tokenizer = _loaded(checkpoint)
+    if all(each.add_prefix_space for each in _byte_levels(tokenizer)):
+        return tokenizer
+    tokenizer = _loaded(checkpoint, add_prefix_space=True)
+    for each in _byte_levels(tokenizer):  # the general class of transformers 5 does not read the setting
+        each.add_prefix_space = True
+    return tokenizer
+
+
+def _byte_levels(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
+    """Return the parts of the pre-tokenizer that work on bytes."""
+    from tokenizers.pre_tokenizers import ByteLevel, Sequence
+
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    first = getattr(backend, "pre_tokenizer", None)
+    parts: list[Any] = list(first) if isinstance(first, Sequence) else [first]  # type: ignore[call-overload]
+    return [part for part in parts if isinstance(part, ByteLevel)]
+
+
 def _check_translator(checkpoint: Checkpoint) -> None:
     config = json.loads((checkpoint.folder / CONFIG).read_text(encoding="utf-8"))
     if (kind := config.get("model_type")) not in TRANSLATORS:
@@ -115,12 +141,12 @@ def _check_translator(checkpoint: Checkpoint) -> None:
         )
 
 
-def _loaded(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
+def _loaded(checkpoint: Checkpoint, **settings: bool) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(
-            checkpoint.folder, local_files_only=True, use_fast=True, trust_remote_code=False
+            checkpoint.folder, local_files_only=True, use_fast=True, trust_remote_code=False, **settings
         )
     except ImportError as error:
         raise ModelError(

@@ -152,4 +152,4 @@ def test_right_rows() -> None:
         ("question_answering", array(["Red cat.", "RED", "x"]), golds),
     ):
         assert RIGHT[kind].statistics(predictions, labels)[:, 0].tolist() == [1, 1, 0]
-    assert set(RIGHT) == {"classification", "question_answering", "multi_label"}
+    assert set(RIGHT) == {"classification", "question_answering", "multi_label", "token_classification"}

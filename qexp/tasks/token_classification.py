@@ -1,0 +1,154 @@
+"""Task adapter and training module for texts with a tag for each word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoModelForTokenClassification, PreTrainedModel
+
+from qexp.artifacts.types import Tokens
+from qexp.config import TokenTask
+from qexp.config.token_classification import OUTSIDE
+from qexp.context import RunContext
+from qexp.data.batches import EVALUATION_BATCH, collate_words, evaluation_batches
+from qexp.data.checkpoints import Checkpoint
+from qexp.data.metrics.vectorized import measures_for, observed
+from qexp.data.microbatches import Batch
+from qexp.data.tokenization.words import IGNORED, NO_WORD, WordSplit
+from qexp.models.distillation import divergence
+from qexp.models.inference import runner
+from qexp.models.loading import load_finetuned, load_new_head
+from qexp.tasks.base import Array, ForwardFn, Predictions
+from qexp.tasks.classification import margins
+from qexp.tasks.module import TaskModule
+
+
+class Tagger(TaskModule):
+    """Training module of an encoder whose head has an output per tag for each token."""
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return the cross entropy, a mean over the first tokens of words; 0 without any word."""
+        labels = batch["labels"].flatten()
+        total = functional.cross_entropy(logits.flatten(0, 1), labels, ignore_index=IGNORED, reduction="sum")
+        return total / (labels != IGNORED).sum().clamp(min=1)
+
+
+class TokenAdapter:
+    """Adapter for token classification; a prediction is the tuple of the tags of a row's words.
+
+    Logits are those of words, at their first tokens, [words, tags], with ``Predictions.words`` for each row.
+    """
+
+    training_module = Tagger
+
+    def __init__(self, task: TokenTask) -> None:
+        self.task = task
+
+    def pretrained(self, start: Checkpoint, tokens: Tokens, seed: int) -> PreTrainedModel:
+        """Return the pretrained encoder with a new head, initialized from ``seed``."""
+        return load_new_head(
+            start.folder,
+            AutoModelForTokenClassification,
+            seed,
+            num_labels=self.task.outputs,
+            id2label=dict(enumerate(self.task.labels)),
+            label2id={name: index for index, name in enumerate(self.task.labels)},
+        )
+
+    def finetuned(self, start: Checkpoint) -> PreTrainedModel:
+        """Return the model of a checkpoint, with the outputs of its head in the task's order of tags."""
+        return load_finetuned(start.folder, self.task)
+
+    def runner(self, model: nn.Module, ctx: RunContext) -> ForwardFn:
+        return runner(model, ctx)
+
+    def split(self, folder: Path) -> WordSplit:
+        return WordSplit.load(folder)
+
+    def collate(self, split: WordSplit, rows: Array, pad_id: int) -> Batch:
+        return collate_words(split, rows, pad_id=pad_id)
+
+    def loss_count(self, split: WordSplit, rows: Array) -> int:
+        """Return the number of words of these rows that have a token, at least 1 where there are rows."""
+        return max(min(1, len(rows)), int(split.kept[rows].sum()))
+
+    def loss_counts_per_row(self, batch: Batch) -> Tensor:
+        return (batch["labels"] != IGNORED).sum(1)
+
+    def distance(self, ours: Tensor, theirs: Tensor, batch: Batch, temperature: float) -> Tensor:
+        """Return the mean divergence of the probabilities of tags, over words; 0 without any word."""
+        counts = batch["labels"] != IGNORED
+        return divergence(ours[counts], theirs[counts], temperature).sum() / counts.sum().clamp(min=1)
+
+    def predict(
+        self,
+        run: ForwardFn,
+        tokens: Tokens,
+        name: str,
+        *,
+        rows: int | None,
+        advance: Callable[..., None],
+        batch_size: int = EVALUATION_BATCH,
+    ) -> Predictions:
+        """Return the tags of each row's words; words without a token are ``O``, and have no logits."""
+        split = WordSplit.load(tokens.split(name))
+        lengths, kept = split.lengths[:rows], split.kept[:rows]
+        starts = np.concatenate([[0], np.cumsum(kept)])
+        logits = np.empty((starts[-1], self.task.outputs), np.float32)
+        for batch in evaluation_batches(lengths, batch_size=batch_size):
+            inputs = collate_words(split, batch, pad_id=tokens.pad_id)
+            found = run(inputs).float().cpu()[inputs["labels"] != IGNORED].numpy()
+            logits[_places(starts, kept, batch)] = found
+            advance(len(batch))
+        return Predictions(
+            np.asarray(split.row_ids[:rows]),
+            self._tags(split, kept, logits),
+            _named(split.tags, split.tag_offsets[: len(kept) + 1], self.task.labels),
+            logits,
+            broken=_broken(logits, kept),
+            margins=margins(logits),
+            words=kept,
+        )
+
+    def score(self, found: Predictions) -> dict[str, float | None]:
+        """Return the metrics of spans and of words."""
+        measures = measures_for(self.task.kind, self.task.scheme)
+        return {name: observed(measures[name], found.predictions, found.labels) for name in self.task.metrics}
+
+    def same(self, ours: Predictions, theirs: Predictions) -> Array:
+        """Return which words have the same tag, bool [words]."""
+        return np.asarray(ours.logits.argmax(axis=1) == theirs.logits.argmax(axis=1))
+
+    def _tags(self, split: WordSplit, kept: Array, logits: Array) -> Array:
+        """Return the predicted tags of all words of each row, [rows] tuples."""
+        offsets = split.tag_offsets[: len(kept) + 1]
+        words = split.words[: split.offsets[len(kept)]]
+        places = np.repeat(offsets[:-1], kept) + words[words != NO_WORD]
+        outside = len(self.task.labels)
+        numbers = np.full(offsets[-1], outside)
+        numbers[places] = logits.argmax(axis=1)
+        return _named(numbers, offsets, (*self.task.labels, OUTSIDE))
+
+
+def _places(starts: Array, counts: Array, rows: Array) -> Array:
+    """Return the places in an array of all words of the words of some rows, in their order."""
+    return np.concatenate([np.arange(starts[row], starts[row] + counts[row]) for row in rows])
+
+
+def _named(numbers: Array, offsets: Array, labels: tuple[str, ...]) -> Array:
+    """Return a tuple of tags for each row, objects [rows]."""
+    rows, listed = np.empty(len(offsets) - 1, object), numbers[: offsets[-1]].tolist()
+    rows[:] = [tuple(labels[each] for each in listed[start:end]) for start, end in pairwise(offsets.tolist())]
+    return rows
+
+
+def _broken(logits: Array, counts: Array) -> int:
+    """Return the number of rows with logits that are not finite."""
+    bad: Any = np.repeat(np.arange(len(counts)), counts)[~np.isfinite(logits).all(axis=1)]
+    return len(np.unique(bad))
