@@ -18,6 +18,9 @@ from qexp.deploy.onnx.passes import constant, initializer
 LOWEST = "lowest_float"
 """Name of the constant that every inserted ``Max`` reads."""
 
+MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather")
+"""Operators that only move values, past which OpenVINO takes a ``DequantizeLinear``."""
+
 
 def keep_exact(graph: ir.Graph) -> None:
     """Avoid patterns that a runtime would rewrite, in place, in an optimized graph with stored weights."""
@@ -118,9 +121,13 @@ def _is_clipped_integer(node: ir.Node) -> bool:
     """Return whether a node clips a dequantized value, to a grid of less than 8 bits.
 
     OpenVINO 2026.4 clips the integers instead, at bounds that it truncates to whole numbers, so that values
-    beyond a bound end a step short of it.
+    beyond a bound end a step short of it; also with a split into heads in between.
     """
-    return node.op_type == "Clip" and _producer(node, 0, "DequantizeLinear") is not None
+    before: ir.Node | None = node if node.op_type == "Clip" else None
+    while before is not None and (before is node or before.op_type in MOVES):
+        value = before.inputs[0]
+        before = value.producer() if value is not None else None
+    return before is not None and before.op_type == "DequantizeLinear"
 
 
 def _requantizes(node: ir.Node) -> bool:

@@ -195,17 +195,20 @@ def test_the_same_grid_twice_is_left_alone() -> None:
     assert departure(model, values()) < 1e-6
 
 
-def clipped() -> ModelProto:
+def clipped(*, moved: bool) -> ModelProto:
     """A coarse grid, and behind it a finer one of 4 bits in 8, as it is written: with a Clip."""
     graph = Graph()
     graph.pair("x", "coarse", 1.0, 0, np.int8)
     scale = np.float32(0.3)
     bounds = [graph.store("low", -8 * scale), graph.store("high", 7 * scale)]
-    graph.add("Clip", ["coarse", *bounds], "inside")
+    if moved:
+        graph.add("Transpose", ["coarse"], "turned")
+    graph.add("Clip", ["turned" if moved else "coarse", *bounds], "inside")
     return graph.model(graph.pair("inside", "y", 0.3, 8))
 
 
-def test_clip_of_what_was_dequantized_in_openvino() -> None:
+@pytest.mark.parametrize("moved", [False, True], ids=["directly", "moved"])
+def test_clip_of_what_was_dequantized_in_openvino(moved: bool) -> None:
     openvino, x = pytest.importorskip("openvino"), values()
     core = openvino.Core()
 
@@ -213,9 +216,10 @@ def test_clip_of_what_was_dequantized_in_openvino() -> None:
         read = core.read_model(model.SerializeToString())
         return core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})({"x": x})[0]
 
-    expected = plainly(clipped(), {"x": x})
-    assert np.abs(run(clipped()) - expected).max() > 0.29  # at least a step
-    np.testing.assert_allclose(run(kept(clipped())), expected, atol=1e-6)
+    model = clipped(moved=moved)
+    expected = plainly(model, {"x": x})
+    assert np.abs(run(model) - expected).max() > 0.29  # at least a step
+    np.testing.assert_allclose(run(kept(model)), expected, atol=1e-6)
 
 
 def test_products_of_integers_stay_what_they_are() -> None:

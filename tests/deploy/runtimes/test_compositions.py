@@ -108,12 +108,19 @@ def rewritten(model: ModelProto) -> list[str]:
                 matches.append(f"float weight: {node.name}")
             elif len(node.input) == 3 and not is_dequantized(producers.get(node.input[2])):
                 matches.append(f"float bias: {node.name}")
-        if node.op_type == "Clip" and is_dequantized(first):
+        if node.op_type == "Clip" and is_dequantized(_unmoved(first, producers)):
             matches.append(f"clipped integers: {node.name}")
         twice = node.op_type == "QuantizeLinear" and first is not None and is_dequantized(first)
         if twice and grid(first, model) != grid(node, model):
             matches.append(f"two grids in a row: {node.name}")
     return matches
+
+
+def _unmoved(node: NodeProto | None, producers: dict[str, NodeProto]) -> NodeProto | None:
+    """The node whose values another one only moved."""
+    while node is not None and node.op_type in ("Reshape", "Transpose"):
+        node = producers.get(node.input[0])
+    return node
 
 
 def is_dequantized(node: NodeProto | None) -> bool:
