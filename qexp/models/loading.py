@@ -39,8 +39,11 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids")
 """Names of the tensors of a batch that a model's ``forward`` may take."""
 
 
-def load_pretrained(folder: Path, task: TextTask | MultiLabelTask, seed: int) -> PreTrainedModel:
-    """Load a pretrained encoder with a new classification head, initialized from ``seed``.
+LabelledTask = TextTask | MultiLabelTask | TokenTask
+
+
+def load_pretrained(folder: Path, task: LabelledTask, seed: int) -> PreTrainedModel:
+    """Load a pretrained encoder with a new head for texts or for their tokens, initialized from ``seed``.
 
     Raises:
         ModelError: If weights below the head are missing, or the folder holds no encoder.
@@ -48,7 +51,7 @@ def load_pretrained(folder: Path, task: TextTask | MultiLabelTask, seed: int) ->
     labels = dict(enumerate(task.labels)) or {0: "score"}
     return load_new_head(
         folder,
-        AutoModelForSequenceClassification,
+        _auto(task),
         seed,
         num_labels=task.outputs,
         problem_type="multi_label_classification" if isinstance(task, MultiLabelTask) else None,
@@ -73,12 +76,9 @@ def load_new_head(folder: Path, auto: Any, seed: int, **overrides: Any) -> PreTr
     model, missing = _load(folder, auto, ignore_mismatched_sizes=True, **overrides)
     _check_encoder(model, auto, folder)
     prefix = f"{model.base_model_prefix}."  # what is outside the base model is its head, whatever its name
-    body = [name for name in missing if name.startswith(prefix) and name.split(".")[1] not in POOLERS]
-    if body:
-        raise ModelError(
-            f"model.name={folder}: the checkpoint lacks {len(body)} weights of the encoder, such as "
-            f"{body[0]}; choose a checkpoint of the architecture that its config.json names"
-        )
+    _check_body(
+        [name for name in missing if name.startswith(prefix) and name.split(".")[1] not in POOLERS], folder
+    )
     return model
 
 
@@ -98,16 +98,13 @@ def load_with_head(folder: Path, auto: Any) -> PreTrainedModel:
     return model
 
 
-def load_finetuned(folder: Path, task: TextTask | MultiLabelTask | TokenTask) -> PreTrainedModel:
+def load_finetuned(folder: Path, task: LabelledTask) -> PreTrainedModel:
     """Load a checkpoint with a fine-tuned head, and reorder its outputs to match ``task.labels``.
 
     Raises:
         ModelError: If the checkpoint has no head, another number of outputs, or labels of other names.
     """
-    of_words = isinstance(task, TokenTask)
-    model = load_with_head(
-        folder, AutoModelForTokenClassification if of_words else AutoModelForSequenceClassification
-    )
+    model = load_with_head(folder, _auto(task))
     if model.config.num_labels != task.outputs:
         raise ModelError(
             f"finetune=none: the head of {folder} has {model.config.num_labels} outputs, "
@@ -129,12 +126,7 @@ def load_embedder(folder: Path, pooling: str) -> PreTrainedModel:
         ModelError: If weights are missing.
     """
     model, missing = _load(folder, AutoModel, sentence_pooling=pooling)
-    body = [name for name in missing if name.split(".")[0] not in POOLERS]
-    if body:
-        raise ModelError(
-            f"model.name={folder}: the checkpoint lacks {len(body)} weights of the encoder, such as "
-            f"{body[0]}; choose a checkpoint of the architecture that its config.json names"
-        )
+    _check_body([name for name in missing if name.split(".")[0] not in POOLERS], folder)
     return pool(model)
 
 
@@ -221,6 +213,21 @@ def _load(folder: Path, auto: Any, **overrides: Any) -> tuple[PreTrainedModel, l
             raise ModelError(f"model.name={folder}: cannot be loaded as {auto.__name__}: {first}") from error
     missing = sorted({*info["missing_keys"], *(str(key[0]) for key in info["mismatched_keys"])})
     return model.eval(), missing
+
+
+def _auto(task: LabelledTask) -> Any:
+    return (
+        AutoModelForTokenClassification if isinstance(task, TokenTask) else AutoModelForSequenceClassification
+    )
+
+
+def _check_body(missing: Sequence[str], folder: Path) -> None:
+    """Check that a checkpoint lacks no weight below the head."""
+    if missing:
+        raise ModelError(
+            f"model.name={folder}: the checkpoint lacks {len(missing)} weights of the encoder, such as "
+            f"{missing[0]}; choose a checkpoint of the architecture that its config.json names"
+        )
 
 
 def _check_encoder(model: PreTrainedModel, auto: Any, folder: Path) -> None:

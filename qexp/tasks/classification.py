@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from qexp.artifacts.types import Tokens
-from qexp.config import MultiLabelTask, TextTask
+from qexp.config import MultiLabelTask, Task, TextTask
 from qexp.context import RunContext
 from qexp.data.batches import EVALUATION_BATCH, collate
 from qexp.data.checkpoints import Checkpoint
@@ -26,7 +26,8 @@ from qexp.models.loading import load_finetuned, load_pretrained
 from qexp.tasks.base import Array, ForwardFn, Predictions
 from qexp.tasks.module import TaskModule
 
-T = TypeVar("T", bound=TextTask | MultiLabelTask)
+T = TypeVar("T", bound=Task)
+L = TypeVar("L", bound=TextTask | MultiLabelTask)
 SAME_NUMBER = 0.05
 """Largest difference, as a fraction of the label range, of two regression outputs that count as the same.
 
@@ -45,18 +46,10 @@ class Classifier(TaskModule):
 
 
 class EncoderAdapter(Generic[T]):
-    """What tasks of texts have in common: an encoder with a head for a whole text."""
+    """What tasks of texts have in common: rows of tokens, with one result for each."""
 
     def __init__(self, task: T) -> None:
         self.task: T = task
-
-    def pretrained(self, start: Checkpoint, tokens: Tokens, seed: int) -> PreTrainedModel:
-        """Return the pretrained encoder with a new head, initialized from ``seed``."""
-        return load_pretrained(start.folder, self.task, seed)
-
-    def finetuned(self, start: Checkpoint) -> PreTrainedModel:
-        """Return the model of a checkpoint, with the outputs of its head in the task's order of labels."""
-        return load_finetuned(start.folder, self.task)
 
     def runner(self, model: nn.Module, ctx: RunContext) -> ForwardFn:
         return runner(model, ctx)
@@ -71,7 +64,19 @@ class EncoderAdapter(Generic[T]):
         return len(rows)
 
 
-class TextAdapter(EncoderAdapter[TextTask]):
+class HeadAdapter(EncoderAdapter[L]):
+    """What those have in common whose encoder has a head for a whole text."""
+
+    def pretrained(self, start: Checkpoint, tokens: Tokens, seed: int) -> PreTrainedModel:
+        """Return the pretrained encoder with a new head, initialized from ``seed``."""
+        return load_pretrained(start.folder, self.task, seed)
+
+    def finetuned(self, start: Checkpoint) -> PreTrainedModel:
+        """Return the model of a checkpoint, with the outputs of its head in the task's order of labels."""
+        return load_finetuned(start.folder, self.task)
+
+
+class TextAdapter(HeadAdapter[TextTask]):
     """Adapter for classification and regression tasks."""
 
     training_module = Classifier

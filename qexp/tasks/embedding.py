@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from qexp.artifacts.types import Tokens
 from qexp.config import EmbeddingTask
-from qexp.context import RunContext
-from qexp.data.batches import EVALUATION_BATCH, collate
+from qexp.data.batches import EVALUATION_BATCH
 from qexp.data.checkpoints import Checkpoint
 from qexp.data.metrics.glue import score
 from qexp.data.microbatches import Batch
 from qexp.data.tokenization.texts import TokenSplit
 from qexp.errors import TrainingError
-from qexp.models.inference import runner, split_logits
+from qexp.models.inference import split_logits
 from qexp.models.loading import load_embedder
 from qexp.tasks.base import Array, ForwardFn, Predictions
+from qexp.tasks.classification import EncoderAdapter
 from qexp.tasks.module import TaskModule
 
 SAME_RANK = 0.05
@@ -47,13 +46,10 @@ class Embedder(TaskModule):
         )
 
 
-class EmbeddingAdapter:
-    """Adapter for embeddings. Batches are of texts, which training and calibration take one by one."""
+class EmbeddingAdapter(EncoderAdapter[EmbeddingTask]):
+    """Adapter for embeddings. Batches are of texts, two for each pair, which training takes one by one."""
 
     training_module = Embedder
-
-    def __init__(self, task: EmbeddingTask) -> None:
-        self.task = task
 
     def pretrained(self, start: Checkpoint, tokens: Tokens, seed: int) -> PreTrainedModel:
         """Return the model of the checkpoint, as an embedding has no head."""
@@ -62,19 +58,6 @@ class EmbeddingAdapter:
     def finetuned(self, start: Checkpoint) -> PreTrainedModel:
         """Return the base model of the checkpoint with the task's pooling."""
         return load_embedder(start.folder, self.task.pooling)
-
-    def runner(self, model: nn.Module, ctx: RunContext) -> ForwardFn:
-        return runner(model, ctx)
-
-    def split(self, folder: Path) -> TokenSplit:
-        """Load the texts of a split: two rows for each pair."""
-        return TokenSplit.load(folder)
-
-    def collate(self, split: TokenSplit, rows: Array, pad_id: int) -> Batch:
-        return collate(split, rows, pad_id=pad_id)
-
-    def loss_count(self, split: TokenSplit, rows: Array) -> int:
-        return len(rows)
 
     def loss_counts_per_row(self, batch: Batch) -> Tensor:
         return torch.ones_like(batch["labels"], dtype=torch.float32)

@@ -21,7 +21,7 @@ from qexp.data.tokenization.texts import TokenSplit
 from qexp.models.distillation import divergence
 from qexp.models.inference import split_logits
 from qexp.tasks.base import Array, ForwardFn, Predictions
-from qexp.tasks.classification import EncoderAdapter
+from qexp.tasks.classification import HeadAdapter
 from qexp.tasks.module import TaskModule
 
 
@@ -33,7 +33,7 @@ class LabelClassifier(TaskModule):
         return functional.binary_cross_entropy_with_logits(logits, batch["labels"])
 
 
-class MultiLabelAdapter(EncoderAdapter[MultiLabelTask]):
+class MultiLabelAdapter(HeadAdapter[MultiLabelTask]):
     """Adapter for multi-label tasks; a prediction is the tuple of the ids of a row's labels."""
 
     training_module = LabelClassifier

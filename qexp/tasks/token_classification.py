@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModelForTokenClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
 from qexp.artifacts.types import Tokens
 from qexp.config import TokenTask
@@ -23,7 +23,7 @@ from qexp.data.microbatches import Batch
 from qexp.data.tokenization.words import IGNORED, NO_WORD, WordSplit
 from qexp.models.distillation import divergence
 from qexp.models.inference import runner
-from qexp.models.loading import load_finetuned, load_new_head
+from qexp.models.loading import load_finetuned, load_pretrained
 from qexp.tasks.base import Array, ForwardFn, Predictions
 from qexp.tasks.classification import margins
 from qexp.tasks.module import TaskModule
@@ -52,14 +52,7 @@ class TokenAdapter:
 
     def pretrained(self, start: Checkpoint, tokens: Tokens, seed: int) -> PreTrainedModel:
         """Return the pretrained encoder with a new head, initialized from ``seed``."""
-        return load_new_head(
-            start.folder,
-            AutoModelForTokenClassification,
-            seed,
-            num_labels=self.task.outputs,
-            id2label=dict(enumerate(self.task.labels)),
-            label2id={name: index for index, name in enumerate(self.task.labels)},
-        )
+        return load_pretrained(start.folder, self.task, seed)
 
     def finetuned(self, start: Checkpoint) -> PreTrainedModel:
         """Return the model of a checkpoint, with the outputs of its head in the task's order of tags."""
