@@ -24,7 +24,7 @@ from qexp.data.tokenization.references import read_reading
 from qexp.data.tokenization.texts import TokenSplit
 from qexp.errors import ConfigError
 from qexp.models.inference import split_logits
-from qexp.tasks.base import ForwardFn, Predictions
+from qexp.tasks.base import ForwardFn, Predictions, TaskAdapter
 from qexp.tasks.classification import TextAdapter
 from qexp.tasks.embedding import EmbeddingAdapter
 from qexp.tasks.multi_label import MultiLabelAdapter
@@ -66,11 +66,17 @@ class TaskPredictions:
     """Whether a row is a list of words; a text is split at blanks."""
 
 
-def _predict_texts(task: TextTask, rows: TokenizedRows) -> Columns:
-    result = TextAdapter(task).predict(
+def _predictions(adapter: TaskAdapter, rows: TokenizedRows) -> Predictions:
+    """Return what an adapter predicts of all rows, and count those whose logits are not finite."""
+    result = adapter.predict(
         rows.run, rows.tokens, rows.split, rows=None, advance=rows.advance, batch_size=rows.batch_size
     )
     rows.facts[BROKEN] += result.broken
+    return result
+
+
+def _predict_texts(task: TextTask, rows: TokenizedRows) -> Columns:
+    result = _predictions(TextAdapter(task), rows)
     finite = np.isfinite(result.logits).all(axis=1)
     if task.kind == "regression":
         return {"prediction": pa.array(result.predictions.astype(np.float64), mask=~finite)}
@@ -84,10 +90,7 @@ def _predict_texts(task: TextTask, rows: TokenizedRows) -> Columns:
 
 def _predict_label_sets(task: MultiLabelTask, rows: TokenizedRows) -> Columns:
     """Return the names of a row's labels, and the probability of each label."""
-    result = MultiLabelAdapter(task).predict(
-        rows.run, rows.tokens, rows.split, rows=None, advance=rows.advance, batch_size=rows.batch_size
-    )
-    rows.facts[BROKEN] += result.broken
+    result = _predictions(MultiLabelAdapter(task), rows)
     finite = np.asarray(np.isfinite(result.logits).all(axis=1))
     names = [
         [task.labels[each] for each in ids] if known else None
@@ -101,10 +104,7 @@ def _predict_label_sets(task: MultiLabelTask, rows: TokenizedRows) -> Columns:
 
 def _predict_tags(task: TokenTask, rows: TokenizedRows) -> Columns:
     """Return the words of each row and the tag of each."""
-    result = TokenAdapter(task).predict(
-        rows.run, rows.tokens, rows.split, rows=None, advance=rows.advance, batch_size=rows.batch_size
-    )
-    rows.facts[BROKEN] += result.broken
+    result = _predictions(TokenAdapter(task), rows)
     broken = set(result.rows[~np.isfinite(result.logits).all(axis=1)].tolist())
     tags = [None if row in broken else list(each) for row, each in enumerate(result.predictions)]
     return {"prediction": pa.array(tags, pa.list_(pa.string()))}
@@ -133,10 +133,7 @@ def _predict_questions(task: QuestionTask, rows: TokenizedRows) -> Columns:
 
 def _predict_translations(task: TranslationTask, rows: TokenizedRows) -> Columns:
     """Return the translation and its score: log-probability / length ** penalty of the search."""
-    result: Predictions = TranslationAdapter(task).predict(
-        rows.run, rows.tokens, rows.split, rows=None, advance=rows.advance, batch_size=rows.batch_size
-    )
-    rows.facts[BROKEN] += result.broken
+    result = _predictions(TranslationAdapter(task), rows)
     scores = result.logits[:, 0].astype(np.float64)
     broken = ~np.isfinite(scores)
     return {"prediction": pa.array(result.predictions, mask=broken), "score": pa.array(scores, mask=broken)}
@@ -144,10 +141,7 @@ def _predict_translations(task: TranslationTask, rows: TokenizedRows) -> Columns
 
 def _predict_similarities(task: EmbeddingTask, rows: TokenizedRows) -> Columns:
     """Return the cosine of the two embeddings of each row."""
-    result = EmbeddingAdapter(task).predict(
-        rows.run, rows.tokens, rows.split, rows=None, advance=rows.advance, batch_size=rows.batch_size
-    )
-    rows.facts[BROKEN] += result.broken
+    result = _predictions(EmbeddingAdapter(task), rows)
     return {"prediction": pa.array(result.predictions, mask=~np.isfinite(result.logits).all(axis=1))}
 
 
