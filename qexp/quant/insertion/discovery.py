@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from qexp.config import Placement
+from qexp.config import Placement, SiteKind
 from qexp.errors import QuantizationError
 from qexp.quant.insertion.function_calls import FunctionCalls
 from qexp.quant.insertion.function_taps import attach_calls
@@ -160,7 +160,30 @@ def discover(
     Raises:
         QuantizationError: If the model has no site of a requested kind, or one of ``points`` is not reached.
     """
-    functions = functions or FunctionCalls()
+    values = _recorded(model, points, placement, example, functions or FunctionCalls()).values()
+    _check_complete({key for value in values for key in value.sites}, points, placement, model)
+    return values
+
+
+def kinds_reached(
+    model: nn.Module,
+    points: Sequence[Point],
+    placement: Placement,
+    example: Example | None,
+    functions: FunctionCalls,
+) -> set[SiteKind]:
+    """Return the kinds of the sites that a forward pass reaches; see ``discover``."""
+    return {kind for (kind, _), _ in _recorded(model, points, placement, example, functions).seen}
+
+
+def _recorded(
+    model: nn.Module,
+    points: Sequence[Point],
+    placement: Placement,
+    example: Example | None,
+    functions: FunctionCalls,
+) -> TensorRecorder:
+    """Run the model once and return what its sites saw."""
     in_functions = [(point.kind, point.name) for point in functions.operands]
     recorder = TensorRecorder(two_sequences=two_sequences(model), in_functions=in_functions)
     handles = attach(model, nonlinearities(model), recorder.mark)
@@ -174,9 +197,7 @@ def discover(
             handles.append(AttentionTaps(module, taps))
     handles += attach_calls(model, functions.operands, recorder.tap, functions.widths)
     run_once(model, handles, example)
-    values = recorder.values()
-    _check_complete({key for value in values for key in value.sites}, points, placement, model)
-    return values
+    return recorder
 
 
 def inputs_of_linears(model: nn.Module, example: Example | None = None) -> list[Value]:
@@ -214,8 +235,18 @@ def _check_complete(
             f"no value passes {', '.join(unreached)} of {type(model).__name__} in a plain forward pass: "
             f"they do nothing there; leave them out with placement.exclude=[{','.join(unreached)}]"
         )
-    absent = set(placement.sites) - set(WEIGHT_KINDS) - {kind for kind, _ in reached}
-    if absent and not placement.exclude:
+    if not placement.exclude:
+        check_kinds({kind for kind, _ in reached}, placement, model)
+
+
+def check_kinds(reached: Collection[SiteKind], placement: Placement, model: nn.Module) -> None:
+    """Check that a forward pass reaches sites of all kinds of a placement.
+
+    Raises:
+        QuantizationError: If it reaches none of a kind.
+    """
+    absent = set(placement.sites) - set(WEIGHT_KINDS) - set(reached)
+    if absent:
         attention = any(kind.startswith(("matmul", "attention")) for kind in absent)
         why = "; it has no attention, or one that is not known to transformers' AttentionInterface"
         raise QuantizationError(

@@ -6,8 +6,8 @@ innermost module with calls of interest around it, and by its number among those
 
 A product is one of attention if its result reaches a softmax: its operands are queries and keys. The product
 that reads what the softmax gives has probabilities and values. A sum is one of the residual stream if both
-operands are activations [B, T, H] of the width of a norm, outside nonlinearities and the module that sums
-embeddings.
+operands are activations [B, T, H] of the width of a norm, outside nonlinearities. In a module that has tables
+of embeddings, only sums behind an attention are: those before it sum embeddings.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from qexp.config import SiteKind
 from qexp.quant.insertion.function_taps import FAMILIES, Family, OperandPoint, counts, operands_of, widths_of
 from qexp.quant.insertion.sites import is_nonlinearity
 
+ATTENTION = ("softmax", "scaled_dot_product_attention")
+"""Functions whose results make what depends on them come behind an attention."""
+
 
 @dataclass
 class _Call:
@@ -37,13 +40,15 @@ class _Call:
     operands: tuple[Tensor, Tensor]
     result: Tensor
     kinds: tuple[SiteKind, SiteKind] | None = None
+    behind_attention: bool = False
+    """Whether an operand depends on the result of an attention."""
 
 
 class _Recorder(TorchFunctionMode):
     """Recorder of the calls of one forward pass, and of what reaches a softmax.
 
-    Tensors carry marks through functions: the products that they come from, and whether they are
-    probabilities. They are kept alive, so that their ids differ.
+    Tensors carry marks through functions: the products that they come from, whether they are probabilities,
+    and whether they depend on any. They are kept alive, so that their ids differ.
     """
 
     def __init__(self, widths: Collection[int]) -> None:
@@ -54,6 +59,7 @@ class _Recorder(TorchFunctionMode):
         self.calls: list[_Call] = []
         self.products: dict[int, set[int]] = {}
         self.probabilities: set[int] = set()
+        self.behind_attention: set[int] = set()
         self.alive: list[Any] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -67,6 +73,8 @@ class _Recorder(TorchFunctionMode):
             return result
         self.alive += [result, before]
         name = getattr(func, "__name__", "")
+        if name in ATTENTION:
+            self.behind_attention.add(id(result))
         if name == "softmax":
             self._reach(before[0])
             self.products[id(result)] = set()
@@ -94,6 +102,7 @@ class _Recorder(TorchFunctionMode):
             stack=tuple(self.stack),
             operands=(pair[0], pair[1]),
             result=result,
+            behind_attention=any(id(each) in self.behind_attention for each in pair),
         )
         self.calls.append(call)
         if call.family == "product":
@@ -110,6 +119,8 @@ class _Recorder(TorchFunctionMode):
         self.products[id(result)] = products | self.products.get(id(result), set())
         if any(id(each) in self.probabilities for each in before):
             self.probabilities.add(id(result))
+        if any(id(each) in self.behind_attention for each in before):
+            self.behind_attention.add(id(result))
 
     def _reach(self, scores: Tensor) -> None:
         for index in self.products.get(id(scores), set()):
@@ -183,9 +194,8 @@ def _adds_to_residual(model: nn.Module, call: _Call) -> bool:
     if call.family != "sum":
         return False
     caller = model.get_submodule(call.stack[-1][0])
-    return not is_nonlinearity(caller) and not any(
-        isinstance(child, nn.Embedding) for child in caller.children()
-    )
+    embeds = any(isinstance(child, nn.Embedding) for child in caller.children())
+    return not is_nonlinearity(caller) and (call.behind_attention or not embeds)
 
 
 def _points(calls: Sequence[_Call], wanted: Sequence[_Call]) -> list[OperandPoint]:

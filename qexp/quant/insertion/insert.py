@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import cast
 
@@ -17,7 +17,9 @@ from qexp.quant.insertion.discovery import (
     Example,
     Value,
     check_example,
+    check_kinds,
     discover,
+    kinds_reached,
 )
 from qexp.quant.insertion.function_calls import FunctionCalls
 from qexp.quant.insertion.function_taps import attach_calls
@@ -177,12 +179,27 @@ class _Insertion:
             return [], []
         check_example(self.model, example)
         after = [each.after for each in self.attentions.values() if each.after is not None]
-        hook_points = points(self.model, placement, list(dict.fromkeys(after)))
+        projections = list(dict.fromkeys(after))
+        hook_points = points(self.model, placement, projections)
         hook_points += [Point("residual.sum", name, "input") for name in self.functions.sums]
         values = discover(self.model, hook_points, placement, example, functions=self.functions)
+        self._check_excluded({kind for value in values for kind, _ in value.sites}, projections, example)
         if placement.fuse_relu:
             values = [value for value in values if not _only_read_by_relu(value)]
         return hook_points, fused(values, self.attentions) if placement.fuse_qkv else values
+
+    def _check_excluded(
+        self, reached: set[SiteKind], projections: Sequence[str], example: Example | None
+    ) -> None:
+        """Check that the kinds of the placement without a site are those that ``placement.exclude`` took."""
+        if not self.placement.exclude or set(self.placement.sites) - set(WEIGHT_KINDS) <= reached:
+            return
+        everywhere = self.placement.model_copy(update={"exclude": ()})
+        functions = functions_of(self.model, everywhere, example)
+        everything = points(self.model, everywhere, projections)
+        everything += [Point("residual.sum", name, "input") for name in functions.sums]
+        kinds = kinds_reached(self.model, everything, everywhere, example, functions)
+        check_kinds(kinds, self.placement, self.model)
 
     def _weight_quantizers(self) -> tuple[list[Site], dict[str, Quantizer]]:
         """Return the sites of the quantized weights, and their quantizers by the name of the first site.

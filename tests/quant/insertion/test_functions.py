@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from torch import nn
 
 from qexp.config import MaxCalibrator, Placement, QuantizationConfig
 from qexp.errors import QuantizationError
@@ -15,7 +16,7 @@ from qexp.quant.insertion.function_calls import find_calls
 from qexp.quant.insertion.insert import QuantizedModel, insert
 from qexp.quant.insertion.sites import RESIDUAL_OPERANDS, norms
 from qexp.quant.quantizer_mode import QuantizerMode
-from tests.support import tiny_models
+from tests.support import encoders, tiny_models
 from tests.support.tiny_models import GEMM, QDQBERT
 
 SMALL = {
@@ -205,3 +206,26 @@ def test_what_cannot_be_done_there_is_said() -> None:
 
 def test_a_model_with_the_interface_has_none_in_functions() -> None:
     assert not functions_of(tiny_models.build("bert"), QDQBERT).operands
+
+
+@pytest.mark.parametrize("name", ["flaubert", "xlm"])
+def test_adds_of_a_module_that_also_sums_embeddings(name: str) -> None:
+    model = transformers.AutoModelForSequenceClassification.from_config(encoders.config(name)).eval()
+    sites = insert(model, QuantizationConfig(placement=QDQBERT)).sites
+    adds = {site.module for site in sites if site.kind == "residual.input"}
+    # Two adds in each of two layers; the first add of the model is that of positions to tokens.
+    assert adds == {f"transformer.add_{add}.{operand}" for add in (1, 2, 3, 4) for operand in (0, 1)}
+
+
+@pytest.mark.parametrize("exclude", [(), ("*classifier*",)])
+def test_a_kind_without_a_site_is_told_whatever_is_excluded(exclude: tuple[str, ...]) -> None:
+    placement = Placement(**QDQBERT.model_dump() | {"sites": ("residual.input",), "exclude": exclude})
+    with pytest.raises(QuantizationError, match=r"has no residual\.input"):
+        insert(nn.Linear(4, 4), QuantizationConfig(placement=placement), example=(torch.ones(1, 2, 4),))
+
+
+def test_a_kind_of_which_all_sites_are_excluded_is_not_missed() -> None:
+    placement = Placement(**QDQBERT.model_dump() | {"exclude": ("*add_*",)})
+    sites = insert(build("MPNet"), QuantizationConfig(placement=placement)).sites
+    assert sites
+    assert not [site for site in sites if site.kind == "residual.input"]
