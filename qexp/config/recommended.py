@@ -58,10 +58,13 @@ class TaskDefaults(Section):
 
 
 class ModelDefaults(Section):
-    """Hyperparameters that a model recommends for its fine-tuning."""
+    """Hyperparameters that a model recommends for its fine-tuning, and its commit on the hub."""
 
     finetune: dict[str, FinetuneDefaults | None] | None = None
     """Hyperparameters by name of the task, and ``default`` for all others."""
+    revisions: dict[str, str] | None = None
+    """Commit on the hub by name of the model, for ``model.revision`` where it is null. A name that is set on
+    the command line, such as a folder, has none."""
 
 
 class YamlDefaults(Section):
@@ -77,8 +80,8 @@ class YamlDefaults(Section):
         Raises:
             ValueError: A field does not exist or is invalid; pydantic's error, with the path of each.
         """
-        parts = {"task": {key: task[key] for key in ("finetune", "qat") if key in task}}
-        parts["model"] = {key: model[key] for key in ("finetune",) if key in model}
+        parts = {"task": {key: task[key] for key in TaskDefaults.model_fields if key in task}}
+        parts["model"] = {key: model[key] for key in ModelDefaults.model_fields if key in model}
         cls.model_validate(parts, context={"task": task.get("name")})
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ def resolve_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Replace open settings by values that follow from other sections.
 
     A task of one's own rows takes its name and columns from ``data`` (:mod:`qexp.config.own_rows`).
+    ``model.revision: null`` becomes that of ``model.revisions`` for the name of the model.
     ``finetune: auto`` becomes ``full``, or ``none`` for an embedding. ``finetune`` takes null fields from
     ``model.finetune[task]``, ``model.finetune.default`` and ``task.finetune``, in this order, and ``method``
     from ``task.qat``; a field that is still null gets its default. ``method: auto`` becomes ``qat``, or
@@ -31,11 +32,19 @@ def resolve_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
         resolve_own_rows(resolved["task"], resolved.setdefault("data", {}))
     if all(isinstance(resolved.get(key), dict) for key in ("task", "model", "finetune", "method")):
         YamlDefaults.check(resolved["task"], resolved["model"])
+        _resolve_revision(resolved["model"])
         _resolve_finetune(resolved)
         _resolve_method(resolved)
     if all(isinstance(resolved.get(key), dict) for key in ("task", "deploy")):
         _resolve_deploy(resolved)
     return resolved
+
+
+def _resolve_revision(model: dict[str, Any]) -> None:
+    """Set an open revision to the one that the model's file has for the name that is used."""
+    revisions = model.pop("revisions", None) or {}
+    if model.get("revision") is None and model.get("name") in revisions:
+        model["revision"] = revisions[model["name"]]
 
 
 def _resolve_finetune(tree: dict[str, Any]) -> None:

@@ -175,3 +175,11 @@ def test_every_launcher_composes(name: str) -> None:
         assert launcher._target_.endswith("SlurmLauncher")
         assert launcher.signal_delay_s < 60 * launcher.timeout_min
         assert launcher.max_num_timeout > 0
+
+
+def test_a_pinned_revision_goes_with_its_name_only(tmp_path: Path) -> None:
+    model = experiment("task=mrpc", "model=bge_small").model
+    assert model.revision is not None and len(model.revision) == 40
+    assert experiment("task=mrpc", "model=bge_small", "model.revision=main").model.revision == "main"
+    assert experiment("task=mrpc", "model=bge_small", f"model.name={tmp_path}").model.revision is None
+    assert experiment("task=mrpc", "model=camembert").model.revision is None
