@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
 from qexp.config import Task, TokenTask, TranslationTask
-from qexp.data.checkpoints import CONFIG, Checkpoint, ScratchModel
+from qexp.data.checkpoints import CONFIG, Checkpoint, ScratchModel, config_of
 from qexp.errors import ModelError
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ POSITIONS = 1024
 """Maximum length of a text for a model from scratch, in tokens."""
 ROWS_PER_CALL = 1024
 """Rows that are passed to the tokenizer's trainer at once."""
+SENTENCEPIECE_FILES = ("spm.model", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model")
+"""Names of SentencePiece's files in checkpoints."""
 TRANSLATORS = ("marian", "bart", "t5")
 """``model_type`` of checkpoints that can translate."""
 
@@ -84,10 +87,28 @@ def tokenizer_for(
         return make_tokenizer((table[task.source], table[task.target]), start.scratch.vocabulary)
     if isinstance(task, TranslationTask):
         _check_translator(start)
-        return _loaded(start)
-    if isinstance(task, TokenTask):
-        return _with_types(_of_words(start), start)
-    return _with_types(_loaded(start), start)
+        return _with_padding(_loaded(start), start)
+    tokenizer = _of_words(start) if isinstance(task, TokenTask) else _loaded(start)
+    return _with_types(_with_padding(tokenizer, start), start)
+
+
+def _with_padding(tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
+    """Give a tokenizer without a padding token the one of the model's configuration.
+
+    Raises:
+        ModelError: Neither has one.
+    """
+    if tokenizer.pad_token_id is not None:
+        return tokenizer
+    index = config_of(checkpoint).get("pad_token_id")
+    token = tokenizer.convert_ids_to_tokens(index) if isinstance(index, int) else None
+    if token is None:
+        raise ModelError(
+            f"model.name={checkpoint.name}: its tokenizer has no padding token, and pad_token_id={index} of "
+            "its config.json names none; set tokenizer.pad_token and config.pad_token_id, and save both"
+        )
+    tokenizer.pad_token = token
+    return tokenizer
 
 
 def _with_types(tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
@@ -154,8 +175,23 @@ def _loaded(checkpoint: Checkpoint, **settings: bool) -> PreTrainedTokenizerBase
             f"({str(error).strip().splitlines()[0]}); Marian's needs: pip install 'qexp[marian]'"
         ) from error
     except (OSError, ValueError, TypeError) as error:
+        _check_sentencepiece(checkpoint, error)
         problem = str(error).strip().splitlines()[0]
         raise ModelError(
             f"model.name={checkpoint.name}: its tokenizer cannot be loaded: {problem}; "
             "save it again: AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+        ) from error
+
+
+def _check_sentencepiece(checkpoint: Checkpoint, error: Exception) -> None:
+    """Check that the library of the tokenizer's file is installed; transformers 5 then asks for tiktoken.
+
+    Raises:
+        ModelError: The checkpoint has a file of SentencePiece, which is not installed.
+    """
+    files = [name for name in SENTENCEPIECE_FILES if (checkpoint.folder / name).is_file()]
+    if files and find_spec("sentencepiece") is None:
+        raise ModelError(
+            f"model.name={checkpoint.name}: {files[0]} is a file of SentencePiece, which is not installed; "
+            "pip install sentencepiece, or save the tokenizer as tokenizer.json where it is installed"
         ) from error

@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from qexp.config import FromScratch
 from qexp.data.arrow import from_texts
@@ -98,6 +99,64 @@ def test_a_library_that_a_tokenizer_needs_is_named(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", missing)
     with pytest.raises(ModelError, match=r"requires the SentencePiece library.*pip install 'qexp\[marian\]'"):
         tokenizer_for(Checkpoint(tmp_path, "0", "opus"), {}, TASK)
+
+
+def sentencepiece_checkpoint(folder: Path, kind: str, file: str) -> Checkpoint:
+    """A configuration and a file of SentencePiece, without tokenizer.json."""
+    texts = sample("multi30k_en_de")["train"]["en"].to_pylist()
+    names = {"pad_piece": "[PAD]", "bos_piece": "[CLS]", "eos_piece": "[SEP]", "unk_piece": "[UNK]"}
+    ids = {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3, "user_defined_symbols": ["[MASK]"]}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts), model_prefix=str(folder / "made"), vocab_size=100, minloglevel=2,
+        **(names | ids if kind == "deberta-v2" else {}),
+    )  # fmt: skip
+    (folder / "made.vocab").unlink()
+    (folder / "made.model").rename(folder / file)
+    AutoConfig.for_model(kind, vocab_size=160).save_pretrained(folder)
+    return Checkpoint(folder, "", str(folder))
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"), [("deberta-v2", "spm.model"), ("xlm-roberta", "sentencepiece.bpe.model")]
+)
+def test_a_file_of_sentencepiece_is_a_tokenizer(kind: str, file: str, tmp_path: Path) -> None:
+    start = sentencepiece_checkpoint(tmp_path, kind, file)
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / file))
+    text = "Two women are holding a ladder."
+    tokenizer = tokenizer_for(start, {}, experiment("task=mrpc").task)
+    assert tokenizer.tokenize(text) == pieces.encode(text, out_type=str)
+
+
+def test_the_library_of_a_sentencepiece_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = sentencepiece_checkpoint(tmp_path, "deberta-v2", "spm.model")
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    with pytest.raises(ModelError, match=r"spm\.model is a file of SentencePiece.*pip install sentencepiece"):
+        tokenizer_for(start, {}, experiment("task=mrpc").task)
+
+
+def without_padding(folder: Path, pad_token_id: int | None) -> Checkpoint:
+    save_tokenizer(folder)
+    rust = AutoTokenizer.from_pretrained(folder).backend_tokenizer
+    PreTrainedTokenizerFast(tokenizer_object=rust, cls_token="[CLS]").save_pretrained(folder)
+    config = tiny_config("bert", 200)
+    config.pad_token_id = pad_token_id
+    config.save_pretrained(folder)
+    return Checkpoint(folder, "", str(folder))
+
+
+def test_the_padding_token_may_be_that_of_the_configuration(tmp_path: Path) -> None:
+    tokenizer = tokenizer_for(without_padding(tmp_path, 0), {}, experiment("task=mrpc").task)
+    assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("[PAD]", 0)
+    tokenizer.save_pretrained(tmp_path / "saved")
+    assert AutoTokenizer.from_pretrained(tmp_path / "saved").pad_token_id == 0
+
+
+@pytest.mark.parametrize("pad_token_id", [None, 10_000])
+def test_a_checkpoint_without_a_padding_token_is_refused(pad_token_id: int | None, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no padding token, and pad_token_id=(None|10000)"):
+        tokenizer_for(without_padding(tmp_path, pad_token_id), {}, experiment("task=mrpc").task)
 
 
 @pytest.mark.parametrize("types", [1, 2])
