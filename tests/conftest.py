@@ -73,6 +73,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees another's outputs, the user's data root, or a hub."""
     _parse_translations_once()
+    _parse_options_once()
     monkeypatch.setenv("QEXP_OUTPUTS", str(tmp_path / "outputs"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
@@ -96,6 +97,27 @@ def _parse_translations_once() -> None:
         return made
 
     registry.from_torchlib = staticmethod(from_torchlib)
+
+
+def _parse_options_once() -> None:
+    """Keep what Hydra parses of ``conf/``, some 20 files for each composition."""
+    from hydra._internal.core_plugins.file_config_source import FileConfigSource
+
+    source: Any = FileConfigSource
+    if hasattr(source, "parsed"):
+        return
+    parse, root = source.load_config, str(conf_folder())
+    source.parsed = {}
+
+    def load_config(self: Any, config_path: str) -> Any:
+        if self.path != root:
+            return parse(self, config_path)
+        key = (self.provider, config_path)
+        if key not in source.parsed:
+            source.parsed[key] = parse(self, config_path)
+        return deepcopy(source.parsed[key])
+
+    source.load_config = load_config
 
 
 @pytest.fixture(scope="session")

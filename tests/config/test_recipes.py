@@ -6,11 +6,12 @@ import math
 
 import pytest
 import torch
+import yaml
 
-from qexp.config import Control, Distillation, Qat, QuestionTask
+from qexp.config import Control, Distillation, Experiment, Qat, QuestionTask
 from qexp.environment import conf_folder
 from qexp.quant.insertion.insert import insert
-from tests.conftest import experiment
+from tests.conftest import compose, experiment
 from tests.support.tiny_models import CONFIGS, batch, build
 
 RECIPES = sorted(file.stem for file in (conf_folder() / "recipe").glob("*.yaml"))
@@ -47,19 +48,27 @@ def test_every_protocol_of_the_field_is_there() -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize(
-    ("calibrator", "quant"),
-    [*((calibrator, "w8a8") for calibrator in CALIBRATORS), ("mse", "w4a8"), ("mse", "w8a16")],
-)
-def test_every_recipe_goes_with_every_calibrator_and_bit_width(
-    recipe: str, calibrator: str, quant: str
-) -> None:
-    made = experiment(
-        "task=cola", f"recipe={recipe}", f"calibrator={calibrator}", f"quant={quant}", "method=ptq"
-    )
+@pytest.mark.parametrize("calibrator", CALIBRATORS)
+def test_every_recipe_goes_with_every_calibrator(recipe: str, calibrator: str) -> None:
+    """Sections composed once each are put together, as no recipe sets fields of a calibrator."""
+    tree = compose("task=cola", f"recipe={recipe}", "quant=w8a8", "method=ptq")
+    tree["calibrator"] = compose("task=cola", f"calibrator={calibrator}")["calibrator"]
+    made = Experiment.model_validate(tree)
     assert made.calibrator.kind == calibrator.split("_")[0]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("quant", ["w4a8", "w8a16"])
+def test_every_recipe_goes_with_every_bit_width(recipe: str, quant: str) -> None:
+    made = experiment("task=cola", f"recipe={recipe}", "calibrator=mse", f"quant={quant}", "method=ptq")
+    assert made.calibrator.kind == "mse"
     assert made.quant.name.startswith(quant)
     assert made.method.kind == "ptq"
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_no_recipe_sets_fields_of_a_calibrator(recipe: str) -> None:
+    assert "calibrator" not in yaml.safe_load((conf_folder() / "recipe" / f"{recipe}.yaml").read_text())
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
