@@ -11,7 +11,7 @@ from qexp.config.training import Schedule
 
 TASKS = (
     *("ax", "cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli", "squad", "squad_v2"),
-    *("multi30k_en_de", "wmt14_en_de", "stsb_embedding"),
+    *("multi30k_en_de", "wmt14_en_de", "stsb_embedding", "squad_retrieval"),
 )
 """Names of the tasks in ``conf/task``; a test compares both."""
 EVERY_TASK = "default"
@@ -57,11 +57,24 @@ class TaskDefaults(Section):
     """Hyperparameters of quantization-aware training, and of its control."""
 
 
+class Prompts(Section):
+    """Words that a model was trained to see before its texts, by the names of sentence-transformers."""
+
+    query: str = ""
+    """Before the queries of a retrieval."""
+    document: str = ""
+    """Before its documents."""
+    text: str = ""
+    """Before texts that are compared with each other (``task=embedding``)."""
+
+
 class ModelDefaults(Section):
-    """Hyperparameters that a model recommends for its fine-tuning."""
+    """Hyperparameters and prompts that a model recommends."""
 
     finetune: dict[str, FinetuneDefaults | None] | None = None
     """Hyperparameters by name of the task, and ``default`` for all others."""
+    prompts: Prompts | None = None
+    """Words before texts, for tasks that leave their prefixes open."""
 
 
 class YamlDefaults(Section):
@@ -77,8 +90,8 @@ class YamlDefaults(Section):
         Raises:
             ValueError: A field does not exist or is invalid; pydantic's error, with the path of each.
         """
-        parts = {"task": {key: task[key] for key in ("finetune", "qat") if key in task}}
-        parts["model"] = {key: model[key] for key in ("finetune",) if key in model}
+        parts: dict[str, Any] = {"task": {key: task[key] for key in ("finetune", "qat") if key in task}}
+        parts["model"] = {key: model[key] for key in ("finetune", "prompts") if key in model}
         cls.model_validate(parts, context={"task": task.get("name")})
 
     @model_validator(mode="after")
