@@ -25,7 +25,7 @@ class BiEncoderTask(Task):
 
     @property
     def prompts(self) -> dict[str, str]:
-        """What is put before a text, by the names that sentence-transformers gives prompts; none is left out."""
+        """Words before texts, by the names that sentence-transformers gives such prompts."""
         return {}
 
 

@@ -196,8 +196,8 @@ class Experiment(Section):
         if not isinstance(self.task, BiEncoderTask):
             if weight := self.method.distillation.similarity:
                 raise ValueError(
-                    f"method.distillation.similarity={weight:g} with task={self.task.name}: similarities are of "
-                    "vectors of texts; set it to 0, or choose task=embedding or task=retrieval"
+                    f"method.distillation.similarity={weight:g} with task={self.task.name}: similarities are "
+                    "of vectors of texts; set it to 0, or choose task=embedding or task=retrieval"
                 )
             return self
         if labels := self.method.distillation.labels:

@@ -15,18 +15,19 @@ from qexp.config.training import RANGE_RATE, Control, Qat
 def resolve_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Replace open settings by values that follow from other sections.
 
-    A task of one's own rows takes its name and columns from ``data`` (:mod:`qexp.config.own_rows`).
-    ``finetune: auto`` becomes ``full``, or ``none`` for an embedding or a retrieval, whose null prefixes become
-    ``model.prompts``. ``finetune`` takes null fields from
-    ``model.finetune[task]``, ``model.finetune.default`` and ``task.finetune``, in this order, and ``method``
-    from ``task.qat``; a field that is still null gets its default. ``method: auto`` becomes ``qat``, or
-    ``none`` with FP32; ``controlled`` becomes ``qat``, or ``control`` with FP32. An embedding is distilled
-    or a retrieval from logits where nothing is chosen, and never from labels. ``deploy: auto`` becomes ``engines``, or
-    ``none`` for a translation.
+    A task of one's own rows takes its name and columns from ``data`` (:mod:`qexp.config.own_rows`). Null
+    prefixes of an embedding or a retrieval become ``model.prompts``. ``finetune: auto`` becomes ``full``, or
+    ``none`` for these two. ``finetune`` takes null fields from ``model.finetune[task]``,
+    ``model.finetune.default`` and ``task.finetune``, in this order, and ``method`` from ``task.qat``; a field
+    that is still null gets its default. ``method: auto`` becomes ``qat``, or ``none`` with FP32;
+    ``controlled`` becomes ``qat``, or ``control`` with FP32. An embedding or a retrieval is distilled from
+    logits where nothing is chosen, and never from labels. ``deploy: auto`` becomes ``engines``, or ``none``
+    for a translation.
     A resolved tree is returned unchanged.
 
     Raises:
-        ValueError: A recommended field does not exist (pydantic's error), or an embedding is fine-tuned.
+        ValueError: A recommended field does not exist (pydantic's error), or an embedding or a retrieval
+            is fine-tuned.
     """
     resolved = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
     if isinstance(resolved.get("task"), dict) and isinstance(resolved.get("data", {}), dict):

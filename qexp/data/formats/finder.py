@@ -49,7 +49,7 @@ def reader_of(path: Path) -> Reader | None:
 
 
 JUDGMENTS = ("qrels", "default")
-"""Folders with a file of judgments for each split: BEIR's name, and that of MTEB's configuration on the hub."""
+"""Folders with a file of judgments for each split, as BEIR and MTEB call them."""
 
 
 def files_of(folder: Path, split: str) -> tuple[Path, ...]:

@@ -1,8 +1,8 @@
 """Rankings of documents, and their metrics as trec_eval defines them.
 
-Names and cutoffs are those of BEIR and MTEB, which compute them with trec_eval's code (pytrec_eval): nDCG with
-the grade itself as the gain (Järvelin and Kekäläinen 2002), recall, reciprocal rank and average precision. A
-document is relevant if its grade is above 0. Tests hold the numbers against pytrec_eval.
+Names and cutoffs are those of BEIR and MTEB, which compute them with trec_eval's code (pytrec_eval): nDCG
+with the grade itself as the gain (Järvelin and Kekäläinen 2002), recall, reciprocal rank and average
+precision. A document is relevant if its grade is above 0. Tests hold the numbers against pytrec_eval.
 """
 
 from __future__ import annotations

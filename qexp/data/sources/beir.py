@@ -36,7 +36,7 @@ def joined(found: Tables, task: RetrievalTask, max_skipped: float) -> Tables:
     corpus, queries = _documents(*found.tables[CORPUS]), _queries(*found.tables[QUERIES])
     out = Tables({CORPUS: (found.tables[CORPUS][0], corpus)}, found.statements, found.notes)
     out.notes += _notes_on_empty(corpus, found.tables[CORPUS][0])
-    names = {text for text in corpus["_id"].to_pylist()}
+    names = set(corpus["_id"].to_pylist())
     known = dict(zip(queries["_id"].to_pylist(), queries["text"].to_pylist(), strict=True))
     judged: dict[str, Judged] = {}
     for split in dict.fromkeys([task.train, *task.evaluation.values()]):

@@ -160,8 +160,8 @@ class Local:
     def _check_columns(self) -> None:
         if self.data.columns and not form_of(self.task).columns(self.task):
             raise DataError(
-                f"data.columns={dict(self.data.columns)} with task={self.task.name}: its tables have the columns "
-                "of BEIR; leave it out, and rename columns in the files"
+                f"data.columns={dict(self.data.columns)} with task={self.task.name}: its tables have the "
+                "columns of BEIR; leave it out, and rename columns in the files"
             )
         allowed = (*form_of(self.task).columns(self.task), IDS)
         for name in self.data.columns:

@@ -67,9 +67,9 @@ def check(table: pa.Table, task: RetrievalTask, where: str) -> None:
 def joined(found: Tables, task: RetrievalTask, max_skipped: float) -> Tables:
     """Return the tables of the splits and of the corpus, in canonical form, from those of the files.
 
-    All have ``id`` (int64, numbers of rows), ``_id`` (string) and ``text`` (string). The split to train on has
-    ``is_query`` (int64, 0 or 1), and those to evaluate have ``label``: lists of the judged documents, of
-    ``document`` (string, an id of the corpus) and ``relevance`` (int64).
+    All have ``id`` (int64, numbers of rows) and ``text`` (string), and all but the split to train on have
+    ``_id`` (string). That one has ``is_query`` (int64, 0 or 1), and those to evaluate have ``label``: lists
+    of the judged documents, of ``document`` (string, an id of the corpus) and ``relevance`` (int64).
 
     Args:
         found: Tables by the names of :func:`qexp.data.sources.tables.splits_of`.

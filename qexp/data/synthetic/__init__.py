@@ -79,8 +79,8 @@ def sample(task: str, seed: int = 0) -> dict[str, pa.Table]:
 
     Args:
         task: cola, sst2, mrpc, stsb, qqp, mnli, ax, qnli, rte, wnli, squad, squad_v2,
-            multi30k_en_de or wmt14_en_de; ``embedding`` has the rows of stsb under the names of columns of
-            that task, and ``retrieval`` the passages and questions of squad in BEIR's layout.
+            multi30k_en_de or wmt14_en_de; ``embedding`` has the rows of stsb under other names of columns,
+            and ``retrieval`` the passages and questions of squad in BEIR's layout.
         seed: another seed gives other rows, and another division of the facts between the splits.
 
     Returns:
@@ -100,9 +100,8 @@ def sample(task: str, seed: int = 0) -> dict[str, pa.Table]:
         return retrieval(sample("squad", seed))
     if task not in _SETS:
         raise DataError(
-            f"task: there is no built-in sample for {task!r}; it exists for {', '.join(_SETS)}, embedding and "
-            "retrieval. "
-            "Choose one of these, or take the rows from data=local or data=hub."
+            f"task: there is no built-in sample for {task!r}; it exists for {', '.join(_SETS)}, embedding, "
+            "retrieval. Choose one of these, or take the rows from data=local or data=hub."
         )
     made = _SETS[task]
     return made.tables({name: _split(task, name, seed) for name in made.sizes})
