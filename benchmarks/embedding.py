@@ -1,12 +1,14 @@
-"""What 8 and 4 bits leave of an embedding: Spearman on STS-B, beside other INT8 of the same model.
+"""What 8 and 4 bits leave of an embedding: Spearman on STS-B or nDCG of a retrieval, beside other INT8.
 
-    python -m benchmarks.embedding [--model NAME] [--threads 2] [--nncf-python FILE] [--json FILE]
+    python -m benchmarks.embedding [--task NAME] [--model NAME] [--methods ptq qat] [--threads 2]
+        [--nncf-python FILE] [--json FILE] [-- OVERRIDE ...]
 
-Runs of ``task=stsb_embedding`` (PTQ and QAT, W8A8 and W4A8; a repeated one is read from the store) give FP32,
-PTQ and QAT in torch and, through their graphs, in ONNX Runtime. Their FP32 graph is then quantized by ONNX
+Runs of ``task=stsb_embedding`` (PTQ and QAT, W8A8 and W4A8; a repeated one is read from the store), or of
+another task of vectors, give FP32, PTQ and QAT in torch and, through their graphs, in ONNX Runtime. Overrides
+behind ``--`` go to each run. Their FP32 graph is then quantized by ONNX
 Runtime's ``quantize_dynamic``, per tensor and per channel, and, by an interpreter that has it, by NNCF
 (``nncf.quantize`` with ``ModelType.TRANSFORMER`` on 300 texts of the train split). Those graphs run over the
-same tokens. ``kept`` is the share of FP32's Spearman.
+same tokens. ``kept`` is the share of FP32's first metric.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -57,16 +59,16 @@ class Line:
     """One model of the table."""
 
     name: str
-    spearman: float
-    pearson: float
+    scores: Mapping[str, float | None]
     bytes: int | None = None
 
 
 def run(options: argparse.Namespace, quant: str, method: str) -> Record:
     """Run the experiment, or find it in the store, and return its Record."""
     words = [
-        "task=stsb_embedding", f"quant={quant}", f"method={method}", "deploy=onnx",
+        f"task={options.task}", f"quant={quant}", f"method={method}", "deploy=onnx",
         f"model.name={options.model}", f"machine.threads={options.threads}", "machine.progress=false",
+        *options.overrides,
     ]  # fmt: skip
     print(f"python -m qexp {' '.join(words)}", flush=True)
     done = subprocess.run([sys.executable, "-m", "qexp", *words], capture_output=True, text=True, check=False)
@@ -80,12 +82,11 @@ def run(options: argparse.Namespace, quant: str, method: str) -> Record:
 def own_lines(records: dict[tuple[str, str], Record]) -> Iterator[Line]:
     """Yield the models of the runs."""
     fp32 = next(iter(records.values()))
-    yield Line("FP32", fp32.scores["fp32"]["spearman"], fp32.scores["fp32"]["pearson"], fp32.bytes["fp32"])
+    yield Line("FP32", fp32.scores["fp32"], fp32.bytes["fp32"])
     for (quant, method), record in records.items():
         for stage, where in ((method, "torch"), ("onnx", "ONNX Runtime")):
-            scores = record.scores[stage]
             name = f"{quant.upper()} {method.upper()}, {where}"
-            yield Line(name, scores["spearman"], scores["pearson"], record.bytes["int8"])
+            yield Line(name, record.scores[stage], record.bytes["int8"])
 
 
 def scored(name: str, graph: Path, runtime: str, rows: EvaluationRows, threads: int) -> Line:
@@ -110,9 +111,7 @@ def scored(name: str, graph: Path, runtime: str, rows: EvaluationRows, threads: 
         )
     adapter = adapter_for(rows.task)
     found = adapter.predict(forward, rows.tokens, rows.split, rows=rows.limit, advance=lambda *_, **__: None)
-    scores = adapter.score(found)
-    assert scores["spearman"] is not None and scores["pearson"] is not None
-    return Line(name, scores["spearman"], scores["pearson"], graph.stat().st_size)
+    return Line(name, adapter.score(found), graph.stat().st_size)
 
 
 def calibration_texts(rows: EvaluationRows, file: Path) -> None:
@@ -151,35 +150,45 @@ def other_lines(graph: Path, rows: EvaluationRows, options: argparse.Namespace) 
                 yield scored(f"NNCF {version}, in {runtime}", target, runtime, rows, options.threads)
 
 
+def _cells(line: Line, fp32: Line, metrics: Sequence[str]) -> list[str]:
+    """Return the cells of a row of the table."""
+    first, *others = (line.scores[metric] for metric in metrics)
+    whole = fp32.scores[metrics[0]]
+    kept = f"{100 * first / whole:.2f}" if first is not None and whole else "-"
+    size = f"{line.bytes / MEBIBYTE:.1f}" if line.bytes else "-"
+    return [line.name, _number(first), kept, *map(_number, others), size]
+
+
+def _number(score: float | None) -> str:
+    return "-" if score is None else f"{score:.2f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2")
+    parser.add_argument("--task", default="stsb_embedding")
+    parser.add_argument("--methods", nargs="+", choices=("ptq", "qat"), default=["ptq", "qat"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--nncf-python", metavar="FILE", help="Python of an environment with nncf and onnx")
     parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE")
     options = parser.parse_args()
     records = {
         (quant, method): run(options, quant, method)
-        for method in ("ptq", "qat")
+        for method in options.methods
         for quant in ("w8a8", "w4a8")
     }
     first, outputs = next(iter(records.values())), outputs_root()
     key = next(visit["key"] for visit in first.stages if visit["stage"] == "7-onnx")
     lines = list(own_lines(records))
     graph = outputs / "artifacts" / "7-onnx" / key / "model.onnx"
-    lines += other_lines(graph, rows_of(first, outputs), options)
-    fp32 = lines[0].spearman
+    lines += other_lines(graph, rows_of(first, outputs, options.methods[0]), options)
+    metrics = [*lines[0].scores]
     table(
-        f"{options.model} on STS-B's validation rows",
-        ["model", "Spearman", "kept of FP32, %", "Pearson", "MiB"],
-        [
-            [
-                each.name, f"{each.spearman:.2f}", f"{100 * each.spearman / fp32:.2f}", f"{each.pearson:.2f}",
-                f"{each.bytes / MEBIBYTE:.1f}" if each.bytes else "-",
-            ]
-            for each in lines
-        ],
-    )  # fmt: skip
+        f"{options.model} on {options.task}",
+        ["model", metrics[0], "kept of FP32, %", *metrics[1:], "MiB"],
+        [_cells(each, lines[0], metrics) for each in lines],
+    )
     if options.json:
         options.json.write_text(json.dumps([asdict(each) for each in lines], indent=1), encoding="utf-8")
 

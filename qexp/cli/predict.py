@@ -104,7 +104,14 @@ def _predictor(
     # A progress bar would mix with predictions that are printed to the same terminal.
     ctx.console.progress = options.output is not None or not sys.stdout.isatty()
     ctx.console.info(title)
-    return Predictor(model, run, batch_size=options.batch_size, keep=options.keep, vectors=options.vectors)
+    return Predictor(
+        model,
+        run,
+        batch_size=options.batch_size,
+        keep=options.keep,
+        vectors=options.vectors,
+        documents=options.documents,
+    )
 
 
 def _forward(options: argparse.Namespace, model: StoredModel, ctx: RunContext) -> ForwardFn:
@@ -138,9 +145,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qexp predict",
         description="Predicts new rows with a model of a run, in torch as the run evaluated it, or in "
-        "another runtime: labels with probabilities, numbers, answers, translations, tags or cosines, one "
-        "for each row, in their order. RUN may also be a folder that publish wrote, or the folder integer in "
-        "it. Input and output formats: docs/using.md.",
+        "another runtime: labels with probabilities, numbers, answers, translations, tags, cosines or ranked "
+        "documents, one for each row, in their order. RUN may also be a folder that publish wrote, or the "
+        "folder integer in it. Input and output formats: docs/using.md.",
         epilog="Exit code 0: predicted; 2: it could not be, and stderr says why; 130: interrupted, and "
         "stderr says where those predictions are that were made.",
     )
@@ -179,7 +186,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--vectors",
         action="store_true",
-        help="of an embedding: the vector of each row's first text, not the cosine of its two texts",
+        help="of an embedding or a retrieval: the vector of each row's first text, not cosines or documents",
+    )
+    parser.add_argument(
+        "--documents",
+        action="store_true",
+        help="with --vectors of a retrieval: the rows are documents, not queries (task.document_prefix)",
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: as the run)")
     add_accelerator(parser)

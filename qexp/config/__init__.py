@@ -35,7 +35,7 @@ from qexp.config.deploy import (
     Onnx,
     TrainingSetup,
 )
-from qexp.config.embedding import EmbeddingTask
+from qexp.config.embedding import CORPUS, BiEncoderTask, EmbeddingTask, RetrievalTask
 from qexp.config.experiment import Experiment
 from qexp.config.multi_label import LabelDecoding, MultiLabelTask
 from qexp.config.quantization import (
@@ -83,6 +83,7 @@ from qexp.config.training import (
 from qexp.naming import Execution, Precision, RuntimeName
 
 __all__ = [
+    "CORPUS",
     "FLOAT_BITS",
     "RUNTIMES",
     "ActivationScheme",
@@ -93,6 +94,7 @@ __all__ = [
     "AnyTask",
     "AnyTracker",
     "BeamSearch",
+    "BiEncoderTask",
     "Bits",
     "Budget",
     "Calibration",
@@ -136,6 +138,7 @@ __all__ = [
     "QuantizationConfig",
     "QuestionTask",
     "Refinement",
+    "RetrievalTask",
     "RuntimeName",
     "RuntimeSpec",
     "Schedule",

@@ -6,12 +6,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from qexp.config.embedding import EmbeddingTask
+from qexp.config.embedding import EmbeddingTask, RetrievalTask
 from qexp.config.multi_label import MultiLabelTask
 from qexp.config.task import QuestionTask, TextTask, TranslationTask
 from qexp.config.token_classification import TokenTask
 
 AnyTask = Annotated[
-    TextTask | QuestionTask | TranslationTask | MultiLabelTask | EmbeddingTask | TokenTask,
+    TextTask | QuestionTask | TranslationTask | MultiLabelTask | EmbeddingTask | RetrievalTask | TokenTask,
     Field(discriminator="kind"),
 ]

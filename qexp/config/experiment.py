@@ -11,7 +11,7 @@ from qexp.config.any_task import AnyTask
 from qexp.config.base import Section
 from qexp.config.calibration import AnyCalibrator, Calibration
 from qexp.config.deploy import AnyDeploy, Budget, Gate, Machine, Numerics, TrainingSetup
-from qexp.config.embedding import EmbeddingTask
+from qexp.config.embedding import BiEncoderTask
 from qexp.config.quantization import Placement, Quant, QuantizationConfig, Scheme
 from qexp.config.refinement import Refinement
 from qexp.config.resolution import resolve_defaults
@@ -191,7 +191,14 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _check_embedding_training(self) -> Self:
-        if not (isinstance(self.task, EmbeddingTask) and isinstance(self.method, ContinuedTraining)):
+        if not isinstance(self.method, ContinuedTraining):
+            return self
+        if not isinstance(self.task, BiEncoderTask):
+            if weight := self.method.distillation.similarity:
+                raise ValueError(
+                    f"method.distillation.similarity={weight:g} with task={self.task.name}: similarities are "
+                    "of vectors of texts; set it to 0, or choose task=embedding or task=retrieval"
+                )
             return self
         if labels := self.method.distillation.labels:
             raise ValueError(

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
+from qexp.config.embedding import BI_ENCODERS
+
 MULTI30K: Mapping[str, Any] = {
     "name": "multi30k_en_de",
     "source": "en",
@@ -44,6 +46,11 @@ def resolve_own_rows(task: dict[str, Any], data: dict[str, Any]) -> None:
         count = len(texts) if isinstance(texts, list | tuple) else 1 + (PAIR[1] in columns)
         task["text"] = list(PAIR[:count])
     own_texts, own_label = _columns_of(task)
+    if task.get("kind") == "retrieval" and (texts is not None or data.get("label") is not None):
+        raise ValueError(
+            "data.text and data.label with task=retrieval: its files have the columns of BEIR or of SQuAD; "
+            "leave them out, and rename the columns in the files"
+        )
     if isinstance(texts, list | tuple):
         if len(texts) != len(own_texts):
             raise ValueError(
@@ -74,6 +81,8 @@ def _one_column_for_each_label(task: dict[str, Any], names: Any) -> None:
 def _name(task: dict[str, Any], data: Mapping[str, Any]) -> None:
     if path := data.get("path"):
         task["name"] = PurePath(str(path)).stem
+    elif data.get("source") == "sample" and task.get("kind") in BI_ENCODERS:
+        task["name"] = task["kind"]  # the sample of this kind, as no data set is meant
     elif task.get("kind") == "translation":
         _fill(task, MULTI30K)
     else:

@@ -11,7 +11,7 @@ from qexp.config.training import Schedule
 
 TASKS = (
     *("ax", "cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli", "squad", "squad_v2"),
-    *("multi30k_en_de", "wmt14_en_de", "stsb_embedding"),
+    *("multi30k_en_de", "wmt14_en_de", "stsb_embedding", "squad_retrieval"),
 )
 """Names of the tasks in ``conf/task``; a test compares both."""
 EVERY_TASK = "default"
@@ -57,14 +57,27 @@ class TaskDefaults(Section):
     """Hyperparameters of quantization-aware training, and of its control."""
 
 
+class Prompts(Section):
+    """Words that a model was trained to see before its texts, by the names of sentence-transformers."""
+
+    query: str = ""
+    """Before the queries of a retrieval."""
+    document: str = ""
+    """Before its documents."""
+    text: str = ""
+    """Before texts that are compared with each other (``task=embedding``)."""
+
+
 class ModelDefaults(Section):
-    """Hyperparameters that a model recommends for its fine-tuning, and its commit on the hub."""
+    """Hyperparameters and prompts that a model recommends, and its commit on the hub."""
 
     finetune: dict[str, FinetuneDefaults | None] | None = None
     """Hyperparameters by name of the task, and ``default`` for all others."""
     revisions: dict[str, str] | None = None
     """Commit on the hub by name of the model, for ``model.revision`` where it is null. A name that is set on
     the command line, such as a folder, has none."""
+    prompts: Prompts | None = None
+    """Words before texts, for tasks that leave their prefixes open."""
 
 
 class YamlDefaults(Section):
@@ -80,7 +93,7 @@ class YamlDefaults(Section):
         Raises:
             ValueError: A field does not exist or is invalid; pydantic's error, with the path of each.
         """
-        parts = {"task": {key: task[key] for key in TaskDefaults.model_fields if key in task}}
+        parts: dict[str, Any] = {"task": {key: task[key] for key in TaskDefaults.model_fields if key in task}}
         parts["model"] = {key: model[key] for key in ModelDefaults.model_fields if key in model}
         cls.model_validate(parts, context={"task": task.get("name")})
 

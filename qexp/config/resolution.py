@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qexp.config.base import FLOAT_BITS
+from qexp.config.embedding import BI_ENCODERS
 from qexp.config.own_rows import resolve_own_rows
 from qexp.config.recommended import YamlDefaults
 from qexp.config.training import RANGE_RATE, Control, Qat
@@ -14,18 +15,20 @@ from qexp.config.training import RANGE_RATE, Control, Qat
 def resolve_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Replace open settings by values that follow from other sections.
 
-    A task of one's own rows takes its name and columns from ``data`` (:mod:`qexp.config.own_rows`).
-    ``model.revision: null`` becomes that of ``model.revisions`` for the name of the model.
-    ``finetune: auto`` becomes ``full``, or ``none`` for an embedding. ``finetune`` takes null fields from
-    ``model.finetune[task]``, ``model.finetune.default`` and ``task.finetune``, in this order, and ``method``
-    from ``task.qat``; a field that is still null gets its default. ``method: auto`` becomes ``qat``, or
-    ``none`` with FP32; ``controlled`` becomes ``qat``, or ``control`` with FP32. An embedding is distilled
-    from logits where nothing is chosen, and never from labels. ``deploy: auto`` becomes ``engines``, or
-    ``none`` for a translation.
+    A task of one's own rows takes its name and columns from ``data`` (:mod:`qexp.config.own_rows`). A null
+    ``model.revision`` becomes that of ``model.revisions`` for the name of the model, and null prefixes of an
+    embedding or a retrieval become ``model.prompts``. ``finetune: auto`` becomes ``full``, or
+    ``none`` for these two. ``finetune`` takes null fields from ``model.finetune[task]``,
+    ``model.finetune.default`` and ``task.finetune``, in this order, and ``method`` from ``task.qat``; a field
+    that is still null gets its default. ``method: auto`` becomes ``qat``, or ``none`` with FP32;
+    ``controlled`` becomes ``qat``, or ``control`` with FP32. An embedding or a retrieval is distilled from
+    logits where nothing is chosen, and never from labels. ``deploy: auto`` becomes ``engines``, or ``none``
+    for a translation.
     A resolved tree is returned unchanged.
 
     Raises:
-        ValueError: A recommended field does not exist (pydantic's error), or an embedding is fine-tuned.
+        ValueError: A recommended field does not exist (pydantic's error), or an embedding or a retrieval
+            is fine-tuned.
     """
     resolved = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
     if isinstance(resolved.get("task"), dict) and isinstance(resolved.get("data", {}), dict):
@@ -33,6 +36,7 @@ def resolve_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
     if all(isinstance(resolved.get(key), dict) for key in ("task", "model", "finetune", "method")):
         YamlDefaults.check(resolved["task"], resolved["model"])
         _resolve_revision(resolved["model"])
+        _resolve_prompts(resolved)
         _resolve_finetune(resolved)
         _resolve_method(resolved)
     if all(isinstance(resolved.get(key), dict) for key in ("task", "deploy")):
@@ -47,15 +51,30 @@ def _resolve_revision(model: dict[str, Any]) -> None:
         model["revision"] = revisions[model["name"]]
 
 
+_PREFIXES: Mapping[str, Mapping[str, str]] = {
+    "embedding": {"prefix": "text"},
+    "retrieval": {"query_prefix": "query", "document_prefix": "document"},
+}
+"""By kind of task, the fields that a prompt of the model fills, and the prompt's name."""
+
+
+def _resolve_prompts(tree: dict[str, Any]) -> None:
+    """Set prefixes that are null to the prompts of the model, or to none."""
+    task, prompts = tree["task"], tree["model"].pop("prompts", None) or {}
+    for field, name in _PREFIXES.get(str(task.get("kind")), {}).items():
+        if task.get(field) is None:
+            task[field] = prompts.get(name) or ""
+
+
 def _resolve_finetune(tree: dict[str, Any]) -> None:
     task_defaults = tree["task"].pop("finetune", None) or {}
     model_defaults = tree["model"].pop("finetune", None) or {}
     if tree["finetune"].get("kind") == "auto":
-        kind = "none" if tree["task"].get("kind") == "embedding" else "full"
+        kind = "none" if tree["task"].get("kind") in BI_ENCODERS else "full"
         tree["finetune"] = {**tree["finetune"], "kind": kind}
-    elif tree["finetune"].get("kind") == "full" and tree["task"].get("kind") == "embedding":
+    elif tree["finetune"].get("kind") == "full" and tree["task"].get("kind") in BI_ENCODERS:
         raise ValueError(
-            f"finetune=full with task={tree['task'].get('name')}: the only loss of an embedding is "
+            f"finetune=full with task={tree['task'].get('name')}: the only loss of vectors is "
             "the distance to the FP32 model; use finetune=none, with model.name=… of a checkpoint that "
             "embeds texts already"
         )
@@ -97,7 +116,7 @@ def _without_labels(distillation: Any) -> Any:
     plan = dict(distillation) if isinstance(distillation, Mapping) else {}
     if plan.get("labels", 1.0) != 1.0:
         return distillation
-    chosen = any(plan.get(term) for term in ("logits", "hidden", "attention"))
+    chosen = any(plan.get(term) for term in ("logits", "hidden", "attention", "similarity"))
     return plan | {"labels": 0.0} | ({} if chosen else {"logits": 1.0})
 
 
@@ -114,7 +133,7 @@ def _resolve_method(tree: dict[str, Any]) -> None:
     if method.get("kind") not in ("qat", "control"):
         return
     _fill(method, task_defaults)
-    if tree["task"].get("kind") == "embedding":
+    if tree["task"].get("kind") in BI_ENCODERS:
         method["distillation"] = _without_labels(method.get("distillation"))
     if method.get("epochs") is None:
         method.pop("epochs", None)

@@ -38,21 +38,30 @@ class Distillation(Section):
     attention: float = Field(default=0.0, ge=0)
     """Weight of the Kullback-Leibler divergence of attention probabilities, over all layers."""
 
+    similarity: float = Field(default=0.0, ge=0, exclude_if=lambda weight: not weight)
+    """Weight of the Kullback-Leibler divergence of similarity distributions: of each text's cosines with the
+    others of its batch, as probabilities. For tasks with a vector for each text."""
+    similarity_temperature: float = Field(default=0.05, gt=0, exclude_if=lambda value: value == 0.05)
+    """What cosines are divided by before they become probabilities."""
+
     @property
     def enabled(self) -> bool:
         """Whether any loss term uses the teacher."""
-        return max(self.logits, self.hidden, self.attention) > 0
+        return max(self.logits, self.hidden, self.attention, self.similarity) > 0
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Self:
         if not self.enabled and self.labels != 1:
             raise ValueError(
                 f"labels={self.labels:g} without a teacher: the weight of the labels counts beside others "
-                "only; raise method.distillation.logits, .hidden or .attention, or set .labels=1"
+                "only; raise method.distillation.logits, .hidden, .attention or .similarity, or set .labels=1"
             )
         if not self.logits:
             instead = "method.distillation.logits=1"
             refuse_unused(self, ["temperature"], "logits=0", instead)
+        if not self.similarity:
+            instead = "method.distillation.similarity=1"
+            refuse_unused(self, ["similarity_temperature"], "similarity=0", instead)
         return self
 
 

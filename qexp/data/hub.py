@@ -20,6 +20,7 @@ GLUE = "nyu-mll/glue"
 
 SETS: Mapping[str, tuple[str, str]] = {
     "squad": ("rajpurkar/squad", "plain_text"),
+    "squad_retrieval": ("rajpurkar/squad", "plain_text"),
     "squad_v2": ("rajpurkar/squad_v2", "squad_v2"),
     "stsb_embedding": (GLUE, "stsb"),
     "wmt14_en_de": ("wmt/wmt14", "de-en"),

@@ -1,6 +1,6 @@
 """Knowledge distillation from the run's own FP32 model.
 
-The loss of a batch is the sum of four terms, each with a weight in :class:`qexp.config.Distillation`:
+The loss of a batch is the sum of five terms, each with a weight in :class:`qexp.config.Distillation`:
 
 - ``labels``: the task's own loss.
 - ``logits``: ``T^2 * KL(softmax(teacher / T) || softmax(student / T))`` (Hinton, Vinyals and Dean,
@@ -11,6 +11,11 @@ The loss of a batch is the sum of four terms, each with a weight in :class:`qexp
   2020; TernaryBERT, Zhang et al. 2020).
 - ``attention``: ``KL(teacher || student)`` of attention probabilities, over all layers, heads and queries
   (MiniLM, Wang et al. 2020, which uses the last layer only).
+- ``similarity``: ``KL(teacher || student)`` of similarity distributions of vectors (SEED, Fang et al. 2021,
+  "SEED: Self-supervised Distillation for Visual Representation"; CompRess, Koohpayegani et al. 2020): the
+  softmax of a text's cosines with other texts, divided by a temperature. The other texts are those of the
+  batch, as in-batch negatives of contrastive training are (Karpukhin et al. 2020), where the papers keep a
+  queue. Where a batch is split into parts, they are those of the part.
 
 ``hidden`` and ``attention`` are first averaged per row over its non-padding tokens; the means of the rows are
 then averaged, weighted by the number of terms of each row in the task's own loss. So the mean over a part of
@@ -91,6 +96,10 @@ class Teacher:
             (plan.logits, lambda: self.distance(logits, logits_of(target).float(), batch, plan.temperature)),
             (plan.hidden, lambda: self._layer_distance("hidden", output, target, batch)),
             (plan.attention, lambda: self._layer_distance("attention", output, target, batch)),
+            (
+                plan.similarity,
+                lambda: similarity_distance(logits, logits_of(target).float(), plan.similarity_temperature),
+            ),
         ]
         # DDP waits for a gradient of every parameter: 0 * logits gives the head one if no term uses logits.
         return torch.stack([0 * logits.sum(), *(weight * loss() for weight, loss in losses if weight)]).sum()
@@ -140,6 +149,23 @@ def divergence(ours: Tensor, theirs: Tensor, temperature: float, counts: Tensor 
     student, teacher = (functional.log_softmax(side, dim=-1) for side in sides)
     divergences = functional.kl_div(student, teacher, log_target=True, reduction="none").sum(-1)
     return temperature**2 * divergences
+
+
+def similarity_distance(ours: Tensor, theirs: Tensor, temperature: float) -> Tensor:
+    """Return the mean divergence of each text's similarity distribution over the others, a scalar.
+
+    A text is not compared with itself, so one text alone has none, and the result is 0.
+
+    Args:
+        ours: Vectors of the student, of norm 1, float32 [B, D].
+        theirs: Vectors of the teacher, likewise.
+        temperature: What cosines are divided by.
+    """
+    if len(ours) < 2:
+        return 0 * ours.sum()
+    others = ~torch.eye(len(ours), dtype=torch.bool, device=ours.device)
+    student, teacher = (side @ side.T / temperature for side in (ours, theirs))
+    return divergence(student, teacher, 1.0, others).mean()
 
 
 def hidden_distance(ours: Tensor, theirs: Tensor, counts: Tensor) -> Tensor:

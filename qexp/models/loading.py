@@ -123,9 +123,10 @@ def load_embedder(folder: Path, pooling: str) -> PreTrainedModel:
     """Load the base model of a checkpoint, with a pooling that makes a vector of each text.
 
     Raises:
-        ModelError: If weights are missing.
+        ModelError: If weights are missing, or the folder holds no encoder.
     """
     model, missing = _load(folder, AutoModel, sentence_pooling=pooling)
+    _check_encoder(model, AutoModel, folder)
     _check_body([name for name in missing if name.split(".")[0] not in POOLERS], folder)
     return pool(model)
 

@@ -15,7 +15,7 @@ import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
 from qexp.analysis.run_models import StoredModel, graph_of
 from qexp.artifacts.types import FACTS, Tokens
-from qexp.config import Precision, RuntimeName, Task
+from qexp.config import CORPUS, Precision, RuntimeName, Task
 from qexp.context import RunContext
 from qexp.data.tokenization.prepare import PREPARE
 from qexp.errors import DataError
@@ -25,7 +25,7 @@ from qexp.pipeline.deployment import graph_for_engine
 from qexp.prediction.readers import Row
 from qexp.prediction.tasks import BROKEN, Move, TokenizedRows, kind_of
 from qexp.tasks import adapter_for
-from qexp.tasks.base import ForwardFn
+from qexp.tasks.base import Array, ForwardFn
 
 TORCH = "torch"
 """Runtime that evaluated the run: torch, with fake quantization in floating point."""
@@ -55,14 +55,22 @@ class Predictor:
         run: Function that computes its logits.
         batch_size: Rows, or windows, per batch.
         keep: Whether the input's own columns are kept, before the predictions.
-        vectors: Whether to predict the embedding of one text for each row, not the cosine of two.
+        vectors: Whether to predict the vector of one text for each row, not cosines or rankings.
+        documents: Whether these vectors are those of documents of a retrieval, not of queries.
 
     Raises:
-        ConfigError: ``vectors`` of a task that is no embedding.
+        ConfigError: ``vectors`` of a task without vectors, or ``documents`` of other than vectors.
     """
 
     def __init__(
-        self, model: PredictedModel, run: ForwardFn, *, batch_size: int, keep: bool, vectors: bool = False
+        self,
+        model: PredictedModel,
+        run: ForwardFn,
+        *,
+        batch_size: int,
+        keep: bool,
+        vectors: bool = False,
+        documents: bool = False,
     ) -> None:
         from transformers import AutoTokenizer
 
@@ -70,7 +78,9 @@ class Predictor:
         """Numbers of rows that were cut, skipped or broken, by the names that tokenization gives them."""
         self._model, self._run, self._batch_size, self._keep = model, run, batch_size, keep
         self._tokenizer = AutoTokenizer.from_pretrained(model.tokens.tokenizer, trust_remote_code=False)
-        self._kind = kind_of(model.task, vectors=vectors)
+        self._kind = kind_of(model.task, vectors=vectors, documents=documents)
+        self._split = CORPUS if documents else next(iter(model.task.evaluation.values()))
+        self._embedded: dict[str, Array] = {}
         self._done = 0
 
     @property
@@ -90,6 +100,8 @@ class Predictor:
                 batch_size=self._batch_size,
                 advance=advance,
                 facts=self.facts,
+                of_run=self._model.tokens,
+                embedded=self._embedded,
             )
             predictions = self._kind.tell(self._model.task, tokenized)
         if self._kind.words and not (self._keep and WORDS in self.columns):
@@ -118,10 +130,6 @@ class Predictor:
             for name, count in counts.items()
             if count
         ]
-
-    @property
-    def _split(self) -> str:
-        return next(iter(self._model.task.evaluation.values()))
 
     @property
     def of_words(self) -> bool:

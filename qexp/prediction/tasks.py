@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,23 +13,29 @@ import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
 from qexp.artifacts.types import Tokens
 from qexp.config import (
+    CORPUS,
+    BiEncoderTask,
     EmbeddingTask,
     MultiLabelTask,
     QuestionTask,
+    RetrievalTask,
     Task,
     TextTask,
     TokenTask,
     TranslationTask,
 )
+from qexp.data.metrics.ranking import FIRST
 from qexp.data.tokenization.references import read_reading
+from qexp.data.tokenization.retrieval import document_ids
 from qexp.data.tokenization.texts import TokenSplit
 from qexp.errors import ConfigError
 from qexp.models.inference import split_logits
-from qexp.tasks.base import ForwardFn, Predictions, TaskAdapter
+from qexp.tasks.base import Array, ForwardFn, Predictions, TaskAdapter
 from qexp.tasks.classification import TextAdapter
 from qexp.tasks.embedding import EmbeddingAdapter
 from qexp.tasks.multi_label import MultiLabelAdapter
 from qexp.tasks.question_answering import QuestionAdapter
+from qexp.tasks.retrieval import RetrievalAdapter
 from qexp.tasks.token_classification import TokenAdapter
 from qexp.tasks.translation import TranslationAdapter
 
@@ -50,6 +57,10 @@ class TokenizedRows:
     advance: Move
     facts: Counter[str]
     """Counter to which :data:`BROKEN` rows are added."""
+    of_run: Tokens
+    """Tokens of the run's own rows, or the folder of a published model, which has none."""
+    embedded: dict[str, Array]
+    """Vectors of the run's corpus by its name, once they are computed; shared by all parts of an input."""
 
 
 @dataclass(frozen=True)
@@ -145,22 +156,57 @@ def _predict_similarities(task: EmbeddingTask, rows: TokenizedRows) -> Columns:
     return {"prediction": pa.array(result.predictions, mask=~np.isfinite(result.logits).all(axis=1))}
 
 
-def _predict_vectors(task: EmbeddingTask, rows: TokenizedRows) -> Columns:
-    """Return the embedding of the only text of each row."""
-    vectors = split_logits(
-        rows.run,
-        TokenSplit.load(rows.tokens.split(rows.split)),
-        None,
-        pad_id=rows.tokens.pad_id,
-        advance=rows.advance,
-        batch_size=rows.batch_size,
-    )
-    broken = ~np.isfinite(vectors).all(axis=1)
+def _predict_rankings(task: RetrievalTask, rows: TokenizedRows) -> Columns:
+    """Return the first documents of the run's corpus for each query, best first, and their cosines.
+
+    Raises:
+        ConfigError: There is no corpus, as in a published folder.
+    """
+    folder = rows.of_run.split(CORPUS)
+    if not folder.is_dir():
+        raise ConfigError(
+            f"task={task.name}: a published folder holds no corpus to rank; name the run, or take vectors of "
+            "the rows with --vectors"
+        )
+    if CORPUS not in rows.embedded:
+        rows.embedded[CORPUS] = _vectors(rows, folder, advance=lambda *_: None)
+    vectors, broken = _row_vectors(rows)
+    found = RetrievalAdapter(task).ranked(vectors, rows.embedded[CORPUS], document_ids(folder))
+    firsts: dict[str, tuple[Sequence[Any], pa.DataType]] = {
+        "prediction": (found.documents, pa.list_(pa.string())),
+        "score": (found.scores, FLOATS),
+    }
+    return {
+        name: pa.array(
+            [None if lost else row[:FIRST] for row, lost in zip(rows_of, broken, strict=True)], kind
+        )
+        for name, (rows_of, kind) in firsts.items()
+    }
+
+
+def _vectors(rows: TokenizedRows, folder: Path, advance: Move) -> Array:
+    """Return the vectors of the texts of a tokenized split, float32 [texts, D]."""
+    split = TokenSplit.load(folder)
+    pad_id, size = rows.tokens.pad_id, rows.batch_size
+    return split_logits(rows.run, split, None, pad_id=pad_id, advance=advance, batch_size=size)
+
+
+def _row_vectors(rows: TokenizedRows) -> tuple[Array, Array]:
+    """Return the vectors of the rows, and which of them are not finite, which are counted."""
+    vectors = _vectors(rows, rows.tokens.split(rows.split), rows.advance)
+    broken = np.asarray(~np.isfinite(vectors).all(axis=1))
     rows.facts[BROKEN] += int(broken.sum())
+    return vectors, broken
+
+
+def _predict_vectors(task: BiEncoderTask, rows: TokenizedRows) -> Columns:
+    """Return the vector of the only text of each row."""
+    vectors, broken = _row_vectors(rows)
     column = pa.FixedSizeListArray.from_arrays(vectors.ravel(), vectors.shape[1], mask=pa.array(broken))
-    return {"embedding": column.cast(pa.list_(pa.float32()))}
+    return {"embedding": column.cast(FLOATS)}
 
 
+FLOATS = pa.list_(pa.float32())
 _NO_ANSWER = pa.struct([("text", pa.list_(pa.string())), ("answer_start", pa.list_(pa.int32()))])
 
 KINDS: Mapping[type[Task], TaskPredictions] = {
@@ -184,6 +230,11 @@ KINDS: Mapping[type[Task], TaskPredictions] = {
         lambda task, rows: {"answers": pa.array([{"text": [], "answer_start": []}] * rows, _NO_ANSWER)},
         _predict_questions,
     ),
+    RetrievalTask: TaskPredictions(
+        lambda task: ("text",),
+        lambda task, rows: {},
+        _predict_rankings,
+    ),
     TokenTask: TaskPredictions(
         lambda task: task.text,
         lambda task, rows: {},
@@ -199,18 +250,23 @@ KINDS: Mapping[type[Task], TaskPredictions] = {
 """Inputs and predictions by class of task."""
 
 
-def kind_of(task: Task, *, vectors: bool) -> TaskPredictions:
-    """Return inputs and predictions of a task; with ``vectors``, an embedding of one text for each row.
+def kind_of(task: Task, *, vectors: bool, documents: bool = False) -> TaskPredictions:
+    """Return inputs and predictions of a task; with ``vectors``, a vector of one text for each row.
 
     Raises:
-        ConfigError: ``vectors`` of another kind of task.
+        ConfigError: ``vectors`` of another kind of task, or ``documents`` without vectors of a retrieval.
     """
     kind = KINDS[type(task)]
+    if documents and not (vectors and isinstance(task, RetrievalTask)):
+        raise ConfigError(
+            f"--documents with task={task.name}: it says that vectors of a retrieval are those of "
+            "documents, not of queries; add --vectors, or leave it out"
+        )
     if not vectors:
         return kind
-    if not isinstance(task, EmbeddingTask):
+    if not isinstance(task, BiEncoderTask):
         raise ConfigError(
-            f"--vectors: task={task.name} of this run is a {task.kind}, and only an embedding has vectors; "
-            "leave --vectors out, or name a run of task=embedding"
+            f"--vectors: task={task.name} of this run is a {task.kind}, and only an embedding or a retrieval "
+            "has vectors; leave --vectors out, or name such a run"
         )
-    return replace(kind, columns=lambda task: task.text[:1], tell=_predict_vectors)
+    return replace(kind, columns=lambda task: kind.columns(task)[:1], tell=_predict_vectors)

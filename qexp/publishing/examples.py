@@ -6,9 +6,11 @@ import json
 from collections.abc import Callable, Mapping
 
 from qexp.config import (
+    BiEncoderTask,
     EmbeddingTask,
     MultiLabelTask,
     QuestionTask,
+    RetrievalTask,
     Task,
     TextTask,
     TokenTask,
@@ -30,7 +32,7 @@ def with_onnxruntime(task: Task, folder: str, graph: str) -> str | None:
     if isinstance(task, TranslationTask):
         return None
     texts, cut = _tokenizer_arguments(task)
-    output = "vectors" if isinstance(task, EmbeddingTask) else "logits"
+    output = "vectors" if isinstance(task, BiEncoderTask) else "logits"
     return f"""\
 import onnxruntime
 from transformers import AutoTokenizer
@@ -68,18 +70,29 @@ def _label_sets(task: MultiLabelTask, folder: str) -> str:
     )
 
 
-def with_sentence_transformers(task: EmbeddingTask, folder: str, graph: str) -> str:
+def with_sentence_transformers(task: BiEncoderTask, folder: str, graph: str) -> str:
     """Return Python code that needs sentence-transformers with its ONNX backend."""
     return f"""\
 from sentence_transformers import SentenceTransformer
 
 model = SentenceTransformer("{folder}", backend="onnx", model_kwargs={{"file_name": "{graph}"}})
-vectors = model.encode({_TEXTS[1][:-1]})
+vectors = model.encode({_TEXTS[1][:-1]}{_prompt_name(task)})
 print(vectors.shape)
 """
 
 
-def _embeddings(task: EmbeddingTask, folder: str) -> str:
+def _prompt_name(task: BiEncoderTask) -> str:
+    """Return the argument that names the prompt of a query, if there is one."""
+    return ', prompt_name="query"' if "query" in task.prompts else ""
+
+
+def _prefixed(task: BiEncoderTask) -> str:
+    """Return the text of the examples behind the prefix of texts, or of queries."""
+    prefix = task.prompts.get("text") or task.prompts.get("query", "")
+    return f"[{json.dumps(prefix + 'The old man sees the bird.')}],"
+
+
+def _embeddings(task: BiEncoderTask, folder: str) -> str:
     mean = 'mask = rows["attention_mask"].unsqueeze(-1)\nvectors = (hidden * mask).sum(1) / mask.sum(1)\n'
     pooling = mean if task.pooling == "mean" else "vectors = hidden[:, 0]\n"
     return _transformers(
@@ -146,8 +159,8 @@ def _tokenizer_arguments(task: Task) -> tuple[str, str]:
     cut = f"padding=True, truncation=True, max_length={task.max_length}"
     if isinstance(task, QuestionTask):
         return _QUESTION, f'truncation="only_second", max_length={task.max_length}'
-    if isinstance(task, EmbeddingTask):
-        return _TEXTS[1], cut
+    if isinstance(task, BiEncoderTask):
+        return _prefixed(task), cut
     if isinstance(task, TokenTask):
         return _WORDS, f"is_split_into_words=True, {cut}"
     if isinstance(task, TextTask | MultiLabelTask):
@@ -170,7 +183,7 @@ def _onnx_label_sets(task: MultiLabelTask) -> str:
     )
 
 
-def _onnx_embeddings(task: EmbeddingTask) -> str:
+def _onnx_embeddings(task: BiEncoderTask) -> str:
     return "print(vectors.shape)\n"
 
 
@@ -189,10 +202,10 @@ def _onnx_questions(task: QuestionTask) -> str:
 
 
 _TRANSFORMERS: Mapping[type[Task], Callable[..., str]] = {
-    EmbeddingTask: _embeddings, MultiLabelTask: _label_sets, QuestionTask: _questions, TextTask: _texts,
-    TokenTask: _tags, TranslationTask: _translations,
+    EmbeddingTask: _embeddings, MultiLabelTask: _label_sets, QuestionTask: _questions,
+    RetrievalTask: _embeddings, TextTask: _texts, TokenTask: _tags, TranslationTask: _translations,
 }  # fmt: skip
 _ONNX_ANSWER: Mapping[type[Task], Callable[..., str]] = {
     EmbeddingTask: _onnx_embeddings, MultiLabelTask: _onnx_label_sets, QuestionTask: _onnx_questions,
-    TextTask: _onnx_texts, TokenTask: _onnx_tags,
+    RetrievalTask: _onnx_embeddings, TextTask: _onnx_texts, TokenTask: _onnx_tags,
 }  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from qexp.analysis.run_models import StoredModel, graph_of, model_of
-from qexp.config import EmbeddingTask, TranslationTask
+from qexp.config import BiEncoderTask, TranslationTask
 from qexp.context import RunContext
 from qexp.models.inference import load_quantized
 from qexp.models.integer_checkpoint import CONFIG, WEIGHTS, checkpoint_of, write_checkpoint
@@ -57,7 +57,7 @@ def _fill(work: Path, publication: Publication, outputs: Path, ctx: RunContext, 
         target = work / GRAPHS[precision]
         target.parent.mkdir(exist_ok=True)
         _copy_graph(file, target)
-    if isinstance(model.task, EmbeddingTask):
+    if isinstance(model.task, BiEncoderTask):
         write_modules(model.task, AutoConfig.from_pretrained(model.encoder.model).hidden_size, work)
     (work / TASK).write_text(task_file(model.title, model.task, model.tokens.pad_id), encoding="utf-8")
     facts = None

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from qexp.analysis.run_models import StoredModel
 from qexp.config import (
+    BiEncoderTask,
     EmbeddingTask,
     MultiLabelTask,
     QuestionTask,
+    RetrievalTask,
     Task,
     TextTask,
     TokenTask,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 HUB_TASKS: Mapping[type[Task], str] = {
     EmbeddingTask: "sentence-similarity", MultiLabelTask: "text-classification",
-    QuestionTask: "question-answering", TextTask: "text-classification",
+    QuestionTask: "question-answering", RetrievalTask: "sentence-similarity", TextTask: "text-classification",
     TokenTask: "token-classification", TranslationTask: "translation",
 }  # fmt: skip
 """Name of each kind of task on the hub."""
@@ -110,7 +112,7 @@ def _metadata(content: CardContent) -> str:
 
 
 def _library(task: Task) -> str:
-    return "sentence-transformers" if isinstance(task, EmbeddingTask) else "transformers"
+    return "sentence-transformers" if isinstance(task, BiEncoderTask) else "transformers"
 
 
 def _data_sets(task: Task, run: RunView) -> list[str] | None:
@@ -157,7 +159,7 @@ def _sections(content: CardContent) -> Iterator[str]:
         yield f"{MADE_UP}\n"
     yield f"## Use\n\nWith transformers, in floating point:\n\n{_python(with_transformers(model.task, '.'))}"
     graph = "onnx/model_int8.onnx" if model.quant_config else "onnx/model.onnx"
-    if isinstance(model.task, EmbeddingTask):
+    if isinstance(model.task, BiEncoderTask):
         code = _python(with_sentence_transformers(model.task, ".", graph))
         yield f"With sentence-transformers (`pip install sentence-transformers[onnx]`):\n\n{code}"
     if example := with_onnxruntime(model.task, ".", graph):

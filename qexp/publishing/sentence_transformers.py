@@ -14,14 +14,14 @@ from typing import Any
 
 import onnx
 
-from qexp.config import EmbeddingTask
+from qexp.config import BiEncoderTask
 from qexp.deploy.onnx.export import HIDDEN, POOLED
 
 _PACKAGE = "sentence_transformers.models"
 _MODES = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
 
 
-def write_modules(task: EmbeddingTask, width: int, folder: Path) -> None:
+def write_modules(task: BiEncoderTask, width: int, folder: Path) -> None:
     """Write the files of a folder whose model and tokenizer are in its root.
 
     Args:
@@ -41,11 +41,21 @@ def write_modules(task: EmbeddingTask, width: int, folder: Path) -> None:
         "modules.json": modules,
         "1_Pooling/config.json": pooling,
         "sentence_bert_config.json": {"max_seq_length": task.max_length, "do_lower_case": False},
-        "config_sentence_transformers.json": {"similarity_fn_name": "cosine"},
+        "config_sentence_transformers.json": {"similarity_fn_name": "cosine"} | _prompts(task),
     }
     for name, content in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+
+def _prompts(task: BiEncoderTask) -> dict[str, Any]:
+    """Return the prompts of a folder; the one of an embedding is put before every text by itself.
+
+    sentence-transformers' ``encode_query`` and ``encode_document`` take those of a retrieval by their names.
+    """
+    if not task.prompts:
+        return {}
+    return {"prompts": task.prompts, "default_prompt_name": "text" if "text" in task.prompts else None}
 
 
 def with_hidden_states(graph: onnx.ModelProto) -> bool:

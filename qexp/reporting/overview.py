@@ -123,8 +123,10 @@ def overviews(
     ]
 
 
-FAMILIES = ("GLUE", "questions", "translation", "embedding", "other tasks")
-_OF_KIND = {"question_answering": "questions", "translation": "translation", "embedding": "embedding"}
+FAMILIES = ("GLUE", "questions", "translation", "embedding", "retrieval", "other tasks")
+_OF_KIND = {"question_answering": "questions", "translation": "translation"} | {
+    each: each for each in ("embedding", "retrieval")
+}
 
 
 def _family(run: RunView, convention: Convention) -> str:

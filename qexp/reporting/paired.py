@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qexp.data.metrics.bootstrap import paired_bootstrap
+from qexp.data.metrics.ranking import FIRST
 from qexp.data.metrics.vectorized import RIGHT, Measure, measures_for, observed
 from qexp.errors import DataError, StoreError
 from qexp.reporting.command import command_of
@@ -131,7 +132,7 @@ def _pair(first: Evaluation, second: Evaluation, split: str, resamples: int, see
         second=second,
         split=split,
         rows=len(labels),
-        differing=int((first_predictions != second_predictions).sum()),
+        differing=_differing(kind, first_predictions, second_predictions),
         distance=float(np.abs(second_predictions.astype(np.float64) - first_predictions).mean())
         if kind in ("regression", "embedding")
         else None,
@@ -150,6 +151,13 @@ def _pair(first: Evaluation, second: Evaluation, split: str, resamples: int, see
         resamples=resamples,
         seed=seed,
     )
+
+
+def _differing(kind: str, ours: Array, theirs: Array) -> int:
+    """Return the number of rows with another prediction; of rankings, the first documents count."""
+    if kind != "retrieval":
+        return int((ours != theirs).sum())
+    return sum(one[:FIRST] != other[:FIRST] for one, other in zip(ours, theirs, strict=True))
 
 
 def measures_of(each: Evaluation) -> dict[str, Measure]:

@@ -203,10 +203,11 @@ class RunView:
 
     @property
     def _distillation(self) -> dict[str, str]:
-        """Setting such as ``labels 1.0, logits 1.0, temperature 2.0``; the temperature belongs to logits."""
-        names = ("labels", "logits", "hidden", "attention", "temperature")
+        """Setting such as ``labels 1.0, logits 1.0, temperature 2.0``; a temperature belongs to its term."""
+        terms = ("logits", "hidden", "attention", "similarity")
+        names = ("labels", *terms, "temperature", "similarity_temperature")
         plan = {name: self.find(f"{DISTILLATION}.{name}") for name in names}
-        if not (plan["logits"] or plan["hidden"] or plan["attention"]):
+        if not any(plan[term] for term in terms):
             return {}
         plan["temperature"] = plan["temperature"] if plan["logits"] else None
         return {DISTILLATION: ", ".join(f"{name} {_printed(of)}" for name, of in plan.items() if of)}

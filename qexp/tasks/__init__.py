@@ -12,6 +12,7 @@ from qexp.config import (
     EmbeddingTask,
     MultiLabelTask,
     QuestionTask,
+    RetrievalTask,
     Task,
     TextTask,
     TokenTask,
@@ -44,6 +45,12 @@ def _questions(task: QuestionTask) -> TaskAdapter:
     return QuestionAdapter(task)
 
 
+def _retrieval(task: RetrievalTask) -> TaskAdapter:
+    from qexp.tasks.retrieval import RetrievalAdapter
+
+    return RetrievalAdapter(task)
+
+
 def _tags(task: TokenTask) -> TaskAdapter:
     from qexp.tasks.token_classification import TokenAdapter
 
@@ -60,6 +67,7 @@ FAMILIES: Mapping[type[Task], Callable[[Any], TaskAdapter]] = {
     EmbeddingTask: _embeddings,
     MultiLabelTask: _label_sets,
     QuestionTask: _questions,
+    RetrievalTask: _retrieval,
     TextTask: _texts,
     TokenTask: _tags,
     TranslationTask: _translations,

@@ -41,6 +41,7 @@ class Predictions:
         margins: Gap between the best score and that of the best other prediction, float64 [rows]; infinite
             where there is no other, None where the kind of task has no such score. [rows, decisions] where a
             prediction is several decisions, [words] where it is one for each word.
+        scores: Scores of the items of each prediction that is a list, float32 arrays, [rows]; else None.
         words: Number of words of each row that have logits, int64 [rows]; None where rows have them.
     """
 
@@ -52,6 +53,7 @@ class Predictions:
     notes: Mapping[str, Any] = field(default_factory=dict)
     margins: Array | None = None
     words: Array | None = None
+    scores: Array | None = None
 
     @property
     def rows(self) -> Array:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qexp.config import EmbeddingTask, Precision, Task, score_name
+from qexp.config import BiEncoderTask, Precision, RetrievalTask, Task, score_name
+from qexp.data.metrics.ranking import FIRST, overlaps
 from qexp.data.metrics.vectorized import Measure, measures_for, observed
 from qexp.tasks import adapter_for
 from qexp.tasks.base import Predictions
@@ -149,16 +150,29 @@ class GateComparison:
 
     @cached_property
     def cosines(self) -> tuple[Array, Array] | None:
-        """Smaller cosine of each row's two embeddings with torch's, for engine and floor, [rows] each.
+        """Smaller cosine of each row's two vectors with torch's, for engine and floor, [rows] each.
 
-        None where predictions are not made of embeddings.
+        None where predictions are not made of vectors.
         """
-        if not isinstance(self.task, EmbeddingTask):
+        if not isinstance(self.task, BiEncoderTask):
             return None
         sides = self.splits.values()
         engine = np.concatenate([_smaller_cosines(side.engine, side.torch) for side in sides])
         floor = np.concatenate([_smaller_cosines(side.floor, side.torch) for side in sides])
         return engine, floor
+
+    @cached_property
+    def overlaps(self) -> tuple[Array, Array] | None:
+        """Share of each query's first documents that are torch's, for engine and floor, [rows] each.
+
+        None where predictions are not rankings.
+        """
+        if not isinstance(self.task, RetrievalTask):
+            return None
+        sides = self.splits.values()
+        engine = [overlaps(side.engine.predictions, side.torch.predictions, FIRST) for side in sides]
+        floor = [overlaps(side.floor.predictions, side.torch.predictions, FIRST) for side in sides]
+        return np.concatenate(engine), np.concatenate(floor)
 
     @cached_property
     def metrics(self) -> Mapping[str, tuple[float, float, float]]:
@@ -181,6 +195,7 @@ def first_rows(found: Predictions, rows: int | None) -> Predictions:
         found.logits[:decisions],
         margins=None if found.margins is None else found.margins[:decisions],
         words=words,
+        scores=None if found.scores is None else found.scores[:rows],
     )
 
 

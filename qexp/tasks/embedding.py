@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from qexp.artifacts.types import Tokens
-from qexp.config import EmbeddingTask
+from qexp.config import BiEncoderTask, EmbeddingTask
 from qexp.data.batches import EVALUATION_BATCH
 from qexp.data.checkpoints import Checkpoint
 from qexp.data.metrics.glue import score
@@ -24,6 +25,7 @@ from qexp.tasks.base import Array, ForwardFn, Predictions
 from qexp.tasks.classification import EncoderAdapter
 from qexp.tasks.module import TaskModule
 
+B = TypeVar("B", bound=BiEncoderTask)
 SAME_RANK = 0.05
 """Most places, as a share of the rows, by which the rank of a cosine may move and still count as the same.
 
@@ -46,8 +48,8 @@ class Embedder(TaskModule):
         )
 
 
-class EmbeddingAdapter(EncoderAdapter[EmbeddingTask]):
-    """Adapter for embeddings. Batches are of texts, two for each pair, which training takes one by one."""
+class BiEncoderAdapter(EncoderAdapter[B]):
+    """What tasks have in common whose model makes a vector of each text."""
 
     training_module = Embedder
 
@@ -66,6 +68,10 @@ class EmbeddingAdapter(EncoderAdapter[EmbeddingTask]):
         """Return the mean of 1 - cosine, which is half the squared distance of vectors of norm 1."""
         return 1 - (ours * theirs).sum(-1).mean()
 
+
+class EmbeddingAdapter(BiEncoderAdapter[EmbeddingTask]):
+    """Adapter for embeddings. Batches are of texts, two for each pair, which training takes one by one."""
+
     def predict(
         self,
         run: ForwardFn,
@@ -79,7 +85,7 @@ class EmbeddingAdapter(EncoderAdapter[EmbeddingTask]):
         """Return the cosine of each pair, with the embeddings of its two texts in place of logits."""
         split = TokenSplit.load(tokens.split(name))
         texts = None if rows is None else 2 * rows
-        done = _Pairs(advance)
+        done = ProgressOfRows(advance, rows=1, texts=2)
         vectors = split_logits(run, split, texts, pad_id=tokens.pad_id, advance=done, batch_size=batch_size)
         pairs = vectors.reshape(len(vectors) // 2, 2, -1)
         logits = pairs.reshape(len(pairs), -1)
@@ -103,16 +109,16 @@ class EmbeddingAdapter(EncoderAdapter[EmbeddingTask]):
         return np.asarray(moved <= max(1.0, SAME_RANK * len(moved)))
 
 
-class _Pairs:
-    """Progress callback that turns a number of texts into one of pairs."""
+class ProgressOfRows:
+    """Progress callback that turns a number of texts into one of rows, of which ``texts`` make ``rows``."""
 
-    def __init__(self, advance: Callable[..., None]) -> None:
-        self.advance, self.texts = advance, 0
+    def __init__(self, advance: Callable[..., None], rows: int, texts: int) -> None:
+        self.advance, self.rows, self.texts, self.done = advance, rows, texts, 0
 
     def __call__(self, texts: int) -> None:
-        pairs = (self.texts + texts) // 2 - self.texts // 2
-        self.texts += texts
-        self.advance(pairs)
+        before = self.done * self.rows // self.texts
+        self.done += texts
+        self.advance(self.done * self.rows // self.texts - before)
 
 
 def cosines(ours: Array, theirs: Array) -> NDArray[np.float64]:

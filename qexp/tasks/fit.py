@@ -7,7 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from qexp.artifacts.types import Tokens
-from qexp.config import Task, TranslationTask
+from qexp.config import CORPUS, RetrievalTask, Task, TranslationTask
 from qexp.errors import ModelError
 
 
@@ -23,7 +23,8 @@ def check_fit(model: PreTrainedModel, tokens: Tokens, task: Task) -> None:
     if isinstance(task, TranslationTask):
         return
     rows, places = _rows(model), positions(model)
-    for split in sorted({task.train, *task.evaluation.values()}):
+    documents = [CORPUS] if isinstance(task, RetrievalTask) else []
+    for split in sorted({task.train, *task.evaluation.values(), *documents}):
         folder = tokens.split(split)
         if not (folder / "ids.npy").is_file():
             continue

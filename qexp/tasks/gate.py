@@ -57,6 +57,7 @@ def judge(comparison: GateComparison) -> dict[str, Any]:
     )
     reasons = list(_reasons(comparison))
     cosines = [{"cosines": _cosines(side)} for side in comparison.cosines or ()] or [{}, {}]
+    shares = [{"overlap": _overlap(side)} for side in comparison.overlaps or ()] or [{}, {}]
     verdict: Verdict = "passed" if agreement >= MIN_AGREEMENT and close else "within noise"
     return {
         "rows": comparison.rows,
@@ -66,11 +67,13 @@ def judge(comparison: GateComparison) -> dict[str, Any]:
         "metric_difference": worst if np.isfinite(worst) else None,
         "logit_differences": _quantiles(comparison.engine),
         **cosines[0],
+        **shares[0],
         "floor": {
             "agreement": 100.0 * float(1 - floor.mean()),
             "metric_difference": _number(max((each[1] for each in comparison.metrics.values()), default=0.0)),
             "logit_differences": _quantiles(comparison.floor),
             **cosines[1],
+            **shares[1],
         },
         "verdict": "failed" if reasons else verdict,
         "passed": not reasons,
@@ -218,6 +221,10 @@ def _quantiles(differences: Array) -> dict[str, float | None]:
 
 def _cosines(values: Array) -> dict[str, float | None]:
     return {name: _number(np.quantile(values, level)) for name, level in {"min": 0.0, "p50": 0.5}.items()}
+
+
+def _overlap(values: Array) -> dict[str, float]:
+    return {"min": float(values.min()), "mean": float(values.mean())}
 
 
 def _largest(differences: Array) -> float | None:

@@ -59,11 +59,15 @@ def write_predictions(found: Predictions, out: Scores, name: str) -> None:
     """Write Parquet with ``id``, ``prediction``, ``label``, ``logit_0``, …, and ``margin`` if it is known.
 
     Where a row has several decisions, they have margins ``margin_0``, …. Where each word has logits and a
-    margin, those of a row are lists.
+    margin, those of a row are lists. A ranking is a list, and so is ``score``, that of each document.
     """
     columns: dict[str, Any] = {"id": found.ids, "prediction": found.predictions, "label": found.labels}
     numbers: dict[str, Any] = {f"logit_{index}": column for index, column in enumerate(found.logits.T)}
     numbers |= _margin_columns(found.margins)
+    if found.scores is not None:
+        texts = pa.list_(pa.string())
+        columns["prediction"] = pa.array(found.predictions, texts)
+        numbers = {"score": pa.array(found.scores, pa.list_(pa.float32()))} | numbers
     if found.words is not None:
         texts = pa.list_(pa.string())
         columns |= {name: pa.array(columns[name], texts) for name in ("prediction", "label")}
@@ -130,4 +134,5 @@ def read_predictions(scores: Scores, name: str) -> Predictions:
         np.stack(logits, axis=1),
         margins=_margins(table),
         words=_words(table),
+        scores=_labels(table["score"]) if "score" in table.column_names else None,
     )

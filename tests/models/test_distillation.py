@@ -17,7 +17,14 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from qexp.config import Distillation
 from qexp.data.microbatches import BatchSplit
 from qexp.errors import TrainingError
-from qexp.models.distillation import Teacher, attention_distance, divergence, hidden_distance, open_attention
+from qexp.models.distillation import (
+    Teacher,
+    attention_distance,
+    divergence,
+    hidden_distance,
+    open_attention,
+    similarity_distance,
+)
 from qexp.models.loading import arguments, logits_of, model_inputs
 from qexp.tasks import adapter_for
 from qexp.training.trainer import CHECKPOINT
@@ -158,6 +165,24 @@ def test_attention_is_compared_by_its_divergence() -> None:
         assert float(result[row]) == pytest.approx(
             kl(student[row, :, :length], teacher[row, :, :length]), rel=1e-4
         )
+
+
+def test_similarities_are_compared_by_the_divergence_of_their_distributions() -> None:
+    """Each text has a softmax over the others of its batch, not over itself."""
+    student, teacher = (functional.normalize(drawn(4, 8, seed=seed), dim=-1) for seed in (0, 1))
+    others = [[column for column in range(4) if column != row] for row in range(4)]
+    rows = [[side[row] @ side[others[row]].T / 0.1 for row in range(4)] for side in (student, teacher)]
+    expected = kl(torch.stack(rows[0]), torch.stack(rows[1]))
+    assert float(similarity_distance(student, teacher, 0.1)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_similarities_of_a_teacher_or_of_one_text_leave_nothing_to_learn() -> None:
+    vectors = functional.normalize(drawn(3, 8), dim=-1).requires_grad_()
+    assert float(similarity_distance(vectors, vectors.detach(), 0.05).detach()) == pytest.approx(0, abs=1e-6)
+    alone = similarity_distance(vectors[:1], vectors[:1].detach() + 1, 0.05)
+    alone.backward()
+    assert float(alone.detach()) == 0
+    assert vectors.grad is not None and not vectors.grad.any()
 
 
 def test_probabilities_of_zero_have_a_finite_divergence() -> None:

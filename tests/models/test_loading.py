@@ -16,6 +16,7 @@ from qexp.data.checkpoints import locate
 from qexp.errors import ModelError
 from qexp.models.loading import (
     label_order,
+    load_embedder,
     load_finetuned,
     load_pretrained,
     load_saved,
@@ -136,6 +137,12 @@ def test_a_model_with_a_decoder_classifies_nothing(tmp_path: Path) -> None:
     sequence_models.build("bart").save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="has a decoder beside its encoder"):
         load_pretrained(tmp_path, MRPC, 1)
+
+
+def test_a_model_with_a_decoder_embeds_nothing(tmp_path: Path) -> None:
+    sequence_models.build("t5").save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="has a decoder beside its encoder"):
+        load_embedder(tmp_path, "mean")
 
 
 @pytest.mark.parametrize("model_type", ["bert", "mine"])

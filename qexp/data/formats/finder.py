@@ -48,12 +48,25 @@ def reader_of(path: Path) -> Reader | None:
     return READERS.get(path.suffix.lower())
 
 
+JUDGMENTS = ("qrels", "default")
+"""Folders with a file of judgments for each split, as BEIR and MTEB call them."""
+
+
 def files_of(folder: Path, split: str) -> tuple[Path, ...]:
     """Return the file of a split in a folder, or its parts in order; empty if there is none.
+
+    ``qrels/<split>`` is searched in :data:`JUDGMENTS` and then in the folder itself, and a table also in a
+    folder of its own name, such as ``corpus/corpus-00000-of-00001.parquet``.
 
     Raises:
         DataError: There are files of several formats, or parts are missing.
     """
+    of, _, name = split.rpartition("/")
+    folders = [folder / each for each in JUDGMENTS if of] + [folder] + [folder / split] * (not of)
+    return next((found for each in folders if (found := _files_in(each, name))), ())
+
+
+def _files_in(folder: Path, split: str) -> tuple[Path, ...]:
     for name in (split, *OTHER_NAMES.get(split, ())):
         pattern = re.compile(re.escape(name) + _NUMBERED, re.IGNORECASE)
         matches = [(path, match) for path in readable(folder) if (match := pattern.fullmatch(_stem(path)))]

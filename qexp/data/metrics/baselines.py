@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from qexp.config import MultiLabelTask, Task, TextTask, TokenTask
+from qexp.config import MultiLabelTask, RetrievalTask, Task, TextTask, TokenTask
 
 SAME_NUMBER = 1e-6
 """Share of ``task.label_range`` by which regression predictions may differ and still count as constant."""
@@ -49,6 +49,8 @@ def _only_answer(predictions: list[Any], task: Task) -> str | None:
     if any(other != predictions[0] for other in predictions):
         return None
     first = predictions[0]
+    if isinstance(task, RetrievalTask):
+        return "one ranking"
     if isinstance(task, MultiLabelTask):
         return " and ".join(repr(task.labels[each]) for each in first) or "no label"
     return repr(task.labels[first]) if isinstance(task, TextTask) else repr(first)

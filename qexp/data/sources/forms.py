@@ -9,6 +9,7 @@ from qexp.config import (
     EmbeddingTask,
     MultiLabelTask,
     QuestionTask,
+    RetrievalTask,
     Task,
     TextTask,
     TokenTask,
@@ -20,15 +21,18 @@ from qexp.data.sources import (
     labels,
     multi_label_rows,
     question_rows,
+    retrieval_rows,
     tagged_rows,
     text_rows,
     translation_rows,
 )
+from qexp.data.sources.tables import Tables
 
 FORMS: Mapping[type[Task], Any] = {
     EmbeddingTask: embedding_rows,
     MultiLabelTask: multi_label_rows,
     QuestionTask: question_rows,
+    RetrievalTask: retrieval_rows,
     TextTask: text_rows,
     TokenTask: tagged_rows,
     TranslationTask: translation_rows,
@@ -44,6 +48,11 @@ COMPLETED: Mapping[type[Task], Callable[..., tuple[Task, tuple[str, ...]]]] = {
 """By class of task, what fills in the settings that the rows tell, and returns sentences on them."""
 
 
-def form_of(task: Task) -> Any:
-    """Return the module for the rows of a task."""
-    return FORMS[type(task)]
+JOINED: Mapping[type[Task], Callable[..., Tables]] = {RetrievalTask: retrieval_rows.joined}
+"""By class of task, what makes the tables of splits from those of files, where these are others."""
+
+
+def form_of(task: Task, split: str | None = None) -> Any:
+    """Return the module for the rows of a task, or the columns of one of its tables, where these differ."""
+    form = FORMS[type(task)]
+    return form.form_of_split(task, split) if split is not None and type(task) in JOINED else form

@@ -16,9 +16,9 @@ from qexp.data.formats import finder
 from qexp.data.formats.request import Request
 from qexp.data.skipped import RowErrors, notes_on_skipped
 from qexp.data.sources.class_names import METADATA
-from qexp.data.sources.forms import form_of
+from qexp.data.sources.forms import JOINED, form_of
 from qexp.data.sources.splits import Division
-from qexp.data.sources.tables import Tables, flat, splits_of
+from qexp.data.sources.tables import Tables, flat, is_optional, splits_of
 from qexp.data.sources.validation import ID_COLUMNS
 from qexp.environment import ROOT_VARIABLE
 from qexp.errors import DataError
@@ -59,11 +59,16 @@ class Local:
             )
         if self.data.path is None:
             return self._of_folders(root_of(self.data))
-        path = Path(self.data.path).expanduser().absolute()
+        path, several = Path(self.data.path).expanduser().absolute(), type(self.task) in JOINED
         if not path.exists():
             raise DataError(f"data.path={path}: no such file or folder; correct it")
-        if len(files := finder.only_rows(path)) > 0:
+        if not several and len(files := finder.only_rows(path)) > 0:
             return self._of_one_table(files)
+        if path.is_file() and several:
+            raise DataError(
+                f"data.path={path}: a file, but task={self.task.name} reads several tables; name the folder "
+                "with corpus, queries and qrels, or with a file for each split"
+            )
         if path.is_file():
             raise DataError(
                 f"data.path={path}: {path.suffix or 'no ending'} is no format of rows; allowed are "
@@ -87,11 +92,14 @@ class Local:
                     f"data.source=local: {root} has no folder {name!r}; {ways('local', 'hub', 'sample')}"
                 )
             files = finder.files_of(folder, own)
+            if not files and is_optional(split, self.task):
+                continue
             if not files:
+                action = "add it" if type(self.task) in JOINED else "add the split"
                 raise DataError(
                     f"{folder}: no file of split {own!r}, whose name may be {finder.names_of(own)}; the "
-                    f"folder holds {finder.content_of(folder)}; add the split, or choose another with "
-                    f"task.train or task.evaluation.{own}"
+                    f"folder holds {finder.content_of(folder)}; {action}, or choose another with "
+                    f"task.train or task.evaluation.{own.rpartition('/')[2]}"
                 )
             self._add(found, split, files, own)
         return found
@@ -113,7 +121,7 @@ class Local:
         if renamed := [f"{column} as {name}" for name, column in self.data.columns.items() if column]:
             where += f" ({', '.join(renamed)})"
         faults = RowErrors(strict=False)
-        parts = [self._read(path, own, faults) for path in files]
+        parts = [self._read(path, split, own=own, faults=faults) for path in files]
         try:
             table = pa.concat_tables(parts, promote_options="permissive")
         except pa.ArrowException as error:
@@ -125,10 +133,10 @@ class Local:
         found.tables[split] = (where, table)
         found.statements += (f"{split}: {table.num_rows} rows of {where}",)
 
-    def _read(self, path: Path, own: str, faults: RowErrors) -> pa.Table:
+    def _read(self, path: Path, split: str, *, own: str, faults: RowErrors) -> pa.Table:
         reader = finder.reader_of(path)
         assert reader is not None, f"{path} was found by its reader"
-        form = form_of(self.task)
+        form = form_of(self.task, split)
         wanted = {name: self.data.columns.get(name) or name for name in form.columns(self.task)}
         chosen = self.data.columns.get(IDS, "")
         ids = {IDS: chosen} if chosen else {}
@@ -150,6 +158,11 @@ class Local:
         return selected
 
     def _check_columns(self) -> None:
+        if self.data.columns and not form_of(self.task).columns(self.task):
+            raise DataError(
+                f"data.columns={dict(self.data.columns)} with task={self.task.name}: its tables have the "
+                "columns of BEIR; leave it out, and rename columns in the files"
+            )
         allowed = (*form_of(self.task).columns(self.task), IDS)
         for name in self.data.columns:
             if name not in allowed:

@@ -16,12 +16,12 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.config import Data, Task
+from qexp.config import Data, RetrievalTask, Task
 from qexp.data import hub
 from qexp.data.arrow import to_numpy
 from qexp.data.formats import finder
 from qexp.data.sources import class_names
-from qexp.data.sources.forms import COMPLETED, form_of
+from qexp.data.sources.forms import COMPLETED, JOINED, form_of
 from qexp.data.sources.local import Local, root_of, ways
 from qexp.data.sources.splits import HELD_OUT, Division, held_out_share
 from qexp.data.sources.tables import Tables, splits_of
@@ -71,6 +71,9 @@ def resolve(data: Data, task: Task, *, sweep: bool = False) -> SourceRows:
     tables, form, statements = found.tables, form_of(task), found.statements
     for where, table in tables.values():
         form.check(table, task, where)
+    if join := JOINED.get(type(task)):
+        found = join(found, task, data.max_skipped)
+        tables, statements = found.tables, found.statements
     if complete := COMPLETED.get(type(task)):
         task, more = complete(task, tables)
         statements += more
@@ -164,6 +167,11 @@ def _local(data: Data, task: Task) -> Tables:
 
 
 def _hub(data: Data, task: Task) -> Tables:
+    if isinstance(task, RetrievalTask) and task.layout == "beir":
+        raise DataError(
+            f"data.source=hub with task={task.name}: sets of BEIR's layout are read from a folder; download "
+            "corpus, queries and qrels, and name it with data.path=DIR"
+        )
     wanted = splits_of(task)
     try:
         sets = {

@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.config import Task
+from qexp.config import CORPUS, RetrievalTask, Task
 from qexp.data.formats.request import TRANSLATION
 from qexp.data.sources.splits import Division
+
+QUERIES, QRELS = "queries", "qrels"
+"""BEIR's table of queries, and its folder with the judgments of each split."""
 
 
 @dataclass
@@ -29,10 +32,21 @@ class Tables:
 
 
 def splits_of(task: Task) -> list[tuple[str, str, str]]:
-    """Return, for each split, its name in the task, its data set, and its name in that data set."""
+    """Return, for each split, its name in the task, its data set, and its name in that data set.
+
+    BEIR's documents and queries are tables beside the judgments of each split.
+    """
+    if isinstance(task, RetrievalTask) and task.layout == "beir":
+        judged = [f"{QRELS}/{split}" for split in dict.fromkeys([task.train, *task.evaluation.values()])]
+        return [(table, task.name, table) for table in (CORPUS, QUERIES, *judged)]
     splits = dict.fromkeys([task.train, *task.evaluation.values()])
     apart = [(split, *split.rpartition("/")) for split in splits]
     return [(split, name or task.name, own) for split, name, _, own in apart]
+
+
+def is_optional(split: str, task: Task) -> bool:
+    """Return whether a split may be absent: judgments of a retrieval's train split."""
+    return isinstance(task, RetrievalTask) and split == f"{QRELS}/{task.train}"
 
 
 def flat(table: pa.Table) -> pa.Table:

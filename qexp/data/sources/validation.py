@@ -67,14 +67,17 @@ def refuse(bad: np.ndarray[Any, Any], values: pa.ChunkedArray, here: str, rule: 
         raise DataError(f"{here}, row {first} (counted from 0): {values[first].as_py()!r} ({count}); {rule}")
 
 
-def refuse_twice(ids: pa.ChunkedArray, here: str) -> None:
-    """Raise a :class:`~qexp.errors.DataError` if an id occurs twice."""
+def refuse_twice(
+    ids: pa.ChunkedArray,
+    here: str,
+    rule: str = "ids tell rows apart: give each row its own, or number the rows with data.columns={id: null}",
+) -> None:
+    """Raise a :class:`~qexp.errors.DataError` with ``rule`` if an id occurs twice."""
     if pc.count_distinct(ids).as_py() == len(ids):
         return
     numbers = np.asarray(ids.combine_chunks().dictionary_encode().indices)
     first = np.zeros(len(numbers), bool)
     first[np.unique(numbers, return_index=True)[1]] = True
-    rule = "ids tell rows apart: give each row its own, or number the rows with data.columns={id: null}"
     refuse(~first, ids, here, f"it is the id of an earlier row; {rule}")
 
 

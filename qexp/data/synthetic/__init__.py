@@ -18,6 +18,7 @@ from qexp.data.synthetic.cola import cola
 from qexp.data.synthetic.entailment import mnli, rte
 from qexp.data.synthetic.paraphrase import mrpc, stsb
 from qexp.data.synthetic.questions import qnli, qqp
+from qexp.data.synthetic.retrieval import retrieval
 from qexp.data.synthetic.splits import Maker, Row, SplitVocabulary, StableRandom, Text, rows
 from qexp.data.synthetic.squad import AnswerSet
 from qexp.data.synthetic.sst2 import sst2
@@ -78,7 +79,8 @@ def sample(task: str, seed: int = 0) -> dict[str, pa.Table]:
 
     Args:
         task: cola, sst2, mrpc, stsb, qqp, mnli, ax, qnli, rte, wnli, squad, squad_v2,
-            multi30k_en_de or wmt14_en_de.
+            multi30k_en_de or wmt14_en_de; ``embedding`` has the rows of stsb under other names of columns,
+            and ``retrieval`` the passages and questions of squad in BEIR's layout.
         seed: another seed gives other rows, and another division of the facts between the splits.
 
     Returns:
@@ -91,10 +93,15 @@ def sample(task: str, seed: int = 0) -> dict[str, pa.Table]:
     Raises:
         DataError: there is no sample for the task.
     """
+    if task == "embedding":
+        names = ["text", "text_pair", "label", "idx"]
+        return {split: table.rename_columns(names) for split, table in sample("stsb", seed).items()}
+    if task == "retrieval":
+        return retrieval(sample("squad", seed))
     if task not in _SETS:
         raise DataError(
-            f"task: there is no built-in sample for {task!r}; it exists for {', '.join(_SETS)}. "
-            "Choose one of these, or take the rows from data=local or data=hub."
+            f"task: there is no built-in sample for {task!r}; it exists for {', '.join(_SETS)}, embedding, "
+            "retrieval. Choose one of these, or take the rows from data=local or data=hub."
         )
     made = _SETS[task]
     return made.tables({name: _split(task, name, seed) for name in made.sizes})

@@ -12,6 +12,7 @@ from qexp.config import (
     EmbeddingTask,
     MultiLabelTask,
     QuestionTask,
+    RetrievalTask,
     Task,
     TextTask,
     TokenTask,
@@ -19,6 +20,7 @@ from qexp.config import (
 )
 from qexp.data.tokenization.pairs import tokenize_pairs
 from qexp.data.tokenization.references import write_reading
+from qexp.data.tokenization.retrieval import tokenize_retrieval
 from qexp.data.tokenization.sentences import tokenize_sentences
 from qexp.data.tokenization.texts import tokenize
 from qexp.data.tokenization.windows import Windowing, tokenize_questions
@@ -101,6 +103,20 @@ def prepare_sentences(
     return {"truncated": sentences.truncated}
 
 
+def prepare_retrieval(
+    table: pa.Table,
+    task: RetrievalTask,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    folder: Path,
+    split: str,
+    advance: Move,
+) -> dict[str, Any]:
+    """Tokenize documents, queries, or the texts to train on, and return how many were cut."""
+    texts = tokenize_retrieval(table, task, tokenizer, folder=folder, split=split, advance=advance)
+    return {"truncated": texts.truncated}
+
+
 def prepare_words(
     table: pa.Table,
     task: TokenTask,
@@ -119,6 +135,7 @@ PREPARE: Mapping[type[Task], Preparation] = {
     MultiLabelTask: prepare_texts,
     EmbeddingTask: prepare_sentences,
     QuestionTask: prepare_questions,
+    RetrievalTask: prepare_retrieval,
     TextTask: prepare_texts,
     TokenTask: prepare_words,
     TranslationTask: prepare_pairs,

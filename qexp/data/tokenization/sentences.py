@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
+import pyarrow.compute as pc  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.config import EmbeddingTask, TextTask
+from qexp.config import BiEncoderTask, EmbeddingTask, TextTask
 from qexp.data.arrow import from_numpy, to_numpy
 from qexp.data.tokenization.texts import TokenSplit, tokenize
 
@@ -33,7 +34,7 @@ def tokenize_sentences(
 
     Args:
         table: Columns ``id``, ``task.text`` and ``label``; where the second text is absent, a row has one.
-        task: Text columns and ``max_length`` (tokens of a text, special tokens included).
+        task: Text columns, prefix and ``max_length`` (tokens of a text, special tokens included).
         tokenizer: Fast (Rust) tokenizer; its settings are restored.
         folder: Folder for one ``.npy`` file per array; created if needed.
         advance: Progress callback, called with the number of texts done since its last call.
@@ -49,17 +50,18 @@ def tokenize_sentences(
     order = np.arange(len(columns) * table.num_rows).reshape(len(columns), -1).T.reshape(-1)
     texts = pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())
     ids, labels = (np.repeat(to_numpy(table.column(name)), len(columns)) for name in ("id", "label"))
-    rows = pa.table({"id": from_numpy(ids), TEXT: texts.take(from_numpy(order)), "label": from_numpy(labels)})
-    return tokenize(rows, _single(task), tokenizer=tokenizer, folder=folder, advance=advance)
+    whole = pc.binary_join_element_wise(task.prefix, texts.take(from_numpy(order)), "")
+    rows = pa.table({"id": from_numpy(ids), TEXT: whole, "label": from_numpy(labels)})
+    return tokenize(rows, single_texts(task), tokenizer=tokenizer, folder=folder, advance=advance)
 
 
-def _single(task: EmbeddingTask) -> TextTask:
-    """Return a regression of single texts, whose tokens are those of the texts of an embedding."""
+def single_texts(task: BiEncoderTask) -> TextTask:
+    """Return a regression of single texts, whose tokens are those of the texts of a bi-encoder."""
     return TextTask(
         kind="regression",
         name=task.name,
         text=(TEXT,),
-        metrics=task.metrics,
+        metrics=("pearson",),
         max_length=task.max_length,
         evaluation=task.evaluation,
     )
