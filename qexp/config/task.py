@@ -12,6 +12,7 @@ from qexp.config.base import Section, refuse_unused
 Metric = Literal[
     "accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted", "matthews", "pearson", "spearman", "exact_match",
     "bleu", "subset_accuracy", "f1_span", "precision_span", "recall_span", "token_accuracy",
+    "ndcg_at_10", "recall_at_10", "recall_at_100", "mrr_at_10", "map",
 ]  # fmt: skip
 
 
@@ -22,6 +23,7 @@ METRICS_OF: Mapping[str, tuple[Metric, ...]] = {
     "translation": ("bleu",),
     "multi_label": ("f1_micro", "f1_macro", "f1_weighted", "subset_accuracy"),
     "embedding": ("spearman", "pearson"),
+    "reranking": ("ndcg_at_10", "mrr_at_10", "map"),
     "token_classification": ("f1_span", "precision_span", "recall_span", "token_accuracy"),
 }
 """Metrics of each kind of task."""

@@ -15,6 +15,7 @@ from qexp.config import (
     EmbeddingTask,
     MultiLabelTask,
     QuestionTask,
+    RerankingTask,
     Task,
     TextTask,
     TokenTask,
@@ -29,6 +30,7 @@ from qexp.tasks.classification import TextAdapter
 from qexp.tasks.embedding import EmbeddingAdapter
 from qexp.tasks.multi_label import MultiLabelAdapter
 from qexp.tasks.question_answering import QuestionAdapter
+from qexp.tasks.reranking import RerankingAdapter
 from qexp.tasks.token_classification import TokenAdapter
 from qexp.tasks.translation import TranslationAdapter
 
@@ -145,6 +147,14 @@ def _predict_similarities(task: EmbeddingTask, rows: TokenizedRows) -> Columns:
     return {"prediction": pa.array(result.predictions, mask=~np.isfinite(result.logits).all(axis=1))}
 
 
+def _predict_relevance(task: RerankingTask, rows: TokenizedRows) -> Columns:
+    """Return the score of each pair, the sigmoid of its logit, and the logit."""
+    logits = _predictions(RerankingAdapter(task), rows).logits[:, 0].astype(np.float64)
+    broken = ~np.isfinite(logits)
+    scores = 1 / (1 + np.exp(-logits))
+    return {"prediction": pa.array(scores, mask=broken), "logit": pa.array(logits, mask=broken)}
+
+
 def _predict_vectors(task: EmbeddingTask, rows: TokenizedRows) -> Columns:
     """Return the embedding of the only text of each row."""
     vectors = split_logits(
@@ -183,6 +193,11 @@ KINDS: Mapping[type[Task], TaskPredictions] = {
         lambda task: ("question", "context"),
         lambda task, rows: {"answers": pa.array([{"text": [], "answer_start": []}] * rows, _NO_ANSWER)},
         _predict_questions,
+    ),
+    RerankingTask: TaskPredictions(
+        lambda task: task.text,
+        lambda task, rows: {},
+        _predict_relevance,
     ),
     TokenTask: TaskPredictions(
         lambda task: task.text,

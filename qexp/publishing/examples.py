@@ -9,6 +9,7 @@ from qexp.config import (
     EmbeddingTask,
     MultiLabelTask,
     QuestionTask,
+    RerankingTask,
     Task,
     TextTask,
     TokenTask,
@@ -91,6 +92,16 @@ def _embeddings(task: EmbeddingTask, folder: str) -> str:
     )
 
 
+def _rerankings(task: RerankingTask, folder: str) -> str:
+    return _transformers(
+        task,
+        folder,
+        auto="AutoModelForSequenceClassification",
+        work="logits = model(**rows).logits",
+        answer="print(logits[:, 0].sigmoid().tolist())",
+    )
+
+
 def _tags(task: TokenTask, folder: str) -> str:
     return _transformers(
         task,
@@ -150,7 +161,7 @@ def _tokenizer_arguments(task: Task) -> tuple[str, str]:
         return _TEXTS[1], cut
     if isinstance(task, TokenTask):
         return _WORDS, f"is_split_into_words=True, {cut}"
-    if isinstance(task, TextTask | MultiLabelTask):
+    if isinstance(task, TextTask | MultiLabelTask | RerankingTask):
         return _TEXTS[len(task.text)], cut
     assert isinstance(task, TranslationTask)
     return f'["{task.prefix}The old man sees the bird."],', cut
@@ -174,6 +185,10 @@ def _onnx_embeddings(task: EmbeddingTask) -> str:
     return "print(vectors.shape)\n"
 
 
+def _onnx_rerankings(task: RerankingTask) -> str:
+    return "print((1 / (1 + 2.718281828459045 ** -logits[:, 0])).tolist())\n"
+
+
 def _onnx_tags(task: TokenTask) -> str:
     return (
         f"labels, places = {json.dumps(list(task.labels))}, rows.word_ids(0)\n"
@@ -189,10 +204,10 @@ def _onnx_questions(task: QuestionTask) -> str:
 
 
 _TRANSFORMERS: Mapping[type[Task], Callable[..., str]] = {
-    EmbeddingTask: _embeddings, MultiLabelTask: _label_sets, QuestionTask: _questions, TextTask: _texts,
-    TokenTask: _tags, TranslationTask: _translations,
+    EmbeddingTask: _embeddings, MultiLabelTask: _label_sets, QuestionTask: _questions,
+    RerankingTask: _rerankings, TextTask: _texts, TokenTask: _tags, TranslationTask: _translations,
 }  # fmt: skip
 _ONNX_ANSWER: Mapping[type[Task], Callable[..., str]] = {
     EmbeddingTask: _onnx_embeddings, MultiLabelTask: _onnx_label_sets, QuestionTask: _onnx_questions,
-    TextTask: _onnx_texts, TokenTask: _onnx_tags,
+    RerankingTask: _onnx_rerankings, TextTask: _onnx_texts, TokenTask: _onnx_tags,
 }  # fmt: skip

@@ -123,8 +123,10 @@ def overviews(
     ]
 
 
-FAMILIES = ("GLUE", "questions", "translation", "embedding", "other tasks")
-_OF_KIND = {"question_answering": "questions", "translation": "translation", "embedding": "embedding"}
+FAMILIES = ("GLUE", "questions", "translation", "embedding", "reranking", "other tasks")
+_OF_KIND = {"question_answering": "questions"} | {
+    kind: kind for kind in ("translation", "embedding", "reranking")
+}
 
 
 def _family(run: RunView, convention: Convention) -> str:

@@ -12,6 +12,7 @@ from qexp.config import (
     EmbeddingTask,
     MultiLabelTask,
     QuestionTask,
+    RerankingTask,
     Task,
     TextTask,
     TokenTask,
@@ -44,6 +45,12 @@ def _questions(task: QuestionTask) -> TaskAdapter:
     return QuestionAdapter(task)
 
 
+def _rerankings(task: RerankingTask) -> TaskAdapter:
+    from qexp.tasks.reranking import RerankingAdapter
+
+    return RerankingAdapter(task)
+
+
 def _tags(task: TokenTask) -> TaskAdapter:
     from qexp.tasks.token_classification import TokenAdapter
 
@@ -60,6 +67,7 @@ FAMILIES: Mapping[type[Task], Callable[[Any], TaskAdapter]] = {
     EmbeddingTask: _embeddings,
     MultiLabelTask: _label_sets,
     QuestionTask: _questions,
+    RerankingTask: _rerankings,
     TextTask: _texts,
     TokenTask: _tags,
     TranslationTask: _translations,

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qexp.data.metrics.label_sets import count_of, matrix
+from qexp.data.metrics.ranking import RANKING, of_candidates
 from qexp.data.metrics.spans import RULES, span_counts, tag_counts
 from qexp.data.metrics.squad import score_v1, score_v2
 
@@ -285,6 +286,7 @@ MEASURES: Mapping[str, Mapping[str, Measure]] = {
         "subset_accuracy": Measure(_hits, _mean),
     },
     "embedding": _LABEL_MEASURES,
+    "reranking": {name: Measure(partial(of_candidates, name), _mean) for name in RANKING},
     "token_classification": _of_spans("IOB2"),
     "translation": {"bleu": Measure(_n_grams, _summed(_bleu))},
 }

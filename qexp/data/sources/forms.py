@@ -9,6 +9,7 @@ from qexp.config import (
     EmbeddingTask,
     MultiLabelTask,
     QuestionTask,
+    RerankingTask,
     Task,
     TextTask,
     TokenTask,
@@ -20,6 +21,7 @@ from qexp.data.sources import (
     labels,
     multi_label_rows,
     question_rows,
+    reranking_rows,
     tagged_rows,
     text_rows,
     translation_rows,
@@ -29,6 +31,7 @@ FORMS: Mapping[type[Task], Any] = {
     EmbeddingTask: embedding_rows,
     MultiLabelTask: multi_label_rows,
     QuestionTask: question_rows,
+    RerankingTask: reranking_rows,
     TextTask: text_rows,
     TokenTask: tagged_rows,
     TranslationTask: translation_rows,
@@ -38,10 +41,23 @@ FORMS: Mapping[type[Task], Any] = {
 
 COMPLETED: Mapping[type[Task], Callable[..., tuple[Task, tuple[str, ...]]]] = {
     MultiLabelTask: label_lists.completed,
+    RerankingTask: reranking_rows.completed,
     TextTask: labels.completed,
     TokenTask: tagged_rows.completed,
 }
 """By class of task, what fills in the settings that the rows tell, and returns sentences on them."""
+
+
+def other_columns(task: Task) -> tuple[str, ...]:
+    """Return the columns of another layout in which files may have the rows of a task; empty if none."""
+    form = form_of(task)
+    return tuple(form.other_columns(task)) if hasattr(form, "other_columns") else ()
+
+
+def optional_columns(task: Task) -> tuple[str, ...]:
+    """Return the columns that are read where there are any."""
+    form = form_of(task)
+    return (*form.OPTIONAL, *(form.optional(task) if hasattr(form, "optional") else ()))
 
 
 def form_of(task: Task) -> Any:
