@@ -51,6 +51,7 @@ from qexp.config.quantization import (
     WeightScheme,
 )
 from qexp.config.refinement import Refinement
+from qexp.config.reranking import RerankingTask
 from qexp.config.runtimes import RUNTIMES, RuntimeSpec
 from qexp.config.task import (
     BeamSearch,
@@ -138,6 +139,7 @@ __all__ = [
     "QuantizationConfig",
     "QuestionTask",
     "Refinement",
+    "RerankingTask",
     "RetrievalTask",
     "RuntimeName",
     "RuntimeSpec",

@@ -8,10 +8,18 @@ from pydantic import Field
 
 from qexp.config.embedding import EmbeddingTask, RetrievalTask
 from qexp.config.multi_label import MultiLabelTask
+from qexp.config.reranking import RerankingTask
 from qexp.config.task import QuestionTask, TextTask, TranslationTask
 from qexp.config.token_classification import TokenTask
 
 AnyTask = Annotated[
-    TextTask | QuestionTask | TranslationTask | MultiLabelTask | EmbeddingTask | RetrievalTask | TokenTask,
+    TextTask
+    | QuestionTask
+    | TranslationTask
+    | MultiLabelTask
+    | EmbeddingTask
+    | RetrievalTask
+    | RerankingTask
+    | TokenTask,
     Field(discriminator="kind"),
 ]

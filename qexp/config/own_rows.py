@@ -21,6 +21,8 @@ PAIRS: Mapping[str, Any] = {
     "evaluation": {"validation": "validation"},
 }
 """What ``task=translation`` is with rows of one's own."""
+SAMPLES = ("multi_label", "reranking", "token_classification")
+"""Kinds of task of one's own rows for which there are generated ones, too, under the name of the kind."""
 PAIR = ("text", "text_pair")
 """Columns of texts where the task leaves them open."""
 
@@ -85,10 +87,13 @@ def _name(task: dict[str, Any], data: Mapping[str, Any]) -> None:
         task["name"] = task["kind"]  # the sample of this kind, as no data set is meant
     elif task.get("kind") == "translation":
         _fill(task, MULTI30K)
+    elif data.get("source") == "sample" and task.get("kind") in SAMPLES:
+        task["name"] = task["kind"]
     else:
+        sample = ", or take generated ones with data=sample" * (task.get("kind") in SAMPLES)
         raise ValueError(
             f"data.path=null with task={task.get('kind')}: the rows of this task are your own; name them "
-            "with data.path=FILE, or choose a task that has rows, such as task=mrpc"
+            f"with data.path=FILE{sample}, or choose a task that has rows, such as task=mrpc"
         )
 
 

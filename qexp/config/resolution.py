@@ -17,13 +17,13 @@ def resolve_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
 
     A task of one's own rows takes its name and columns from ``data`` (:mod:`qexp.config.own_rows`). A null
     ``model.revision`` becomes that of ``model.revisions`` for the name of the model, and null prefixes of an
-    embedding or a retrieval become ``model.prompts``. ``finetune: auto`` becomes ``full``, or
-    ``none`` for these two. ``finetune`` takes null fields from ``model.finetune[task]``,
-    ``model.finetune.default`` and ``task.finetune``, in this order, and ``method`` from ``task.qat``; a field
-    that is still null gets its default. ``method: auto`` becomes ``qat``, or ``none`` with FP32;
-    ``controlled`` becomes ``qat``, or ``control`` with FP32. An embedding or a retrieval is distilled from
-    logits where nothing is chosen, and never from labels. ``deploy: auto`` becomes ``engines``, or ``none``
-    for a translation.
+    embedding or a retrieval become ``model.prompts``. ``finetune: auto`` becomes ``full``, or ``none`` for
+    these two. ``finetune`` takes null fields from ``model.finetune[task]``, ``model.finetune.default`` and
+    ``task.finetune``, in this order, and ``method`` from ``task.qat``; a field that is still null gets its
+    default. ``method: auto`` becomes ``qat``, or ``none`` with FP32; ``controlled`` becomes ``qat``, or
+    ``control`` with FP32. An embedding or a retrieval is distilled from logits where nothing is chosen, and
+    never from labels; a reranking is, too, where nothing is chosen. ``deploy: auto`` becomes ``engines``, or
+    ``none`` for a translation.
     A resolved tree is returned unchanged.
 
     Raises:
@@ -120,6 +120,13 @@ def _without_labels(distillation: Any) -> Any:
     return plan | {"labels": 0.0} | ({} if chosen else {"logits": 1.0})
 
 
+def _of_reranking(distillation: Any) -> Any:
+    """Return the distillation of a reranking: logits alone where no term is chosen, else what is chosen."""
+    plan = dict(distillation) if isinstance(distillation, Mapping) else {}
+    chosen = any(plan.get(term) for term in ("logits", "hidden", "attention"))
+    return distillation if chosen else _without_labels(distillation)
+
+
 def _resolve_method(tree: dict[str, Any]) -> None:
     """Resolve the method from numbers only; other values are left to the validation of the fields."""
     quant = tree.get("quant")
@@ -135,6 +142,8 @@ def _resolve_method(tree: dict[str, Any]) -> None:
     _fill(method, task_defaults)
     if tree["task"].get("kind") in BI_ENCODERS:
         method["distillation"] = _without_labels(method.get("distillation"))
+    if tree["task"].get("kind") == "reranking":
+        method["distillation"] = _of_reranking(method.get("distillation"))
     if method.get("epochs") is None:
         method.pop("epochs", None)
     if method.get("learning_rate") is None and isinstance(rate, int | float):

@@ -24,6 +24,7 @@ METRICS_OF: Mapping[str, tuple[Metric, ...]] = {
     "multi_label": ("f1_micro", "f1_macro", "f1_weighted", "subset_accuracy"),
     "embedding": ("spearman", "pearson"),
     "retrieval": ("ndcg_at_10", "recall_at_10", "recall_at_100", "mrr_at_10", "map"),
+    "reranking": ("ndcg_at_10", "mrr_at_10", "map"),
     "token_classification": ("f1_span", "precision_span", "recall_span", "token_accuracy"),
 }
 """Metrics of each kind of task."""

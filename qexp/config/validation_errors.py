@@ -16,7 +16,7 @@ _TAGS = {
     *("none", "ptq", "qat", "control", "full", "onnx", "onnxruntime", "wandb", "tensorboard"),
     *("max", "ema", "percentile", "mse", "entropy", "clip"),
     *("classification", "regression", "question_answering", "translation", "multi_label", "embedding"),
-    *("token_classification", "retrieval"),
+    *("token_classification", "retrieval", "reranking"),
 }
 """Tags of sections, which pydantic inserts into the path of a field."""
 _BRANCH = re.compile(r"(constrained-|literal\[|tuple\[|list\[|dict\[).*|str|int|float|bool")

@@ -208,6 +208,7 @@ class Job:
             model=results.model,
             scores=results.scores,
             scoring=results.scoring,
+            shifts=results.shifts,
             caveats=results.caveats,
             parity=results.parity,  # type: ignore[arg-type]
             latency=results.latency,

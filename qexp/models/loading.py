@@ -24,7 +24,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from qexp.config import MultiLabelTask, TextTask, TokenTask
+from qexp.config import MultiLabelTask, RerankingTask, TextTask, TokenTask
 from qexp.data.sources.class_names import label_order
 from qexp.errors import ModelError
 from qexp.models.pooling import SENTENCE, pool
@@ -39,7 +39,7 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids")
 """Names of the tensors of a batch that a model's ``forward`` may take."""
 
 
-LabelledTask = TextTask | MultiLabelTask | TokenTask
+LabelledTask = TextTask | MultiLabelTask | RerankingTask | TokenTask
 
 
 def load_pretrained(folder: Path, task: LabelledTask, seed: int) -> PreTrainedModel:

@@ -106,6 +106,7 @@ class Deployment:
                 continue
             found[name] = graph
             self.results.note_gate(name, checked)
+            self.results.note_shift(name, checked, self.fp32.scores, self.experiment.task)
             if (runtime, precision) == own:
                 self.results.note("onnx", checked)
             self._tell(name)

@@ -115,12 +115,13 @@ class Pipeline:
         task = self.experiment.task
         shared = fp32.scores if isinstance(task, MultiLabelTask) and task.search.fit == "fp32" else None
         if isinstance(method, Control):
-            final = self.evaluate("control", self.train_control(fp32, method), shared)
+            final = self.compare("control", self.train_control(fp32, method), fp32, shared)
         if self.experiment.quant.enabled:
-            final = self.evaluate("ptq", self.calibrate(fp32.encoder), shared)
+            final = self.compare("ptq", self.calibrate(fp32.encoder), fp32, shared)
             if isinstance(method, Qat):
                 start = final if method.start == "finetuned" else self.pretrained(checkpoint, final)
-                final = self.evaluate("qat", self.train_quantized(start, fp32.encoder, method), shared)
+                trained = self.train_quantized(start, fp32.encoder, method)
+                final = self.compare("qat", trained, fp32, shared)
         if self.experiment.deploy.kind != "none":
             Deployment(
                 fp32,
@@ -130,6 +131,12 @@ class Pipeline:
                 ctx=self.ctx,
                 results=self.results,
             ).run()
+
+    def compare(self, name: str, model: RunModel, fp32: RunModel, decoding: Scores | None) -> RunModel:
+        """Evaluate a model as :meth:`evaluate` does, and record how far its scores are from FP32's."""
+        found = self.evaluate(name, model, decoding)
+        self.results.note_shift(name, found.scores, fp32.scores, self.experiment.task)
+        return found
 
     def finetune(self, checkpoint: Checkpoint | ScratchModel) -> RunModel:
         """Train the FP32 model, or load a fine-tuned checkpoint."""

@@ -27,6 +27,7 @@ from qexp.data.metrics.baselines import caveats
 from qexp.data.skipped import notes_on_skipped, skipped_in
 from qexp.data.sources.resolve import SourceRows
 from qexp.pipeline.activation_ranges import activation_ranges
+from qexp.pipeline.score_shifts import score_shifts
 from qexp.records.schema import with_metrics
 
 
@@ -39,6 +40,7 @@ class RunResults:
     scores: dict[str, dict[str, float | None]] = field(default_factory=dict)
     scoring: dict[str, Any] = field(default_factory=dict)
     caveats: dict[str, dict[str, str]] = field(default_factory=dict)
+    shifts: dict[str, dict[str, Any]] = field(default_factory=dict)
     curves: dict[str, Any] = field(default_factory=dict)
     ranges: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] | None = None
@@ -104,6 +106,11 @@ class RunResults:
             {f"{name} {_percent(scores.metrics[name])}": why for name, why in reasons.items()}
         )
 
+    def note_shift(self, name: str, scores: Scores | None, reference: Scores | None, task: Task) -> None:
+        """Record how far the scores of a reranker are from those of the FP32 model."""
+        if scores and reference and (shifts := score_shifts(scores, reference, task)):
+            self.shifts[name] = shifts
+
     def note_gate(self, name: str, parity: Parity) -> None:
         """Record the result of the gate for an engine."""
         engine = self.engines.setdefault(name, {})
@@ -145,6 +152,9 @@ class NullResults(RunResults):
     def note_caveats(self, name: str, scores: Scores, task: Task) -> list[str]:
         """Ignore the artifact, and return no caveats."""
         return []
+
+    def note_shift(self, name: str, scores: Scores | None, reference: Scores | None, task: Task) -> None:
+        """Ignore the artifacts."""
 
     def note_gate(self, name: str, parity: Parity) -> None:
         """Ignore the artifact."""

@@ -18,13 +18,14 @@ from qexp.config import (
     EmbeddingTask,
     MultiLabelTask,
     QuestionTask,
+    RerankingTask,
     RetrievalTask,
     Task,
     TextTask,
     TokenTask,
     TranslationTask,
 )
-from qexp.data.metrics.ranking import FIRST
+from qexp.data.metrics.corpus_ranking import FIRST
 from qexp.data.tokenization.references import read_reading
 from qexp.data.tokenization.retrieval import document_ids
 from qexp.data.tokenization.texts import TokenSplit
@@ -35,6 +36,7 @@ from qexp.tasks.classification import TextAdapter
 from qexp.tasks.embedding import EmbeddingAdapter
 from qexp.tasks.multi_label import MultiLabelAdapter
 from qexp.tasks.question_answering import QuestionAdapter
+from qexp.tasks.reranking import RerankingAdapter
 from qexp.tasks.retrieval import RetrievalAdapter
 from qexp.tasks.token_classification import TokenAdapter
 from qexp.tasks.translation import TranslationAdapter
@@ -156,6 +158,14 @@ def _predict_similarities(task: EmbeddingTask, rows: TokenizedRows) -> Columns:
     return {"prediction": pa.array(result.predictions, mask=~np.isfinite(result.logits).all(axis=1))}
 
 
+def _predict_relevance(task: RerankingTask, rows: TokenizedRows) -> Columns:
+    """Return the score of each pair, the sigmoid of its logit, and the logit."""
+    logits = _predictions(RerankingAdapter(task), rows).logits[:, 0].astype(np.float64)
+    broken = ~np.isfinite(logits)
+    scores = 1 / (1 + np.exp(-logits))
+    return {"prediction": pa.array(scores, mask=broken), "logit": pa.array(logits, mask=broken)}
+
+
 def _predict_rankings(task: RetrievalTask, rows: TokenizedRows) -> Columns:
     """Return the first documents of the run's corpus for each query, best first, and their cosines.
 
@@ -229,6 +239,11 @@ KINDS: Mapping[type[Task], TaskPredictions] = {
         lambda task: ("question", "context"),
         lambda task, rows: {"answers": pa.array([{"text": [], "answer_start": []}] * rows, _NO_ANSWER)},
         _predict_questions,
+    ),
+    RerankingTask: TaskPredictions(
+        lambda task: task.text,
+        lambda task, rows: {},
+        _predict_relevance,
     ),
     RetrievalTask: TaskPredictions(
         lambda task: ("text",),

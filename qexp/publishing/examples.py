@@ -10,6 +10,7 @@ from qexp.config import (
     EmbeddingTask,
     MultiLabelTask,
     QuestionTask,
+    RerankingTask,
     RetrievalTask,
     Task,
     TextTask,
@@ -104,6 +105,16 @@ def _embeddings(task: BiEncoderTask, folder: str) -> str:
     )
 
 
+def _rerankings(task: RerankingTask, folder: str) -> str:
+    return _transformers(
+        task,
+        folder,
+        auto="AutoModelForSequenceClassification",
+        work="logits = model(**rows).logits",
+        answer="print(logits[:, 0].sigmoid().tolist())",
+    )
+
+
 def _tags(task: TokenTask, folder: str) -> str:
     return _transformers(
         task,
@@ -163,7 +174,7 @@ def _tokenizer_arguments(task: Task) -> tuple[str, str]:
         return _prefixed(task), cut
     if isinstance(task, TokenTask):
         return _WORDS, f"is_split_into_words=True, {cut}"
-    if isinstance(task, TextTask | MultiLabelTask):
+    if isinstance(task, TextTask | MultiLabelTask | RerankingTask):
         return _TEXTS[len(task.text)], cut
     assert isinstance(task, TranslationTask)
     return f'["{task.prefix}The old man sees the bird."],', cut
@@ -187,6 +198,10 @@ def _onnx_embeddings(task: BiEncoderTask) -> str:
     return "print(vectors.shape)\n"
 
 
+def _onnx_rerankings(task: RerankingTask) -> str:
+    return "print((1 / (1 + 2.718281828459045 ** -logits[:, 0])).tolist())\n"
+
+
 def _onnx_tags(task: TokenTask) -> str:
     return (
         f"labels, places = {json.dumps(list(task.labels))}, rows.word_ids(0)\n"
@@ -203,9 +218,11 @@ def _onnx_questions(task: QuestionTask) -> str:
 
 _TRANSFORMERS: Mapping[type[Task], Callable[..., str]] = {
     EmbeddingTask: _embeddings, MultiLabelTask: _label_sets, QuestionTask: _questions,
-    RetrievalTask: _embeddings, TextTask: _texts, TokenTask: _tags, TranslationTask: _translations,
+    RerankingTask: _rerankings, RetrievalTask: _embeddings, TextTask: _texts, TokenTask: _tags,
+    TranslationTask: _translations,
 }  # fmt: skip
 _ONNX_ANSWER: Mapping[type[Task], Callable[..., str]] = {
     EmbeddingTask: _onnx_embeddings, MultiLabelTask: _onnx_label_sets, QuestionTask: _onnx_questions,
-    RetrievalTask: _onnx_embeddings, TextTask: _onnx_texts, TokenTask: _onnx_tags,
+    RerankingTask: _onnx_rerankings, RetrievalTask: _onnx_embeddings, TextTask: _onnx_texts,
+    TokenTask: _onnx_tags,
 }  # fmt: skip

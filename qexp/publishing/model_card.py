@@ -14,6 +14,7 @@ from qexp.config import (
     EmbeddingTask,
     MultiLabelTask,
     QuestionTask,
+    RerankingTask,
     RetrievalTask,
     Task,
     TextTask,
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 
 HUB_TASKS: Mapping[type[Task], str] = {
     EmbeddingTask: "sentence-similarity", MultiLabelTask: "text-classification",
-    QuestionTask: "question-answering", RetrievalTask: "sentence-similarity", TextTask: "text-classification",
+    QuestionTask: "question-answering", RerankingTask: "text-ranking", RetrievalTask: "sentence-similarity",
+    TextTask: "text-classification",
     TokenTask: "token-classification", TranslationTask: "translation",
 }  # fmt: skip
 """Name of each kind of task on the hub."""
@@ -247,7 +249,7 @@ def _gate(record: Record) -> str:
 
 def _gate_line(name: str, result: Mapping[str, Any]) -> str:
     verdict = result.get("verdict", "passed") if result.get("passed") else "**failed**"
-    of = "words" if "words" in result else "rows"
+    of = next((unit for unit in ("words", "documents") if unit in result), "rows")
     numbers = [
         f"{label} {result[field]:.4g}{unit}"
         for field, label, unit in (

@@ -83,6 +83,7 @@ FORM: dict[str, tuple[Check, str]] = {
     "model": (_optional(_each(_is_text)), "null, or strings by name"),
     "scores": (_each(_each(_optional(_is_number))), "numbers or null by stage and metric"),
     "scoring": (_each(_each(_anything)), "objects by stage and split"),
+    "shifts": (_each(_each(_each(_anything))), "objects by model and split"),
     "caveats": (_each(_each(_is_text)), "strings by stage and metric"),
     "parity": (
         _optional(_has(passed=lambda value: isinstance(value, bool))),

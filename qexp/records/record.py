@@ -72,6 +72,9 @@ class Record:
     """Percent by stage (``fp32 control ptq qat onnx``) and metric; an undefined metric is null."""
     scoring: Mapping[str, Any] = field(default_factory=dict)
     """How the scores were computed, by stage and evaluation split, such as sacreBLEU's signature."""
+    shifts: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    """How far the scores of a reranker are from those of the FP32 model, by stage or engine (``ptq qat
+    onnxruntime/int8``) and evaluation split (:mod:`qexp.data.metrics.score_shift`)."""
     caveats: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Reasons why a score is meaningless, by stage and metric: constant predictions, or no better than
     chance."""

@@ -48,6 +48,7 @@ class ParityResult(TypedDict):
     passed: bool
     rows: int
     words: NotRequired[int]
+    documents: NotRequired[int]
     verdict: NotRequired[Literal["passed", "within noise", "failed"]]
     reasons: NotRequired[list[str]]
     logit_differences: NotRequired[dict[str, float | None]]

@@ -123,9 +123,9 @@ def overviews(
     ]
 
 
-FAMILIES = ("GLUE", "questions", "translation", "embedding", "retrieval", "other tasks")
-_OF_KIND = {"question_answering": "questions", "translation": "translation"} | {
-    each: each for each in ("embedding", "retrieval")
+FAMILIES = ("GLUE", "questions", "translation", "embedding", "retrieval", "reranking", "other tasks")
+_OF_KIND = {"question_answering": "questions"} | {
+    kind: kind for kind in ("translation", "embedding", "retrieval", "reranking")
 }
 
 

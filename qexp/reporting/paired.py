@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qexp.data.metrics.bootstrap import paired_bootstrap
-from qexp.data.metrics.ranking import FIRST
+from qexp.data.metrics.corpus_ranking import FIRST
 from qexp.data.metrics.vectorized import RIGHT, Measure, measures_for, observed
 from qexp.errors import DataError, StoreError
 from qexp.reporting.command import command_of

@@ -12,6 +12,7 @@ from qexp.config import (
     EmbeddingTask,
     MultiLabelTask,
     QuestionTask,
+    RerankingTask,
     RetrievalTask,
     Task,
     TextTask,
@@ -51,6 +52,12 @@ def _retrieval(task: RetrievalTask) -> TaskAdapter:
     return RetrievalAdapter(task)
 
 
+def _rerankings(task: RerankingTask) -> TaskAdapter:
+    from qexp.tasks.reranking import RerankingAdapter
+
+    return RerankingAdapter(task)
+
+
 def _tags(task: TokenTask) -> TaskAdapter:
     from qexp.tasks.token_classification import TokenAdapter
 
@@ -67,6 +74,7 @@ FAMILIES: Mapping[type[Task], Callable[[Any], TaskAdapter]] = {
     EmbeddingTask: _embeddings,
     MultiLabelTask: _label_sets,
     QuestionTask: _questions,
+    RerankingTask: _rerankings,
     RetrievalTask: _retrieval,
     TextTask: _texts,
     TokenTask: _tags,

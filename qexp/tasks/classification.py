@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from qexp.artifacts.types import Tokens
-from qexp.config import MultiLabelTask, Task, TextTask
+from qexp.config import MultiLabelTask, RerankingTask, Task, TextTask
 from qexp.context import RunContext
 from qexp.data.batches import EVALUATION_BATCH, collate
 from qexp.data.checkpoints import Checkpoint
@@ -27,7 +27,7 @@ from qexp.tasks.base import Array, ForwardFn, Predictions
 from qexp.tasks.module import TaskModule
 
 T = TypeVar("T", bound=Task)
-L = TypeVar("L", bound=TextTask | MultiLabelTask)
+L = TypeVar("L", bound=TextTask | MultiLabelTask | RerankingTask)
 SAME_NUMBER = 0.05
 """Largest difference, as a fraction of the label range, of two regression outputs that count as the same.
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qexp.config import BiEncoderTask, Precision, RetrievalTask, Task, score_name
-from qexp.data.metrics.ranking import FIRST, overlaps
+from qexp.data.metrics.corpus_ranking import FIRST, overlaps
 from qexp.data.metrics.vectorized import Measure, measures_for, observed
 from qexp.tasks import adapter_for
 from qexp.tasks.base import Predictions

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from qexp.config import score_name
+from qexp.config import RerankingTask, score_name
 from qexp.data.metrics.bootstrap import randomization_test
 from qexp.tasks.comparison import GateComparison, apart, measures_of
 
@@ -61,7 +61,7 @@ def judge(comparison: GateComparison) -> dict[str, Any]:
     verdict: Verdict = "passed" if agreement >= MIN_AGREEMENT and close else "within noise"
     return {
         "rows": comparison.rows,
-        **({} if comparison.words is None else {"words": comparison.words}),
+        **({} if comparison.words is None else {_unit(comparison): comparison.words}),
         "agreement": agreement,
         "max_logit_difference": _largest(comparison.engine),
         "metric_difference": worst if np.isfinite(worst) else None,
@@ -79,6 +79,11 @@ def judge(comparison: GateComparison) -> dict[str, Any]:
         "passed": not reasons,
         "reasons": reasons,
     } | _decisions(comparison)
+
+
+def _unit(comparison: GateComparison) -> str:
+    """Return what the parts of a row are whose predictions are compared."""
+    return "documents" if isinstance(comparison.task, RerankingTask) else "words"
 
 
 def _of_rows(flips: Array) -> Array:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from qexp.artifacts.types import Tokens
 from qexp.config import CORPUS, RetrievalTask
 from qexp.data.batches import EVALUATION_BATCH
-from qexp.data.metrics.ranking import FIRST, Judgments, Rankings, overlaps, rank
+from qexp.data.metrics.corpus_ranking import FIRST, Rankings, overlaps, rank
+from qexp.data.metrics.ranking import Judgments
 from qexp.data.metrics.vectorized import measures_for, observed
 from qexp.data.tokenization.retrieval import document_ids, judgments
 from qexp.data.tokenization.texts import TokenSplit

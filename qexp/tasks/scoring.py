@@ -69,10 +69,15 @@ def write_predictions(found: Predictions, out: Scores, name: str) -> None:
         columns["prediction"] = pa.array(found.predictions, texts)
         numbers = {"score": pa.array(found.scores, pa.list_(pa.float32()))} | numbers
     if found.words is not None:
-        texts = pa.list_(pa.string())
-        columns |= {name: pa.array(columns[name], texts) for name in ("prediction", "label")}
+        columns |= {name: _values_of_words(columns[name]) for name in ("prediction", "label")}
         numbers = {name: _lists(column, found.words) for name, column in numbers.items()}
     pq.write_table(pa.table(columns | numbers), out.predictions(name))
+
+
+def _values_of_words(rows: Array) -> pa.ListArray:
+    """Return a column of lists of texts, or of numbers where a row has scores."""
+    first = next((value for row in rows for value in row), "")
+    return pa.array(rows, pa.list_(pa.float64() if isinstance(first, float) else pa.string()))
 
 
 def _lists(values: Array, counts: Array) -> pa.ListArray:

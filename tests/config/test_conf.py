@@ -27,7 +27,7 @@ GROUPS = sorted(
 )
 OWN_ROWS = (
     *("classification", "regression", "question_answering", "multi_label", "embedding"),
-    *("token_classification", "retrieval"),
+    *("token_classification", "retrieval", "reranking"),
 )
 """Tasks whose rows are the user's."""
 OPTIONS = [(group, file.stem) for group in GROUPS for file in sorted((conf_folder() / group).glob("*.yaml"))]

@@ -83,4 +83,4 @@ def _read_lines(path: Path, parsing: pj.ParseOptions) -> pa.Table:
 
 
 def _present(table: pa.Table, request: Request) -> list[str]:
-    return [name for name in request.wanted.values() if name in table.column_names]
+    return [name for name in {**request.wanted, **request.other}.values() if name in table.column_names]

@@ -20,5 +20,5 @@ def read_parquet(path: Path, request: Request) -> pa.Table:
         if names == [TRANSLATION]:
             return file.read()
         request.check(names, path)
-        used = {*request.wanted.values(), *request.optional}
+        used = {*request.columns(names).values(), *request.optional}
         return file.read(columns=[name for name in names if name in used])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
@@ -29,6 +29,7 @@ class Request:
         texts: Those columns of the task that hold texts, whatever their values look like.
         optional: Columns that are read where the file has them.
         faults: Counter of lines that cannot be read.
+        other: Columns of another layout, likewise, which a file may have in place of ``wanted``.
     """
 
     data_set: str
@@ -37,6 +38,13 @@ class Request:
     texts: Sequence[str]
     optional: Sequence[str]
     faults: RowErrors
+    other: Mapping[str, str] = field(default_factory=dict)
+
+    def columns(self, names: Sequence[str]) -> Mapping[str, str]:
+        """Return the columns of the layout that a file with these names of columns has."""
+        own = {*self.other.values()} - {*self.wanted.values()}
+        in_other = own & {*names} and not {*self.wanted.values()} <= {*names}
+        return self.other if in_other else self.wanted
 
     @property
     def text_names(self) -> list[str]:
@@ -50,7 +58,7 @@ class Request:
             DataError: It has not.
         """
         hidden = "; labels of GLUE's test files are hidden" if self.split.startswith("test") else ""
-        for column, name in self.wanted.items():
+        for column, name in self.columns(names).items():
             field = "" if column == name else f"data.columns.{column}={name}: "
             action = f"rename the column, or set data.columns={{{column}: NAME}}{hidden}"
             check_column(names, name, f"{field}{path}", action)

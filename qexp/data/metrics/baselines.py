@@ -6,7 +6,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from qexp.config import MultiLabelTask, RetrievalTask, Task, TextTask, TokenTask
+import numpy as np
+
+from qexp.config import MultiLabelTask, RerankingTask, RetrievalTask, Task, TextTask, TokenTask
+from qexp.data.metrics.ranking import ndcg_of_any_order
 
 SAME_NUMBER = 1e-6
 """Share of ``task.label_range`` by which regression predictions may differ and still count as constant."""
@@ -43,6 +46,9 @@ def _only_answer(predictions: list[Any], task: Task) -> str | None:
         low, high = task.span
         width = max(predictions) - min(predictions)  # NaN from a broken model is not a constant
         return f"{predictions[0]:.4g}" if width <= SAME_NUMBER * (high - low) else None
+    if isinstance(task, RerankingTask):
+        scores = {score for row in predictions for score in row}
+        return f"{scores.pop():.4g}" if len(scores) == 1 else None
     if isinstance(task, TokenTask):
         tags = {tag for row in predictions for tag in row}
         return repr(tags.pop()) if len(tags) == 1 else None
@@ -64,6 +70,9 @@ def _no_better(metric: str, score: float, labels: list[Any], task: Task) -> str 
     """Return a description of the baseline that the score does not exceed; None if it exceeds it."""
     if metric in ZERO_BY_CHANCE:
         return "0, the level of chance" if score <= 0 else None
+    if metric == "ndcg_at_10" and isinstance(task, RerankingTask):
+        chance = 100 * ndcg_of_any_order(10, np.array([*map(tuple, labels)], object))
+        return f"{chance:.2f}, that of a random order" if score <= chance else None
     if metric == "token_accuracy":
         return _most_frequent([tag for row in labels for tag in row], score, "tag")
     if metric != "accuracy" or not isinstance(task, TextTask):

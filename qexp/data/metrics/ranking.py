@@ -1,14 +1,14 @@
-"""Rankings of documents, and their metrics as trec_eval defines them.
+"""Metrics of ranked documents as trec_eval defines them, in shares of 1.
 
 Names and cutoffs are those of BEIR and MTEB, which compute them with trec_eval's code (pytrec_eval): nDCG
 with the grade itself as the gain (Järvelin and Kekäläinen 2002), recall, reciprocal rank and average
-precision. A document is relevant if its grade is above 0. Tests hold the numbers against pytrec_eval.
+precision. A document is relevant if its grade is above 0. Tests hold the numbers against pytrec_eval and
+scikit-learn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,94 +19,6 @@ Array = NDArray[Any]
 Floats = NDArray[np.float64]
 Judgments = Sequence[Mapping[str, Any]]
 """Judged documents of a query: ``document`` (an id) and ``relevance`` (a grade)."""
-
-FIRST = 10
-"""Documents of a ranking that the gate compares, and that predictions of new queries show."""
-SCORES_AT_ONCE = 2**24
-"""Scores that are held in memory at once, 8 bytes each."""
-
-
-@dataclass(frozen=True)
-class Rankings:
-    """Best documents of each query, the best one first.
-
-    Attributes:
-        documents: Ids of the documents, a tuple for each query.
-        scores: Their cosines, a float32 array for each query.
-    """
-
-    documents: list[tuple[str, ...]]
-    scores: list[NDArray[np.float32]]
-
-
-def rank(
-    queries: Array, documents: Array, ids: Sequence[str], top_k: int, *, without: Sequence[str | None]
-) -> Rankings:
-    """Rank documents by the cosine of their vectors with that of each query.
-
-    Cosines are computed in double precision and rounded to float32, so that equal texts tie. Of documents
-    with one score, the one with the larger id comes first, compared as bytes: trec_eval's order.
-
-    Args:
-        queries: Vectors of the queries, [queries, D].
-        documents: Vectors of the documents, [documents, D].
-        ids: Ids of the documents.
-        top_k: Length of a ranking.
-        without: Id of a document that each query leaves out; None leaves out none.
-    """
-    order = np.array(sorted(range(len(ids)), key=lambda row: ids[row].encode(), reverse=True), np.int64)
-    names = np.array(ids, object)[order]
-    places = {name: place for place, name in enumerate(names)}
-    found = Rankings([], [])
-    for start, scores in _cosines(queries, documents[order]):
-        for row, of_query in enumerate(scores, start):
-            if (ignored := without[row]) is not None and ignored in places:
-                of_query[places[ignored]] = -np.inf
-            best = _best(of_query, top_k)
-            found.documents.append(tuple(names[best]))
-            found.scores.append(of_query[best])
-    return found
-
-
-def _cosines(queries: Array, documents: Array) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield the number of the first query, and the cosines of some queries with all documents, float32."""
-    ours, theirs = _unit(queries), _unit(documents)
-    at_once = max(1, SCORES_AT_ONCE // max(1, len(documents)))
-    for start in range(0, len(ours), at_once):
-        yield start, (ours[start : start + at_once] @ theirs.T).astype(np.float32)
-
-
-def _unit(vectors: Array) -> Floats:
-    """Return vectors divided by their norm, once more and in double precision."""
-    precise = vectors.astype(np.float64)
-    norms = np.linalg.norm(precise, axis=1, keepdims=True)
-    return np.asarray(precise / np.where(norms == 0, 1, norms))
-
-
-def _best(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """Return the places of the largest scores, the first of equal ones first; those of -inf are left out."""
-    last = max(0, len(scores) - count)
-    floor = np.partition(scores, last)[last]
-    candidates = np.flatnonzero((scores >= floor) & (scores > -np.inf))
-    return candidates[np.argsort(-scores[candidates], kind="stable")][:count]
-
-
-def overlaps(ours: Array, theirs: Array, count: int) -> Floats:
-    """Return the share of the first ``count`` documents that two rankings have in common, [queries]."""
-    pairs = zip(ours, theirs, strict=True)
-    return np.array(
-        [
-            len({*one[:count]} & {*other[:count]}) / max(1, min(count, len(one), len(other)))
-            for one, other in pairs
-        ]
-    )
-
-
-def _grades(ranking: Sequence[str], judged: Judgments) -> tuple[Floats, Floats]:
-    """Return the grade of each ranked document, 0 where there is none, and those of the relevant ones."""
-    grades = {each["document"]: max(0, each["relevance"]) for each in judged}
-    relevant = [grade for grade in grades.values() if grade > 0]
-    return np.array([grades.get(name, 0) for name in ranking], np.float64), np.array(relevant, np.float64)
 
 
 def _ndcg(count: int, ranked: Floats, relevant: Floats) -> float:
@@ -139,7 +51,10 @@ RANKING: Mapping[str, Callable[[Floats, Floats], float]] = {
     "mrr_at_10": partial(_reciprocal_rank, 10),
     "map": _average_precision,
 }
-"""By name of the metric, the value of one query, 0 to 1; that of a query without a relevant document is 0."""
+"""By name of the metric, the value of one query, 0 to 1, from the grades of the ranked documents and those of
+all relevant ones; that of a query without a relevant document is 0."""
+CANDIDATES = ("ndcg_at_10", "mrr_at_10", "map")
+"""Metrics of a query's own candidates, all of which are ranked."""
 
 
 def of_queries(name: str, predictions: Array, labels: Array) -> Floats:
@@ -152,3 +67,47 @@ def of_queries(name: str, predictions: Array, labels: Array) -> Floats:
     """
     pairs = zip(predictions, labels, strict=True)
     return np.array([RANKING[name](*_grades(ranking, judged)) for ranking, judged in pairs])[:, None]
+
+
+def _grades(ranking: Sequence[str], judged: Judgments) -> tuple[Floats, Floats]:
+    """Return the grade of each ranked document, 0 where there is none, and those of the relevant ones."""
+    grades = {each["document"]: max(0, each["relevance"]) for each in judged}
+    relevant = [grade for grade in grades.values() if grade > 0]
+    return np.array([grades.get(name, 0) for name in ranking], np.float64), np.array(relevant, np.float64)
+
+
+def ranked_relevance(scores: Sequence[float], relevance: Sequence[float]) -> Floats:
+    """Return the relevance of a query's documents, the highest score first.
+
+    Documents with equal scores are ranked against the model: those of lower relevance come first. So neither
+    the order of rows nor a model that gives one score to all can gain from ties.
+    """
+    order = np.lexsort((np.asarray(relevance, np.float64), -np.asarray(scores, np.float64)))
+    return np.asarray(relevance, np.float64)[order]
+
+
+def of_candidates(name: str, scores: Array, relevance: Array) -> Floats:
+    """Return a metric of each query over its own candidates, 0 to 1, [queries, 1].
+
+    Args:
+        name: Name of the metric in :data:`RANKING`.
+        scores: Scores of the documents of each query, [queries] sequences.
+        relevance: Their relevance, likewise.
+    """
+    found = np.empty((len(scores), 1))
+    for row, (ours, grades) in enumerate(zip(scores, relevance, strict=True)):
+        ranked = ranked_relevance(ours, grades)
+        found[row] = RANKING[name](ranked, ranked[ranked > 0])
+    return found
+
+
+def ndcg_of_any_order(count: int, relevance: Array) -> float:
+    """Return the expected nDCG, 0 to 1, where documents are in random order: a mean over queries.
+
+    Each place has the mean relevance of the query's documents on average.
+    """
+    values = []
+    for grades in relevance:
+        given = np.asarray(grades, np.float64)
+        values.append(_ndcg(count, np.full(len(given), given.mean()), given[given > 0]))
+    return float(np.mean(values))

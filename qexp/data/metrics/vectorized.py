@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qexp.data.metrics.label_sets import count_of, matrix
-from qexp.data.metrics.ranking import RANKING, of_queries
+from qexp.data.metrics.ranking import CANDIDATES, RANKING, of_candidates, of_queries
 from qexp.data.metrics.spans import RULES, span_counts, tag_counts
 from qexp.data.metrics.squad import score_v1, score_v2
 
@@ -287,6 +287,7 @@ MEASURES: Mapping[str, Mapping[str, Measure]] = {
     },
     "embedding": _LABEL_MEASURES,
     "retrieval": {name: Measure(partial(of_queries, name), _mean) for name in RANKING},
+    "reranking": {name: Measure(partial(of_candidates, name), _mean) for name in CANDIDATES},
     "token_classification": _of_spans("IOB2"),
     "translation": {"bleu": Measure(_n_grams, _summed(_bleu))},
 }

@@ -9,6 +9,7 @@ from qexp.config import (
     EmbeddingTask,
     MultiLabelTask,
     QuestionTask,
+    RerankingTask,
     RetrievalTask,
     Task,
     TextTask,
@@ -21,6 +22,7 @@ from qexp.data.sources import (
     labels,
     multi_label_rows,
     question_rows,
+    reranking_rows,
     retrieval_rows,
     tagged_rows,
     text_rows,
@@ -32,6 +34,7 @@ FORMS: Mapping[type[Task], Any] = {
     EmbeddingTask: embedding_rows,
     MultiLabelTask: multi_label_rows,
     QuestionTask: question_rows,
+    RerankingTask: reranking_rows,
     RetrievalTask: retrieval_rows,
     TextTask: text_rows,
     TokenTask: tagged_rows,
@@ -42,6 +45,7 @@ FORMS: Mapping[type[Task], Any] = {
 
 COMPLETED: Mapping[type[Task], Callable[..., tuple[Task, tuple[str, ...]]]] = {
     MultiLabelTask: label_lists.completed,
+    RerankingTask: reranking_rows.completed,
     TextTask: labels.completed,
     TokenTask: tagged_rows.completed,
 }
@@ -50,6 +54,18 @@ COMPLETED: Mapping[type[Task], Callable[..., tuple[Task, tuple[str, ...]]]] = {
 
 JOINED: Mapping[type[Task], Callable[..., Tables]] = {RetrievalTask: retrieval_rows.joined}
 """By class of task, what makes the tables of splits from those of files, where these are others."""
+
+
+def other_columns(task: Task) -> tuple[str, ...]:
+    """Return the columns of another layout in which files may have the rows of a task; empty if none."""
+    form = form_of(task)
+    return tuple(form.other_columns(task)) if hasattr(form, "other_columns") else ()
+
+
+def optional_columns(task: Task) -> tuple[str, ...]:
+    """Return the columns that are read where there are any."""
+    form = form_of(task)
+    return (*form.OPTIONAL, *(form.optional(task) if hasattr(form, "optional") else ()))
 
 
 def form_of(task: Task, split: str | None = None) -> Any:

@@ -16,7 +16,7 @@ from qexp.data.formats import finder
 from qexp.data.formats.request import Request
 from qexp.data.skipped import RowErrors, notes_on_skipped
 from qexp.data.sources.class_names import METADATA
-from qexp.data.sources.forms import JOINED, form_of
+from qexp.data.sources.forms import JOINED, form_of, optional_columns, other_columns
 from qexp.data.sources.splits import Division
 from qexp.data.sources.tables import Tables, flat, is_optional, splits_of
 from qexp.data.sources.validation import ID_COLUMNS
@@ -137,11 +137,14 @@ class Local:
         reader = finder.reader_of(path)
         assert reader is not None, f"{path} was found by its reader"
         form = form_of(self.task, split)
-        wanted = {name: self.data.columns.get(name) or name for name in form.columns(self.task)}
+        wanted, other = (
+            {name: self.data.columns.get(name) or name for name in columns}
+            for columns in (form.columns(self.task), other_columns(self.task))
+        )
         chosen = self.data.columns.get(IDS, "")
         ids = {IDS: chosen} if chosen else {}
         numbered = IDS in self.data.columns
-        optional = [name for name in form.OPTIONAL if not (numbered and name in ID_COLUMNS)]
+        optional = [name for name in optional_columns(self.task) if not (numbered and name in ID_COLUMNS)]
         request = Request(
             self.task.name,
             own,
@@ -149,10 +152,11 @@ class Local:
             texts=form.texts_in(self.task),
             optional=optional,
             faults=faults,
+            other={**other, **ids} if other else {},
         )
         table = flat(reader(path, request))
         request.check(table.column_names, path)
-        selected = _selected(table, request.wanted, optional)
+        selected = _selected(table, request.columns(table.column_names), optional)
         if self.data.separator is not None:
             selected = form.separated(selected, self.task, self.data.separator, str(path))
         return selected
@@ -163,7 +167,8 @@ class Local:
                 f"data.columns={dict(self.data.columns)} with task={self.task.name}: its tables have the "
                 "columns of BEIR; leave it out, and rename columns in the files"
             )
-        allowed = (*form_of(self.task).columns(self.task), IDS)
+        columns = (*form_of(self.task).columns(self.task), *other_columns(self.task))
+        allowed = (*dict.fromkeys(columns), IDS)
         for name in self.data.columns:
             if name not in allowed:
                 raise DataError(

@@ -16,6 +16,7 @@ import pyarrow as pa
 from qexp.data.arrow import from_numpy, from_texts
 from qexp.data.synthetic.cola import cola
 from qexp.data.synthetic.entailment import mnli, rte
+from qexp.data.synthetic.own_kinds import OWN_KINDS, OwnSet
 from qexp.data.synthetic.paraphrase import mrpc, stsb
 from qexp.data.synthetic.questions import qnli, qqp
 from qexp.data.synthetic.retrieval import retrieval
@@ -56,7 +57,7 @@ def _classes(maker: Callable[[SplitVocabulary, int], Text]) -> Maker:
 
 
 _PAIR = ("sentence1", "sentence2")
-_SETS: dict[str, _Set | AnswerSet | PairSet] = {
+_SETS: dict[str, _Set | AnswerSet | PairSet | OwnSet] = {
     "cola": _Set(("sentence",), (3, 7), _classes(cola), _ROWS),
     "sst2": _Set(("sentence",), (1, 1), _classes(sst2), _ROWS),
     "mrpc": _Set(_PAIR, (1, 2), _classes(mrpc), _ROWS),
@@ -71,16 +72,18 @@ _SETS: dict[str, _Set | AnswerSet | PairSet] = {
     "squad_v2": AnswerSet((2, 1), _QUESTIONS),
     "multi30k_en_de": PairSet(_PAIRS),
     "wmt14_en_de": PairSet(_PAIRS),
+    **OWN_KINDS,
 }
 
 
 def sample(task: str, seed: int = 0) -> dict[str, pa.Table]:
-    """The built-in sample of a GLUE task, of SQuAD or of a translation.
+    """The built-in sample of a GLUE task, of SQuAD, of a translation or of a kind of task.
 
     Args:
         task: cola, sst2, mrpc, stsb, qqp, mnli, ax, qnli, rte, wnli, squad, squad_v2,
-            multi30k_en_de or wmt14_en_de; ``embedding`` has the rows of stsb under other names of columns,
-            and ``retrieval`` the passages and questions of squad in BEIR's layout.
+            multi30k_en_de, wmt14_en_de, reranking, multi_label or token_classification; ``embedding`` has
+            the rows of stsb under other names of columns, and ``retrieval`` the passages and questions of
+            squad in BEIR's layout.
         seed: another seed gives other rows, and another division of the facts between the splits.
 
     Returns:
@@ -88,7 +91,8 @@ def sample(task: str, seed: int = 0) -> dict[str, pa.Table]:
         ``idx`` (int32, the row number within the split); for squad and squad_v2 ``id``, ``title``,
         ``context``, ``question`` (string) and ``answers``, a struct of the lists ``text`` (string) and
         ``answer_start`` (int32, characters of the context), empty where there is no answer; for translations
-        ``en`` and ``de`` (string). The same bytes for the same seed on every platform.
+        ``en`` and ``de`` (string); for the last three, the columns of such a task (strings, and lists of
+        them). The same bytes for the same seed on every platform.
 
     Raises:
         DataError: there is no sample for the task.

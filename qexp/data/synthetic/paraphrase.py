@@ -104,13 +104,13 @@ def stsb(split: SplitVocabulary, level: int) -> tuple[Text, float]:
         return _two(first, second, dice), _score(score, dice)
     first = _base(split, dice.pick(("role", "number", "opposite", "polarity", "")))
     second, score = first, 5.0
-    for change in _some(first, split, level - 1):
+    for change in some_changes(first, split, level - 1):
         second = changed(second, change, split)
         score -= _COST[change]
     return _two(first, second, dice), _score(score, dice)
 
 
-def _some(fact: Fact, split: SplitVocabulary, count: int) -> list[str]:
+def some_changes(fact: Fact, split: SplitVocabulary, count: int) -> list[str]:
     """Up to ``count`` changes that fit the fact, at most one of them to the action."""
     kind = fact.target.kind if isinstance(fact.target, Thing) else "person"
     actions = ["opposite", "polarity"] if contrary(split, fact.action, kind) else ["action", "polarity"]

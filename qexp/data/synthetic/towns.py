@@ -40,12 +40,15 @@ def _of(pool: Words) -> Callable[[SplitVocabulary], str]:
     return lambda split: split.pick(pool)
 
 
-def _person(split: SplitVocabulary) -> str:
+def person(split: SplitVocabulary) -> str:
     return f"{split.pick(_FIRST)} {split.pick(_LAST)}"
 
 
 def _years(first: int, last: int) -> Callable[[SplitVocabulary], str]:
     return lambda split: str(first + int(split.dice.random() * (last - first + 1)))
+
+
+month, year = _of(_MONTHS), _years(1100, 1985)
 
 
 def _crowd(split: SplitVocabulary) -> str:
@@ -65,17 +68,17 @@ RELATIONS = {
     "founder": Relation(
         ("{t} was founded by {v}", "{v} founded {t}", "it was {v} who founded {t}"),
         ("who founded {t}", "by whom was {t} founded", "which person founded {t}"),
-        _person,
+        person,
     ),
     "mayor": Relation(
         ("the mayor of {t} is {v}", "{v} is the mayor of {t}", "{v} was elected mayor of {t}"),
         ("who is the mayor of {t}", "what is the name of the mayor of {t}"),
-        _person,
+        person,
     ),
     "architect": Relation(
         ("the town hall of {t} was designed by {v}", "{v} designed the town hall of {t}"),
         ("who designed the town hall of {t}", "who was the architect of the town hall of {t}"),
-        _person,
+        person,
     ),
     "age": Relation(
         ("the first houses of {t} were built in {v}", "in {v}, the first houses of {t} were built"),

@@ -12,12 +12,14 @@ from qexp.config import (
     EmbeddingTask,
     MultiLabelTask,
     QuestionTask,
+    RerankingTask,
     RetrievalTask,
     Task,
     TextTask,
     TokenTask,
     TranslationTask,
 )
+from qexp.data.tokenization.candidates import tokenize_candidates
 from qexp.data.tokenization.pairs import tokenize_pairs
 from qexp.data.tokenization.references import write_reading
 from qexp.data.tokenization.retrieval import tokenize_retrieval
@@ -131,10 +133,25 @@ def prepare_words(
     return {"truncated": cut, "lost_words": words.lost}
 
 
+def prepare_candidates(
+    table: pa.Table,
+    task: RerankingTask,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    folder: Path,
+    split: str,
+    advance: Move,
+) -> dict[str, Any]:
+    """Tokenize each pair of a table of queries with documents, and return how many were cut."""
+    pairs = tokenize_candidates(table, task, tokenizer=tokenizer, folder=folder, advance=advance)
+    return {"truncated": pairs.truncated}
+
+
 PREPARE: Mapping[type[Task], Preparation] = {
     MultiLabelTask: prepare_texts,
     EmbeddingTask: prepare_sentences,
     QuestionTask: prepare_questions,
+    RerankingTask: prepare_candidates,
     RetrievalTask: prepare_retrieval,
     TextTask: prepare_texts,
     TokenTask: prepare_words,

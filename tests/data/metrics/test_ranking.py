@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qexp.data.metrics.ranking import RANKING, Rankings, of_queries, overlaps, rank
+from qexp.data.metrics.corpus_ranking import Rankings, overlaps, rank
+from qexp.data.metrics.ranking import RANKING, of_queries
 
 TREC = {
     "ndcg_at_10": "ndcg_cut_10", "recall_at_10": "recall_10", "recall_at_100": "recall_100", "map": "map",
