@@ -1,11 +1,11 @@
 """What 8 and 4 bits leave of an embedding: Spearman on STS-B or nDCG of a retrieval, beside other INT8.
 
-    python -m benchmarks.embedding [--task NAME] [--model NAME] [--methods ptq qat] [--threads 2]
-        [--nncf-python FILE] [--json FILE] [-- OVERRIDE ...]
+    python -m benchmarks.embedding [--task NAME] [--model NAME] [--methods ptq qat] [--deploy none]
+        [--threads 2] [--nncf-python FILE] [--json FILE] [-- OVERRIDE ...]
 
 Runs of ``task=stsb_embedding`` (PTQ and QAT, W8A8 and W4A8; a repeated one is read from the store), or of
-another task of vectors, give FP32, PTQ and QAT in torch and, through their graphs, in ONNX Runtime. Overrides
-behind ``--`` go to each run. Their FP32 graph is then quantized by ONNX
+another task of vectors, give FP32, PTQ and QAT in torch and, through their graphs, in ONNX Runtime (not with
+``--deploy none``). Overrides behind ``--`` go to each run. Their FP32 graph is then quantized by ONNX
 Runtime's ``quantize_dynamic``, per tensor and per channel, and, by an interpreter that has it, by NNCF
 (``nncf.quantize`` with ``ModelType.TRANSFORMER`` on 300 texts of the train split). Those graphs run over the
 same tokens. ``kept`` is the share of FP32's first metric.
@@ -28,7 +28,8 @@ import onnxruntime
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from benchmarks.deploy import table
-from qexp.analysis.evaluator import EvaluationRows, rows_of
+from qexp.analysis.evaluator import EvaluationRows, rows_of, runtime_of
+from qexp.analysis.run_models import graph_of, model_of
 from qexp.deploy.engine import EngineSpec
 from qexp.deploy.runtimes import load
 from qexp.deploy.runtimes.onnxruntime.session import new_session
@@ -66,7 +67,7 @@ class Line:
 def run(options: argparse.Namespace, quant: str, method: str) -> Record:
     """Run the experiment, or find it in the store, and return its Record."""
     words = [
-        f"task={options.task}", f"quant={quant}", f"method={method}", "deploy=onnx",
+        f"task={options.task}", f"quant={quant}", f"method={method}", f"deploy={options.deploy}",
         f"model.name={options.model}", f"machine.threads={options.threads}", "machine.progress=false",
         *options.overrides,
     ]  # fmt: skip
@@ -85,6 +86,8 @@ def own_lines(records: dict[tuple[str, str], Record]) -> Iterator[Line]:
     yield Line("FP32", fp32.scores["fp32"], fp32.bytes["fp32"])
     for (quant, method), record in records.items():
         for stage, where in ((method, "torch"), ("onnx", "ONNX Runtime")):
+            if stage not in record.scores:  # --deploy none
+                continue
             name = f"{quant.upper()} {method.upper()}, {where}"
             yield Line(name, record.scores[stage], record.bytes["int8"])
 
@@ -168,6 +171,9 @@ def main() -> None:
     parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2")
     parser.add_argument("--task", default="stsb_embedding")
     parser.add_argument("--methods", nargs="+", choices=("ptq", "qat"), default=["ptq", "qat"])
+    parser.add_argument(
+        "--deploy", choices=("onnx", "none"), default="onnx", help="none: torch alone, no gate"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--nncf-python", metavar="FILE", help="Python of an environment with nncf and onnx")
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -179,9 +185,9 @@ def main() -> None:
         for quant in ("w8a8", "w4a8")
     }
     first, outputs = next(iter(records.values())), outputs_root()
-    key = next(visit["key"] for visit in first.stages if visit["stage"] == "7-onnx")
     lines = list(own_lines(records))
-    graph = outputs / "artifacts" / "7-onnx" / key / "model.onnx"
+    ctx = runtime_of(first, outputs, None, options.threads)
+    graph = graph_of(model_of(first, outputs, "fp32"), ctx).file
     lines += other_lines(graph, rows_of(first, outputs, options.methods[0]), options)
     metrics = [*lines[0].scores]
     table(

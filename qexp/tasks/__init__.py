@@ -82,6 +82,15 @@ FAMILIES: Mapping[type[Task], Callable[[Any], TaskAdapter]] = {
 }
 
 
+def vectors_adapter(task: Task) -> TaskAdapter:
+    """Return an adapter whose logits are those of :func:`adapter_for`, at the least cost."""
+    if not isinstance(task, RetrievalTask):
+        return adapter_for(task)
+    from qexp.tasks.retrieval import RetrievalAdapter
+
+    return RetrievalAdapter(task, relevant_only=True)
+
+
 def adapter_for(task: Task) -> TaskAdapter:
     """Return the adapter of a task, chosen by the class of its config section."""
     return FAMILIES[type(task)](task)

@@ -28,7 +28,17 @@ As for ranks of cosines, a larger one would not hold between two computations of
 
 
 class RetrievalAdapter(BiEncoderAdapter[RetrievalTask]):
-    """Adapter for retrieval. Batches are of texts, to train on and to evaluate."""
+    """Adapter for retrieval. Batches are of texts, to train on and to evaluate.
+
+    Args:
+        task: Task of the rows.
+        relevant_only: Whether to rank only the most relevant document of each query, whose vectors are those
+            of a whole evaluation: for comparisons that read vectors alone.
+    """
+
+    def __init__(self, task: RetrievalTask, *, relevant_only: bool = False) -> None:
+        super().__init__(task)
+        self.relevant_only = relevant_only
 
     def predict(
         self,
@@ -43,18 +53,21 @@ class RetrievalAdapter(BiEncoderAdapter[RetrievalTask]):
         """Return the ranking of each query.
 
         In place of logits are the vectors of the query and of its most relevant document, one behind the
-        other: the whole corpus is embedded, whatever the number of ``rows``.
+        other. Unless ``relevant_only``, the whole corpus is embedded, whatever the number of ``rows``.
         """
         queries, documents = (TokenSplit.load(tokens.split(each)) for each in (name, CORPUS))
         judged, ids = judgments(tokens.split(name), rows), document_ids(tokens.split(CORPUS))
+        places = {name: place for place, name in enumerate(ids)}
+        relevant = np.array([places[_most_relevant(labels)] for labels in judged.labels], np.int64)
+        if self.relevant_only:
+            kept, relevant = np.unique(relevant, return_inverse=True)
+            documents, ids = documents.take(kept), [ids[place] for place in kept]
         done = ProgressOfRows(advance, rows=len(judged.ids), texts=len(judged.ids) + len(documents))
         of_documents, of_queries = (
             split_logits(run, split, count, pad_id=tokens.pad_id, advance=done, batch_size=batch_size)
             for split, count in ((documents, None), (queries, rows))
         )
         found = self.ranked(of_queries, of_documents, ids, judged.ids)
-        places = {name: place for place, name in enumerate(ids)}
-        relevant = [places[_most_relevant(labels)] for labels in judged.labels]
         broken = int((~np.isfinite(of_queries)).any(axis=1).sum())
         return Predictions(
             np.array(judged.ids, object),

@@ -13,7 +13,7 @@ from qexp.artifacts.types import Scores, Tokens
 from qexp.config import Task, score_name
 from qexp.context import RunContext
 from qexp.tasks import adapter_for
-from qexp.tasks.base import Array, ForwardFn, Predictions
+from qexp.tasks.base import Array, ForwardFn, Predictions, TaskAdapter
 
 
 @dataclass
@@ -27,13 +27,21 @@ class Scored:
 
 
 def score_splits(
-    run: ForwardFn, tokens: Tokens, task: Task, *, rows: int | None, out: Scores, title: str, ctx: RunContext
+    run: ForwardFn,
+    tokens: Tokens,
+    task: Task,
+    *,
+    rows: int | None,
+    out: Scores,
+    title: str,
+    ctx: RunContext,
+    adapter: TaskAdapter | None = None,
 ) -> Scored:
     """Predict and score the first ``rows`` rows of each evaluation split; write the predictions to ``out``.
 
-    Metrics of a split with NaN or infinite logits are None.
+    Metrics of a split with NaN or infinite logits are None. ``adapter`` replaces that of the task.
     """
-    adapter, scored = adapter_for(task), Scored()
+    adapter, scored = adapter or adapter_for(task), Scored()
     for name, split_name in task.evaluation.items():
         total = int(tokens.facts["rows"][split_name])
         with ctx.console.bar(f"{title} {name}", total=min(total, rows or total)) as advance:

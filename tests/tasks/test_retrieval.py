@@ -17,6 +17,7 @@ from qexp.data.checkpoints import Checkpoint
 from qexp.data.tokenization.retrieval import tokenize_retrieval
 from qexp.errors import ModelError
 from qexp.models.inference import runner
+from qexp.tasks import adapter_for, vectors_adapter
 from qexp.tasks.base import Predictions
 from qexp.tasks.fit import check_fit
 from qexp.tasks.retrieval import RetrievalAdapter
@@ -79,6 +80,25 @@ def test_rankings_are_those_of_the_vectors(
     np.testing.assert_allclose(result.logits, torch.cat([sides[0], relevant], dim=1), atol=1e-5)
     assert sum(done) == count and not result.broken
     assert adapter.score(result)["mrr_at_10"] is not None
+
+
+def test_vectors_alone_need_no_more_than_the_relevant_documents(
+    tokens: Tokens, tiny_bert: Path, runtime: Any
+) -> None:
+    model = RetrievalAdapter(task_of()).finetuned(Checkpoint(tiny_bert, "", "bert"))
+    seen: list[int] = []
+
+    def run(batch: dict[str, torch.Tensor]) -> Any:
+        seen.append(len(batch["input_ids"]))
+        return runner(model, runtime)(batch)
+
+    whole, vectors = (
+        adapter.predict(run, tokens, "test", rows=2, advance=lambda *_: None)
+        for adapter in (adapter_for(task_of()), vectors_adapter(task_of()))
+    )
+    np.testing.assert_allclose(vectors.logits, whole.logits, atol=1e-5)
+    assert sum(seen) == (2 + 5) + (2 + 2)
+    assert {*vectors.predictions[0]} == {"d0", "d1"}
 
 
 def test_vectors_that_are_no_numbers_are_counted(tokens: Tokens) -> None:

@@ -46,12 +46,12 @@ def joined(found: Tables, task: RetrievalTask, max_skipped: float) -> Tables:
     for split in dict.fromkeys(task.evaluation.values()):
         where = found.tables[f"{QRELS}/{split}"][0]
         out.tables[split] = (where, _judged_queries(queries, judged[split], where))
-        out.statements += (_told(split, out.tables[split][1].num_rows, queries.num_rows),)
+        out.statements += (_split_statement(split, out.tables[split][1].num_rows, queries.num_rows),)
     held = {query for split in task.evaluation.values() for query in judged[split]}
     seen = [query for query in judged.get(task.train, {}) if query not in held]
     where = found.tables.get(f"{QRELS}/{task.train}", found.tables[CORPUS])[0]
     out.tables[task.train] = (where, texts_to_train_on(corpus["text"], [known[query] for query in seen]))
-    out.statements += (_told_of_training(task, corpus.num_rows, len(seen), judged),)
+    out.statements += (_training_statement(task, corpus.num_rows, len(seen), judged),)
     return out
 
 
@@ -136,14 +136,16 @@ def _judged_queries(queries: pa.Table, judged: Judged, where: str) -> pa.Table:
     return pa.table({**columns, "label": judgment_column(lists)})
 
 
-def _told(split: str, kept: int, all_queries: int) -> str:
+def _split_statement(split: str, kept: int, all_queries: int) -> str:
     others = (
         f"; the other {all_queries - kept} have none there and are left out" if kept < all_queries else ""
     )
     return f"{split}: {kept} of {all_queries} queries have judgments{others}"
 
 
-def _told_of_training(task: RetrievalTask, documents: int, queries: int, judged: Mapping[str, Judged]) -> str:
+def _training_statement(
+    task: RetrievalTask, documents: int, queries: int, judged: Mapping[str, Judged]
+) -> str:
     absent = "" if task.train in judged else f" ({QRELS}/{task.train} is absent)"
     return (
         f"{task.train}: calibration and training read {documents} documents and {queries} queries{absent}, "

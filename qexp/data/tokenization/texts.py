@@ -58,6 +58,13 @@ class TokenSplit:
         """Tokens of each row, int64 [rows]."""
         return np.diff(self.offsets)
 
+    def take(self, rows: Array) -> TokenSplit:
+        """Return some rows, in the given order, as a split in memory."""
+        ends = np.concatenate([[0], np.cumsum(self.lengths[rows])])
+        places = np.concatenate([np.arange(*self.offsets[row : row + 2]) for row in rows])
+        ids, types = self.ids[places], self.types[places]
+        return TokenSplit(ids, types, ends, labels=self.labels[rows], row_ids=self.row_ids[rows])
+
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Memory-map the arrays that :func:`tokenize` wrote; pages are read on access."""

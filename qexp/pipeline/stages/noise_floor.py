@@ -43,7 +43,7 @@ def run(
     """
     from qexp.models.inference import load_quantized
     from qexp.models.reordered import MOVED, reordered
-    from qexp.tasks import adapter_for
+    from qexp.tasks import adapter_for, vectors_adapter
     from qexp.tasks.multi_label import decided
     from qexp.tasks.scoring import score_splits
 
@@ -63,6 +63,7 @@ def run(
             out=out.steps,
             title="steps of grids",
             ctx=ctx,
+            adapter=vectors_adapter(task),
         )
     work.write_facts({"metrics": scored.metrics, "notes": scored.notes})
 
