@@ -86,7 +86,7 @@ def measure(task: str, options: argparse.Namespace) -> list[Line]:
             *SETTINGS[task][2], f"task.name=silver_{task}", f"data.path={folder}", "deploy=onnx",
             f"machine.threads={options.threads}", "machine.progress=false",
         ]  # fmt: skip
-        pairs = [(quant, method) for quant in QUANTS for method in METHODS]
+        pairs = [(quant, method) for method in METHODS for quant in QUANTS]
         records = {each: run([*common, f"quant={each[0]}", f"method={each[1]}"]) for each in pairs}
     found = list(lines_of(records))
     metrics = list(found[0].scores)

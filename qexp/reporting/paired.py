@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qexp.data.metrics.bootstrap import paired_bootstrap
+from qexp.data.metrics.candidate_places import reordered
 from qexp.data.metrics.corpus_ranking import FIRST
+from qexp.data.metrics.score_shift import Shift, score_shift
 from qexp.data.metrics.vectorized import RIGHT, Measure, measures_for, observed
 from qexp.errors import DataError, StoreError
 from qexp.reporting.command import command_of
@@ -68,14 +70,16 @@ class EvaluationPair:
     split: str
     rows: int
     differing: int
-    """Number of rows with different predictions."""
+    """Number of rows with different predictions; of queries with another order of their documents."""
     distance: float | None
     """Mean absolute difference of the predictions; None except for regression and embedding."""
     differences: tuple[Difference, ...]
     answers: AgreementCounts | None
-    """None for regression, embedding and translation, where a row is neither right nor wrong."""
+    """None for regression, embedding, reranking and translation, where a row is neither right nor wrong."""
     resamples: int
     seed: int
+    shift: Shift | None = None
+    """How far the scores of the second are from those of the first; None except for reranking."""
 
 
 def compare_pairs(
@@ -150,14 +154,20 @@ def _pair(first: Evaluation, second: Evaluation, split: str, resamples: int, see
         else None,
         resamples=resamples,
         seed=seed,
+        shift=score_shift(second_predictions, first_predictions, float(first.run.find("task.threshold")))
+        if kind == "reranking"
+        else None,
     )
 
 
-def _differing(kind: str, ours: Array, theirs: Array) -> int:
-    """Return the number of rows with another prediction; of rankings, the first documents count."""
-    if kind != "retrieval":
-        return int((ours != theirs).sum())
-    return sum(one[:FIRST] != other[:FIRST] for one, other in zip(ours, theirs, strict=True))
+def _differing(kind: str, first: Array, second: Array) -> int:
+    """Return how many rows have another prediction.
+
+    That of a reranking is the order of its documents, that of a retrieval the first documents.
+    """
+    if kind == "retrieval":
+        return sum(one[:FIRST] != other[:FIRST] for one, other in zip(first, second, strict=True))
+    return int((reordered(second, first) if kind == "reranking" else first != second).sum())
 
 
 def measures_of(each: Evaluation) -> dict[str, Measure]:

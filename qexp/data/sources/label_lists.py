@@ -65,7 +65,7 @@ def names_of(table: pa.Table, task: MultiLabelTask, where: str) -> Lists:
     Raises:
         DataError: A row has no list, or something else in its place.
     """
-    if task.label is None or task.label not in table.column_names:
+    if _has_indicators(table, task):
         return _of_indicators(table, task, where)
     values, here = table.column(task.label), f"{where}: column {task.label!r}"
     if is_text(values.type):
@@ -85,6 +85,15 @@ def names_of(table: pa.Table, task: MultiLabelTask, where: str) -> Lists:
     if not (is_text(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
         raise DataError(f"{here}: lists of {kind}; a label is a name or an integer; cast the column")
     return _named(rows, values, task, here=here, names=names_in_list(table, task.label))
+
+
+def _has_indicators(table: pa.Table, task: MultiLabelTask) -> bool:
+    """Return whether each label has a column; one of them may have the name of the column of lists."""
+    if task.label is None or task.label not in table.column_names:
+        return True
+    kind = table.schema.field(task.label).type
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return not lists and bool(task.labels) and {*task.labels} <= {*table.column_names}
 
 
 def _named(

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
+from qexp.data.metrics.score_shift import Shift
 from qexp.reporting.attempts import describe
 from qexp.reporting.paired import AgreementCounts, EvaluationPair
 from qexp.reporting.predictions import Evaluation
@@ -33,6 +34,8 @@ def tables_of(pair: EvaluationPair) -> list[Table]:
     tables = [Table(title, header, rows=rows, caption=caption, notes=_notes(pair))]
     if pair.answers:
         tables.append(_right_and_wrong(pair, pair.answers))
+    if pair.shift:
+        tables.append(_shift(pair, pair.shift))
     return tables
 
 
@@ -58,7 +61,8 @@ def _described(letter: str, each: Evaluation) -> str:
 
 
 def _notes(pair: EvaluationPair) -> tuple[str, ...]:
-    difference = f"{pair.differing} of {pair.rows} rows have another prediction"
+    what = "queries have another order" if pair.shift else "rows have another prediction"
+    difference = f"{pair.differing} of {pair.rows} {what}"
     if pair.distance is not None:
         difference += f"; the mean absolute difference is {pair.distance:.4g}"
     notes = [
@@ -85,6 +89,37 @@ def _right_and_wrong(pair: EvaluationPair, answers: AgreementCounts) -> Table:
         f"right: p = {answers.p_value:.3g}."
     )
     return Table(f"{pair.first.run.task} {pair.split}: rows", ("", "B right", "B wrong"), rows, notes=(note,))
+
+
+_DIFFERENCES = ("mean", "median", "p1", "p5", "p95", "p99", "max_abs")
+
+
+def _shift(pair: EvaluationPair, shift: Shift) -> Table:
+    """Return the table of how far the scores of B are from those of A."""
+    rows = [
+        (name, *(f"{shift[key][each]:+.4f}" for each in _DIFFERENCES[:-1]), f"{shift[key]['max_abs']:.4f}")
+        for key, name in (("logit", "logit"), ("probability", "sigmoid"))
+    ]
+    accepted = shift["accepted"]
+    same = accepted["same_count"]
+    correlations = ", ".join(
+        f"{name} {'undefined' if shift[key] is None else format(shift[key], '.4f')}"
+        for key, name in (("kendall", "Kendall's tau-b"), ("spearman", "Spearman's coefficient"))
+    )
+    notes = (
+        f"Over {shift['documents']} documents of {shift['queries']} queries; "
+        f"{correlations}, means over queries.",
+        f"{shift['first_changed']:.2f} % of the queries have another first document.",
+        f"Above a sigmoid of {accepted['threshold']:g}, A takes {accepted['reference']} documents and B "
+        f"{accepted['shifted']}; {accepted['other']} are taken by one alone. "
+        + (
+            "No threshold of B takes as many as A."
+            if same is None
+            else f"B takes as many as A above {same:.4f}."
+        ),
+    )
+    header = ("B-A", "mean", "median", "1 %", "5 %", "95 %", "99 %", "largest")
+    return Table(f"{pair.first.run.task} {pair.split}: shift of scores", header, tuple(rows), notes=notes)
 
 
 CSV_COLUMNS = (

@@ -122,6 +122,13 @@ def test_a_column_of_a_label_has_0_and_1(value: str, tmp_path: Path) -> None:
         read(path, "data.label=[a,b]")
 
 
+def test_a_label_may_have_the_name_of_the_column_of_lists(tmp_path: Path) -> None:
+    columns = {"text": TEXTS[:4], "labels": [1, 0, 1, 0], "other": [0, 0, 1, 1]}
+    for path in (write_csv(tmp_path / "a.csv", columns), write_parquet(tmp_path / "a.parquet", columns)):
+        rows = read(path, "data.label=[labels,other]")
+        assert labels(rows) == dict(zip(TEXTS, [[0], [], [0, 1], [1]], strict=False))
+
+
 def test_a_separator_elsewhere_is_refused(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", {"text": ["one", "two"], "label": ["a", "b"]})
     made = experiment("task=classification", f"data.path={path}", "data.separator=|")
