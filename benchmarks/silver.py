@@ -1,6 +1,6 @@
 """What 8 and 4 bits leave of tags and labels on real sentences, whose labels are silver: made by rules.
 
-    python -m benchmarks.silver --data DIR [--task tags|labels] [--rows 3000] [--threads 1] [--json FILE]
+    python -m benchmarks.silver --data DIR [--task tags|labels] [--method ptq|qat] [--rows 3000] [--json FILE]
 
 Rows come from ``DIR/squad`` (:mod:`benchmarks.silver_tags`) and ``DIR/multi30k_en_de``
 (:mod:`benchmarks.silver_labels`), and are written to a temporary folder. Runs of all-MiniLM-L6-v2 (PTQ and
@@ -86,7 +86,7 @@ def measure(task: str, options: argparse.Namespace) -> list[Line]:
             *SETTINGS[task][2], f"task.name=silver_{task}", f"data.path={folder}", "deploy=onnx",
             f"machine.threads={options.threads}", "machine.progress=false",
         ]  # fmt: skip
-        pairs = [(quant, method) for method in METHODS for quant in QUANTS]
+        pairs = [(quant, method) for method in options.methods for quant in QUANTS]
         records = {each: run([*common, f"quant={each[0]}", f"method={each[1]}"]) for each in pairs}
     found = list(lines_of(records))
     metrics = list(found[0].scores)
@@ -108,10 +108,12 @@ def main() -> None:
         "--data", type=Path, required=True, metavar="DIR", help="folder of squad and multi30k_en_de"
     )
     parser.add_argument("--task", choices=list(SETTINGS), help="one of the two (default: both)")
+    parser.add_argument("--method", choices=METHODS, help="one of the two (default: both)")
     parser.add_argument("--rows", type=int, default=3000, help="train rows (default: 3000)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
+    options.methods = [options.method] if options.method else METHODS
     tasks = [options.task] if options.task else list(SETTINGS)
     found = {task: [asdict(line) for line in measure(task, options)] for task in tasks}
     if options.json:

@@ -26,7 +26,7 @@ def test_tokens_and_trainings_do_not_depend_on_the_threshold() -> None:
     ]
     assert tasks[0] != tasks[1] and tasks[0].without_decoding == tasks[1].without_decoding
     assert isinstance(tasks[0], RerankingTask) and tasks[0].outputs == 1
-    with pytest.raises(ValueError, match=r"task\.threshold"):
+    with pytest.raises(ValueError, match=r"threshold"):
         experiment("task=reranking", "data=sample", "task.threshold=1")
 
 

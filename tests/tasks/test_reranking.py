@@ -147,4 +147,4 @@ def test_a_head_of_two_outputs_is_refused(tmp_path: Path) -> None:
     bert = lively_bert(tmp_path / "bert")
     AutoModelForSequenceClassification.from_pretrained(bert, num_labels=2).save_pretrained(bert)
     with pytest.raises(ModelError, match=r"has 2 outputs, task=reranking needs 1"):
-        RerankingAdapter(task_of()).finetuned(Checkpoint("bert", bert, ""))
+        RerankingAdapter(task_of()).finetuned(Checkpoint(bert, "", "bert"))

@@ -65,7 +65,7 @@ def names_of(table: pa.Table, task: MultiLabelTask, where: str) -> Lists:
     Raises:
         DataError: A row has no list, or something else in its place.
     """
-    if _has_indicators(table, task):
+    if task.label is None or _has_indicators(table, task.label, task.labels):
         return _of_indicators(table, task, where)
     values, here = table.column(task.label), f"{where}: column {task.label!r}"
     if is_text(values.type):
@@ -87,13 +87,13 @@ def names_of(table: pa.Table, task: MultiLabelTask, where: str) -> Lists:
     return _named(rows, values, task, here=here, names=names_in_list(table, task.label))
 
 
-def _has_indicators(table: pa.Table, task: MultiLabelTask) -> bool:
+def _has_indicators(table: pa.Table, column: str, labels: Sequence[str]) -> bool:
     """Return whether each label has a column; one of them may have the name of the column of lists."""
-    if task.label is None or task.label not in table.column_names:
+    if column not in table.column_names:
         return True
-    kind = table.schema.field(task.label).type
+    kind = table.schema.field(column).type
     lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    return not lists and bool(task.labels) and {*task.labels} <= {*table.column_names}
+    return not lists and bool(labels) and {*labels} <= {*table.column_names}
 
 
 def _named(

@@ -91,8 +91,8 @@ def completed(
             f"{where}: column {task.label!r}: no document is relevant, so there is nothing to learn; name "
             "the column of the relevance with data.label=NAME, or set task.max_relevance"
         )
-    told = (f"relevance: 0 to {largest:g}; the target in training is relevance / {largest:g}",)
-    return task.model_copy(update={"max_relevance": largest}), told if largest != 1 else ()
+    statements = (f"relevance: 0 to {largest:g}; the target in training is relevance / {largest:g}",)
+    return task.model_copy(update={"max_relevance": largest}), statements if largest != 1 else ()
 
 
 def checked(table: pa.Table, task: RerankingTask, where: str) -> pa.Table:
@@ -238,8 +238,8 @@ def scored(table: pa.Table, where: str, most: float) -> tuple[pa.Table, tuple[st
         )
     chosen = table.take(from_numpy(np.array(kept, np.int64)))
     documents = len(list(chain.from_iterable(chosen["label"].to_pylist())))
-    told = f"{where}: {len(kept)} queries are scored, with {documents} documents"
-    return chosen, notes, (told,)
+    sentence = f"{where}: {len(kept)} queries are scored, with {documents} documents"
+    return chosen, notes, (sentence,)
 
 
 def _reason(relevance: list[float]) -> str | None:

@@ -93,8 +93,8 @@ def resolve(data: Data, task: Task, *, sweep: bool = False) -> SourceRows:
     notes = (*found.notes, *class_names.notes_on_rows(tables, task))
     if hasattr(form, "scored"):
         for split in dict.fromkeys(task.evaluation.values()):
-            splits[split], more_notes, told = form.scored(splits[split], split, data.max_skipped)
-            notes, statements = (*notes, *more_notes), (*statements, *told)
+            splits[split], more_notes, more = form.scored(splits[split], split, data.max_skipped)
+            notes, statements = (*notes, *more_notes), (*statements, *more)
     mark = fingerprint(splits, sample=source == "sample")
     return SourceRows(source, mark, splits, task=task, notes=notes, statements=statements)
 

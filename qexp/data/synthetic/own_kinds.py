@@ -101,9 +101,9 @@ _TEMPLATES: Words = (
     "{LOC} chose {PER} as mayor in {DATE} .",
     "The letter that {PER} wrote to {PER} never reached {LOC} .",
     "Nobody in {LOC} remembers the flood of {DATE} .",
-    "The old bridge was closed for two years , said {PER} .",
+    "The old bridge of {LOC} was closed for two years , said {PER} .",
     "The road to {LOC} stays closed .",
-    "After the storm , people painted the houses again .",
+    "After the storm , people in {LOC} painted the houses again .",
 )
 _PLACE_AS_NAME = 0.2
 """Share of people with a town as their family name: there, only the sentence tells them apart."""

@@ -107,7 +107,7 @@ def test_training_keeps_queries_that_have_no_order(tmp_path: Path) -> None:
         ({"query": ["a", "b"], "positive": [[1], [2]], "negative": [[], []]}, ["list<", "lists"]),
         ({"query": ["a", "b"], "positive": [["x"], None], "negative": [["y"], []]}, ["row 1", "gaps"]),
         ({"query": ["a", "b"], "text": ["x", "y"]}, ["no column 'document'", "data.columns"]),
-        ({"query": ["a", "b"], "positive": [["x"]] * 2, "negative": [[], []]}, ["no negative"]),
+        ({"query": ["a", "b"], "positive": [["x", "y"]] * 2, "negative": [[], []]}, ["no negative"]),
     ],
     ids=str,
 )

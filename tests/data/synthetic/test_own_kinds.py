@@ -13,7 +13,7 @@ from qexp.data.synthetic import sample
 from qexp.data.synthetic.own_kinds import OWN_KINDS
 from tests.conftest import experiment
 
-PINNED = 1354495173
+PINNED = 2373989101
 
 
 def test_the_kinds_are_those_of_the_configuration() -> None:
