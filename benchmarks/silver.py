@@ -28,7 +28,11 @@ VALIDATION = 800
 """Rows that are evaluated, all of the original's validation split."""
 SETTINGS = {
     "tags": ("squad", silver_tags.rows_of, ("task=token_classification", "task.max_length=64")),
-    "labels": ("multi30k_en_de", silver_labels.rows_of, ("task=multi_label", "task.max_length=48")),
+    "labels": (
+        "multi30k_en_de",
+        silver_labels.rows_of,
+        ("task=multi_label", "task.max_length=48", "finetune.epochs=8"),
+    ),
 }
 """Data set, maker of the rows and overrides, by the option ``--task``."""
 QUANTS, METHODS = ("w8a8", "w4a8"), ("ptq", "qat")
