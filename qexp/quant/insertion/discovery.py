@@ -160,7 +160,8 @@ def discover(
     Raises:
         QuantizationError: If the model has no site of a requested kind, or one of ``points`` is not reached.
     """
-    values = _recorded(model, points, placement, example, functions or FunctionCalls()).values()
+    functions = functions or FunctionCalls()
+    values = _recorded(model, points, placement, example=example, functions=functions).values()
     _check_complete({key for value in values for key in value.sites}, points, placement, model)
     return values
 
@@ -169,17 +170,20 @@ def kinds_reached(
     model: nn.Module,
     points: Sequence[Point],
     placement: Placement,
+    *,
     example: Example | None,
     functions: FunctionCalls,
 ) -> set[SiteKind]:
     """Return the kinds of the sites that a forward pass reaches; see ``discover``."""
-    return {kind for (kind, _), _ in _recorded(model, points, placement, example, functions).seen}
+    recorder = _recorded(model, points, placement, example=example, functions=functions)
+    return {kind for (kind, _), _ in recorder.seen}
 
 
 def _recorded(
     model: nn.Module,
     points: Sequence[Point],
     placement: Placement,
+    *,
     example: Example | None,
     functions: FunctionCalls,
 ) -> TensorRecorder:

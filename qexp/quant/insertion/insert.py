@@ -198,7 +198,7 @@ class _Insertion:
         functions = functions_of(self.model, everywhere, example)
         everything = points(self.model, everywhere, projections)
         everything += [Point("residual.sum", name, "input") for name in functions.sums]
-        kinds = kinds_reached(self.model, everything, everywhere, example, functions)
+        kinds = kinds_reached(self.model, everything, everywhere, example=example, functions=functions)
         check_kinds(kinds, self.placement, self.model)
 
     def _weight_quantizers(self) -> tuple[list[Site], dict[str, Quantizer]]:
