@@ -88,7 +88,7 @@ def notes_on_skipped(skipped: Sequence[Skipped], rows: int, where: str, most: fl
         DataError: More of the rows were skipped.
     """
     lost = sum(each.rows for each in skipped)
-    sentences = tuple(f"{where}: {each} ({100 * each.rows / rows:.2g} % of {rows})" for each in skipped)
+    sentences = tuple(f"{where}: {each} ({_percent(each.rows / rows)} of {rows})" for each in skipped)
     if lost > most * rows:
         raise DataError(
             f"{'; '.join(sentences)}; allowed is a share of data.max_skipped={most:g}; correct the rows, or "
@@ -99,3 +99,8 @@ def notes_on_skipped(skipped: Sequence[Skipped], rows: int, where: str, most: fl
 
 def _rounded_up(share: float) -> str:
     return f"{min(1.0, int(share * 100 + 1) / 100):g}"
+
+
+def _percent(share: float) -> str:
+    """Return a share in percent, with two digits below 10 %."""
+    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"

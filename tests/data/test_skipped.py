@@ -25,6 +25,11 @@ def test_a_larger_share_is_refused_and_the_named_one_is_enough(rows: int, most: 
     assert notes_on_skipped(FIVE, rows, "train", named)
 
 
+@pytest.mark.parametrize(("rows", "said"), [(3, "100 %"), (9, "33 %"), (2000, "0.15 %")])
+def test_shares_of_all_sizes_are_numbers_that_one_can_read(rows: int, said: str) -> None:
+    assert f"({said} of {rows})" in notes_on_skipped(FIVE[:1], rows, "train", 1.0)[0]
+
+
 def test_none_is_nothing_to_tell() -> None:
     assert notes_on_skipped((), 10, "train", 0.0) == ()
 

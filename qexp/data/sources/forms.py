@@ -62,9 +62,9 @@ def other_columns(task: Task) -> tuple[str, ...]:
     return tuple(form.other_columns(task)) if hasattr(form, "other_columns") else ()
 
 
-def optional_columns(task: Task) -> tuple[str, ...]:
+def optional_columns(task: Task, split: str) -> tuple[str, ...]:
     """Return the columns that are read where there are any."""
-    form = form_of(task)
+    form = form_of(task, split)
     return (*form.OPTIONAL, *(form.optional(task) if hasattr(form, "optional") else ()))
 
 

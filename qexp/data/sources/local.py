@@ -144,7 +144,8 @@ class Local:
         chosen = self.data.columns.get(IDS, "")
         ids = {IDS: chosen} if chosen else {}
         numbered = IDS in self.data.columns
-        optional = [name for name in optional_columns(self.task) if not (numbered and name in ID_COLUMNS)]
+        may_have = optional_columns(self.task, split)
+        optional = [name for name in may_have if not (numbered and name in ID_COLUMNS)]
         request = Request(
             self.task.name,
             own,
