@@ -54,6 +54,7 @@ def test_the_best_run_is_exported_gated_and_timed_without_training(
     assert made.latency["int8"]["1"] == made.engines["onnxruntime/int8"]["latency"]["1x16"]
 
 
+@pytest.mark.slow
 def test_a_runtime_that_is_not_there_is_told_and_the_others_go_on(
     copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,6 +71,7 @@ def test_a_broken_gate_ends_with_an_error_code(copy: Path, monkeypatch: pytest.M
     assert main(["--runtimes", "onnxruntime", "--precisions", "int8", *SHAPES]) == FAILED
 
 
+@pytest.mark.slow
 def test_bisect_says_that_all_is_well(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--runtimes", "onnxruntime", "--precisions", "int8", *SHAPES]) == OK
     (key,) = (each.key for each in read_all(records_folder(copy))[0] if each.engines)

@@ -89,6 +89,7 @@ def test_outputs_that_cannot_be_written_are_one_clear_error(
     assert "QEXP_OUTPUTS" in done.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_training_leaves_a_record(tiny_bert: Path, tmp_path: Path, outputs: Path) -> None:
     words = ["task=mrpc", "quant=fp32", "data=sample", "finetune.epochs=1000", f"model.name={tiny_bert}"]
     command = [sys.executable, "-m", "qexp", *words, "machine.checkpoint_seconds=0.1", "machine.threads=1"]

@@ -50,7 +50,7 @@ def artifact(outputs: Path, stage: str) -> Path:
     return outputs / "artifacts" / stage / keys[stage]
 
 
-@pytest.mark.parametrize("stage", ["ptq", "qat"])
+@pytest.mark.parametrize("stage", ["ptq", pytest.param("qat", marks=pytest.mark.slow)])
 def test_nothing_and_everything_are_what_the_run_scored(
     finished: Path, stage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
