@@ -148,6 +148,19 @@ class GateComparison:
         broken = sum(side.engine.broken for side in self.splits.values())
         return not broken and bool(np.isfinite(self.engine).all())
 
+    def distinct_outputs(self, side: SplitPredictions) -> tuple[Array, Array, Array]:
+        """Return torch's distinct logits, the engine's differences from the floor there, and the row of each.
+
+        Two vectors of a row count one by one: many queries may have one document, whose error is the same.
+        """
+        logits, off = side.torch.logits.astype(np.float64), apart(side.engine, side.floor)
+        rows = side.torch.rows
+        if isinstance(self.task, BiEncoderTask):
+            logits, off = (each.reshape(2 * len(each), -1) for each in (logits, off))
+            rows = np.repeat(rows, 2)
+        distinct, first = np.unique(logits, axis=0, return_index=True)
+        return distinct, off[first], rows[first]
+
     @cached_property
     def cosines(self) -> tuple[Array, Array] | None:
         """Smaller cosine of each row's two vectors with torch's, for engine and floor, [rows] each.

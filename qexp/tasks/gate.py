@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from qexp.config import RerankingTask, score_name
 from qexp.data.metrics.bootstrap import randomization_test
-from qexp.tasks.comparison import GateComparison, apart, measures_of
+from qexp.tasks.comparison import GateComparison, measures_of
 
 Array = NDArray[Any]
 Verdict = Literal["passed", "within noise", "failed"]
@@ -140,10 +140,9 @@ def _drift(comparison: GateComparison) -> Iterator[str]:
     """
     least, steps = max(DRIFT, 4 * comparison.roundoff), SCALE * comparison.steps
     for split, side in comparison.splits.items():
-        logits, rows = np.unique(side.torch.logits.astype(np.float64), axis=0, return_index=True)
-        if len(rows) < FEWEST:
+        logits, off, groups = comparison.distinct_outputs(side)
+        if len(logits) < FEWEST:
             continue
-        off, groups = apart(side.engine, side.floor)[rows], side.torch.rows[rows]
         for output, (values, differences) in enumerate(zip(logits.T, off.T, strict=True)):
             where = f"output {output}" + (f" of {split}" if len(comparison.splits) > 1 else "")
             offset, error = _mean(differences, groups)

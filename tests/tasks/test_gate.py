@@ -246,5 +246,22 @@ def test_embeddings_are_held_against_torch_by_cosine_and_rank(
     assert found["floor"]["cosines"]["min"] < found["floor"]["cosines"]["p50"] <= 1
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_error_of_a_text_of_many_rows_counts_once(seed: int) -> None:
+    """As a document that is relevant to many queries: its vector has the same error in all of them."""
+    draw = np.random.default_rng(seed)
+    texts, of_row = draw.normal(size=(40, 64)), np.sort(draw.integers(40, size=ROWS))
+    others = draw.normal(size=(ROWS, 64)) + np.linspace(0, 3, ROWS)[:, None] * texts[of_row]
+    labels = np.linspace(0, 5, ROWS)
+
+    def drawn(size: float) -> Predictions:
+        found = [each + size * NOISE * draw.normal(size=each.shape) for each in (others, texts)]
+        return vectors(np.stack([found[0], found[1][of_row]], axis=1), labels)
+
+    torch = vectors(np.stack([others, texts[of_row]], axis=1), labels)
+    found = judge(GateComparison(EMBEDDING, {"validation": SplitPredictions(drawn(1.0), torch, drawn(1.0))}))
+    assert not [reason for reason in found["reasons"] if "standard errors" in reason]
+
+
 def test_only_embeddings_have_cosines(logits: Array, labels: Array) -> None:
     assert "cosines" not in verdict(noisy(logits, 4), logits, labels)

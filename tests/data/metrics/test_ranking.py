@@ -84,7 +84,7 @@ def test_ties_are_in_the_order_of_larger_ids() -> None:
 
 
 def test_a_ranking_is_that_of_all_cosines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qexp.data.metrics.ranking.SCORES_AT_ONCE", 40)
+    monkeypatch.setattr("qexp.data.metrics.corpus_ranking.SCORES_AT_ONCE", 40)
     queries, documents = np.random.default_rng(0).normal(size=(2, 20, 8)).astype(np.float32)
     names = [f"d{number:02}" for number in range(20)]
     found = rank(queries, documents, names, 5, without=[None] * 20)
