@@ -115,6 +115,7 @@ def test_deploy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Best INT8 over best FP32, qexp: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_deploy_on_both_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install qexp[openvino]")
     found = run(deploy, tmp_path / "x.json", "--rows", "2", "--both", *TINY)
@@ -133,6 +134,7 @@ def test_deploy_on_both_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "Best INT8 over best FP32, qexp, exact path: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [
         "--model",

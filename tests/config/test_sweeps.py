@@ -75,6 +75,7 @@ def _records(outputs: Path) -> list[Any]:
     return records
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_stops_no_other_and_the_same_command_does_what_is_missing(
     tiny_bert: Path, outputs: Path
 ) -> None:
@@ -100,6 +101,7 @@ def test_a_job_that_fails_stops_no_other_and_the_same_command_does_what_is_missi
     assert len(_records(outputs)) == 3
 
 
+@pytest.mark.slow
 def test_two_sweeps_at_the_same_time_build_every_stage_once(tiny_bert: Path, outputs: Path) -> None:
     words = (*QUICK, "method=ptq", "quant=w8a8", "calibration.samples=16")
     both = [Sweep(tiny_bert, outputs, *words, f"hydra.sweep.dir={outputs}/{name}") for name in "ab"]

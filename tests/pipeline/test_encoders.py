@@ -31,6 +31,7 @@ def test_an_encoder_goes_through_the_whole_line(name: str, tmp_path: Path) -> No
     }
 
 
+@pytest.mark.slow
 def test_a_model_of_one_token_type_is_given_none(tmp_path: Path) -> None:
     words = (*QUICK[:-1], "task=mrpc", "finetune.epochs=0.02", "budget.evaluation_rows=20", "method=ptq")
     folder = checkpoint(tmp_path / "xlmr", "XLMRoberta")

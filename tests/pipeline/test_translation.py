@@ -113,7 +113,10 @@ def checkpoint(folder: Path, architecture: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("architecture", list(MODELS))
+@pytest.mark.parametrize(
+    "architecture",
+    [pytest.param(name, marks=() if name == "marian" else pytest.mark.slow) for name in MODELS],
+)
 def test_checkpoints_walk_the_whole_line(architecture: str, tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / architecture, architecture)
     words = ("task=translation", f"model.name={folder}", "data=sample", *QUICK, "task.max_length=100")

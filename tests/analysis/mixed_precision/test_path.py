@@ -165,7 +165,7 @@ def test_shares_are_of_bit_operations() -> None:
 
 
 @pytest.mark.parametrize("placement", [QDQBERT, NEURST], ids=lambda placement: placement.name)
-@pytest.mark.parametrize("architecture", ["bert", "distilbert"])
+@pytest.mark.parametrize("architecture", ["bert", pytest.param("distilbert", marks=pytest.mark.slow)])
 @given(data=st.data())
 def test_overrides_say_an_assignment_exactly(
     architecture: str, placement: object, data: st.DataObject

@@ -458,6 +458,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, size // 1024,
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_long_contexts(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, str(tmp_path)], capture_output=True, text=True, check=True

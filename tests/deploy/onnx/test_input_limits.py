@@ -13,7 +13,10 @@ from tests.support.graphs import export
 from tests.support.tiny_encoders import CONFIGS, EXAMPLE, encoder
 
 
-@pytest.mark.parametrize("architecture", CONFIGS)
+@pytest.mark.parametrize(
+    "architecture",
+    [pytest.param(name, marks=() if name in ("bert", "roberta") else pytest.mark.slow) for name in CONFIGS],
+)
 def test_limits_are_those_of_the_configuration(architecture, tmp_path):
     model = encoder(architecture)
     export_onnx(model, tmp_path / "m.onnx", example=EXAMPLE)

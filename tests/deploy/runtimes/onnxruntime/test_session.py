@@ -87,7 +87,7 @@ def test_times_and_gates_of_the_forced_path_are_filed_apart(monkeypatch: pytest.
     assert forced.processor == processor() == f"{plain.processor}, exact int8 products forced"
 
 
-@pytest.mark.parametrize("architecture", ["bert", "albert"])
+@pytest.mark.parametrize("architecture", [pytest.param("bert", marks=pytest.mark.slow), "albert"])
 @pytest.mark.parametrize("name", WORDS)
 def test_encoders_give_what_torch_gives_in_both_arithmetics(
     name: str, architecture: str, tmp_path: Path

@@ -30,7 +30,10 @@ def plain(tmp_path_factory):
 
 
 @pytest.mark.usefixtures("rtx")
-@pytest.mark.parametrize("placement", ["aimet", "gemm", "bondarenko", "qdqbert"])
+@pytest.mark.parametrize(
+    "placement",
+    ["gemm", *(pytest.param(name, marks=pytest.mark.slow) for name in ("aimet", "bondarenko", "qdqbert"))],
+)
 def test_quantized_graphs_are_built(placement, tmp_path):
     case = export(tmp_path, *SYMMETRIC, f"placement={placement}")
     engine = runtime.build(EngineSpec(case.path, "int8", 1, shapes=((4, 16), (8, 40))), ("8.9",))
