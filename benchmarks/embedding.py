@@ -27,13 +27,14 @@ import numpy as np
 import onnxruntime
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
+from benchmarks import experiment
 from benchmarks.deploy import table
 from qexp.analysis.evaluator import EvaluationRows, rows_of, runtime_of
 from qexp.analysis.run_models import graph_of, model_of
 from qexp.deploy.engine import EngineSpec
 from qexp.deploy.runtimes import load
 from qexp.deploy.runtimes.onnxruntime.session import new_session
-from qexp.records.record import Record, outputs_root, read
+from qexp.records.record import Record, outputs_root
 from qexp.tasks import adapter_for
 from qexp.tasks.exported import exported_run
 
@@ -71,13 +72,7 @@ def run(options: argparse.Namespace, quant: str, method: str) -> Record:
         f"model.name={options.model}", f"machine.threads={options.threads}", "machine.progress=false",
         *options.overrides,
     ]  # fmt: skip
-    print(f"python -m qexp {' '.join(words)}", flush=True)
-    done = subprocess.run([sys.executable, "-m", "qexp", *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(done.stderr)
-    both = (done.stdout + done.stderr).splitlines()
-    (place,) = (line.removeprefix("record: ") for line in both if line.startswith("record: "))
-    return read(Path(place))
+    return experiment.run(words)
 
 
 def own_lines(records: dict[tuple[str, str], Record]) -> Iterator[Line]:

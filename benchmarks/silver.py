@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import silver_labels, silver_tags
+from benchmarks import experiment, silver_labels, silver_tags
 from benchmarks.deploy import table
-from qexp.records.record import Record, read
+from qexp.records.record import Record
 
 VALIDATION = 800
 """Rows that are evaluated, all of the original's validation split."""
@@ -58,17 +56,6 @@ def write(task: str, data: Path, folder: Path, rows: int) -> None:
         print(f"{task}, {split}: {len(lines)} rows", flush=True)
 
 
-def run(words: list[str]) -> Record:
-    """Run the experiment, or find it in the store, and return its Record."""
-    print(f"python -m qexp {' '.join(words)}", flush=True)
-    done = subprocess.run([sys.executable, "-m", "qexp", *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(done.stderr)
-    both = (done.stdout + done.stderr).splitlines()
-    (place,) = (line.removeprefix("record: ") for line in both if line.startswith("record: "))
-    return read(Path(place))
-
-
 def lines_of(records: dict[tuple[str, str], Record]) -> Iterator[Line]:
     """Yield the models of the runs."""
     yield Line("FP32", dict(next(iter(records.values())).scores["fp32"]))
@@ -91,7 +78,7 @@ def measure(task: str, options: argparse.Namespace) -> list[Line]:
             f"machine.threads={options.threads}", "machine.progress=false",
         ]  # fmt: skip
         pairs = [(quant, method) for method in options.methods for quant in QUANTS]
-        records = {each: run([*common, f"quant={each[0]}", f"method={each[1]}"]) for each in pairs}
+        records = {each: experiment.run([*common, f"quant={each[0]}", f"method={each[1]}"]) for each in pairs}
     found = list(lines_of(records))
     metrics = list(found[0].scores)
     cells = [

@@ -21,7 +21,7 @@ PAIRS: Mapping[str, Any] = {
     "evaluation": {"validation": "validation"},
 }
 """What ``task=translation`` is with rows of one's own."""
-SAMPLES = ("multi_label", "reranking", "token_classification")
+SAMPLES = (*BI_ENCODERS, "multi_label", "reranking", "token_classification")
 """Kinds of task of one's own rows for which there are generated ones, too, under the name of the kind."""
 PAIR = ("text", "text_pair")
 """Columns of texts where the task leaves them open."""
@@ -83,8 +83,6 @@ def _one_column_for_each_label(task: dict[str, Any], names: Any) -> None:
 def _name(task: dict[str, Any], data: Mapping[str, Any]) -> None:
     if path := data.get("path"):
         task["name"] = PurePath(str(path)).stem
-    elif data.get("source") == "sample" and task.get("kind") in BI_ENCODERS:
-        task["name"] = task["kind"]  # the sample of this kind, as no data set is meant
     elif task.get("kind") == "translation":
         _fill(task, MULTI30K)
     elif data.get("source") == "sample" and task.get("kind") in SAMPLES:

@@ -33,7 +33,7 @@ def joined(found: Tables, task: RetrievalTask, max_skipped: float) -> Tables:
         DataError: An id, a text or a judgment is missing or invalid, or more judgments than ``max_skipped``
             name documents or queries that do not exist.
     """
-    corpus, queries = _documents(*found.tables[CORPUS]), _queries(*found.tables[QUERIES])
+    corpus, queries = _documents(*found.tables[CORPUS]), _with_ids(*found.tables[QUERIES])
     out = Tables({CORPUS: (found.tables[CORPUS][0], corpus)}, found.statements, found.notes)
     out.notes += _notes_on_empty(corpus, found.tables[CORPUS][0])
     names = set(corpus["_id"].to_pylist())
@@ -73,10 +73,6 @@ def _documents(where: str, table: pa.Table) -> pa.Table:
     title = texts(pc.fill_null(as_strings(table.column("title")), ""), here, fields="")
     whole = pc.utf8_trim_whitespace(pc.binary_join_element_wise(title, found["text"], " "))
     return found.set_column(2, "text", whole)
-
-
-def _queries(where: str, table: pa.Table) -> pa.Table:
-    return _with_ids(where, table)
 
 
 def _with_ids(where: str, table: pa.Table) -> pa.Table:

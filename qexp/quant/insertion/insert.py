@@ -183,16 +183,19 @@ class _Insertion:
         hook_points = points(self.model, placement, projections)
         hook_points += [Point("residual.sum", name, "input") for name in self.functions.sums]
         values = discover(self.model, hook_points, placement, example, functions=self.functions)
-        self._check_excluded({kind for value in values for kind, _ in value.sites}, projections, example)
+        self._check_kinds({kind for value in values for kind, _ in value.sites}, projections, example)
         if placement.fuse_relu:
             values = [value for value in values if not _only_read_by_relu(value)]
         return hook_points, fused(values, self.attentions) if placement.fuse_qkv else values
 
-    def _check_excluded(
+    def _check_kinds(
         self, reached: set[SiteKind], projections: Sequence[str], example: Example | None
     ) -> None:
         """Check that the kinds of the placement without a site are those that ``placement.exclude`` took."""
-        if not self.placement.exclude or set(self.placement.sites) - set(WEIGHT_KINDS) <= reached:
+        if not self.placement.exclude:
+            check_kinds(reached, self.placement, self.model)
+            return
+        if set(self.placement.sites) - set(WEIGHT_KINDS) <= reached:
             return
         everywhere = self.placement.model_copy(update={"exclude": ()})
         functions = functions_of(self.model, everywhere, example)
