@@ -73,7 +73,7 @@ class Divergence:
         return _departing(self.measured)
 
     @property
-    def departs(self) -> bool:
+    def diverges(self) -> bool:
         """Whether a layer or the whole graph diverges."""
         return bool(self.layers) or self.whole is not None
 
@@ -92,7 +92,7 @@ class Divergence:
         verb = "departs" if len(layers) == 1 else "depart"
         whose = (
             "the exported file does too"
-            if self.of_file.departs
+            if self.of_file.diverges
             else "the exported file does not: the runtime"
         )
         of = "" if len(layers) == 1 else "at the first of them, "
@@ -120,7 +120,7 @@ class GraphDivergence:
 
 
 def _departing(measured: Mapping[str, Closeness]) -> list[DivergingLayer]:
-    return [DivergingLayer(module, close) for module, close in measured.items() if close.departs]
+    return [DivergingLayer(module, close) for module, close in measured.items() if close.diverges]
 
 
 def divergences(record: Record, outputs: Path, runtimes: Sequence[str]) -> list[Divergence]:
@@ -276,10 +276,10 @@ def bisect(
     return GraphDivergence(layers[low].module, difference(low, engine), difference(low, file))
 
 
-def apart(ours: Array, theirs: Array) -> float:
-    """Return the RMS of the difference divided by that of ``theirs``; infinite if a value is not finite."""
-    if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
+def apart(candidate: Array, reference: Array) -> float:
+    """Return the RMS of the difference divided by that of ``reference``; infinite where not finite."""
+    if not (np.isfinite(candidate).all() and np.isfinite(reference).all()):
         return float("inf")
-    size = float(np.sqrt(np.square(theirs, dtype=np.float64).mean()))
-    error = float(np.sqrt(np.square(ours.astype(np.float64) - theirs).mean()))
+    size = float(np.sqrt(np.square(reference, dtype=np.float64).mean()))
+    error = float(np.sqrt(np.square(candidate.astype(np.float64) - reference).mean()))
     return error / size if size else (0.0 if error == 0 else float("inf"))

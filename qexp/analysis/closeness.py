@@ -36,27 +36,29 @@ class Closeness:
     """Share of elements whose error exceeds ``FAR``, 0 to 1. It detects faults of few rows or positions."""
 
     @property
-    def departs(self) -> bool:
+    def diverges(self) -> bool:
         """Whether the error is too large for rounding noise."""
         return not (self.typical <= MOST and self.far <= MOST_FAR)
 
     def __str__(self) -> str:
-        if self.typical <= MOST and self.departs:
+        if self.typical <= MOST and self.diverges:
             return f"more than {FAR} in {100 * self.far:.2g} % of its values"
         return f"{self.typical:.2g}"
 
 
-def closeness(ours: Array, theirs: Array) -> Closeness:
+def closeness(candidate: Array, reference: Array) -> Closeness:
     """Compare the output of an engine with that of torch.
 
     Args:
-        ours: Output of the engine, in any shape.
-        theirs: Output of torch, in the same shape, with channels on the last axis.
+        candidate: Output of the engine, in any shape.
+        reference: Output of torch, in the same shape, with channels on the last axis.
     """
-    if ours.shape != theirs.shape or not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
+    if candidate.shape != reference.shape or not (
+        np.isfinite(candidate).all() and np.isfinite(reference).all()
+    ):
         return Closeness(float("inf"), 1.0)
-    error = np.abs(ours.astype(np.float64) - theirs).reshape(-1, theirs.shape[-1])
-    squares = np.square(theirs, dtype=np.float64).reshape(error.shape)
+    error = np.abs(candidate.astype(np.float64) - reference).reshape(-1, reference.shape[-1])
+    squares = np.square(reference, dtype=np.float64).reshape(error.shape)
     size = float(np.sqrt(squares.mean()))
     if size == 0.0:
         wrong = float((error > 0).mean())

@@ -172,7 +172,7 @@ def _bisect(runs: Sequence[RunView], options: argparse.Namespace) -> int:
     ]
     for each in divergent:
         print_out(f"{each}\n")
-    return FAILED if any(each.departs for each in divergent) else OK
+    return FAILED if any(each.diverges for each in divergent) else OK
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -134,16 +134,16 @@ def open_attention(model: nn.Module, plan: Distillation) -> None:
         AttentionSwitch(model)
 
 
-def divergence(ours: Tensor, theirs: Tensor, temperature: float, counts: Tensor | None = None) -> Tensor:
-    """Return ``T^2 * KL(softmax(theirs / T) || softmax(ours / T))`` over the last dimension, [...].
+def divergence(student: Tensor, teacher: Tensor, temperature: float, counts: Tensor | None = None) -> Tensor:
+    """Return ``T^2 * KL(softmax(teacher / T) || softmax(student / T))`` over the last dimension, [...].
 
     Args:
-        ours: Logits of the student, float32 [..., k].
-        theirs: Logits of the teacher, float32 [..., k].
+        student: Logits of the student, float32 [..., k].
+        teacher: Logits of the teacher, float32 [..., k].
         temperature: T.
         counts: Mask that is False for entries of probability zero; broadcasts to the logits. None counts all.
     """
-    sides = [ours / temperature, theirs / temperature]
+    sides = [student / temperature, teacher / temperature]
     if counts is not None:  # the lowest finite number, as 0 * inf is NaN
         sides = [side.masked_fill(~counts, torch.finfo(side.dtype).min) for side in sides]
     student, teacher = (functional.log_softmax(side, dim=-1) for side in sides)
@@ -151,43 +151,43 @@ def divergence(ours: Tensor, theirs: Tensor, temperature: float, counts: Tensor 
     return temperature**2 * divergences
 
 
-def similarity_distance(ours: Tensor, theirs: Tensor, temperature: float) -> Tensor:
+def similarity_distance(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Return the mean divergence of each text's similarity distribution over the others, a scalar.
 
     A text is not compared with itself, so one text alone has none, and the result is 0.
 
     Args:
-        ours: Vectors of the student, of norm 1, float32 [B, D].
-        theirs: Vectors of the teacher, likewise.
+        student: Vectors of the student, of norm 1, float32 [B, D].
+        teacher: Vectors of the teacher, likewise.
         temperature: What cosines are divided by.
     """
-    if len(ours) < 2:
-        return 0 * ours.sum()
-    others = ~torch.eye(len(ours), dtype=torch.bool, device=ours.device)
-    student, teacher = (side @ side.T / temperature for side in (ours, theirs))
+    if len(student) < 2:
+        return 0 * student.sum()
+    others = ~torch.eye(len(student), dtype=torch.bool, device=student.device)
+    student, teacher = (side @ side.T / temperature for side in (student, teacher))
     return divergence(student, teacher, 1.0, others).mean()
 
 
-def hidden_distance(ours: Tensor, theirs: Tensor, counts: Tensor) -> Tensor:
+def hidden_distance(student: Tensor, teacher: Tensor, counts: Tensor) -> Tensor:
     """Return the mean squared error of a layer, over the width and each row's counted tokens, float32 [B].
 
     Args:
-        ours: Hidden states of the student, [B, T, width].
-        theirs: Hidden states of the teacher, [B, T, width].
+        student: Hidden states of the student, [B, T, width].
+        teacher: Hidden states of the teacher, [B, T, width].
         counts: Which tokens count, bool [B, T].
     """
-    return _row_means((ours.float() - theirs.float()).square().mean(-1), counts)
+    return _row_means((student.float() - teacher.float()).square().mean(-1), counts)
 
 
-def attention_distance(ours: Tensor, theirs: Tensor, counts: Tensor) -> Tensor:
+def attention_distance(student: Tensor, teacher: Tensor, counts: Tensor) -> Tensor:
     """Return the divergence of a layer's attention, a mean over heads and counted queries, float32 [B].
 
     Args:
-        ours: Attention probabilities of the student, [B, heads, T, S].
-        theirs: Attention probabilities of the teacher, [B, heads, T, S].
+        student: Attention probabilities of the student, [B, heads, T, S].
+        teacher: Attention probabilities of the teacher, [B, heads, T, S].
         counts: Which queries count, bool [B, T].
     """
-    student, teacher = ours.float(), theirs.float()
+    student, teacher = student.float(), teacher.float()
     least = torch.finfo(torch.float32).tiny  # softmax may return 0, whose logarithm is infinite
     divergences = torch.special.xlogy(teacher, teacher) - teacher * student.clamp_min(least).log()
     return _row_means(divergences.sum(-1).mean(1), counts)

@@ -22,9 +22,9 @@ def score_shifts(found: Scores, reference: Scores, task: Task) -> dict[str, Shif
         return {}
     pairs = {split: [_logits(scores, split) for scores in (found, reference)] for split in task.evaluation}
     return {
-        split: score_shift(ours, theirs[: len(ours)], task.threshold)
-        for split, (ours, theirs) in pairs.items()
-        if _finite(ours) and _finite(theirs)
+        split: score_shift(candidate, reference[: len(candidate)], task.threshold)
+        for split, (candidate, reference) in pairs.items()
+        if _finite(candidate) and _finite(reference)
     }
 
 

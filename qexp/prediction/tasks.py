@@ -26,6 +26,7 @@ from qexp.config import (
     TranslationTask,
 )
 from qexp.data.metrics.corpus_ranking import FIRST
+from qexp.data.metrics.score_shift import sigmoid
 from qexp.data.tokenization.references import read_reading
 from qexp.data.tokenization.retrieval import document_ids
 from qexp.data.tokenization.texts import TokenSplit
@@ -109,7 +110,7 @@ def _predict_label_sets(task: MultiLabelTask, rows: TokenizedRows) -> Columns:
         [task.labels[each] for each in ids] if known else None
         for ids, known in zip(result.predictions, finite, strict=True)
     ]
-    shares = 1 / (1 + np.exp(-result.logits.astype(np.float64)))
+    shares = sigmoid(result.logits.astype(np.float64))
     parts = [pa.array(column) for column in shares.T]
     probabilities = pa.StructArray.from_arrays(parts, names=list(task.labels), mask=pa.array(~finite))
     return {"prediction": pa.array(names, pa.list_(pa.string())), "probabilities": probabilities}
@@ -162,7 +163,7 @@ def _predict_relevance(task: RerankingTask, rows: TokenizedRows) -> Columns:
     """Return the score of each pair, the sigmoid of its logit, and the logit."""
     logits = _predictions(RerankingAdapter(task), rows).logits[:, 0].astype(np.float64)
     broken = ~np.isfinite(logits)
-    scores = 1 / (1 + np.exp(-logits))
+    scores = sigmoid(logits)
     return {"prediction": pa.array(scores, mask=broken), "logit": pa.array(logits, mask=broken)}
 
 

@@ -93,7 +93,7 @@ class TaskAdapter(Protocol):
     def loss_counts_per_row(self, batch: Batch) -> Tensor:
         """Return the number of loss terms of each row of a batch, [B], up to a common factor."""
 
-    def distance(self, ours: Tensor, theirs: Tensor, batch: Batch, temperature: float) -> Tensor:
+    def distance(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float) -> Tensor:
         """Return the distance of float32 logits from a teacher's, a mean over the terms of the loss."""
 
     def predict(
@@ -120,5 +120,5 @@ class TaskAdapter(Protocol):
     def score(self, found: Predictions) -> dict[str, float | None]:
         """Return the task's metrics in percent; None where one is undefined."""
 
-    def same(self, ours: Predictions, theirs: Predictions) -> Array:
+    def same(self, candidate: Predictions, reference: Predictions) -> Array:
         """Return which rows, or decisions, are the same, bool [rows], [rows, decisions] or [words]."""

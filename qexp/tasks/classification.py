@@ -84,11 +84,11 @@ class TextAdapter(HeadAdapter[TextTask]):
     def loss_counts_per_row(self, batch: Batch) -> Tensor:
         return torch.ones_like(batch["labels"], dtype=torch.float32)
 
-    def distance(self, ours: Tensor, theirs: Tensor, batch: Batch, temperature: float) -> Tensor:
+    def distance(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float) -> Tensor:
         """Return the mean divergence of class probabilities, or the mean squared error of a regression."""
-        if ours.shape[-1] == 1:
-            return functional.mse_loss(ours, theirs)
-        return divergence(ours, theirs, temperature).mean()
+        if student.shape[-1] == 1:
+            return functional.mse_loss(student, teacher)
+        return divergence(student, teacher, temperature).mean()
 
     def predict(
         self,
@@ -115,12 +115,12 @@ class TextAdapter(HeadAdapter[TextTask]):
     def score(self, found: Predictions) -> dict[str, float | None]:
         return score(self.task.metrics, found.predictions, found.labels)
 
-    def same(self, ours: Predictions, theirs: Predictions) -> Array:
+    def same(self, candidate: Predictions, reference: Predictions) -> Array:
         """Return which rows have the same class, or outputs within :data:`SAME_NUMBER`; bool [rows]."""
         if self.task.kind == "classification":
-            return np.asarray(ours.predictions == theirs.predictions)
+            return np.asarray(candidate.predictions == reference.predictions)
         low, high = self.task.span
-        return np.asarray(abs(ours.predictions - theirs.predictions) <= SAME_NUMBER * (high - low))
+        return np.asarray(abs(candidate.predictions - reference.predictions) <= SAME_NUMBER * (high - low))
 
 
 def task_loss(logits: Tensor, labels: Tensor) -> Tensor:

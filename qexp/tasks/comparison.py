@@ -250,13 +250,13 @@ def measures_of(task: Task) -> dict[str, Measure]:
     return {name: measures[name] for name in task.metrics}
 
 
-def apart(ours: Predictions, theirs: Predictions) -> Array:
-    return ours.logits.astype(np.float64) - theirs.logits.astype(np.float64)
+def apart(candidate: Predictions, reference: Predictions) -> Array:
+    return candidate.logits.astype(np.float64) - reference.logits.astype(np.float64)
 
 
-def _smaller_cosines(ours: Predictions, theirs: Predictions) -> Array:
+def _smaller_cosines(candidate: Predictions, reference: Predictions) -> Array:
     """Return the cosine of two embeddings of norm 1, ``1 - |a - b|^2 / 2``, exact where they are close."""
-    squares = np.square(apart(ours, theirs)).reshape(len(ours.ids), 2, -1).sum(axis=2)
+    squares = np.square(apart(candidate, reference)).reshape(len(candidate.ids), 2, -1).sum(axis=2)
     cosines: Array = 1 - squares.max(axis=1) / 2
     return cosines
 
@@ -266,6 +266,6 @@ def _first_differences(side: SplitPredictions) -> Array:
     return logit_differences(side.steps, first_rows(side.torch, len(side.steps.ids)))
 
 
-def logit_differences(ours: Predictions, theirs: Predictions) -> Array:
-    largest: Array = np.abs(apart(ours, theirs)).max(axis=1)
+def logit_differences(candidate: Predictions, reference: Predictions) -> Array:
+    largest: Array = np.abs(apart(candidate, reference)).max(axis=1)
     return largest

@@ -64,9 +64,9 @@ class BiEncoderAdapter(EncoderAdapter[B]):
     def loss_counts_per_row(self, batch: Batch) -> Tensor:
         return torch.ones_like(batch["labels"], dtype=torch.float32)
 
-    def distance(self, ours: Tensor, theirs: Tensor, batch: Batch, temperature: float) -> Tensor:
+    def distance(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float) -> Tensor:
         """Return the mean of 1 - cosine, which is half the squared distance of vectors of norm 1."""
-        return 1 - (ours * theirs).sum(-1).mean()
+        return 1 - (student * teacher).sum(-1).mean()
 
 
 class EmbeddingAdapter(BiEncoderAdapter[EmbeddingTask]):
@@ -101,11 +101,11 @@ class EmbeddingAdapter(BiEncoderAdapter[EmbeddingTask]):
         """Return the correlations of the cosines with the gold similarities."""
         return score(self.task.metrics, found.predictions, found.labels)
 
-    def same(self, ours: Predictions, theirs: Predictions) -> Array:
+    def same(self, candidate: Predictions, reference: Predictions) -> Array:
         """Return which rows have the same rank among all, within :data:`SAME_RANK`; bool [rows]."""
         from scipy.stats import rankdata  # type: ignore[import-untyped, unused-ignore]
 
-        moved = np.abs(rankdata(ours.predictions) - rankdata(theirs.predictions))
+        moved = np.abs(rankdata(candidate.predictions) - rankdata(reference.predictions))
         return np.asarray(moved <= max(1.0, SAME_RANK * len(moved)))
 
 
@@ -121,12 +121,12 @@ class ProgressOfRows:
         self.advance(self.done * self.rows // self.texts - before)
 
 
-def cosines(ours: Array, theirs: Array) -> NDArray[np.float64]:
+def cosines(candidate: Array, reference: Array) -> NDArray[np.float64]:
     """Return the cosine of each row of two matrices of vectors, [rows, D] each, in double precision.
 
     Vectors of norm 1 in FP32 are normalized once more.
     """
-    one, other = ours.astype(np.float64), theirs.astype(np.float64)
+    one, other = candidate.astype(np.float64), reference.astype(np.float64)
     norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     found: NDArray[np.float64] = np.clip((one * other).sum(axis=1) / norms, -1, 1)
     return found

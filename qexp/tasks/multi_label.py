@@ -15,6 +15,7 @@ from qexp.config import MultiLabelTask, Task
 from qexp.context import RunContext
 from qexp.data.batches import EVALUATION_BATCH
 from qexp.data.metrics.label_sets import best_thresholds, score_label_sets
+from qexp.data.metrics.score_shift import sigmoid
 from qexp.data.microbatches import Batch
 from qexp.data.sources.splits import HELD_OUT
 from qexp.data.tokenization.texts import TokenSplit
@@ -41,9 +42,9 @@ class MultiLabelAdapter(HeadAdapter[MultiLabelTask]):
     def loss_counts_per_row(self, batch: Batch) -> Tensor:
         return torch.ones_like(batch["labels"][:, 0])
 
-    def distance(self, ours: Tensor, theirs: Tensor, batch: Batch, temperature: float) -> Tensor:
+    def distance(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float) -> Tensor:
         """Return the mean divergence of the probabilities of having a label or not."""
-        first, second = (torch.stack([each, torch.zeros_like(each)], dim=-1) for each in (ours, theirs))
+        first, second = (torch.stack([each, torch.zeros_like(each)], dim=-1) for each in (student, teacher))
         return divergence(first, second, temperature).mean()
 
     def predict(
@@ -73,9 +74,9 @@ class MultiLabelAdapter(HeadAdapter[MultiLabelTask]):
     def score(self, found: Predictions) -> dict[str, float | None]:
         return score_label_sets(self.task.metrics, found.predictions, found.labels)
 
-    def same(self, ours: Predictions, theirs: Predictions) -> Array:
+    def same(self, candidate: Predictions, reference: Predictions) -> Array:
         """Return which decisions on a label of a row are the same, bool [rows, labels]."""
-        return np.asarray((ours.logits > self.cuts) == (theirs.logits > self.cuts))
+        return np.asarray((candidate.logits > self.cuts) == (reference.logits > self.cuts))
 
     @property
     def cuts(self) -> Array:
@@ -117,5 +118,5 @@ def decided(task: Task, run: ForwardFn, tokens: Tokens, decoding: Scores | None,
     if found.broken:
         return task.decided_by(task.thresholds)
     gold = np.asarray(TokenSplit.load(tokens.split(HELD_OUT)).labels) > 0
-    probabilities = 1 / (1 + np.exp(-found.logits.astype(np.float64)))
+    probabilities = sigmoid(found.logits.astype(np.float64))
     return task.decided_by(best_thresholds(probabilities, gold))

@@ -83,9 +83,9 @@ class QuestionAdapter:
     def loss_counts_per_row(self, batch: Batch) -> Tensor:
         return torch.ones_like(batch["labels"][:, 0], dtype=torch.float32)
 
-    def distance(self, ours: Tensor, theirs: Tensor, batch: Batch, temperature: float) -> Tensor:
+    def distance(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float) -> Tensor:
         """Return the mean divergence of the start and the end probabilities over the tokens of a window."""
-        scores = ours.transpose(1, 2), theirs.transpose(1, 2)  # [B, 2, T]
+        scores = student.transpose(1, 2), teacher.transpose(1, 2)  # [B, 2, T]
         return divergence(*scores, temperature, batch["attention_mask"][:, None] != 0).mean()
 
     def predict(
@@ -125,14 +125,14 @@ class QuestionAdapter:
             scores = {"exact_match": official["exact"], "f1": official["f1"]}
         return {name: scores[name] for name in self.task.metrics}
 
-    def same(self, ours: Predictions, theirs: Predictions) -> Array:
+    def same(self, candidate: Predictions, reference: Predictions) -> Array:
         """Return which rows have the same text, bool [rows].
 
         A quantized model changes some answers after the smallest change of its arithmetic: with W8A8 and
         embeddings moved by one unit in the last place, torch itself gave another text to 5 of 200 questions.
         A few values of the first layer round to the next step (1 in 100 000); six layers later most do.
         """
-        return np.asarray(ours.predictions == theirs.predictions, bool)
+        return np.asarray(candidate.predictions == reference.predictions, bool)
 
     def answers(
         self,

@@ -54,9 +54,9 @@ class RerankingAdapter(HeadAdapter[RerankingTask]):
     def loss_counts_per_row(self, batch: Batch) -> Tensor:
         return torch.ones_like(batch["labels"])
 
-    def distance(self, ours: Tensor, theirs: Tensor, batch: Batch, temperature: float) -> Tensor:
+    def distance(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float) -> Tensor:
         """Return the mean squared error of logits, which keeps scores, not their order alone."""
-        return functional.mse_loss(ours, theirs)
+        return functional.mse_loss(student, teacher)
 
     def predict(
         self,
@@ -91,10 +91,10 @@ class RerankingAdapter(HeadAdapter[RerankingTask]):
         measures = measures_for(self.task.kind)
         return {name: observed(measures[name], found.predictions, found.labels) for name in self.task.metrics}
 
-    def same(self, ours: Predictions, theirs: Predictions) -> Array:
+    def same(self, candidate: Predictions, reference: Predictions) -> Array:
         """Return which documents have as many before them in the order of their query, bool [documents]."""
-        assert theirs.words is not None
-        one, other = (places(side.logits[:, 0], theirs.words) for side in (ours, theirs))
+        assert reference.words is not None
+        one, other = (places(side.logits[:, 0], reference.words) for side in (candidate, reference))
         return np.asarray(one == other)
 
 

@@ -94,9 +94,9 @@ class RetrievalAdapter(BiEncoderAdapter[RetrievalTask]):
         measures = measures_for(self.task.kind)
         return {name: observed(measures[name], found.predictions, found.labels) for name in self.task.metrics}
 
-    def same(self, ours: Predictions, theirs: Predictions) -> Array:
+    def same(self, candidate: Predictions, reference: Predictions) -> Array:
         """Return which queries have :data:`SAME_SHARE` of their first documents in common; bool [rows]."""
-        return np.asarray(overlaps(ours.predictions, theirs.predictions, FIRST) >= SAME_SHARE)
+        return np.asarray(overlaps(candidate.predictions, reference.predictions, FIRST) >= SAME_SHARE)
 
 
 def _most_relevant(labels: Judgments) -> str:

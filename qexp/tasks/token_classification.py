@@ -74,10 +74,10 @@ class TokenAdapter:
     def loss_counts_per_row(self, batch: Batch) -> Tensor:
         return (batch["labels"] != IGNORED).sum(1)
 
-    def distance(self, ours: Tensor, theirs: Tensor, batch: Batch, temperature: float) -> Tensor:
+    def distance(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float) -> Tensor:
         """Return the mean divergence of the probabilities of tags, over words; 0 without any word."""
         counts = batch["labels"] != IGNORED
-        return divergence(ours[counts], theirs[counts], temperature).sum() / counts.sum().clamp(min=1)
+        return divergence(student[counts], teacher[counts], temperature).sum() / counts.sum().clamp(min=1)
 
     def predict(
         self,
@@ -114,9 +114,9 @@ class TokenAdapter:
         measures = measures_for(self.task.kind, self.task.scheme)
         return {name: observed(measures[name], found.predictions, found.labels) for name in self.task.metrics}
 
-    def same(self, ours: Predictions, theirs: Predictions) -> Array:
+    def same(self, candidate: Predictions, reference: Predictions) -> Array:
         """Return which words have the same tag, bool [words]."""
-        return np.asarray(ours.logits.argmax(axis=1) == theirs.logits.argmax(axis=1))
+        return np.asarray(candidate.logits.argmax(axis=1) == reference.logits.argmax(axis=1))
 
     def _tags(self, split: WordSplit, kept: Array, logits: Array) -> Array:
         """Return the predicted tags of all words of each row, [rows] tuples."""

@@ -110,10 +110,10 @@ class TranslationAdapter:
         """Return the number of target tokens of each row, [B]."""
         return (batch["labels"] != IGNORED).sum(1)
 
-    def distance(self, ours: Tensor, theirs: Tensor, batch: Batch, temperature: float) -> Tensor:
+    def distance(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float) -> Tensor:
         """Return the mean divergence over the target tokens."""
         counts = batch["labels"] != IGNORED
-        return divergence(ours[counts], theirs[counts], temperature).mean()
+        return divergence(student[counts], teacher[counts], temperature).mean()
 
     def predict(
         self,
@@ -149,9 +149,9 @@ class TranslationAdapter:
         """Return corpus BLEU."""
         return {"bleu": bleu(list(found.predictions), list(found.labels))}
 
-    def same(self, ours: Predictions, theirs: Predictions) -> Array:
+    def same(self, candidate: Predictions, reference: Predictions) -> Array:
         """Return which rows have the same text, bool [rows]."""
-        return np.asarray(ours.predictions == theirs.predictions)
+        return np.asarray(candidate.predictions == reference.predictions)
 
 
 def from_scratch(scratch: FromScratch, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:

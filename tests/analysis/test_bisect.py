@@ -157,7 +157,7 @@ def test_most_rows_are_padded(sound: DivergenceFinder) -> None:
 
 def test_a_sound_run_agrees_in_words(finished: tuple[Record, Path]) -> None:
     (result,) = divergences(*finished, ["onnxruntime"])
-    assert not result.departs
+    assert not result.diverges
     assert "all layers agree with torch (27, each on torch's own inputs" in str(result)
 
 
@@ -209,7 +209,7 @@ def test_what_only_the_whole_graph_shows_is_bisected(
 ) -> None:
     spoil(monkeypatch, lambda graph, values: values * (1.5 if len(graph.graph.node) > 60 else 1))
     result = sound.departure("key", sound.graph, "bad at large graphs")
-    assert result.departs
+    assert result.diverges
     assert result.layers == []
     assert result.whole is not None
     assert result.whole.module.startswith("bert.encoder.layer.")

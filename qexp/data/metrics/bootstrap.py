@@ -76,7 +76,7 @@ def paired_bootstrap(
 
 
 def randomization_test(
-    measure: Measure, ours: Array, theirs: Array, labels: Array, *, draws: int = 2000, seed: int = 0
+    measure: Measure, first: Array, second: Array, labels: Array, *, draws: int = 2000, seed: int = 0
 ) -> float:
     """Return the two-sided p-value of the difference of a metric between two sets of predictions.
 
@@ -86,14 +86,14 @@ def randomization_test(
 
     Args:
         measure: Metric, which must be defined for both sides.
-        ours: Predictions of the first side, [rows].
-        theirs: Predictions of the second side for the same rows, [rows].
+        first: Predictions of the first side, [rows].
+        second: Predictions of the second side for the same rows, [rows].
         labels: Gold values, [rows].
         draws: Number of random swaps.
         seed: Seed of the draws.
     """
     rows, generator = len(labels), np.random.default_rng(seed)
-    numbers = measure.statistics(np.concatenate([ours, theirs]), np.concatenate([labels, labels]))
+    numbers = measure.statistics(np.concatenate([first, second]), np.concatenate([labels, labels]))
 
     def differences(picked: Floats) -> Floats:
         """Return the absolute differences, [draws], if ``picked`` rows, [draws, rows], keep their sides."""

@@ -49,9 +49,9 @@ def _ordered(scores: Array, counts: Array) -> tuple[Array, Array, Floats]:
     return of_query[order], order, values[order]
 
 
-def reordered(ours: Array, theirs: Array) -> NDArray[np.bool_]:
+def reordered(candidate: Array, reference: Array) -> NDArray[np.bool_]:
     """Return which queries have their documents in another order, bool [queries], from scores by query."""
-    counts = np.array([len(row) for row in ours], np.int64)
-    one, other = (places(np.concatenate([*map(np.asarray, side)]), counts) for side in (ours, theirs))
+    counts = np.array([len(row) for row in candidate], np.int64)
+    one, other = (places(np.concatenate([*map(np.asarray, side)]), counts) for side in (candidate, reference))
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
     return np.asarray(np.logical_or.reduceat(one != other, starts))

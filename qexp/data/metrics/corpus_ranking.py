@@ -62,10 +62,10 @@ def rank(
 
 def _cosines(queries: Array, documents: Array) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield the number of the first query, and the cosines of some queries with all documents, float32."""
-    ours, theirs = _unit(queries), _unit(documents)
+    queries, documents = _unit(queries), _unit(documents)
     at_once = max(1, SCORES_AT_ONCE // max(1, len(documents)))
-    for start in range(0, len(ours), at_once):
-        yield start, (ours[start : start + at_once] @ theirs.T).astype(np.float32)
+    for start in range(0, len(queries), at_once):
+        yield start, (queries[start : start + at_once] @ documents.T).astype(np.float32)
 
 
 def _unit(vectors: Array) -> Floats:
@@ -83,9 +83,9 @@ def _best(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     return candidates[np.argsort(-scores[candidates], kind="stable")][:count]
 
 
-def overlaps(ours: Array, theirs: Array, count: int) -> Floats:
+def overlaps(candidate: Array, reference: Array, count: int) -> Floats:
     """Return the share of the first ``count`` documents that two rankings have in common, [queries]."""
-    pairs = zip(ours, theirs, strict=True)
+    pairs = zip(candidate, reference, strict=True)
     return np.array(
         [
             len({*one[:count]} & {*other[:count]}) / max(1, min(count, len(one), len(other)))

@@ -95,8 +95,8 @@ def of_candidates(name: str, scores: Array, relevance: Array) -> Floats:
         relevance: Their relevance, likewise.
     """
     found = np.empty((len(scores), 1))
-    for row, (ours, grades) in enumerate(zip(scores, relevance, strict=True)):
-        ranked = ranked_relevance(ours, grades)
+    for row, (row_scores, grades) in enumerate(zip(scores, relevance, strict=True)):
+        ranked = ranked_relevance(row_scores, grades)
         found[row] = RANKING[name](ranked, ranked[ranked > 0])
     return found
 

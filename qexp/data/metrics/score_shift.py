@@ -36,29 +36,31 @@ def score_shift(shifted: Array, reference: Array, threshold: float) -> Shift:
         the share of queries, in percent, whose first document is another; ``accepted``, see
         :func:`acceptance`.
     """
-    ours, theirs = (np.concatenate([*map(_floats, side)]) for side in (shifted, reference))
+    quantized, original = (np.concatenate([*map(_floats, side)]) for side in (shifted, reference))
     return {
         "queries": len(reference),
-        "documents": len(theirs),
-        "logit": _spread(ours - theirs),
-        "probability": _spread(sigmoid(ours) - sigmoid(theirs)),
+        "documents": len(original),
+        "logit": _spread(quantized - original),
+        "probability": _spread(sigmoid(quantized) - sigmoid(original)),
         **rank_correlations(shifted, reference),
         "first_changed": 100 * float(np.mean([*map(_first_changes, shifted, reference)])),
-        "accepted": acceptance(ours, theirs, threshold),
+        "accepted": acceptance(quantized, original, threshold),
     }
 
 
 def sigmoid(logits: Floats) -> Floats:
-    """Return ``1 / (1 + exp(-logits))``, without overflow."""
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)))
+    """Return ``1 / (1 + exp(-logits))`` without overflow."""
+    from scipy.special import expit  # type: ignore[import-untyped, unused-ignore]  # here, as it takes time
+
+    return np.asarray(expit(logits))
 
 
-def acceptance(ours: Floats, theirs: Floats, threshold: float) -> dict[str, Any]:
+def acceptance(quantized: Floats, original: Floats, threshold: float) -> dict[str, Any]:
     """Return how many documents a threshold accepts, and the threshold that accepts as many as before.
 
     Args:
-        ours: Logits of the quantized model, [documents].
-        theirs: Logits of the reference, [documents].
+        quantized: Logits of the quantized model, [documents].
+        original: Logits of the reference, [documents].
         threshold: Sigmoid above which a document is accepted.
 
     Returns:
@@ -68,13 +70,13 @@ def acceptance(ours: Floats, theirs: Floats, threshold: float) -> dict[str, Any]
         end of the scale leave no such threshold.
     """
     cut = float(np.log(threshold) - np.log1p(-threshold))
-    accepted, kept = ours > cut, theirs > cut
+    accepted, kept = quantized > cut, original > cut
     return {
         "threshold": threshold,
         "reference": int(kept.sum()),
         "shifted": int(accepted.sum()),
         "other": int((accepted != kept).sum()),
-        "same_count": _threshold_of(ours, int(kept.sum())),
+        "same_count": _threshold_of(quantized, int(kept.sum())),
     }
 
 
@@ -94,9 +96,9 @@ def rank_correlations(shifted: Array, reference: Array) -> dict[str, float | Non
     from scipy.stats import kendalltau, spearmanr  # type: ignore[import-untyped, unused-ignore]
 
     pairs = [
-        (ours, theirs)
-        for ours, theirs in zip(shifted, reference, strict=True)
-        if min(len({*ours}), len({*theirs})) > 1
+        (quantized, original)
+        for quantized, original in zip(shifted, reference, strict=True)
+        if min(len({*quantized}), len({*original})) > 1
     ]
     measures: Mapping[str, Callable[..., Any]] = {"kendall": kendalltau, "spearman": spearmanr}
     return {
@@ -105,9 +107,9 @@ def rank_correlations(shifted: Array, reference: Array) -> dict[str, float | Non
     }
 
 
-def _first_changes(ours: Any, theirs: Any) -> bool:
+def _first_changes(quantized: Any, original: Any) -> bool:
     """Return whether the reference's first document is below another one; ties do not count."""
-    return bool(ours[int(np.argmax(theirs))] < max(ours))
+    return bool(quantized[int(np.argmax(original))] < max(quantized))
 
 
 def _spread(differences: Floats) -> dict[str, float]:

@@ -89,8 +89,8 @@ def span_counts(scheme: str, predictions: Array, labels: Array) -> NDArray[np.fl
         labels: Gold tags likewise.
     """
     counts = []
-    for ours, theirs in zip(predictions, labels, strict=True):
-        predicted, gold = set(spans(ours, scheme)), set(spans(theirs, scheme))
+    for predicted_tags, gold_tags in zip(predictions, labels, strict=True):
+        predicted, gold = set(spans(predicted_tags, scheme)), set(spans(gold_tags, scheme))
         counts.append((len(predicted & gold), len(predicted), len(gold)))
     return np.array(counts, np.float64).reshape(-1, 3)
 
@@ -98,5 +98,5 @@ def span_counts(scheme: str, predictions: Array, labels: Array) -> NDArray[np.fl
 def tag_counts(predictions: Array, labels: Array) -> NDArray[np.float64]:
     """Return the words with the right tag, and all words, of each row, [rows, 2]."""
     rows = zip(predictions, labels, strict=True)
-    counts = [(sum(map(str.__eq__, ours, theirs)), len(theirs)) for ours, theirs in rows]
+    counts = [(sum(map(str.__eq__, predicted, gold)), len(gold)) for predicted, gold in rows]
     return np.array(counts, np.float64).reshape(-1, 2)

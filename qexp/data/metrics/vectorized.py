@@ -261,7 +261,7 @@ def _of_spans(scheme: str) -> dict[str, Measure]:
 
 def _all_right(predictions: Array, labels: Array) -> Floats:
     pairs = zip(predictions, labels, strict=True)
-    return np.array([float(tuple(ours) == tuple(theirs)) for ours, theirs in pairs])[:, None]
+    return np.array([float(tuple(predicted) == tuple(gold)) for predicted, gold in pairs])[:, None]
 
 
 _ANSWER_MEASURES = {name: Measure(partial(_answers, name), _mean) for name in ("exact_match", "f1")}

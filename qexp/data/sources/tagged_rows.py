@@ -92,11 +92,11 @@ def checked(table: pa.Table, task: TokenTask, where: str) -> pa.Table:
             f"{where}: column {name!r}: lists of {words.type.value_type}; a word is a text; cast the column"
         )
     tags, ids = _tags(table, task, where), row_ids(table, where)
-    for row, (ours, theirs) in enumerate(zip(words.to_pylist(), tags, strict=True)):
-        if not ours or len(ours) != len(theirs):
-            count = f"{len(ours)} words and {len(theirs)} tags"
+    for row, (row_words, row_tags) in enumerate(zip(words.to_pylist(), tags, strict=True)):
+        if not row_words or len(row_words) != len(row_tags):
+            count = f"{len(row_words)} words and {len(row_tags)} tags"
             raise _bad(ids, row, f"{where}: {count}; every row has at least one word, and a tag for each")
-        if unknown := sorted({*theirs} - {*task.labels}):
+        if unknown := sorted({*row_tags} - {*task.labels}):
             rule = f"allowed are {listed(task.labels)}; correct the row, or task.labels"
             raise _bad(ids, row, f"{where}: column {task.label!r} has the tag {unknown[0]!r}; {rule}")
     kind = pa.list_(pa.string())

@@ -130,8 +130,8 @@ class _Insertion:
             return {}
         check_example(self.model, example)
         found = attentions(self.model, example, self.functions)
-        ours = {point.module for point in self.functions.operands}
-        if placement.mask_value is not None and (not found or ours & set(found)):
+        with_operands = {point.module for point in self.functions.operands}
+        if placement.mask_value is not None and (not found or with_operands & set(found)):
             raise QuantizationError(
                 f"placement.mask_value={placement.mask_value:g}: attention of {type(self.model).__name__} "
                 "does not go through transformers' AttentionInterface, so its mask cannot be replaced; set "
