@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from qexp.config.any_task import AnyTask
 from qexp.config.base import Section
 from qexp.config.calibration import AnyCalibrator, Calibration
-from qexp.config.deploy import AnyDeploy, Budget, Gate, Machine, Numerics, TrainingSetup
+from qexp.config.deploy import AnyDeploy, Budget, DeployEngines, Gate, Machine, Numerics, TrainingSetup
 from qexp.config.embedding import BiEncoderTask
 from qexp.config.quantization import Placement, Quant, QuantizationConfig, Scheme
 from qexp.config.refinement import Refinement
@@ -65,6 +65,19 @@ class Experiment(Section):
             raise ValueError(
                 f"method=control with quant={self.quant.name}: the control is trained without quantizers; "
                 "use quant=fp32, or method=qat"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_precisions(self) -> Self:
+        deploy = self.deploy
+        if self.quant.enabled or not isinstance(deploy, DeployEngines):
+            return self
+        if all(precision == "int8" for _, precision in deploy.asked):
+            raise ValueError(
+                f"deploy.precisions=[{','.join(deploy.precisions)}] with quant=fp32: a float model has no "
+                f"int8, and {' and '.join(deploy.runtimes)} have nothing else; ask for fp32 too, or choose "
+                "bit-widths such as quant=w8a8"
             )
         return self
 

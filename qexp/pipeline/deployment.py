@@ -60,10 +60,6 @@ class Deployment:
         )
         self._export()
         asked = [each for each in engines.asked if each[1] != "int8" or self.final.quant_config]
-        if not asked:
-            raise DeployError(
-                f"deploy.precisions={list(engines.precisions)}: a float model has no int8; ask for fp32 too"
-            )
         if isinstance(deploy, Onnx):
             asked = [_own([each for each in asked if each[0] == runtime]) for runtime in deploy.runtimes]
         gated = self._gate_all(asked)

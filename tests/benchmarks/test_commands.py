@@ -99,6 +99,7 @@ def test_the_floor_of_a_small_tensor_has_one_thread() -> None:
     assert fake_quant.floor_seconds(1.0, 0, 1e-3, threads=1, backward=True) == 2.5
 
 
+@pytest.mark.slow
 def test_deploy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install qexp[openvino]")
     found = run(deploy, tmp_path / "x.json", "--rows", "2", *TINY)

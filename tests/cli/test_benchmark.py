@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from qexp.cli.benchmark import main
+from qexp.config import Machine
 from qexp.errors import FAILED, INTERRUPTED
 from qexp.execution.job import OK
 from qexp.records.record import read_all, records_folder
@@ -28,6 +29,20 @@ def finished(tiny_models: Callable[[str], Path], tiny_runs: TinyRuns) -> Path:
 def copy(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("QEXP_OUTPUTS", str(tmp_path / "copy"))
     return shutil.copytree(finished, tmp_path / "copy")
+
+
+@pytest.fixture(scope="module")
+def exported(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Outputs of the run with its INT8 graph, which was not gated."""
+    from qexp.analysis.find_run import find_record
+    from qexp.analysis.run_models import graph_of, model_of
+    from qexp.context import RunContext
+
+    outputs = shutil.copytree(finished, tmp_path_factory.mktemp("exported") / "outputs")
+    (key,) = keys(outputs)
+    ctx = RunContext.at(outputs, Machine(threads=1, progress=False))
+    graph_of(model_of(find_record(key, outputs), outputs), ctx)
+    return outputs
 
 
 def keys(outputs: Path) -> set[str]:
@@ -66,7 +81,10 @@ def test_a_runtime_that_is_not_there_is_told_and_the_others_go_on(
     assert main([*words, "--lenient"]) == OK
 
 
-def test_a_broken_gate_ends_with_an_error_code(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_gate_ends_with_an_error_code(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QEXP_OUTPUTS", str(shutil.copytree(exported, tmp_path / "copy")))
     monkeypatch.setattr("qexp.tasks.comparison.GateComparison.finite", False)
     assert main(["--runtimes", "onnxruntime", "--precisions", "int8", *SHAPES]) == FAILED
 

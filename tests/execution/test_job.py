@@ -143,8 +143,8 @@ def test_a_control_goes_on_from_fp32_and_is_what_is_exported(tiny_bert: Path) ->
 @pytest.mark.parametrize(
     "words",
     [
-        ("task=stsb", "quant=fp32", "method=control"),
-        ("task=mrpc", "quant=w8a8", "placement=linear"),
+        pytest.param(("task=stsb", "quant=fp32", "method=control"), marks=pytest.mark.slow),
+        pytest.param(("task=mrpc", "quant=w8a8", "placement=linear"), marks=pytest.mark.slow),
         ("task=mrpc", "quant=w4a8", "method.ranges=frozen"),
     ],
     ids=" ".join,

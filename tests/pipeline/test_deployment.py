@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from qexp.execution.job import FAILED, OK
+from qexp.execution.job import OK
 from qexp.pipeline.deployment import _own
+from tests.conftest import experiment
 from tests.support.jobs import QUICK, run
 
 
@@ -46,6 +48,5 @@ def test_every_runtime_here_is_gated_and_the_absent_one_is_told(tiny_bert: Path,
 
 def test_a_float_model_has_no_int8(tiny_bert: Path) -> None:
     words = ("quant=fp32", "deploy=onnxruntime", "deploy.precisions=[int8]", "deploy.lengths=[16]")
-    code, record = run("task=mrpc", f"model.name={tiny_bert}", *QUICK[:-1], *words)
-    assert code == FAILED
-    assert "a float model has no int8" in record["error"]["message"]
+    with pytest.raises(ValidationError, match="a float model has no int8"):
+        experiment("task=mrpc", f"model.name={tiny_bert}", *QUICK[:-1], *words)

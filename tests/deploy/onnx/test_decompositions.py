@@ -81,7 +81,7 @@ def _both(
         assert _structure(folder / "ours" / file) == _structure(folder / "torch" / file)
 
 
-@pytest.mark.parametrize("bits", [None, 8], ids=["float", "int8"])
+@pytest.mark.parametrize("bits", [pytest.param(None, marks=pytest.mark.slow), 8], ids=["float", "int8"])
 @pytest.mark.parametrize(
     "architecture", [pytest.param(name, marks=() if name == "bert" else pytest.mark.slow) for name in CONFIGS]
 )

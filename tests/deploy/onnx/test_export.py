@@ -76,7 +76,14 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", params=CASES)
+FAST = ("bert", "electra")
+"""The others repeat the walk with another architecture, 4 bits and unsigned activations."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in CASES],
+)
 def exported(request, tmp_path_factory, own_attention):
     attention, bits = CASES[request.param]
     model = quantized(encoder(request.param, attention), **bits)
@@ -213,8 +220,15 @@ def test_inserted_calibrated_exported(tmp_path):
     assert all(node.domain == "" for node in case.proto.graph.node)
 
 
-@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
-@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize(
+    ("granularity", "symmetric"),
+    [
+        ("per_channel", True),
+        ("per_tensor", False),
+        pytest.param("per_channel", False, marks=pytest.mark.slow),
+        pytest.param("per_tensor", True, marks=pytest.mark.slow),
+    ],
+)
 def test_tables_stay_integers_and_are_looked_up_as_such(tmp_path, granularity, symmetric):
     from qexp.quant.insertion.insert import insert
     from tests.support.tiny_models import NEURST
@@ -247,7 +261,7 @@ def test_tables_stay_integers_and_are_looked_up_as_such(tmp_path, granularity, s
     assert not floats
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [4, pytest.param(8, marks=pytest.mark.slow)])
 def test_groups_of_dimensions_are_scales_along_the_last_axis(tmp_path, bits):
     from qexp.quant.insertion.insert import insert
 

@@ -128,7 +128,7 @@ def long_tailed(kind: str, seed: int, count: int = 100_000) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", ["normal", "laplace", "student", "even"])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_entropy_within_a_quarter(graph: Path, kind: str, seed: int) -> None:
     """Not closer, because the divergences differ, and are nearly as small for many ranges.
 

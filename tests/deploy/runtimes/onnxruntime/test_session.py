@@ -88,7 +88,9 @@ def test_times_and_gates_of_the_forced_path_are_filed_apart(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("architecture", [pytest.param("bert", marks=pytest.mark.slow), "albert"])
-@pytest.mark.parametrize("name", WORDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=() if each == "asymmetric" else pytest.mark.slow) for each in WORDS]
+)
 def test_encoders_give_what_torch_gives_in_both_arithmetics(
     name: str, architecture: str, tmp_path: Path
 ) -> None:
