@@ -21,7 +21,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import onnx
 import torch
 from torch import Tensor
 
@@ -35,6 +34,7 @@ from qexp.context import RunContext, set_threads
 from qexp.data.batches import EVALUATION_BATCH
 from qexp.deploy.engine import Engine, EngineSpec
 from qexp.deploy.onnx.fp16 import to_fp16
+from qexp.deploy.onnx.io import read
 from qexp.deploy.runtimes import load
 from qexp.deploy.runtimes.onnxruntime.engine import as_written
 from qexp.errors import DeployError
@@ -214,7 +214,7 @@ def _departures(bench: Bench) -> Any:
 
 def wrong_engines(bench: Bench, folder: Path, *, bisect: bool) -> Iterator[Judged]:
     """Engines of graphs with a fault."""
-    proto = onnx.load(bench.quantized.graph)
+    proto = read(bench.quantized.graph)
     departures = _departures(bench) if bisect else None
     middle = f"encoder.layer.{Graph(proto).layers // 2}"
     for fault in FAULTS:

@@ -160,14 +160,14 @@ class DivergenceFinder:
                 Record.
             DeployError: If the model is a translator.
         """
-        import onnx
+        from qexp.deploy.onnx.io import read
 
         file = Graph(folder_of(record, StageName.ONNX, outputs), "").file
         if not file.is_file():
             raise DeployError(
                 f"run {record.key[:12]}: has a translator's two graphs; --bisect takes encoders"
             )
-        graph, subject = onnx.load(file), exported_model(record, outputs)
+        graph, subject = read(file), exported_model(record, outputs)
         batch = padded_batch(subject.rows, ROWS)
         torch = module_outputs(subject, batch, {layer.module for layer in layers_of(graph)})
         return cls(graph, batch, torch, threads=subject.ctx.threads, precision=subject.precision)

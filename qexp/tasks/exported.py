@@ -27,9 +27,7 @@ def files(task: Task) -> tuple[str, ...]:
     return (ENCODER, DECODER) if isinstance(task, TranslationTask) else (MODEL,)
 
 
-def export(
-    model: Any, task: Task, folder: Path, batch: Mapping[str, Tensor], *, narrow: bool = False
-) -> tuple[str, ...]:
+def export(model: Any, task: Task, folder: Path, batch: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Export a model to the ONNX files of its task.
 
     Args:
@@ -37,7 +35,6 @@ def export(
         task: Task of the model.
         folder: Existing folder to write to.
         batch: Two rows, collated by the task adapter.
-        narrow: As in :func:`qexp.deploy.onnx.export.write_graph`.
 
     Returns:
         The names of the files.
@@ -47,10 +44,10 @@ def export(
     """
     if isinstance(task, TranslationTask):
         target = model.prepare_decoder_input_ids_from_labels(batch["labels"])
-        export_translation(model, folder, example={**batch, "decoder_input_ids": target}, narrow=narrow)
+        export_translation(model, folder, example={**batch, "decoder_input_ids": target})
     else:
         inputs = {name: batch[name] for name in model_inputs(model) if name in batch}
-        export_onnx(model, folder / MODEL, example=inputs, narrow=narrow)
+        export_onnx(model, folder / MODEL, example=inputs)
     return files(task)
 
 

@@ -24,10 +24,10 @@ from torch.export import Dim, ExportedProgram
 from transformers import PreTrainedModel
 
 from qexp.deploy.onnx.decompositions import exchange_operators
-from qexp.deploy.onnx.int4 import pack_int4
 from qexp.deploy.onnx.io import checked, first_line, write
+from qexp.deploy.onnx.packing import pack_weights
 from qexp.deploy.onnx.passes import optimize_graph
-from qexp.deploy.onnx.qdq_ops import OPSET, TRANSLATIONS, WIDE_OPSET, opset_for
+from qexp.deploy.onnx.qdq_ops import OPSET, TRANSLATIONS, opset_for
 from qexp.deploy.onnx.workarounds import keep_exact
 from qexp.errors import DeployError
 
@@ -68,7 +68,7 @@ def export_onnx(
     *,
     example: Mapping[str, Tensor],
     opset: int | None = None,
-    narrow: bool = False,
+    packed: bool = True,
 ) -> None:
     """Write ``model`` as one self-contained ONNX file.
 
@@ -83,13 +83,13 @@ def export_onnx(
         example: Integers [batch, length] for each input. Sizes do not matter, since they stay dynamic;
             inputs that the model does not take are ignored, and token types may be absent.
         opset: As in :func:`write_graph`.
-        narrow: As in :func:`write_graph`.
+        packed: As in :func:`write_graph`.
 
     Raises:
         DeployError: An input is missing, the model cannot be traced or translated, or is too large.
     """
     with _encoder_part(model, example) as part:
-        write_graph(part, path, opset=opset, narrow=narrow)
+        write_graph(part, path, opset=opset, packed=packed)
 
 
 def translate(
@@ -109,16 +109,16 @@ def translate(
         return _translate(_trace(part), part, OPSET, translations), part.axes
 
 
-def write_graph(part: GraphPart, path: Path, *, opset: int | None = None, narrow: bool = False) -> None:
+def write_graph(part: GraphPart, path: Path, *, opset: int | None = None, packed: bool = True) -> None:
     """Write one part of a model in evaluation mode as one self-contained ONNX file.
 
     Args:
         part: Part to write.
         path: File to write, atomically.
-        opset: Version of the ONNX operators; None selects 20, or 21 if a grid has more than 8 bits or
-            weights are stored in half a byte.
-        narrow: Whether weights of at most 4 bits are stored in half a byte; see
-            :mod:`qexp.deploy.onnx.int4`.
+        opset: Version of the ONNX operators; None selects 20, or 21 if a grid has more than 8 bits. Packed
+            weights raise it as far as they need.
+        packed: Whether weights of at most 4 bits are stored in half a byte, and of 2 bits in a quarter; see
+            :mod:`qexp.deploy.onnx.packing`.
 
     Raises:
         DeployError: The part cannot be traced or translated, or is too large.
@@ -126,14 +126,13 @@ def write_graph(part: GraphPart, path: Path, *, opset: int | None = None, narrow
     with _quiet(), torch.no_grad():
         program = _trace(part)
         exchange_operators(program)
-        opset = opset or (WIDE_OPSET if narrow else opset_for(program))
-        graph = _translate(program, part, opset, TRANSLATIONS)
+        graph = _translate(program, part, opset or opset_for(program), TRANSLATIONS)
         optimize_graph(graph, part.axes)
-        if narrow:
-            pack_int4(graph)
         keep_exact(graph.graph)
         del graph.graph.outputs[1:]  # part.inner: named by the exporter, and no outputs
         RemoveUnusedNodesPass()(graph)
+        if packed:
+            pack_weights(graph)
         proto = checked(graph)
     write(proto, path)
 

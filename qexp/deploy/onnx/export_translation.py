@@ -32,7 +32,7 @@ TOKENS = ("input_ids", "attention_mask", "decoder_input_ids")
 
 
 def export_translation(
-    model: Any, folder: Path, *, example: Mapping[str, Tensor], opset: int | None = None, narrow: bool = False
+    model: Any, folder: Path, *, example: Mapping[str, Tensor], opset: int | None = None, packed: bool = True
 ) -> None:
     """Write the two files of a translation model, and the configuration for a search, into a folder.
 
@@ -41,7 +41,7 @@ def export_translation(
         folder: Folder to write to; it must exist.
         example: Integers [batch, length] for each of ``TOKENS``; their sizes do not matter.
         opset: As in :func:`qexp.deploy.onnx.export.write_graph`.
-        narrow: As in :func:`qexp.deploy.onnx.export.write_graph`.
+        packed: As in :func:`qexp.deploy.onnx.export.write_graph`.
 
     Raises:
         DeployError: An input is missing, the model cannot be traced or translated, or is too large.
@@ -56,9 +56,9 @@ def export_translation(
     given = {name: at_least_two(example[name]).to(device, torch.int64) for name in TOKENS}
     with evaluating(model), torch.no_grad():
         encoder = _encoder(model, given)
-        write_graph(encoder, folder / ENCODER, opset=opset, narrow=narrow)
+        write_graph(encoder, folder / ENCODER, opset=opset, packed=packed)
         states = encoder.module(*encoder.inputs.values())
-        write_graph(_decoder(model, given, states), folder / DECODER, opset=opset, narrow=narrow)
+        write_graph(_decoder(model, given, states), folder / DECODER, opset=opset, packed=packed)
     model.config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
 

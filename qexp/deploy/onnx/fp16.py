@@ -22,7 +22,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from qexp.deploy.onnx.io import checked, first_line, read, write
+from qexp.deploy.onnx.io import checked, first_line, opset_of, read, write
+from qexp.deploy.onnx.packing import pack_weights
 from qexp.deploy.onnx.passes import constant, initializer
 from qexp.errors import DeployError
 
@@ -61,6 +62,7 @@ def to_fp16(path: Path, target: Path | None = None) -> Path:
     _restore_outputs(model.graph)
     RemoveUnusedNodesPass()(model)
     model.graph.sort()
+    pack_weights(model)
     target = target or path.with_name(f"{path.stem}.fp16.onnx")
     write(checked(model), target)
     return target
@@ -68,7 +70,7 @@ def to_fp16(path: Path, target: Path | None = None) -> Path:
 
 def _typed(proto: onnx.ModelProto, path: Path) -> ir.Model:
     """Return the graph with the type of every value inferred."""
-    opset = next((each.version for each in proto.opset_import if each.domain in ("", "ai.onnx")), 0)
+    opset = opset_of(proto)
     if opset < OLDEST:
         raise DeployError(
             f"{path}: has opset {opset}, quantizers know FP16 from {OLDEST} on; export it with a later one"

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from qexp.artifacts.disk import write_whole
+from qexp.deploy.onnx.packing import unpack_weights
 from qexp.errors import DeployError
 
 MAX_BYTES = 2**31 - 1
@@ -50,7 +51,7 @@ def write(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def read(path: Path) -> onnx.ModelProto:
-    """Load the graph of a file.
+    """Load the graph of a file, with packed weights in whole bytes.
 
     Raises:
         DeployError: The file is missing, damaged, or holds no graph.
@@ -61,7 +62,13 @@ def read(path: Path) -> onnx.ModelProto:
             raise DecodeError("no graph in it")
     except (OSError, DecodeError) as error:
         raise DeployError(f"{path}: cannot be read as ONNX ({error}); export the model again") from error
+    unpack_weights(proto)
     return proto
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of the ONNX operators of a graph, 0 if it has none."""
+    return next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
 
 
 def first_line(error: BaseException) -> str:

@@ -22,7 +22,6 @@ def run(
     """Write the graph with Q/DQ pairs and integer weights, or in FP32 without ``quant_config``."""
     import numpy as np
 
-    from qexp.deploy.onnx.int4 import should_pack_int4
     from qexp.models.inference import load_quantized
     from qexp.tasks import adapter_for
     from qexp.tasks.exported import export
@@ -34,15 +33,14 @@ def run(
     adapter = adapter_for(task)
     batch = adapter.collate(adapter.split(tokens.split(task.train)), np.arange(2), tokens.pad_id)
     with ctx.console.bar(f"export {quant_config.quant.name if quant_config else 'fp32'}", total=1) as advance:
-        narrow = quant_config is not None and should_pack_int4(quant_config.quant)
-        files = export(model, task, work.folder, batch, narrow=narrow)
+        files = export(model, task, work.folder, batch)
         advance()
     work.write_facts({"files": files, "vocabulary": model.config.vocab_size})
 
 
 STAGE = Stage(
     StageName.ONNX,
-    4,
+    5,
     Graph,
     run,
     keys={

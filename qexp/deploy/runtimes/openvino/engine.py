@@ -43,7 +43,7 @@ from qexp.config import Precision
 from qexp.deploy.engine import Audit, Batch, EngineSpec, Info, check_names, not_installed
 from qexp.deploy.hardware import exact_products_forced, processor
 from qexp.deploy.onnx.input_limits import limits
-from qexp.deploy.onnx.io import read
+from qexp.deploy.onnx.io import opset_of, read
 from qexp.deploy.runtimes.openvino.rewrites import rewrite
 from qexp.errors import DeployError
 
@@ -51,6 +51,10 @@ HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "in
 """OpenVINO's name for the arithmetic of everything that is not quantized."""
 CAPABILITIES: dict[Precision, str] = {"bf16": "BF16", "fp16": "FP16"}
 """Capability that the device must report for a precision that not every CPU has."""
+
+
+REFUSED_OPSET = 25
+"""Opset of graphs with INT2, which OpenVINO 2026.4 refuses; from memory it gets them in whole bytes."""
 
 
 class OpenVinoEngine:
@@ -75,7 +79,7 @@ class OpenVinoEngine:
         try:
             # Bytes only for a changed graph: loading by path avoids a second copy in memory.
             saturating = exact if exact is not None else exact_products_forced() or _products_saturate()
-            changed = rewrite(model, saturating=saturating)
+            changed = rewrite(model, saturating=saturating) or opset_of(model) >= REFUSED_OPSET
             source = model.SerializeToString() if changed else str(spec.graph)
             graph = _core().read_model(source)
             self._compiled = _core().compile_model(graph, "CPU", _properties(spec))

@@ -8,7 +8,6 @@ from onnx.shape_inference import InferenceError
 
 from qexp.deploy.engine import EngineSpec
 from qexp.deploy.onnx.decompose_qdq import dequantize_weights, readers, replace
-from qexp.deploy.onnx.int4 import widen_weights
 from qexp.deploy.onnx.io import read
 from qexp.deploy.runtimes.capabilities import check_graph
 from qexp.deploy.runtimes.tensorrt.half_precision import Half, to_half
@@ -32,7 +31,6 @@ def prepared(runtime: str, spec: EngineSpec, *, typed: bool = True) -> ModelProt
     """
     model = read(spec.graph)
     dequantize_weights(model)
-    widen_weights(model)
     check_graph(runtime, model, str(spec.graph))
     dequantize_tables(model)
     if not typed:

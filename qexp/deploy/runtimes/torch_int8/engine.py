@@ -40,7 +40,6 @@ from qexp.deploy.engine import Audit, Batch, EngineSpec, Info, check_names
 from qexp.deploy.hardware import processor
 from qexp.deploy.onnx.decompose_qdq import dequantize_weights
 from qexp.deploy.onnx.input_limits import limits
-from qexp.deploy.onnx.int4 import widen_weights
 from qexp.deploy.onnx.io import first_line, read
 from qexp.deploy.runtimes.torch_int8.audit import audit
 from qexp.deploy.runtimes.torch_int8.int8_matmul import exact
@@ -71,7 +70,6 @@ class TorchInt8Engine:
         before = self._allocated()
         model = read(spec.graph)
         dequantize_weights(model)
-        widen_weights(model)
         self._limits = limits(model)
         self._types, self._ranks = _inputs(model)
         self.inputs: tuple[str, ...] = tuple(self._types)
