@@ -31,7 +31,7 @@ name   ?= smoke
 words  ?=
 
 # What is run on a CPU without VNNI; graphs are exported by the run before, since the emulator takes a minute for one.
-EMULATED := tests/deploy/runtimes/onnxruntime/test_engine.py tests/deploy/runtimes/onnxruntime/test_uint8.py \
+EMULATED := tests/deploy/runtimes/onnxruntime/test_engine.py tests/deploy/onnx/test_uint8.py \
   tests/deploy/runtimes/onnxruntime/test_session.py tests/deploy/runtimes/tensorrt/test_build.py
 
 .PHONY: sweep packages rtx demo test test-all test-slow test-no-vnni conformance check format report clean

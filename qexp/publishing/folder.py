@@ -90,7 +90,7 @@ def _copy_graph(source: Path, target: Path) -> None:
     import onnx
 
     from qexp.deploy.onnx.io import read, write
-    from qexp.deploy.runtimes.onnxruntime.uint8 import shift_shared_weights
+    from qexp.deploy.onnx.uint8 import shift_shared_weights
 
     graph = read(source)
     shifted, opened = shift_shared_weights(graph), with_hidden_states(graph)

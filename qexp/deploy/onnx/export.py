@@ -24,10 +24,11 @@ from torch.export import Dim, ExportedProgram
 from transformers import PreTrainedModel
 
 from qexp.deploy.onnx.decompositions import exchange_operators
-from qexp.deploy.onnx.io import checked, first_line, write
+from qexp.deploy.onnx.io import checked, first_line, opset_of, write
 from qexp.deploy.onnx.packing import pack_weights
 from qexp.deploy.onnx.passes import optimize_graph
-from qexp.deploy.onnx.qdq_ops import OPSET, TRANSLATIONS, opset_for
+from qexp.deploy.onnx.qdq_ops import OPSET, TRANSLATIONS, WIDE_OPSET, opset_for
+from qexp.deploy.onnx.uint8 import shift_activations
 from qexp.deploy.onnx.workarounds import keep_exact
 from qexp.errors import DeployError
 
@@ -112,6 +113,9 @@ def translate(
 def write_graph(part: GraphPart, path: Path, *, opset: int | None = None, packed: bool = True) -> None:
     """Write one part of a model in evaluation mode as one self-contained ONNX file.
 
+    From opset 21 on, 8-bit activations are unsigned. ONNX Runtime 1.32 makes them so itself, but not the
+    ``output_dtype`` of quantizers that it moves past a ``Reshape``, and then refuses the graph.
+
     Args:
         part: Part to write.
         path: File to write, atomically.
@@ -134,6 +138,8 @@ def write_graph(part: GraphPart, path: Path, *, opset: int | None = None, packed
         if packed:
             pack_weights(graph)
         proto = checked(graph)
+    if opset_of(proto) >= WIDE_OPSET:
+        shift_activations(proto)
     write(proto, path)
 
 

@@ -30,9 +30,9 @@ from numpy.typing import NDArray
 from qexp.deploy.engine import Audit, Batch, EngineSpec, Info, check_names
 from qexp.deploy.hardware import processor
 from qexp.deploy.onnx.io import read
+from qexp.deploy.onnx.uint8 import shift_activations
 from qexp.deploy.runtimes.onnxruntime.audit import audit
 from qexp.deploy.runtimes.onnxruntime.session import new_session
-from qexp.deploy.runtimes.onnxruntime.uint8 import shift_activations
 from qexp.errors import DeployError
 
 TYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32}

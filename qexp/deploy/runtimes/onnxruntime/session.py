@@ -17,8 +17,7 @@ import onnxruntime
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from qexp.deploy.hardware import exact_products_forced
-from qexp.deploy.onnx.packing import unpack_weights
-from qexp.deploy.runtimes.onnxruntime.uint8 import shift_shared_weights
+from qexp.deploy.onnx.uint8 import shift_shared_weights
 
 PROVIDERS = ["CPUExecutionProvider"]
 """Execution providers of every session: the CPU only, whatever else is available."""
@@ -44,7 +43,6 @@ def new_session(
     if exact if exact is not None else exact_products_forced() or products_saturate():
         options.add_session_config_entry(EXACT, "1")
         model = onnx.load(graph, load_external_data=False) if isinstance(graph, Path) else _copy(graph)
-        unpack_weights(model)
         graph = model if shift_shared_weights(model) else graph
     return _session(graph, options)
 

@@ -9,6 +9,7 @@ from onnx.shape_inference import InferenceError
 from qexp.deploy.engine import EngineSpec
 from qexp.deploy.onnx.decompose_qdq import dequantize_weights, readers, replace
 from qexp.deploy.onnx.io import read
+from qexp.deploy.onnx.uint8 import unshift_activations
 from qexp.deploy.runtimes.capabilities import check_graph
 from qexp.deploy.runtimes.tensorrt.half_precision import Half, to_half
 from qexp.errors import DeployError
@@ -30,6 +31,7 @@ def prepared(runtime: str, spec: EngineSpec, *, typed: bool = True) -> ModelProt
         DeployError: The file is missing or damaged, or the runtime does not take its form.
     """
     model = read(spec.graph)
+    unshift_activations(model)
     dequantize_weights(model)
     check_graph(runtime, model, str(spec.graph))
     dequantize_tables(model)

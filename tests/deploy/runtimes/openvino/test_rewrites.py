@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
+from qexp.deploy.onnx.io import read
 from qexp.deploy.runtimes.openvino.rewrites import has_mixed_tables, move_before_heads
 from tests.support.graphs import export
 from tests.support.rounding import plainly
@@ -16,7 +17,7 @@ from tests.support.rounding import plainly
 @pytest.mark.parametrize("quant", ["w8a8", "w4a4"])
 def test_quantizing_before_the_heads_gives_the_same_numbers(quant: str, tmp_path: Path) -> None:
     case = export(tmp_path, "placement=q8bert", "scheme=neurst", f"quant={quant}")
-    model = onnx.load(case.path)
+    model = read(case.path)
     feed = {name: values.astype(np.int64) for name, values in case.batch.items()}
     before = plainly(model, feed)
     assert has_mixed_tables(model.graph)
@@ -31,4 +32,4 @@ def test_quantizing_before_the_heads_gives_the_same_numbers(quant: str, tmp_path
 
 def test_a_graph_whose_tables_agree_is_left_alone(tmp_path: Path) -> None:
     case = export(tmp_path, "placement=neurst", "scheme=symmetric", "quant=w8a8")
-    assert not has_mixed_tables(onnx.load(case.path).graph)
+    assert not has_mixed_tables(read(case.path).graph)

@@ -9,9 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
+from qexp.deploy.onnx.uint8 import SEVEN_BITS, shift_activations, shift_shared_weights, unshift_activations
 from qexp.deploy.runtimes.onnxruntime import session as sessions
 from qexp.deploy.runtimes.onnxruntime.session import new_session
-from qexp.deploy.runtimes.onnxruntime.uint8 import SEVEN_BITS, shift_activations, shift_shared_weights
 from tests.support.qdq_graphs import SIZE, _graph, _plainly
 
 pytestmark = pytest.mark.integer_products
@@ -70,6 +70,22 @@ def test_shifted_activations_are_the_same_bits(zero_point: int) -> None:
     result = kinds(model)
     assert (result["w0"], result["zero.uint8"]) == (TensorProto.INT8, TensorProto.UINT8)
     assert not shift_activations(model)
+
+
+def test_activations_come_back_as_they_were() -> None:
+    model = _graph(activation=np.int8, zero_point=0)
+    values = np.arange(-200, -200 + 7 * SIZE).reshape(7, SIZE)
+    before, types = _plainly(model, values), {each.data_type for each in model.graph.initializer}
+    assert not unshift_activations(model)
+    assert shift_activations(model) and unshift_activations(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert {each.data_type for each in model.graph.initializer} == types
+    assert np.array_equal(_plainly(model, values), before)
+
+
+@pytest.mark.parametrize("zero_point", [0, 3, 127])
+def test_zero_points_other_than_the_middle_stay_unsigned(zero_point: int) -> None:
+    assert not unshift_activations(_graph(activation=np.uint8, zero_point=zero_point))
 
 
 def test_graph_without_int8_activations_is_left_alone() -> None:

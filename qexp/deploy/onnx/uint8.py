@@ -1,20 +1,22 @@
-"""Conversion of int8 to uint8: values and their zero points grow by 128, and no result changes.
+"""Conversion between int8 and uint8: values and their zero points move by 128, and no result changes.
 
     clamp(round(x / s) + z, -128, 127) + 128 == clamp(round(x / s) + z + 128, 0, 255)
     (q - z) * s == ((q + 128) - (z + 128)) * s
 
 ONNX Runtime's integer kernels need uint8 activations and, on a CPU whose products of uint8 by int8
-saturate, uint8 weights: see :mod:`qexp.deploy.runtimes.onnxruntime.engine`.
+saturate, uint8 weights: see :mod:`qexp.deploy.runtimes.onnxruntime.engine`. TensorRT wants int8.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
+SHIFT = 128
+"""What uint8 values have more than int8 values."""
 SEVEN_BITS = 64
 """Largest magnitude of weights for which a pair of products with uint8 fits 16 bits: 2 * 255 * 64 < 2**15."""
 
@@ -25,22 +27,37 @@ def shift_activations(model: ModelProto) -> bool:
     Returns:
         Whether the graph changed.
     """
+    return _move_activations(model, _is_int8)
+
+
+def unshift_activations(model: ModelProto) -> bool:
+    """Convert uint8 activations with zero point 128 to int8 with zero point 0, in place.
+
+    Returns:
+        Whether the graph changed.
+    """
+    return _move_activations(model, _is_shifted_zero)
+
+
+def _move_activations(model: ModelProto, wanted: Callable[[TensorProto | None], bool]) -> bool:
+    """Convert activations whose quantizer and dequantizers all have a wanted zero point to the other type."""
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     readers: dict[str, list[NodeProto]] = defaultdict(list)
     for node in model.graph.node:
         for name in node.input:
             readers[name].append(node)
-    changed = False
+    moved = set[str]()
     for node in model.graph.node:
         if node.op_type == "QuantizeLinear":
             pair = [node, *readers[node.output[0]]]
             if all(reader.op_type == "DequantizeLinear" for reader in pair[1:]) and all(
-                _is_int8(stored.get(_zero_point(member))) for member in pair
+                wanted(stored.get(_zero_point(member))) for member in pair
             ):
+                moved |= {member.input[2] for member in pair}
                 for member in pair:
                     member.input[2] = _shifted(model.graph, member.input[2], stored)
-                changed = True
-    return changed
+    _drop_unread(model.graph, moved)
+    return bool(moved)
 
 
 def shift_shared_weights(model: ModelProto) -> bool:
@@ -85,16 +102,25 @@ def _is_int8(tensor: TensorProto | None) -> bool:
     return tensor is not None and tensor.data_type == TensorProto.INT8
 
 
+def _is_shifted_zero(tensor: TensorProto | None) -> bool:
+    if tensor is None or tensor.data_type != TensorProto.UINT8:
+        return False
+    return bool((numpy_helper.to_array(tensor) == SHIFT).all())
+
+
 def _is_wide(tensor: TensorProto) -> bool:
     values = numpy_helper.to_array(tensor)
     return bool(values.size and (values.min() < -SEVEN_BITS or values.max() > SEVEN_BITS))
 
 
 def _shifted(graph: GraphProto, name: str, stored: dict[str, TensorProto]) -> str:
-    """Return the name of the uint8 copy of stored int8 values, and add the copy if it does not exist yet."""
-    twin = f"{name}.uint8"
+    """Return the name of the copy of stored 8-bit values in the other type, which is added once."""
+    values = numpy_helper.to_array(stored[name])
+    signed = values.dtype == np.int8
+    twin = f"{name}.{'uint8' if signed else 'int8'}"
     if twin not in stored:
-        values = (numpy_helper.to_array(stored[name]).astype(np.int16) + 128).astype(np.uint8)
+        moved = values.astype(np.int16) + (SHIFT if signed else -SHIFT)
+        values = moved.astype(np.uint8 if signed else np.int8)
         stored[twin] = numpy_helper.from_array(values, twin)
         graph.initializer.append(stored[twin])
     return twin
