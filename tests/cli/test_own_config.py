@@ -11,7 +11,7 @@ import pytest
 
 from qexp.cli import run
 from qexp.cli.overrides import CommandLine
-from qexp.errors import FAILED, OK, ConfigError
+from qexp.errors import INVALID, OK, ConfigError
 from qexp.records.record import read
 from qexp.reporting.command import command_of
 from qexp.reporting.run_view import RunView
@@ -90,14 +90,14 @@ def test_a_sweep_over_options_of_ones_own(own: Path, monkeypatch: pytest.MonkeyP
 def test_an_option_that_is_nowhere_names_those_of_ones_own(
     own: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run.main(["--config-dir", str(own), "task=ticket"]) == FAILED
+    assert run.main(["--config-dir", str(own), "task=ticket"]) == INVALID
     told = capsys.readouterr().err
     assert "did you mean task=tickets?" in told and "mrpc" in told
 
 
 def test_files_with_names_of_qexps_are_refused(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (own / "task" / "mrpc.yaml").write_text("name: mine\n")
-    assert run.main(["--config-dir", str(own), "task=mrpc"]) == FAILED
+    assert run.main(["--config-dir", str(own), "task=mrpc"]) == INVALID
     told = capsys.readouterr().err
     assert str(own) in told and "task/mrpc.yaml" in told and "rename" in told
 
