@@ -20,22 +20,33 @@ from qexp.environment import CONF_VARIABLE
 from qexp.errors import OK
 from qexp.records.record import outputs_root, read_all, records_folder
 
-_SCRIPT = """\
+_BASH = """\
 _qexp() {
-    local line="${COMP_LINE:0:$COMP_POINT}" word start reply
+    local line="${COMP_LINE:0:$COMP_POINT}" word start="" reply
     COMPREPLY=()
     word="${line##* }"
-    start=""
-    if [ -z "$ZSH_VERSION" ] && [[ "$COMP_WORDBREAKS" == *=* && "$word" == *=* ]]; then
-        start="${word%=*}="
-    fi
+    if [[ "$COMP_WORDBREAKS" == *=* && "$word" == *=* ]]; then start="${word%=*}="; fi
     while IFS= read -r reply; do
         [ -n "$reply" ] && COMPREPLY+=("${reply#"$start"}")
     done < <(PROGRAM completion --line "$line" 2>/dev/null)
+    [[ ${#COMPREPLY[@]} -eq 1 && "${COMPREPLY[0]}" != *[=.] ]] && compopt +o nospace 2>/dev/null
+    return 0
 }
 complete -o nospace -o default -F _qexp qexp
 """
-_ZSH = "autoload -U +X compinit && compinit -u\nautoload -U +X bashcompinit && bashcompinit\n"
+_ZSH = """\
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit -u }
+_qexp() {
+    local -a replies
+    replies=("${(@f)$(PROGRAM completion --line "${(j: :)words[1,CURRENT]}" 2>/dev/null)}")
+    replies=(${replies:#})
+    (( $#replies )) || { _files; return }
+    compadd -S '' -- ${(M)replies:#*[=.]}
+    compadd -- ${replies:#*[=.]}
+}
+compdef _qexp qexp
+"""
+_SCRIPTS = {"bash": _BASH, "zsh": _ZSH}
 _WITH_RUN = {
     "show": 1, "diff": 2, "again": 1, "compare": 2, "inspect": 1, "sensitivity": 1, "search": 1,
     "bench": 99, "build": 1,
@@ -51,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_out("".join(f"{word}\n" for word in candidates(options.line)))
         return OK
     program = f"{shlex.quote(sys.executable)} -m qexp"
-    print_out((_ZSH if options.shell == "zsh" else "") + _SCRIPT.replace("PROGRAM", program))
+    print_out(_SCRIPTS[options.shell].replace("PROGRAM", program))
     return OK
 
 
@@ -104,7 +115,7 @@ def _of_experiment(word: str) -> Iterator[str]:
 def _of_command(command: str, before: Sequence[str], word: str) -> Iterator[str]:
     """Yield options of a command, or names of runs where it takes them."""
     if command == "completion":
-        yield from ("bash", "zsh")
+        yield from _SCRIPTS
     elif word.startswith("-"):
         yield from _flags(command)
     elif len([each for each in before if not each.startswith("-")]) < _WITH_RUN.get(command, 0):
@@ -141,6 +152,6 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit code 0: printed; 2: no such shell.",
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("shell", nargs="?", choices=("bash", "zsh"))
+    what.add_argument("shell", nargs="?", choices=tuple(_SCRIPTS))
     what.add_argument("--line", metavar="TEXT", help="print what the last word of a command line may become")
     return parser

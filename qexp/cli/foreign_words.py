@@ -26,7 +26,7 @@ _BY_PROGRAM: dict[str, dict[str, str]] = {
         "datamodule": "data=…, or data.path=FILE",
         "callbacks": "nothing: checkpoints are saved by themselves (machine.checkpoint_seconds)",
         "debug": "budget=smoke",
-        "hparams_search": "a sweep: -m field=a,b, or hydra/sweeper=optuna",
+        "hparams_search": "a sweep: -m seed=1,2, or hydra/sweeper=optuna",
         "model.optimizer.lr": "finetune.learning_rate={}",
         "task_name": "task={}",
         "train": "nothing: a run trains and evaluates",

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 GAPS = (2, 1)
 """Spaces between columns, and where the table would be too wide."""
-LEAST = 6
+LEAST = 4
 """Characters that a shortened cell keeps."""
 
 

@@ -104,7 +104,7 @@ def _cells(run: RunView, now: datetime) -> list[str]:
         run.quant,
         run.method,
         *(_number(scores, stage) for stage in MODEL_STAGES),
-        "run failed" if failed else facts["gate"] or "",
+        facts["gate"] or "",
         ",".join(run.tags),
         _trial(run),
     ]
