@@ -152,7 +152,7 @@ def summary(sweep_log: SweepLog) -> str:
         if entry is None or entry.status != "ok":
             own = " ".join(override for override in overrides if override not in common)
             lines.append(f"  job {job}: {own}: {_describe(entry)}")
-    if ok < len(jobs):
+    if any(job not in entries or entries[job].status not in ("ok", "refused") for job in jobs):
         lines.append("  the same command goes on from here: what is finished is reused")
     return "\n".join(lines)
 

@@ -16,6 +16,8 @@ from qexp.cli.help import default_options
 from qexp.cli.main import COMMANDS, commands_by_purpose, is_misspelled, run_command
 from qexp.environment import conf_folder
 from qexp.errors import INVALID, OK
+from qexp.records.record import write
+from tests.support.record_factory import experiment, record
 
 NEW = {
     *("compare", "export-encodings", "import", "runs", "show", "diff", "again", "open", "clean", "completion")
@@ -102,3 +104,43 @@ def test_a_misspelled_command_is_named_with_what_is_close(word: str, close: str 
 )
 def test_overrides_and_options_are_no_commands(word: str) -> None:
     assert not is_misspelled(word)
+
+
+def code_of(name: str, *words: str) -> int:
+    try:
+        return run_command(name, words)
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_mistyped_option_of_any_command_ends_with_the_code_of_a_refusal(
+    name: str, outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert code_of(name, *(["last"] if name == "again" else []), "--nonsense") == INVALID
+    shown = capsys.readouterr()
+    assert shown.out == "" and "Traceback" not in shown.err
+    assert not outputs.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("show", ["nope"]), ("diff", ["nope", "last"]), ("again", ["nope"]), ("compare", ["nope", "last"]),
+        ("report", ["nope"]), ("inspect", ["nope"]), ("sensitivity", ["nope"]), ("bench", ["nope"]),
+        ("search", ["nope", "--bits", "w4a8,w8a8", "--loss", "1"]), ("predict", ["nope", "rows.csv"]),
+        ("publish", ["nope", "folder"]), ("build", ["nope"]), ("export-encodings", ["nope", "folder"]),
+        ("runs", ["task=nope", "--sort=nope"]), ("plan", ["task=nope"]), ("clean", ["--outputs", "/nowhere"]),
+        ("store", ["ls", "--outputs", "/nowhere"]), ("completion", ["fish"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_a_run_or_value_that_is_not_there_ends_with_the_code_of_a_refusal(
+    name: str, words: list[str], outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    write(record(experiment(quant="w8a8", method={"kind": "ptq"})), outputs / "records")
+    assert code_of(name, *words) == INVALID
+    assert "Traceback" not in capsys.readouterr().err
+    assert len(list(outputs.rglob("*.json"))) == 1

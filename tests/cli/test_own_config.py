@@ -12,6 +12,7 @@ import pytest
 from qexp.cli import run
 from qexp.cli.overrides import CommandLine
 from qexp.errors import INVALID, OK, ConfigError
+from qexp.execution.job import Job
 from qexp.records.record import read
 from qexp.reporting.command import command_of
 from qexp.reporting.run_view import RunView
@@ -80,6 +81,28 @@ def test_both_folders_count(
     monkeypatch.setenv("QEXP_CONF", str(tmp_path / "more"))
     told = shown(["--config-dir", str(own), "task=tickets", "placement=narrow"], capsys)
     assert "name: tickets" in told and "name: narrow" in told
+
+
+@pytest.mark.parametrize("variable", [False, True], ids=["two of --config-dir", "and QEXP_CONF"])
+def test_every_folder_stands_in_the_words_of_the_record(
+    variable: bool, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[list[str] | None] = []
+    monkeypatch.setattr(Job, "run", lambda job: found.append(job.overrides) or OK)
+    more = tmp_path / "a folder, of more"
+    (more / "placement").mkdir(parents=True)
+    (more / "placement" / "narrow.yaml").write_text("name: narrow\nsites: [linear.weight]\n")
+    folders = ["--config-dir", str(own)]
+    if variable:
+        monkeypatch.setenv("QEXP_CONF", str(more))
+    else:
+        folders += ["--config-dir", str(more)]
+    assert run.main([*folders, "task=tickets", "placement=narrow"]) == OK
+    (words,) = found
+    assert words == [f"--config-dir={own}", f"--config-dir={more}", "task=tickets", "placement=narrow"]
+    monkeypatch.delenv("QEXP_CONF", raising=False)
+    assert run.main(words) == OK
+    assert found == [words, words]
 
 
 def test_a_sweep_over_options_of_ones_own(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
