@@ -20,6 +20,8 @@ _UNSHOWN = ("tags", "note", "tracker.", "machine.progress", "machine.checkpoint_
 _FILES = (".onnx", ".safetensors", ".parquet")
 """Endings of files that a reader may want: graphs, weights and ranges, predictions."""
 ABSENT = "-"
+_UNSET = {ABSENT, "null", "[]"}
+"""Values of a setting that says nothing, which Records of older versions do not have."""
 
 
 def details(run: RunView, outputs: Path, defaults: Mapping[str, Any] | None, *, width: int) -> str:
@@ -96,7 +98,7 @@ def setting_differences(
         if path.startswith(changed) and (path not in values or path not in others):
             continue
         one, other = (_printed(each.get(path, ABSENT)) for each in (values, others))
-        if one != other and not path.startswith(tuple(ignored)):
+        if one != other and not {one, other} <= _UNSET and not path.startswith(tuple(ignored)):
             yield path, one, other
 
 
