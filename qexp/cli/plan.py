@@ -29,7 +29,8 @@ def _parser() -> argparse.ArgumentParser:
         "many of them "
         "are in the store, and how long the others may take by the Records of earlier runs. Rows and "
         "checkpoint "
-        "are looked up, so that what would be refused is refused here; nothing is computed or written.",
+        "are looked up, and refused as a run would; GPUs and runtimes are not, since a plan may be made on "
+        "another machine. Nothing is computed or written.",
         epilog="Exit code 0: all jobs can run; 2: one was refused, and the plan says why. "
         "qexp --help lists groups and options.",
     )
