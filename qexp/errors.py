@@ -18,8 +18,9 @@ own exceptions (``TypeError``, ``AssertionError``).
 from __future__ import annotations
 
 OK, FAILED, INVALID, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes: success; an error, or an exported graph that does not match the trained model; a command that
-cannot be carried out, such as an unknown one or one that finds no run; Ctrl-C, as in shells."""
+"""Exit codes: success; a run that failed, or a result that is not good enough, such as an exported graph that
+departs from the trained model; a command or value that was refused before any work, such as a misspelled
+field, rows that are not there, or the name of no run; Ctrl-C, as in shells. docs/results.md lists them."""
 
 
 class QexpError(Exception):

@@ -79,11 +79,46 @@ def test_threads_that_wait_sleep_unless_told_otherwise(
 
 
 @pytest.mark.parametrize(
-    "command", ["inspect", "sensitivity", "search", "predict", "publish", "export-encodings"]
-)
+    "command",
+    [
+        "inspect",
+        "sensitivity",
+        "search",
+        "predict",
+        "publish",
+        "export-encodings",
+        "runs",
+        "show",
+        "diff",
+        "again",
+        "open",
+        "clean",
+        "completion",
+        "plan",
+    ],
+)  # fmt: skip
 def test_help_of_a_look_at_a_run_needs_nothing_heavy(command: str, modules_file: Path) -> None:
     modules = imported("qexp", command, "--help", file=modules_file)
     assert not modules & (HEAVY | {"numpy", "pyarrow", "pydantic", "hydra", "rich"})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["runs"], ["runs", "task=mrpc", "--json"], ["diff", "mrpc/w8a8", "mrpc/w4a8"],
+        ["report", "last"], ["open"], ["clean", "--dry-run"], ["completion", "--line", "qexp show "],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_commands_on_records_need_neither_arrays_nor_models(
+    words: list[str], modules_file: Path, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
+        monkeypatch.delenv(name, raising=False)
+    for quant in ("w8a8", "w4a8"):
+        write(deployed(experiment(quant=quant, method={"kind": "ptq"})), outputs / "records")
+    modules = imported("qexp", *words, file=modules_file)
+    assert not modules & HEAVY
 
 
 @pytest.mark.slow

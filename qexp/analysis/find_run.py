@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from qexp.artifacts.types import ModelArtifact, Ranges
 from qexp.errors import QuantizationError, StoreError
 from qexp.naming import StageName
-from qexp.records.record import Record, read, read_all, records_folder
+from qexp.records.record import Record
 from qexp.reporting.command import command_of
+from qexp.reporting.run_names import announced, choose_run
 from qexp.reporting.run_view import RunView
 
 if TYPE_CHECKING:
@@ -52,25 +52,12 @@ class QuantizedRun:
 
 
 def find_record(run: str, outputs: Path) -> Record:
-    """Return the Record of a file, or the only one whose key starts with ``run``.
+    """Return the Record that a file, a key or a name stands for, and print why it was chosen if that is open.
 
     Raises:
-        StoreError: If there is no such Record, or there are several.
+        StoreError: If there is no such Record, or it is not clear which is meant.
     """
-    if Path(run).is_file():
-        return read(Path(run))
-    folder = records_folder(outputs)
-    if not folder.is_dir():
-        raise StoreError(
-            f"{run}: no such file, and no Records in {folder}; name a Record's file, or other outputs "
-            "with --outputs"
-        )
-    records, _ = read_all(folder)
-    matches = [record for record in records if record.key.startswith(run)]
-    if len(matches) == 1:
-        return matches[0]
-    problem = f"{len(matches)} Records begin so" if matches else "no such file, and no Record's key begins so"
-    raise StoreError(f"{run}: {problem}; there are:\n{_listed(matches or records)}")
+    return announced(choose_run(run, outputs))
 
 
 def subject_of(record: Record, outputs: Path, stage: QuantizedStage | None) -> QuantizedRun:
@@ -180,20 +167,3 @@ def _version_error(record: Record, error: ValidationError | KeyError) -> StoreEr
         f"run {record.key[:12]}: its Record is of another version of qexp ({type(error).__name__}: "
         f"{str(error).splitlines()[0]}); run the experiment again, or use that version"
     )
-
-
-def _listed(records: Sequence[Record], most: int = 10) -> str:
-    newest = sorted(records, key=lambda record: record.finished_at, reverse=True)
-    lines = [f"  {record.key[:12]}  {_summary(record)}" for record in newest[:most]]
-    return "\n".join([*lines, *([f"  and {len(newest) - most} older ones"] if len(newest) > most else [])])
-
-
-def _summary(record: Record) -> str:
-    experiment: Any = record.experiment
-    try:
-        bits = experiment["quant"]
-        width = f"w{bits['weight_bits']}a{bits['activation_bits']}"
-        names = experiment["task"]["name"], experiment["model"]["name"], width, experiment["method"]["kind"]
-        return f"{' '.join(names)} seed {experiment['seed']}"
-    except (KeyError, TypeError):
-        return record.finished

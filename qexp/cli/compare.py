@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from qexp.cli.options import add_outputs, ended
+from qexp.cli.options import RUN_HELP, add_outputs, ended
 from qexp.console import print_out
 from qexp.errors import OK
 from qexp.naming import MODEL_STAGES
@@ -48,13 +48,13 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(
             name,
             metavar=name.upper(),
-            help="key of a Record or at least 6 characters of its beginning; KEY:STAGE names a stage",
+            help=f"{RUN_HELP}; RUN:STAGE names a stage",
         )
     parser.add_argument("--split", metavar="NAME", help="one evaluation split (default: each)")
     parser.add_argument(
         "--stage",
         choices=(*MODEL_STAGES, "onnx"),
-        help="stage where KEY names none (default: the last one in torch)",
+        help="stage where RUN names none (default: the last one in torch)",
     )
     parser.add_argument(
         "--resamples",

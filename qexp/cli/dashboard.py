@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from qexp.cli.options import add_outputs
 from qexp.config import Wandb
 from qexp.environment import unread_variable
-from qexp.errors import FAILED, OK, QexpError
+from qexp.errors import FAILED, INVALID, OK, QexpError
 from qexp.naming import MODEL_STAGES
 from qexp.records.record import Record, outputs_root, read_all, records_folder
 from qexp.reporting.run_view import TRAINED
@@ -38,14 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(problem)
     if find_spec("wandb_workspaces") is None:
         print("error: wandb-workspaces is not installed; pip install 'qexp[wandb]'", file=sys.stderr)
-        return FAILED
+        return INVALID
     try:
         records, _ = read_all(records_folder(options.outputs or outputs_root()))
         print(workspace(records, options.entity, options.project).save().url)
     except Exception as error:  # wandb raises exceptions of many types
         message = str(error) if isinstance(error, QexpError) else f"{type(error).__name__}: {error}"
         print(f"error: {without_secrets(message)}", file=sys.stderr)
-        return FAILED
+        return INVALID if isinstance(error, QexpError) else FAILED
     return OK
 
 

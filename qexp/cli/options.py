@@ -11,6 +11,9 @@ from qexp.environment import check_environment
 from qexp.errors import INTERRUPTED, INVALID, QexpError
 from qexp.records.record import OUTPUTS_VARIABLE
 
+RUN_HELP = "last, TASK, TASK/QUANT, the beginning of a key, or the path of a Record; qexp runs lists them"
+"""What names a run (:mod:`qexp.reporting.run_names`)."""
+
 
 def ended(name: str, work: Callable[[], int], interrupted: str) -> int:
     """Run the work of a command, print errors to stderr, and return the exit code.
@@ -45,7 +48,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the run and ``--outputs``."""
-    parser.add_argument("run", metavar="RUN", help="beginning of a run's key, or path of its Record")
+    parser.add_argument("run", metavar="RUN", help=RUN_HELP)
     add_outputs(parser)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
+from qexp.cli.words import FIELDS, check_override, meant, options_of, unknown_flag
 from qexp.environment import CONF_VARIABLE, own_conf_folder, refuse_hidden_options
 from qexp.errors import ConfigError
 from qexp.records.record import outputs_root
@@ -19,6 +21,11 @@ _VALUE_OPTIONS = {
     "--info", "-i", "--experimental-rerun",
 }  # fmt: skip
 """Hydra's options with a value."""
+_OPTIONS = {
+    *_VALUE_OPTIONS, DRY_RUN, "--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r",
+    "--multirun", "-m", "--shell-completion", "-sc",
+}  # fmt: skip
+"""All options of a run or a sweep."""
 _ALIASES = {
     "-cn": "--config-name", "-cd": "--config-dir", "-cp": "--config-path", "-p": "--package", "-c": "--cfg",
     "-i": "--info",
@@ -46,6 +53,14 @@ class CommandLine:
 
     def __init__(self, words: Sequence[str]) -> None:
         self.all = list(words)
+        overrides = {word: meant(word, self.groups) for word in self._overrides()}
+        self.all = [overrides.get(word, word) for word in self.all]
+        self.notes = [
+            f"{word} is taken for {taken}"
+            for word, taken in overrides.items()
+            if word != taken and not word.lstrip("+").startswith(("note=", "tags="))
+        ]
+        """Sentences on words that were taken for others."""
 
     @property
     def dry_run(self) -> bool:
@@ -64,29 +79,69 @@ class CommandLine:
         """
         for folder in self.own_folders():
             refuse_hidden_options(folder)
+        self._check_names()
         seen: dict[str, str] = {}
         for name, text in [*self._options(), *((_name(text), text) for text in self._overrides())]:
-            if name == "hydra.searchpath" and own_conf_folder():
+            if name == "hydra.searchpath" and (self._search_path or own_conf_folder()):
                 raise ConfigError(
-                    f"{text} with {CONF_VARIABLE}: only one can count; add the folder, or unset it"
+                    f"{text} with {CONF_VARIABLE} or a second --config-dir: only one can count; add the "
+                    "folder, "
+                    "or leave the other out"
                 )
+            if name == "--config-dir":
+                continue
             if name in seen:
                 raise ConfigError(
                     f"{seen[name]} and {text}: {name} is given twice, and only one can count; keep one of "
                     f"them{_as_sweep(name, seen[name], text)}"
                 )
             seen[name] = text
-            if "." not in name and "/" not in name and _LIST.fullmatch(text):
+            if "." not in name and "/" not in name and name not in FIELDS and _LIST.fullmatch(text):
                 raise ConfigError(
                     f"{text}: a list of options of one group, of which only the last would count; keep one "
                     f"of them, or try each in a sweep: -m {text.replace('[', '').replace(']', '')}"
                 )
 
     def own_folders(self) -> list[Path]:
-        """Return the folders of one's own configuration: that of ``--config-dir``, and that of QEXP_CONF."""
-        named = self._value("--config-dir", "-cd")
-        folders = [Path(named).absolute() if named else None, own_conf_folder()]
-        return [folder for folder in folders if folder is not None and folder.is_dir()]
+        """Return the folders of one's own configuration: those of ``--config-dir``, and that of QEXP_CONF."""
+        named = [Path(folder).absolute() for folder in self._values("--config-dir", "-cd")]
+        folders = [*named, *([own] if (own := own_conf_folder()) else [])]
+        return [folder for folder in folders if folder.is_dir()]
+
+    @cached_property
+    def groups(self) -> dict[str, list[str]]:
+        """Options of each group, of one's own folders too."""
+        return options_of(self.own_folders())
+
+    @property
+    def _main_folder(self) -> str | None:
+        """The ``--config-dir`` that Hydra is told of: the one with the file of ``--config-name``."""
+        folders = self._values("--config-dir", "-cd")
+        holding = (each for each in folders if (Path(each) / f"{self._file_name}.yaml").is_file())
+        return next(holding, folders[0] if folders else None)
+
+    @property
+    def _search_path(self) -> list[Path]:
+        """The other folders of ``--config-dir``, which Hydra searches behind that one."""
+        named = dict.fromkeys(self._values("--config-dir", "-cd"))
+        return [Path(folder).absolute() for folder in named if folder != self._main_folder]
+
+    def _check_names(self) -> None:
+        """Check that options and first names of overrides exist, and folders of ``--config-dir``."""
+        overrides = self._overrides()
+        for index, word in enumerate(self.all):
+            name = word.partition("=")[0]
+            follows = self.all[index - 1] in _VALUE_OPTIONS if index else False
+            if word.startswith("--") and not follows and not any(each.startswith(name) for each in _OPTIONS):
+                value = next(iter(self.all[index + 1 :]), "")
+                raise ConfigError(unknown_flag(word, value, _OPTIONS))
+        for folder in self._values("--config-dir", "-cd"):
+            if not Path(folder).is_dir():
+                raise ConfigError(
+                    f"--config-dir {folder}: no such folder; name one that is laid out as conf/"
+                )
+        for word in overrides:
+            check_override(word, self.groups)
 
     def for_hydra(self, folder: Path | None = None) -> list[str]:
         """Return the arguments for Hydra, with its output folder added.
@@ -96,22 +151,33 @@ class CommandLine:
         Args:
             folder: Output folder of Hydra; None for a new folder in the outputs.
         """
-        arguments = [self._defer_to_jobs(argument) for argument in self.all if argument != DRY_RUN]
+        words = self._with_one_folder() if self._search_path else self.all
+        arguments = [self._defer_to_jobs(argument) for argument in words if argument != DRY_RUN]
         added = []
-        if _HELP & {*arguments} and not any(argument.startswith("task=") for argument in arguments):
-            added = ["task=mrpc"]  # Hydra composes even for its help, and the task has no default
-        elif folder is not None:
+        if folder is not None:
             added = [f"hydra.{mode}.dir={_quoted(folder)}" for mode in ("run", "sweep")]
         elif not (
             _INFO_OPTIONS & {*arguments}
             or any(argument.lstrip("+").startswith("hydra.sweep.dir=") for argument in arguments)
         ):
             added = [f"hydra.sweep.dir={_quoted(self._sweep_folder)}"]
-        if (own := own_conf_folder()) is not None:
-            added.append(f"hydra.searchpath=[{_quoted(own)}]")
+        own = own_conf_folder()
+        if searched := [*self._search_path, *([own] if own else [])]:
+            added.append(f"hydra.searchpath=[{','.join(map(_quoted, searched))}]")
         first = next(iter(self._overrides()), None)
         index = len(arguments) if first is None else arguments.index(self._defer_to_jobs(first))
         return [*arguments[:index], *added, *arguments[index:]]
+
+    def _with_one_folder(self) -> list[str]:
+        """Return the arguments with a single ``--config-dir``, since Hydra takes only the last."""
+        rest, skip = [], False
+        for argument in self.all:
+            name, sign, _ = argument.partition("=")
+            if skip or name in ("--config-dir", "-cd"):
+                skip = not skip and not sign
+                continue
+            rest.append(argument)
+        return [f"--config-dir={self._main_folder}", *rest]
 
     def _defer_to_jobs(self, override: str) -> str:
         """Rewrite a field of a swept group as a choice of one value, so that only the jobs apply it.
@@ -145,7 +211,7 @@ class CommandLine:
             for override in self._overrides()
             if not override.lstrip("+").startswith(_LAUNCH_PREFIXES)
         )
-        file = Path(self._value("--config-dir", "-cd") or ".") / f"{self._file_name}.yaml"
+        file = Path(self._main_folder or ".") / f"{self._file_name}.yaml"
         content = file.read_text(encoding="utf-8") if self._file_name and file.is_file() else ""
         return hashlib.sha256("\n".join([self.name, content, *overrides]).encode()).hexdigest()[:8]
 
@@ -163,12 +229,17 @@ class CommandLine:
         return outputs_root() / "sweeps" / f"{self.name}-{self.identity}" / attempt
 
     def _value(self, *options: str) -> str | None:
-        """Return the value of an option, given as ``--option value`` or ``--option=value``, or None."""
+        """Return the first value of an option, or None."""
+        return next(iter(self._values(*options)), None)
+
+    def _values(self, *options: str) -> list[str]:
+        """Return the values of an option, each given as ``--option value`` or ``--option=value``."""
+        values = []
         for index, argument in enumerate(self.all):
             name, sign, value = argument.partition("=")
             if name in options:
-                return value if sign else next(iter(self.all[index + 1 :]), None)
-        return None
+                values += [value] if sign else self.all[index + 1 : index + 2]
+        return values
 
     def _options(self) -> list[tuple[str, str]]:
         """Return the options with a value, as pairs of their long name and their text on the command line."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from qexp.context import RunContext
     from qexp.prediction.predictor import PredictedModel, Predictor
     from qexp.prediction.readers import InputRows
+    from qexp.records.record import Record
     from qexp.tasks.base import ForwardFn
 
 PART = 1024
@@ -61,17 +62,41 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _of_run(options: argparse.Namespace) -> tuple[Predictor, RunContext]:
-    from qexp.analysis.evaluator import runtime_of
-    from qexp.analysis.run_models import model_of
-
     outputs: Path = options.outputs or outputs_root()
     record = find_record(options.run, outputs)
+    _check_at_once(options, record)
+
+    from qexp.analysis.evaluator import runtime_of  # these import torch
+    from qexp.analysis.run_models import model_of
+
     quantized = None if options.precision is None else options.precision == "int8"
     model = model_of(record, outputs, options.stage, quantized=quantized)
     ctx = runtime_of(record, outputs, options.accelerator, options.threads)
     forward = _forward(options, model, ctx)
     title = f"{model.title}: {options.runtime}, {options.precision or model.precision}"
     return _predictor(options, model, forward, title=title, ctx=ctx), ctx
+
+
+def _check_at_once(options: argparse.Namespace, record: Record) -> None:
+    """Check what is known before a model is loaded: runtime, device, and the input's first row.
+
+    Raises:
+        ConfigError: The runtime or the device is not here.
+        DataError: The input cannot be read, or lacks a column of the run's texts.
+    """
+    from qexp.deploy.hardware import may_have_gpu
+    from qexp.execution.requirements import runtime_problem
+    from qexp.prediction.readers import InputRows
+
+    if options.runtime != "torch" and (problem := runtime_problem(options.runtime)):
+        raise ConfigError(f"--runtime {options.runtime}: it {problem}; leave it out, or choose another")
+    if options.accelerator == "gpu" and not may_have_gpu():
+        raise ConfigError("--accelerator gpu: this machine has no CUDA device; use --accelerator cpu")
+    task, data = (record.experiment.get(name) or {} for name in ("task", "data"))
+    if task.get("kind") in ("classification", "regression", "multi_label") and not options.vectors:
+        names = data.get("columns") or {}
+        texts = [names.get(name) or name for name in task.get("text", ())]
+        InputRows(options.input, texts, whole=options.keep).check_first()
 
 
 def _published(options: argparse.Namespace) -> tuple[Predictor, RunContext]:

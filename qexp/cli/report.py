@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from qexp.cli import compare
-from qexp.cli.options import add_outputs
-from qexp.cli.pictures import add_options, write_pictures
+from qexp.cli.options import RUN_HELP, add_outputs
+from qexp.cli.pictures import HERE, add_options, write_pictures
 from qexp.console import print_out
 from qexp.environment import unread_variable
 from qexp.errors import FAILED, INVALID, OK, DataError, StoreError
@@ -38,6 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return compare.main(argv[1:])
     parser = _parser()
     options = parser.parse_args(argv)
+    if options.runs and HERE in (options.html, options.plots):
+        parser.error(
+            "RUN with --html or --plots: name a FILE or DIR, since those in the outputs are of all runs"
+        )
     if problem := unread_variable():
         parser.error(problem)
     outputs: Path = options.outputs or outputs_root()
@@ -79,17 +83,11 @@ def _record_killed_runs(outputs: Path) -> None:
 
 def _read(options: argparse.Namespace, outputs: Path) -> tuple[Report, list[Record], int]:
     """Return the report of the requested tasks, their Records, and the number of unreadable Records."""
-    folder, tasks = records_folder(outputs), options.task
     _record_killed_runs(outputs)
-    if not folder.is_dir():
-        raise StoreError(f"no folder {folder}; {HOW_TO_MAKE_ONE}, or name other outputs with --outputs")
-    records, unreadable = read_all(folder)
-    for each in unreadable:
-        print(f"qexp report: left out {each.path}: {each.reason}", file=sys.stderr)
-    if not records:
-        raise StoreError(f"no Records in {folder}; {HOW_TO_MAKE_ONE}, or name other outputs with --outputs")
+    records, unreadable = _records(options, outputs)
     runs = [RunView(record) for record in records]
     available = sorted({run.task for run in runs})
+    tasks = options.task or (available if options.runs else None)
     if unknown := [task for task in tasks or () if task not in available]:
         raise StoreError(
             f"no Records of task {', '.join(unknown)}; there are Records of: {', '.join(available)}"
@@ -98,7 +96,25 @@ def _read(options: argparse.Namespace, outputs: Path) -> tuple[Report, list[Reco
     if options.intervals:
         report = replace(report, intervals=_intervals(report, outputs))
     selected = [run.record for run in runs if not tasks or run.task in tasks]
-    return report, selected, len(unreadable)
+    return report, selected, unreadable
+
+
+def _records(options: argparse.Namespace, outputs: Path) -> tuple[list[Record], int]:
+    """Return the Records of the runs that are named, or all, and the number of unreadable ones."""
+    folder = records_folder(outputs)
+    if options.runs:
+        from qexp.analysis.find_run import find_record
+
+        found = {record.key: record for record in (find_record(name, outputs) for name in options.runs)}
+        return [*found.values()], 0
+    if not folder.is_dir():
+        raise StoreError(f"no folder {folder}; {HOW_TO_MAKE_ONE}, or name other outputs with --outputs")
+    records, unreadable = read_all(folder)
+    for each in unreadable:
+        print(f"qexp report: left out {each.path}: {each.reason}", file=sys.stderr)
+    if not records:
+        raise StoreError(f"no Records in {folder}; {HOW_TO_MAKE_ONE}, or name other outputs with --outputs")
+    return records, len(unreadable)
 
 
 def _intervals(report: Report, outputs: Path) -> Intervals:
@@ -117,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit code 0: reported; 1: reported, but a Record was unreadable or a table could not be "
         "written; 2: nothing to report on.",
     )
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=f"only these runs: {RUN_HELP} (default: all)")
     add_outputs(parser)
     parser.add_argument(
         "--format",

@@ -25,9 +25,10 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from qexp.cli.hydra_errors import describe_error
 from qexp.cli.overrides import DRY_RUN, CommandLine
-from qexp.environment import check_environment, conf_folder, own_conf_folder
-from qexp.errors import FAILED, INTERRUPTED, ConfigError, QexpError
+from qexp.environment import check_environment, conf_folder
+from qexp.errors import FAILED, INTERRUPTED, INVALID, OK, ConfigError, LaunchError, QexpError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,37 +39,62 @@ if TYPE_CHECKING:
 WIDTHS = (*range(2, 17), 32)
 """Bit-widths that ``quant=`` accepts, as in :class:`qexp.config.Quant`."""
 
+_OWN_PROVIDERS = ("command-line", "hydra.searchpath in command-line")
+"""Where Hydra has folders of one's own configuration from: ``--config-dir``, and all that were added."""
+
 _codes: list[int] = []
 """Exit codes of runs that are not part of a sweep."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the experiment or sweep of the overrides; the exit code is 0 only if every run succeeded."""
-    command_line = CommandLine(sys.argv[1:] if arguments is None else arguments)
-    _offer_widths(command_line.all)
+    """Run the experiment or sweep of the overrides, and return the exit code (:mod:`qexp.errors`)."""
+    words = sys.argv[1:] if arguments is None else arguments
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through, so that they are reworded here
     # OpenMP reads this when torch is imported. Threads that spin while they wait take cores from computing
     # threads as soon as anything else runs on the machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         check_environment()
+        command_line = CommandLine(words)
+        _offer_widths(command_line.all)
         command_line.check()
+        for note in command_line.notes:
+            print(note, file=sys.stderr)
         code = _plan(command_line) if command_line.dry_run else _launch(command_line)
     except (HydraException, OmegaConfBaseException) as error:
-        print(f"error: {_describe_error(error)}", file=sys.stderr)
-        code = FAILED
+        print(f"error: {describe_error(error)}", file=sys.stderr)
+        code = INVALID
     except QexpError as error:
         print(f"error: {error}", file=sys.stderr)
-        code = FAILED
+        code = FAILED if isinstance(error, LaunchError) else INVALID
     except ValueError as error:
         if "Config group override must be" not in str(error):
             raise
         print("error: a group=null: it names no option; leave the word out", file=sys.stderr)
-        code = FAILED
+        code = INVALID
     except OSError as error:  # Hydra creates its folder before the run starts
         print(f"error: {error}; QEXP_OUTPUTS names a folder that can be written", file=sys.stderr)
-        code = FAILED
+        code = INVALID
     return code
+
+
+def composed(words: Sequence[str]) -> dict[str, Any]:
+    """Return the configuration of a single run as plain values.
+
+    Raises:
+        ConfigError: The words do not compose.
+    """
+    trees: list[dict[str, Any]] = []
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    command_line = CommandLine(words)
+    _offer_widths(command_line.all)
+    command_line.check()
+    try:
+        with TemporaryDirectory() as folder:
+            _hydra(command_line.for_hydra(Path(folder)), lambda config: trees.append(_tree(config)))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(describe_error(error)) from error
+    return trees[0]
 
 
 def _launch(command_line: CommandLine) -> int:
@@ -104,13 +130,13 @@ def _plan(command_line: CommandLine) -> int:
     with TemporaryDirectory() as folder, _launchers(partial(_planned, plan)):
         _hydra(command_line.for_hydra(Path(folder)), lambda config: plan.add(_tree(config)))
     plan.show()
-    return 0 if plan.complete else FAILED
+    return OK if plan.complete else INVALID
 
 
 def _hydra(arguments: Sequence[str], task: Callable[[DictConfig], Any]) -> None:
     """Let Hydra compose the overrides and call the task for each job."""
     argv = sys.argv
-    sys.argv = [argv[0], *arguments]
+    sys.argv = ["qexp", *arguments]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(task)()
     finally:
@@ -226,9 +252,8 @@ def _overrides(composed: Any) -> list[str] | None:
     """
     if composed.job.config_name != "config":
         return None
-    folders = [source.path for source in composed.runtime.config_sources if source.provider == "command-line"]
-    own = own_conf_folder()
-    folders += [str(own)] if own and not folders else []
+    named = [source for source in composed.runtime.config_sources if source.provider in _OWN_PROVIDERS]
+    folders = dict.fromkeys(source.path for source in named)
     return [*(f"--config-dir={folder}" for folder in folders), *composed.overrides.task]
 
 
@@ -258,33 +283,3 @@ def _offer_widths(words: Sequence[str]) -> None:
         )
         if name not in names and all(value in WIDTHS for value in bits.values()):
             ConfigStore.instance().store(group="quant", name=name, node=bits)
-
-
-def _describe_error(error: Exception) -> str:
-    """Return the message of a Hydra or OmegaConf error with the field, what is allowed and what to do."""
-    message = str(error).strip()
-    if field := re.search(r"Could not override '([\w.]+)'", message):
-        from qexp.config.validation_errors import unknown_field
-
-        return unknown_field(field[1])
-    message = message.split("\nConfig search path", 1)[0]
-    if match := _NO_OPTION.match(message):
-        return _no_option(match)
-    return message
-
-
-_NO_OPTION = re.compile(
-    r"In '(?P<place>[^']+)': Could not find '(?P<group>\w+)/(?P<option>[^']+)'(?P<known>.*)", re.DOTALL
-)
-
-
-def _no_option(match: re.Match[str]) -> str:
-    """Return a one-line message about an option that a group does not have."""
-    from qexp.config.validation_errors import unknown_option
-
-    group, option, place = match["group"], match["option"], match["place"]
-    options = re.findall(r"^\t(\S+)$", match["known"], re.MULTILINE)
-    options += sorted(f"{file.parent.name}/{file.stem}" for file in (conf_folder() / group).glob("*/*.yaml"))
-    more = "and any other pair of 2 to 16 bits, 32 for floating point, such as quant=w5a7"
-    file = "" if place == "config" else place
-    return unknown_option(group, option, known=options, place=file, more=more if group == "quant" else "")

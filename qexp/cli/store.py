@@ -76,7 +76,7 @@ def collect(outputs: Path, options: argparse.Namespace) -> int:
     """Remove incomplete and damaged folders and stale leases, and on request unused artifacts."""
     if options.unused and not options.dry_run and (runs := count_running(outputs)):
         print(
-            f"qexp store gc --unused: {runs} runs go on, and may need what no Record names yet; wait for "
+            f"--unused: {runs} runs go on, and may need what no Record names yet; wait for "
             "them, or leave out --unused",
             file=sys.stderr,
         )
@@ -161,10 +161,15 @@ def _parser() -> argparse.ArgumentParser:
         description="Removes what a killed process left half-made, what is damaged, and leases without "
         "a holder; never what a process has claimed.",
     )
-    collecting.add_argument("--unused", action="store_true", help="also artifacts that no Record names")
-    collecting.add_argument(
-        "--older-than", type=float, default=0.0, metavar="DAYS", help="only what was not changed for so long"
-    )
-    collecting.add_argument("--dry-run", action="store_true", help="say what would go, and remove nothing")
+    add_collect_options(collecting)
     collecting.set_defaults(act=collect)
     return parser
+
+
+def add_collect_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that :func:`collect` reads."""
+    parser.add_argument("--unused", action="store_true", help="also artifacts that no Record names")
+    parser.add_argument(
+        "--older-than", type=float, default=0.0, metavar="DAYS", help="only what was not changed for so long"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would go, and remove nothing")

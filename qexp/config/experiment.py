@@ -16,18 +16,20 @@ from qexp.config.quantization import Placement, Quant, QuantizationConfig, Schem
 from qexp.config.refinement import Refinement
 from qexp.config.resolution import resolve_defaults
 from qexp.config.task import Data, Model, Task, TranslationTask, score_name
-from qexp.config.tracking import AnyTracker, NoTracker
+from qexp.config.tracking import AnyTracker, NoTracker, Tags
 from qexp.config.training import AnyFinetune, AnyMethod, ContinuedTraining, Finetune, NoFinetune, Qat
 
 _NOT_IDENTITY: dict[str, Any] = {
     "machine": True,
     "tracker": True,
+    "tags": True,
+    "note": True,
     "data": {*Data.model_fields} - {"train_rows"},  # rows are known by their content
 }
 
 
 class Experiment(Section):
-    """Configuration of one run: what is computed, and in ``machine`` and ``tracker``, how."""
+    """Configuration of one run: what is computed, in ``machine`` how, and in the rest what it is called."""
 
     task: AnyTask
     model: Model
@@ -48,6 +50,10 @@ class Experiment(Section):
 
     machine: Machine = Machine()
     tracker: AnyTracker = NoTracker()
+    tags: Tags = ()
+    """Words to find the run by: in ``qexp runs``, as names of runs, and on the page of a tracker."""
+    note: str | None = Field(default=None, min_length=1)
+    """Sentence about the run, for people."""
 
     @model_validator(mode="before")
     @classmethod

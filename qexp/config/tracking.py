@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from qexp.config.base import Section
+
+LONGEST_TAG = 64
+"""Characters of the longest tag that W&B accepts."""
 
 
 class NoTracker(Section):
@@ -41,4 +44,23 @@ class Tensorboard(Section):
     """Tag of the section."""
 
 
+def _check_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
+    """Return tags that every tracker accepts as they are.
+
+    Raises:
+        ValueError: A tag is empty, too long, surrounded by spaces, has a slash, or is given twice.
+    """
+    for tag in tags:
+        if not tag or tag != tag.strip() or "/" in tag or len(tag) > LONGEST_TAG:
+            raise ValueError(
+                f"tag {tag!r}: a tag has 1 to {LONGEST_TAG} characters, none of them a slash, and no space "
+                "at "
+                "its ends"
+            )
+    if twice := sorted({tag for tag in tags if tags.count(tag) > 1}):
+        raise ValueError(f"each tag once; got {', '.join(twice)} twice")
+    return tags
+
+
+Tags = Annotated[tuple[str, ...], AfterValidator(_check_tags)]
 AnyTracker = Annotated[NoTracker | Wandb | Tensorboard, Field(discriminator="kind")]

@@ -50,14 +50,38 @@ def unknown_field(path: str) -> str:
         return f"{path}: no such field; python -m qexp --help lists all groups"
     if name in names:
         group = parents[0]
-        return f"{path}: no such field of the {group} that was chosen; another kind of {group} has it"
+        return f"{path}: no such field of the {group} that was chosen; {_kinds_with(path)} has it"
     nearest = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {'.'.join([*parents, nearest[0]])}?" if nearest else ""
-    return f"{path}: no such field; {'.'.join(parents) or 'an experiment'} has {', '.join(names)}{hint}"
+    hint = f"did you mean {'.'.join([*parents, nearest[0]])}? " if nearest else ""
+    return f"{path}: no such field; {hint}{'.'.join(parents) or 'an experiment'} has {', '.join(names)}"
 
 
-def unknown_option(group: str, option: str, known: Sequence[str], place: str = "", more: str = "") -> str:
-    """Describe an option that a group does not have: the existing options, and the most similar one.
+def _kinds_with(path: str) -> str:
+    """Return the choices of a group whose section has a field, such as ``calibrator=percentile``."""
+    group, *below = path.split(".")
+    kinds = [
+        str(kind)
+        for section in _models(Experiment.model_fields[group].annotation)
+        for kind in get_args(
+            section.model_fields["kind"].annotation if "kind" in section.model_fields else None
+        )
+        if _reaches(section, below)
+    ]
+    return " or ".join(f"{group}={kind}" for kind in kinds) or f"another kind of {group}"
+
+
+def _reaches(section: Any, path: Sequence[str]) -> bool:
+    """Return whether a section has a field at a path."""
+    name, *below = path
+    if name not in section.model_fields:
+        return False
+    return not below or any(_reaches(each, below) for each in _models(section.model_fields[name].annotation))
+
+
+def unknown_option(
+    group: str, option: str, known: Sequence[str], *, place: str = "", more: str = "", hint: str = ""
+) -> str:
+    """Describe an option that a group does not have: the most similar one, and then all, similar ones first.
 
     Args:
         group: Name of the group, such as ``recipe``.
@@ -65,15 +89,18 @@ def unknown_option(group: str, option: str, known: Sequence[str], place: str = "
         known: Options of the group, and of its subfolders as ``folder/option``.
         place: Name of the file that requests the option; empty for the command line.
         more: Description of further options of the group.
+        hint: What the option may mean instead.
     """
     nearest = difflib.get_close_matches(option, known, n=1)
-    hint = f"; did you mean {group}={nearest[0]}?" if nearest else ""
+    means = [*(f"did you mean {group}={each}?" for each in nearest), *([f"{hint};"] if hint else [])]
     origin = f" (asked for in {place})" if place else ""
     folder = option.rpartition("/")[0]
     siblings = [name for name in known if name.rpartition("/")[0] == folder] or list(known)
+    alike = difflib.get_close_matches(option, siblings, n=3)
+    siblings = [*alike, *(name for name in siblings if name not in alike)]
     folders = dict.fromkeys(f"{name.partition('/')[0]}/…" for name in known if "/" in name and not folder)
     available = ", ".join([*siblings, *folders, *([more] if more else [])]) or "none"
-    return f"{group}={option}{origin}: no file {group}/{option}.yaml; {group} has {available}{hint}"
+    return f"{group}={option}{origin}: no such option; {' '.join([*means, f'{group} has {available}'])}"
 
 
 def allowed_fields(path: Sequence[str]) -> set[str]:

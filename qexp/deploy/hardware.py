@@ -76,6 +76,19 @@ def _gpu() -> str | None:
     return None
 
 
+def may_have_gpu() -> bool:
+    """Return False where no driver of NVIDIA or AMD has left a device, which needs no library to see."""
+    devices = (
+        "/proc/driver/nvidia",
+        "/dev/nvidia0",
+        "/dev/nvidiactl",
+        "/dev/nvhost-gpu",
+        "/dev/dxg",
+        "/dev/kfd",
+    )
+    return any(Path(name).exists() for name in devices)
+
+
 def processor() -> str:
     """Return the model, its vector extensions, and whether exact integer products leave these unused.
 

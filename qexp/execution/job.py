@@ -1,4 +1,8 @@
-"""One run: validates the experiment, runs the pipeline, always writes a Record, and prints the table."""
+"""One run: validates the experiment, runs the pipeline, writes a Record, and prints the table.
+
+What is refused before the first stage is no run: it leaves no Record, and the exit code is that of a wrong
+command. Whatever ends later leaves one.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from qexp.artifacts import digest
 from qexp.config import Experiment
 from qexp.config.validation_errors import explain
 from qexp.context import RunContext
-from qexp.errors import FAILED, INTERRUPTED, OK, ConfigError, QexpError
+from qexp.errors import FAILED, INTERRUPTED, INVALID, OK, ConfigError, QexpError
 from qexp.execution.crash_records import (
     FIRST,
     PendingRecord,
@@ -23,6 +27,7 @@ from qexp.execution.crash_records import (
     pending_record,
     record_dead_runs,
 )
+from qexp.execution.requirements import check_available
 from qexp.execution.slurm import OUT_OF_TIME
 from qexp.execution.sweep_log import JobResult, SweepLog
 from qexp.naming import MODEL_STAGES
@@ -79,6 +84,8 @@ class Job:
     """Recipe of the composed configuration, for its Record."""
     overrides: list[str] | None = None
     """Overrides that make the configuration again, for its Record; None if they are not all there is."""
+    checked: bool = True
+    """Whether a runtime or device that is not here is refused at once, and not recorded as a problem."""
     threads: int | None = None
     """CPU threads if the experiment does not set them, for jobs that share a machine."""
     results: RunResults = field(default_factory=RunResults)
@@ -86,6 +93,8 @@ class Job:
     first_key: str | None = None
     """Key of a Record that fails before the rows are read, which may complete the experiment."""
     runtime: RunContext | None = None
+    began: bool = False
+    """Whether the first stage was entered."""
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     mirror: Mirror | None = None
 
@@ -101,7 +110,7 @@ class Job:
                 return self._run(pending)
         except QexpError as problem:
             _print_error(problem)
-            return FAILED
+            return INVALID
 
     def _run(self, pending: PendingRecord) -> int:
         error: BaseException | None = None
@@ -109,6 +118,8 @@ class Job:
             self._execute(pending)
         except (Exception, KeyboardInterrupt) as problem:
             error = problem
+        if isinstance(error, QexpError) and not self.began:
+            return self._refuse(error)
         record = self._record(_failure(error) if error else None)
         path = None
         try:
@@ -135,6 +146,14 @@ class Job:
             self.place.sweep_log.end(self._entry(self.place, record, code, error))
         return code
 
+    def _refuse(self, error: QexpError) -> int:
+        """Print why nothing was begun; only the log of a sweep keeps it."""
+        _print_error(error)
+        if (place := self.place) is not None:
+            why = str(error).splitlines()[0]
+            place.sweep_log.end(JobResult(job=place.job, words=place.words, code=INVALID, error=why))
+        return INVALID
+
     def _execute(self, pending: PendingRecord) -> None:
         try:
             self.experiment = Experiment.model_validate(self.tree)
@@ -146,13 +165,15 @@ class Job:
             outputs_root(),
             self.experiment.machine,
             threads=self.threads,
-            entering=lambda stage: self._update_pending(pending, f"in {stage}"),
+            entering=lambda stage: self._enter(stage, pending),
             prefix=f"[{self.place.job}] " if self.place and self.place.crowded else "",
         )
         group = self.place.name if self.place else None
         self.mirror = mirror_of(self.experiment, self.runtime.console, outputs_root(), group=group)
         if self.mirror is not None:
             self.runtime = replace(self.runtime, listener=self.mirror)
+        if self.checked:
+            check_available(self.experiment)
         rows, checkpoint = resolve_inputs(self.experiment, sweep=self.sweep)
         self.experiment = self.experiment.with_task(rows.task)
         if self.mirror is not None:
@@ -161,6 +182,10 @@ class Job:
         self.results.start(rows, checkpoint)
         self.runtime.listener.found(self.results.key(self.experiment), rows.source)
         run_pipeline(self.experiment, self.runtime, results=self.results, rows=rows, checkpoint=checkpoint)
+
+    def _enter(self, stage: str, pending: PendingRecord) -> None:
+        self.began = True
+        self._update_pending(pending, f"in {stage}")
 
     def _update_pending(self, pending: PendingRecord, when: str) -> None:
         pending.write(self._record(killed_failure(when)), self.place.words if self.place else [])

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qexp.errors import FAILED, OK
+from qexp.errors import FAILED, INTERRUPTED, INVALID, OK
 from qexp.records.record import write_text
 
 FILE = "sweep.json"
@@ -32,7 +32,7 @@ class JobResult:
     code: int
     """Exit code."""
     key: str | None = None
-    """Key of its Record."""
+    """Key of its Record; None for a job that was refused, which has none."""
     error: str | None = None
     """First line of the error that stopped it; None if it was completed."""
     seconds: float = 0.0
@@ -44,7 +44,9 @@ class JobResult:
 
     @property
     def status(self) -> str:
-        """``ok``, ``failed``, or ``parity`` for a run whose exported graph deviates from torch."""
+        """``ok``, ``failed``, ``refused`` before its first stage, or ``parity`` if its graph deviates."""
+        if self.code == INVALID:
+            return "refused"
         return "ok" if self.code == OK else "failed" if self.error else "parity"
 
 
@@ -107,9 +109,15 @@ class SweepLog:
 
     @property
     def exit_code(self) -> int:
-        """Highest exit code of all jobs; a job without a result counts as failed."""
-        codes = [entry.code for entry in self.entries.values()]
-        return max([*codes, FAILED if len(codes) < len(self.jobs) else OK])
+        """Exit code of the sweep: that of a refusal only if all jobs were refused, so that none was begun.
+
+        A job without a result counts as failed.
+        """
+        found = [entry.code for entry in self.entries.values()]
+        codes = {*found, *([FAILED] if len(found) < len(self.jobs) else [])}
+        if INTERRUPTED in codes:
+            return INTERRUPTED
+        return INVALID if codes == {INVALID} else FAILED if codes - {OK} else OK
 
     @property
     def _tree(self) -> dict[str, Any]:
@@ -144,7 +152,7 @@ def summary(sweep_log: SweepLog) -> str:
         if entry is None or entry.status != "ok":
             own = " ".join(override for override in overrides if override not in common)
             lines.append(f"  job {job}: {own}: {_describe(entry)}")
-    if ok < len(jobs):
+    if any(job not in entries or entries[job].status not in ("ok", "refused") for job in jobs):
         lines.append("  the same command goes on from here: what is finished is reused")
     return "\n".join(lines)
 
@@ -154,4 +162,4 @@ def _describe(entry: JobResult | None) -> str:
         return "has not ended: it did not start, or goes on"
     if entry.status == "parity":
         return "finished, but its exported graph departs from torch"
-    return f"failed: {entry.error}"
+    return f"{entry.status}: {entry.error}"

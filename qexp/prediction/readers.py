@@ -67,6 +67,17 @@ class InputRows:
         elif not yielded:
             raise DataError(f"{self.name}: no rows; give at least one, with {', '.join(self._columns)}")
 
+    def check_first(self) -> None:
+        """Check the first row of a file, before a model is loaded; standard input can be read only once.
+
+        Raises:
+            DataError: The file cannot be read, or the row lacks a column.
+        """
+        if self._path is not None:
+            for place, row in self._read():
+                self._check(place, row)
+                break
+
     def _read(self) -> Places:
         if self._path is None:
             # sys.stdin decodes with the locale's encoding; a second stream on its descriptor reads UTF-8.

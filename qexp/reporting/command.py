@@ -40,7 +40,7 @@ def command_of(run: RunView) -> str:
             for override in overrides
             if not override.lstrip("+~").startswith(("tracker=", *_NOT_REPEATED[:-1]))
         )
-        return shlex.join(["python", "-m", "qexp", *repeated])
+        return shell_command(list(repeated))
     options, values = choices_of(run)
     option_values = _option_values(_options(run))
     arguments = [f"{group}={option}" for group, option in options.items()]
@@ -49,7 +49,19 @@ def command_of(run: RunView) -> str:
         f"{'' if path in option_values else '++'}{path}={_hydra_value(value)}"
         for path, value in values.items()
     ]
-    return shlex.join(["python", "-m", "qexp", *arguments])
+    return shell_command(arguments)
+
+
+def shell_command(arguments: Sequence[str]) -> str:
+    """Return a command line for a shell, in which each argument is quoted once."""
+    return " ".join(["python", "-m", "qexp", *map(_shell_quoted, arguments)])
+
+
+def _shell_quoted(argument: str) -> str:
+    """Quote an argument for a shell, in double quotes if it has single ones and is plain otherwise."""
+    if "'" in argument and not re.search(r'["$`\\!]', argument):
+        return f'"{argument}"'
+    return shlex.quote(argument)
 
 
 def _quant_arguments(run: RunView) -> list[str]:
@@ -117,7 +129,9 @@ def _option_values(options: Mapping[str, str]) -> dict[str, Any]:
         for group, option in options.items()
         for path, value in leaves(_yaml(f"{group}/{option}"))
     }
-    return values | dict(leaves({name: _yaml("config").get(name) for name in ("seed", "calibration")}))
+    return values | dict(
+        leaves({name: _yaml("config").get(name) for name in ("seed", "calibration", "tags", "note")})
+    )
 
 
 def _is_default(path: str, value: Any) -> bool:
@@ -163,7 +177,11 @@ def _hydra_value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_hydra_value, value))}]"
     if isinstance(value, str):
-        plain = re.fullmatch(r"[A-Za-z_][\w./:+-]*", value) and value.lower() not in ("null", "true", "false")
+        plain = (
+            re.fullmatch(r"[A-Za-z_/.][\w./:+-]*", value)
+            and not re.fullmatch(r"[.\d]+(e[+-]?\d+)?", value)
+            and value.lower() not in ("null", "true", "false")
+        )
         escaped = re.sub(r"\\+(?='|$)", lambda match: match[0] * 2, value)
         return value if plain else "'" + escaped.replace("'", "\\'") + "'"
     return json.dumps(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,10 @@ from numpy.typing import NDArray
 from qexp.artifacts.types import Scores
 from qexp.errors import DataError, StoreError
 from qexp.naming import MODEL_STAGES, StageName
-from qexp.records.record import read, records_folder
 from qexp.reporting.command import command_of
+from qexp.reporting.run_names import announced, choose_run
 from qexp.reporting.run_view import RunView
 
-LEAST_PREFIX = 6
-"""Minimum number of characters of a key that name a run."""
 SCORES, PARITY = StageName.SCORES, StageName.PARITY
 """Stages that store the predictions of torch and of the exported graph."""
 
@@ -82,19 +79,19 @@ class Evaluation:
 
 
 def find_evaluation(words: str, stage: str | None, outputs: Path) -> Evaluation:
-    """Return the evaluation that ``KEY`` or ``KEY:STAGE`` names.
+    """Return the evaluation that ``RUN`` or ``RUN:STAGE`` names.
 
     Args:
-        words: Key of a Record or a prefix of one, optionally with a stage: ``fp32 control ptq qat``, or
-            ``onnx`` for the exported graph.
+        words: Name of a run (:mod:`qexp.reporting.run_names`), optionally with a stage:
+            ``fp32 control ptq qat``, or ``onnx`` for the exported graph.
         stage: Stage if ``words`` names none; the default is the last stage in torch.
         outputs: Folder that the runs wrote to.
 
     Raises:
-        StoreError: If no Record or several match the key, or the run has no such stage.
+        StoreError: If it is not clear which run is meant, or it has no such stage.
     """
-    key, _, named_stage = words.partition(":")
-    run = RunView(read(_record_file(key, records_folder(outputs))))
+    name, _, named_stage = words.partition(":")
+    run = RunView(announced(choose_run(name, outputs)))
     scored_stages = (name for name in reversed(MODEL_STAGES) if name in run.record.scores)
     return evaluation_of(run, named_stage or stage or next(scored_stages, "fp32"), outputs)
 
@@ -110,23 +107,6 @@ def evaluation_of(run: RunView, stage: str, outputs: Path) -> Evaluation:
         available = ", ".join(by_stage) or "none: it ended before it had scores"
         raise StoreError(f"run {run.record.key} has no scores of stage {stage}; it has {available}")
     return by_stage[stage]
-
-
-def _record_file(key: str, folder: Path) -> Path:
-    try:
-        keys = sorted(name.removesuffix(".json") for name in os.listdir(folder) if name.endswith(".json"))
-    except OSError as error:
-        raise StoreError(f"{folder}: {error.strerror or error}; --outputs names other outputs") from error
-    if key in keys:
-        return folder / f"{key}.json"
-    if len(key) < LEAST_PREFIX:
-        raise StoreError(f"{key!r}: name a run by at least {LEAST_PREFIX} characters of its key")
-    matches = [name for name in keys if name.startswith(key)]
-    matches = [name for name in matches if not name.endswith("-failed")] or matches
-    if len(matches) != 1:
-        count = "no Record" if not matches else f"{len(matches)} Records ({', '.join(matches[:4])}, …)"
-        raise StoreError(f"{key!r}: {count} in {folder} with a key that begins so; keys are the files' names")
-    return folder / f"{matches[0]}.json"
 
 
 def evaluations(run: RunView, outputs: Path) -> dict[str, Evaluation]:

@@ -27,7 +27,7 @@ STAGES_OF_METHOD = {
 """Stages that a method promises a score of, in order; the last one is exported."""
 
 _HOW = (
-    *("tracker", "data.source", "data.root"),
+    *("tracker", "tags", "note", "data.source", "data.root"),
     *("machine.threads", "machine.checkpoint_seconds", "machine.progress"),
 )
 """Settings that change no result; other settings of the machine do: precision, split of a batch, device."""
@@ -95,6 +95,11 @@ class RunView:
     def seed(self) -> int:
         """Seed of the run; 0 if the Record has none."""
         return _whole(self.find("seed"), 0)
+
+    @cached_property
+    def tags(self) -> tuple[str, ...]:
+        """Tags that the user gave the run."""
+        return tuple(map(str, self.find("tags") or ()))
 
     @property
     def refused(self) -> bool:

@@ -9,6 +9,7 @@ from typing import cast
 
 from qexp.artifacts.types import Graph
 from qexp.config import Experiment
+from qexp.config.tracking import LONGEST_TAG
 from qexp.errors import QexpError
 from qexp.naming import MODEL_STAGES, StageName
 from qexp.records.record import Record
@@ -37,10 +38,11 @@ def page_of(experiment: Experiment, key: str, source: str | None, group: str | N
         tags += [experiment.calibrator.kind, experiment.placement.name]
     if source == "sample":
         tags.append("sample")
-    config = experiment.model_dump(mode="json", exclude={"tracker"})
+    tags += experiment.tags
+    config = experiment.model_dump(mode="json", exclude={"tracker", "tags", "note"})
     name = f"{task}-{quant}-{method}-s{experiment.seed}"
-    short = (tag[:64] for tag in tags)  # the longest tag that W&B accepts
-    return Page(key, name, group=group, job_type=task, tags=tuple(dict.fromkeys(short)), config=config)
+    short = dict.fromkeys(tag[:LONGEST_TAG] for tag in tags if tag)
+    return Page(key, name, group=group, job_type=task, tags=tuple(short), config=config, note=experiment.note)
 
 
 def content_of(record: Record, outputs: Path, warn: Callable[[str], None]) -> PageContent:

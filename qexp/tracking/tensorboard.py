@@ -46,6 +46,8 @@ class TensorboardPage:
             shutil.rmtree(earlier, ignore_errors=True)
         self._page, self._writer = page, SummaryWriter(str(folder))
         self._writer.add_text("tags", ", ".join((page.job_type, *page.tags)))
+        if page.note:
+            self._writer.add_text("note", page.note)
         self._writer.add_text("config", _markdown(_listed(page)))
         self._writer.flush()
         return f"{folder}; tensorboard --logdir {self.target}"

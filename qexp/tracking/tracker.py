@@ -37,7 +37,9 @@ class Page:
     """Name of the task."""
     tags: tuple[str, ...]
     config: Mapping[str, Any]
-    """Resolved experiment as JSON, without its tracker."""
+    """Resolved experiment as JSON, without its tracker, tags and note."""
+    note: str | None = None
+    """The user's sentence about the run."""
 
 
 @dataclass(frozen=True)

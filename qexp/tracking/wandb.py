@@ -181,6 +181,7 @@ class WandbPage:
             group=page.group,
             job_type=page.job_type,
             tags=page.tags,
+            notes=page.note,
             config=dict(page.config),
             settings=_settings(mode, self._config.timeout),
         )

@@ -28,10 +28,10 @@ def test_what_is_missing_is_said(
     outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(dashboard, "find_spec", lambda name: None)
-    assert dashboard.main(["--entity", "me"]) == 1
+    assert dashboard.main(["--entity", "me"]) == 2
     assert "pip install 'qexp[wandb]'" in capsys.readouterr().err
     monkeypatch.setattr(dashboard, "find_spec", lambda name: object())
-    assert dashboard.main(["--entity", "me"]) == 1
+    assert dashboard.main(["--entity", "me"]) == 2
     assert str(outputs / "records") in capsys.readouterr().err
 
 

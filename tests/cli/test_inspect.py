@@ -147,7 +147,7 @@ def test_runs_are_found_by_the_beginning_of_their_key(
     assert "no Record's key begins so" in told
     assert record_of(finished, "qat").stem[:12] in told
     assert main(["", "--outputs", str(finished)]) == 2
-    assert "2 Records begin so" in capsys.readouterr().err
+    assert "the beginning of 2 keys" in capsys.readouterr().err
     assert main(["zz", "--outputs", str(tmp_path)]) == 2
     assert "no Records in" in capsys.readouterr().err
 

@@ -159,11 +159,6 @@ def test_options_may_stand_before_or_behind(words: list[str]) -> None:
         assert set(own) <= set(parser.parse_args(more).overrides)
 
 
-@pytest.mark.parametrize(("words", "more"), [(["--help"], ["task=mrpc"]), (["-h", "task=cola"], [])])
-def test_help_needs_a_task_to_compose(words: list[str], more: list[str]) -> None:
-    assert CommandLine(words).for_hydra() == [*words, *more]
-
-
 @pytest.mark.parametrize(
     ("word", "given"),
     [
@@ -193,8 +188,7 @@ def test_value_of_a_swept_group_is_left_to_the_jobs(word: str, given: str) -> No
         (["-m", "quant=w8a8,w4a8", "quant=w8a8"], ["quant=w8a8,w4a8 and quant=w8a8"]),
         (["~tracker", "tracker=wandb"], ["~tracker and tracker=wandb"]),
         (["hydra.launcher.n_jobs=2", "hydra.launcher.n_jobs=4"], ["hydra.launcher.n_jobs is given twice"]),
-        (["--config-dir", "a", "--config-dir", "b"], ["--config-dir a and --config-dir b"]),
-        (["-cd", "a", "--config-dir=b"], ["-cd a and --config-dir=b"]),
+        (["--config-name", "a", "-cn=b"], ["--config-name a and -cn=b"]),
         (["recipe=[q8bert,qdqbert]"], ["recipe=[q8bert,qdqbert]", "-m recipe=q8bert,qdqbert"]),
     ],
     ids=str,

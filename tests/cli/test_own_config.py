@@ -11,7 +11,8 @@ import pytest
 
 from qexp.cli import run
 from qexp.cli.overrides import CommandLine
-from qexp.errors import FAILED, OK, ConfigError
+from qexp.errors import INVALID, OK, ConfigError
+from qexp.execution.job import Job
 from qexp.records.record import read
 from qexp.reporting.command import command_of
 from qexp.reporting.run_view import RunView
@@ -82,6 +83,28 @@ def test_both_folders_count(
     assert "name: tickets" in told and "name: narrow" in told
 
 
+@pytest.mark.parametrize("variable", [False, True], ids=["two of --config-dir", "and QEXP_CONF"])
+def test_every_folder_stands_in_the_words_of_the_record(
+    variable: bool, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[list[str] | None] = []
+    monkeypatch.setattr(Job, "run", lambda job: found.append(job.overrides) or OK)
+    more = tmp_path / "a folder, of more"
+    (more / "placement").mkdir(parents=True)
+    (more / "placement" / "narrow.yaml").write_text("name: narrow\nsites: [linear.weight]\n")
+    folders = ["--config-dir", str(own)]
+    if variable:
+        monkeypatch.setenv("QEXP_CONF", str(more))
+    else:
+        folders += ["--config-dir", str(more)]
+    assert run.main([*folders, "task=tickets", "placement=narrow"]) == OK
+    (words,) = found
+    assert words == [f"--config-dir={own}", f"--config-dir={more}", "task=tickets", "placement=narrow"]
+    monkeypatch.delenv("QEXP_CONF", raising=False)
+    assert run.main(words) == OK
+    assert found == [words, words]
+
+
 def test_a_sweep_over_options_of_ones_own(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QEXP_CONF", str(own))
     assert run.main(["-m", *words(own), "seed=1,2", "--dry-run"]) == OK
@@ -90,14 +113,14 @@ def test_a_sweep_over_options_of_ones_own(own: Path, monkeypatch: pytest.MonkeyP
 def test_an_option_that_is_nowhere_names_those_of_ones_own(
     own: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run.main(["--config-dir", str(own), "task=ticket"]) == FAILED
+    assert run.main(["--config-dir", str(own), "task=ticket"]) == INVALID
     told = capsys.readouterr().err
     assert "did you mean task=tickets?" in told and "mrpc" in told
 
 
 def test_files_with_names_of_qexps_are_refused(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (own / "task" / "mrpc.yaml").write_text("name: mine\n")
-    assert run.main(["--config-dir", str(own), "task=mrpc"]) == FAILED
+    assert run.main(["--config-dir", str(own), "task=mrpc"]) == INVALID
     told = capsys.readouterr().err
     assert str(own) in told and "task/mrpc.yaml" in told and "rename" in told
 

@@ -200,7 +200,7 @@ def test_unknown_fields_are_named_with_their_neighbours() -> None:
     assert "did you mean method.epochs?" in explain(caught.value)
     assert "did you mean quant?" in unknown_field("quantt")
     assert allowed_fields(["method"]) >= {"kind", "ranges", "epochs"}
-    assert "another kind of task has it" in unknown_field("task.search.beams")
+    assert "; task=translation has it" in unknown_field("task.search.beams")
     assert allowed_fields(["no", "such"]) == set()
 
 

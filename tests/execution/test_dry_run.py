@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from qexp.errors import FAILED, OK
+from qexp.errors import INVALID, OK
 from qexp.execution.dry_run import DryRunLauncher, Plan
 from qexp.execution.sweep_log import SweepLog
 from qexp.records.record import records_folder, write
@@ -208,9 +208,9 @@ def test_a_sweep_is_planned_from_the_command_line_and_nothing_is_written(
     assert set(tmp_path.rglob("*")) == before
 
 
-def test_a_plan_with_a_job_that_cannot_run_ends_with_1(words: list[str], tmp_path: Path) -> None:
+def test_a_plan_with_a_job_that_cannot_run_refuses_the_command(words: list[str], tmp_path: Path) -> None:
     done = _command("qexp", "plan", *words, "quant=fp32", "method=qat", cwd=tmp_path)
-    assert done.returncode == FAILED
+    assert done.returncode == INVALID
     assert "cannot run: job 0: method=qat" in done.stdout
     assert "Traceback" not in done.stderr
 
@@ -218,7 +218,7 @@ def test_a_plan_with_a_job_that_cannot_run_ends_with_1(words: list[str], tmp_pat
 def test_a_search_cannot_be_planned_and_says_why(words: list[str], tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="hydra-optuna-sweeper is not installed")
     done = _command("qexp", "plan", "-m", *words, "hydra/sweeper=optuna", "seed=1,2", cwd=tmp_path)
-    assert done.returncode == FAILED
+    assert done.returncode == INVALID
     assert "there is no plan" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "outputs").exists()

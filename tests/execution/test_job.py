@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qexp.execution.job import FAILED, INTERRUPTED, OK, Job
+from qexp.config import Experiment
+from qexp.deploy.hardware import may_have_gpu
+from qexp.errors import FAILED, INTERRUPTED, INVALID, OK
+from qexp.execution.job import Job, SweepPosition
+from qexp.execution.requirements import check_available
+from qexp.execution.sweep_log import SweepLog
 from qexp.pipeline.stages import qat
 from tests.conftest import compose
 from tests.support.jobs import QUICK, TAUGHT, record_problem, run
@@ -259,30 +264,74 @@ def _failed(
     return record
 
 
-def test_contradiction_leaves_a_failed_record(capsys: pytest.CaptureFixture[str]) -> None:
-    record = _failed(
-        ("task=mrpc", "quant=fp32", "method=qat"), "ConfigError", "method=qat", "drop method", capsys=capsys
-    )
-    assert record["experiment"]["task"]["name"] == "mrpc"
+def _refused(
+    *words: str, parts: Sequence[str], capsys: pytest.CaptureFixture[str], sweep: bool = False
+) -> None:
+    """Run what cannot begin: the exit code is that of a wrong command, and no Record is left."""
+    assert Job(compose(*words), sweep=sweep).run() == INVALID
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ") and "Traceback" not in shown and "record:" not in shown
+    for part in parts:
+        assert part in shown
+    outputs = Path(os.environ["QEXP_OUTPUTS"])
+    assert not list(outputs.glob("records/*")) and not list(outputs.glob("running/*.json"))
+
+
+def test_contradiction_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    _refused("task=mrpc", "quant=fp32", "method=qat", parts=["method=qat", "drop method"], capsys=capsys)
 
 
 def test_missing_local_data_names_the_ways_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _failed(
-        ("task=mrpc", "data=local", f"data.root={tmp_path}"),
-        "DataError",
-        "data=sample",
-        "mrpc",
-        capsys=capsys,
+    words = ("task=mrpc", "data=local", f"data.root={tmp_path}")
+    _refused(*words, parts=["data=sample", "mrpc"], capsys=capsys)
+
+
+def test_a_checkpoint_that_is_not_there_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _refused("task=mrpc", "data=sample", f"model.name={tmp_path}/none", parts=["none"], capsys=capsys)
+
+
+@pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt_rtx"])
+def test_a_runtime_without_its_gpu_is_refused_before_the_work(
+    runtime: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qexp.execution.requirements.may_have_gpu", lambda: False)
+    _refused(
+        "task=mrpc", "data=sample", f"deploy={runtime}", parts=[runtime, "GPU", "deploy=none"], capsys=capsys
     )
+
+
+def test_a_runtime_that_is_not_installed_is_refused_unless_another_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("qexp.execution.requirements._is_installed", lambda package: package == "onnxruntime")
+    _refused(
+        "task=mrpc", "deploy=openvino", parts=["openvino is not installed", "pip install"], capsys=capsys
+    )
+    check_available(Experiment.model_validate(compose("task=mrpc", "deploy.runtimes=[onnxruntime,openvino]")))
+
+
+def test_a_refused_job_of_a_sweep_stands_in_its_log_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep_log = SweepLog(tmp_path / "sweep")
+    sweep_log.begin("table", "01234567")
+    sweep_log.expect([["quant=fp32", "method=qat"]], 0)
+    place = SweepPosition(sweep_log, 0, ["quant=fp32", "method=qat"])
+    assert Job(compose("task=mrpc", *place.words), sweep=True, place=place).run() == INVALID
+    entry = sweep_log.entries[0]
+    assert (entry.status, entry.key, entry.code) == ("refused", None, INVALID)
+    assert entry.error is not None and entry.error.startswith("method=qat")
+    assert sweep_log.exit_code == INVALID
+    assert not list(Path(os.environ["QEXP_OUTPUTS"]).glob("records/*"))
 
 
 def test_a_sweep_never_falls_back_on_the_sample(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("QEXP_DATA", raising=False)
-    code, record = run("task=mrpc", sweep=True)
-    assert code == FAILED
-    assert "sweep" in record["error"]["message"]
+    _refused("task=mrpc", parts=["sweep"], capsys=capsys, sweep=True)
 
 
 def _write_rows(root: Path, **columns: list[Any]) -> None:
@@ -305,7 +354,7 @@ def test_bad_rows_are_named(
     columns: dict[str, list[Any]], parts: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _write_rows(tmp_path, **columns)
-    _failed(("task=mrpc", "data=local", f"data.root={tmp_path}"), "DataError", *parts, capsys=capsys)
+    _refused("task=mrpc", "data=local", f"data.root={tmp_path}", parts=parts, capsys=capsys)
 
 
 def test_diverging_training_fails_and_the_fp32_scores_are_kept(
@@ -317,12 +366,10 @@ def test_diverging_training_fails_and_the_fp32_scores_are_kept(
 
 
 def test_a_gpu_that_is_not_there_is_named(tiny_bert: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import torch
-
-    if torch.cuda.is_available():
+    if may_have_gpu():
         pytest.skip("this machine has a GPU")
     words = ("task=mrpc", "machine=gpu", f"model.name={tiny_bert}", *QUICK)
-    _failed(words, "ConfigError", "machine.accelerator=gpu", "machine=cpu", capsys=capsys)
+    _refused(*words, parts=["machine.accelerator=gpu", "machine=cpu"], capsys=capsys)
 
 
 def test_interrupted_run_says_so_and_goes_on_from_there(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qexp.errors import FAILED, INTERRUPTED, OK, StoreError
+from qexp.errors import FAILED, INTERRUPTED, INVALID, OK, StoreError
 from qexp.execution.sweep_log import JobResult, SweepLog, summary, sweep_log_in
 
 JOBS = (["task=cola", "seed=1"], ["task=mrpc", "seed=1"], ["task=rte", "seed=1"])
@@ -77,6 +77,10 @@ def test_a_job_gets_another_chance(sweep_log: SweepLog) -> None:
         ([], FAILED),
         ([OK, INTERRUPTED], INTERRUPTED),
         ([FAILED, INTERRUPTED, OK], INTERRUPTED),
+        ([INVALID, INVALID, INVALID], INVALID),
+        ([INVALID, OK, OK], FAILED),
+        ([INVALID, FAILED, INVALID], FAILED),
+        ([INVALID], FAILED),
     ],
 )
 def test_exit_code_is_the_worst_and_a_job_without_a_word_failed(

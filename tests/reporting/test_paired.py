@@ -264,10 +264,10 @@ def test_every_split_or_one(outputs: Path, capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize(
     ("key", "words"),
     [
-        ("abcd", "'abcd': name a run by at least 6 characters"),
-        ("abcdef9", "'abcdef9': no Record in"),
-        ("abcdef", "'abcdef': 2 Records (abcdef11, abcdef22"),
-        ("../../etc", "no Record in"),
+        ("abcd", "abcd: the beginning of 2 keys"),
+        ("abcdef9", "abcdef9: no such file, and no Record's key begins so"),
+        ("abcdef", "abcdef: the beginning of 2 keys"),
+        ("../../etc", "no Record's key begins so"),
     ],
 )
 def test_keys_that_name_no_run(
@@ -275,7 +275,10 @@ def test_keys_that_name_no_run(
 ) -> None:
     leave(outputs, "abcdef11", {"fp32": RIGHT})
     leave(outputs, "abcdef22", {"fp32": RIGHT})
-    assert words in refusal(outputs, capsys, "abcdef11", key)
+    assert main(["--outputs", str(outputs), "abcdef11", key]) == 2
+    first, *listed = capsys.readouterr().err.splitlines()
+    assert words in first
+    assert [line.split()[0] for line in listed] == ["abcdef11", "abcdef22"]
 
 
 def test_a_failed_rerun_does_not_make_a_prefix_ambiguous(
@@ -287,7 +290,7 @@ def test_a_failed_rerun_does_not_make_a_prefix_ambiguous(
 
 
 def test_no_outputs_at_all(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--outputs names other outputs" in refusal(outputs, capsys, "abcdef", "abcdef")
+    assert "other outputs with --outputs" in refusal(outputs, capsys, "abcdef", "abcdef")
 
 
 @pytest.mark.parametrize(

@@ -151,3 +151,11 @@ def test_a_tracker_is_in_no_key_and_no_setting() -> None:
     assert (ours.settings, ours.identity) == (theirs.settings, theirs.identity)
     assert command_of(ours) == command_of(theirs)
     assert "track" not in command_of(theirs)
+
+
+def test_tags_of_the_user_come_last_and_no_tag_is_empty_or_too_long() -> None:
+    page = page_of(asked("tags=[baseline,mrpc]", "note=why", "model.name=/folder/"), KEY, "local", None)
+    assert page.tags[-1] == "baseline" and page.tags.count("mrpc") == 1
+    assert all(1 <= len(tag) <= 64 for tag in page.tags)
+    assert page.note == "why"
+    assert not {"tags", "note"} & {*page.config}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from qexp.config import Wandb
 from qexp.context import RunConsole
-from qexp.errors import FAILED, INTERRUPTED, OK
+from qexp.errors import INTERRUPTED, INVALID, OK
 from qexp.execution.job import Job
 from qexp.tracking import mirror as module
 from qexp.tracking.tracker import CloseResult, Page, PageContent, PageState
@@ -128,7 +127,7 @@ def test_without_the_package_a_run_ends_before_it_begins(
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(module, "version", absent)
-    assert Job(compose(*QUICK, "tracker=tensorboard")).run() == FAILED
+    assert Job(compose(*QUICK, "tracker=tensorboard")).run() == INVALID
     assert "pip install 'qexp[tensorboard]'" in capsys.readouterr().err
     assert not (outputs / "artifacts").exists()
 
@@ -163,10 +162,14 @@ def test_a_whole_run_is_mirrored_and_keeps_its_secrets(
 
 
 def test_an_interrupt_while_a_page_is_filled_leaves_the_record(
-    broken: type[Broken], outputs: Path, monkeypatch: pytest.MonkeyPatch
+    broken: type[Broken], tiny_bert: Path, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("no luck")
+
     monkeypatch.setattr(broken, "where", "close")
     monkeypatch.setattr(broken, "error", KeyboardInterrupt())
-    words = (*QUICK, "data=local", f"data.root={os.devnull}", "tracker=wandb")
+    monkeypatch.setattr("qexp.execution.job.run_pipeline", fails)
+    words = (*QUICK, f"model.name={tiny_bert}", "tracker=wandb")
     assert Job(compose(*words)).run() == INTERRUPTED
     assert newest(outputs)["status"] == "failed"

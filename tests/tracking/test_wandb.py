@@ -52,7 +52,7 @@ def summary(entries: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def test_the_offline_files_hold_the_whole_page(outputs: Path, console: RunConsole) -> None:
-    experiment = asked(*OFFLINE, "tracker.upload_onnx=true")
+    experiment = asked(*OFFLINE, "tracker.upload_onnx=true", "tags=[baseline]", "note='as in the paper'")
     record = predicted(outputs, experiment)
     graph = outputs / "artifacts" / "7-onnx" / "int8" / "model.onnx"
     graph.parent.mkdir(parents=True)
@@ -68,10 +68,11 @@ def test_the_offline_files_hold_the_whole_page(outputs: Path, console: RunConsol
         "sweep-7",
         "mrpc",
     )
-    assert {"mrpc", "w8a8", "qat", "mse"} <= set(run["tags"])
+    assert {"mrpc", "w8a8", "qat", "mse", "baseline"} <= set(run["tags"])
+    assert run["notes"] == "as in the paper"
     assert run["resume"] is True
     config = {name: value for name, value in run["config"]["update"].items() if name != "_wandb"}
-    assert config == experiment.model_dump(mode="json", exclude={"tracker"})
+    assert config == experiment.model_dump(mode="json", exclude={"tracker", "tags", "note"})
 
     for name in CURVES:
         assert curve(entries, name) == CURVES[name]

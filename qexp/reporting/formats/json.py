@@ -11,7 +11,8 @@ While :data:`SCHEMA` stays the same, the format only gains fields::
                      all rows share
     its row         {model, quant, bits, settings, simulated, seeds, records, cells: [{quantity, stage,
                      metric, batch, unit, ...cell}]}; records are the keys of its runs by seed,
-                     caveats why scores say nothing of a model, by seed, stage and metric
+                     caveats why scores say nothing of a model, by seed, stage and metric,
+                     tags and notes what the user wrote to its runs, by seed
     cell            {status, median, values, failed, missing}; values by seed, null where undefined; failed
                      has the first line of the error by seed; status is ok, partial, undefined, failed or
                      missing
@@ -100,6 +101,8 @@ def _row(row: Row) -> dict[str, Any]:
         "caveats": {
             seed: best.record.caveats for seed, best in bests.items() if best and best.record.caveats
         },
+        "tags": {seed: list(best.tags) for seed, best in bests.items() if best and best.tags},
+        "notes": {seed: note for seed, best in bests.items() if best and (note := best.find("note"))},
         "cells": cells,
     }
 
