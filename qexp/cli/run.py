@@ -102,7 +102,10 @@ def _plan(command_line: CommandLine) -> int:
 
     plan = Plan()
     with TemporaryDirectory() as folder, _launchers(partial(_planned, plan)):
-        _hydra(command_line.for_hydra(Path(folder)), lambda config: plan.add(_tree(config)))
+        _hydra(
+            command_line.for_hydra(Path(folder)),
+            lambda config: plan.add(_tree(config), recipe=HydraConfig.get().runtime.choices.get("recipe")),
+        )
     plan.show()
     return 0 if plan.complete else FAILED
 

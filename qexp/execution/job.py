@@ -23,10 +23,12 @@ from qexp.execution.crash_records import (
     pending_record,
     record_dead_runs,
 )
+from qexp.execution.dry_run import required_stages, schedule
 from qexp.execution.slurm import OUT_OF_TIME
 from qexp.execution.sweep_log import JobResult, SweepLog
 from qexp.naming import MODEL_STAGES
-from qexp.pipeline.pipeline import announce, resolve_inputs, run_pipeline
+from qexp.pipeline.description import announce
+from qexp.pipeline.pipeline import resolve_inputs, run_pipeline
 from qexp.pipeline.results import RunResults
 from qexp.records.provenance import git_state, versions
 from qexp.records.record import (
@@ -160,7 +162,11 @@ class Job:
         announce(self.experiment, rows, self.runtime, self.recipe)
         self.results.start(rows, checkpoint)
         self.runtime.listener.found(self.results.key(self.experiment), rows.source)
-        run_pipeline(self.experiment, self.runtime, results=self.results, rows=rows, checkpoint=checkpoint)
+        stages = required_stages(self.experiment, self.runtime, rows, checkpoint)
+        with self.runtime.console.running(schedule(stages, outputs_root())):
+            run_pipeline(
+                self.experiment, self.runtime, results=self.results, rows=rows, checkpoint=checkpoint
+            )
 
     def _update_pending(self, pending: PendingRecord, when: str) -> None:
         pending.write(self._record(killed_failure(when)), self.place.words if self.place else [])

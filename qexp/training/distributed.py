@@ -58,7 +58,10 @@ def train(plan: TrainingPlan, folder: Path, scratch: Path, ctx: RunContext) -> d
         threads=max(1, ctx.threads // numerics.devices),
         resumed_at=resumed_at(scratch / CHECKPOINT, ctx),
     )
-    with ctx.console.bar(plan.title, total=plan.steps(BatchSplit()).count, done=worker.resumed_at) as advance:
+    steps = plan.steps(BatchSplit())
+    with ctx.console.bar(
+        plan.title, steps.count, worker.resumed_at, unit="steps", rows=steps.rows_per_step
+    ) as advance:
         conduct = train_worker if numerics.devices == 1 else _attend_together
         return dict(conduct(plan, folder, worker, advance))
 

@@ -1,0 +1,133 @@
+"""Views of an activity: one that is redrawn on a terminal, and lines at intervals elsewhere."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from qexp.progress.activity import Activity
+
+LINE_SECONDS = 30.0
+"""Seconds between two lines on one stage."""
+REFRESHES = 4
+"""Redraws of the live view in a second."""
+
+
+class LiveView:
+    """Two lines that are redrawn: the stage, and its bar with rate and time left."""
+
+    def __init__(self, activity: Activity) -> None:
+        self.activity = activity
+
+    def __rich__(self) -> RenderableType:
+        """Draw the activity; nothing before its first stage."""
+        now, steps = self.activity, self.activity.steps[-1:]
+        if not (now.title or steps):
+            return Text("")
+        table = Table.grid(padding=(0, 1), expand=True)
+        table.add_column(width=18)
+        table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+        total = steps[0].total if steps else None
+        bar = ProgressBar(total=total, completed=steps[0].done if steps else 0, pulse=total is None, width=18)
+        table.add_row(bar, Text(now.describe()))
+        if not now.title:
+            return Group(Text(steps[0].title), table)
+        title = f"{now.title}, {steps[0].title}" if steps else now.title
+        place = f"stage {now.place} of {len(now.schedule)}: " if now.schedule else ""
+        return Group(Text(f"{place}{title}", no_wrap=True, overflow="ellipsis"), table)
+
+
+@contextmanager
+def live(activity: Activity, console: Console) -> Iterator[None]:
+    """Draw the activity at the bottom of the terminal, and leave nothing of it, whatever ends the block."""
+    view = Live(
+        LiveView(activity),
+        console=console,
+        refresh_per_second=REFRESHES,
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # what is piped stays out of the terminal
+    )
+    with view, _stopped_by_sigterm(view):
+        yield
+
+
+@contextmanager
+def _stopped_by_sigterm(view: Live) -> Iterator[None]:
+    """Give the terminal its cursor back before SIGTERM ends the process, unless it is handled already."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    if before is not signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, frame: Any) -> None:
+        view.stop()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def lines(activity: Activity, write: Callable[[str], None], seconds: float = LINE_SECONDS) -> Iterator[None]:
+    """Write a line on each stage, or each work outside of stages, whenever it has gone on for ``seconds``."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(seconds / 30):
+            if due(activity, seconds):
+                write(line(activity))
+
+    due = _Due()
+    thread = threading.Thread(target=watch, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+class _Due:
+    """Decides when the next line on a stage is due: at each multiple of an interval since its start."""
+
+    def __init__(self) -> None:
+        self._of: tuple[float, int] = (0.0, 0)
+
+    def __call__(self, activity: Activity, seconds: float) -> bool:
+        started = activity.stage_started if activity.title else _start(activity)
+        if started is None:
+            return False
+        count = int((time.monotonic() - started) / seconds)
+        new = count > 0 and self._of != (started, count)
+        self._of = (started, count) if new else self._of
+        return new
+
+
+def _start(activity: Activity) -> float | None:
+    return activity.steps[-1].started if activity.steps else None
+
+
+def line(activity: Activity) -> str:
+    """Return one line on the current stage, or on work outside of stages."""
+    steps = activity.steps[-1:]
+    title = activity.title or (steps[0].title if steps else "")
+    return f"  {activity.number}{title}: {activity.describe()}"
