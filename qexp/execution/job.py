@@ -253,7 +253,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _print_error(error: BaseException) -> None:
     """Print one line for an error that the user can fix, and a traceback for a programming mistake."""
     if isinstance(error, KeyboardInterrupt):
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print(str(error) or "interrupted; the same command goes on from here", file=sys.stderr)
     elif isinstance(error, QexpError):
         print(f"error: {error}", file=sys.stderr)
     else:

@@ -10,7 +10,7 @@ from datetime import datetime
 from rich.console import Console
 
 from qexp.progress.activity import Activity, ExpectedStage, Steps
-from qexp.progress.views import LINE_SECONDS, lines, live
+from qexp.progress.views import LINE_SECONDS, exiting_on_sigterm, lines, live
 
 
 @dataclass
@@ -57,7 +57,7 @@ class RunConsole:
     def running(self, schedule: Sequence[ExpectedStage] = ()) -> Iterator[None]:
         """Show progress for a whole run, which is going to visit the stages of the schedule."""
         self.activity = Activity(schedule)
-        with self._view():
+        with exiting_on_sigterm(), self._view():
             yield
 
     @contextmanager

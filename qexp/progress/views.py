@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -59,31 +58,27 @@ def live(activity: Activity, console: Console) -> Iterator[None]:
         transient=True,
         redirect_stdout=sys.stdout.isatty(),  # what is piped stays out of the terminal
     )
-    with view, _stopped_by_sigterm(view):
+    with view:
         yield
+
+
+def exit_on_sigterm(number: int, frame: Any) -> NoReturn:
+    """Handle SIGTERM by an exception, so that leases are released and the terminal gets its cursor back."""
+    raise SystemExit(128 + number)
 
 
 @contextmanager
-def _stopped_by_sigterm(view: Live) -> Iterator[None]:
-    """Give the terminal its cursor back before SIGTERM ends the process, unless it is handled already."""
-    if threading.current_thread() is not threading.main_thread():
+def exiting_on_sigterm() -> Iterator[None]:
+    """Use :func:`exit_on_sigterm` within the block, unless another handles the signal already."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-    before = signal.getsignal(signal.SIGTERM)
-    if before is not signal.SIG_DFL:
-        yield
-        return
-
-    def end(number: int, frame: Any) -> None:
-        view.stop()
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-
-    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGTERM, exit_on_sigterm)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextmanager
