@@ -126,10 +126,13 @@ class Activity:
             parts += [f"run: {of_run} left"] if of_run != "unknown" else []
         return "; ".join(parts)
 
+    def describe_steps(self) -> str:
+        """Return the steps of the current stage and their rate, else how long it has gone on."""
+        steps = self.steps[-1].describe() if self.steps else ""
+        if steps or not self.title:
+            return steps
+        return f"{duration(time.monotonic() - self.stage_started)} so far"
+
     def describe(self) -> str:
         """Return one line on the current stage: its steps, their rate, and the time left."""
-        steps = self.steps[-1].describe() if self.steps else ""
-        spent = (
-            f"{duration(time.monotonic() - self.stage_started)} so far" if self.title and not steps else ""
-        )
-        return ", ".join(part for part in (steps, spent, self.describe_time_left()) if part)
+        return ", ".join(part for part in (self.describe_steps(), self.describe_time_left()) if part)

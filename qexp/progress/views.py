@@ -25,7 +25,7 @@ REFRESHES = 4
 
 
 class LiveView:
-    """Two lines that are redrawn: the stage, and its bar with rate and time left."""
+    """Three lines that are redrawn: the stage, its bar with steps and rate, and the time left."""
 
     def __init__(self, activity: Activity) -> None:
         self.activity = activity
@@ -40,12 +40,12 @@ class LiveView:
         table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
         total = steps[0].total if steps else None
         bar = ProgressBar(total=total, completed=steps[0].done if steps else 0, pulse=total is None, width=18)
-        table.add_row(bar, Text(now.describe()))
-        if not now.title:
-            return Group(Text(steps[0].title), table)
-        title = f"{now.title}, {steps[0].title}" if steps else now.title
-        place = f"stage {now.place} of {len(now.schedule)}: " if now.schedule else ""
-        return Group(Text(f"{place}{title}", no_wrap=True, overflow="ellipsis"), table)
+        table.add_row(bar, Text(now.describe_steps()))
+        place = f"stage {now.place} of {len(now.schedule)}: " if now.schedule and now.title else ""
+        title = ", ".join([*([now.title] if now.title else []), *(each.title for each in steps)])
+        lines = (f"{place}{title}", now.describe_time_left())
+        first, last = (Text(text, no_wrap=True, overflow="ellipsis") for text in lines)
+        return Group(first, table, last)
 
 
 @contextmanager
