@@ -23,6 +23,7 @@ _NOT_IDENTITY: dict[str, Any] = {
     "machine": True,
     "tracker": True,
     "data": {*Data.model_fields} - {"train_rows"},  # rows are known by their content
+    "budget": {"minutes"},  # what was chosen for them counts
 }
 
 

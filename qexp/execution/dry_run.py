@@ -61,6 +61,8 @@ class RequiredStage:
     features: Features
     estimate: float | None
     """Seconds by a rule from rows, length and model; None where there is no rule."""
+    part: str = ""
+    """Model or engine that the stage works on."""
 
     def time(self, known: Mapping[Features, float]) -> ExpectedTime:
         """Return the time of stages of the same task, model and budget, else by the rule, else of others."""
@@ -86,7 +88,12 @@ class DryRunContext(RunContext):
         estimate = self.rule.seconds(stage.name, self.part) if self.rule else None
         self.needs.append(
             RequiredStage(
-                stage.name, key, there=exists, features=(stage.name, *self.features), estimate=estimate
+                stage.name,
+                key,
+                there=exists,
+                features=(stage.name, *self.features),
+                estimate=estimate,
+                part=self.part,
             )
         )
         return stage.artifact(folder, key)
@@ -198,6 +205,8 @@ class Plan:
         self.titles.append(
             f"{describe(experiment.with_task(rows.task), rows, recipe)}; {describe_settings(experiment)}."
         )
+        if experiment.budget.minutes is not None:
+            self.titles[-1] += " budget.minutes takes less of this, by rates that the run measures first."
         return required_stages(experiment, base, rows, checkpoint)
 
     def _rows_and_checkpoint(

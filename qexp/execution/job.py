@@ -26,6 +26,7 @@ from qexp.execution.crash_records import (
 from qexp.execution.dry_run import required_stages, schedule
 from qexp.execution.slurm import OUT_OF_TIME
 from qexp.execution.sweep_log import JobResult, SweepLog
+from qexp.execution.time_budget import within_minutes
 from qexp.naming import MODEL_STAGES
 from qexp.pipeline.description import announce
 from qexp.pipeline.pipeline import resolve_inputs, run_pipeline
@@ -160,6 +161,12 @@ class Job:
         if self.mirror is not None:
             self.mirror.experiment = self.experiment
         announce(self.experiment, rows, self.runtime, self.recipe)
+        choice = within_minutes(self.experiment, rows, checkpoint, self.runtime)
+        if choice is not None and self.experiment.budget.minutes is not None:
+            self.runtime.console.warn(choice.describe(self.experiment.budget.minutes))
+            self.experiment = choice.experiment
+            if self.mirror is not None:
+                self.mirror.experiment = self.experiment
         self.results.start(rows, checkpoint)
         self.runtime.listener.found(self.results.key(self.experiment), rows.source)
         stages = required_stages(self.experiment, self.runtime, rows, checkpoint)
