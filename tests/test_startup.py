@@ -119,3 +119,14 @@ def test_predictions_of_an_engine_need_no_torch(
     assert [set(json.loads(line)) for line in out.read_text().splitlines()] == [
         {"index", "prediction", "probabilities"}
     ] * 2
+
+
+def test_a_finished_run_is_published_without_torch(
+    tiny_runs: TinyRuns, tiny_bert: Path, tmp_path: Path, modules_file: Path
+) -> None:
+    outputs = tiny_runs(("task=mrpc", "quant=w8a8", "method=ptq", "deploy=onnx", f"model.name={tiny_bert}"))
+    (record,) = (outputs / "records").glob("*.json")
+    words = ["qexp", "publish", str(record), str(tmp_path / "published"), f"--outputs={outputs}"]
+    modules = imported(*words, file=modules_file)
+    assert not modules & {"torch", "transformers", "datasets", "onnxscript", "sklearn", "scipy", "sympy"}
+    assert (tmp_path / "published" / "integer" / "model.safetensors").is_file()
