@@ -49,7 +49,8 @@ def measure_rates(
     evaluation = _seconds_per_row(lambda index: run(parts[index]), sizes)
     if isinstance(task, BiEncoderTask):
         return (1 + BACKWARD) * evaluation, evaluation
-    module = adapter.training_module(model, Optimization(1e-8, 0.0, 0.0, len(sizes), seed)).train()
+    optimization = Optimization(1e-8, weight_decay=0.0, warmup=0.0, steps=len(sizes), seed=seed)
+    module = adapter.training_module(model, optimization).train()
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-8)
 
     def step(index: int) -> None:
