@@ -16,6 +16,11 @@ EncodingsVersion = Literal["0.6.1", "1.0.0", "2.0.0"]
 """Version of an AIMET encodings file."""
 
 
+POOLED, HIDDEN = "sentence_embedding", "last_hidden_state"
+"""Name of the output of an exported model with a pooling, float32 [batch, width], and of the value in its
+graph that is pooled, float32 [batch, length, width]."""
+
+
 class StageName:
     """Folders below ``outputs/artifacts``, which Records name, too."""
 

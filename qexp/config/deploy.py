@@ -119,6 +119,9 @@ class Budget(Section):
     """At most that many timed runs; null is no limit."""
     benchmark_rows: int | None = Field(default=None, ge=1)
     """No timed batch has more rows, but for the smallest that is asked for; null is no limit."""
+    minutes: float | None = Field(default=None, gt=0, exclude_if=lambda minutes: minutes is None)
+    """Minutes within which the whole run is to end: rows and steps are chosen, by rates that are measured on
+    this machine, and stand in the Record; null is no limit."""
 
 
 class Machine(Section):

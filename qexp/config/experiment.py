@@ -25,6 +25,7 @@ _NOT_IDENTITY: dict[str, Any] = {
     "tags": True,
     "note": True,
     "data": {*Data.model_fields} - {"train_rows"},  # rows are known by their content
+    "budget": {"minutes"},  # what was chosen for them counts
 }
 
 

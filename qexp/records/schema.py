@@ -119,7 +119,7 @@ class Sites(TypedDict):
 
 
 class StageRun(TypedDict):
-    """One stage of the pipeline: whether its artifact was built or cached, and the seconds that it took."""
+    """One stage of the pipeline: whether its artifact was built or cached, and the seconds of its build."""
 
     stage: str
     key: str
