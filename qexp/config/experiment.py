@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from qexp.config.any_task import AnyTask
 from qexp.config.base import Section
 from qexp.config.calibration import AnyCalibrator, Calibration
-from qexp.config.deploy import AnyDeploy, Budget, Gate, Machine, Numerics, TrainingSetup
+from qexp.config.deploy import Accept, AnyDeploy, Budget, Gate, Machine, Numerics, TrainingSetup
 from qexp.config.embedding import BiEncoderTask
 from qexp.config.quantization import Placement, Quant, QuantizationConfig, Scheme
 from qexp.config.refinement import Refinement
@@ -20,6 +20,7 @@ from qexp.config.tracking import AnyTracker, NoTracker
 from qexp.config.training import AnyFinetune, AnyMethod, ContinuedTraining, Finetune, NoFinetune, Qat
 
 _NOT_IDENTITY: dict[str, Any] = {
+    "accept": True,
     "machine": True,
     "tracker": True,
     "data": {*Data.model_fields} - {"train_rows"},  # rows are known by their content
@@ -27,7 +28,10 @@ _NOT_IDENTITY: dict[str, Any] = {
 
 
 class Experiment(Section):
-    """Configuration of one run: what is computed, and in ``machine`` and ``tracker``, how."""
+    """Configuration of one run: what is computed, and in ``machine`` and ``tracker``, how.
+
+    ``accept`` judges what was computed.
+    """
 
     task: AnyTask
     model: Model
@@ -42,6 +46,7 @@ class Experiment(Section):
     method: AnyMethod
     deploy: AnyDeploy
     gate: Gate = Gate()
+    accept: Accept = Accept()
     budget: Budget = Budget()
     seed: int = Field(default=1, ge=0, lt=2**31)
     """Seed of every draw: new head, order of rows, dropout, calibration rows."""

@@ -117,7 +117,9 @@ def _option_values(options: Mapping[str, str]) -> dict[str, Any]:
         for group, option in options.items()
         for path, value in leaves(_yaml(f"{group}/{option}"))
     }
-    return values | dict(leaves({name: _yaml("config").get(name) for name in ("seed", "calibration")}))
+    return values | dict(
+        leaves({name: _yaml("config").get(name) for name in ("seed", "calibration", "accept")})
+    )
 
 
 def _is_default(path: str, value: Any) -> bool:
