@@ -295,7 +295,9 @@ def _caption(
         ["Size and latency: median over the seeds that have them; spread in the CSV."] if with_size else []
     )
     if any(row.simulated for row in comparison.rows):
-        reading.append("simulated: no integer kernel computes with fewer than 8 bits.")
+        reading.append(
+            "simulated: no integer kernel computes with fewer than 8 bits; the file holds 8-bit integers."
+        )
     return (*warnings, " ".join(facts), " ".join(reading))
 
 

@@ -29,7 +29,8 @@ WHY = "why"
 
 
 SIMULATED = (
-    "simulated: no kernel multiplies these bit-widths, so the latency is that of wider integers or of floats."
+    "simulated: no kernel multiplies these bit-widths; size and latency are those of the wider numbers in "
+    "the file."
 )
 
 

@@ -78,6 +78,12 @@ class DeploymentCandidate:
         return bool(self.change and self.change.low is not None and self.change.low >= -self.accepted)
 
     @property
+    def is_simulated(self) -> bool:
+        """Whether no kernel of its runtime (without one, of the run's first) multiplies its widths."""
+        runtime = self.runtime or self.run.find("deploy.runtimes", ["onnxruntime"])[0]
+        return execution_of(self.run, runtime) == "simulated"
+
+    @property
     def bytes(self) -> tuple[int, int] | None:
         """Sizes of the FP32 and the quantized file, or None without both."""
         sizes = self.run.record.bytes or {}

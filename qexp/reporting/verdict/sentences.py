@@ -90,8 +90,9 @@ def _of_best(best: DeploymentCandidate) -> list[str]:
     lines = [f"{best.name} {change_words(best.change, best.accepted)}"] if best.change else []
     if best.state == "deployable":
         return [*lines, f"{_deployed(best)} Gate: {best.gate}."]
+    lines += [simulated_words(best)] if best.is_simulated else []
     if best.state == "simulated":
-        return [*lines, simulated_words(best)]
+        return [*lines, f"Gate: {best.gate}."]
     if best.state == "gate failed":
         title = runtime_title(best)
         return [*lines, f"The gate failed in {title}: the exported file is not that model ({best.reason})."]
@@ -190,9 +191,9 @@ def simulated_words(candidate: DeploymentCandidate) -> str:
     packed = candidate.packed_bytes
     size = f" (at their own bits its parameters would be {packed / MEBIBYTE:.2f} MiB)" if packed else ""
     widest = max(bits for pair in candidate.run.widths for bits in pair if bits < 32)
-    holds = "8-bit integers" if widest <= 8 else f"{widest}-bit integers"
+    holds = f"{'holds' if candidate.graph else 'would hold'} {max(8, widest)}-bit integers"
     return (
-        f"{candidate.row.quant.upper()} is simulated: its accuracy is real, but the file holds {holds}{size} "
+        f"{candidate.row.quant.upper()} is simulated: its accuracy is real, but the file {holds}{size} "
         f"and no {'CPU ' if _on_cpu(candidate) else ''}engine here computes it faster than W8A8."
     )
 

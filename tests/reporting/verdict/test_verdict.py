@@ -107,9 +107,23 @@ def test_ptq_beyond_the_loss_says_what_to_try() -> None:
 
 def test_after_qat_the_next_steps_do_not_name_it_and_few_bits_get_more() -> None:
     run = judged(-3.0, method="qat", quant="w4a8")
-    assert commands(run) == ["placement=linear", f"qexp sensitivity {run.key[:8]}", "quant=w8a8"]
+    assert commands(run) == ["quant=w8a8", "placement=linear", f"qexp sensitivity {run.key[:8]}"]
     tried = commands(run, judged(-2.0, method="qat", quant="w8a8"))
     assert "quant=w8a8" not in tried and "quant=w8a16" in tried
+
+
+@pytest.mark.parametrize(
+    ("changes", "holds"),
+    [
+        ({}, "the file holds 8-bit"),
+        ({"engines": {}, "sections": {"deploy": {"kind": "none"}}}, "would hold 8-bit"),
+    ],
+    ids=["loss", "not exported"],
+)
+def test_simulated_widths_are_named_whatever_else_is_wrong(changes: dict[str, Any], holds: str) -> None:
+    points = -0.1 if changes else -3.0
+    assert holds in words(judged(points, quant="w4a8", **changes))
+    assert "simulated" not in words(judged(points, **changes))
 
 
 def test_ptq_of_a_qat_run_is_a_candidate_without_a_file() -> None:
