@@ -118,9 +118,12 @@ def _launch(command_line: CommandLine) -> int:
 def _print_summaries(sweep_logs: Sequence[SweepLog]) -> None:
     """Print the summaries of sweeps; a sweep whose overrides were rejected has no jobs and is skipped."""
     for sweep_log in (each for each in sweep_logs if each.jobs):
-        from qexp.execution.sweep_log import summary
+        from qexp.execution.sweep_log import records_of, summary
+        from qexp.records.record import outputs_root
+        from qexp.reporting.formats.terminal import print_sweep
 
         print(f"{summary(sweep_log)}\nledger: {sweep_log.folder}", file=sys.stderr)
+        print_sweep(records_of(sweep_log, outputs_root()), outputs_root())
 
 
 def _plan(command_line: CommandLine) -> int:

@@ -104,6 +104,13 @@ class Gate(Section):
     With fewer than 50, noise cannot be distinguished from a fault."""
 
 
+class Accept(Section):
+    """What the user accepts; it decides the verdict on finished results, and changes none of them."""
+
+    loss: float = Field(default=0.5, ge=0, le=100)
+    """Points of the task's main score that quantization may cost against the run's FP32 model."""
+
+
 class Budget(Section):
     """Limits of the work of a run; ``full`` has none."""
 

@@ -124,6 +124,8 @@ class Job:
         if isinstance(error, QexpError) and not self.began:
             return self._refuse(error)
         record = self._record(_failure(error) if error else None)
+        if error is None:
+            record = _with_intervals(record)
         path = None
         try:
             path = save_record(record, records_folder(outputs_root()))
@@ -264,9 +266,16 @@ class Job:
         )
 
     def _show(self, record: Record) -> None:
-        from qexp.reporting.tables.run import print_run
+        from qexp.reporting.formats.terminal import print_run
 
-        print_run(record)
+        print_run(record, outputs_root(), verdict=self.place is None)
+
+
+def _with_intervals(record: Record) -> Record:
+    """Return the Record with the intervals of its scores, which need the predictions in the store."""
+    from qexp.reporting.verdict.score_intervals import score_intervals
+
+    return replace(record, intervals=score_intervals(record, outputs_root()))
 
 
 def _failure(error: BaseException) -> Failure:
