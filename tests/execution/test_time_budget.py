@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qexp.config import Experiment
-from qexp.errors import FAILED, OK
+from qexp.errors import INVALID, OK
 from qexp.execution import time_budget
 from qexp.execution.dry_run import RequiredStage
+from qexp.execution.job import Job
 from qexp.execution.stage_times import Rates, StageRule
 from qexp.execution.time_budget import choose
 from tests.conftest import compose, experiment
@@ -98,8 +99,7 @@ def test_a_damaged_probe_is_measured_again(tmp_path: Path) -> None:
     assert time_budget._read(tmp_path / "probe.json") is None
 
 
-def test_a_translation_has_no_minutes(tmp_path: Path, outputs: Path) -> None:
+def test_a_translation_has_no_minutes(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("task=translation", "model=transformer_tiny", "data=sample", "budget.minutes=1")
-    code, record = run(*words)
-    assert code == FAILED
-    assert "set budget.train_steps" in record["error"]["message"]
+    assert Job(compose(*words)).run() == INVALID
+    assert "set budget.train_steps" in " ".join(capsys.readouterr().err.split())
