@@ -9,8 +9,8 @@
 # turns int8 activations into uint8, zero points and all, but leaves that attribute. The graph loads at the level
 # "basic", without the Reshape, and with activations that are uint8 with zero point 128 from the start, which are
 # the same numbers. INT4 weights need opset 21, so W4A8 graphs meet this.
-set -euo pipefail
 # Ends with 0 while this is so, with 1 once it has changed.
+set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
