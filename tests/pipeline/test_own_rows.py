@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from qexp.cli import predict
-from qexp.errors import FAILED, OK
+from qexp.errors import FAILED, INVALID, OK
 from qexp.execution.dry_run import Plan
 from qexp.records.record import read_all, records_folder
 from tests.conftest import compose

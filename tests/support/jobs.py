@@ -27,7 +27,7 @@ def run(*words: str, sweep: bool = False) -> tuple[int, dict[str, Any]]:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """Run a job that is refused before its first stage, and so leaves no Record; what it said, on one line."""
+    """Run a job that is refused before its first stage, without a Record; what it said, on one line."""
     assert Job(compose(*words)).run() == INVALID
     assert not list(Path(os.environ["QEXP_OUTPUTS"]).glob("records/*.json"))
     return " ".join(capsys.readouterr().err.split())
