@@ -76,7 +76,7 @@ def _measurement(options: argparse.Namespace, record: Record, outputs: Path) -> 
 
 
 def _show(result: Sensitivity, outputs: Path) -> None:
-    from qexp.reporting.charts.matplotlib import write_plots
+    from qexp.reporting.charts.files import write_plots
     from qexp.reporting.charts.sensitivity import FOLDER, chart_of, csv_of, table_of
     from qexp.reporting.charts.spec import Gallery
     from qexp.reporting.table import markdown
