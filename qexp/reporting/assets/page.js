@@ -70,7 +70,7 @@ function theme(width) {
     background: "transparent", font: getComputedStyle(document.body).fontFamily, view: { stroke: null },
     axis: { ...labels, gridColor: line, domainColor: line, tickColor: line },
     axisY: { labelLimit: Math.round(width * 0.42) }, axisBand: { grid: false },
-    legend: { ...labels, symbolStrokeWidth: 2 }, text: { fill: ink },
+    legend: { ...labels, symbolStrokeWidth: 2, labelLimit: Math.round(width * 0.8), columns: width < 460 ? 1 : 2 }, text: { fill: ink },
   };
 }
 

@@ -20,7 +20,7 @@ _CONFIG: Any = {
     "background": "white",
     "view": {"stroke": None},
     "axis": {"gridColor": "#e4e7eb", "labelLimit": 320, "titleFontWeight": "normal"},
-    "legend": {"labelLimit": 400},
+    "legend": {"labelLimit": 400, "columns": 2},
     "title": {"anchor": "start", "fontSize": 13, "subtitleColor": "#5b6470"},
 }
 

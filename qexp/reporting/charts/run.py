@@ -174,6 +174,7 @@ def gate_chart(chosen: ShownRun) -> RangeChart | None:
     ]
     if not lanes:
         return None
+    is_clipped = any(mark.low == SMALLEST for lane in lanes for mark in lane.marks)
     return RangeChart(
         f"{chosen.group}-gate",
         chosen.group,
@@ -183,7 +184,7 @@ def gate_chart(chosen: ShownRun) -> RangeChart | None:
         ),
         lanes=tuple(lanes),
         legend=(("median", "floor: torch in another arithmetic"), ("dot", "engine")),
-        notes=(f"Smaller ones are shown at {SMALLEST:g}.",),
+        notes=(f"Smaller ones are shown at {SMALLEST:g}.",) if is_clipped else (),
     )
 
 

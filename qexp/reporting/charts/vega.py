@@ -130,7 +130,7 @@ def _plane(x: Axis, y: Axis, styles: tuple[Style, ...], has: tuple[bool, bool]) 
     """Return the specification of dots and lines; ``has`` tells whether there are words, and labels."""
     words, labels = has
     names = [name for name, *_ in styles]
-    legend = alt.Legend(orient="bottom", columns=2, labelLimit=240, symbolOpacity=1)
+    legend = alt.Legend(orient="bottom", symbolOpacity=1)
     colour = alt.Color("series:N", title=None, sort=names, legend=legend).scale(
         domain=names, range=[_colour(number) for _, number, *_ in styles]
     )
@@ -173,7 +173,7 @@ def _lanes(
     names = dict(legend)
     domain = [names.get(kind, kind) for kind in kinds]
     colour = alt.Color(
-        "kind:N", title=None, sort=domain, legend=alt.Legend(orient="top", columns=2) if legend else None
+        "kind:N", title=None, sort=domain, legend=alt.Legend(orient="top") if legend else None
     ).scale(domain=domain, range=[_MARKS[kind][2] for kind in kinds])
     base = alt.Chart().encode(
         x=alt.X("low:Q", title=x.label, scale=_scale(x, padding=4)),

@@ -200,6 +200,33 @@ def test_words_of_a_row_filter_the_runs_and_their_number_is_announced(page: Tab)
     assert page.value(shown) == rows
 
 
+def test_another_theme_of_the_system_draws_the_charts_again(page: Tab) -> None:
+    fill = "getComputedStyle(document.querySelector('#seed-spread .drawing .role-axis-label text')).fill"
+    light = page.value(fill)
+    scheme = {"name": "prefers-color-scheme", "value": "dark"}
+    page.send("Emulation.setEmulatedMedia", features=[scheme])
+    waited = "new Promise(done => setTimeout(() => requestAnimationFrame(() => drawn().then(done)), 50))"
+    page.value("window.drawn = () => Promise.all([...document.querySelectorAll('figure')].map(f => f.drawn))")
+    page.send("Runtime.evaluate", expression=waited, awaitPromise=True)
+    assert page.value(fill) != light
+    assert page.complaints() == []
+
+
+def test_the_key_stays_in_sight_while_a_table_scrolls(tab: Tab, report: Path) -> None:
+    opened(tab, report, 400)
+    tab.value("document.querySelector('#runs .scroll').scrollLeft = 600")
+    place = "document.querySelector('#runs tbody td').getBoundingClientRect().left"
+    box = "document.querySelector('#runs .scroll').getBoundingClientRect().left"
+    assert tab.value(place) == pytest.approx(tab.value(box), abs=2)
+
+
+def test_a_legend_fits_a_phone(tab: Tab, report: Path) -> None:
+    opened(tab, report, 400)
+    texts = "[...document.querySelectorAll('.drawing .role-legend text')]"
+    ends = f"{texts}.map(e => e.getBoundingClientRect().right)"
+    assert 0 < max(tab.value(ends)) <= 400
+
+
 def test_names_and_roles_that_a_screen_reader_needs_are_there(page: Tab) -> None:
     tree = page.send("Accessibility.getFullAXTree")["nodes"]
     named = {}
