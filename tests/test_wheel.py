@@ -64,4 +64,4 @@ def test_the_wheel_brings_its_configuration_along(tmp_path: Path) -> None:
     assert kernels
     assert {file.name for file in (tmp_path / "site" / folder).glob("*.c")} == kernels
     assets = {file.name for file in (tmp_path / "site" / "qexp" / "reporting" / "assets").iterdir()}
-    assert assets == {"page.html", "page.css", "page.js"}
+    assert assets == {"page.html", "parts.html", "page.css", "page.js"}

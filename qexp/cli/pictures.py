@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from qexp.records.record import Record, write_text
 from qexp.reporting.charts.sensitivity import measured
-from qexp.reporting.comparison import Comparison
-from qexp.reporting.table import Table
+from qexp.reporting.formats import tables_of
+from qexp.reporting.report import Report
 
 HERE = "in the outputs"
 """Value of an option that was given without a path."""
+PACKAGES = {"altair": "altair", "vl_convert": "vl-convert-python", "jinja2": "jinja2"}
+"""Package of each module that draws charts and the page."""
+
+
+def not_installed() -> str | None:
+    """Return what to install for charts and the page; None if it is there."""
+    absent = [package for module, package in PACKAGES.items() if find_spec(module) is None]
+    names = " ".join(absent)
+    return f"charts need {names}, which is not installed; pip install {names}" if absent else None
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -36,13 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def write_pictures(
-    options: argparse.Namespace,
-    outputs: Path,
-    comparisons: Sequence[Comparison],
-    *,
-    records: Sequence[Record],
-    overviews: Sequence[Table],
-    unreadable: int,
+    options: argparse.Namespace, outputs: Path, report: Report, *, records: Sequence[Record], unreadable: int
 ) -> Iterator[Path]:
     """Write the requested HTML page and plots, and yield their paths.
 
@@ -53,13 +58,19 @@ def write_pictures(
         from qexp.reporting.formats.html import page
 
         path = outputs / "report.html" if options.html == HERE else Path(options.html)
-        write_text(
-            path, page(comparisons, records, overviews, unreadable=unreadable, measured=measured(outputs))
+        text = page(
+            report.comparisons,
+            records,
+            tables_of(replace(report, comparisons=())),
+            verdicts=report.verdicts,
+            measured=measured(outputs),
+            unreadable=unreadable,
         )
+        write_text(path, text)
         yield path
     if options.plots:
+        from qexp.reporting.charts.files import write_plots
         from qexp.reporting.charts.galleries import galleries
-        from qexp.reporting.charts.matplotlib import write_plots
 
         folder = outputs / "plots" if options.plots == HERE else Path(options.plots)
-        yield from write_plots(galleries(comparisons, measured(outputs)), folder)
+        yield from write_plots(galleries(report.comparisons, measured(outputs)), folder)

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from qexp.cli import compare
 from qexp.cli.options import RUN_HELP, add_outputs
-from qexp.cli.pictures import HERE, add_options, write_pictures
+from qexp.cli.pictures import HERE, add_options, not_installed, write_pictures
 from qexp.console import print_out
 from qexp.environment import unread_variable
 from qexp.errors import FAILED, INVALID, OK, DataError, StoreError
 from qexp.records.record import RUNNING, Record, outputs_root, read_all, records_folder
-from qexp.reporting.formats import FORMATS, tables_of, write_tables
+from qexp.reporting.formats import FORMATS, write_tables
 from qexp.reporting.glue import BY_NAME
 from qexp.reporting.report import Report, report_of
 from qexp.reporting.run_view import RunView
@@ -44,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     if problem := unread_variable():
         parser.error(problem)
+    if (options.html or options.plots) and (problem := not_installed()):
+        print(f"qexp report: {problem}", file=sys.stderr)
+        return INVALID
     outputs: Path = options.outputs or outputs_root()
     try:
         report, records, unreadable = _read(options, outputs)
@@ -55,15 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.write:
             write_tables(report, outputs / "tables")
-        overviews = tables_of(replace(report, comparisons=()))
-        for path in write_pictures(
-            options,
-            outputs,
-            comparisons=report.comparisons,
-            records=records,
-            overviews=overviews,
-            unreadable=unreadable,
-        ):
+        for path in write_pictures(options, outputs, report, records=records, unreadable=unreadable):
             print_out(f"{path}\n")
     except StoreError as error:
         print(f"qexp report: {error}", file=sys.stderr)

@@ -76,7 +76,8 @@ def _measurement(options: argparse.Namespace, record: Record, outputs: Path) -> 
 
 
 def _show(result: Sensitivity, outputs: Path) -> None:
-    from qexp.reporting.charts.matplotlib import write_plots
+    from qexp.cli.pictures import not_installed
+    from qexp.reporting.charts.files import write_plots
     from qexp.reporting.charts.sensitivity import FOLDER, chart_of, csv_of, table_of
     from qexp.reporting.charts.spec import Gallery
     from qexp.reporting.table import markdown
@@ -87,7 +88,9 @@ def _show(result: Sensitivity, outputs: Path) -> None:
     for ending, content in (("json", result.to_json()), ("md", text), ("csv", csv_of(result))):
         write_text(folder / f"{stem}.{ending}", content)
     print_out(text)
-    if chart := chart_of(result, stem, result.title):
+    if problem := not_installed():
+        print(f"no chart: {problem}", file=sys.stderr)
+    elif chart := chart_of(result, stem, result.title):
         write_plots([Gallery(FOLDER, "", charts=(chart,), empty="", command="")], folder)
     print(f"files: {folder / stem}.*", file=sys.stderr)
 

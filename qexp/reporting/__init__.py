@@ -13,9 +13,9 @@ JSON and HTML, or prints it on a terminal (``formats.terminal``), to whose width
 ``verdict`` judges which quantized model can be deployed.
 
 Charts are plain values (``charts.spec``), built by ``charts.comparison`` (with ``pareto``), ``charts.run``
-and ``charts.sensitivity``, and collected in ``charts.galleries``. They are drawn twice: into the page of
-``formats.html`` (``charts.svg``, ``charts.axes``, ``assets/``) and into files by ``charts.matplotlib``, which
-alone needs matplotlib.
+and ``charts.sensitivity``, and collected in ``charts.galleries``. ``charts.vega`` makes Vega-Lite
+specifications of them with Altair, which the page of ``formats.html`` (``assets/``) draws in the browser and
+``charts.files`` into files. Only these three import Altair, Jinja2 and vl-convert.
 
 ``predictions`` finds the predictions of two runs on the same rows and ``paired`` compares them. These two,
 and ``intervals`` over rows and seeds, need numpy and pyarrow, so only the commands import them. ``command``

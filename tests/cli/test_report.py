@@ -242,11 +242,12 @@ def test_plots_are_written_and_their_paths_printed(outputs: Path, capsys: pytest
     fill(outputs, mix())
     assert main(["--outputs", str(outputs), "--plots"]) == 0
     paths = capsys.readouterr().out.splitlines()
-    names = [f"{task}-seeds.{ending}" for task in ("cola", "mrpc") for ending in ("png", "svg")]
+    charts = ("loss-by-task-and-width", "cola-seeds", "mrpc-seeds")
+    names = [f"{chart}.{ending}" for chart in charts for ending in ("png", "svg")]
     assert paths == [str(outputs / "plots" / name) for name in names]
     assert all(Path(path).stat().st_size > 1000 for path in paths)
     assert main(["--outputs", str(outputs), "--html", "--plots", str(outputs / "p"), "--write"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 5
+    assert len(capsys.readouterr().out.splitlines()) == 7
     assert (outputs / "tables" / "cola.md").exists()
 
 

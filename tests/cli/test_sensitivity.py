@@ -169,11 +169,11 @@ def test_the_page_shows_what_was_measured_in_place_of_what_is_expected(finished:
     assert report(["--outputs", str(finished), "--html"]) == 0
     page = (finished / "report.html").read_text(encoding="utf-8")
     assert "measured, with only these sites quantized, ptq" in page
-    assert "signal to quantization noise of each activation" not in page
+    assert "seed 1: signal to quantization noise of each activation" not in page
     shutil.rmtree(finished / "sensitivity")
     assert report(["--outputs", str(finished), "--html"]) == 0
     page = (finished / "report.html").read_text(encoding="utf-8")
-    assert "signal to quantization noise of each activation" in page
+    assert "seed 1: signal to quantization noise of each activation" in page
 
 
 def test_a_damaged_measurement_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

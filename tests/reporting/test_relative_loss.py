@@ -120,3 +120,16 @@ def test_published_losses_stand_below_real_rows_of_full_budgets_only() -> None:
     assert all(row[1].startswith("published: ") for row in table.rows[-table.foreign :])
     sample = losses(compare([record(experiment("cola"), source="sample")]))
     assert [table.foreign for table in loss_tables(sample, theirs)] == [0]
+
+
+def test_a_share_of_no_score_is_undefined_and_a_note_says_why() -> None:
+    def table(fp32: float) -> Any:
+        scores = {"fp32": {"matthews": fp32}, "ptq": {"matthews": 0.0}}
+        runs = [record(experiment("cola", method={"kind": "ptq"}), scores=scores)]
+        (found,) = loss_tables(losses(compare(runs)), [])
+        return found
+
+    assert table(0.0).rows[0][-1] == "undefined"
+    assert table(0.0).notes[0].startswith("undefined: FP32 itself scores 0 or less")
+    assert table(50.0).rows[0][-1] == "100.00"
+    assert not any("FP32 itself" in note for note in table(50.0).notes)

@@ -34,12 +34,72 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
+// A filter keeps the rows that have every word, in any column.
+function filter(input) {
+  const count = input.closest("label").nextElementSibling;
+  const rows = count.nextElementSibling.querySelector("table").originalRows;
+  const wanted = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+  for (const row of rows) {
+    const text = [...row.cells].map((cell) => cell.textContent).join(" ").toLowerCase();
+    row.hidden = !wanted.every((word) => text.includes(word));
+  }
+  const shown = rows.filter((row) => !row.hidden).length;
+  count.textContent = wanted.length ? `${shown} of ${rows.length} rows` : "";
+}
+
+for (const input of document.querySelectorAll(".filter input")) {
+  input.addEventListener("input", () => filter(input));
+}
+
+// Charts: Vega-Lite draws the numbers of the table below each chart, in the colours of the page.
+const SPECIFICATIONS = JSON.parse(document.getElementById("specifications").textContent);
+
+function rowsOf(figure) {
+  const table = figure.querySelector(".data table");
+  const columns = [...table.tHead.rows[0].cells].map((cell) => cell.dataset);
+  return [...table.tBodies[0].rows].map((row) => Object.fromEntries([...row.cells].map((cell, index) => [
+    columns[index].field, "number" in columns[index] ? Number(cell.textContent) : cell.textContent,
+  ])));
+}
+
+function theme(width) {
+  const style = getComputedStyle(document.documentElement);
+  const [ink, quiet, line] = ["--ink", "--quiet", "--line"].map((name) => style.getPropertyValue(name).trim());
+  const labels = { labelColor: quiet, titleColor: quiet, titleFontWeight: "normal", labelFontSize: 11, titleFontSize: 12 };
+  return {
+    background: "transparent", font: getComputedStyle(document.body).fontFamily, view: { stroke: null },
+    axis: { ...labels, gridColor: line, domainColor: line, tickColor: line },
+    axisY: { labelLimit: Math.round(width * 0.42) }, axisBand: { grid: false },
+    legend: { ...labels, symbolStrokeWidth: 2, labelLimit: Math.round(width * 0.8), columns: width < 460 ? 1 : 2 }, text: { fill: ink },
+  };
+}
+
+function draw(figure) {
+  if (figure.hidden || figure.closest("details:not([open])")) return;
+  const target = figure.querySelector(".drawing");
+  const specification = {
+    ...SPECIFICATIONS[figure.dataset.spec],
+    height: Number(figure.dataset.height),
+    data: { values: rowsOf(figure) },
+    description: `${figure.querySelector("figcaption").textContent}; its numbers are in the table below`,
+  };
+  const settings = { ast: true, actions: false, renderer: "svg", config: theme(target.clientWidth) };
+  figure.drawn = vegaEmbed(target, specification, settings);
+}
+
+function drawAll() {
+  for (const figure of document.querySelectorAll("figure")) draw(figure);
+}
+
 // Galleries of one chart at a time: the same run is shown in all that have it.
 function show(select, group) {
   const figures = [...select.closest("section").querySelectorAll("figure")];
   if (!figures.some((figure) => figure.dataset.group === group)) return;
   select.value = group;
-  for (const figure of figures) figure.hidden = figure.dataset.group !== group;
+  for (const figure of figures) {
+    figure.hidden = figure.dataset.group !== group;
+    if (!figure.drawn) draw(figure);
+  }
 }
 
 const selects = [...document.querySelectorAll(".choice select")];
@@ -51,9 +111,5 @@ for (const select of selects) {
   });
 }
 
-// Marks tell their numbers to a pointer that hovers, and below the chart to one that taps.
-document.addEventListener("click", (event) => {
-  const mark = event.target.closest(".drawing svg > *");
-  const title = mark && mark.querySelector("title");
-  if (title) mark.closest("figure").querySelector(".read").textContent = title.textContent;
-});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+drawAll();

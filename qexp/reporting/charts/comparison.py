@@ -1,14 +1,23 @@
-"""Charts of the rows of one comparison: score against size and latency, and the spread over seeds."""
+"""Charts of the rows of one comparison: loss against size and latency, and the spread over seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal
 
-from qexp.reporting.charts.axes import scale_of
-from qexp.reporting.charts.spec import MUTED, Axis, Dot, Lane, Mark, RangeChart, Series, XYChart
+from qexp.reporting.charts.spec import (
+    MUTED,
+    Axis,
+    Dot,
+    Lane,
+    Mark,
+    MarkKind,
+    RangeChart,
+    Series,
+    XYChart,
+    scale_of,
+)
 from qexp.reporting.comparison import Comparison, Row, order_of
 from qexp.reporting.pareto import front
 from qexp.reporting.run_view import Quantity
@@ -55,14 +64,14 @@ def names_of(comparison: Comparison) -> dict[int, str]:
 
 
 def size_chart(comparison: Comparison, colours: Mapping[str, int]) -> XYChart | None:
-    """Return score against the size of the ONNX file; None without two files."""
+    """Return loss against the size of the ONNX file; None without two files."""
     axis = "size of the ONNX file (MiB)"
     graphs = _graphs(comparison, Quantity("size", "fp32"), Quantity("size", "int8"), MEBIBYTE)
     return _against(comparison, graphs, colours=colours, name="size", axis=axis, unit="MiB")
 
 
 def latency_chart(comparison: Comparison, colours: Mapping[str, int]) -> XYChart | None:
-    """Return score against the median latency of the smallest batch; None without two measured graphs.
+    """Return loss against the median latency of the smallest batch; None without two measured graphs.
 
     Simulated graphs are shown but excluded from the Pareto front, because an integer kernel would have
     another latency.
@@ -164,30 +173,39 @@ def _against(
     best = [rivals[index] for index in front([(graph.cost, graph.score) for graph in rivals])]
     first = [*best, *sorted(graphs, key=lambda graph: -graph.score)]
     kept = list({id(graph): graph for graph in first}.values())[:MOST_GRAPHS]
-    task, metric = title(comparison), comparison.metrics[0]
+    task, metric, best_score = title(comparison), comparison.metrics[0], _best_fp32(comparison, graphs)
     notes = ["Hollow: simulated, no integer kernel computes with fewer than 8 bits."] * any(
         graph.simulated for graph in kept
     )
     if left := len(graphs) - len(kept):
         notes.append(f"Left out: {left} graphs of a lower score; they are in the table.")
-    line = Series("Pareto front", tuple(Dot(graph.cost, graph.score) for graph in best), MUTED, "front")
+    front_dots = tuple(Dot(graph.cost, best_score - graph.score) for graph in best)
+    line = Series("Pareto front", front_dots, MUTED, "front")
     return XYChart(
         f"{task}-{name}",
         task,
-        title=f"{task}: {metric} against {name}",
+        title=f"{task}: loss against {name}",
         x=Axis(axis, scale_of([graph.cost for graph in kept])),
-        y=Axis(f"{metric} (%)"),
-        series=(line, *_series(kept, {id(graph) for graph in best}, colours, unit)),
+        y=Axis(f"loss of {metric} against the best FP32 (points)"),
+        series=(line, *_series(kept, {id(graph) for graph in best}, colours, (unit, best_score))),
         notes=tuple(notes),
     )
 
 
+def _best_fp32(comparison: Comparison, graphs: Sequence[GraphPoint]) -> float:
+    """Return the highest FP32 score, from which all losses of a chart are counted, so that models compare."""
+    quantity = Quantity("score", "fp32", comparison.metrics[0])
+    scores = [score for row in comparison.rows if (score := _median(row, quantity)) is not None]
+    return max(scores, default=max(graph.score for graph in graphs))
+
+
 def _series(
-    graphs: Sequence[GraphPoint], best: Set[int], colours: Mapping[str, int], unit: str
+    graphs: Sequence[GraphPoint], best: Set[int], colours: Mapping[str, int], scale: tuple[str, float]
 ) -> Iterator[Series]:
     """Yield a series for each model and bit-width, or for bit-widths alone.
 
-    Models have series of their own if there are several, but no more than shapes can distinguish.
+    Models have series of their own if there are several, but no more than shapes can distinguish. ``scale``
+    is the unit of costs, and the score without a loss.
     """
     models = sorted({graph.row.model for graph in graphs})
     apart = 1 < len(models) <= SHAPES
@@ -200,25 +218,27 @@ def _series(
         words = f"{names[models[shape]]} {quant}" if apart else quant
         words += ", simulated" if of_group[0].simulated else ""
         prefix = f"{names[models[0]]} " if len(models) == 1 else ""
-        dots = tuple(_dot(graph, id(graph) in best, unit, prefix) for graph in of_group)
+        dots = tuple(_dot(graph, id(graph) in best, scale, prefix) for graph in of_group)
         yield Series(
             words, dots, colour=colour, form="hollow" if of_group[0].simulated else "dots", shape=shape
         )
 
 
-def _dot(graph: GraphPoint, best: bool, unit: str, prefix: str) -> Dot:
+def _dot(graph: GraphPoint, best: bool, scale: tuple[str, float], prefix: str) -> Dot:
     """Return the dot of a graph; its label leaves out ``prefix``, which all names share."""
-    words = f"{graph.name}: {graph.score:.2f} % at {graph.cost:.4g} {unit}"
+    unit, best_score = scale
+    loss = best_score - graph.score
+    words = f"{graph.name}: loses {loss:.2f} points ({graph.score:.2f} %) at {graph.cost:.4g} {unit}"
     words += ", simulated" if graph.simulated else ""
     words += ", on the Pareto front" if best else ""
-    return Dot(graph.cost, graph.score, words, graph.name.removeprefix(prefix) if best else "")
+    return Dot(graph.cost, loss, words, graph.name.removeprefix(prefix) if best else "")
 
 
-def seed_chart(comparison: Comparison, colours: Mapping[str, int]) -> RangeChart | None:
+def seed_chart(comparison: Comparison) -> RangeChart | None:
     """Return each seed's result by row, with the median; None unless a row has two seeds."""
     if not comparison.metrics:
         return None
-    lanes = list(_seed_lanes(comparison, colours))
+    lanes = list(_seed_lanes(comparison))
     if not any(len(lane.marks) > 2 for _, lane in lanes):
         return None
     kept = sorted(sorted(range(len(lanes)), key=lambda index: -lanes[index][0])[:MOST_LANES])
@@ -231,27 +251,21 @@ def seed_chart(comparison: Comparison, colours: Mapping[str, int]) -> RangeChart
         title=f"{task}: {metric} of each seed",
         x=Axis(f"{metric} (%)"),
         lanes=tuple(lanes[index][1] for index in kept),
-        legend=(("one seed", Mark(0, 0, "dot")), ("median", Mark(0, 0, "median"))),
+        legend=(("median", "median"), ("dot", "one seed"), ("ring", "one seed, simulated")),
         notes=tuple(notes),
     )
 
 
-def _seed_lanes(comparison: Comparison, colours: Mapping[str, int]) -> Iterator[tuple[float, Lane]]:
+def _seed_lanes(comparison: Comparison) -> Iterator[tuple[float, Lane]]:
     names = names_of(comparison)
     for row in comparison.rows:
         cell = row.cells.get(Quantity("score", last_stage(row), comparison.metrics[0]))
         if cell is None or cell.median is None:
             continue
         name = f"{names[id(row)]}{', simulated' if row.simulated else ''}"
-        kind: Literal["ring", "dot"] = "ring" if row.simulated else "dot"
+        kind: MarkKind = "ring" if row.simulated else "dot"
         marks = [
-            Mark(
-                value,
-                value,
-                kind=kind,
-                words=f"{name}: seed {seed}, {value:.2f} %",
-                colour=colours[row.quant],
-            )
+            Mark(value, value, kind=kind, words=f"{name}: seed {seed}, {value:.2f} %")
             for seed, value in cell.values.items()
             if value is not None
         ]

@@ -7,7 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from qexp.reporting.charts.comparison import colours_of, latency_chart, seed_chart, size_chart
-from qexp.reporting.charts.run import ShownRun, chosen_runs, curves_chart, noise_chart, ranges_chart
+from qexp.reporting.charts.loss_map import loss_map
+from qexp.reporting.charts.run import (
+    ShownRun,
+    chosen_runs,
+    curves_chart,
+    gate_chart,
+    layers_chart,
+    noise_chart,
+    ranges_chart,
+)
 from qexp.reporting.charts.sensitivity import Sensitivity, chart_of
 from qexp.reporting.charts.spec import Chart, Gallery
 from qexp.reporting.comparison import Comparison
@@ -30,7 +39,7 @@ def _of_tasks(comparisons: Sequence[Comparison]) -> list[Gallery]:
     colours, task = colours_of(comparisons), _task(comparisons)
 
     def gallery(name: str, lead: str, draw: Callable[..., Chart | None], empty: str, command: str) -> Gallery:
-        drawn = {title(each): draw(each, colours) for each in comparisons}
+        drawn = {title(each): draw(each) for each in comparisons}
         charts = tuple(chart for chart in drawn.values() if chart)
         without = [task for task, chart in drawn.items() if chart is None]
         notes = (f"Without a chart: {', '.join(without)}. {empty}",) if charts and without else ()
@@ -46,19 +55,27 @@ def _of_tasks(comparisons: Sequence[Comparison]) -> list[Gallery]:
 
     return [
         gallery(
-            "Accuracy against size",
-            "Medians over the seeds of the exported files; left and up is better, and nothing is better "
+            "Loss against latency",
+            "Medians over the seeds; left and down is better. Simulated graphs are shown, but on no front.",
+            draw=partial(latency_chart, colours=colours),
+            empty="Fewer than two graphs with a latency and a score.",
+            command=f"python -m qexp -m task={task} quant=w8a8,w4a8 deploy=onnxruntime",
+        ),
+        gallery(
+            "Loss against size",
+            "Medians over the seeds of the exported files; left and down is better, and nothing is better "
             "than the Pareto front.",
-            draw=size_chart,
+            draw=partial(size_chart, colours=colours),
             empty="Fewer than two exported files with a score.",
             command=f"python -m qexp -m task={task} quant=w8a8,w4a8 deploy=onnx",
         ),
-        gallery(
-            "Accuracy against latency",
-            "Medians over the seeds; left and up is better. Simulated graphs are shown, but on no front.",
-            draw=latency_chart,
-            empty="Fewer than two graphs with a latency and a score.",
-            command=f"python -m qexp -m task={task} quant=w8a8,w4a8 deploy=onnxruntime",
+        Gallery(
+            "Loss by task and width",
+            "The smallest loss of the main score among all rows of a task and bit-widths, against FP32 of "
+            "the same runs.",
+            charts=(losses,) if (losses := loss_map(comparisons)) else (),
+            empty="No quantized model has a score beside that of FP32.",
+            command=f"python -m qexp -m task={task} quant=w8a8,w4a8",
         ),
         gallery(
             "Seed spread",
@@ -73,22 +90,7 @@ def _of_tasks(comparisons: Sequence[Comparison]) -> list[Gallery]:
 def _of_runs(comparisons: Sequence[Comparison], measured: Measured) -> list[Gallery]:
     task = _task(comparisons)
     runs, left = chosen_runs(comparisons)
-    notes = (f"Left out: {left} other runs; shown is the best run of the best rows of each task.",)
-
-    def gallery(
-        name: str, lead: str, draw: Callable[[ShownRun], Chart | None], empty: str, command: str
-    ) -> Gallery:
-        charts = tuple(chart for chosen in runs if (chart := draw(chosen)))
-        return Gallery(
-            name,
-            lead,
-            charts=charts,
-            empty=empty,
-            command=command,
-            one_by_one=True,
-            notes=notes if charts and left else (),
-        )
-
+    gallery = partial(_run_gallery, runs, left)
     return [
         gallery(
             "Training curves",
@@ -109,14 +111,49 @@ def _of_runs(comparisons: Sequence[Comparison], measured: Measured) -> list[Gall
             command=f"python -m qexp task={task} quant=w8a8",
         ),
         gallery(
+            "Sensitivity by layer",
+            "Expected signal to quantization noise of each activation in each layer; low numbers are noisy.",
+            draw=layers_chart,
+            empty="No Record has the noise of activations in numbered layers.",
+            command=f"python -m qexp task={task} quant=w8a8",
+        ),
+        gallery(
             "Activation ranges",
-            "What is quantized, over what calibration saw; what lies outside is clipped.",
+            "What is quantized, over what calibration saw; what lies outside is clipped. Records have the "
+            "range of a whole activation; qexp inspect RUN --dimensions FILE draws the outlier dimensions "
+            "of a run with embedding groups.",
             draw=ranges_chart,
             empty="No Record has ranges of activations: nothing was quantized, or by an older version of "
             "qexp.",
             command=f"python -m qexp task={task} quant=w8a8",
         ),
+        gallery(
+            "Gate",
+            "Quantiles of the differences between the logits of an engine and of torch, beside the floor: "
+            "the differences that torch has to itself in another arithmetic.",
+            draw=gate_chart,
+            empty="No Record has differences of logits: nothing was exported, or by an older version of "
+            "qexp.",
+            command=f"python -m qexp task={task} quant=w8a8 deploy=onnxruntime",
+        ),
     ]
+
+
+def _run_gallery(
+    runs: Sequence[ShownRun],
+    left: int,
+    name: str,
+    lead: str,
+    *,
+    draw: Callable[[ShownRun], Chart | None],
+    empty: str,
+    command: str,
+) -> Gallery:
+    """Return the gallery of one kind of chart; ``left`` runs are not among those that are shown."""
+    charts = tuple(chart for chosen in runs if (chart := draw(chosen)))
+    note = f"Left out: {left} other runs; shown is the best run of the best rows of each task."
+    notes = (note,) if charts and left else ()
+    return Gallery(name, lead, charts=charts, empty=empty, command=command, one_by_one=True, notes=notes)
 
 
 def _noise_chart(measured: Measured, chosen: ShownRun) -> Chart | None:

@@ -1,4 +1,4 @@
-"""Charts of single runs: training curves, and noise and ranges of activations."""
+"""Charts of single runs: training curves, noise and ranges of activations, and the gate of engines."""
 
 from __future__ import annotations
 
@@ -8,18 +8,29 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 
 from qexp.records.schema import ActivationRange
-from qexp.reporting.charts.axes import scale_of
 from qexp.reporting.charts.comparison import last_stage, names_of
-from qexp.reporting.charts.spec import MUTED, Axis, Dot, Lane, Mark, RangeChart, Series, XYChart
+from qexp.reporting.charts.spec import (
+    Axis,
+    Dot,
+    HeatMap,
+    Lane,
+    Mark,
+    RangeChart,
+    Series,
+    Tile,
+    XYChart,
+    scale_of,
+)
 from qexp.reporting.comparison import Comparison, Row
 from qexp.reporting.run_view import Quantity, RunView
 from qexp.reporting.tables.comparison import title
 
-MOST_OF_TASK, MOST_RUNS = 8, 36
+MOST_OF_TASK, MOST_RUNS = 8, 24
 """Maximum number of runs that are shown one by one: of a task, and in total."""
 NOISIEST = 20
 MOST_RANGES = 120
-BLUE = 1
+SMALLEST = 1e-9
+"""Differences of logits below this one are shown at it, so that an exact result has a place, too."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +60,7 @@ def curves_chart(chosen: ShownRun) -> XYChart | None:
     series = tuple(
         Series(
             name,
-            tuple(
-                Dot(step, loss, f"{name}: loss {loss:.4g} at step {step}")
-                for step, loss in zip(curve["step"], curve["loss"], strict=False)
-            ),
+            tuple(Dot(step, loss) for step, loss in zip(curve["step"], curve["loss"], strict=False)),
             index,
             "line",
         )
@@ -94,7 +102,7 @@ def lowest_chart(
     lanes = tuple(
         Lane(
             short[each],
-            (Mark(min(0.0, value), max(0.0, value), kind="bar", words=f"{each}: {value:.2f}", colour=BLUE),),
+            (Mark(min(0.0, value), max(0.0, value), kind="bar"),),
         )
         for each in order[:NOISIEST]
         for value in (values[each],)
@@ -113,15 +121,77 @@ def ranges_chart(chosen: ShownRun) -> RangeChart | None:
     widest = sorted(order, key=lambda name: ranges[name]["seen_low"] - ranges[name]["seen_high"])
     kept = set(widest[:MOST_RANGES])
     shown = [name for name in order if name in kept]
-    lanes = tuple(map(_range_lane, without_shared_beginning(shown), shown, map(ranges.__getitem__, shown)))
+    lanes = tuple(map(_range_lane, without_shared_beginning(shown), map(ranges.__getitem__, shown)))
     left = len(order) - len(shown)
     notes = (f"Left out: {left} activations of which calibration saw a narrower range.",) if left else ()
     ends = [end for lane in lanes for mark in lane.marks for end in (mark.low, mark.high)]
     words = f"{chosen.group}: ranges of activations, {stage}"
-    axis, legend = Axis("value of the activation", scale_of(ends)), _legend(*lanes[0].marks)
+    axis = Axis("value of the activation", scale_of(ends))
     return RangeChart(
-        f"{chosen.group}-ranges", chosen.group, title=words, x=axis, lanes=lanes, legend=legend, notes=notes
+        f"{chosen.group}-ranges",
+        chosen.group,
+        title=words,
+        x=axis,
+        lanes=lanes,
+        legend=(("seen", "seen in calibration"), ("bar", "quantized")),
+        notes=notes,
     )
+
+
+def layers_chart(chosen: ShownRun) -> HeatMap | None:
+    """Return the noise of activations by layer and site within it; None unless names have layers."""
+    stage, ranges = _last_ranges(chosen.run, ("sqnr",))
+    places = {name: match for name in ranges if (match := re.search(r"(?:^|\.)(\d+)\.(.+)$", name))}
+    if not places:
+        return None
+    order = sorted(places, key=natural)
+    tiles = (Tile(places[name][1], places[name][2], ranges[name]["sqnr"] or 0.0) for name in order)
+    without = len(ranges) - len(places)
+    return HeatMap(
+        f"{chosen.group}-layers",
+        chosen.group,
+        title=f"{chosen.group}: signal to quantization noise by layer, {stage}",
+        columns="layer",
+        rows="activation",
+        value="SQNR (dB), more is better",
+        tiles=tuple(tiles),
+        is_loss=False,
+        notes=(f"Left out: {without} activations outside the layers.",) if without else (),
+    )
+
+
+def gate_chart(chosen: ShownRun) -> RangeChart | None:
+    """Return the quantiles of the differences between the logits of engines and torch, against their floor.
+
+    The floor is the difference between two arithmetics of torch. None if no gate has both.
+    """
+    lanes = [
+        Lane(f"{name} {quantile}", tuple(_gate_marks(found, floor.get(quantile))))
+        for name, engine in chosen.run.record.engines.items()
+        for floor in [engine.get("gate", {}).get("floor", {}).get("logit_differences", {})]
+        for quantile, found in engine.get("gate", {}).get("logit_differences", {}).items()
+        if found is not None
+    ]
+    if not lanes:
+        return None
+    is_clipped = any(mark.low == SMALLEST for lane in lanes for mark in lane.marks)
+    return RangeChart(
+        f"{chosen.group}-gate",
+        chosen.group,
+        title=f"{chosen.group}: differences of logits to torch",
+        x=Axis(
+            "absolute difference of logits", scale_of([mark.low for lane in lanes for mark in lane.marks])
+        ),
+        lanes=tuple(lanes),
+        legend=(("median", "floor: torch in another arithmetic"), ("dot", "engine")),
+        notes=(f"Smaller ones are shown at {SMALLEST:g}.",) if is_clipped else (),
+    )
+
+
+def _gate_marks(found: float, floor: float | None) -> Iterator[Mark]:
+    if floor is not None:
+        yield Mark(max(floor, SMALLEST), max(floor, SMALLEST), "median")
+    yield Mark(max(found, SMALLEST), max(found, SMALLEST), "dot")
 
 
 def natural(name: str) -> list[tuple[int, str]]:
@@ -180,17 +250,6 @@ def _last_ranges(run: RunView, fields: Collection[str]) -> tuple[str, Mapping[st
     return "", {}
 
 
-def _range_lane(short: str, name: str, each: ActivationRange) -> Lane:
-    seen = f"{name}: calibration saw {each['seen_low']:.4g} to {each['seen_high']:.4g}"
-    held = f"{name}: quantized {each['low']:.4g} to {each['high']:.4g}"
-    return Lane(
-        short,
-        (
-            Mark(each["seen_low"], each["seen_high"], kind="seen", words=seen, colour=MUTED),
-            Mark(each["low"], each["high"], kind="bar", words=held, colour=BLUE),
-        ),
-    )
-
-
-def _legend(seen: Mark, held: Mark) -> tuple[tuple[str, Mark], ...]:
-    return ("seen in calibration", seen), ("quantized", held)
+def _range_lane(short: str, each: ActivationRange) -> Lane:
+    seen = Mark(each["seen_low"], each["seen_high"], kind="seen")
+    return Lane(short, (seen, Mark(each["low"], each["high"], kind="bar")))

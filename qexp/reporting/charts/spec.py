@@ -1,21 +1,17 @@
-"""Charts as plain values, so that a page and an image file show the same.
-
-:mod:`qexp.reporting.charts.svg` draws charts into a page, :mod:`qexp.reporting.charts.matplotlib` into files.
-"""
+"""Charts as plain values; :mod:`qexp.reporting.charts.vega` draws them into a page and into files."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Scale = Literal["linear", "log", "asinh"]
-"""``asinh`` is linear within ±1 and logarithmic beyond, so that it covers both signs."""
+Scale = Literal["linear", "log", "symlog"]
+"""``symlog`` is linear around zero and logarithmic beyond, so that it covers both signs."""
 WIDE = 20
 """Ratio of the largest value to a small one from which an axis is not linear."""
 MUTED = -1
 """Colour of marks behind the data."""
-COLOURS = 8
-"""Number of colours; ``Series.colour`` wraps around after the last one."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +30,9 @@ class Dot:
     x: float
     y: float
     words: str = ""
-    """Tooltip of the dot."""
+    """What the dot is."""
     label: str = ""
-    """Text beside the dot, if there is room."""
+    """Text beside the dot."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class Series:
     dots: tuple[Dot, ...]
     colour: int
     form: Literal["dots", "hollow", "line", "front"]
-    """``front`` is the staircase over dots of rising x and y."""
+    """``front`` is the staircase through dots of rising x."""
     shape: int = 0
     """Index of the shape of dots: circle, square, diamond, triangle."""
 
@@ -67,15 +63,17 @@ class XYChart:
     notes: tuple[str, ...] = ()
 
 
+MarkKind = Literal["dot", "ring", "median", "bar", "seen"]
+
+
 @dataclass(frozen=True)
 class Mark:
     """Element of a lane; ``dot``, ``ring`` and ``median`` are at ``low``, the others reach to ``high``."""
 
     low: float
     high: float
-    kind: Literal["dot", "ring", "median", "bar", "seen"]
+    kind: MarkKind
     words: str = ""
-    colour: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,12 +93,41 @@ class RangeChart:
     title: str
     x: Axis
     lanes: tuple[Lane, ...]
-    legend: tuple[tuple[str, Mark], ...] = ()
-    """Name and sample of each kind of mark."""
+    legend: tuple[tuple[MarkKind, str], ...] = ()
+    """Name of each kind of mark; without any the chart has no legend."""
     notes: tuple[str, ...] = ()
 
 
-Chart = XYChart | RangeChart
+@dataclass(frozen=True)
+class Tile:
+    """Number at a column and a row of a heat map."""
+
+    column: str
+    row: str
+    value: float
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Numbers by two names, as colours."""
+
+    name: str
+    group: str
+    title: str
+    columns: str
+    """What the columns are."""
+    rows: str
+    value: str
+    """Quantity and its unit."""
+    tiles: tuple[Tile, ...]
+    """In the order of rows and columns."""
+    is_loss: bool
+    """Whether a large number is worse than a small one."""
+    notes: tuple[str, ...] = ()
+
+
+Chart = XYChart | RangeChart | HeatMap
 
 
 @dataclass(frozen=True)
@@ -119,3 +146,11 @@ class Gallery:
     """Whether a reader selects one chart at a time."""
     notes: tuple[str, ...] = ()
     """Notes on what was left out."""
+
+
+def scale_of(values: Sequence[float]) -> Scale:
+    """Return ``linear`` if that shows all values, else ``log`` if all are positive, else ``symlog``."""
+    sizes = sorted(abs(value) for value in values if value)
+    if not sizes or sizes[-1] < WIDE * sizes[len(sizes) // 4]:
+        return "linear"
+    return "log" if min(values) > 0 else "symlog"

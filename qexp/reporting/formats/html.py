@@ -1,31 +1,80 @@
-"""Report as one self-contained HTML page, without network access or other files."""
+"""One HTML page of the verdicts, all tables and all charts, which opens from disk and loads nothing.
+
+Jinja2 fills ``assets/page.html`` with the macros of ``assets/parts.html``, and Vega-Lite draws the charts in
+the browser. The page has the libraries inside (:func:`vl_convert.javascript_bundle`).
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from html import escape
+from functools import cache
 from pathlib import Path
-from string import Template
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from vl_convert import javascript_bundle
 
 from qexp.records.record import Record
-from qexp.reporting.attempts import describe, first_line
 from qexp.reporting.charts.galleries import Measured, galleries
 from qexp.reporting.charts.spec import Chart, Gallery
-from qexp.reporting.charts.svg import legend, svg
+from qexp.reporting.charts.vega import ChartData, data_of, height_of, specification
 from qexp.reporting.comparison import Comparison
-from qexp.reporting.formats.html_table import html_table
 from qexp.reporting.run_view import RunView
 from qexp.reporting.table import Table
 from qexp.reporting.tables.comparison import table_of
+from qexp.reporting.tables.runs import failures_table, runs_table
+from qexp.reporting.verdict.next_steps import next_steps
+from qexp.reporting.verdict.sentences import file_of, headline, sentences
+from qexp.reporting.verdict.verdict import Verdict
 
 ASSETS = Path(__file__).parent.parent / "assets"
-MOST_FAILURES = 200
-"""Maximum number of failed runs in the table; the newest come first."""
+MOST_ROWS = 1000
+"""Maximum number of rows of a table on a page."""
+LONG = 60
+"""Number of characters above which a cell is broken into lines."""
+MOST_NOTES = 8
+"""Number of notes above which they are folded."""
 TITLE = "qexp report"
 ONE = "python -m qexp task=mrpc quant=w8a8"
 MANY = "python -m qexp -m task=cola,mrpc,rte quant=fp32,w8a8"
+_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.])")
+_LAST = re.compile(r"-> ([+-]?\d+(?:\.\d+)?)")
+_BAD = ("failed", "missing")
+"""Beginnings of cells in red. An undefined number is no fault."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart on the page: the number of its specification, its height, and the table of its data."""
+
+    chart: Chart
+    specification: int
+    height: int
+    data: ChartData
+
+
+@dataclass(frozen=True)
+class PageSection:
+    """Part of the page: tables, or charts, or why there are none and which command makes some."""
+
+    title: str
+    tables: Sequence[Table] = ()
+    gallery: Gallery | None = None
+    figures: Sequence[Figure] = ()
+    empty: str = ""
+    command: str = ""
+    folded: bool = False
+
+    @property
+    def place(self) -> str:
+        """Anchor of the section."""
+        return self.title.lower().replace(" ", "-")
 
 
 def page(
@@ -33,6 +82,7 @@ def page(
     records: Sequence[Record],
     overviews: Sequence[Table] = (),
     *,
+    verdicts: Sequence[Verdict] = (),
     measured: Measured | None = None,
     unreadable: int = 0,
     now: datetime | None = None,
@@ -41,97 +91,101 @@ def page(
 
     Args:
         comparisons: Comparisons to show as tables and charts.
-        records: Records to count in the header.
+        records: Records to list and to count in the header.
         overviews: Tables over several tasks, such as averages; they come first.
+        verdicts: Verdicts on the comparisons.
         measured: Measured sensitivities of runs, where there are any.
         unreadable: Number of Records that could not be read.
         now: Time of writing; None is the current time.
     """
+    runs = [RunView(record) for record in records]
+    failures = failures_table(comparisons)
+    specifications: list[str] = []
     sections = [
-        _section(
-            "Overview",
-            map(html_table, overviews),
-            "None of these combinations was run on several tasks.",
-            MANY,
+        PageSection("Runs", _filled(runs_table(runs)), empty="No run has finished.", command=ONE),
+        *(_charts(gallery, specifications) for gallery in galleries(comparisons, measured)),
+        PageSection(
+            "Overview", overviews, empty="None of these combinations was run on several tasks.", command=MANY
         ),
-        _section("Tables", (html_table(table_of(each)) for each in comparisons), "There are no runs.", ONE),
-        *map(_gallery, galleries(comparisons, measured)),
-        _section("Failed runs", _failures(comparisons), "No run failed."),
+        PageSection("Tables", [*map(table_of, comparisons)], empty="There are no runs.", command=ONE),
+        PageSection("Failed runs", _filled(failures), empty="No run failed.", folded=True),
     ]
-    links = "".join(f'<a href="#{_place(name)}">{escape(name)}</a>' for name, _ in sections)
-    return Template(_asset("page.html")).substitute(
-        title=escape(TITLE),
-        style=_asset("page.css"),
-        script=_asset("page.js"),
-        facts=_facts(records, unreadable, now or datetime.now(UTC)),
-        links=links,
-        sections="\n".join(text for _, text in sections),
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            title=TITLE,
+            facts=_facts(runs, unreadable, now or datetime.now(UTC)),
+            verdicts=verdicts,
+            command=ONE,
+            sections=sections,
+            libraries=_libraries(),
+            specifications=Markup(f"[{','.join(specifications)}]".replace("<", "\\u003c")),
+        )
     )
 
 
-def _asset(name: str) -> str:
-    return (ASSETS / name).read_text(encoding="utf-8")
+def sort_number(cell: str) -> float | None:
+    """Return the sort key of a cell: its first number, or the second of ``FP32 -> INT8``; None for text."""
+    match = _LAST.search(cell) or _NUMBER.match(cell)
+    return float(match[match.lastindex or 0]) if match else None
 
 
-def _place(name: str) -> str:
-    return name.lower().replace(" ", "-")
+def _filled(table: Table) -> list[Table]:
+    return [table] if table.rows else []
 
 
-def _section(name: str, parts: Iterable[str], empty: str, command: str = "") -> tuple[str, str]:
-    """Return the name and HTML of a section; an empty one has the reason and the command that fills it."""
-    fill = f" Fill it with</p><pre>{escape(command)}</pre>" if command else "</p>"
-    inner = "\n".join(parts) or f'<p class="empty">{escape(empty)}{fill}'
-    return name, f'<section id="{_place(name)}">\n<h2>{escape(name)}</h2>\n{inner}\n</section>'
-
-
-def _gallery(gallery: Gallery) -> tuple[str, str]:
-    if not gallery.charts:
-        return _section(gallery.title, [], gallery.empty, gallery.command)
-    parts = [f'<p class="caption">{escape(gallery.lead)}</p>']
-    if gallery.one_by_one and len(gallery.charts) > 1:
-        parts.append(_choice(gallery))
-    kind = "single" if gallery.one_by_one else "several"
-    figures = "\n".join(
-        _figure(chart, hidden=gallery.one_by_one and index > 0) for index, chart in enumerate(gallery.charts)
-    )
-    parts += [f'<div class="{kind}">\n{figures}\n</div>']
-    parts += [f'<p class="notes">{escape(note)}</p>' for note in gallery.notes]
-    return _section(gallery.title, parts, gallery.empty)
-
-
-def _choice(gallery: Gallery) -> str:
-    options = "".join(f"<option>{escape(chart.group)}</option>" for chart in gallery.charts)
-    return f'<label class="choice">Show <select>{options}</select></label>'
-
-
-def _figure(chart: Chart, *, hidden: bool) -> str:
-    notes = "".join(f'<p class="notes">{escape(note)}</p>' for note in chart.notes)
-    return "\n".join(
-        [
-            f'<figure data-group="{escape(chart.group)}"{" hidden" * hidden}>',
-            f"<figcaption>{escape(chart.title)}</figcaption>",
-            legend(chart),
-            f'<div class="drawing">{svg(chart)}</div>',
-            f'{notes}<output class="read"></output>',
-            "</figure>",
-        ]
+def _charts(gallery: Gallery, specifications: list[str]) -> PageSection:
+    """Return the section of a gallery; new specifications of its charts are appended."""
+    figures = []
+    for chart in gallery.charts:
+        text = json.dumps(specification(chart), allow_nan=False)
+        if text not in specifications:
+            specifications.append(text)
+        figures.append(Figure(chart, specifications.index(text), height_of(chart), data_of(chart)))
+    return PageSection(
+        gallery.title, gallery=gallery, figures=figures, empty=gallery.empty, command=gallery.command
     )
 
 
-def _facts(records: Sequence[Record], unreadable: int, now: datetime) -> str:
-    """Return the time of writing, the numbers of runs and the versions as HTML."""
-    count = Counter(record.status for record in records)
-    marks = Counter(mark for record in records for mark in _marks(RunView(record)))
-    runs = [f"{count['ok']} ok", f"{count['failed']} failed"]
-    runs += [f"{number} {mark}" for mark, number in sorted(marks.items())]
-    runs += [f"{unreadable} unreadable, left out"] if unreadable else []
-    facts = {
+@cache
+def environment() -> Environment:
+    """Return the templates, which escape every text."""
+    templates = Environment(
+        loader=FileSystemLoader(ASSETS),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    functions: Iterable[Callable[..., Any]] = (sort_number, headline, sentences, next_steps, file_of)
+    templates.globals |= {function.__name__: function for function in functions}
+    templates.globals |= {"LONG": LONG, "MOST_NOTES": MOST_NOTES, "BAD": _BAD, "most_rows": lambda: MOST_ROWS}
+    templates.globals["asset"] = lambda name: Markup((ASSETS / name).read_text(encoding="utf-8"))
+    templates.filters["number"] = lambda value: f"{value:.6g}" if isinstance(value, float | int) else value
+    return templates
+
+
+@cache
+def _libraries() -> Markup:
+    """Return Vega, Vega-Lite and Vega-Embed as one script; an element of the page cannot end in it."""
+    script = javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return Markup(script.replace("</script", "<\\/script").replace("<!--", "<\\!--"))
+
+
+def _facts(runs: Sequence[RunView], unreadable: int, now: datetime) -> dict[str, str]:
+    """Return the time of writing, the numbers of runs and the versions."""
+    count = Counter(run.record.status for run in runs)
+    marks = Counter(mark for run in runs for mark in _marks(run))
+    numbers = [f"{count['ok']} ok", f"{count['failed']} failed"]
+    numbers += [f"{number} {mark}" for mark, number in sorted(marks.items())]
+    numbers += [f"{unreadable} unreadable, left out"] if unreadable else []
+    return {
         "written": now.strftime("%Y-%m-%d %H:%M UTC"),
-        "runs": f"{len(records)}: {', '.join(runs)}",
-        "last run": max((record.finished for record in records), default="none")[:16].replace("T", " "),
-        "versions": _versions(records),
+        "runs": f"{len(runs)}: {', '.join(numbers)}",
+        "last run": max((run.record.finished for run in runs), default="none")[:16].replace("T", " "),
+        "versions": _versions(runs),
     }
-    return "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts.items())
 
 
 def _marks(run: RunView) -> list[str]:
@@ -139,30 +193,13 @@ def _marks(run: RunView) -> list[str]:
     return [*(["on sample rows"] if run.is_synthetic else []), *budget]
 
 
-def _versions(records: Sequence[Record]) -> str:
+def _versions(runs: Sequence[RunView]) -> str:
     """Return versions such as ``qexp 0.1.0, torch 2.13.0``, up to three of a package, most frequent first."""
     counts: dict[str, Counter[str]] = {}
-    for record in records:
-        for name, version in record.versions.items():
+    for run in runs:
+        for name, version in run.record.versions.items():
             counts.setdefault(name, Counter())[version] += 1
     order = sorted(counts, key=lambda name: (name != "qexp", name))
     return ", ".join(
         f"{name} {' and '.join(version for version, _ in counts[name].most_common(3))}" for name in order
     )
-
-
-def _failures(comparisons: Sequence[Comparison]) -> list[str]:
-    """Return a table of the failed runs that no success supersedes, or nothing."""
-    rows_of = (row for comparison in comparisons for row in comparison.rows)
-    all_runs = [run for row in rows_of for run in row.runs]
-    all_runs += [run for comparison in comparisons for run in comparison.refused]
-    failed = [run for run in all_runs if run.record.status == "failed"]
-    runs = sorted(failed, key=lambda run: run.record.finished_at, reverse=True)
-    rows = tuple(
-        (run.task, describe(run), first_line(run), run.record.finished[:16].replace("T", " "), run.record.key)
-        for run in runs[:MOST_FAILURES]
-    )
-    left = len(runs) - len(rows)
-    notes = (f"Left out: {left} older failures.",) if left else ()
-    table = Table("Failed runs", ("task", "run", "error", "finished", "key"), rows, notes=notes)
-    return [html_table(table).split("\n", 1)[1]] if rows else []

@@ -23,6 +23,8 @@ READING = (
     "negative is a gain. Paired by seed, then the median, and (smallest..largest) where there are several."
 )
 
+NO_SHARE = "undefined: FP32 itself scores 0 or less, so that a loss is no share of it."
+
 
 def loss_tables(losses: Sequence[Loss], published: Sequence[PublishedLoss]) -> list[Table]:
     """Return a table for each comparison with a quantized row.
@@ -60,6 +62,8 @@ def _table(losses: Sequence[Loss], published: Sequence[PublishedLoss]) -> Table:
     )
     rows += [_published_row(each, len(comparison.split.columns), stages) for each in published_rows]
     notes = (*footnotes.lines(), *doubt_notes(rows), *source_notes(each.row for each in published_rows))
+    if any(value is not None and value <= 0 for loss in losses for value in loss.fp32.values.values()):
+        notes = (NO_SHARE, *notes)
     return Table(
         f"relative loss: {title(comparison)}",
         header,

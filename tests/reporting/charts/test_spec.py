@@ -14,14 +14,14 @@ from qexp.reporting.charts import comparison, run
 from qexp.reporting.charts import galleries as place
 from qexp.reporting.charts.galleries import galleries
 from qexp.reporting.charts.run import lowest_chart, natural, without_shared_beginning
-from qexp.reporting.charts.spec import Chart, Dot, Gallery, RangeChart, XYChart
+from qexp.reporting.charts.spec import Chart, Dot, Gallery, HeatMap, RangeChart, XYChart, scale_of
 from qexp.reporting.comparison import compare
 from tests.support.page_records import forty, full, ranges, timing
 from tests.support.record_factory import ENGINES, deployed, experiment, failed, record
 
 TITLES = (
-    *("Accuracy against size", "Accuracy against latency", "Seed spread"),
-    *("Training curves", "Sensitivity", "Activation ranges"),
+    *("Loss against latency", "Loss against size", "Loss by task and width", "Seed spread"),
+    *("Training curves", "Sensitivity", "Sensitivity by layer", "Activation ranges", "Gate"),
 )
 
 
@@ -59,19 +59,19 @@ RIVALS = [
 ]
 
 
-def test_size_holds_files_in_mebibytes_and_their_scores() -> None:
-    drawn = chart(RIVALS, "Accuracy against size")
-    assert sorted((dot.x, dot.y) for dot in dots(drawn)) == [(25, 58), (25, 59.5), (30, 59), (100, 60)]
-    assert [(dot.x, dot.y) for dot in dots(drawn, "front")] == [(25, 59.5), (100, 60)]
+def test_size_holds_files_in_mebibytes_and_their_loss_against_the_best_fp32() -> None:
+    drawn = chart(RIVALS, "Loss against size")
+    assert sorted((dot.x, dot.y) for dot in dots(drawn)) == [(25, 0.5), (25, 2), (30, 1), (100, 0)]
+    assert [(dot.x, dot.y) for dot in dots(drawn, "front")] == [(25, 0.5), (100, 0)]
 
 
 def test_simulated_graphs_are_hollow_named_and_win_nothing_by_latency() -> None:
-    drawn = chart(RIVALS, "Accuracy against latency")
+    drawn = chart(RIVALS, "Loss against latency")
     assert isinstance(drawn, XYChart)
     (hollow,) = [each for each in drawn.series if each.form == "hollow"]
     assert hollow.name == "w4a4, simulated"
     assert "simulated" in hollow.dots[0].words
-    assert [(dot.x, dot.y) for dot in dots(drawn, "front")] == [(8, 58), (12, 59), (20, 60)]
+    assert [(dot.x, dot.y) for dot in dots(drawn, "front")] == [(8, 2), (12, 1), (20, 0)]
     assert "Hollow: simulated" in drawn.notes[0]
 
 
@@ -79,7 +79,7 @@ def test_labels_leave_out_the_only_model_whatever_its_name() -> None:
     runs = [
         replace(run, experiment={**run.experiment, "model": {"name": "my own model"}}) for run in RIVALS[:2]
     ]
-    found = dots(chart(runs, "Accuracy against size"))
+    found = dots(chart(runs, "Loss against size"))
     assert {dot.label for dot in found} == {"fp32", "w8a8 qat learned"}
     assert all(dot.words.startswith("my own model ") for dot in found)
 
@@ -87,21 +87,21 @@ def test_labels_leave_out_the_only_model_whatever_its_name() -> None:
 def test_the_exported_score_counts_where_it_was_measured() -> None:
     run = RIVALS[1]
     broken = replace(run, scores={**run.scores, "onnx": {"matthews": 31.0}})
-    drawn = chart([RIVALS[0], broken], "Accuracy against size")
-    assert (25, 31) in {(dot.x, dot.y) for dot in dots(drawn)}
+    drawn = chart([RIVALS[0], broken], "Loss against size")
+    assert (25, 29) in {(dot.x, dot.y) for dot in dots(drawn)}
 
 
 def test_a_float_graph_that_rows_share_is_one_dot() -> None:
     runs = [deployed(experiment("cola", quant=quant), scores=RIVALS[1].scores) for quant in ("w8a8", "w4a8")]
-    assert len([dot for dot in dots(chart(runs, "Accuracy against size")) if "fp32" in dot.words]) == 1
+    assert len([dot for dot in dots(chart(runs, "Loss against size")) if "fp32" in dot.words]) == 1
 
 
 def test_the_graph_of_a_control_is_shown_with_its_own_score() -> None:
     control = experiment("cola", quant="fp32", method={"kind": "control"}, deploy=ENGINES)
     scores = {"fp32": {"matthews": 60.0}, "control": {"matthews": 63.0}}
     run = record(control, scores=scores, bytes={"fp32": 100 * 2**20})
-    found = dots(chart([*RIVALS, run], "Accuracy against size"))
-    assert {(dot.y, "control" in dot.words) for dot in found if dot.x == 100} == {(60.0, False), (63.0, True)}
+    found = dots(chart([*RIVALS, run], "Loss against size"))
+    assert {(dot.y, "control" in dot.words) for dot in found if dot.x == 100} == {(0.0, False), (-3.0, True)}
 
 
 def test_seeds_have_a_dot_each_and_failures_none() -> None:
@@ -132,7 +132,7 @@ def test_what_is_left_out_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(seeds, RangeChart)
     assert len(seeds.lanes) == 3
     assert seeds.notes == ("Left out: 7 rows of a lower median; they are in the table.",)
-    size = chart(runs, "Accuracy against size")
+    size = chart(runs, "Loss against size")
     assert len(dots(size)) == 4
     assert "Left out: 6 graphs" in size.notes[-1]
     assert {(dot.x, dot.y) for dot in dots(size, "front")} <= {(dot.x, dot.y) for dot in dots(size)}
@@ -176,7 +176,7 @@ def test_activations_are_the_last_stage_s_and_stand_by_layer() -> None:
     assert layers == sorted(layers)
     assert layers[-1] == 11
     seen, held = drawn.lanes[0].marks
-    of_name = next(each for name, each in stages["qat"].items() if held.words.startswith(f"{name}: "))
+    of_name = next(each for name, each in stages["qat"].items() if name.endswith(drawn.lanes[0].name))
     assert (seen.low, seen.high) == (of_name["seen_low"], of_name["seen_high"])
     assert (held.low, held.high) == (of_name["low"], of_name["high"])
 
@@ -196,8 +196,75 @@ def test_the_noisiest_come_first() -> None:
     assert lowest_chart({}, "n", "g", "t", "dB") is None
 
 
+def test_loss_by_task_and_width_is_the_smallest_of_all_rows() -> None:
+    def run(task: str, quant: str, **scores: float) -> Record:
+        metric = "matthews" if task == "cola" else "f1"
+        tree = experiment(task, quant=quant, method={"kind": "qat" if "qat" in scores else "ptq"})
+        return record(tree, scores={stage: {metric: value} for stage, value in scores.items()})
+
+    runs = [
+        run("cola", "w8a8", fp32=60.0, ptq=58.0),
+        run("cola", "w8a8", fp32=60.0, ptq=50.0, qat=59.5),
+        run("cola", "w4a8", fp32=60.0, ptq=40.0),
+        run("mrpc", "w8a8", fp32=80.0, ptq=81.0),
+        record(experiment("mrpc", quant="w4a8"), scores={"fp32": {"f1": 80.0}, "ptq": {"f1": None}}),
+    ]
+    drawn = chart(runs, "Loss by task and width")
+    assert isinstance(drawn, HeatMap)
+    found = {(tile.row, tile.column): tile.value for tile in drawn.tiles}
+    assert found == {("cola", "w8a8"): 0.5, ("cola", "w4a8"): 20.0, ("mrpc", "w8a8"): -1.0}
+    assert [tile.column for tile in drawn.tiles] == ["w8a8", "w8a8", "w4a8"]
+
+
+def test_noise_by_layer_has_a_tile_for_each_activation_in_a_layer() -> None:
+    of_layers = ranges(random.Random(1), 12)
+    runs = [
+        record(
+            experiment("cola"),
+            ranges={"ptq": {**of_layers, "bert.pooler:x": {**of_layers[next(iter(of_layers))]}}},
+        )
+    ]
+    drawn = chart(runs, "Sensitivity by layer")
+    assert isinstance(drawn, HeatMap)
+    assert len(drawn.tiles) == len(of_layers)
+    assert list(dict.fromkeys(tile.column for tile in drawn.tiles)) == [str(layer) for layer in range(12)]
+    tile = next(tile for tile in drawn.tiles if tile.column == "10" and "query:linear.input" in tile.row)
+    assert tile.value == of_layers[f"bert.encoder.layer.10.{tile.row}"]["sqnr"]
+    assert drawn.notes == ("Left out: 1 activations outside the layers.",)
+
+
+def test_the_gate_has_each_quantile_beside_its_floor() -> None:
+    found = {"p50": 0.0, "p99": 0.02, "max": None}
+    gate = {
+        "logit_differences": found,
+        "floor": {"logit_differences": {"p50": 1e-7, "p99": 0.01}},
+        "passed": True,
+    }
+    run = record(
+        experiment("cola", deploy=ENGINES),
+        engines={"onnxruntime/int8": {"gate": gate}, "onnxruntime/fp32": {}},
+        ranges={"ptq": ranges(random.Random(1), 1)},
+    )
+    drawn = chart([run], "Gate")
+    assert isinstance(drawn, RangeChart)
+    assert drawn.x.scale == "log"
+    places = {lane.name: {mark.kind: mark.low for mark in lane.marks} for lane in drawn.lanes}
+    assert places == {
+        "onnxruntime/int8 p50": {"median": 1e-7, "dot": 1e-9},
+        "onnxruntime/int8 p99": {"median": 0.01, "dot": 0.02},
+    }
+
+
+def test_a_scale_shows_what_it_has_to() -> None:
+    assert scale_of([22, 90]) == "linear"
+    assert scale_of([1, 2, 3, 900]) == "log"
+    assert scale_of([-1, 2, 3, 900]) == "symlog"
+    assert scale_of([0, 0]) == "linear"
+
+
 def test_every_gallery_says_why_it_is_empty_and_what_fills_it() -> None:
-    for records in ([], [record(experiment("cola"))]):
+    unscored = record(experiment("cola"), scores={})
+    for records in ([], [unscored]):
         found = galleries(compare(records))
         assert [each.title for each in found] == list(TITLES)
         for each in found:
@@ -213,7 +280,7 @@ def test_a_task_s_name_is_quoted_for_the_shell() -> None:
 
 
 def test_tasks_without_a_chart_are_named() -> None:
-    found = gallery([*RIVALS, record(experiment("mrpc"))], "Accuracy against size")
+    found = gallery([*RIVALS, record(experiment("mrpc"))], "Loss against size")
     assert [each.group for each in found.charts] == ["cola"]
     assert found.notes == ("Without a chart: mrpc. Fewer than two exported files with a score.",)
 

@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
+import json
 import random
-import re
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qexp.cli import pictures
+from qexp.cli.report import main
+from qexp.errors import INVALID
 from qexp.records.record import Record
-from qexp.reporting.charts.run import MOST_OF_TASK
+from qexp.reporting.charts.run import MOST_OF_TASK, MOST_RUNS
 from qexp.reporting.comparison import compare
 from qexp.reporting.formats import html as pages
-from qexp.reporting.formats import html_table as tables
-from qexp.reporting.formats.html import page
-from qexp.reporting.formats.html_table import html_table, sort_number
+from qexp.reporting.formats.html import environment, page, sort_number
+from qexp.reporting.run_view import RunView
 from qexp.reporting.table import Table
+from qexp.reporting.tables import runs as run_tables
 from qexp.reporting.tables.comparison import table_of
+from qexp.reporting.verdict.verdict import verdicts_of
 from tests.support.page_records import HOSTILE, forty, full, ranges
-from tests.support.record_factory import experiment, failed, record
+from tests.support.record_factory import ENGINES, deployed, experiment, failed, parity, record
 
 VOID = {"meta", "br", "link", "img", "input"}
 SECTIONS = (
-    *("overview", "tables", "accuracy-against-size", "accuracy-against-latency", "seed-spread"),
-    *("training-curves", "sensitivity", "activation-ranges", "failed-runs"),
+    *(
+        "verdict",
+        "runs",
+        "loss-against-latency",
+        "loss-against-size",
+        "loss-by-task-and-width",
+        "seed-spread",
+    ),
+    *("training-curves", "sensitivity", "sensitivity-by-layer", "activation-ranges", "gate"),
+    *("overview", "tables", "failed-runs"),
 )
 
 
@@ -68,18 +81,64 @@ class Parsed(HTMLParser):
 
 
 def parsed(records: list[Record], overviews: list[Table] | None = None, **words: Any) -> Parsed:
-    return Parsed(page(compare(records), records, overviews or [], **words))
+    comparisons = compare(records)
+    return Parsed(page(comparisons, records, overviews or [], verdicts=verdicts_of(comparisons), **words))
+
+
+def table_html(table: Table) -> str:
+    parts: Any = environment().get_template("parts.html").module
+    return str(parts.table(table, 3, ""))
 
 
 def test_every_section_is_there_and_filled() -> None:
     found = parsed(forty(), [Table("All tasks", ("model", "mean"), (("minilm", "80.00"),))])
     assert tuple(each["id"] for each in found.all("section")) == SECTIONS
     links = [each["href"] for each in found.all("a")]
-    assert links == [f"#{name}" for name in SECTIONS]
+    assert links == ["#main", *(f"#{name}" for name in SECTIONS)]
     assert not [each for each in found.all("p") if each.get("class") == "empty"]
     assert {"All tasks", "cola", "mrpc"} <= set(found.text("h3").split("\n"))
-    kinds = [each["aria-label"] for each in found.all("svg") if each.get("role") == "img"]
-    assert len(kinds) == 3 * 2 + 3 * 2 * MOST_OF_TASK
+    assert len(found.all("figure")) == 3 * 2 + 1 + 5 * 2 * MOST_OF_TASK
+
+
+def test_the_verdict_comes_first_with_the_next_command() -> None:
+    runs = [
+        deployed(
+            experiment("mrpc", method={"kind": "ptq"}), scores={"fp32": {"f1": 80.0}, "ptq": {"f1": 80.0}}
+        )
+    ]
+    runs = [replace(runs[0], engines={"onnxruntime/int8": {"gate": {**parity(True), "verdict": "passed"}}})]
+    text = page(compare(runs), runs, verdicts=verdicts_of(compare(runs)))
+    found = Parsed(text)
+    assert text.index('class="verdict deployable"') < text.index('id="runs"')
+    assert "mrpc: W8A8 PTQ is deployable in ONNX Runtime by its measured score" in found.text("h3")
+    assert f"qexp publish {runs[0].key[:8]} FOLDER" in found.text("code")
+
+
+def test_runs_have_their_key_and_what_they_differ_in_from_the_one_above() -> None:
+    runs = [
+        record(experiment("cola", quant=quant, seed=1), key=f"{quant}{'0' * 12}")
+        for quant in ("w8a8", "w4a8")
+    ]
+    runs += [record(experiment("cola", quant="w4a8", seed=2), key="another000000000")]
+    found = parsed([*runs, failed(experiment("cola", seed=9))])
+    cells = found.text("td").split("\n")
+    assert cells[0] == "w8a80000"
+    assert "w8a80000: quant.weight_bits 8 → 4" in cells
+    assert "w4a80000: seed 1 → 2" in cells
+    rows = run_tables.runs_table([RunView(each) for each in runs]).rows
+    assert [row[0] for row in rows] == ["w8a80000", "w4a80000", "another0"]
+
+
+def test_every_chart_has_its_numbers_as_a_table() -> None:
+    found = Parsed(page(compare(forty()), forty()))
+    fields = [each["data-field"] for each in found.all("th") if "data-field" in each]
+    figures = len(found.all("figure"))
+    assert fields.count("x") + fields.count("low") + fields.count("value") == figures
+    assert len([each for each in found.all("div") if each.get("class") == "drawing"]) == figures
+    assert all(each.get("scope") == "col" for each in found.all("th"))
+    (specifications,) = [text for tag, text in found.texts if tag == "script" and text.startswith("[")]
+    numbers = {int(each["data-spec"] or -1) for each in found.all("figure")}
+    assert numbers == set(range(len(json.loads(specifications))))
 
 
 def test_the_page_asks_for_nothing_from_elsewhere() -> None:
@@ -89,7 +148,9 @@ def test_the_page_asks_for_nothing_from_elsewhere() -> None:
         assert not {"src", "srcset", "xlink:href", "onclick", "style"} & set(attributes), (tag, attributes)
     (policy,) = [each for each in found.all("meta") if each.get("http-equiv")]
     assert (policy["content"] or "").startswith("default-src 'none';")
-    assert "http" not in found.text("style", "script")
+    assert len(found.all("script")) == 3  # specifications of charts, their library, and the page's own
+    own = (pages.ASSETS / "page.js").read_text()
+    assert "http" not in found.text("style") + own
     (viewport,) = [each for each in found.all("meta") if each.get("name") == "viewport"]
     assert viewport["content"] == "width=device-width, initial-scale=1"
 
@@ -130,15 +191,15 @@ def test_what_records_say_stays_text() -> None:
     found = parsed(
         [*runs, failed({**trees[0], "seed": 3}, f"no {HOSTILE}")], [Table(HOSTILE, (HOSTILE,), ((HOSTILE,),))]
     )
-    assert len(found.all("script")) == 1
-    for tag in ("h3", "td", "button", "option", "figcaption", "title", "text", "li", "dd"):
+    assert len(found.all("script")) == 3
+    for tag in ("h3", "td", "button", "option", "figcaption", "li", "dd"):
         assert HOSTILE in found.text(tag), tag
     assert not [tag for tag, attributes in found.tags if any(name.startswith("on") for name in attributes)]
 
 
 @given(st.text(), st.text())
 def test_any_text_stays_what_it_is_in_a_table(cell: str, note: str) -> None:
-    text = html_table(Table("t", ("a",), ((cell,),), notes=(note,)))
+    text = table_html(Table("t", ("a",), ((cell,),), notes=(note,)))
     found = Parsed(text)
     known = {"h3", "div", "table", "thead", "tbody", "tr", "th", "td", "button", "ul", "li"}
     assert {tag for tag, _ in found.tags} == known
@@ -160,16 +221,18 @@ def test_any_numbers_make_a_page(data: st.DataObject) -> None:
             key=f"k{seed}",
             scores={stage: {"matthews": data.draw(number | st.none())} for stage in ("fp32", "ptq", "qat")},
             bytes={graph: data.draw(number) for graph in ("fp32", "int8")},
-            latency={graph: {"1": {"p50_ms": data.draw(number)}} for graph in ("fp32", "int8")},
+            latency={
+                graph: {"1": {"p50_ms": data.draw(number), "p90_ms": data.draw(number)}}
+                for graph in ("fp32", "int8")
+            },
             curves={"qat": {"step": data.draw(some), "loss": data.draw(some)}},
             ranges={"qat": data.draw(st.dictionaries(st.text(max_size=9), each_range, max_size=3))},
         )
         for seed in (1, 2)
     ]
     runs = [Record.from_json(run.to_json()) for run in runs]
-    for tag, attributes in parsed(runs).tags:
-        for name in ("d", "points", "x", "y", "cx", "cy", "width", "height"):
-            assert not re.search("nan|inf", attributes.get(name) or ""), (tag, attributes)
+    cells = parsed(runs).text("td").split("\n")
+    assert not {"nan", "inf", "-inf"} & set(cells)
 
 
 def test_failed_rows_and_their_errors_are_in_the_table() -> None:
@@ -189,18 +252,18 @@ def test_a_failure_that_was_made_up_for_is_not_listed() -> None:
 def test_an_empty_section_says_why_and_how_to_fill_it() -> None:
     found = parsed([record(experiment("cola"))])
     empty = [each for each in found.all("p") if each.get("class") == "empty"]
-    assert len(empty) == 8
-    assert len(found.all("pre")) == 7  # that no run failed, no command has to change
+    assert len(empty) == 10
+    assert len(found.all("pre")) == 9  # that no run failed, no command has to change
     assert "python -m qexp -m task=cola quant=w8a8 seed=1,2,3" in found.text("pre")
     assert "No Record has a loss curve" in found.text("p")
-    assert len(Parsed(page([], [])).all("pre")) == 8
+    assert len(Parsed(page([], [])).all("pre")) == 13
 
 
 def test_one_chart_of_each_run_gallery_is_shown_at_first() -> None:
     found = parsed(forty())
     figures = found.all("figure")
-    assert sum("hidden" not in each for each in figures) == 3 * 2 + 3
-    assert len(found.all("option")) == sum("hidden" in each for each in figures) + 3
+    assert sum("hidden" not in each for each in figures) == 3 * 2 + 1 + 5
+    assert len(found.all("option")) == sum("hidden" in each for each in figures) + 5
     assert "figure[hidden] { display: block; }" in found.text("style")  # for readers without scripts
 
 
@@ -218,10 +281,18 @@ def test_cells_sort_by_the_number_that_a_reader_sees(cell: str, number: float | 
     assert sort_number(cell) == number
 
 
+@pytest.mark.parametrize(
+    ("cell", "kind"), [("undefined", None), ("missing", "bad"), ("failed [1]", "bad"), ("a " * 40, "long")]
+)
+def test_only_what_went_wrong_is_red(cell: str, kind: str | None) -> None:
+    (found,) = Parsed(table_html(Table("t", ("a",), ((cell,),)))).all("td")
+    assert found.get("class") == kind
+
+
 def test_a_long_table_is_cut_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "MOST_ROWS", 3)
-    monkeypatch.setattr(pages, "MOST_FAILURES", 2)
-    found = Parsed(html_table(Table("t", ("a",), tuple((str(n),) for n in range(5)))))
+    monkeypatch.setattr(pages, "MOST_ROWS", 3)
+    monkeypatch.setattr(run_tables, "MOST_FAILURES", 2)
+    found = Parsed(table_html(Table("t", ("a",), tuple((str(n),) for n in range(5)))))
     assert len(found.all("td")) == 3
     assert "the last 2 rows of 5" in found.text("p")
     runs = [failed(experiment(seed=seed)) for seed in range(4)]
@@ -229,9 +300,37 @@ def test_a_long_table_is_cut_and_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_many_notes_are_folded() -> None:
-    found = Parsed(html_table(Table("t", ("a",), (("1",),), notes=tuple(map(str, range(20))))))
+    found = Parsed(table_html(Table("t", ("a",), (("1",),), notes=tuple(map(str, range(20))))))
     assert found.text("summary") == "20 notes"
     assert len(found.all("li")) == 20
+
+
+def test_two_hundred_runs_make_a_page_below_three_megabytes() -> None:
+    """As many runs as a page shows one by one, each with 24 layers of activations: the largest page."""
+    chance, runs = random.Random(3), []
+    for number in range(200):
+        task, quant = ("cola", "mrpc", "mnli", "cola")[number % 4], ("w8a8", "w4a8")[number // 4 % 2]
+        tree = experiment(
+            task, model=f"m{number % 40}", quant=quant, seed=number, deploy=ENGINES, method={"kind": "qat"}
+        )
+        key = f"{number:03}{task}{quant}"
+        runs.append(replace(full(tree, chance), key=key, ranges={"qat": ranges(chance, 24)}))
+    comparisons = compare(runs)
+    text = page(comparisons, runs, verdicts=verdicts_of(comparisons))
+    found = Parsed(text)
+    assert len(found.all("option")) == 5 * MOST_RUNS
+    assert len(text.encode()) < 3e6
+    assert {run.key[:8] for run in runs} <= set(found.text("td").split("\n"))
+
+
+def test_a_missing_library_is_named_in_a_line_with_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pictures, "find_spec", lambda name: None if name == "vl_convert" else object())
+    assert main(["--outputs", str(tmp_path), "--html"]) == INVALID
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "pip install vl-convert-python" in line
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The HTML page in a real browser: no requests or errors, sorting by mouse and keyboard, phone width."""
+"""The HTML page in a real browser: no requests or errors, charts, sorting, filters, keyboard, phone width."""
 
 from __future__ import annotations
 
@@ -39,8 +39,16 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
 
 @pytest.fixture
 def page(tab: Tab, report: Path) -> Tab:
-    tab.open(report, 1280)
+    opened(tab, report, 1280)
     return tab
+
+
+def opened(tab: Tab, report: Path, width: int, height: int = 844, *, dark: bool = False) -> None:
+    """Open the page, and wait until the charts that are to be seen are drawn."""
+    tab.open(report, width, height, dark=dark)
+    drawn = "Promise.all([...document.querySelectorAll('figure')].map(f => f.drawn)).then(() => true)"
+    answer = tab.send("Runtime.evaluate", expression=drawn, awaitPromise=True, returnByValue=True)
+    assert answer["result"]["value"] is True, answer
 
 
 def column(tab: Tab, name: str, table: int = 0) -> list[str]:
@@ -61,12 +69,14 @@ def header(tab: Tab, name: str) -> str:
     return f"#tables table thead th:nth-child({place(tab, name) + 1}) button"
 
 
-def test_the_page_opens_without_a_request_or_a_complaint(page: Tab, report: Path) -> None:
+@pytest.mark.parametrize("width", [400, 1280])
+def test_the_page_opens_without_a_request_or_a_complaint(tab: Tab, report: Path, width: int) -> None:
+    opened(page := tab, report, width)
     assert page.requests() == [report.as_uri()]
     assert page.complaints() == []
     assert page.value("performance.getEntriesByType('resource').length") == 0
     assert page.value("window.hacked") is None
-    assert page.value("document.querySelectorAll('script').length") == 1
+    assert page.value("document.querySelectorAll('script').length") == 3
 
 
 def test_the_page_s_own_policy_forbids_requests(page: Tab) -> None:
@@ -131,9 +141,9 @@ def test_the_keyboard_reaches_a_header_and_sorts(page: Tab, key: str, code: int)
     assert page.value("getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
 
-@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+@pytest.mark.parametrize("width", [320, 400, 768, 1280])
 def test_no_width_needs_scrolling_sideways(tab: Tab, report: Path, width: int) -> None:
-    tab.open(report, width)
+    opened(tab, report, width)
     assert tab.value("innerWidth") == width
     assert tab.value("document.documentElement.scrollWidth") <= width
     ends = "[...document.querySelectorAll('figure:not([hidden])')].map(e => e.getBoundingClientRect().right)"
@@ -144,17 +154,109 @@ def test_no_width_needs_scrolling_sideways(tab: Tab, report: Path, width: int) -
 
 
 def test_text_in_charts_is_large_enough_on_a_phone(tab: Tab, report: Path) -> None:
-    tab.open(report, 390)
+    opened(tab, report, 390)
     sizes = tab.value(
-        "[...document.querySelectorAll('figure:not([hidden]) .drawing text')].map(e => "
-        "parseFloat(getComputedStyle(e).fontSize) * e.ownerSVGElement.getScreenCTM().a)"
+        "[...document.querySelectorAll('figure:not([hidden]) .drawing text')].filter(e => e.textContent)"
+        ".map(e => "
+        "parseFloat(getComputedStyle(e).fontSize) * Math.hypot(e.getScreenCTM().a, e.getScreenCTM().b))"
     )
     assert min(sizes) > 8.9
 
 
+def test_every_chart_has_a_mark_for_each_of_its_numbers(page: Tab) -> None:
+    """Lines are one mark each; all other rows of the table below a chart are a mark of their own."""
+    page.value(
+        "for (const f of document.querySelectorAll('figure')) { f.hidden = false; if (!f.drawn) draw(f); }"
+    )
+    page.value("1")
+    answer = page.send(
+        "Runtime.evaluate", returnByValue=True, awaitPromise=True,
+        expression="Promise.all([...document.querySelectorAll('figure')].map(f => f.drawn.then(() => ["
+        "f.closest('section').id, f.querySelectorAll('.data tbody tr').length, "
+        "[...f.querySelectorAll('.data tbody tr')].filter(r => r.cells[0].textContent === 'Pareto front')"
+        ".length, "
+        "f.querySelectorAll('.drawing :is(.mark-symbol,.mark-rect) path[aria-roledescription]').length])))",
+    )  # fmt: skip
+    found = answer["result"]["value"]
+    assert len(found) > 80
+    for section, rows, on_front, marks in found:
+        assert marks == rows - on_front > 0, section
+    assert page.complaints() == []
+
+
+def test_words_of_a_row_filter_the_runs_and_their_number_is_announced(page: Tab) -> None:
+    shown = "[...document.querySelectorAll('#runs tbody tr:not([hidden])')].map(r => r.textContent)"
+    everything = page.value(shown)
+    page.value("document.querySelector('#runs .filter input').focus()")
+    page.send("Input.insertText", text="COLA w4a8 qat")
+    rows = page.value(shown)
+    assert 0 < len(rows) < len(everything)
+    assert rows == [row for row in everything if all(word in row for word in ("cola", "w4a8", "qat"))]
+    assert (
+        page.value("document.querySelector('#runs output').textContent")
+        == f"{len(rows)} of {len(everything)} rows"
+    )
+    page.value("document.querySelector('#runs th:nth-child(2) button').click()")
+    assert page.value(shown) == rows
+
+
+def test_another_theme_of_the_system_draws_the_charts_again(page: Tab) -> None:
+    fill = "getComputedStyle(document.querySelector('#seed-spread .drawing .role-axis-label text')).fill"
+    light = page.value(fill)
+    scheme = {"name": "prefers-color-scheme", "value": "dark"}
+    page.send("Emulation.setEmulatedMedia", features=[scheme])
+    waited = "new Promise(done => setTimeout(() => requestAnimationFrame(() => drawn().then(done)), 50))"
+    page.value("window.drawn = () => Promise.all([...document.querySelectorAll('figure')].map(f => f.drawn))")
+    page.send("Runtime.evaluate", expression=waited, awaitPromise=True)
+    assert page.value(fill) != light
+    assert page.complaints() == []
+
+
+def test_the_key_stays_in_sight_while_a_table_scrolls(tab: Tab, report: Path) -> None:
+    opened(tab, report, 400)
+    tab.value("document.querySelector('#runs .scroll').scrollLeft = 600")
+    place = "document.querySelector('#runs tbody td').getBoundingClientRect().left"
+    box = "document.querySelector('#runs .scroll').getBoundingClientRect().left"
+    assert tab.value(place) == pytest.approx(tab.value(box), abs=2)
+
+
+def test_a_legend_fits_a_phone(tab: Tab, report: Path) -> None:
+    opened(tab, report, 400)
+    texts = "[...document.querySelectorAll('.drawing .role-legend text')]"
+    ends = f"{texts}.map(e => e.getBoundingClientRect().right)"
+    assert 0 < max(tab.value(ends)) <= 400
+
+
+def test_names_and_roles_that_a_screen_reader_needs_are_there(page: Tab) -> None:
+    tree = page.send("Accessibility.getFullAXTree")["nodes"]
+    named = {}
+    for node in tree:
+        if not node.get("ignored"):
+            named.setdefault(node.get("role", {}).get("value"), []).append(
+                node.get("name", {}).get("value", "")
+            )
+    assert "qexp report" in named["heading"]
+    assert "Skip to the verdict" in named["link"]
+    assert all(named["region"])
+    assert all(named["combobox"])
+    assert all(named["searchbox"])
+    drawings = (
+        "[...document.querySelectorAll('.drawing svg')].map(e => (e.matches('[aria-label]') ? e : "
+        "e.querySelector('[aria-label]')).getAttribute('aria-label'))"
+    )
+    assert all(page.value(drawings))
+
+
+def test_failed_runs_are_folded_at_the_end(page: Tab) -> None:
+    assert page.value("[...document.querySelectorAll('section')].at(-1).id") == "failed-runs"
+    assert page.value("document.querySelector('#failed-runs details').open") is False
+    page.click("#failed-runs summary")
+    assert page.value("document.querySelector('#failed-runs table').offsetHeight") > 0
+
+
 def test_a_chosen_run_is_shown_in_all_galleries(page: Tab) -> None:
     shown = (
-        "['training-curves', 'sensitivity', 'activation-ranges'].map(id => "
+        "['training-curves', 'sensitivity', 'activation-ranges', 'gate'].map(id => "
         "[...document.querySelectorAll(`#${id} figure:not([hidden])`)].map(e => e.dataset.group))"
     )
     first = page.value(shown)
@@ -165,17 +267,18 @@ def test_a_chosen_run_is_shown_in_all_galleries(page: Tab) -> None:
     )
     chosen = page.value(choose)
     assert [chosen] != first[1]
-    assert page.value(shown) == [[chosen]] * 3
+    assert page.value(shown) == [[chosen]] * 4
     assert page.value("document.querySelector('#training-curves select').value") == chosen
 
 
-def test_marks_tell_their_numbers_to_who_hovers_and_who_taps(page: Tab) -> None:
-    titles = page.value(
-        "[...document.querySelectorAll('#accuracy-against-size .dot > title')].map(e => e.textContent)"
+def test_marks_tell_their_numbers_to_who_hovers(page: Tab) -> None:
+    place = page.value(
+        "(() => { const e = document.querySelector('#seed-spread .mark-symbol path'); "
+        "e.scrollIntoView({block: 'center'}); const r = e.getBoundingClientRect(); "
+        "return [r.x + r.width / 2, r.y + r.height / 2]; })()"
     )
-    assert any("on the Pareto front" in each and "MiB" in each for each in titles)
-    page.click("#seed-spread .drawing circle.dot")
-    read = page.value("document.querySelector('#seed-spread figure .read').textContent")
+    page.send("Input.dispatchMouseEvent", type="mouseMoved", x=place[0], y=place[1])
+    read = page.value("document.querySelector('#vg-tooltip-element')?.textContent")
     assert "seed " in read
     assert " %" in read
 
@@ -183,7 +286,7 @@ def test_marks_tell_their_numbers_to_who_hovers_and_who_taps(page: Tab) -> None:
 def test_the_page_is_dark_for_who_wants_it(tab: Tab, report: Path, tmp_path: Path) -> None:
     light = {}
     for dark in (False, True):
-        tab.open(report, 1280, 900, dark=dark)
+        opened(tab, report, 1280, 900, dark=dark)
         tab.screenshot(tmp_path / "seen.png", whole=False)
         with Image.open(tmp_path / "seen.png") as picture:
             assert picture.size == (1280, 900)
@@ -192,11 +295,14 @@ def test_the_page_is_dark_for_who_wants_it(tab: Tab, report: Path, tmp_path: Pat
     assert light[True] < 40
 
 
-def test_without_scripts_every_chart_is_shown(tab: Tab, report: Path) -> None:
+def test_without_scripts_the_numbers_of_every_chart_are_shown(tab: Tab, report: Path) -> None:
     tab.send("Emulation.setScriptExecutionDisabled", value=True)
     try:
         tab.open(report, 1280)
-        seen = "[...document.querySelectorAll('figure')].filter(e => e.offsetHeight).length"
-        assert tab.value(seen) == tab.value("document.querySelectorAll('figure').length")
+        seen = "[...document.querySelectorAll('figure details.data')].filter(e => e.offsetHeight).length"
+        assert tab.value(seen) == tab.value("document.querySelectorAll('figure').length") > 80
+        tab.value("for (const each of document.querySelectorAll('details.data')) each.open = true")
+        tables = "[...document.querySelectorAll('figure table')].filter(e => e.offsetHeight).length"
+        assert tab.value(tables) == tab.value(seen)
     finally:
         tab.send("Emulation.setScriptExecutionDisabled", value=False)
