@@ -17,6 +17,8 @@ from qexp.data.sources.labels import listed
 
 ONE_SIDED = 0.8
 """Share of the most frequent class from which accuracy says little."""
+ENOUGH = 10
+"""Rows for each class from which a split can be called one-sided, or to lack a class."""
 MANY_CUT = 0.01
 """Share of the rows of a split that are cut from which it is a warning."""
 _SPACE = r"\s+"
@@ -89,6 +91,8 @@ def _balance(table: pa.Table, split: str, task: TextTask) -> RowCheck:
     shares = counts / max(1, int(counts.sum()))
     parts = [f"{task.labels[place]} {_percent(float(shares[place]))}" for place in order]
     sentence = f"{split}: {listed(parts)}; guessing the first is right for {_percent(float(shares.max()))}"
+    if table.num_rows < ENOUGH * len(task.labels):
+        return RowCheck("balance", sentence)
     if absent := [name for name, count in zip(task.labels, counts, strict=True) if not count]:
         sentence += f"; no row has {listed(absent)}, so scores say nothing about it"
     elif shares.max() >= ONE_SIDED:
