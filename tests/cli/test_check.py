@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from qexp.cli import check
 from qexp.errors import INVALID, OK
 from qexp.records.record import Record, read
 from tests.conftest import save_tokenizer, tiny_config
-from tests.support.row_files import write_csv
+from tests.support.row_files import Rows, write_csv, write_json_lines
 
 LABELS = ("shipping", "billing", "technical")
 """Not in the order of the alphabet, which is that of rows without names."""
@@ -122,3 +123,57 @@ def test_a_model_without_a_head_is_refused_before_any_work(
     assert check.main([str(tiny_models("bert")), str(rows)]) == INVALID  # type: ignore[operator]
     line = capsys.readouterr().err.splitlines()[-1]
     assert "no fine-tuned head" in line and "qexp task=classification" in line
+
+
+TEXTS = [f"the old {('cat', 'dog', 'bird')[number % 3]} sees house {number}" for number in range(40)]
+NUMBERS = [number % 7 / 7 for number in range(40)]
+KINDS: dict[str, tuple[str, dict[str, Any], Rows]] = {
+    "regression": ("SequenceClassification", {"num_labels": 1}, {"text": TEXTS, "score": NUMBERS}),
+    "multi_label": (
+        "SequenceClassification",
+        {"id2label": {0: "late", 1: "lost"}, "problem_type": "multi_label_classification"},
+        {"text": TEXTS, "labels": [["late"], ["late", "lost"], []] * 13 + [["lost"]]},
+    ),
+    "reranking": (
+        "SequenceClassification",
+        {"num_labels": 1},
+        {"query": TEXTS, "positive": TEXTS[::-1], "negative": TEXTS},
+    ),
+    "token_classification": (
+        "TokenClassification",
+        {"id2label": {0: "O", 1: "B-PER"}},
+        {"tokens": [text.split() for text in TEXTS], "ner_tags": [["O", "O", "B-PER", "O", "O", "O"]] * 40},
+    ),
+    "question_answering": (
+        "QuestionAnswering",
+        {},
+        {
+            "question": TEXTS,
+            "passage": [f"{text} and a tree" for text in TEXTS],
+            "answer": ["a tree", ""] * 20,
+        },
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("head", "settings", "rows"), KINDS.values(), ids=KINDS)
+def test_every_kind_of_head_is_evaluated(
+    head: str,
+    settings: dict[str, Any],
+    rows: Rows,
+    tmp_path: Path,
+    outputs: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    import transformers
+
+    folder = tmp_path / "model"
+    config = tiny_config("bert", save_tokenizer(folder), initializer_range=0.3, **settings)
+    getattr(transformers, f"AutoModelFor{head}").from_config(config).save_pretrained(folder)
+    path = write_json_lines(tmp_path / "rows.jsonl", rows)
+    words = [str(folder), str(path), "quant=w8a8", "deploy=none", "machine.threads=1"]
+    assert check.main(words) == OK
+    (record,) = records(outputs)
+    assert record.experiment["task"]["kind"] == request.node.callspec.id
+    assert {"fp32", "ptq"} <= {*record.scores}

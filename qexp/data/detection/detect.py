@@ -22,6 +22,8 @@ NEEDS_PAIR = ("reranking", "embedding")
 LONGEST = {"question_answering": 384}
 """Longest sequence by kind of task, if the model takes so much; else :data:`USUAL`."""
 USUAL = 128
+SHORT = 256
+"""Longest sequence of a question and its context below which the usual stride would leave no room."""
 HELD_OUT = 0.5
 """Share of one file that is evaluated: nothing is trained, so the other half only calibrates."""
 
@@ -65,7 +67,9 @@ def detect(head: Head, rows: Path, stated: Mapping[str, Any]) -> Detected:
         found.settings["data.validation_share"] = HELD_OUT
     elif files.evaluation != "validation":
         found.settings["task.evaluation.validation"] = files.evaluation
-    found.settings["task.max_length"] = min(LONGEST.get(kind, USUAL), head.positions or USUAL)
+    longest = found.settings["task.max_length"] = min(LONGEST.get(kind, USUAL), head.positions or USUAL)
+    if kind == "question_answering" and longest < SHORT:
+        found.settings |= {"task.max_question": longest // 4, "task.doc_stride": longest // 4}
     if kind == "embedding" and head.pooling:
         found.settings["task.pooling"] = head.pooling
     _find_columns(found, table, head, stated=stated, where=str(rows))

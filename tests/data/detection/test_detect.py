@@ -203,7 +203,8 @@ def test_a_conll_file_and_the_file_of_squad_name_their_own_columns(tmp_path: Pat
     paragraph = {"context": "Ghent.", "qas": [{"id": "1", "question": "Where?", "answers": answers}]}
     (tmp_path / "squad.json").write_text(json.dumps({"data": [{"paragraphs": [paragraph]}]}))
     settings = detect(Head("question_answering", 2), tmp_path / "squad.json", {}).settings
-    assert settings == {"data.validation_share": 0.5, "task.max_length": 128}
+    short = {"task.max_length": 128, "task.max_question": 32, "task.doc_stride": 32}
+    assert settings == {"data.validation_share": 0.5, **short}
 
 
 def _empty(folder: Path) -> Path:
