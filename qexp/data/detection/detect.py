@@ -22,6 +22,8 @@ NEEDS_PAIR = ("reranking", "embedding")
 LONGEST = {"question_answering": 384}
 """Longest sequence by kind of task, if the model takes so much; else :data:`USUAL`."""
 USUAL = 128
+UNTIMED = ("none", "onnx")
+"""Options of ``deploy`` without a latency, and so without a length of its batches."""
 SHORT = 256
 """Longest sequence of a question and its context below which the usual stride would leave no room."""
 HELD_OUT = 0.5
@@ -70,6 +72,8 @@ def detect(head: Head, rows: Path, stated: Mapping[str, Any]) -> Detected:
     longest = found.settings["task.max_length"] = min(LONGEST.get(kind, USUAL), head.positions or USUAL)
     if kind == "question_answering" and longest < SHORT:
         found.settings |= {"task.max_question": longest // 4, "task.doc_stride": longest // 4}
+    if head.positions and head.positions < USUAL and stated.get("deploy") not in UNTIMED:
+        found.settings["deploy.lengths"] = [head.positions]
     if kind == "embedding" and head.pooling:
         found.settings["task.pooling"] = head.pooling
     _find_columns(found, table, head, stated=stated, where=str(rows))

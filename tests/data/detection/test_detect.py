@@ -160,6 +160,14 @@ def test_what_cannot_be_told_is_one_line_with_the_field(
         assert part in str(error.value)
 
 
+def test_a_model_with_few_positions_is_cut_and_timed_at_these(tmp_path: Path) -> None:
+    rows = {"text": SUBJECTS, "queue": QUEUES}
+    short = Head(None, 3, THREE.names, positions=64)
+    settings = found(short, rows, tmp_path).settings
+    assert (settings["task.max_length"], settings["deploy.lengths"]) == (64, [64])
+    assert "deploy.lengths" not in found(short, rows, tmp_path, deploy="none").settings
+
+
 def test_more_labels_than_outputs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"3 labels.*has 2 outputs"):
         found(Head(None, 2), {"text": SUBJECTS, "queue": QUEUES}, tmp_path)

@@ -227,6 +227,15 @@ def test_a_collapsed_model_is_never_best_even_without_any_loss() -> None:
     assert with_other.best is not None and with_other.best.row.quant == "w4a8"
 
 
+def test_a_checkpoint_at_chance_is_no_reason_to_train_but_to_look_at_its_labels() -> None:
+    caveats = {"fp32": {"f1": CONSTANT}}
+    trained = judged(0.0, caveats=caveats)
+    assert commands(trained) == ["finetune.epochs=… finetune.learning_rate=…"]
+    finished = judged(0.0, caveats=caveats, sections={"finetune": {"kind": "none"}})
+    (command,) = commands(finished)
+    assert command == f"qexp again {finished.key[:8]} 'task.labels=[…]'"
+
+
 def test_one_collapsed_seed_rules_a_candidate_out() -> None:
     runs = [
         judged(-0.1, sections={"seed": 1}),
