@@ -28,6 +28,9 @@ RUN, READ, ANALYZE, USE, STORE = (
 )  # fmt: skip
 """Purposes of commands, in the order of the help."""
 COMMANDS = {
+    "check": Command(
+        "check", "quantize a classifier of your own on your rows: PTQ at W8A8 and W4A8, and a verdict", RUN
+    ),
     "plan": Command("plan", "show what a run or a sweep would compute, and compute nothing", RUN),
     "again": Command("again", "run an experiment again, with changes", RUN),
     "runs": Command("runs", "list runs; filter and sort them", READ),

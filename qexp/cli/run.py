@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from qexp.execution.dry_run import Plan
     from qexp.execution.sweep_log import SweepLog
+    from qexp.records.record import Record
 
 WIDTHS = (*range(2, 17), 32)
 """Bit-widths that ``quant=`` accepts, as in :class:`qexp.config.Quant`."""
@@ -45,10 +46,14 @@ _OWN_PROVIDERS = ("command-line", "hydra.searchpath in command-line")
 
 _codes: list[int] = []
 """Exit codes of runs that are not part of a sweep."""
+Show = Callable[["Sequence[Record]", Path], None]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the experiment or sweep of the overrides, and return the exit code (:mod:`qexp.errors`)."""
+def main(arguments: Sequence[str] | None = None, *, show: Show | None = None) -> int:
+    """Run the experiment or sweep of the overrides, and return the exit code (:mod:`qexp.errors`).
+
+    ``show`` prints the end of a sweep, in place of the tables of its jobs and the overview.
+    """
     words = sys.argv[1:] if arguments is None else arguments
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through, so that they are reworded here
     # OpenMP reads this when torch is imported. Threads that spin while they wait take cores from computing
@@ -61,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command_line.check()
         for note in command_line.notes:
             print(note, file=sys.stderr)
-        code = _plan(command_line) if command_line.dry_run else _launch(command_line)
+        code = _plan(command_line) if command_line.dry_run else _launch(command_line, show)
     except (HydraException, OmegaConfBaseException) as error:
         print(f"error: {describe_error(error)}", file=sys.stderr)
         code = INVALID
@@ -98,12 +103,12 @@ def composed(words: Sequence[str]) -> dict[str, Any]:
     return trees[0]
 
 
-def _launch(command_line: CommandLine) -> int:
+def _launch(command_line: CommandLine, show: Show | None) -> int:
     """Run one job, or a sweep with its log, and return the exit code."""
     sweep_logs: list[SweepLog] = []
     try:
         with _launchers(partial(_supervised, command_line, sweep_logs)):
-            _hydra(command_line.for_hydra(), _task)
+            _hydra(command_line.for_hydra(), partial(_task, tables=show is None))
     except KeyboardInterrupt:
         return INTERRUPTED
     except SystemExit as end:
@@ -111,11 +116,11 @@ def _launch(command_line: CommandLine) -> int:
             return INTERRUPTED
         raise
     finally:
-        _print_summaries(sweep_logs)
+        _print_summaries(sweep_logs, show)
     return max((sweep_log.exit_code for sweep_log in sweep_logs), default=max(_codes, default=0))
 
 
-def _print_summaries(sweep_logs: Sequence[SweepLog]) -> None:
+def _print_summaries(sweep_logs: Sequence[SweepLog], show: Show | None) -> None:
     """Print the summaries of sweeps; a sweep whose overrides were rejected has no jobs and is skipped."""
     for sweep_log in (each for each in sweep_logs if each.jobs):
         from qexp.execution.sweep_log import records_of, summary
@@ -123,7 +128,7 @@ def _print_summaries(sweep_logs: Sequence[SweepLog]) -> None:
         from qexp.reporting.formats.terminal import print_sweep
 
         print(f"{summary(sweep_log)}\nledger: {sweep_log.folder}", file=sys.stderr)
-        print_sweep(records_of(sweep_log, outputs_root()), outputs_root())
+        (show or print_sweep)(records_of(sweep_log, outputs_root()), outputs_root())
 
 
 def _plan(command_line: CommandLine) -> int:
@@ -233,7 +238,7 @@ def _tree(config: DictConfig) -> dict[str, Any]:
     return tree  # type: ignore[return-value]
 
 
-def _task(config: DictConfig) -> float | None:
+def _task(config: DictConfig, *, tables: bool = True) -> float | None:
     """Execute one composed run, and return its score, which search sweepers optimize."""
     from qexp.execution.job import Job, SweepPosition
     from qexp.execution.sweep_log import sweep_log_in
@@ -265,6 +270,7 @@ def _task(config: DictConfig) -> float | None:
         recipe=recipe,
         overrides=_overrides(hydra_config),
         threads=_share(beside),
+        shown=tables,
     )
     code = job.run()
     if code == INTERRUPTED:

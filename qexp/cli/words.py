@@ -14,7 +14,7 @@ from qexp.cli.foreign_words import FOREIGN, foreign_word
 from qexp.environment import conf_folder
 from qexp.errors import ConfigError
 
-FIELDS = ("seed", "gate", "calibration", "tags", "note")
+FIELDS = ("seed", "gate", "accept", "calibration", "tags", "note")
 """Fields and sections of an experiment that are no groups; a test compares them with the schema."""
 _ALIASES: Mapping[str, Mapping[str, str]] = {
     "quant": {"int8": "w8a8", "8bit": "w8a8", "8": "w8a8", "float32": "fp32", "float": "fp32", "32": "fp32"},

@@ -89,6 +89,8 @@ class Job:
     """Overrides that make the configuration again, for its Record; None if they are not all there is."""
     checked: bool = True
     """Whether a runtime or device that is not here is refused at once, and not recorded as a problem."""
+    shown: bool = True
+    """Whether to print the tables of the run."""
     threads: int | None = None
     """CPU threads if the experiment does not set them, for jobs that share a machine."""
     results: RunResults = field(default_factory=RunResults)
@@ -137,7 +139,7 @@ class Job:
         code = self._code(record, error)
         if error is not None:
             _print_error(error)
-        else:
+        elif self.shown:
             self._show(record)
         if path is not None:
             print(f"record: {path}", file=sys.stderr)

@@ -13,6 +13,9 @@ def announce(experiment: Experiment, rows: SourceRows, ctx: RunContext, recipe: 
     ctx.console.info(describe(experiment, rows, recipe))
     for sentence in rows.statements:
         ctx.console.info(sentence)
+    for check in rows.checks if experiment.data.path is not None else ():
+        if not check.is_warning:
+            ctx.console.info(check.sentence)
     for note in rows.notes:
         ctx.console.warn(note)
 

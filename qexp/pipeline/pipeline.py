@@ -95,7 +95,8 @@ def run_pipeline(
     task = experiment.task.without_decoding
     tokens = ctx.run_stage(tokenize.STAGE, rows=rows, checkpoint=checkpoint, task=task)
     results.note("tokens", tokens)
-    for sentence in results.note_skipped(tokens, experiment.data.max_skipped):
+    skipped = results.note_skipped(tokens, experiment.data.max_skipped)
+    for sentence in (*skipped, *results.note_cut(tokens, task)):
         ctx.console.warn(sentence)
     Pipeline(experiment, ctx, results, tokens).run(checkpoint)
 

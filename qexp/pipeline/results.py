@@ -26,6 +26,7 @@ from qexp.data.checkpoints import Checkpoint, ScratchModel
 from qexp.data.metrics.baselines import caveats
 from qexp.data.skipped import notes_on_skipped, skipped_in
 from qexp.data.sources.resolve import SourceRows
+from qexp.data.sources.row_checks import cut_rows
 from qexp.pipeline.activation_ranges import activation_ranges
 from qexp.pipeline.score_shifts import score_shifts
 from qexp.records.schema import with_metrics
@@ -61,6 +62,8 @@ class RunResults:
         self.data = {"source": rows.source, "fingerprint": rows.fingerprint, "rows": counts}
         if rows.statements:
             self.data["reading"] = list(rows.statements)
+        if rows.checks:
+            self.data["checks"] = [check.sentence for check in rows.checks]
         self.model = {"name": checkpoint.name, "fingerprint": checkpoint.fingerprint}
 
     def note(self, name: str, artifact: Artifact) -> None:
@@ -80,6 +83,19 @@ class RunResults:
             for split, count in splits
             for sentence in notes_on_skipped(skipped_in(tokens.split(split)), count, split, most)
         ]
+
+    def note_cut(self, tokens: Tokens, task: Task) -> list[str]:
+        """Record how many rows of each split were cut, and return the sentences of those that are many."""
+        assert self.data is not None
+        if "checks" not in self.data:  # generated rows
+            return []
+        checks = [
+            cut_rows(split, facts["truncated"], tokens.facts["rows"][split], task.max_length)
+            for split, facts in tokens.facts["preparation"].items()
+            if "truncated" in facts
+        ]
+        self.data["checks"] += [check.sentence for check in checks]
+        return [check.sentence for check in checks if check.is_warning]
 
     def note_ranges(
         self, name: str, quant_config: QuantizationConfig, statistics: Statistics, ranges: Ranges
@@ -141,6 +157,10 @@ class NullResults(RunResults):
         """Ignore the artifact."""
 
     def note_skipped(self, tokens: Tokens, most: float) -> list[str]:
+        """Ignore the artifact, and return no sentences."""
+        return []
+
+    def note_cut(self, tokens: Tokens, task: Task) -> list[str]:
         """Ignore the artifact, and return no sentences."""
         return []
 

@@ -25,13 +25,15 @@ class Failure(TypedDict):
 class DataUsed(TypedDict):
     """Source and fingerprint of the rows, and their number in each split.
 
-    ``reading`` has sentences on the files that were read, splits that were made, and classes that were found.
+    ``reading`` has sentences on the files that were read, splits that were made, and classes that were found;
+    ``checks`` on duplicates, balance and truncation.
     """
 
     source: str
     fingerprint: str
     rows: dict[str, int]
     reading: NotRequired[list[str]]
+    checks: NotRequired[list[str]]
 
 
 class ParityResult(TypedDict):

@@ -46,7 +46,7 @@ def command_of(run: RunView) -> str:
     arguments = [f"{group}={option}" for group, option in options.items()]
     arguments += _quant_arguments(run)
     arguments += [
-        f"{'' if path in option_values else '++'}{path}={_hydra_value(value)}"
+        f"{'' if path in option_values else '++'}{path}={hydra_value(value)}"
         for path, value in values.items()
     ]
     return shell_command(arguments)
@@ -72,7 +72,7 @@ def _quant_arguments(run: RunView) -> list[str]:
         arguments.append(f"quant.embedding_bits={table}")
     if overrides := run.find("quant.overrides"):
         arguments += [f"quant.label={run.find('quant.label')}"]
-        arguments += [f"quant.overrides={_hydra_value(_without_nulls(overrides))}"]
+        arguments += [f"quant.overrides={hydra_value(_without_nulls(overrides))}"]
     return arguments
 
 
@@ -172,12 +172,12 @@ def _without_nulls(value: Any) -> Any:
     return {name: _without_nulls(of) for name, of in value.items() if of is not None}
 
 
-def _hydra_value(value: Any) -> str:
+def hydra_value(value: Any) -> str:
     """Format a value in Hydra's override grammar."""
     if isinstance(value, Mapping):
-        return f"{{{','.join(f'{name}:{_hydra_value(of)}' for name, of in value.items())}}}"
+        return f"{{{','.join(f'{name}:{hydra_value(of)}' for name, of in value.items())}}}"
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(_hydra_value, value))}]"
+        return f"[{','.join(map(hydra_value, value))}]"
     if isinstance(value, str):
         plain = (
             re.fullmatch(r"[A-Za-z_/.][\w./:+-]*", value)

@@ -20,7 +20,19 @@ from qexp.records.record import write
 from tests.support.record_factory import experiment, record
 
 NEW = {
-    *("compare", "export-encodings", "import", "runs", "show", "diff", "again", "open", "clean", "completion")
+    "check",
+    *(
+        "compare",
+        "export-encodings",
+        "import",
+        "runs",
+        "show",
+        "diff",
+        "again",
+        "open",
+        "clean",
+        "completion",
+    ),
 }
 """Commands that 0.1 had not, or as an option of another."""
 

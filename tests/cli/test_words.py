@@ -113,7 +113,7 @@ def test_the_same_choice_in_two_spellings_is_given_twice() -> None:
         (["task=mrpc", "q8bart"], ["did you mean", "=q8bert?"]),
         (["task=mrpc", "--multirn"], ["did you mean --multirun?"]),
         (["--config-dir", "/nowhere"], ["--config-dir /nowhere", "no such folder"]),
-        (["zzz=1"], ["there are budget, "]),
+        (["zzz=1"], ["there are accept, "]),
     ],
     ids=str,
 )

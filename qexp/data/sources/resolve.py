@@ -23,6 +23,7 @@ from qexp.data.formats import finder
 from qexp.data.sources import class_names
 from qexp.data.sources.forms import COMPLETED, JOINED, form_of
 from qexp.data.sources.local import Local, root_of, ways
+from qexp.data.sources.row_checks import RowCheck, checks_of
 from qexp.data.sources.splits import HELD_OUT, Division, held_out_share
 from qexp.data.sources.tables import Tables, splits_of
 from qexp.environment import ROOT_VARIABLE as ROOT_VARIABLE
@@ -43,6 +44,7 @@ class SourceRows:
         task: Task of the rows, with what it left open: classes, range and metrics.
         notes: Warnings for the Record, such as why ``auto`` skipped a source.
         statements: Sentences for the Record on what was read: files, splits that were made, classes.
+        checks: Checks of rows that may mislead; those that should worry are among the notes, too.
     """
 
     source: Source
@@ -51,6 +53,7 @@ class SourceRows:
     task: Task
     notes: tuple[str, ...] = ()
     statements: tuple[str, ...] = ()
+    checks: tuple[RowCheck, ...] = ()
 
 
 def resolve(data: Data, task: Task, *, sweep: bool = False) -> SourceRows:
@@ -95,8 +98,10 @@ def resolve(data: Data, task: Task, *, sweep: bool = False) -> SourceRows:
         for split in dict.fromkeys(task.evaluation.values()):
             splits[split], more_notes, more = form.scored(splits[split], split, data.max_skipped)
             notes, statements = (*notes, *more_notes), (*statements, *more)
+    checks = () if source == "sample" else tuple(checks_of(splits, task))
+    notes = (*notes, *(check.sentence for check in checks if check.is_warning))
     mark = fingerprint(splits, sample=source == "sample")
-    return SourceRows(source, mark, splits, task=task, notes=notes, statements=statements)
+    return SourceRows(source, mark, splits, task=task, notes=notes, statements=statements, checks=checks)
 
 
 def fingerprint(splits: Mapping[str, pa.Table], *, sample: bool = False) -> str:

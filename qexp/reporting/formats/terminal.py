@@ -68,14 +68,14 @@ def print_report(report: Report, outputs: Path | None = None) -> None:
 def show(table: Table, console: Console, *, titled: bool = True) -> None:
     """Print a table with its caption and notes, in as many parts as the width asks for."""
     if titled:
-        _write(console, table.title, style="bold")
+        write(console, table.title, style="bold")
     for part in fitted(table, console.width):
         for line in part.caption:
-            _write(console, line.replace("**", ""))
+            write(console, line.replace("**", ""))
         if part.rows:
             console.print(_rich(part))
         for note in part.notes:
-            _write(console, note)
+            write(console, note)
     console.print()
 
 
@@ -83,13 +83,13 @@ def show_verdicts(found: Iterable[Verdict], console: Console, outputs: Path | No
     """Print the sentences of verdicts, and unwrapped the path of the file and the next commands."""
     for verdict in found:
         first, *others = sentences(verdict)
-        _write(console, f"Verdict. {first}", style="bold")
+        write(console, f"Verdict. {first}", style="bold")
         for line in others:
-            _write(console, line)
+            write(console, line)
         if verdict.answer == "deployable" and verdict.best and (file := file_of(verdict.best, outputs)):
-            _write(console, f"file: {file}", wrapped=False)
+            write(console, f"file: {file}", wrapped=False)
         for number, step in enumerate(next_steps(verdict)):
-            _write(
+            write(
                 console,
                 f"{'next: ' if number == 0 else '      '}{step.command}  # {step.purpose}",
                 wrapped=False,
@@ -97,7 +97,7 @@ def show_verdicts(found: Iterable[Verdict], console: Console, outputs: Path | No
         console.print()
 
 
-def _write(console: Console, line: str, style: str = "", *, wrapped: bool = True) -> None:
+def write(console: Console, line: str, style: str = "", *, wrapped: bool = True) -> None:
     """Print plain text; words, such as paths, are never broken."""
     from rich.text import Text
 

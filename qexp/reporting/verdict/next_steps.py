@@ -29,7 +29,7 @@ def next_steps(verdict: Verdict) -> list[NextStep]:
     if verdict.answer == "failed":
         return [*steps, NextStep("the same command", "goes on from what is finished")]
     if verdict.answer == "cannot tell":
-        return steps or [NextStep("finetune.epochs=… finetune.learning_rate=…", "until FP32 is above chance")]
+        return steps or [_sound_baseline(verdict)]
     if best is None:
         return [*steps, *_repairs(verdict, verdict.candidates[0])]
     return [*steps, *_of_state(verdict, best)]
@@ -47,6 +47,17 @@ def _to_be_sure(verdict: Verdict) -> list[NextStep]:
     if "smoke" in verdict.marks or "limited" in verdict.marks:
         steps.append(NextStep("budget=full", "the same with all steps and rows, and no limit of budget.…"))
     return steps
+
+
+def _sound_baseline(verdict: Verdict) -> NextStep:
+    """Return what may bring the FP32 model above chance: longer training, or the right order of labels."""
+    run = verdict.candidates[0].run
+    if run.find("finetune.kind") != "none":
+        return NextStep("finetune.epochs=… finetune.learning_rate=…", "until FP32 is above chance")
+    key = short_key(verdict.candidates[0])
+    return NextStep(
+        f"qexp again {key} 'task.labels=[…]'", "the checkpoint's labels in its order, if it names none"
+    )
 
 
 def _of_state(verdict: Verdict, best: DeploymentCandidate) -> list[NextStep]:
@@ -81,11 +92,11 @@ def _repairs(verdict: Verdict, best: DeploymentCandidate) -> list[NextStep]:
     few = min(run.bits) < FULL_BITS
     steps = _unless(verdict, "W8A8", NextStep("quant=w8a8", "more bits, at the same speed")) if few else []
     if not any(each.stage == "qat" for each in verdict.candidates):
-        steps.append(NextStep("method=qat", "trains with the quantizers in the loop"))
+        steps.append(NextStep(f"qexp again {key} method=qat", "trains with the quantizers in the loop"))
     elif best.state == "collapsed":
         steps.append(NextStep("method.learning_rate=…", "a lower one than QAT used here"))
     if run.find("placement.name") != "linear":
-        steps.append(NextStep("placement=linear", "quantizes linear layers only"))
+        steps.append(NextStep(f"qexp again {key} placement=linear", "quantizes linear layers only"))
     steps.append(NextStep(f"qexp sensitivity {key}", "the layers that cost most"))
     if not few and run.bits[1] == FULL_BITS:
         steps += _unless(verdict, "W8A16", NextStep("quant=w8a16", "more bits for activations"))

@@ -47,7 +47,7 @@ FILES: dict[str, tuple[str, dict[str, str]]] = {
         {
             "train.tsv": "index\tpromptID\tsentence1\tsentence2\tlabel1\tgold_label\n"
             f"0\t31193n\t{QUOTE}\tNo.\tneutral\tneutral\n1\t2\tA.\tB.\tentailment\tentailment\n",
-            "dev_matched.tsv": f"{MNLI}0\tA.\tB.\tneutral\tcontradiction\n",
+            "dev_matched.tsv": f"{MNLI}0\tA.\tD.\tneutral\tcontradiction\n",
             "dev_mismatched.tsv": f"{MNLI}0\tA.\tC.\tneutral\tneutral\n",
         },
     ),
@@ -142,7 +142,8 @@ def test_lines_with_other_numbers_of_values_are_told_up_to_a_share(tmp_path: Pat
     write(tmp_path / "QQP", files)
     rows = read(tmp_path, "qqp")
     assert rows.splits["train"].num_rows == 40
-    (note,) = rows.notes
+    note, duplicate = rows.notes
+    assert "1 of 1 rows" in duplicate
     assert "train.tsv" in note and "1 rows skipped" in note and "2.4 % of 41" in note and "line 22" in note
     write(tmp_path / "QQP", {"train.tsv": files["train.tsv"] + "cut\n" * 4})
     with pytest.raises(DataError, match=r"5 rows skipped.*data\.max_skipped=0\.05.*data\.max_skipped=0\.12"):

@@ -27,7 +27,7 @@ SWAPPED = ("Positive", "Negative")
 
 def write(folder: Path, names: Sequence[str] | None, ids: Sequence[int] = (0, 1, 1)) -> None:
     """A split as ``datasets`` writes it: the names of a ClassLabel are in the schema."""
-    table = pa.table({"sentence": [f"text {index}" for index, _ in enumerate(ids)], "label": [*ids]})
+    table = pa.table({"sentence": [f"{folder.stem} {index}" for index, _ in enumerate(ids)], "label": [*ids]})
     if names:
         features = {"sentence": {"dtype": "string"}, "label": {"names": [*names], "_type": "ClassLabel"}}
         metadata = {METADATA: json.dumps({"info": {"features": features}})}

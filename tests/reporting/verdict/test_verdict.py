@@ -98,8 +98,8 @@ def test_ptq_beyond_the_loss_says_what_to_try() -> None:
     text = words(run)
     assert "nothing to deploy" in text and "loses 3.00 points of f1, more than the 0.5 points" in text
     assert commands(run) == [
-        "method=qat",
-        "placement=linear",
+        f"qexp again {run.key[:8]} method=qat",
+        f"qexp again {run.key[:8]} placement=linear",
         f"qexp sensitivity {run.key[:8]}",
         "quant=w8a16",
     ]
@@ -107,7 +107,9 @@ def test_ptq_beyond_the_loss_says_what_to_try() -> None:
 
 def test_after_qat_the_next_steps_do_not_name_it_and_few_bits_get_more() -> None:
     run = judged(-3.0, method="qat", quant="w4a8")
-    assert commands(run) == ["quant=w8a8", "placement=linear", f"qexp sensitivity {run.key[:8]}"]
+    key = run.key[:8]
+    linear = f"qexp again {key} placement=linear"
+    assert commands(run) == ["quant=w8a8", linear, f"qexp sensitivity {key}"]
     tried = commands(run, judged(-2.0, method="qat", quant="w8a8"))
     assert "quant=w8a8" not in tried and "quant=w8a16" in tried
 
@@ -227,9 +229,18 @@ def test_a_collapsed_model_is_never_best_even_without_any_loss() -> None:
     found = verdict(collapsed)
     assert (found.answer, found.best) == ("none", None)
     assert CONSTANT in words(collapsed)
-    assert commands(collapsed)[0] == "method=qat"
+    assert commands(collapsed)[0] == f"qexp again {collapsed.key[:8]} method=qat"
     with_other = verdict(collapsed, judged(-3.0, quant="w4a8"))
     assert with_other.best is not None and with_other.best.row.quant == "w4a8"
+
+
+def test_a_checkpoint_at_chance_is_no_reason_to_train_but_to_look_at_its_labels() -> None:
+    caveats = {"fp32": {"f1": CONSTANT}}
+    trained = judged(0.0, caveats=caveats)
+    assert commands(trained) == ["finetune.epochs=… finetune.learning_rate=…"]
+    finished = judged(0.0, caveats=caveats, sections={"finetune": {"kind": "none"}})
+    (command,) = commands(finished)
+    assert command == f"qexp again {finished.key[:8]} 'task.labels=[…]'"
 
 
 def test_one_collapsed_seed_rules_a_candidate_out() -> None:
