@@ -7,25 +7,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, Protocol, TypeVar
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from typing import Any, Literal, ParamSpec, Protocol, Self, TypeVar
 
 from qexp.artifacts import BuildDir, Stage, Store
+from qexp.artifacts.manifest import read_manifest
 from qexp.artifacts.types import Artifact
 from qexp.config import Machine
+from qexp.progress.console import RunConsole
 
 A_co = TypeVar("A_co", bound=Artifact, covariant=True)
 P = ParamSpec("P")
@@ -39,6 +30,7 @@ class StageVisit:
     key: str
     state: Literal["built", "cached"]
     seconds: float
+    """Seconds that its build took, also where an earlier run built it."""
 
 
 class RunListener(Protocol):
@@ -71,59 +63,6 @@ class NullListener:
         """Ignore the event."""
 
 
-@dataclass
-class RunConsole:
-    """Messages and progress bars of a run, on standard error so that tables can be piped."""
-
-    progress: bool = True
-    prefix: str = ""
-    """Prefix of every message, for runs that share a terminal."""
-    console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
-    warnings: list[str] = field(default_factory=list)
-
-    def info(self, message: str) -> None:
-        """Print a message on one line."""
-        self.console.print(f"{self.prefix}{message}", soft_wrap=True, markup=False)
-
-    def warn(self, message: str) -> None:
-        """Print a warning, and keep it for the Record."""
-        self.warnings.append(message)
-        self.console.print(f"{self.prefix}warning: {message}", style="yellow", soft_wrap=True, markup=False)
-
-    def waiting(self, stage: str) -> None:
-        """Report that another process is building the artifact that this one needs."""
-        self.info(f"{stage}: another process builds this; waiting for it")
-
-    @contextmanager
-    def bar(self, title: str, total: int | None, done: int = 0) -> Iterator[Callable[..., None]]:
-        """Show a progress bar.
-
-        Args:
-            title: Text before the bar.
-            total: Number of steps; None if it is not known.
-            done: Steps that are done already.
-
-        Yields:
-            Function that advances the bar by ``n`` steps, 1 by default, and sets the note behind it.
-        """
-        columns = (
-            TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(),
-            TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-        )  # fmt: skip
-        with Progress(
-            *columns,
-            console=self.console,
-            disable=bool(self.prefix) or not (self.progress and self.console.is_terminal),
-            transient=True,
-        ) as progress:
-            task = progress.add_task(title, total=total, completed=done, note="")
-
-            def advance(n: int = 1, note: str = "") -> None:
-                progress.update(task, advance=n, note=note)
-
-            yield advance
-
-
 def _ignore(stage: str) -> None:
     """Ignore the name of a stage."""
 
@@ -141,6 +80,8 @@ class RunContext:
     """Called with the name of every stage before its artifact is looked up or built."""
     visits: list[StageVisit] = field(default_factory=list)
     listener: RunListener = field(default_factory=NullListener)
+    part: str = ""
+    """Model or engine that the next stages work on, for messages."""
 
     @classmethod
     def at(
@@ -172,16 +113,22 @@ class RunContext:
         started = time.monotonic()
         self.entering(stage.name)
         inputs = stage.inputs(*args, **kwargs)
-        key = stage.key(inputs)
-        built = False
-        if (artifact := self.store.find(stage, key, inputs)) is None:
-            artifact, built = self.store.build(stage, key, inputs, self._runner(stage, *args, **kwargs))
-        seconds = time.monotonic() - started
-        self.visits.append(StageVisit(stage.name, key, "built" if built else "cached", round(seconds, 3)))
-        self.console.info(
-            f"  {stage.name:<13} {'built ' if built else 'cached'} {seconds:8.1f} s  {key[:12]}"
-        )
+        key, title, built = stage.key(inputs), f"{stage.name} {self.part}".rstrip(), False
+        with self.console.stage(title, key):
+            if (artifact := self.store.find(stage, key, inputs)) is None:
+                self.console.starts(title)
+                artifact, built = self.store.build(stage, key, inputs, self._runner(stage, *args, **kwargs))
+            seconds = time.monotonic() - started
+            if not built and (earlier := read_manifest(artifact.folder).seconds) is not None:
+                seconds = earlier
+            self.visits.append(StageVisit(stage.name, key, "built" if built else "cached", round(seconds, 3)))
+            took = f"built  {seconds:8.1f} s " if built else f"cached {f'({seconds:.1f} s)':>10} "
+            self.console.info(f"  {self.console.activity.number}{title:<26} {took} {key[:12]}")
         return artifact
+
+    def on(self, part: str) -> Self:
+        """Return the context for stages that work on a model or an engine, which messages name."""
+        return replace(self, part=part)
 
     def _runner(self, stage: Stage[P, A_co], *args: P.args, **kwargs: P.kwargs) -> Callable[[BuildDir], None]:
         def run(work: BuildDir) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 RuntimeName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "torch_int8"]
@@ -12,8 +13,36 @@ Execution = Literal["float", "integer", "stored", "simulated"]
 """Nothing is quantized; products of integers of these widths; weights stored in these widths and multiplied
 in floating point; the numbers of the grid without any gain, in a wider format."""
 
+EXECUTIONS: tuple[Execution, ...] = ("float", "integer", "stored", "simulated")
+"""From the most to the least real."""
+_CPU: Mapping[tuple[int, int], Execution] = {(8, 8): "integer", (8, 32): "stored", (4, 32): "stored"}
+_TENSORRT: Mapping[tuple[int, int], Execution] = {(8, 8): "integer", (4, 32): "stored"}
+PRODUCTS: Mapping[RuntimeName, Mapping[tuple[int, int], Execution]] = {
+    "onnxruntime": _CPU, "openvino": _CPU, "tensorrt": _TENSORRT, "tensorrt_rtx": _TENSORRT,
+    "torch_int8": {(8, 8): "integer"},
+}  # fmt: skip
+"""How each runtime computes products of weights and activations of so many bits, 32 for floating point; what
+is not listed is ``simulated``."""
+
+
+def execution(runtime: RuntimeName, widths: Iterable[tuple[int, int]]) -> Execution:
+    """Return how a runtime computes products; for mixed bit-widths, the least real execution of any part.
+
+    Args:
+        runtime: A runtime of :data:`PRODUCTS`.
+        widths: Bits of weights and of activations for each part of the model.
+    """
+    executions = [PRODUCTS[runtime].get(pair, "simulated") for pair in widths if pair != (32, 32)]
+    return max(executions, key=EXECUTIONS.index, default="float")
+
+
 EncodingsVersion = Literal["0.6.1", "1.0.0", "2.0.0"]
 """Version of an AIMET encodings file."""
+
+
+POOLED, HIDDEN = "sentence_embedding", "last_hidden_state"
+"""Name of the output of an exported model with a pooling, float32 [batch, width], and of the value in its
+graph that is pooled, float32 [batch, length, width]."""
 
 
 class StageName:

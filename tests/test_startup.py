@@ -13,6 +13,7 @@ import pytest
 from qexp.data.synthetic import sample
 from qexp.records.record import write
 from tests.support.record_factory import deployed, experiment
+from tests.support.tiny_runs import TinyRuns
 
 HEAVY = {
     "torch", "transformers", "tokenizers", "datasets", "pandas", "huggingface_hub", "onnx",
@@ -135,3 +136,32 @@ def test_a_run_that_finds_everything_imports_nothing_heavy(
     built = imported("qexp", *words, file=modules_file)
     assert {"torch", "transformers", "onnxruntime"} <= built
     assert not imported("qexp", *words, file=modules_file) & HEAVY
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_predictions_of_an_engine_need_no_torch(
+    runtime: str, tiny_runs: TinyRuns, tiny_bert: Path, tmp_path: Path, modules_file: Path
+) -> None:
+    """And they are those of the engine as the gate runs it, through torch and transformers."""
+    pytest.importorskip(runtime)
+    outputs = tiny_runs(("task=mrpc", "quant=w8a8", "method=ptq", "deploy=onnx", f"model.name={tiny_bert}"))
+    (record,) = (outputs / "records").glob("*.json")
+    rows, out = tmp_path / "rows.csv", tmp_path / "out.jsonl"
+    rows.write_text("sentence1,sentence2\nthe cat sees a dog,the old dog\na man,the man likes the river\n")
+    words = ["qexp", "predict", str(record), str(rows), "--runtime", runtime, "--output", str(out)]
+    modules = imported(*words, f"--outputs={outputs}", file=modules_file)
+    assert not modules & {"torch", "transformers", "datasets", "onnxscript", "sklearn", "scipy", "sympy"}
+    assert [set(json.loads(line)) for line in out.read_text().splitlines()] == [
+        {"index", "prediction", "probabilities"}
+    ] * 2
+
+
+def test_a_finished_run_is_published_without_torch(
+    tiny_runs: TinyRuns, tiny_bert: Path, tmp_path: Path, modules_file: Path
+) -> None:
+    outputs = tiny_runs(("task=mrpc", "quant=w8a8", "method=ptq", "deploy=onnx", f"model.name={tiny_bert}"))
+    (record,) = (outputs / "records").glob("*.json")
+    words = ["qexp", "publish", str(record), str(tmp_path / "published"), f"--outputs={outputs}"]
+    modules = imported(*words, file=modules_file)
+    assert not modules & {"torch", "transformers", "datasets", "onnxscript", "sklearn", "scipy", "sympy"}
+    assert (tmp_path / "published" / "integer" / "model.safetensors").is_file()

@@ -19,8 +19,9 @@ from qexp.analysis.find_run import (
     stages_of,
     subject_of,
 )
+from qexp.analysis.run_models import runtime_of
 from qexp.artifacts.types import ModelArtifact, Ranges, Tokens
-from qexp.config import Machine, Task
+from qexp.config import Task
 from qexp.context import RunContext
 from qexp.models.inference import load_quantized
 from qexp.naming import StageName
@@ -145,14 +146,3 @@ def rows_of(record: Record, outputs: Path, stage: str) -> EvaluationRows:
     task = decided_task(experiment.task, record, stage)
     tokens = Tokens(folder_of(record, StageName.TOKENS, outputs), "")
     return EvaluationRows(task, tokens, experiment.budget.evaluation_rows)
-
-
-def runtime_of(
-    record: Record, outputs: Path, accelerator: Accelerator | None, threads: int | None = None
-) -> RunContext:
-    """Return a context with the machine section of the run, except for the given accelerator and threads."""
-    machine: Machine = experiment_of(record).machine
-    options = {"accelerator": accelerator, "threads": threads}
-    return RunContext.at(
-        outputs, machine.model_copy(update={name: value for name, value in options.items() if value})
-    )

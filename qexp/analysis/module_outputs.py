@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qexp.analysis.evaluator import EvaluationRows, evaluator_of, rows_of, runtime_of
+from qexp.analysis.evaluator import EvaluationRows, evaluator_of, rows_of
 from qexp.analysis.find_run import folder_of
+from qexp.analysis.run_models import runtime_of
 from qexp.artifacts.types import ModelArtifact
 from qexp.config import Precision
 from qexp.context import RunContext

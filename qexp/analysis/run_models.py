@@ -10,7 +10,7 @@ from typing import Literal
 from qexp.analysis.decisions import decided_task
 from qexp.analysis.find_run import experiment_of, folder_of, stages_of
 from qexp.artifacts.types import Graph, ModelArtifact, Ranges, Tokens
-from qexp.config import Experiment, QuantizationConfig, Task, TranslationTask
+from qexp.config import Experiment, Machine, QuantizationConfig, Task, TranslationTask
 from qexp.context import RunContext
 from qexp.errors import ConfigError, DeployError, QuantizationError, StoreError
 from qexp.naming import StageName
@@ -125,6 +125,17 @@ def graph_of(model: StoredModel, ctx: RunContext) -> Graph:
         ranges=model.ranges,
         tokens=model.tokens,
         task=model.task.without_decoding,
+    )
+
+
+def runtime_of(
+    record: Record, outputs: Path, accelerator: Literal["cpu", "gpu"] | None, threads: int | None = None
+) -> RunContext:
+    """Return a context with the machine section of the run, except for the given accelerator and threads."""
+    machine: Machine = experiment_of(record).machine
+    options = {"accelerator": accelerator, "threads": threads}
+    return RunContext.at(
+        outputs, machine.model_copy(update={name: value for name, value in options.items() if value})
     )
 
 

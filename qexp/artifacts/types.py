@@ -132,6 +132,11 @@ class Graph(Artifact):
         return self.folder / "model.onnx"
 
     @property
+    def integers(self) -> Path:
+        """Folder with the integers of a quantized model for its publication; older artifacts lack it."""
+        return self.folder / "integers"
+
+    @property
     def vocabulary(self) -> int:
         """Number of token ids that the graph accepts, from 0."""
         return int(self.facts["vocabulary"])

@@ -43,8 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _build(options: argparse.Namespace) -> int:
-    from qexp.analysis.evaluator import runtime_of
-    from qexp.analysis.run_models import refuse_failed
+    from qexp.analysis.run_models import refuse_failed, runtime_of
 
     outputs: Path = options.outputs or outputs_root()
     if unknown := set(options.precisions or ()) - set(PRECISIONS):

@@ -25,8 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from qexp.analysis.evaluator import runtime_of
-    from qexp.analysis.run_models import model_of
+    from qexp.analysis.run_models import model_of, runtime_of
     from qexp.publishing.encodings import SUFFIX, check_suffix, export_encodings
     from qexp.publishing.new_folder import check_free
 

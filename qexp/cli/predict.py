@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from qexp.analysis.run_models import StoredModel
     from qexp.context import RunContext
+    from qexp.prediction.engine_logits import ArrayForwardFn
     from qexp.prediction.predictor import PredictedModel, Predictor
     from qexp.prediction.readers import InputRows
     from qexp.records.record import Record
@@ -66,14 +67,21 @@ def _of_run(options: argparse.Namespace) -> tuple[Predictor, RunContext]:
     record = find_record(options.run, outputs)
     _check_at_once(options, record)
 
-    from qexp.analysis.evaluator import runtime_of  # these import torch
-    from qexp.analysis.run_models import model_of
+    from qexp.analysis.run_models import model_of, runtime_of
+    from qexp.prediction.engine_logits import predicts_without_torch
+    from qexp.prediction.predictor import light_engine
 
     quantized = None if options.precision is None else options.precision == "int8"
     model = model_of(record, outputs, options.stage, quantized=quantized)
     ctx = runtime_of(record, outputs, options.accelerator, options.threads)
+    precision = options.precision or model.precision
+    title = f"{model.title}: {options.runtime}, {precision}"
+    if predicts_without_torch(model.task, options.runtime):
+        engine = light_engine(
+            model, options.runtime, precision=precision, batch_size=options.batch_size, ctx=ctx
+        )
+        return _predictor(options, model, None, engine=engine, title=title, ctx=ctx), ctx
     forward = _forward(options, model, ctx)
-    title = f"{model.title}: {options.runtime}, {options.precision or model.precision}"
     return _predictor(options, model, forward, title=title, ctx=ctx), ctx
 
 
@@ -122,7 +130,13 @@ def _published(options: argparse.Namespace) -> tuple[Predictor, RunContext]:
 
 
 def _predictor(
-    options: argparse.Namespace, model: PredictedModel, run: ForwardFn, *, title: str, ctx: RunContext
+    options: argparse.Namespace,
+    model: PredictedModel,
+    run: ForwardFn | None,
+    *,
+    title: str,
+    ctx: RunContext,
+    engine: ArrayForwardFn | None = None,
 ) -> Predictor:
     from qexp.prediction.predictor import Predictor
 
@@ -134,6 +148,7 @@ def _predictor(
         run,
         batch_size=options.batch_size,
         keep=options.keep,
+        engine=engine,
         vectors=options.vectors,
         documents=options.documents,
     )

@@ -24,8 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _publish(options: argparse.Namespace) -> int:
-    from qexp.analysis.evaluator import runtime_of
-    from qexp.analysis.run_models import model_of, refuse_failed
+    from qexp.analysis.run_models import model_of, refuse_failed, runtime_of
     from qexp.publishing.folder import Publication, publish
     from qexp.publishing.new_folder import check_free
 

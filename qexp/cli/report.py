@@ -51,8 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"qexp report: {error}", file=sys.stderr)
         return INVALID
     if not (options.html or options.plots):
-        _, text = FORMATS[options.format]
-        print_out(text(report))
+        _print(report, options.format, outputs)
     try:
         if options.write:
             write_tables(report, outputs / "tables")
@@ -70,6 +69,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"qexp report: {error}", file=sys.stderr)
         return FAILED
     return FAILED if unreadable else OK
+
+
+def _print(report: Report, chosen: str | None, outputs: Path) -> None:
+    """Print in the chosen format; without a choice fitted to the terminal, or as Markdown into a pipe."""
+    if chosen is None and sys.stdout.isatty():
+        from qexp.reporting.formats.terminal import print_report
+
+        print_report(report, outputs)
+        return
+    _, text = FORMATS[chosen or "markdown"]
+    print_out(text(report))
 
 
 def _record_killed_runs(outputs: Path) -> None:
@@ -92,7 +102,13 @@ def _read(options: argparse.Namespace, outputs: Path) -> tuple[Report, list[Reco
         raise StoreError(
             f"no Records of task {', '.join(unknown)}; there are Records of: {', '.join(available)}"
         )
-    report = report_of(runs, BY_NAME[options.convention or "aimet"], options.published or "family", tasks)
+    report = report_of(
+        runs,
+        BY_NAME[options.convention or "aimet"],
+        options.published or "family",
+        tasks,
+        accepted=options.accept_loss,
+    )
     if options.intervals:
         report = replace(report, intervals=_intervals(report, outputs))
     selected = [run.record for run in runs if not tasks or run.task in tasks]
@@ -138,9 +154,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--format",
         choices=FORMATS,
-        default="markdown",
-        help="what is printed: Markdown to read (default), CSV with one line for each row and number, LaTeX "
-        "(booktabs), or JSON with all numbers",
+        help="what is printed: Markdown, on a terminal tables that fit it (default), CSV with one "
+        "line for each row and number, LaTeX (booktabs), or JSON with all numbers",
     )
     parser.add_argument(
         "--task", action="append", metavar="NAME", help="only this task; repeat it for several (default: all)"
@@ -166,5 +181,17 @@ def _parser() -> argparse.ArgumentParser:
         help=f"also intervals of differences to FP32, by {RESAMPLES} resamples of rows and seeds; takes time "
         "and the predictions that runs left",
     )
+    parser.add_argument(
+        "--accept-loss",
+        type=_points,
+        metavar="POINTS",
+        help="points of the main score that a verdict accepts to lose (default: accept.loss of each run)",
+    )
     add_options(parser)
     return parser
+
+
+def _points(text: str) -> float:
+    if not 0 <= (number := float(text)) <= 100:
+        raise argparse.ArgumentTypeError(f"{text}: from 0 to 100")
+    return number

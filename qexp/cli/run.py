@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
@@ -117,9 +118,12 @@ def _launch(command_line: CommandLine) -> int:
 def _print_summaries(sweep_logs: Sequence[SweepLog]) -> None:
     """Print the summaries of sweeps; a sweep whose overrides were rejected has no jobs and is skipped."""
     for sweep_log in (each for each in sweep_logs if each.jobs):
-        from qexp.execution.sweep_log import summary
+        from qexp.execution.sweep_log import records_of, summary
+        from qexp.records.record import outputs_root
+        from qexp.reporting.formats.terminal import print_sweep
 
         print(f"{summary(sweep_log)}\nledger: {sweep_log.folder}", file=sys.stderr)
+        print_sweep(records_of(sweep_log, outputs_root()), outputs_root())
 
 
 def _plan(command_line: CommandLine) -> int:
@@ -128,7 +132,10 @@ def _plan(command_line: CommandLine) -> int:
 
     plan = Plan()
     with TemporaryDirectory() as folder, _launchers(partial(_planned, plan)):
-        _hydra(command_line.for_hydra(Path(folder)), lambda config: plan.add(_tree(config)))
+        _hydra(
+            command_line.for_hydra(Path(folder)),
+            lambda config: plan.add(_tree(config), recipe=HydraConfig.get().runtime.choices.get("recipe")),
+        )
     plan.show()
     return OK if plan.complete else INVALID
 
@@ -138,9 +145,30 @@ def _hydra(arguments: Sequence[str], task: Callable[[DictConfig], Any]) -> None:
     argv = sys.argv
     sys.argv = ["qexp", *arguments]
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(task)()
+        with _options_listed_once():
+            hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(task)()
     finally:
         sys.argv = argv
+
+
+@contextmanager
+def _options_listed_once() -> Iterator[None]:
+    """Have Hydra copy its repository of options once, not for each group that its help lists."""
+    original = ConfigLoaderImpl._parse_overrides_and_create_caching_repo
+    kept: dict[int, Any] = {}
+
+    def parse(self: ConfigLoaderImpl, config_name: str | None, overrides: list[str]) -> Any:
+        if config_name is not None or overrides:
+            return original(self, config_name, overrides)
+        if id(self) not in kept:
+            kept[id(self)] = original(self, None, [])
+        return kept[id(self)]
+
+    ConfigLoaderImpl._parse_overrides_and_create_caching_repo = parse  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        ConfigLoaderImpl._parse_overrides_and_create_caching_repo = original  # type: ignore[method-assign]
 
 
 @contextmanager

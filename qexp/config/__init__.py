@@ -6,7 +6,8 @@ as its description, has its meaning, its unit, and its special values.
 
 The sections of :class:`Experiment` before ``machine`` determine *what* is computed, and are part of cache
 keys. ``machine`` determines *how*; only the settings that can change bits of a result, :class:`Numerics`, are
-part of cache keys. ``tracker`` determines where results are mirrored, and is never part of a key.
+part of cache keys. ``tracker`` determines where results are mirrored and ``accept`` how they are judged, and
+both are never part of a key.
 """
 
 from qexp.config.any_task import AnyTask
@@ -25,6 +26,7 @@ from qexp.config.calibration import (
     SqnrCalibrator,
 )
 from qexp.config.deploy import (
+    Accept,
     AnyDeploy,
     Budget,
     DeployEngines,
@@ -87,6 +89,7 @@ __all__ = [
     "CORPUS",
     "FLOAT_BITS",
     "RUNTIMES",
+    "Accept",
     "ActivationScheme",
     "AnyCalibrator",
     "AnyDeploy",

@@ -104,6 +104,13 @@ class Gate(Section):
     With fewer than 50, noise cannot be distinguished from a fault."""
 
 
+class Accept(Section):
+    """What the user accepts; it decides the verdict on finished results, and changes none of them."""
+
+    loss: float = Field(default=0.5, ge=0, le=100)
+    """Points of the task's main score that quantization may cost against the run's FP32 model."""
+
+
 class Budget(Section):
     """Limits of the work of a run; ``full`` has none."""
 
@@ -119,6 +126,9 @@ class Budget(Section):
     """At most that many timed runs; null is no limit."""
     benchmark_rows: int | None = Field(default=None, ge=1)
     """No timed batch has more rows, but for the smallest that is asked for; null is no limit."""
+    minutes: float | None = Field(default=None, gt=0, exclude_if=lambda minutes: minutes is None)
+    """Minutes within which the whole run is to end: rows and steps are chosen, by rates that are measured on
+    this machine, and stand in the Record; null is no limit."""
 
 
 class Machine(Section):

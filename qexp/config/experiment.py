@@ -10,7 +10,16 @@ from pydantic import Field, model_validator
 from qexp.config.any_task import AnyTask
 from qexp.config.base import Section
 from qexp.config.calibration import AnyCalibrator, Calibration
-from qexp.config.deploy import AnyDeploy, Budget, DeployEngines, Gate, Machine, Numerics, TrainingSetup
+from qexp.config.deploy import (
+    Accept,
+    AnyDeploy,
+    Budget,
+    DeployEngines,
+    Gate,
+    Machine,
+    Numerics,
+    TrainingSetup,
+)
 from qexp.config.embedding import BiEncoderTask
 from qexp.config.quantization import Placement, Quant, QuantizationConfig, Scheme
 from qexp.config.refinement import Refinement
@@ -20,16 +29,21 @@ from qexp.config.tracking import AnyTracker, NoTracker, Tags
 from qexp.config.training import AnyFinetune, AnyMethod, ContinuedTraining, Finetune, NoFinetune, Qat
 
 _NOT_IDENTITY: dict[str, Any] = {
+    "accept": True,
     "machine": True,
     "tracker": True,
     "tags": True,
     "note": True,
     "data": {*Data.model_fields} - {"train_rows"},  # rows are known by their content
+    "budget": {"minutes"},  # what was chosen for them counts
 }
 
 
 class Experiment(Section):
-    """Configuration of one run: what is computed, in ``machine`` how, and in the rest what it is called."""
+    """Configuration of one run: what is computed, in ``machine`` how, and in the rest what it is called.
+
+    ``accept`` judges what was computed.
+    """
 
     task: AnyTask
     model: Model
@@ -44,6 +58,7 @@ class Experiment(Section):
     method: AnyMethod
     deploy: AnyDeploy
     gate: Gate = Gate()
+    accept: Accept = Accept()
     budget: Budget = Budget()
     seed: int = Field(default=1, ge=0, lt=2**31)
     """Seed of every draw: new head, order of rows, dropout, calibration rows."""

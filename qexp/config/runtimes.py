@@ -15,8 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from qexp.config.base import FLOAT_BITS
-from qexp.naming import Execution, Precision, RuntimeName
+from qexp.naming import PRODUCTS, Execution, Precision, RuntimeName
 
 
 @dataclass(frozen=True)
@@ -41,33 +40,30 @@ class RuntimeSpec:
     """Whether FP16 must be in the file; the others convert an FP32 graph themselves."""
 
 
-_CPU: dict[tuple[int, int], Execution] = {
-    (8, 8): "integer", (8, FLOAT_BITS): "stored", (4, FLOAT_BITS): "stored",
-}  # fmt: skip
-_TENSORRT: dict[tuple[int, int], Execution] = {(8, 8): "integer", (4, FLOAT_BITS): "stored"}
-
 RUNTIMES: dict[RuntimeName, RuntimeSpec] = {
     "onnxruntime": RuntimeSpec(
         "ONNX Runtime on the CPU", "onnxruntime.engine", packages=("onnxruntime", "onnxruntime-gpu"),
-        precisions=("fp32", "fp16", "int8"), products=_CPU, fp16_in_file=True,
+        precisions=("fp32", "fp16", "int8"), products=PRODUCTS["onnxruntime"], fp16_in_file=True,
     ),
     "openvino": RuntimeSpec(
         "OpenVINO on the CPU", "openvino.engine", packages=("openvino",),
-        precisions=("fp32", "bf16", "int8"), products=_CPU,
+        precisions=("fp32", "bf16", "int8"), products=PRODUCTS["openvino"],
     ),
     "tensorrt": RuntimeSpec(
         "TensorRT on an NVIDIA GPU", "tensorrt.engine",
         packages=("tensorrt", "tensorrt-cu13-bindings", "tensorrt-cu12-bindings", "tensorrt-bindings"),
-        precisions=("fp32", "fp16", "int8"), products=_TENSORRT, on_gpu=True, zero_points=False, wide=False,
+        precisions=("fp32", "fp16", "int8"), products=PRODUCTS["tensorrt"],
+        on_gpu=True, zero_points=False, wide=False,
     ),
     "tensorrt_rtx": RuntimeSpec(
         "TensorRT for RTX on an NVIDIA GPU", "tensorrt.engine_rtx",
         packages=("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings", "tensorrt-rtx"),
-        precisions=("fp32", "fp16", "int8"), products=_TENSORRT, on_gpu=True, zero_points=False, wide=False,
+        precisions=("fp32", "fp16", "int8"), products=PRODUCTS["tensorrt_rtx"],
+        on_gpu=True, zero_points=False, wide=False,
     ),
     "torch_int8": RuntimeSpec(
         "PyTorch's own integer products, on a CPU or a GPU", "torch_int8.engine", packages=("torch",),
-        precisions=("fp32", "fp16", "bf16", "int8"), products={(8, 8): "integer"}, on_gpu=True,
+        precisions=("fp32", "fp16", "bf16", "int8"), products=PRODUCTS["torch_int8"], on_gpu=True,
     ),
 }  # fmt: skip
 """By name, as ``deploy.runtimes`` and Records have it."""

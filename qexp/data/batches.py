@@ -114,6 +114,14 @@ def collate_words(split: WordSplit, rows: Array, *, pad_id: int) -> dict[str, to
 
 
 def padded(split: TokenRows, rows: Array, *, pad_id: int, pad_type: int = 0) -> dict[str, torch.Tensor]:
+    """Return the tensors of :func:`padded_arrays`."""
+    import torch
+
+    arrays = padded_arrays(split, rows, pad_id=pad_id, pad_type=pad_type)
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def padded_arrays(split: TokenRows, rows: Array, *, pad_id: int, pad_type: int = 0) -> dict[str, Array]:
     """Return the tokens of a batch, padded on the right to its longest row.
 
     Args:
@@ -126,8 +134,6 @@ def padded(split: TokenRows, rows: Array, *, pad_id: int, pad_type: int = 0) -> 
         ``input_ids``, ``attention_mask`` (1 for tokens, 0 for padding) and ``token_type_ids``, all int64
         [batch, longest].
     """
-    import torch
-
     starts = np.asarray(split.offsets[rows])
     lengths = split.offsets[np.asarray(rows) + 1] - starts
     places = np.arange(lengths.max())
@@ -136,8 +142,4 @@ def padded(split: TokenRows, rows: Array, *, pad_id: int, pad_type: int = 0) -> 
     ids = np.full(mask.shape, pad_id, np.int64)
     types = np.full(mask.shape, pad_type, np.int64)
     ids[mask], types[mask] = split.ids[tokens], split.types[tokens]
-    return {
-        "input_ids": torch.from_numpy(ids),
-        "attention_mask": torch.from_numpy(mask.astype(np.int64)),
-        "token_type_ids": torch.from_numpy(types),
-    }
+    return {"input_ids": ids, "attention_mask": mask.astype(np.int64), "token_type_ids": types}

@@ -70,6 +70,11 @@ class MicroBatches:
         """Number of optimizer steps."""
         return len(self.rows)
 
+    @property
+    def rows_per_step(self) -> int:
+        """Rows of the largest batch."""
+        return max(map(len, self.rows), default=1)
+
     def __len__(self) -> int:
         """Number of parts that this process computes."""
         return len(self.rows) * self.parts.accumulate

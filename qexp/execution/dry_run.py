@@ -7,9 +7,9 @@ they are known before any artifact exists.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from pydantic import ValidationError
@@ -24,16 +24,31 @@ from qexp.context import RunContext
 from qexp.data.checkpoints import Checkpoint, ScratchModel
 from qexp.data.sources.resolve import SourceRows
 from qexp.errors import ConfigError, QexpError
+from qexp.execution.stage_times import Features, StageRule, evidence, expected, rule_for
+from qexp.naming import StageName
+from qexp.pipeline.description import describe, describe_settings
 from qexp.pipeline.pipeline import resolve_inputs, run_pipeline
 from qexp.pipeline.results import NullResults
-from qexp.records.record import Record, outputs_root, read_all, records_folder
+from qexp.progress.activity import ExpectedStage
+from qexp.progress.durations import total_duration
+from qexp.records.record import outputs_root
 from qexp.reporting.table import NOT_REQUESTED, Table, joined, markdown
 
 A_co = TypeVar("A_co", bound=Artifact, covariant=True)
 P = ParamSpec("P")
 Sources = tuple[SourceRows, Checkpoint | ScratchModel]
-Features = tuple[str, ...]
-"""Stage, task, model and budget, which determine most of a stage's duration."""
+ALIKE_IN_BUDGETS = {StageName.TOKENS, StageName.RANGES, StageName.ONNX, StageName.FP16}
+"""Stages whose work does not depend on the budget."""
+MOST_LISTED = 8
+"""Jobs that a plan describes."""
+
+
+@dataclass(frozen=True)
+class ExpectedTime:
+    """Seconds that a stage may take, and whether a rule says so."""
+
+    seconds: float | None
+    by_rule: bool
 
 
 @dataclass(frozen=True)
@@ -44,6 +59,17 @@ class RequiredStage:
     key: str
     there: bool
     features: Features
+    estimate: float | None
+    """Seconds by a rule from rows, length and model; None where there is no rule."""
+    part: str = ""
+    """Model or engine that the stage works on."""
+
+    def time(self, known: Mapping[Features, float]) -> ExpectedTime:
+        """Return the time of stages of the same task, model and budget, else by the rule, else of others."""
+        same = expected(self.features, known, least=3 if self.stage in ALIKE_IN_BUDGETS else 4)
+        if same is None and self.estimate is not None:
+            return ExpectedTime(self.estimate, by_rule=True)
+        return ExpectedTime(expected(self.features, known) if same is None else same, by_rule=False)
 
 
 @dataclass(frozen=True)
@@ -52,14 +78,67 @@ class DryRunContext(RunContext):
 
     features: Features = ()
     needs: list[RequiredStage] = field(default_factory=list)
+    rule: StageRule | None = None
 
     def run_stage(self, stage: Stage[P, A_co], *args: P.args, **kwargs: P.kwargs) -> A_co:
         """Return the artifact that the stage would build; its files may not exist."""
         key = stage.key(stage.inputs(*args, **kwargs))
         folder = self.store.root / stage.name / key
         exists = (folder / MANIFEST).is_file()
-        self.needs.append(RequiredStage(stage.name, key, exists, (stage.name, *self.features)))
+        estimate = self.rule.seconds(stage.name, self.part) if self.rule else None
+        self.needs.append(
+            RequiredStage(
+                stage.name,
+                key,
+                there=exists,
+                features=(stage.name, *self.features),
+                estimate=estimate,
+                part=self.part,
+            )
+        )
         return stage.artifact(folder, key)
+
+
+def required_stages(
+    experiment: Experiment, base: RunContext, rows: SourceRows, checkpoint: Checkpoint | ScratchModel
+) -> list[RequiredStage]:
+    """Return the stages that a run visits, in their order."""
+    experiment = experiment.with_task(rows.task)
+    features = (experiment.task.name, experiment.model.name, experiment.budget.name)
+    rule = rule_for(experiment, rows, checkpoint)
+    ctx = DryRunContext(base.machine, base.store, base.console, features=features, rule=rule)
+    run_pipeline(experiment, ctx, NullResults(), rows=rows, checkpoint=checkpoint)
+    return ctx.needs
+
+
+def schedule(stages: Sequence[RequiredStage], outputs: Path) -> list[ExpectedStage]:
+    """Return the stages of a run with their expected seconds, for its progress."""
+    known = {} if all(stage.there for stage in stages) else evidence(outputs)
+    return [ExpectedStage(stage.key, stage.there, stage.time(known).seconds) for stage in stages]
+
+
+def describe_times(times: Sequence[ExpectedTime]) -> str:
+    """Format a total such as ``1 h 5 min``; ``about`` precedes one by the rule."""
+    text = total_duration([each.seconds for each in times])
+    guessed = any(each.by_rule and each.seconds is not None for each in times)
+    return f"about {text}" if guessed else text
+
+
+def _caption(times: Sequence[ExpectedTime]) -> str:
+    """Return a sentence on the time of all stages, one after another, and where it is from."""
+    if not times:
+        return "Nothing to build: every stage is cached."
+    stages = f"{len(times)} stage{'s' if len(times) > 1 else ''} to build"
+    unknown = [each for each in times if each.seconds is None]
+    if len(unknown) == len(times):
+        return f"{stages}, time unknown: none has run here yet."
+    sources = []
+    if any(not each.by_rule for each in times):
+        sources.append("what such stages took here")
+    if any(each.by_rule and each.seconds is not None for each in times):
+        sources.append("rows, length, sizes of the model and the rate of matrix products of this machine")
+    missing = f", and {len(unknown)} of unknown time" if unknown else ""
+    return f"{stages}, one after another {describe_times(times)}{missing}: by {', else by '.join(sources)}."
 
 
 @dataclass
@@ -71,6 +150,8 @@ class Plan:
     """Jobs that cannot be planned, by error message."""
     count: int = 0
     """Number of jobs that were added."""
+    titles: list[str] = field(default_factory=list)
+    """What each job is: rows, bit-widths, recipe, and chosen settings."""
     _sources: dict[str, Sources] = field(default_factory=dict)
 
     @property
@@ -78,49 +159,55 @@ class Plan:
         """Whether every job could be planned."""
         return not self.problems
 
-    def add(self, tree: Mapping[str, Any], *, sweep: bool = False) -> None:
+    def add(self, tree: Mapping[str, Any], *, sweep: bool = False, recipe: str | None = None) -> None:
         """Plan a job; an error is kept in ``problems``."""
         job, self.count = self.count, self.count + 1
         try:
-            self.jobs.append(self._needs(tree, sweep))
+            self.jobs.append(self._needs(tree, sweep, recipe))
         except QexpError as error:
             self.problems.setdefault(str(error), []).append(job)
 
     def show(self) -> None:
         """Print the table of stages, with durations from the Records in the outputs."""
-        print_out(self.text(_evidence()))
+        print_out(self.text(evidence(outputs_root())))
 
-    def text(self, evidence: Mapping[Features, float]) -> str:
-        """Return a Markdown table of stages; ``evidence`` has seconds of earlier stages by features."""
+    def text(self, known: Mapping[Features, float]) -> str:
+        """Return a Markdown table of stages; ``known`` has seconds of earlier stages by features."""
         needs_by_stage: dict[str, list[RequiredStage]] = defaultdict(list)
         for need in (need for job in self.jobs for need in job):
             needs_by_stage[need.stage].append(need)
-        rows, all_seconds = [], []
+        rows, times = [], []
         for stage, needs in sorted(needs_by_stage.items()):
             distinct = {need.key: need for need in needs}.values()
             missing = [need for need in distinct if not need.there]
-            seconds = [_expected(need.features, evidence) for need in missing]
+            taken = [need.time(known) for need in missing]
             counts = (len(needs), len(distinct), len(distinct) - len(missing), len(missing))
-            rows.append((stage, *map(str, counts), _time(seconds) if missing else NOT_REQUESTED))
-            all_seconds += seconds
+            rows.append((stage, *map(str, counts), describe_times(taken) if missing else NOT_REQUESTED))
+            times += taken
         columns = ("stage", "asked for", "different", "cached", "to build", "time")
-        caption = (
-            f"In all {_time(all_seconds)}, one stage after another, if each takes what such stages took."
-        )
         title = f"plan of {self.count} job{'s' if self.count > 1 else ''}"
         notes = (f"cannot run: job {joined(jobs)}: {problem}" for problem, jobs in self.problems.items())
-        return markdown(Table(title, columns, rows=tuple(rows), caption=(caption,), notes=tuple(notes)))
+        caption = (*self._listed(), _caption(times))
+        return markdown(Table(title, columns, rows=tuple(rows), caption=caption, notes=tuple(notes)))
 
-    def _needs(self, tree: Mapping[str, Any], sweep: bool) -> list[RequiredStage]:
+    def _listed(self) -> tuple[str, ...]:
+        """Return what the jobs are, the first of them where they are many."""
+        more = len(self.titles) - MOST_LISTED
+        return (*self.titles[:MOST_LISTED], *([f"and {more} more"] if more > 0 else []))
+
+    def _needs(self, tree: Mapping[str, Any], sweep: bool, recipe: str | None) -> list[RequiredStage]:
         try:
             experiment = Experiment.model_validate(tree)
         except ValidationError as error:
             raise ConfigError(explain(error)) from None
+        rows, checkpoint = self._rows_and_checkpoint(experiment, sweep)
         base = RunContext.at(outputs_root(), experiment.machine)
-        features = (experiment.task.name, experiment.model.name, experiment.budget.name)
-        ctx = DryRunContext(base.machine, base.store, base.console, features=features)
-        run_pipeline(experiment, ctx, NullResults(), *self._rows_and_checkpoint(experiment, sweep))
-        return ctx.needs
+        self.titles.append(
+            f"{describe(experiment.with_task(rows.task), rows, recipe)}; {describe_settings(experiment)}."
+        )
+        if experiment.budget.minutes is not None:
+            self.titles[-1] += " budget.minutes takes less of this, by rates that the run measures first."
+        return required_stages(experiment, base, rows, checkpoint)
 
     def _rows_and_checkpoint(
         self, experiment: Experiment, sweep: bool
@@ -145,43 +232,6 @@ class DryRunLauncher:
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
         """Plan all jobs; returns no results."""
         for overrides in job_overrides:
-            self.plan.add(self.compose(overrides), sweep=True)
+            recipe = next((word[len("recipe=") :] for word in overrides if word.startswith("recipe=")), None)
+            self.plan.add(self.compose(overrides), sweep=True, recipe=recipe)
         return []
-
-
-def _evidence() -> dict[Features, float]:
-    """Return the median seconds of stages that were built, by every prefix of their features."""
-    folder = records_folder(outputs_root())
-    records = read_all(folder)[0] if folder.is_dir() else []
-    seconds: dict[Features, list[float]] = defaultdict(list)
-    for record in records:
-        for stage in (stage for stage in record.stages if stage["state"] == "built"):
-            features = (stage["stage"], *_features(record))
-            for length in range(1, len(features) + 1):
-                seconds[features[:length]].append(stage["seconds"])
-    return {features: median(times) for features, times in seconds.items()}
-
-
-def _features(record: Record) -> Iterable[str]:
-    for section in ("task", "model", "budget"):
-        yield str((record.experiment.get(section) or {}).get("name"))
-
-
-def _expected(features: Features, evidence: Mapping[Features, float]) -> float | None:
-    """Return the seconds of the most similar stages, those with the longest common prefix of features."""
-    for length in range(len(features), 0, -1):
-        if features[:length] in evidence:
-            return evidence[features[:length]]
-    return None
-
-
-def _time(seconds: Sequence[float | None]) -> str:
-    """Format a total such as ``1 h 5 min``, and add the number of stages without a known duration."""
-    durations = [each for each in seconds if each is not None]
-    minutes, rest = divmod(round(sum(durations)), 60)
-    hours, minutes = divmod(minutes, 60)
-    total = f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
-    if len(durations) == len(seconds):
-        return total
-    unknown = f"{len(seconds) - len(durations)} stages of unknown length"
-    return f"{total}, and {unknown}" if durations else unknown

@@ -27,11 +27,14 @@ from qexp.execution.crash_records import (
     pending_record,
     record_dead_runs,
 )
+from qexp.execution.dry_run import required_stages, schedule
 from qexp.execution.requirements import check_available
 from qexp.execution.slurm import OUT_OF_TIME
 from qexp.execution.sweep_log import JobResult, SweepLog
+from qexp.execution.time_budget import within_minutes
 from qexp.naming import MODEL_STAGES
-from qexp.pipeline.pipeline import announce, resolve_inputs, run_pipeline
+from qexp.pipeline.description import announce
+from qexp.pipeline.pipeline import resolve_inputs, run_pipeline
 from qexp.pipeline.results import RunResults
 from qexp.records.provenance import git_state, versions
 from qexp.records.record import (
@@ -121,6 +124,8 @@ class Job:
         if isinstance(error, QexpError) and not self.began:
             return self._refuse(error)
         record = self._record(_failure(error) if error else None)
+        if error is None:
+            record = _with_intervals(record)
         path = None
         try:
             path = save_record(record, records_folder(outputs_root()))
@@ -179,9 +184,19 @@ class Job:
         if self.mirror is not None:
             self.mirror.experiment = self.experiment
         announce(self.experiment, rows, self.runtime, self.recipe)
+        choice = within_minutes(self.experiment, rows, checkpoint, self.runtime)
+        if choice is not None and self.experiment.budget.minutes is not None:
+            self.runtime.console.warn(choice.describe(self.experiment.budget.minutes))
+            self.experiment = choice.experiment
+            if self.mirror is not None:
+                self.mirror.experiment = self.experiment
         self.results.start(rows, checkpoint)
         self.runtime.listener.found(self.results.key(self.experiment), rows.source)
-        run_pipeline(self.experiment, self.runtime, results=self.results, rows=rows, checkpoint=checkpoint)
+        stages = required_stages(self.experiment, self.runtime, rows, checkpoint)
+        with self.runtime.console.running(schedule(stages, outputs_root())):
+            run_pipeline(
+                self.experiment, self.runtime, results=self.results, rows=rows, checkpoint=checkpoint
+            )
 
     def _enter(self, stage: str, pending: PendingRecord) -> None:
         self.began = True
@@ -251,9 +266,16 @@ class Job:
         )
 
     def _show(self, record: Record) -> None:
-        from qexp.reporting.tables.run import print_run
+        from qexp.reporting.formats.terminal import print_run
 
-        print_run(record)
+        print_run(record, outputs_root(), verdict=self.place is None)
+
+
+def _with_intervals(record: Record) -> Record:
+    """Return the Record with the intervals of its scores, which need the predictions in the store."""
+    from qexp.reporting.verdict.score_intervals import score_intervals
+
+    return replace(record, intervals=score_intervals(record, outputs_root()))
 
 
 def _failure(error: BaseException) -> Failure:
@@ -272,7 +294,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _print_error(error: BaseException) -> None:
     """Print one line for an error that the user can fix, and a traceback for a programming mistake."""
     if isinstance(error, KeyboardInterrupt):
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print(str(error) or "interrupted; the same command goes on from here", file=sys.stderr)
     elif isinstance(error, QexpError):
         print(f"error: {error}", file=sys.stderr)
     else:

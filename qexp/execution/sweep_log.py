@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qexp.errors import FAILED, INTERRUPTED, INVALID, OK
-from qexp.records.record import write_text
+from qexp.errors import FAILED, INTERRUPTED, INVALID, OK, StoreError
+from qexp.records.record import Record, read, records_folder, write_text
 
 FILE = "sweep.json"
 
@@ -134,6 +135,15 @@ class SweepLog:
 def sweep_log_in(folder: Path) -> SweepLog | None:
     """Return the sweep log of a folder, or None."""
     return SweepLog(folder) if (folder / FILE).is_file() else None
+
+
+def records_of(sweep_log: SweepLog, outputs: Path) -> list[Record]:
+    """Return the Records of the jobs that have ended, as far as they can be read."""
+    records = []
+    for key in dict.fromkeys(entry.key for entry in sweep_log.entries.values() if entry.key):
+        with suppress(StoreError):
+            records.append(read(records_folder(outputs) / f"{key}.json"))
+    return records
 
 
 def summary(sweep_log: SweepLog) -> str:

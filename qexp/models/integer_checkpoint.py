@@ -12,6 +12,7 @@ Layout: https://github.com/vllm-project/compressed-tensors, version 0.20.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from qexp.models.integer_files import SUMMARY, WEIGHTS
 from qexp.models.packing import PACKED_BITS, pack
 from qexp.quant.grid import Grid
 from qexp.quant.insertion.quantized_model import QuantizedModel
@@ -30,7 +32,6 @@ from qexp.quant.quantizer import Quantizer
 
 METHOD = "compressed-tensors"
 WHOLE, PACKED, MIXED = "int-quantized", "pack-quantized", "mixed-precision"
-CONFIG, WEIGHTS, SECTION = "config.json", "model.safetensors", "quantization_config"
 WIDEST = 8
 """Most bits of a weight or an input in this layout."""
 
@@ -86,18 +87,31 @@ def checkpoint_of(quantization: QuantizedModel) -> IntegerCheckpoint:
     )
 
 
-def write_checkpoint(checkpoint: IntegerCheckpoint, config: Mapping[str, Any], folder: Path) -> None:
-    """Write ``config.json`` and ``model.safetensors``.
+def save_integers(quantization: QuantizedModel, folder: Path) -> None:
+    """Save the integers of a quantized model with its ranges to a folder, for a later publication.
 
-    Args:
-        checkpoint: Content.
-        config: Content of the float model's ``config.json``.
-        folder: Existing folder.
+    The quantizers must be frozen.
     """
-    content = {**config, SECTION: checkpoint.section}
-    (folder / CONFIG).write_text(json.dumps(content, indent=2), encoding="utf-8")
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint, bits = checkpoint_of(quantization), quantization.bits
     # safetensors' own writer leaves a file that only its owner may read.
     (folder / WEIGHTS).write_bytes(save(dict(checkpoint.tensors), metadata={"format": "pt"}))
+    summary = {
+        "section": checkpoint.section,
+        "stored": len(checkpoint.stored),
+        "inputs": len(checkpoint.inputs),
+        "in_float": dict(Counter(checkpoint.in_float.values())),
+        "sites": [
+            {
+                "kind": site.kind,
+                "module": site.module,
+                "quantizer": site.quantizer,
+                "bits": bits[site.quantizer],
+            }
+            for site in quantization.sites
+        ],
+    }
+    (folder / SUMMARY).write_text(json.dumps(summary, indent=1), encoding="utf-8")
 
 
 def _unfit(quantization: QuantizedModel, site: Site, sites: list[Site]) -> str:

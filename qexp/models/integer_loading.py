@@ -15,7 +15,8 @@ from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
 from qexp.errors import ModelError
-from qexp.models.integer_checkpoint import CONFIG, METHOD, PACKED, SECTION, WEIGHTS, WHOLE
+from qexp.models.integer_checkpoint import METHOD, PACKED, WHOLE
+from qexp.models.integer_files import CONFIG, SECTION, WEIGHTS
 from qexp.models.loading import load_saved
 from qexp.models.packing import PACKED_BITS, unpack
 from qexp.models.pooling import pool

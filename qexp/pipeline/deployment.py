@@ -76,7 +76,7 @@ class Deployment:
 
     def _exported(self, model: RunModel) -> Graph:
         task = self.experiment.task.without_decoding
-        return self.ctx.run_stage(
+        return self.ctx.on("INT8" if model.quant_config else "FP32").run_stage(
             export.STAGE,
             encoder=model.encoder,
             quant_config=model.quant_config,
@@ -118,7 +118,7 @@ class Deployment:
         model = self.final if precision == "int8" or not self.final.quant_config else self.fp32
         host = this_host(self.ctx.threads, (runtime,))
         assert model.scores is not None
-        return self.ctx.run_stage(
+        return self.ctx.on(f"{runtime}/{precision}").run_stage(
             parity.STAGE,
             graph=graph,
             scores=model.scores,
@@ -134,7 +134,10 @@ class Deployment:
     def _floor(self, model: RunModel, precision: Precision) -> NoiseFloor:
         """Return the noise floor of a model, which float32 and integer engines share."""
         arithmetic: Precision = precision if precision in ("fp16", "bf16") else "fp32"
-        return self.ctx.run_stage(
+        part = (
+            f"{'INT8' if model.quant_config else 'FP32'}{'' if arithmetic == 'fp32' else f', {arithmetic}'}"
+        )
+        return self.ctx.on(part).run_stage(
             noise_floor.STAGE,
             encoder=model.encoder,
             quant_config=model.quant_config,

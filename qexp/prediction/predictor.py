@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
 from qexp.analysis.run_models import StoredModel, graph_of
-from qexp.artifacts.types import FACTS, Tokens
+from qexp.artifacts.types import FACTS, Graph, Tokens
 from qexp.config import CORPUS, Precision, RuntimeName, Task
 from qexp.context import RunContext
 from qexp.data.tokenization.prepare import PREPARE
+from qexp.data.tokenization.saved import saved_tokenizer
+from qexp.deploy.engine import Engine
 from qexp.errors import DataError
-from qexp.models.inference import load_quantized
-from qexp.models.published import PublishedModel
 from qexp.pipeline.deployment import graph_for_engine
+from qexp.prediction.engine_logits import ArrayForwardFn, array_run
 from qexp.prediction.readers import Row
 from qexp.prediction.tasks import BROKEN, Move, TokenizedRows, kind_of
 from qexp.tasks import adapter_for
-from qexp.tasks.base import Array, ForwardFn
+
+if TYPE_CHECKING:
+    from qexp.models.published import PublishedModel
+    from qexp.tasks.base import Array, ForwardFn
 
 TORCH = "torch"
 """Runtime that evaluated the run: torch, with fake quantization in floating point."""
@@ -52,9 +56,10 @@ class Predictor:
 
     Args:
         model: Model of the run, or of a published folder.
-        run: Function that computes its logits.
+        run: Function that computes its logits; None with an engine.
         batch_size: Rows, or windows, per batch.
         keep: Whether the input's own columns are kept, before the predictions.
+        engine: Engine that computes its logits without torch; None without one.
         vectors: Whether to predict the vector of one text for each row, not cosines or rankings.
         documents: Whether these vectors are those of documents of a retrieval, not of queries.
 
@@ -65,19 +70,19 @@ class Predictor:
     def __init__(
         self,
         model: PredictedModel,
-        run: ForwardFn,
+        run: ForwardFn | None,
         *,
         batch_size: int,
         keep: bool,
+        engine: ArrayForwardFn | None = None,
         vectors: bool = False,
         documents: bool = False,
     ) -> None:
-        from transformers import AutoTokenizer
-
         self.facts: Counter[str] = Counter()
         """Numbers of rows that were cut, skipped or broken, by the names that tokenization gives them."""
-        self._model, self._run, self._batch_size, self._keep = model, run, batch_size, keep
-        self._tokenizer = AutoTokenizer.from_pretrained(model.tokens.tokenizer, trust_remote_code=False)
+        self._model, self._run, self._batch_size, self._keep = model, run or _no_forward, batch_size, keep
+        self._engine = engine
+        self._tokenizer = _tokenizer(model.tokens.tokenizer, light=engine is not None)
         self._kind = kind_of(model.task, vectors=vectors, documents=documents)
         self._split = CORPUS if documents else next(iter(model.task.evaluation.values()))
         self._embedded: dict[str, Array] = {}
@@ -102,6 +107,7 @@ class Predictor:
                 facts=self.facts,
                 of_run=self._model.tokens,
                 embedded=self._embedded,
+                engine=self._engine,
             )
             predictions = self._kind.tell(self._model.task, tokenized)
         if self._kind.words and not (self._keep and WORDS in self.columns):
@@ -164,8 +170,22 @@ class Predictor:
         return out
 
 
+def _no_forward(batch: object) -> NoReturn:
+    raise AssertionError("a task whose logits an engine computes asks for no other function")
+
+
+def _tokenizer(folder: Path, *, light: bool) -> Any:
+    if light:
+        return saved_tokenizer(folder)
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+
 def torch_run(model: StoredModel, ctx: RunContext) -> ForwardFn:
     """Return a function that computes logits in torch, with the model as the run evaluated it."""
+    from qexp.models.inference import load_quantized
+
     loaded, _ = load_quantized(model.encoder, model.quant_config, model.ranges, ctx)
     return adapter_for(model.task).runner(loaded, ctx)
 
@@ -183,19 +203,40 @@ def engine_run(
     Raises:
         DeployError: The model has no graph, or the runtime is not installed or rejects the graph.
     """
-    from qexp.deploy.engine import EngineSpec
-    from qexp.deploy.runtimes import load
     from qexp.tasks.exported import exported_run
 
-    graph = graph_of(model, ctx)
-    graph = graph_for_engine(runtime, precision, {"fp32": graph, "int8": graph}, ctx)
-    shapes = ((batch_size, model.task.max_length),)
+    graph = _graph(model, runtime, precision, ctx)
     return exported_run(
-        model.task,
-        graph.folder,
-        lambda file: load(
-            runtime, EngineSpec(file, precision, threads=ctx.threads, shapes=shapes, cache=ctx.engines)
-        ),
+        model.task, graph.folder, _loader(model, runtime, precision, batch_size=batch_size, ctx=ctx)
+    )
+
+
+def light_engine(
+    model: StoredModel, runtime: RuntimeName, precision: Precision, batch_size: int, ctx: RunContext
+) -> ArrayForwardFn:
+    """Return a function as :func:`engine_run` does, from arrays to arrays, which does not import torch.
+
+    Raises:
+        DeployError: As in :func:`engine_run`.
+    """
+    load = _loader(model, runtime, precision, batch_size=batch_size, ctx=ctx)
+    return array_run(_graph(model, runtime, precision, ctx), load)
+
+
+def _graph(model: StoredModel, runtime: RuntimeName, precision: Precision, ctx: RunContext) -> Graph:
+    graph = graph_of(model, ctx)
+    return graph_for_engine(runtime, precision, {"fp32": graph, "int8": graph}, ctx)
+
+
+def _loader(
+    model: StoredModel, runtime: RuntimeName, precision: Precision, *, batch_size: int, ctx: RunContext
+) -> Callable[[Path], Engine]:
+    from qexp.deploy.engine import EngineSpec
+    from qexp.deploy.runtimes import load
+
+    shapes = ((batch_size, model.task.max_length),)
+    return lambda file: load(
+        runtime, EngineSpec(file, precision, threads=ctx.threads, shapes=shapes, cache=ctx.engines)
     )
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
@@ -31,16 +31,11 @@ from qexp.data.tokenization.references import read_reading
 from qexp.data.tokenization.retrieval import document_ids
 from qexp.data.tokenization.texts import TokenSplit
 from qexp.errors import ConfigError
-from qexp.models.inference import split_logits
-from qexp.tasks.base import Array, ForwardFn, Predictions, TaskAdapter
-from qexp.tasks.classification import TextAdapter
-from qexp.tasks.embedding import EmbeddingAdapter
-from qexp.tasks.multi_label import MultiLabelAdapter
-from qexp.tasks.question_answering import QuestionAdapter
-from qexp.tasks.reranking import RerankingAdapter
-from qexp.tasks.retrieval import RetrievalAdapter
-from qexp.tasks.token_classification import TokenAdapter
-from qexp.tasks.translation import TranslationAdapter
+from qexp.prediction.engine_logits import ArrayForwardFn, engine_logits
+from qexp.tasks import adapter_for
+
+if TYPE_CHECKING:
+    from qexp.tasks.base import Array, ForwardFn, Predictions
 
 Move = Callable[..., None]
 Columns = dict[str, Any]
@@ -64,6 +59,8 @@ class TokenizedRows:
     """Tokens of the run's own rows, or the folder of a published model, which has none."""
     embedded: dict[str, Array]
     """Vectors of the run's corpus by its name, once they are computed; shared by all parts of an input."""
+    engine: ArrayForwardFn | None = None
+    """Engine that takes the place of ``run`` and needs no torch; None without one."""
 
 
 @dataclass(frozen=True)
@@ -80,23 +77,34 @@ class TaskPredictions:
     """Whether a row is a list of words; a text is split at blanks."""
 
 
-def _predictions(adapter: TaskAdapter, rows: TokenizedRows) -> Predictions:
-    """Return what an adapter predicts of all rows, and count those whose logits are not finite."""
-    result = adapter.predict(
+def _predictions(task: Task, rows: TokenizedRows) -> Predictions:
+    """Return what the task's adapter predicts of all rows, and count those whose logits are not finite."""
+    result = adapter_for(task).predict(
         rows.run, rows.tokens, rows.split, rows=None, advance=rows.advance, batch_size=rows.batch_size
     )
     rows.facts[BROKEN] += result.broken
     return result
 
 
+def _logits(task: Task, rows: TokenizedRows) -> Array:
+    """Return the logits of all rows, and count those whose logits are not finite."""
+    if rows.engine is None:
+        return _predictions(task, rows).logits
+    split = TokenSplit.load(rows.tokens.split(rows.split))
+    pad_id, size = rows.tokens.pad_id, rows.batch_size
+    logits = engine_logits(rows.engine, split, pad_id=pad_id, advance=rows.advance, batch_size=size)
+    rows.facts[BROKEN] += int((~np.isfinite(logits)).any(axis=1).sum())
+    return logits
+
+
 def _predict_texts(task: TextTask, rows: TokenizedRows) -> Columns:
-    result = _predictions(TextAdapter(task), rows)
-    finite = np.isfinite(result.logits).all(axis=1)
+    logits = _logits(task, rows)
+    finite = np.isfinite(logits).all(axis=1)
     if task.kind == "regression":
-        return {"prediction": pa.array(result.predictions.astype(np.float64), mask=~finite)}
-    shares = np.exp(result.logits.astype(np.float64) - result.logits.max(axis=1, keepdims=True))
+        return {"prediction": pa.array(logits[:, 0].astype(np.float64), mask=~finite)}
+    shares = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
-    names = np.array(task.labels, object)[result.predictions]
+    names = np.array(task.labels, object)[logits.argmax(axis=1)]
     parts = [pa.array(column) for column in shares.T]
     probabilities = pa.StructArray.from_arrays(parts, names=list(task.labels), mask=pa.array(~finite))
     return {"prediction": pa.array(names, mask=~finite), "probabilities": probabilities}
@@ -104,7 +112,7 @@ def _predict_texts(task: TextTask, rows: TokenizedRows) -> Columns:
 
 def _predict_label_sets(task: MultiLabelTask, rows: TokenizedRows) -> Columns:
     """Return the names of a row's labels, and the probability of each label."""
-    result = _predictions(MultiLabelAdapter(task), rows)
+    result = _predictions(task, rows)
     finite = np.asarray(np.isfinite(result.logits).all(axis=1))
     names = [
         [task.labels[each] for each in ids] if known else None
@@ -118,7 +126,7 @@ def _predict_label_sets(task: MultiLabelTask, rows: TokenizedRows) -> Columns:
 
 def _predict_tags(task: TokenTask, rows: TokenizedRows) -> Columns:
     """Return the words of each row and the tag of each."""
-    result = _predictions(TokenAdapter(task), rows)
+    result = _predictions(task, rows)
     broken = set(result.rows[~np.isfinite(result.logits).all(axis=1)].tolist())
     tags = [None if row in broken else list(each) for row, each in enumerate(result.predictions)]
     return {"prediction": pa.array(tags, pa.list_(pa.string()))}
@@ -130,6 +138,8 @@ def _predict_questions(task: QuestionTask, rows: TokenizedRows) -> Columns:
     Where the answer is empty, the probability is the one of no answer and the range is null.
     """
     references = read_reading(rows.tokens.split(rows.split), None)
+    from qexp.tasks.question_answering import QuestionAdapter
+
     answers = QuestionAdapter(task).answers(
         rows.run,
         rows.tokens,
@@ -147,7 +157,7 @@ def _predict_questions(task: QuestionTask, rows: TokenizedRows) -> Columns:
 
 def _predict_translations(task: TranslationTask, rows: TokenizedRows) -> Columns:
     """Return the translation and its score: log-probability / length ** penalty of the search."""
-    result = _predictions(TranslationAdapter(task), rows)
+    result = _predictions(task, rows)
     scores = result.logits[:, 0].astype(np.float64)
     broken = ~np.isfinite(scores)
     return {"prediction": pa.array(result.predictions, mask=broken), "score": pa.array(scores, mask=broken)}
@@ -155,13 +165,13 @@ def _predict_translations(task: TranslationTask, rows: TokenizedRows) -> Columns
 
 def _predict_similarities(task: EmbeddingTask, rows: TokenizedRows) -> Columns:
     """Return the cosine of the two embeddings of each row."""
-    result = _predictions(EmbeddingAdapter(task), rows)
+    result = _predictions(task, rows)
     return {"prediction": pa.array(result.predictions, mask=~np.isfinite(result.logits).all(axis=1))}
 
 
 def _predict_relevance(task: RerankingTask, rows: TokenizedRows) -> Columns:
     """Return the score of each pair, the sigmoid of its logit, and the logit."""
-    logits = _predictions(RerankingAdapter(task), rows).logits[:, 0].astype(np.float64)
+    logits = _logits(task, rows)[:, 0].astype(np.float64)
     broken = ~np.isfinite(logits)
     scores = sigmoid(logits)
     return {"prediction": pa.array(scores, mask=broken), "logit": pa.array(logits, mask=broken)}
@@ -181,6 +191,8 @@ def _predict_rankings(task: RetrievalTask, rows: TokenizedRows) -> Columns:
         )
     if CORPUS not in rows.embedded:
         rows.embedded[CORPUS] = _vectors(rows, folder, advance=lambda *_: None)
+    from qexp.tasks.retrieval import RetrievalAdapter
+
     vectors, broken = _row_vectors(rows)
     found = RetrievalAdapter(task).ranked(vectors, rows.embedded[CORPUS], document_ids(folder))
     firsts: dict[str, tuple[Sequence[Any], pa.DataType]] = {
@@ -197,6 +209,8 @@ def _predict_rankings(task: RetrievalTask, rows: TokenizedRows) -> Columns:
 
 def _vectors(rows: TokenizedRows, folder: Path, advance: Move) -> Array:
     """Return the vectors of the texts of a tokenized split, float32 [texts, D]."""
+    from qexp.models.inference import split_logits
+
     split = TokenSplit.load(folder)
     pad_id, size = rows.tokens.pad_id, rows.batch_size
     return split_logits(rows.run, split, None, pad_id=pad_id, advance=advance, batch_size=size)

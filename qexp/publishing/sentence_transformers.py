@@ -15,7 +15,7 @@ from typing import Any
 import onnx
 
 from qexp.config import BiEncoderTask
-from qexp.deploy.onnx.export import HIDDEN, POOLED
+from qexp.naming import HIDDEN, POOLED
 
 _PACKAGE = "sentence_transformers.models"
 _MODES = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}

@@ -84,6 +84,7 @@ FORM: dict[str, tuple[Check, str]] = {
     "scores": (_each(_each(_optional(_is_number))), "numbers or null by stage and metric"),
     "scoring": (_each(_each(_anything)), "objects by stage and split"),
     "shifts": (_each(_each(_each(_anything))), "objects by model and split"),
+    "intervals": (_each(_each(_is_range)), "numbers or null by stage and metric"),
     "caveats": (_each(_each(_is_text)), "strings by stage and metric"),
     "parity": (
         _optional(_has(passed=lambda value: isinstance(value, bool))),

@@ -31,6 +31,7 @@ from qexp.records.schema import (
     Failure,
     Git,
     ParityResult,
+    ScoreInterval,
     Sites,
     StageRun,
     SweepJob,
@@ -75,6 +76,9 @@ class Record:
     shifts: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     """How far the scores of a reranker are from those of the FP32 model, by stage or engine (``ptq qat
     onnxruntime/int8``) and evaluation split (:mod:`qexp.data.metrics.score_shift`)."""
+    intervals: Mapping[str, Mapping[str, ScoreInterval]] = field(default_factory=dict)
+    """Intervals of differences to the FP32 score over the evaluation rows, by stage (``control ptq qat``) and
+    metric; empty where there are no predictions, and in Records before they were computed."""
     caveats: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Reasons why a score is meaningless, by stage and metric: constant predictions, or no better than
     chance."""

@@ -55,13 +55,26 @@ class ParityResult(TypedDict):
     floor: NotRequired[dict[str, Any]]
 
 
+class ScoreInterval(TypedDict):
+    """95 % interval of a stage's score minus FP32's in points, by the paired bootstrap over ``rows`` rows.
+
+    Both ends are null where no resample defines both scores.
+    """
+
+    low: float | None
+    high: float | None
+    rows: int
+    resamples: int
+
+
 class Timing(TypedDict):
-    """Latency quantiles of a batch in milliseconds, rows per second, and joules per row if measured."""
+    """Latency quantiles of a batch in ms, rows per second, timed calls, and joules per row if measured."""
 
     p50_ms: float
     p90_ms: float
     p99_ms: float
     samples_per_second: float
+    runs: NotRequired[int]
     joules_per_row: NotRequired[float]
 
 
@@ -119,7 +132,7 @@ class Sites(TypedDict):
 
 
 class StageRun(TypedDict):
-    """One stage of the pipeline: whether its artifact was built or cached, and the seconds that it took."""
+    """One stage of the pipeline: whether its artifact was built or cached, and the seconds of its build."""
 
     stage: str
     key: str

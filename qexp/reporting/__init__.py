@@ -8,8 +8,9 @@ runtimes built from the exported graphs, and ``published`` reads the published r
 (``qexp/reporting/published``). ``report`` is all of this at once.
 
 ``table`` is a table of plain strings with its Markdown, ``tables`` builds one from each kind of result
-(``tables.run`` the final table of a single run), and ``formats`` writes a whole report as Markdown, CSV,
-LaTeX, JSON and HTML.
+(``tables.run`` the tables of a single run), and ``formats`` writes a whole report as Markdown, CSV, LaTeX,
+JSON and HTML, or prints it on a terminal (``formats.terminal``), to whose width ``fit`` fits tables.
+``verdict`` judges which quantized model can be deployed.
 
 Charts are plain values (``charts.spec``), built by ``charts.comparison`` (with ``pareto``), ``charts.run``
 and ``charts.sensitivity``, and collected in ``charts.galleries``. They are drawn twice: into the page of

@@ -130,7 +130,9 @@ def _option_values(options: Mapping[str, str]) -> dict[str, Any]:
         for path, value in leaves(_yaml(f"{group}/{option}"))
     }
     return values | dict(
-        leaves({name: _yaml("config").get(name) for name in ("seed", "calibration", "tags", "note")})
+        leaves(
+            {name: _yaml("config").get(name) for name in ("seed", "calibration", "accept", "tags", "note")}
+        )
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from qexp.reporting.attempts import short_name
 from qexp.reporting.run_view import RunView
 from qexp.reporting.table import DAGGER, DOUBLE_DAGGER, MEBIBYTE, NOT_REQUESTED, Table, score
 from qexp.reporting.tables.comparison import marked, noise_note, parity_facts
+from qexp.reporting.verdict.speed import Drifts, drifts_of, execution_of, speed_of
 
 if TYPE_CHECKING:
     from qexp.config import Execution
@@ -35,8 +36,8 @@ READING = (
     "if it differs no more than torch does from itself in another arithmetic; failed if it differs "
     "otherwise.",
     "Integer work: multiply-accumulates that the engine really does in integers, from its own account. "
-    "Latency: p50 in ms of a batch of rows x tokens, and how many times faster than the best FP32 engine "
-    "there.",
+    "Latency: p50 in ms of a batch of rows x tokens, how many times faster than the best FP32 engine of the "
+    "same run, and the larger p90/p50 of the two. Noisy latencies have no ratio.",
 )
 
 
@@ -58,14 +59,9 @@ class EngineRow:
     @cached_property
     def execution(self) -> Execution:
         """How the runtime computes the run's bit-widths."""
-        from qexp.config import RUNTIMES
-        from qexp.deploy.runtimes.capabilities import execution
-
         if self.precision in FLOATS:
             return "float"
-        if self.runtime not in RUNTIMES:  # a runtime of another qexp version
-            return "simulated" if self.run.simulated else "integer"
-        return execution(self.runtime, self.run.widths)
+        return execution_of(self.run, self.runtime)
 
     @property
     def simulated(self) -> bool:
@@ -76,11 +72,6 @@ class EngineRow:
         """Return why a score of the engine's model, and agreement with it, says nothing; None if it does."""
         unquantized = self.precision in FLOATS and self.run.find("method.kind") != "control"
         return self.run.caveat("fp32" if unquantized else "onnx", metric)
-
-    def p50(self, shape: str) -> float | None:
-        """Return the median latency of a shape in milliseconds, or None if it was not measured."""
-        timing = self.found.get("latency", {}).get(shape)
-        return None if timing is None else float(timing["p50_ms"])
 
 
 def engine_rows(runs: Iterable[RunView]) -> list[EngineRow]:
@@ -121,8 +112,8 @@ def _machine(row: EngineRow) -> str:
 
 def _table(rows: Sequence[EngineRow], machine: str) -> Table:
     shapes = list(dict.fromkeys(shape for row in rows for shape in row.found.get("latency", {})))
-    best = {shape: _fastest(rows, shape) for shape in shapes}
-    cells = tuple((*_facts(row), *(_latency(row, shape, best[shape]) for shape in shapes)) for row in rows)
+    drifts = drifts_of(row.run for row in rows)
+    cells = tuple((*_facts(row), *(_latency(row, shape, drifts) for shape in shapes)) for row in rows)
     title = f"engines: {rows[0].run.task} {short_name(rows[0].run.model)}"
     marks = {row.run.source for row in rows if row.run.is_synthetic} | {
         row.run.budget for row in rows if row.run.budget != "full"
@@ -130,13 +121,14 @@ def _table(rows: Sequence[EngineRow], machine: str) -> Table:
     caption = (*READING, *([f"Machine: {machine}."] if machine else []))
     if marks:
         caption += (f"Not a result: {' and '.join(sorted(map(str, marks)))} runs stand here too.",)
-    return Table(title, (*COLUMNS, *shapes), rows=cells, caption=caption, notes=tuple(_notes(rows)))
-
-
-def _fastest(rows: Sequence[EngineRow], shape: str) -> float | None:
-    """Return the median of the fastest FP32 engine, the baseline of speedups, or None without any."""
-    times = [time for row in rows if row.precision == "fp32" and (time := row.p50(shape)) is not None]
-    return min(times, default=None)
+    return Table(
+        title,
+        (*COLUMNS, *shapes),
+        rows=cells,
+        caption=caption,
+        notes=(*_notes(rows), *_noise(rows, shapes, drifts)),
+        labels=6,
+    )
 
 
 def _facts(row: EngineRow) -> tuple[str, ...]:
@@ -166,11 +158,24 @@ def _verdict(gate: Mapping[str, Any]) -> str:
     return str(gate.get("verdict", "passed"))
 
 
-def _latency(row: EngineRow, shape: str, best: float | None) -> str:
-    time = row.p50(shape)
-    if time is None:
+def _latency(row: EngineRow, shape: str, drifts: Drifts) -> str:
+    """Format a median with its ratio and spread; no ratio where no kernel computes it, or it is noisy."""
+    speed = speed_of(row.run, row.name, drifts, shape)
+    if speed.ms is None:
         return f"refused {DAGGER}" if shape in row.found.get("problems", {}) else NOT_REQUESTED
-    return f"{time:.2f}" if best is None else f"{time:.2f} ({best / time:.2f}x)"
+    if speed.kind == "noisy":
+        return f"{speed.ms:.2f} (noisy)"
+    ratio = "" if speed.ratio is None else f" ({speed.ratio:.2f}x, p90/p50 {speed.spread:.2f})"
+    return f"{speed.ms:.2f}{ratio}"
+
+
+def _noise(rows: Sequence[EngineRow], shapes: Sequence[str], drifts: Drifts) -> Iterator[str]:
+    """Yield a note for each noisy latency."""
+    for row in rows:
+        for shape in shapes:
+            speed = speed_of(row.run, row.name, drifts, shape)
+            if speed.kind == "noisy":
+                yield f"{row.run.record.key[:12]} {row.name} {shape}: noisy, {speed.reason}"
 
 
 def _notes(rows: Sequence[EngineRow]) -> list[str]:

@@ -86,7 +86,7 @@ class Overview:
     """Numbers of one overview table."""
 
     family: str
-    """``GLUE``, ``questions``, ``translation`` or ``other tasks``."""
+    """``GLUE``, ``questions``, ``translation``, ``other tasks``, …, or ``sweep`` for all tasks of a sweep."""
     is_synthetic: bool
     budget: str
     convention: Convention | None
@@ -123,6 +123,18 @@ def overviews(
     ]
 
 
+def overviews_of_sweep(records: Iterable[Record | RunView]) -> list[Overview]:
+    """Return one overview of all tasks for each kind of data and budget, without an average."""
+    groups: dict[tuple[bool, str], list[RunView]] = defaultdict(list)
+    for (_, is_synthetic, budget), runs in by_data(runs_of(records)).items():
+        groups[is_synthetic, budget] += [run for run in runs if not run.refused]
+    return [
+        _overview(*key, "sweep", runs=groups[key], convention=None, averaged=False)
+        for key in sorted(groups, key=lambda key: (key[0], *budget_order(key[1])))
+        if groups[key]
+    ]
+
+
 FAMILIES = ("GLUE", "questions", "translation", "embedding", "retrieval", "reranking", "other tasks")
 _OF_KIND = {"question_answering": "questions"} | {
     kind: kind for kind in ("translation", "embedding", "retrieval", "reranking")
@@ -144,7 +156,7 @@ def _overview(
     family: str,
     *,
     runs: Sequence[RunView],
-    convention: Convention,
+    convention: Convention | None,
     averaged: bool,
 ) -> Overview:
     of_glue = convention if family == "GLUE" else None

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from qexp.artifacts.types import Scores
+from qexp.data.arrow import to_numpy
 from qexp.errors import DataError, StoreError
 from qexp.naming import MODEL_STAGES, StageName
 from qexp.reporting.command import command_of
@@ -70,7 +71,7 @@ class Evaluation:
         """
         path = Scores(self.folder, self.folder.name).predictions(split)
         try:
-            return _rows(pq.read_table(path))
+            return _rows(pq.ParquetFile(path).read())  # pq.read_table would import pandas
         except FileNotFoundError:
             problem = f"the predictions of {self.name} are gone (no file {path})"
         except (OSError, pa.ArrowException, KeyError) as error:
@@ -133,10 +134,12 @@ def evaluations(run: RunView, outputs: Path) -> dict[str, Evaluation]:
 
 
 def _rows(table: pa.Table) -> PredictionRows:
-    logits = [table[name].to_numpy() for name in table.column_names if name.startswith("logit_")]
     broken = np.zeros(table.num_rows, bool)
-    for column in logits:
-        broken |= [not np.isfinite(each).all() for each in column]  # of a row, or of each of its words
+    for column in (table[name] for name in table.column_names if name.startswith("logit_")):
+        if pa.types.is_list(column.type):  # of each word
+            broken |= [not np.isfinite(np.asarray(each)).all() for each in column.to_pylist()]
+        else:
+            broken |= ~np.isfinite(to_numpy(column))
     ids, predictions, labels = (_array(table[name]) for name in ("id", "prediction", "label"))
     return PredictionRows(ids, predictions, labels, int(broken.sum()))
 
@@ -145,8 +148,9 @@ def _array(column: pa.ChunkedArray) -> Array:
     """Return a column as an array [rows]; texts are objects, and lists of texts become tuples."""
     if pa.types.is_list(column.type):
         return np.fromiter(map(tuple, column.to_pylist()), object, len(column))
-    values: Array = column.to_numpy()
-    return values
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        return to_numpy(column)
+    return np.fromiter(column.to_pylist(), object, len(column))
 
 
 def joined_rows(first: Evaluation, second: Evaluation, split: str) -> tuple[Array, Array, Array]:

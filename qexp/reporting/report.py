@@ -16,15 +16,18 @@ from qexp.reporting.published import Choice, Published, chosen
 from qexp.reporting.relative_loss import Loss, PublishedLoss, losses, published_losses
 from qexp.reporting.run_view import RunView
 from qexp.reporting.tables.intervals import Intervals
+from qexp.reporting.verdict.verdict import Verdict, verdicts_of
 
 AVERAGES_FILE, OVERVIEW_FILE, LOSSES_FILE = "glue-averages", "overview", "relative-loss"
-INTERVALS_FILE, ENGINES_FILE = "intervals", "engines"
+INTERVALS_FILE, ENGINES_FILE, VERDICT_FILE = "intervals", "engines", "verdict"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """Numbers of all tables of a report; each part may be empty."""
 
+    verdicts: Sequence[Verdict] = ()
+    """Verdict on each comparison."""
     comparisons: Sequence[Comparison] = ()
     overviews: Sequence[Overview] = ()
     losses: Sequence[Loss] = ()
@@ -40,7 +43,7 @@ class Report:
 
     def parts(self) -> dict[str, Report]:
         """Return the content of each file by its name without suffix, in the order of the whole report."""
-        reports: dict[str, Report] = {}
+        reports = {VERDICT_FILE: Report(verdicts=self.verdicts)} if self.verdicts else {}
         for task in dict.fromkeys(comparison.task for comparison in self.comparisons):
             of_task = [comparison for comparison in self.comparisons if comparison.task == task]
             reports[quote(task, safe="")] = Report(comparisons=of_task)
@@ -62,6 +65,8 @@ def report_of(
     convention: Convention,
     beside: Choice = "family",
     tasks: Sequence[str] | None = None,
+    *,
+    accepted: float | None = None,
 ) -> Report:
     """Build the report on Records.
 
@@ -70,6 +75,7 @@ def report_of(
         convention: Convention that defines the metrics of GLUE's tasks in the overview.
         beside: Which published rows to show.
         tasks: Tasks to include, all if None; a selection of tasks has no average.
+        accepted: Points of the main score that may be lost; None takes what each run accepts.
 
     Raises:
         DataError: If a file of published numbers is malformed.
@@ -82,6 +88,7 @@ def report_of(
         [] if tasks else averages(runs)
     )  # if none has all of its tasks, the overview lists what is missing
     return Report(
+        verdicts=verdicts_of(comparisons, accepted),
         comparisons=comparisons,
         overviews=overviews(runs, convention, averaged=not tasks),
         losses=losses(comparisons),

@@ -27,7 +27,7 @@ STAGES_OF_METHOD = {
 """Stages that a method promises a score of, in order; the last one is exported."""
 
 _HOW = (
-    *("tracker", "tags", "note", "data.source", "data.root"),
+    *("tracker", "accept", "tags", "note", "data.source", "data.root"),
     *("machine.threads", "machine.checkpoint_seconds", "machine.progress"),
 )
 """Settings that change no result; other settings of the machine do: precision, split of a batch, device."""

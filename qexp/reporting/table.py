@@ -11,6 +11,8 @@ DAGGER = "†"  # the usual sign for "see the note on this number"
 DOUBLE_DAGGER = "‡"
 """Mark of a score that is uninformative about the model; a note gives the reason."""
 MEBIBYTE = 2**20
+KEY_LENGTH = 8
+"""Characters of a run's key in tables and commands; 6 are enough to name a run."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,10 @@ class Table:
     """Lines above the table, with what a reader must know first."""
     notes: tuple[str, ...] = ()
     """Lines below the table, footnotes first."""
+    labels: int = 1
+    """Number of leading columns that name a row, and are repeated where a table is divided."""
+    prose: str = ""
+    """Name of the column of reasons, which become numbered notes where the table is too wide."""
     foreign: int = 0
     """Number of published rows, which come last."""
 

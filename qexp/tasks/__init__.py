@@ -6,7 +6,7 @@ Each is imported only for a task of its kind, as the one for translation imports
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qexp.config import (
     EmbeddingTask,
@@ -19,7 +19,9 @@ from qexp.config import (
     TokenTask,
     TranslationTask,
 )
-from qexp.tasks.base import TaskAdapter
+
+if TYPE_CHECKING:
+    from qexp.tasks.base import TaskAdapter
 
 
 def _texts(task: TextTask) -> TaskAdapter:

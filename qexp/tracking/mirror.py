@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from qexp.config import Experiment, NoTracker, Tensorboard, Wandb
-from qexp.context import RunConsole
 from qexp.errors import ConfigError
+from qexp.progress.console import RunConsole
 from qexp.records.record import Record, write_text
 from qexp.tracking.content import content_of, page_of
 from qexp.tracking.figures import draw

@@ -4,18 +4,20 @@ Worker processes are children that this process starts, monitors and ends; Light
 builds the module from the plan, and ``torch.distributed`` connects the workers.
 
 - An error in one worker ends all of them and is raised here; qexp's own errors and OSError keep their type.
-- Ctrl-C is raised in this process only, and ends all workers.
+- Ctrl-C and SIGTERM reach this process only. It asks all workers to save the current step and to end.
 - When this process is killed, the workers exit.
 """
 
 from __future__ import annotations
 
+import math
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -28,12 +30,27 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from qexp.context import RunContext, check_devices
 from qexp.data.microbatches import BatchSplit
 from qexp.errors import TrainingError
+from qexp.training.interruption import FOR_WORKERS, NOTICE, StopRequest, interrupted
 from qexp.training.plans import TrainingPlan
 from qexp.training.trainer import CHECKPOINT, WorkerContext
-from qexp.training.worker import Facts, Move, StepDone, WorkerError, WorkerResult, train_worker, worker_main
+from qexp.training.worker import (
+    Facts,
+    Move,
+    StepDone,
+    WorkerError,
+    WorkerResult,
+    WorkerStopped,
+    train_worker,
+    worker_main,
+)
 
+Message = StepDone | WorkerResult | WorkerStopped | WorkerError
 ERROR_GRACE_SECONDS = 1.0
 """Seconds to wait, after a first error, for those of other workers, one of which may be the cause."""
+STOP_SECONDS = 5.0
+"""Seconds that workers have to save the current step once they are asked to stop, besides three steps."""
+POLL_SECONDS = 0.2
+"""Seconds between two looks at whether they are to stop."""
 ENDING = 30.0
 """Seconds that a worker has to exit after it sent its result or closed its pipe."""
 
@@ -58,9 +75,19 @@ def train(plan: TrainingPlan, folder: Path, scratch: Path, ctx: RunContext) -> d
         threads=max(1, ctx.threads // numerics.devices),
         resumed_at=resumed_at(scratch / CHECKPOINT, ctx),
     )
-    with ctx.console.bar(plan.title, total=plan.steps(BatchSplit()).count, done=worker.resumed_at) as advance:
+    steps = plan.steps(BatchSplit())
+    with ctx.console.bar(
+        plan.title, steps.count, worker.resumed_at, unit="steps", rows=steps.rows_per_step
+    ) as advance:
         conduct = train_worker if numerics.devices == 1 else _attend_together
-        return dict(conduct(plan, folder, worker, advance))
+        stop = StopRequest(requested=lambda: ctx.console.info(f"  {NOTICE}"))
+        try:
+            return dict(conduct(plan, folder, worker, advance, stop=stop))
+        except KeyboardInterrupt as end:
+            if stop.number == signal.SIGTERM:
+                ctx.console.info(str(end))
+                stop.end("")
+            raise
 
 
 def resumed_at(checkpoint: Path, ctx: RunContext) -> int:
@@ -68,7 +95,7 @@ def resumed_at(checkpoint: Path, ctx: RunContext) -> int:
     if not checkpoint.exists():
         return 0
     try:
-        step = int(torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")["global_step"])
+        step = step_of(checkpoint)
     except Exception as error:  # a damaged file raises whatever its damaged bytes lead to
         ctx.console.warn(f"{checkpoint.name} is damaged ({type(error).__name__}); the training starts over")
         checkpoint.unlink()
@@ -77,17 +104,31 @@ def resumed_at(checkpoint: Path, ctx: RunContext) -> int:
     return step
 
 
-def _attend_together(plan: TrainingPlan, folder: Path, worker: WorkerContext, advance: Move) -> Facts:
+def step_of(checkpoint: Path) -> int:
+    """Return the step of an intact checkpoint."""
+    return int(torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")["global_step"])
+
+
+def _attend_together(
+    plan: TrainingPlan, folder: Path, worker: WorkerContext, advance: Move, *, stop: StopRequest
+) -> Facts:
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     children: list[WorkerProcess] = []
-    try:
-        with _without_interrupts():
-            for rank in range(worker.numerics.devices):
-                children.append(WorkerProcess(plan, folder, replace(worker, rank=rank), store.port))
-        return _await(children, plan.title, advance)
-    finally:
-        for child in children:
-            child.end()
+    with stop.listening():
+        try:
+            with _without_interrupts():
+                for rank in range(worker.numerics.devices):
+                    children.append(WorkerProcess(plan, folder, replace(worker, rank=rank), store.port))
+            return _await(children, plan, advance, stop)
+        except KeyboardInterrupt as end:
+            if end.args:
+                raise
+            step = step_of(worker.checkpoint) if worker.checkpoint.exists() else 0
+            steps = plan.steps(BatchSplit()).count
+            raise interrupted(plan.title, step, steps) from None
+        finally:
+            for child in children:
+                child.end()
 
 
 class WorkerProcess:
@@ -103,10 +144,15 @@ class WorkerProcess:
         self.process.start()
         child_end.close()
 
-    def receive(self, title: str) -> StepDone | WorkerResult | WorkerError:
+    def stop(self) -> None:
+        """Ask the worker to save its current step and to end."""
+        if self.process.pid is not None and self.process.is_alive():
+            os.kill(self.process.pid, FOR_WORKERS[0])
+
+    def receive(self, title: str) -> Message:
         """Wait for the next message; a closed pipe counts as a :class:`WorkerError`."""
         try:
-            message: StepDone | WorkerResult | WorkerError = self.pipe.recv()
+            message: Message = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join(ENDING)
             return WorkerError(_dead(title, self.worker, self.process.exitcode), died=True)
@@ -120,25 +166,67 @@ class WorkerProcess:
         self.pipe.close()
 
 
-def _await(children: Sequence[WorkerProcess], title: str, advance: Move) -> Facts:
-    """Wait until all workers are done, and return the facts of the one that saved the result."""
+def _await(children: Sequence[WorkerProcess], plan: TrainingPlan, advance: Move, stop: StopRequest) -> Facts:
+    """Wait until all workers are done, and return the facts of the one that saved the result.
+
+    Raises:
+        KeyboardInterrupt: The workers were asked to stop, and did or did not within ``STOP_SECONDS``.
+    """
     working = {child.pipe: child for child in children}
     facts: Facts = {}
-    while working:
-        for pipe in connection.wait(list(working)):
-            child = working[pipe]  # type: ignore[index]
-            match child.receive(title):
-                case StepDone(note):
-                    advance(1, note=note)
-                case WorkerResult(result):
-                    facts = facts or result
-                    del working[child.pipe]
-                case WorkerError() as error:
-                    del working[child.pipe]
-                    raise _cause([error, *_listen(working, title)])
+    pace = StepPace()
+    for pipe in _ready(working, stop, pace):
+        child = working[pipe]
+        match child.receive(plan.title):
+            case StepDone(note):
+                pace.step()
+                advance(1, note=note)
+            case WorkerResult(result):
+                facts = facts or result
+                del working[child.pipe]
+            case WorkerStopped(message):
+                del working[child.pipe]
+                if child.worker.rank == 0:  # it writes the checkpoint
+                    raise KeyboardInterrupt(message)
+            case WorkerError() as error:
+                del working[child.pipe]
+                if stop.made and error.died:
+                    raise KeyboardInterrupt
+                raise _cause([error, *_listen(working, plan.title)])
     for child in children:
         child.process.join(ENDING)
     return facts
+
+
+@dataclass
+class StepPace:
+    """Longest time between two steps."""
+
+    longest: float = 0.0
+    last: float | None = None
+
+    def step(self) -> None:
+        """Note that a step is done."""
+        now = time.monotonic()
+        self.longest = max(self.longest, now - self.last) if self.last else 0.0
+        self.last = now
+
+
+def _ready(
+    working: Mapping[Connection, WorkerProcess], stop: StopRequest, pace: StepPace
+) -> Iterator[Connection]:
+    """Yield the pipe of each worker that has a message, as long as any works; pass on a request to stop."""
+    deadline = math.inf
+    while working:
+        for pipe in connection.wait(list(working), timeout=POLL_SECONDS):
+            if pipe in working:
+                yield pipe  # type: ignore[misc]
+        if stop.made and deadline == math.inf:
+            deadline = time.monotonic() + STOP_SECONDS + 3 * pace.longest
+            for child in working.values():
+                child.stop()
+        if time.monotonic() > deadline:
+            raise KeyboardInterrupt
 
 
 def _listen(working: Mapping[Connection, WorkerProcess], title: str) -> Iterator[WorkerError]:
@@ -169,9 +257,9 @@ def _dead(title: str, worker: WorkerContext, code: int | None) -> TrainingError:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Block SIGINT inside the context; processes started in it inherit the mask and never receive Ctrl-C."""
+    """Block signals inside the context; processes started in it inherit the mask, and never get Ctrl-C."""
     resource_tracker.ensure_running()  # its start would unblock signals
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, *FOR_WORKERS})
     try:
         yield
     finally:

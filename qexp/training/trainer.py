@@ -24,6 +24,7 @@ from qexp.config import Numerics
 from qexp.data.microbatches import MicroBatches
 from qexp.errors import TrainingError
 from qexp.tasks.module import TaskModule
+from qexp.training.interruption import StopRequest, interrupted
 from qexp.training.lightning_compat import interruptible, quiet_lightning
 
 CHECKPOINT = "last.ckpt"
@@ -140,12 +141,22 @@ class LossHistory(pl.Callback):
 
 
 class Checkpoints(pl.Callback):
-    """Callback that saves the whole training state every ``seconds`` seconds, atomically by a rename."""
+    """Callback that saves the whole training state every ``seconds`` seconds, atomically by a rename.
 
-    def __init__(self, file: Path, seconds: float) -> None:
-        self.file = file
-        self.seconds = seconds
+    It also saves it, and ends the training, when that is requested.
+    """
+
+    def __init__(self, worker: WorkerContext, stop: StopRequest) -> None:
+        self.file = worker.checkpoint
+        self.seconds = worker.checkpoint_seconds
+        self.stop = stop
+        self.step = worker.resumed_at
+        """Step of the checkpoint; 0 without one."""
         self.saved = time.monotonic()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Replace the handlers of signals that Lightning has set."""
+        self.stop.listen()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -153,17 +164,30 @@ class Checkpoints(pl.Callback):
         """Save if it is due, but not after the last step, as the artifact is written right after it."""
         if not _step_is_done(trainer, batch_idx) or trainer.global_step == trainer.max_steps:
             return
-        due = time.monotonic() - self.saved >= self.seconds
-        if trainer.strategy.reduce_boolean_decision(due, all=False):  # saving is collective
-            temporary = self.file.with_suffix(".tmp")
-            trainer.save_checkpoint(temporary)
-            if trainer.is_global_zero:
-                os.replace(temporary, self.file)
-            self.saved = time.monotonic()
+        asked = self.stop.made
+        due = asked or time.monotonic() - self.saved >= self.seconds
+        if not trainer.strategy.reduce_boolean_decision(due, all=False):  # saving is collective
+            return
+        self._save(trainer)
+        if trainer.strategy.reduce_boolean_decision(asked, all=False):
+            raise KeyboardInterrupt
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        temporary = self.file.with_suffix(".tmp")
+        trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            os.replace(temporary, self.file)
+        self.saved, self.step = time.monotonic(), trainer.global_step
 
 
 def fit(
-    module: TaskModule, steps: MicroBatches, title: str, worker: WorkerContext, advance: Callable[..., None]
+    module: TaskModule,
+    steps: MicroBatches,
+    title: str,
+    worker: WorkerContext,
+    advance: Callable[..., None],
+    *,
+    stop: StopRequest | None = None,
 ) -> list[float]:
     """Take all steps, or those after the checkpoint of ``worker``, and return the loss of every step.
 
@@ -173,20 +197,35 @@ def fit(
         title: Name of the training in messages.
         worker: Position of this process in the training.
         advance: Called with the number of steps taken, as ``RunConsole.bar`` yields it.
+        stop: Request to end after the current step; None is one by Ctrl-C or SIGTERM.
 
     Raises:
         TrainingError: If the loss is NaN or infinite.
+        KeyboardInterrupt: After a request to end, with a line on where the training goes on.
     """
-    history = LossHistory(title, advance)
-    with quiet_lightning(), interruptible():
-        trainer = _trainer(
-            steps.count, [history, Checkpoints(worker.checkpoint, worker.checkpoint_seconds)], worker
-        )
+    stop = stop or StopRequest()
+    history, checkpoints = LossHistory(title, advance), Checkpoints(worker, stop)
+    try:
+        _run(module, steps, [history, checkpoints], worker=worker, stop=stop)
+    except KeyboardInterrupt:
+        raise interrupted(title, checkpoints.step, steps.count) from None
+    module.eval()
+    return history.losses
+
+
+def _run(
+    module: TaskModule,
+    steps: MicroBatches,
+    callbacks: list[pl.Callback],
+    *,
+    worker: WorkerContext,
+    stop: StopRequest,
+) -> None:
+    with stop.listening(), quiet_lightning(), interruptible():
+        trainer = _trainer(steps.count, callbacks, worker)
         module.train()  # Lightning keeps the mode, and a loaded model is in evaluation mode
         resumed = str(worker.checkpoint) if worker.resumed_at else None
         trainer.fit(module, steps, ckpt_path=resumed, weights_only=True)
-    module.eval()
-    return history.losses
 
 
 def _trainer(steps: int, callbacks: list[pl.Callback], worker: WorkerContext) -> pl.Trainer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 import traceback
@@ -27,6 +28,7 @@ from qexp.data.microbatches import BatchSplit
 from qexp.errors import QexpError, TrainingError
 from qexp.quant.fake_quantize import choose_kernels
 from qexp.training.compile import compiled
+from qexp.training.interruption import FOR_WORKERS, StopRequest
 from qexp.training.plans import TrainingPlan
 from qexp.training.trainer import BACKEND, WorkerContext, fit
 
@@ -58,7 +60,16 @@ class WorkerError:
     at: float = field(default_factory=time.monotonic)
 
 
-def train_worker(plan: TrainingPlan, folder: Path, worker: WorkerContext, advance: Move) -> Facts:
+@dataclass(frozen=True)
+class WorkerStopped:
+    """Message that a worker has ended because its parent asked for it."""
+
+    message: str
+
+
+def train_worker(
+    plan: TrainingPlan, folder: Path, worker: WorkerContext, advance: Move, *, stop: StopRequest
+) -> Facts:
     """Run the steps of one process; rank 0 saves the result and returns its facts, others return none."""
     set_threads(worker.threads)
     choose_kernels(worker.numerics.kernels)
@@ -66,7 +77,7 @@ def train_worker(plan: TrainingPlan, folder: Path, worker: WorkerContext, advanc
     steps = plan.steps(parts)
     module = plan.module(steps.count, parts)
     with compiled(module.model, worker.numerics.compile):
-        losses = fit(module, steps, title=plan.title, worker=worker, advance=advance)
+        losses = fit(module, steps, title=plan.title, worker=worker, advance=advance, stop=stop)
     history = {"steps": steps.count, "loss": losses, "resumed_at": worker.resumed_at}
     return history | dict(plan.save(module, folder)) if worker.rank == 0 else {}
 
@@ -74,16 +85,22 @@ def train_worker(plan: TrainingPlan, folder: Path, worker: WorkerContext, advanc
 def worker_main(plan: TrainingPlan, folder: Path, worker: WorkerContext, port: int, pipe: Connection) -> None:
     """Entry point of a worker process."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    stop = StopRequest(FOR_WORKERS)
 
     def advance(_: int = 1, note: str = "") -> None:
         if worker.rank == 0:
             pipe.send(StepDone(note))
 
     try:
-        _connect(worker, port)
-        pipe.send(WorkerResult(train_worker(plan, folder, worker, advance)))
+        with stop.listening():
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, FOR_WORKERS)
+            _connect(worker, port)
+            pipe.send(WorkerResult(train_worker(plan, folder, worker, advance, stop=stop)))
         distributed.destroy_process_group()
-    except (Exception, KeyboardInterrupt) as error:
+    except KeyboardInterrupt as end:
+        pipe.send(WorkerStopped(str(end)))
+        os._exit(0)  # as below
+    except Exception as error:
         pipe.send(WorkerError(_portable(error, plan.title, worker)))
         os._exit(1)  # a regular exit would wait for the other workers
 

@@ -53,6 +53,7 @@ def test_markdown_of_a_mix(outputs: Path, capsys: pytest.CaptureFixture[str]) ->
     text, problems = capsys.readouterr()
     assert problems == ""
     assert [line for line in text.splitlines() if line.startswith("##")] == [
+        "## verdict",
         "## cola",
         "## mrpc",
         "## overview: GLUE",
@@ -186,7 +187,7 @@ def test_only_unreadable_records_are_nothing_to_report_on(
 def test_write_puts_each_task_into_files(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill(outputs, [*mix(), record({**experiment(), "task": {**experiment()["task"], "name": "my/task"}})])
     assert main(["--outputs", str(outputs), "--write"]) == 0
-    names = ["cola", "mrpc", "my%2Ftask", "overview", "relative-loss"]
+    names = ["verdict", "cola", "mrpc", "my%2Ftask", "overview", "relative-loss"]
     assert {path.name for path in (outputs / "tables").iterdir()} == {
         f"{name}.{ending}" for name in names for ending in ("md", "csv", "tex", "json")
     }

@@ -120,6 +120,7 @@ def test_a_sweep_runs_every_combination_and_fails_if_one_does(tiny_bert: Path, t
         "deploy=none", "budget=smoke", "machine.threads=1", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == FAILED
-    assert "68" in done.stdout or "accuracy" in done.stdout
+    assert "overview: sweep, sample, smoke" in done.stdout
+    assert done.stdout.count("Verdict. On generated rows") == 1, "one over all jobs, at the end"
     assert "none" in done.stderr
     assert "Traceback" not in done.stderr

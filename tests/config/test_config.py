@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from qexp import pipeline
 from qexp.config import Control, Experiment, Finetune, Qat, Quant
 from qexp.config.validation_errors import allowed_fields, explain, unknown_field
 from qexp.environment import conf_folder
@@ -110,6 +113,17 @@ def test_identity_leaves_out_how_and_where_but_keeps_the_device() -> None:
     assert base.identity == same.identity
     assert base.identity != experiment("task=mrpc", "machine=gpu").identity
     assert base.identity != experiment("task=mrpc", "seed=2").identity
+
+
+def test_the_accepted_loss_changes_no_result_and_no_key_of_a_stage() -> None:
+    base, other = experiment("task=mrpc"), experiment("task=mrpc", "accept.loss=2")
+    assert (base.accept.loss, other.accept.loss) == (0.5, 2.0)
+    assert base.identity == other.identity
+    for stage in sorted((Path(pipeline.__file__).parent / "stages").glob("[!_]*.py")):
+        assert "accept" not in import_module(f"qexp.pipeline.stages.{stage.stem}").STAGE.keys
+    for wrong in ("-0.1", "101", "much"):
+        with pytest.raises(ValidationError, match=r"accept\.loss"):
+            experiment("task=mrpc", f"accept.loss={wrong}")
 
 
 @pytest.mark.parametrize(

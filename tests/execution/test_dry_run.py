@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from qexp.errors import INVALID, OK
-from qexp.execution.dry_run import DryRunLauncher, Plan
+from qexp.execution.dry_run import DryRunLauncher, Plan, RequiredStage
 from qexp.execution.sweep_log import SweepLog
 from qexp.records.record import records_folder, write
 from tests.conftest import compose
@@ -53,7 +53,7 @@ def _rows(plan: Plan, capsys: pytest.CaptureFixture[str]) -> Iterator[list[str]]
     plan.show()
     for line in capsys.readouterr().out.splitlines():
         cells = [cell.strip() for cell in line.strip("| ").split("|")]
-        if cells[0][:1].isdigit():
+        if cells[0][:1].isdigit() and len(cells) > 1:
             yield cells
 
 
@@ -148,32 +148,70 @@ def _expected(words: list[str], stage: str, capsys: pytest.CaptureFixture[str]) 
     return time
 
 
-def test_without_any_record_nothing_is_known_of_the_time(
+def test_without_any_record_a_rule_tells_the_time(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _expected(words, "2-fp32", capsys) == "1 stages of unknown length"
+    assert _expected(words, "2-fp32", capsys).startswith("about ")
+
+
+def test_without_a_record_or_a_rule_the_time_is_unknown() -> None:
+    plan = Plan([[RequiredStage("2-fp32", "k", False, ("2-fp32",), None)]], count=1)
+    assert "1 stage to build, time unknown: none has run here yet." in plan.text({})
+    plan.jobs.append([RequiredStage("1-tokens", "l", False, ("1-tokens",), None)])
+    assert "2 stages to build, time unknown" in plan.text({})
+    assert "2 stages to build, one after another at least 8 s, and 1 of unknown time" in plan.text(
+        {("1-tokens",): 8.0}
+    )
+
+
+def test_the_rule_grows_with_the_work(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    from qexp.config import Experiment
+    from qexp.execution.stage_times import Rates, StageRule
+
+    def seconds(*more: str) -> float:
+        experiment = Experiment.model_validate(compose(*words, *more))
+        rule = StageRule(experiment, {"train": 1000, "validation": 100}, Rates(0.01, 0.002))
+        return sum(rule.seconds(stage, "FP32") or 0 for stage in ("2-fp32", "5-qat", "6-scores"))
+
+    base = ("budget=full", "finetune.epochs=1", "method=qat", "method.epochs=1", "finetune.batch_size=10")
+    assert seconds(*base) == pytest.approx(3 + 10 + 3 + 11 + 1 + 20 * 0.002)  # budget.evaluation_rows=20
+    assert seconds(*base, "budget.train_steps=10") == pytest.approx(3 + 1 + 3 + 1.1 + 1 + 20 * 0.002)
 
 
 def test_time_is_that_of_the_most_similar_stages_that_were_built(
     words: list[str], outputs: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The median of the closest ones; what was found in the store tells nothing."""
+    """The median of those of the same task, model and budget; the seconds of a look-up tell nothing."""
     folder = records_folder(outputs)
     write(_built(7200.0, model="another"), folder)
-    assert _expected(words, "2-fp32", capsys) == "2 h 0 min"
+    assert _expected(words, "2-fp32", capsys).startswith("about ")
     own = {"model": str(tiny_bert), "budget": {"name": "smoke"}}
     for seconds in (10.0, 65.0, 70.0):
         write(_built(seconds, **own), folder)
     cached = _built(9000.0, **own)
     write(replace(cached, stages=[{**cached.stages[0], "state": "cached"}]), folder)
     assert _expected(words, "2-fp32", capsys) == "1 min 5 s"
-    assert _expected(words, "1-tokens", capsys) == "1 stages of unknown length"
+
+
+def test_a_rerun_keeps_the_times_of_the_stages_and_a_plan_finds_them(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = ("quant=w8a8", "method=ptq", "deploy=none")
+    first, second = (run(*words, *own)[1]["stages"] for _ in range(2))
+    assert {stage["state"] for stage in second} == {"cached"}
+    for stage, again in zip(first, second, strict=True):
+        assert again["seconds"] == pytest.approx(stage["seconds"], abs=1.0), stage
+    assert sum(stage["seconds"] for stage in second) > 0.5 * sum(stage["seconds"] for stage in first)
+    plan = _planned(words, (["quant=w4a8", "seed=2", *own[1:]],))
+    times = {stage: time for stage, *_, time in _rows(plan, capsys)}
+    assert not times["2-fp32"].startswith("about")
 
 
 def test_a_record_that_cannot_be_read_does_not_stop_a_plan(
-    words: list[str], outputs: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], outputs: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write(_built(30.0), records_folder(outputs))
+    own = {"model": str(tiny_bert), "budget": {"name": "smoke"}}
+    write(_built(30.0, **own), records_folder(outputs))
     (records_folder(outputs) / "foreign.json").write_text("{")
     assert _expected(words, "2-fp32", capsys) == "30 s"
 

@@ -49,13 +49,16 @@ def test_one_run_reports_fp32_ptq_qat_and_the_second_is_all_cache_hits(
     assert "sample" in shown.err.splitlines()[0]
     assert "sample" in shown.out
     assert "smoke" in shown.out
+    assert set(first["intervals"]) == {"ptq", "qat"}
+    assert all(interval["rows"] == 200 for interval in first["intervals"]["qat"].values())
+    assert "Verdict. On generated rows" in shown.out
 
     code, second = run(*words)
     assert code == OK, record_problem()
     assert _states(first) == {"built"}
     assert _states(second) == {"cached"}
     assert second["key"] == first["key"]
-    assert second["scores"] == first["scores"]
+    assert (second["scores"], second["intervals"]) == (first["scores"], first["intervals"])
     assert len(list((outputs / "records").iterdir())) == 1
 
 

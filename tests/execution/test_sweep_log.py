@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from qexp.errors import FAILED, INTERRUPTED, INVALID, OK, StoreError
-from qexp.execution.sweep_log import JobResult, SweepLog, summary, sweep_log_in
+from qexp.execution.sweep_log import JobResult, SweepLog, records_of, summary, sweep_log_in
+from qexp.records.record import write
+from tests.support.record_factory import record
 
 JOBS = (["task=cola", "seed=1"], ["task=mrpc", "seed=1"], ["task=rte", "seed=1"])
 STAGES = [
@@ -140,3 +143,11 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> N
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match="QEXP_OUTPUTS"):
         SweepLog(tmp_path / "file" / "attempt").begin("sweep", "0")
+
+
+def test_the_records_of_its_jobs_are_read_as_far_as_they_can_be(sweep_log: SweepLog, tmp_path: Path) -> None:
+    write(replace(record(), key="here"), tmp_path / "records")
+    (tmp_path / "records" / "cut.json").write_text("{")
+    for job, key in enumerate(("here", "gone", "cut")):
+        _end(sweep_log, job, key=key)
+    assert [each.key for each in records_of(sweep_log, tmp_path)] == ["here"]

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from qexp.config import ActivationScheme, Placement, Quant, Scheme, WeightScheme
 from qexp.errors import ModelError
-from qexp.models.integer_checkpoint import checkpoint_of, write_checkpoint
+from qexp.models.integer_checkpoint import checkpoint_of, save_integers
+from qexp.models.integer_files import publish_integers
 from qexp.models.integer_loading import load_checkpoint
 from tests.support.tiny_models import batch, build, calibrated
 
@@ -45,7 +46,8 @@ def written(
     quantization.freeze()
     checkpoint = checkpoint_of(quantization)
     config = model.config.to_dict() | {"architectures": [type(model).__name__]}
-    write_checkpoint(checkpoint, config, folder)
+    save_integers(quantization, folder / "saved")
+    publish_integers(folder / "saved", config, folder)
     return quantization, checkpoint
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,10 +16,9 @@ from qexp.reporting.glue import BY_NAME
 from qexp.reporting.report import report_of
 from qexp.reporting.run_view import RunView
 from qexp.reporting.table import Table
-from tests.support.record_factory import deployed, experiment, parity
+from tests.support.record_factory import deployed, experiment, parity, timing
 
 HOST = {"processor": "Fast [avx]", "cores": 2, "threads": 2, "runtimes": ["onnxruntime 1"], "gpu": None}
-TIMES = {"p90_ms": 1.0, "p99_ms": 1.0, "samples_per_second": 1.0}
 
 
 def engine(p50: float, *, passed: bool = True, share: float = 0.0, **parts: Any) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def engine(p50: float, *, passed: bool = True, share: float = 0.0, **parts: Any)
         "info": {"bytes": 2**20, "command": None},
         "gate": parity(passed),
         "scores": {"f1": 80.0, "accuracy": 70.0},
-        "latency": {"1x128": {"p50_ms": p50, **TIMES}},
+        "latency": {"1x128": timing(p50)},
         "audit": {"integer_share": share, "conversions": 3, "products": 2, "in_float": [], "nodes": {}},
     }
     return found | parts
@@ -48,9 +48,28 @@ def column(found: Table, name: str) -> list[str]:
 
 def test_how_much_faster_is_against_the_best_float_engine() -> None:
     found = table(run(slow_fp32=engine(20.0), fast_fp32=engine(10.0), fast_int8=engine(4.0, share=87.54)))
-    assert column(found, "1x128") == ["10.00 (1.00x)", "20.00 (0.50x)", "4.00 (2.50x)"]
+    assert column(found, "1x128") == [
+        "10.00 (1.00x, p90/p50 1.10)",
+        "20.00 (0.50x, p90/p50 1.10)",
+        "4.00 (2.50x, p90/p50 1.10)",
+    ]
     assert column(found, "integer work (%)") == ["0.0", "0.0", "87.5"]
     assert column(found, "quant") == ["fp32", "fp32", "w8a8"]
+
+
+def test_a_ratio_is_within_one_run_and_the_same_graph_at_two_speeds_is_noisy() -> None:
+    graph = [{"stage": "7-onnx", "key": "same", "state": "built", "seconds": 1.0}]
+    runs = [
+        RunView(deployed(experiment(quant=quant), host=HOST, stages=graph, engines={
+            "a/fp32": engine(fp32), "a/int8": engine(5.0),
+        }))
+        for quant, fp32 in (("w8a8", 10.0), ("w8a16", 20.0))
+    ]  # fmt: skip
+    found = table(*runs)
+    assert set(column(found, "1x128")) == {"10.00 (noisy)", "20.00 (noisy)", "5.00 (noisy)"}
+    assert any("10.0 ms in one run and 20.0 in another" in note for note in found.notes)
+    apart = [RunView(replace(each.record, stages=[])) for each in runs]
+    assert "5.00 (4.00x, p90/p50 1.10)" in column(table(*apart), "1x128")
 
 
 def test_an_engine_of_a_model_that_predicts_one_class_is_marked() -> None:
@@ -85,7 +104,7 @@ def test_a_failed_gate_is_marked_and_says_what_to_do() -> None:
 def test_a_runtime_that_is_not_there_and_a_refused_shape_are_told() -> None:
     small = engine(5.0, latency={}, problems={"1x128": "too large"})
     found = table(run(a_fp32=engine(10.0), b_fp32={"problems": {"engine": "install it"}}, c_int8=small))
-    assert column(found, "1x128") == ["10.00 (1.00x)", "-", "refused †"]
+    assert column(found, "1x128") == ["10.00 (1.00x, p90/p50 1.10)", "-", "refused †"]
     assert [note.split(": ", 1)[1] for note in found.notes] == ["install it", "too large"]
 
 

@@ -89,15 +89,18 @@ def failed(tree: Mapping[str, Any], message: str = "the loss is nan\nsecond line
 def deployed(tree: Mapping[str, Any], **fields: Any) -> Record:
     """A Record with parity, size and latency."""
     tree = {**tree, "deploy": ENGINES}
-    timing = {"p90_ms": 13.0, "p99_ms": 15.0, "samples_per_second": 80.0}
-    both = {"1": {"p50_ms": 12.0, **timing}, "32": {"p50_ms": 300.0, **timing}}
-    int8 = {"1": {"p50_ms": 5.0, **timing}, "32": {"p50_ms": 150.0, **timing}}
+    both, int8 = ({"1": timing(one), "32": timing(many)} for one, many in ((12.0, 300.0), (5.0, 150.0)))
     defaults = {
         "latency": {"fp32": both, "int8": int8},
         "bytes": {"fp32": 90_000_000, "int8": 23_000_000},
         "parity": parity(True),
     }
     return record(tree, **{**defaults, **fields})
+
+
+def timing(p50: float, spread: float = 1.1) -> dict[str, float]:
+    """A latency with its p90 / p50."""
+    return {"p50_ms": p50, "p90_ms": round(spread * p50, 6), "p99_ms": 2 * p50, "samples_per_second": 80.0}
 
 
 def parity(passed: bool) -> dict[str, Any]:

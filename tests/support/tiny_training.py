@@ -71,6 +71,9 @@ def trouble_at(taken: int, what: str) -> None:
         raise OSError(28, os.strerror(28))
     if what == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if what == "interrupt the parent":
+        os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(0.5)  # until it has asked all workers to stop
     if what == "hang":
         time.sleep(600)
 

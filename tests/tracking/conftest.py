@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from qexp.config import Experiment
-from qexp.context import RunConsole
+from qexp.progress.console import RunConsole
 from qexp.records.record import Record
 from qexp.tracking.mirror import Mirror, mirror_of
 from tests.conftest import compose

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from qexp.config import Wandb
-from qexp.context import RunConsole
 from qexp.errors import INTERRUPTED, INVALID, OK
 from qexp.execution.job import Job
+from qexp.progress.console import RunConsole
 from qexp.tracking import mirror as module
 from qexp.tracking.tracker import CloseResult, Page, PageContent, PageState
 from tests.conftest import compose

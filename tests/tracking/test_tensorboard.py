@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from qexp.context import RunConsole
+from qexp.progress.console import RunConsole
 from tests.tracking.conftest import CURVES, KEY, asked, mirror, news, predicted, track
 
 FOLDER = Path("tensorboard") / "runs" / f"mrpc-w8a8-qat-s1-{KEY[:8]}"

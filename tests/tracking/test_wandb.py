@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from qexp.context import RunConsole
+from qexp.progress.console import RunConsole
 from tests.support.wandb_processes import end_service
 from tests.support.wandb_server import FAKE_KEY, Server
 from tests.tracking.conftest import CURVES, KEY, asked, mirror, news, predicted, track
@@ -246,7 +246,7 @@ def test_a_network_that_dies_in_the_middle_does_not_block(
 KILLED = """
 import sys
 from pathlib import Path
-from qexp.context import RunConsole
+from qexp.progress.console import RunConsole
 from tests.tracking.conftest import asked, mirror, predicted
 from tests.support.wandb_processes import kill_service
 outputs = Path(sys.argv[1])

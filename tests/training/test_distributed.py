@@ -144,6 +144,16 @@ def test_ctrl_c_ends_all_and_is_told_once(tmp_path: Path) -> None:
     assert _gone(tmp_path)
 
 
+@pytest.mark.slow
+def test_ctrl_c_saves_the_step_of_all_processes(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt, match=r"from step \d of 6") as end:
+        trained(plan(tmp_path, devices=2, trouble=("interrupt the parent", 0, 2)))
+    assert _gone(tmp_path)
+    facts, _ = trained(plan(tmp_path, devices=2))
+    assert f"from step {facts['resumed_at']} of 6" in str(end.value)
+    assert len(facts["loss"]) == 6
+
+
 def test_more_devices_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

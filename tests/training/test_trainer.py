@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from transformers import (
     AutoModelForSequenceClassification,
@@ -21,6 +23,7 @@ from qexp.errors import TrainingError
 from qexp.tasks.classification import Classifier, task_loss
 from qexp.tasks.module import Optimization
 from qexp.training.distributed import resumed_at
+from qexp.training.interruption import StopRequest
 from qexp.training.trainer import CHECKPOINT, WorkerContext, fit
 from tests.conftest import experiment, tiny_config
 from tests.support.tiny_training import batch_of, largest_difference, plan, quantized, runtime, trained
@@ -277,3 +280,90 @@ def test_activations_come_in_parts_and_weights_do_not() -> None:
     kinds = {site.quantizer: site.kind for site in quantization.sites}
     parts = {(kinds[name] == "linear.weight", each.parts) for name, each in quantization.quantizers.items()}
     assert parts == {(True, 1), (False, 3)}
+
+
+class _Signals:
+    """Batches during some of which this process gets a signal."""
+
+    def __init__(self, *taken: int, number: int = signal.SIGINT) -> None:
+        self.steps = _steps()
+        self.steps.collate = self._collate
+        self.taken, self.number = taken, number
+
+    def _collate(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
+        for _ in range(self.taken.count(self.steps.taken)):
+            signal.raise_signal(self.number)
+        return _batch(rows)
+
+
+def test_ctrl_c_saves_the_step_and_the_same_training_goes_on_from_there(tmp_path: Path) -> None:
+    whole = _module()
+    losses, _ = _fit(whole, _steps(), tmp_path)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(
+        KeyboardInterrupt, match="tiny; the same command goes on from here: tiny from step"
+    ) as end:
+        _fit(_module(), _Signals(5).steps, tmp_path)
+    assert signal.getsignal(signal.SIGINT) is handler
+    resumed = _module()
+    rest, step = _fit(resumed, _steps(), tmp_path)
+    assert step >= 4
+    assert f"from step {step} of {STEPS}" in str(end.value)
+    assert rest == losses
+    assert torch.equal(_weights(whole), _weights(resumed))
+
+
+def test_a_second_ctrl_c_ends_at_once_and_leaves_the_checkpoint_before_it(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _fit(_module(), _Signals(5).steps, tmp_path)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    step = resumed_at(tmp_path / CHECKPOINT, runtime(tmp_path))
+    with pytest.raises(KeyboardInterrupt, match=f"goes on from here: tiny from step {step} of"):
+        _fit(_module(), _Signals(9, 9).steps, tmp_path)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_ctrl_c_while_a_checkpoint_is_written_never_breaks_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = pl.Trainer.save_checkpoint
+
+    def interrupted(self: pl.Trainer, path: Path, *args: Any) -> None:
+        save(self, path, *args)
+        path.write_bytes(path.read_bytes()[:100])
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        _fit(_module(), _Signals(5).steps, tmp_path)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    monkeypatch.setattr(pl.Trainer, "save_checkpoint", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _fit(_module(), _steps(), tmp_path, seconds=0)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_before_the_first_step_is_saved_it_says_that_there_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt, match="no checkpoint yet"):
+        _fit(_module(), _Signals(1, 1).steps, tmp_path)
+
+
+def test_sigterm_saves_the_step_unless_another_handles_it(tmp_path: Path) -> None:
+    stop = StopRequest()
+    worker = WorkerContext(Numerics(), tmp_path, 1e9, threads=1)
+    steps = _Signals(5, number=signal.SIGTERM).steps
+    with pytest.raises(KeyboardInterrupt, match="from step"):
+        fit(_module(), steps, "tiny", worker, lambda *_, **__: None, stop=stop)
+    assert stop.number == signal.SIGTERM
+    assert (tmp_path / CHECKPOINT).exists()
+    with pytest.raises(SystemExit) as end:
+        stop.end("")
+    assert end.value.code == 143
+    theirs = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        other = StopRequest()
+        with other.listening():
+            signal.raise_signal(signal.SIGTERM)
+        assert not other.made
+    finally:
+        signal.signal(signal.SIGTERM, theirs)

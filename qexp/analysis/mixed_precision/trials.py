@@ -11,11 +11,12 @@ from pathlib import Path
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from qexp.analysis.evaluator import Accelerator, EvaluationRows, Measurement, rows_of, runtime_of
+from qexp.analysis.evaluator import Accelerator, EvaluationRows, Measurement, rows_of
 from qexp.analysis.find_run import experiment_of, folder_of, subject_of
 from qexp.analysis.mixed_precision.groups import QuantizerGroup, groups_of
 from qexp.analysis.mixed_precision.overrides import quant_of, schemes_of
 from qexp.analysis.mixed_precision.path import Assignment, BitWidthPair, Costs
+from qexp.analysis.run_models import runtime_of
 from qexp.artifacts.types import ModelArtifact
 from qexp.config import FLOAT_BITS, AnyCalibrator, Override, Quant, QuantizationConfig, Refinement
 from qexp.context import RunContext, device_of, set_threads

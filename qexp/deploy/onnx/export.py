@@ -31,6 +31,7 @@ from qexp.deploy.onnx.qdq_ops import OPSET, TRANSLATIONS, WIDE_OPSET, opset_for
 from qexp.deploy.onnx.uint8 import shift_activations
 from qexp.deploy.onnx.workarounds import keep_exact
 from qexp.errors import DeployError
+from qexp.naming import HIDDEN, POOLED
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """Possible inputs of an encoder, in the order of the file; all int64 [batch, length]."""
@@ -40,9 +41,6 @@ Translations = Mapping[Callable[..., Any], Callable[..., Any]]
 """ONNX translation of each custom operator."""
 OUTPUT = "logits"
 """Name of the output: float32 [batch, outputs]; for question answering [batch, length, 2], start and end."""
-POOLED, HIDDEN = "sentence_embedding", "last_hidden_state"
-"""Name of the output of a model with a pooling, float32 [batch, width], and of the value in its graph that is
-pooled, float32 [batch, length, width]."""
 
 
 @dataclass(frozen=True)

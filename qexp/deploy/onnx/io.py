@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
-import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from qexp.artifacts.disk import write_whole
 from qexp.deploy.onnx.packing import unpack_weights
 from qexp.errors import DeployError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 MAX_BYTES = 2**31 - 1
 """Capacity of one protobuf message, and so of one ONNX file without external data."""
@@ -22,6 +25,8 @@ def checked(graph: ir.Model) -> onnx.ModelProto:
     Raises:
         DeployError: The graph is too large, or not valid ONNX.
     """
+    import onnx_ir as ir  # takes sympy along, which those who only read do without
+
     size = sum(value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value)
     if size > MAX_BYTES:
         raise DeployError(

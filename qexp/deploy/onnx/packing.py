@@ -12,12 +12,13 @@ INT2 needs opset 25, which OpenVINO 2026.4 does not read; its engine unpacks the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from qexp.deploy.onnx.passes import constant, initializer
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 SMALLEST = 256
 """Fewest integers that are packed: half of them would save less than the ``Cast`` takes."""
@@ -27,8 +28,8 @@ SMALLEST = 256
 class PackedType:
     """Type of packed integers, and what a file needs to hold it."""
 
-    signed: ir.DataType
-    unsigned: ir.DataType
+    signed: int
+    unsigned: int
     bits: int
     opset: int
     ir_version: int
@@ -40,11 +41,11 @@ class PackedType:
 
 
 PACKED_TYPES = (
-    PackedType(ir.DataType.INT2, ir.DataType.UINT2, bits=2, opset=25, ir_version=12),
-    PackedType(ir.DataType.INT4, ir.DataType.UINT4, bits=4, opset=21, ir_version=10),
+    PackedType(TensorProto.INT2, TensorProto.UINT2, bits=2, opset=25, ir_version=12),
+    PackedType(TensorProto.INT4, TensorProto.UINT4, bits=4, opset=21, ir_version=10),
 )
 """Types of packed integers, the smallest first."""
-PACKED = {int(kind) for each in PACKED_TYPES for kind in (each.signed, each.unsigned)}
+PACKED = {kind for each in PACKED_TYPES for kind in (each.signed, each.unsigned)}
 """Numbers of these types in a file."""
 
 
@@ -54,8 +55,10 @@ def pack_weights(model: ir.Model) -> None:
     The file gets the lowest opset and IR version that hold them. The graph must be optimized
     (:func:`qexp.deploy.onnx.passes.optimize_graph`); names of values that nodes read stay.
     """
+    import onnx_ir as ir  # takes sympy along, which those who only read files do without
+
     for value in list(model.graph.initializers.values()):
-        stored = constant(value)
+        stored = value.const_value
         if stored is None or len(stored.shape) < 2 or stored.size < SMALLEST:
             continue
         if stored.dtype not in (ir.DataType.INT8, ir.DataType.UINT8):
@@ -67,10 +70,14 @@ def pack_weights(model: ir.Model) -> None:
 
 
 def _pack(model: ir.Model, value: ir.Value, kind: PackedType) -> None:
-    stored, name = constant(value), value.name
+    import onnx_ir as ir
+
+    from qexp.deploy.onnx.passes import initializer
+
+    stored, name = value.const_value, value.name
     assert stored is not None
     assert name is not None
-    dtype = kind.signed if stored.dtype == ir.DataType.INT8 else kind.unsigned
+    dtype = ir.DataType(kind.signed if stored.dtype == ir.DataType.INT8 else kind.unsigned)
     packed = initializer(model.graph, f"{name}.{dtype.name.lower()}", stored.numpy().astype(dtype.numpy()))
     cast = ir.node("Cast", [packed], {"to": stored.dtype}, name=f"{name}.Cast")
     for use in list(value.uses()):

@@ -7,13 +7,11 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
+from qexp import naming
 from qexp.config import Execution
-from qexp.config.base import FLOAT_BITS
 from qexp.deploy.runtimes import spec_of
 from qexp.errors import DeployError
 
-ORDER: tuple[Execution, ...] = ("float", "integer", "stored", "simulated")
-"""Kinds of execution, from the most to the least real."""
 SIGNED = {TensorProto.INT8, TensorProto.INT4}
 """Types of signed grids."""
 WIDE = {TensorProto.INT16, TensorProto.UINT16}
@@ -30,9 +28,8 @@ def execution(runtime: str, widths: Iterable[tuple[int, int]]) -> Execution:
     Raises:
         DeployError: The runtime is unknown.
     """
-    spec = spec_of(runtime)
-    executions = [spec.products.get(pair, "simulated") for pair in widths if pair != (FLOAT_BITS,) * 2]
-    return max(executions, key=ORDER.index, default="float")
+    spec_of(runtime)
+    return naming.execution(runtime, widths)  # type: ignore[arg-type]
 
 
 def check_graph(runtime: str, model: ModelProto, name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qexp.artifacts import BuildDir, Stage
 from qexp.artifacts.types import Graph, ModelArtifact, Ranges, Tokens
-from qexp.config import QuantizationConfig, Task
+from qexp.config import QuantizationConfig, Task, TranslationTask
 from qexp.context import RunContext
 from qexp.naming import StageName
 
@@ -23,10 +23,13 @@ def run(
     import numpy as np
 
     from qexp.models.inference import load_quantized
+    from qexp.models.integer_checkpoint import save_integers
     from qexp.tasks import adapter_for
     from qexp.tasks.exported import export
 
     model, quantization = load_quantized(encoder, quant_config, ranges, ctx)
+    if quantization is not None and not isinstance(task, TranslationTask):
+        save_integers(quantization, Graph(work.folder, "").integers)
     model = model.cpu()
     if quantization is not None:
         quantization.export_mode()

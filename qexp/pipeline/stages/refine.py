@@ -36,7 +36,7 @@ def run(
 
     model, quantization = load_quantized(encoder, quant_config, ranges, ctx)
     assert quantization is not None
-    with ctx.console.bar("refine", total=len(linear_weights(quantization))) as advance:
+    with ctx.console.bar("refine", total=len(linear_weights(quantization)), unit="layers") as advance:
         result = refine(
             quantization,
             MomentsFile(moments.file),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from qexp.records.record import write_text
@@ -17,6 +17,9 @@ from qexp.reporting.tables.glue import averages_table
 from qexp.reporting.tables.intervals import interval_tables
 from qexp.reporting.tables.overview import overview_table
 from qexp.reporting.tables.relative_loss import loss_tables
+from qexp.reporting.verdict.next_steps import next_steps
+from qexp.reporting.verdict.sentences import file_of, sentences
+from qexp.reporting.verdict.verdict import Verdict
 
 
 def tables_of(report: Report) -> list[Table]:
@@ -32,8 +35,22 @@ def tables_of(report: Report) -> list[Table]:
 
 
 def markdown_text(report: Report) -> str:
-    """Format all tables as one Markdown text."""
-    return "\n".join(map(markdown, tables_of(report)))
+    """Format the verdicts and all tables as one Markdown text."""
+    return "\n".join([*verdict_markdown(report.verdicts), *map(markdown, tables_of(report))])
+
+
+def verdict_markdown(verdicts: Sequence[Verdict]) -> list[str]:
+    """Format verdicts as one section of Markdown; none without verdicts."""
+    if not verdicts:
+        return []
+    paragraphs = ["## verdict"]
+    for verdict in verdicts:
+        first, *others = sentences(verdict)
+        paragraphs.append(" ".join([f"**{first}**", *others]))
+        steps = [f"- `{step.command}`: {step.purpose}" for step in next_steps(verdict)]
+        file = file_of(verdict.best, None) if verdict.answer == "deployable" and verdict.best else None
+        paragraphs.append("\n".join([*([f"- file: `{file}`"] if file else []), *steps]))
+    return ["\n\n".join(paragraphs) + "\n"]
 
 
 def latex_text(report: Report) -> str:

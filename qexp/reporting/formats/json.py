@@ -2,10 +2,15 @@
 
 While :data:`SCHEMA` stays the same, the format only gains fields::
 
-    {schema, tables: [...], overviews: [...], relative_losses: [...], averages: [...],
-     published: [...], published_losses: [...], intervals: null or {resamples, found: [...], lacking: [...]},
+    {schema, verdicts: [...], tables: [...], overviews: [...], relative_losses: [...], averages: [...],
+     published: [...], published_losses: [...],
+     intervals: null or {resamples, found: [...], lacking: [...]},
      engines: [{task, model, quant, seed, record, engine, simulated, and the parts of a Record's engine}]}
 
+    verdict         {task, data, budget, answer, sentences, next: [{command, purpose}], candidates: [{quant,
+                     stage, runtime, state, reason, accepted, record, gate, change,
+                     speed: {kind, ratio, …}}]}; candidates best first; change has metric, fp32, score,
+                     points, low, high, rows, resamples, seeds
     table           {task, data: real or sample, budget, sources, seeds, metrics, columns, common, rows,
                      refused, notes}; columns are the settings that distinguish its rows, common those that
                      all rows share
@@ -45,6 +50,9 @@ from qexp.reporting.overview import Overview
 from qexp.reporting.relative_loss import Loss, PublishedLoss
 from qexp.reporting.report import Report
 from qexp.reporting.tables.intervals import Intervals
+from qexp.reporting.verdict.next_steps import next_steps
+from qexp.reporting.verdict.sentences import sentences
+from qexp.reporting.verdict.verdict import Verdict
 
 if TYPE_CHECKING:
     from qexp.reporting.intervals import Interval, NoInterval
@@ -56,6 +64,7 @@ def json_text(report: Report) -> str:
     """Format a report as JSON."""
     tree = {
         "schema": SCHEMA,
+        "verdicts": [*map(_verdict, report.verdicts)],
         "tables": [*map(_table, report.comparisons)],
         "overviews": [*map(_overview, report.overviews)],
         "relative_losses": [*map(_loss, report.losses)],
@@ -66,6 +75,25 @@ def json_text(report: Report) -> str:
         "intervals": _intervals(report.intervals) if report.intervals else None,
     }
     return json.dumps(tree, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    return {
+        **_data(verdict.comparison),
+        "answer": verdict.answer,
+        "sentences": sentences(verdict),
+        "next": [*map(asdict, next_steps(verdict))],
+        "candidates": [
+            {
+                **{"quant": each.row.quant, "stage": each.stage, "runtime": each.runtime},
+                **{"state": each.state, "reason": each.reason, "accepted": each.accepted},
+                **{"record": each.run.record.key, "gate": each.gate},
+                "change": each.change and asdict(each.change),
+                "speed": {**asdict(each.speed), "ratio": each.speed.ratio},
+            }
+            for each in verdict.candidates
+        ],
+    }
 
 
 def _table(comparison: Comparison) -> dict[str, Any]:

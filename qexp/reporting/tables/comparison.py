@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from qexp.naming import MODEL_TITLES
@@ -14,7 +13,9 @@ from qexp.reporting.attempts import describe, first_line, short_name
 from qexp.reporting.comparison import Cell, Comparison, Row
 from qexp.reporting.run_view import TRAINED, Quantity, RunView
 from qexp.reporting.settings import label
-from qexp.reporting.table import DAGGER, DOUBLE_DAGGER, NOT_REQUESTED, Table, joined
+from qexp.reporting.table import DAGGER, DOUBLE_DAGGER, KEY_LENGTH, NOT_REQUESTED, Table, joined
+from qexp.reporting.tables.footnotes import Footnotes, more
+from qexp.reporting.verdict.speed import Drifts, drifts_of, speed_of
 
 STAGES = MODEL_TITLES
 DOUBTFUL = f"{DOUBLE_DAGGER} a score that says nothing of its model; why is told below the task's table"
@@ -27,51 +28,36 @@ WARNINGS = {
 MISSING = "missing"
 
 
-@dataclass
-class Footnotes:
-    """Numbered footnotes on failures; all runs with the same cause share one number."""
-
-    causes: dict[str, list[str]] = field(default_factory=dict)
-
-    def mark(self, runs: Sequence[RunView]) -> str:
-        """Return ``failed [1]``, or ``failed [1, 2]`` for several causes."""
-        numbers = dict.fromkeys(self._number(run) for run in runs)
-        return f"failed [{joined(list(numbers))}]"
-
-    def lines(self) -> list[str]:
-        """Return lines such as ``[1] TrainingError: … (minilm w8a8 qat seed 1; …)``."""
-        return [
-            f"[{number}] {cause} ({'; '.join(runs[:3])}{_more(runs[3:])})"
-            for number, (cause, runs) in enumerate(self.causes.items(), 1)
-        ]
-
-    def _number(self, run: RunView) -> int:
-        runs = self.causes.setdefault(first_line(run), [])
-        if describe(run) not in runs:
-            runs.append(describe(run))
-        return list(self.causes).index(first_line(run)) + 1
-
-
-def _more(runs: Sequence[str]) -> str:
-    return f"; and {len(runs)} more" if runs else ""
-
-
 def table_of(comparison: Comparison) -> Table:
     """Return the table of a comparison, ready for output."""
     columns = _score_columns(comparison)
     kinds = {quantity.name for row in comparison.rows for quantity in row.cells}
     show_latency = "latency" in kinds or any(row.simulated for row in comparison.rows)
     recipes = [_recipe(row) for row in comparison.rows]
-    header = ["model", "quant", *(["recipe"] * (len({*recipes}) > 1)), *map(label, comparison.split.columns)]
+    header = [
+        "model",
+        "quant",
+        "key",
+        *(["recipe"] * (len({*recipes}) > 1)),
+        *map(label, comparison.split.columns),
+    ]
     header += [title for title, _ in columns]
     header += ["size (MiB)"] * ("size" in kinds) + ["latency (ms)"] * show_latency + ["seeds"]
     names, footnotes = model_names(row.model for row in comparison.rows), Footnotes()
-    rows = []
+    drifts, rows = drifts_of(run for row in comparison.rows for run in row.runs), []
     for row, recipe in zip(comparison.rows, recipes, strict=True):
-        cells = [names[row.model], row.quant, *([recipe] * ("recipe" in header)), *comparison.columns_of(row)]
+        cells = [
+            names[row.model],
+            row.quant,
+            _keys(row),
+            *([recipe] * ("recipe" in header)),
+            *comparison.columns_of(row),
+        ]
         cells += [_score(row, quantity, footnotes) for _, quantity in columns]
         cells += [_pair(row, "size", text.size, footnotes)] * ("size" in kinds)
-        cells += [_latency(row, footnotes)] * show_latency + [_seeds(row, comparison.seeds, footnotes)]
+        cells += [_latency(row, drifts, footnotes)] * show_latency + [
+            _seeds(row, comparison.seeds, footnotes)
+        ]
         rows.append(tuple(cells))
     notes = (
         *footnotes.lines(),
@@ -86,7 +72,14 @@ def table_of(comparison: Comparison) -> Table:
     caption = _caption(
         comparison, names, columns=columns, with_size="size" in kinds, with_latency="latency" in kinds
     )
-    return Table(title(comparison), tuple(header), rows=tuple(rows), caption=caption, notes=notes)
+    return Table(title(comparison), tuple(header), rows=tuple(rows), caption=caption, notes=notes, labels=3)
+
+
+def _keys(row: Row) -> str:
+    """Return the beginning of the key of a row's first run, and how many runs of other seeds there are."""
+    keys = [of_seed.best.record.key[:KEY_LENGTH] for of_seed in row.by_seed.values() if of_seed.best]
+    keys = keys or [run.record.key[:KEY_LENGTH] for run in row.runs]
+    return f"{keys[0]} +{len(keys) - 1}" if len(keys) > 1 else joined(keys) or NOT_REQUESTED
 
 
 def _recipe(row: Row) -> str:
@@ -167,11 +160,21 @@ def _pair(
     return f"{printed(fp32, int8)} -> {without_number(cells[1], footnotes)}" if lost else printed(fp32, int8)
 
 
-def _latency(row: Row, footnotes: Footnotes) -> str:
+def _latency(row: Row, drifts: Drifts, footnotes: Footnotes) -> str:
+    """Format the latencies, their ratio with the spread, or why there is none."""
     shown = _pair(row, "latency", printed=text.latency, footnotes=footnotes, which=("p50_ms", "1"))
-    if not row.simulated:
-        return shown
-    return "simulated" if shown == NOT_REQUESTED else f"{shown} simulated"
+    bare = shown.partition(" (")[0]
+    if row.simulated:
+        return "simulated" if shown == NOT_REQUESTED else f"{bare} simulated"
+    runs = [of_seed.best for of_seed in row.by_seed.values() if of_seed.best]
+    speeds = [(run, speed_of(run, f"{run.find('deploy.runtimes', ['?'])[0]}/int8", drifts)) for run in runs]
+    if shown == MISSING:
+        return f"{MISSING} {footnotes.explain((run, speed.reason) for run, speed in speeds)}".strip()
+    noisy = [(run, speed.reason) for run, speed in speeds if speed.kind == "noisy"]
+    if noisy:
+        return f"{bare} noisy {footnotes.explain(noisy)}"
+    spreads = [speed.spread for _, speed in speeds if speed.spread is not None and speed.ratio]
+    return shown.replace("x)", f"x, p90/p50 {max(spreads):.2f})") if spreads else shown
 
 
 def _seeds(row: Row, seeds: Sequence[int], footnotes: Footnotes) -> str:
@@ -218,7 +221,7 @@ def caveat_notes(runs: Iterable[RunView], *, named: bool = True) -> list[str]:
                 notes.setdefault(f"{STAGES.get(stage, stage)} {note}", {})[describe(run)] = None
     return [
         f"{DOUBLE_DAGGER} {note}"
-        + (f" ({'; '.join([*descriptions][:3])}{_more([*descriptions][3:])})" if named else "")
+        + (f" ({'; '.join([*descriptions][:3])}{more([*descriptions][3:])})" if named else "")
         for note, descriptions in notes.items()
     ]
 
@@ -292,7 +295,9 @@ def _caption(
         ["Size and latency: median over the seeds that have them; spread in the CSV."] if with_size else []
     )
     if any(row.simulated for row in comparison.rows):
-        reading.append("simulated: no integer kernel computes with fewer than 8 bits.")
+        reading.append(
+            "simulated: no integer kernel computes with fewer than 8 bits; the file holds 8-bit integers."
+        )
     return (*warnings, " ".join(facts), " ".join(reading))
 
 

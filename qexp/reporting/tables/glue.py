@@ -10,12 +10,12 @@ from qexp.reporting.settings import ABSENT, SettingsLayout, label, split_setting
 from qexp.reporting.table import NOT_REQUESTED, Table, score
 from qexp.reporting.tables.comparison import (
     STAGES,
-    Footnotes,
     doubt_notes,
     marked,
     model_names,
     without_number,
 )
+from qexp.reporting.tables.footnotes import Footnotes
 
 TITLE = "GLUE averages"
 
@@ -53,7 +53,7 @@ def averages_table(averages: Sequence[Average]) -> Table:
         "runs of one task only is not listed.",
     )
     notes = (*doubt_notes(rows), *map(_explained, CONVENTIONS), *split.follows)
-    return Table(TITLE, (*header, "lacks"), rows=rows, caption=caption, notes=notes)
+    return Table(TITLE, (*header, "lacks"), rows=rows, caption=caption, notes=notes, labels=3)
 
 
 def spread(cell: Cell | None) -> str:

@@ -82,4 +82,5 @@ def _table(found: Sequence[Interval], lacking: Sequence[NoInterval], resamples: 
         rows=rows,
         caption=caption,
         notes=(*doubt_notes(rows), *undefined, *absent),
+        labels=3,
     )

@@ -8,7 +8,8 @@ from qexp.reporting.overview import TASK_ORDER, Overview, OverviewRow
 from qexp.reporting.published import Published, shown_average, shown_score, source_notes
 from qexp.reporting.settings import ABSENT, label
 from qexp.reporting.table import NOT_REQUESTED, Table, joined
-from qexp.reporting.tables.comparison import STAGES, WARNINGS, Footnotes, doubt_notes, marked, model_names
+from qexp.reporting.tables.comparison import STAGES, WARNINGS, doubt_notes, marked, model_names
+from qexp.reporting.tables.footnotes import Footnotes
 from qexp.reporting.tables.glue import spread, spread_or_why
 
 
@@ -31,6 +32,7 @@ def overview_table(overview: Overview, published: Sequence[Published] = ()) -> T
         rows=rows,
         caption=_caption(overview, bool(matches)),
         notes=tuple(notes),
+        labels=3,
         foreign=len(published_rows),
     )
 

@@ -9,7 +9,8 @@ from qexp.reporting.published import source_notes
 from qexp.reporting.relative_loss import AGAINST_CONTROL, Loss, PublishedLoss
 from qexp.reporting.settings import label
 from qexp.reporting.table import NOT_REQUESTED, Table, score
-from qexp.reporting.tables.comparison import Footnotes, doubt_notes, marked, model_names, title
+from qexp.reporting.tables.comparison import doubt_notes, marked, model_names, title
+from qexp.reporting.tables.footnotes import Footnotes
 from qexp.reporting.tables.glue import spread_or_why
 
 COLUMNS = {
@@ -65,6 +66,7 @@ def _table(losses: Sequence[Loss], published: Sequence[PublishedLoss]) -> Table:
         rows=tuple(rows),
         caption=(READING,),
         notes=notes,
+        labels=3,
         foreign=len(published_rows),
     )
 

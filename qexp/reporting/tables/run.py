@@ -1,17 +1,17 @@
-"""Final table of one run, and display of tables on a terminal."""
+"""Tables of one run: its scores, and its engines with what they cost."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from qexp.records.record import Record
 from qexp.records.schema import ParityResult
 from qexp.reporting import table as text
 from qexp.reporting.attempts import first_line, short_name
+from qexp.reporting.fit import shortened
 from qexp.reporting.run_view import STAGES_OF_METHOD, Quantity, RunView
-from qexp.reporting.table import DAGGER, DOUBLE_DAGGER, NOT_REQUESTED, Table
+from qexp.reporting.table import DAGGER, DOUBLE_DAGGER, KEY_LENGTH, MEBIBYTE, NOT_REQUESTED, Table
 from qexp.reporting.tables.comparison import (
     STAGES,
     WARNINGS,
@@ -20,66 +20,99 @@ from qexp.reporting.tables.comparison import (
     parity_facts,
     parity_note,
 )
+from qexp.reporting.verdict.speed import engines_of, shape_of, speed_of, spread_of
 
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+COSTS = ("engine", "size (MiB)", "p50 (ms)", "speedup", "p90/p50", "gate")
+"""Columns of the table of engines; the speedup is against the fastest FP32 engine of the run."""
+WHY = "why"
+"""Column with the reason where a latency is missing or has no ratio."""
 
-FACTS = ("task", "data", "model", "quant", "metric")
-COSTS = ("size (MiB)", "latency (ms)")
-"""Columns that compare FP32 -> INT8; latency is the p50 of batch 1."""
-_STACKED = (("task", "data"), ("model", "quant"))
-_SAME_FOR_RUN = frozenset({"task", "data", "model", "quant", "size (MiB)", "latency (ms)"})
+
+SIMULATED = (
+    "simulated: no kernel multiplies these bit-widths; size and latency are those of the wider numbers in "
+    "the file."
+)
+
+
+LONGEST = 40
+"""Most characters of a name in a title."""
+
+
+def run_tables(record: Record) -> list[Table]:
+    """Return the tables of one run: scores, and engines if it exported any; notes are below the last."""
+    costs = cost_table(record)
+    return [final_table(record), *([costs] if costs else [])]
 
 
 def final_table(record: Record) -> Table:
-    """Return the table of one run, with one line for each metric, the primary one first."""
+    """Return the scores of one run, with one line for each metric, the primary one first."""
     run = RunView(record)
-    first = (run.task, _data(run), short_name(run.model), run.quant)
-    costs = (_size(run), _latency(run))
     stages = _stages(run)
-    columns = (*FACTS, *(STAGES[stage] for stage in stages), f"{STAGES[stages[-1]]}-FP32", *COSTS)
-    rows = tuple(
-        (*first, metric, *_scores(run, metric), *costs) for metric in run.metrics or (NOT_REQUESTED,)
+    columns = ("metric", *(STAGES[stage] for stage in stages), f"{STAGES[stages[-1]]}-FP32")
+    rows = tuple((metric, *_scores(run, metric)) for metric in run.metrics or (NOT_REQUESTED,))
+    return Table(title_of(run), columns, rows, notes=_notes(run))
+
+
+def title_of(run: RunView) -> str:
+    """Return the facts of a run in a line, with the beginning of its key."""
+    data = f"data {run.source or 'never found'}{f', {run.budget} budget' if run.budget != 'full' else ''}"
+    key = run.record.key[:KEY_LENGTH]
+    names = "  ".join(shortened(each, LONGEST) for each in (run.task, short_name(run.model), run.quant))
+    return f"{names}  {data}, seed {run.seed}  run {key}"
+
+
+def cost_table(record: Record) -> Table | None:
+    """Return what each engine of a run costs, or None if it has none."""
+    run = RunView(record)
+    engines = engines_of(run)
+    if not engines:
+        return None
+    rows = [_costs(run, name, found) for name, found in engines.items()]
+    columns: tuple[str, ...] = (*COSTS, WHY)
+    if not any(row[-1] for row in rows):
+        columns, rows = COSTS, [row[:-1] for row in rows]
+    notes = [SIMULATED] if any("simulated" in row for row in rows) else []
+    sizes, _, tokens = shape_of(run).partition("x")
+    timed = any(found.get("latency") for found in engines.values())
+    caption = (f"Latency: batch {sizes}, {tokens} tokens{_machine(record)}.",) if timed else ()
+    return Table("engines", columns, tuple(map(tuple, rows)), caption=caption, notes=tuple(notes), prose=WHY)
+
+
+def _machine(record: Record) -> str:
+    host = record.host or {}
+    processor = str(host.get("processor", "")).split(" [")[0]
+    return f", {processor}, {host.get('threads')} threads" if processor else ""
+
+
+def _costs(run: RunView, name: str, found: Mapping[str, Any]) -> tuple[str, ...]:
+    precision, speed = name.split("/")[1], speed_of(run, name)
+    timing = found.get("latency", {}).get(speed.shape)
+    own = timing and f"{spread_of(timing):.2f}"
+    kind = speed.kind if timing or run.deploy != "onnx" else NOT_REQUESTED
+    ratio = f"{speed.ratio:.2f}x" if speed.ratio is not None else kind
+    if name == speed.baseline:
+        ratio = NOT_REQUESTED
+    return (
+        name,
+        _file_size(run, precision, found),
+        f"{timing['p50_ms']:.2f}" if timing else kind,
+        ratio,
+        own or NOT_REQUESTED,
+        _gate(found),
+        "" if speed.kind == "simulated" or name == speed.baseline else speed.reason,
     )
-    return Table(f"{run.task} {short_name(run.model)} {run.quant}", columns, rows, notes=_notes(run))
 
 
-def rich_table(table: Table, width: int) -> RenderableType:
-    """Return the table for a terminal of ``width`` columns; cells of a table that is too wide are stacked."""
-    from rich import box
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    shown = _quiet(table)
-    if _width(shown) > width:
-        shown = _stacked(shown)
-    view = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for name in shown.columns:
-        view.add_column(Text(name), overflow="fold", vertical="top")
-    for row in shown.rows:
-        view.add_row(*(Text(cell, style=_style(cell)) for cell in row))
-    return view
+def _file_size(run: RunView, precision: str, found: Mapping[str, Any]) -> str:
+    size = (run.record.bytes or {}).get(precision) or found.get("info", {}).get("bytes")
+    return f"{size / MEBIBYTE:.2f}" if size else NOT_REQUESTED
 
 
-def print_run(record: Record) -> None:
-    """Print the final table of a run on the terminal."""
-    show(final_table(record))
-
-
-def show(table: Table, console: Console | None = None) -> None:
-    """Print a table and its notes on a terminal."""
-    from rich.console import Console as RichConsole
-    from rich.text import Text
-
-    console = console or RichConsole()
-    console.print(rich_table(table, console.width))
-    for note in table.notes:
-        console.print(Text(note))
-
-
-def _data(run: RunView) -> str:
-    marks = [run.source or NOT_REQUESTED] + [run.budget] * (run.budget != "full")
-    return " ".join(marks)
+def _gate(found: Mapping[str, Any]) -> str:
+    gate = found.get("gate")
+    if not gate:
+        return NOT_REQUESTED
+    return str(gate.get("verdict", "passed")) if gate["passed"] else f"failed {DAGGER}"
 
 
 def _stages(run: RunView) -> Sequence[str]:
@@ -109,21 +142,6 @@ def _absent(run: RunView, *quantities: Quantity) -> str:
     return "failed" if run.record.status == "failed" else "missing"
 
 
-def _size(run: RunView) -> str:
-    graphs = Quantity("size", "fp32"), Quantity("size", "int8")
-    shown = text.size(*map(run.measured.get, graphs))
-    return _absent(run, *graphs) if shown == NOT_REQUESTED else shown
-
-
-def _latency(run: RunView) -> str:
-    graphs = Quantity("latency", "fp32", "p50_ms", "1"), Quantity("latency", "int8", "p50_ms", "1")
-    shown = text.latency(*map(run.measured.get, graphs))
-    shown = _absent(run, *graphs) if shown == NOT_REQUESTED else shown
-    if not run.simulated:
-        return shown
-    return "simulated" if shown == NOT_REQUESTED else f"{shown} simulated"
-
-
 def _notes(run: RunView) -> tuple[str, ...]:
     marks = (["sample"] if run.is_synthetic else []) + [run.budget]
     notes = [WARNINGS[mark] for mark in marks if mark in WARNINGS]
@@ -144,53 +162,3 @@ def _gate_note(run: RunView, parity: ParityResult) -> str:
     last = run.metrics and run.caveat("onnx", run.metrics[0])
     doubt = f" {DOUBLE_DAGGER} This says as little as the score: {last}." if last else ""
     return f"The exported graph reproduces the score: {parity_facts(parity)}.{doubt}"
-
-
-def _quiet(table: Table) -> Table:
-    """Blank the cells that every line of the run repeats."""
-    blank = [name in _SAME_FOR_RUN for name in table.columns]
-    rows = [
-        tuple("" if index and same else cell for cell, same in zip(row, blank, strict=True))
-        for index, row in enumerate(table.rows)
-    ]
-    return replace(table, rows=tuple(rows))
-
-
-def _stacked(table: Table) -> Table:
-    """Stack task over data and model over quant, and break each pair of numbers into two lines."""
-    pairs = [(table.columns.index(high), table.columns.index(low)) for high, low in _STACKED]
-    lower = {low: high for high, low in pairs}
-    upper = dict(pairs)
-
-    def stack(row: Sequence[str]) -> tuple[str, ...]:
-        kept = (index for index in range(len(row)) if index not in lower)
-        return tuple(_two_lines(row, index, upper.get(index)) for index in kept)
-
-    return replace(table, columns=stack(table.columns), rows=tuple(map(stack, table.rows)))
-
-
-def _two_lines(row: Sequence[str], index: int, below: int | None) -> str:
-    if below is not None:
-        return "\n".join(part for part in (row[index], row[below].replace(" ", "\n")) if part)
-    for mark, broken in (
-        (" -> ", " ->\n"),
-        (" (", "\n("),
-        ("QAT-FP32", "QAT\n-FP32"),
-        ("control-FP32", "control\n-FP32"),
-        ("@", "\n@"),
-    ):
-        row = [*row[:index], row[index].replace(mark, broken), *row[index + 1 :]]
-    return row[index].replace(" simulated", "\nsimulated")
-
-
-def _width(table: Table) -> int:
-    columns = zip(table.columns, *table.rows, strict=True)
-    return sum(max(map(len, column)) + 2 for column in columns)
-
-
-def _style(cell: str) -> str:
-    if cell.startswith("failed") or cell.endswith(DAGGER):
-        return "red"
-    if cell.endswith(DOUBLE_DAGGER):
-        return "yellow"
-    return "yellow" if "sample" in cell or "smoke" in cell or cell in ("missing", "undefined") else ""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import re
 import statistics
 from collections.abc import Iterable
 from dataclasses import replace
@@ -13,18 +11,18 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
 from qexp.config import FLOAT_BITS, Experiment, Quant
 from qexp.records.record import Record
 from qexp.reporting import run_view
 from qexp.reporting.comparison import Cell, Comparison, Row, compare
+from qexp.reporting.formats.terminal import print_run
 from qexp.reporting.run_view import Quantity, RunView
 from qexp.reporting.settings import split_settings
 from qexp.reporting.table import Table, latency, markdown, points, size
 from qexp.reporting.tables.comparison import table_of
-from qexp.reporting.tables.run import final_table, print_run, show
-from tests.support.record_factory import deployed, experiment, failed, parity, record
+from qexp.reporting.tables.run import cost_table, final_table, run_tables
+from tests.support.record_factory import deployed, experiment, failed, parity, record, timing
 
 F1 = {stage: Quantity("score", stage, "f1") for stage in ("fp32", "ptq", "qat", "onnx")}
 GAIN = Quantity("difference", "qat-fp32", "f1")
@@ -249,7 +247,7 @@ def test_a_run_with_a_benchmark_and_one_without_are_one_row() -> None:
     plain, timed = record(experiment(), finished=LATE), deployed(experiment(), finished=EARLY)
     table = printed([plain, timed])
     row = cells(table)
-    assert (row["seeds"], row["latency (ms)"]) == ("1", "12.00 -> 5.00 (2.40x)")
+    assert (row["seeds"], row["latency (ms)"]) == ("1", "12.00 -> 5.00 (2.40x, p90/p50 1.10)")
     assert row["size (MiB)"] == "85.83 -> 21.93 (3.91x)"
     assert not any("Records of the same experiment" in note for note in table.notes)
 
@@ -354,15 +352,15 @@ def test_a_stage_that_a_success_lacks_is_missing() -> None:
 
 def test_only_what_differs_is_a_column() -> None:
     base = printed([record(experiment())])
-    assert base.columns[:2] == ("model", "quant")
-    assert base.columns[2] == "f1 FP32"
+    assert base.columns[:3] == ("model", "quant", "key")
+    assert base.columns[3] == "f1 FP32"
     runs = [
         record(experiment(calibrator=calibrator, method=method))
         for calibrator in ({"kind": "max"}, {"kind": "percentile", "percentile": 99.9})
         for method in ({"kind": "qat", "ranges": "frozen"}, {"kind": "qat"})
     ]
     table = printed(runs)
-    assert table.columns[2:4] == ("method.ranges", "calibrator")
+    assert table.columns[3:5] == ("method.ranges", "calibrator")
     (note,) = [note for note in table.notes if note.startswith("With calibrator")]
     assert "percentile has calibrator.percentile 99.9" in note
     assert "All rows: method qat," in " ".join(table.caption)
@@ -410,8 +408,12 @@ def test_models_of_the_same_last_name_keep_their_whole_names() -> None:
 def test_what_has_no_integer_kernel_is_simulated(quant: str, simulated: bool) -> None:
     row = cells(printed([deployed(experiment(quant=quant))]))
     assert row["latency (ms)"].endswith("simulated") == simulated
-    final = final_table(record(experiment(quant=quant)))
-    assert cells(final, metric="f1")["latency (ms)"] == ("simulated" if simulated else "-")
+    assert ("x" in row["latency (ms)"]) != simulated, "a ratio of simulated widths would mean nothing"
+    costs = cost_table(deployed(experiment(quant=quant)))
+    assert costs is not None
+    speedup = cells(costs, engine="onnxruntime/int8")["speedup"]
+    assert speedup == ("simulated" if costs.notes else "2.40x")
+    assert cost_table(record(experiment(quant=quant))) is None
 
 
 def test_a_broken_parity_is_marked_on_the_exported_score_and_explained() -> None:
@@ -430,30 +432,58 @@ def test_a_broken_parity_is_marked_on_the_exported_score_and_explained() -> None
 
 
 def test_the_final_table_has_a_line_for_each_metric_the_primary_first() -> None:
-    table = final_table(deployed(experiment("mnli"), source="hub"))
-    assert table.columns == (
-        *("task", "data", "model", "quant", "metric", "FP32", "PTQ", "QAT", "QAT-FP32"),
-        *("size (MiB)", "latency (ms)"),
-    )
-    assert [row[4] for row in table.rows] == ["accuracy@m", "accuracy@mm"]
-    first = cells(table, metric="accuracy@m")
-    assert (first["task"], first["data"], first["quant"]) == ("mnli", "hub", "w8a8")
-    assert first["QAT-FP32"] == "-2.00"
-    assert first["size (MiB)"] == "85.83 -> 21.93 (3.91x)"
-    assert first["latency (ms)"] == "12.00 -> 5.00 (2.40x)"
+    run = deployed(experiment("mnli"), source="hub")
+    table, costs = run_tables(run)
+    assert table.columns == ("metric", "FP32", "PTQ", "QAT", "QAT-FP32")
+    assert [row[0] for row in table.rows] == ["accuracy@m", "accuracy@mm"]
+    assert cells(table, metric="accuracy@m")["QAT-FP32"] == "-2.00"
     assert any("reproduces the score" in note for note in table.notes)
+    for fact in ("mnli", "minilm", "w8a8", "data hub", f"run {run.key[:8]}"):
+        assert fact in table.title
+    assert costs.columns == ("engine", "size (MiB)", "p50 (ms)", "speedup", "p90/p50", "gate")
+    assert costs.rows == (
+        ("onnxruntime/fp32", "85.83", "12.00", "-", "1.10", "-"),
+        ("onnxruntime/int8", "21.93", "5.00", "2.40x", "1.10", "passed"),
+    )
+    assert "batch 1, 128 tokens" in costs.caption[0]
 
 
-def test_the_final_table_marks_sample_and_smoke_in_the_row() -> None:
+def test_a_latency_that_is_missing_names_its_reason_in_the_table() -> None:
+    why = "the model has 64 positions, and the batch 128 tokens"
+    engines = {
+        "onnxruntime/fp32": {"gate": parity(True), "problems": {"1x128": why}},
+        "onnxruntime/int8": {"problems": {"engine": "install it"}},
+    }
+    costs = cost_table(deployed(experiment(), engines=engines, latency=None))
+    assert costs is not None
+    assert cells(costs, engine="onnxruntime/fp32")["why"] == why
+    missing = cells(costs, engine="onnxruntime/int8")
+    assert (missing["p50 (ms)"], missing["why"]) == ("missing", "install it")
+    row = cells(printed([deployed(experiment(), engines=engines, latency=None)]))
+    assert row["latency (ms)"] == "missing [1]"
+
+
+def test_a_noisy_latency_has_no_ratio() -> None:
+    latency = {"fp32": {"1": timing(12.0, 1.6)}, "int8": {"1": timing(5.0)}}
+    costs = cost_table(deployed(experiment(), latency=latency))
+    assert costs is not None
+    row = cells(costs, engine="onnxruntime/int8")
+    assert (row["speedup"], row["p90/p50"], row["why"]) == ("noisy", "1.10", "p90/p50 1.60")
+    table = printed([deployed(experiment(), latency=latency)])
+    assert cells(table)["latency (ms)"] == "12.00 -> 5.00 noisy [1]"
+    assert any("p90/p50 1.60" in note for note in table.notes)
+
+
+def test_the_final_table_marks_sample_and_smoke_in_its_title() -> None:
     smoke = record(experiment(budget={"name": "smoke", "train_steps": 5}), source="sample")
-    assert {row[1] for row in final_table(smoke).rows} == {"sample smoke"}
+    assert "data sample, smoke budget" in final_table(smoke).title
     assert any("made-up" in note for note in final_table(smoke).notes)
 
 
 def test_the_final_table_of_each_method_shows_what_it_has() -> None:
     fp32, ptq = experiment(quant="fp32"), experiment(method={"kind": "ptq"})
-    assert final_table(record(fp32)).rows[0][6:] == ("-", "-", "-", "-", "-")
-    assert final_table(record(ptq)).rows[0][7:] == ("-", "-", "-", "-")
+    assert final_table(record(fp32)).rows[0][2:] == ("-", "-", "-")
+    assert final_table(record(ptq)).rows[0][3:] == ("-", "-")
 
 
 def test_the_final_table_of_a_control_has_its_score_beside_fp32() -> None:
@@ -491,32 +521,8 @@ def test_the_final_table_of_a_failure_says_what_failed() -> None:
     assert (row["PTQ"], row["QAT"], row["QAT-FP32"]) == ("80.50", "failed", "failed")
     assert table.notes == ("failed: TrainingError: the loss is nan",)
     broken = final_table(deployed(experiment(), parity=parity(False)))
-    assert broken.rows[0][7].endswith("†")
+    assert broken.rows[0][3].endswith("†")
     assert broken.notes[0].startswith("†")
-
-
-@pytest.mark.parametrize("width", [80, 100, 160])
-@pytest.mark.parametrize("model", ["minilm", "google/bert_uncased_L-2_H-128_A-2"])
-@pytest.mark.parametrize("task", ["mrpc", "mnli"])
-def test_numbers_stay_whole_on_narrow_terminals(width: int, model: str, task: str) -> None:
-    tree = experiment(task, model, quant="w4a8", budget={"name": "smoke", "train_steps": 5})
-    file = io.StringIO()
-    show(final_table(deployed(tree, source="sample")), Console(file=file, width=width))
-    text = file.getvalue()
-    assert max(map(len, text.splitlines())) <= width
-    for whole in (
-        "sample",
-        "smoke",
-        "accuracy",
-        "85.83 ->",
-        "21.93",
-        "12.00 ->",
-        "(2.40x)",
-        "-2.00",
-        "simulated",
-    ):
-        assert whole in text
-    assert len(re.findall(r"\b8\d\.\d\d\b(?! ->)", text)) >= 6
 
 
 def test_print_run_writes_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

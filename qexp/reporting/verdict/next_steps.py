@@ -1,0 +1,97 @@
+"""Commands and settings to try after a verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qexp.reporting.run_view import INTEGER_KERNEL_BITS
+from qexp.reporting.table import KEY_LENGTH
+from qexp.reporting.verdict.candidates import DeploymentCandidate
+from qexp.reporting.verdict.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class NextStep:
+    """One thing to do next."""
+
+    command: str
+    """Command line, or overrides of the next run."""
+    purpose: str
+
+
+def next_steps(verdict: Verdict) -> list[NextStep]:
+    """Return what to do next, the most useful first."""
+    best, steps = verdict.best, _to_be_sure(verdict)
+    if verdict.answer == "not quantized":
+        return [*steps, NextStep("quant=w8a8", "quantizes this model")]
+    if verdict.answer == "failed":
+        return [*steps, NextStep("the same command", "goes on from what is finished")]
+    if verdict.answer == "cannot tell":
+        return steps or [NextStep("finetune.epochs=… finetune.learning_rate=…", "until FP32 is above chance")]
+    if best is None:
+        return [*steps, *_repairs(verdict, verdict.candidates[0])]
+    return [*steps, *_of_state(verdict, best)]
+
+
+def short_key(candidate: DeploymentCandidate) -> str:
+    """Return the beginning of the key of a candidate's run."""
+    return candidate.run.record.key[:KEY_LENGTH]
+
+
+def _to_be_sure(verdict: Verdict) -> list[NextStep]:
+    steps = []
+    if "sample" in verdict.marks:
+        steps.append(NextStep("data=local data.root=FOLDER", "the same on your own rows"))
+    if "smoke" in verdict.marks or "limited" in verdict.marks:
+        steps.append(NextStep("budget=full", "the same with all steps and rows, and no limit of budget.…"))
+    return steps
+
+
+def _of_state(verdict: Verdict, best: DeploymentCandidate) -> list[NextStep]:
+    key = short_key(best)
+    if best.state == "deployable":
+        translates = best.run.find("task.kind") == "translation"  # predicted in torch alone
+        runtime = "" if translates else f" --runtime {best.runtime}"
+        return [
+            NextStep(f"qexp publish {key} FOLDER", "for transformers, ONNX Runtime and the hub"),
+            NextStep(f"qexp predict {key} ROWS{runtime}", "predictions of your own rows"),
+        ]
+    if best.state == "simulated":
+        return [
+            *_unless(verdict, "W8A8", NextStep("quant=w8a8", "integers that engines multiply")),
+            NextStep(f"qexp search {key}", "which layers can have few bits, and which need 8"),
+        ]
+    if best.state == "not exported":
+        deploy = "deploy=onnx" if best.run.find("task.kind") == "translation" else "deploy=auto"
+        ptq = best.stage != best.run.stages[-1]
+        method = "method=ptq " if ptq else ""
+        return [NextStep(f"{method}{deploy}", "the same run with file, gate and latency")]
+    if best.state == "gate failed":
+        return [NextStep(f"qexp bench {key} --bisect", "names the layer that departs from torch")]
+    if best.state == "no engine":
+        return [NextStep("deploy=onnxruntime", "another runtime")]
+    return _repairs(verdict, best)
+
+
+def _repairs(verdict: Verdict, best: DeploymentCandidate) -> list[NextStep]:
+    """Return what may lower a loss: QAT, another placement, the noisiest layers in float, more bits."""
+    run, key = best.run, short_key(best)
+    few = min(run.bits) < INTEGER_KERNEL_BITS
+    steps = (
+        _unless(verdict, "W8A8", NextStep("quant=w8a8", "more bits, which engines multiply")) if few else []
+    )
+    if not any(each.stage == "qat" for each in verdict.candidates):
+        steps.append(NextStep("method=qat", "trains with the quantizers in the loop"))
+    elif best.state == "collapsed":
+        steps.append(NextStep("method.learning_rate=…", "a lower one than QAT used here"))
+    if run.find("placement.name") != "linear":
+        steps.append(NextStep("placement=linear", "quantizes linear layers only"))
+    steps.append(NextStep(f"qexp sensitivity {key}", "the layers that cost most"))
+    if not few and run.bits[1] == INTEGER_KERNEL_BITS:
+        steps += _unless(verdict, "W8A16", NextStep("quant=w8a16", "more bits for activations"))
+    return steps
+
+
+def _unless(verdict: Verdict, quant: str, step: NextStep) -> list[NextStep]:
+    """Return the step unless the bit-widths were tried already."""
+    return [] if any(each.row.quant.upper() == quant for each in verdict.candidates) else [step]
