@@ -23,8 +23,6 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 CONF = ROOT / "conf"
 NOTE = "<!-- Made by docs/reference.py: run `make docs`. Changes here are lost. -->\n"
-WITHOUT_GROUP = ("seed", "tags", "note", "gate", "calibration")
-"""Fields of an experiment that are no group of ``conf/``."""
 LIMITS = {"minimum": "≥ {}", "maximum": "≤ {}", "exclusiveMinimum": "> {}", "exclusiveMaximum": "< {}"}
 TYPES = {"integer": "integer", "number": "number", "string": "text", "boolean": "true, false", "null": "null"}
 FIELDS_HEAD = """\
@@ -163,7 +161,7 @@ def fields_page() -> str:
     lines = [FIELDS_HEAD]
     for field, own in schema["properties"].items():
         lines += [f"## {field}", ""]
-        if field not in WITHOUT_GROUP:
+        if (CONF / field).is_dir():
             lines += [f"Options: [`{field}=…`](options.md#{field}).", ""]
         if "discriminator" in own:
             lines += union(field, own, schema["$defs"])
