@@ -9,17 +9,21 @@ RuntimeName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "to
 """A runtime that executes an exported graph."""
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 """Arithmetic of an engine's large products; ``int8`` wherever the graph quantizes."""
-Execution = Literal["float", "integer", "stored", "simulated"]
-"""Nothing is quantized; products of integers of these widths; weights stored in these widths and multiplied
-in floating point; the numbers of the grid without any gain, in a wider format."""
+Execution = Literal["float", "integer", "widened", "stored", "simulated"]
+"""Nothing is quantized; products of integers of these widths; weights stored in these widths, in half a byte
+up to 4 bits, and multiplied as 8-bit integers; weights stored in these widths and multiplied in floating
+point; the numbers of the grid without any gain, in a wider format."""
 
-EXECUTIONS: tuple[Execution, ...] = ("float", "integer", "stored", "simulated")
+EXECUTIONS: tuple[Execution, ...] = ("float", "integer", "widened", "stored", "simulated")
 """From the most to the least real."""
-_CPU: Mapping[tuple[int, int], Execution] = {(8, 8): "integer", (8, 32): "stored", (4, 32): "stored"}
-_TENSORRT: Mapping[tuple[int, int], Execution] = {(8, 8): "integer", (4, 32): "stored"}
+_INT8: Mapping[tuple[int, int], Execution] = {
+    (8, 8): "integer", **{(bits, 8): "widened" for bits in range(2, 8)},
+}  # fmt: skip
+_CPU: Mapping[tuple[int, int], Execution] = {**_INT8, **{(bits, 32): "stored" for bits in range(2, 9)}}
+_TENSORRT: Mapping[tuple[int, int], Execution] = {**_INT8, (4, 32): "stored"}
 PRODUCTS: Mapping[RuntimeName, Mapping[tuple[int, int], Execution]] = {
     "onnxruntime": _CPU, "openvino": _CPU, "tensorrt": _TENSORRT, "tensorrt_rtx": _TENSORRT,
-    "torch_int8": {(8, 8): "integer"},
+    "torch_int8": _INT8,
 }  # fmt: skip
 """How each runtime computes products of weights and activations of so many bits, 32 for floating point; what
 is not listed is ``simulated``."""
@@ -34,6 +38,11 @@ def execution(runtime: RuntimeName, widths: Iterable[tuple[int, int]]) -> Execut
     """
     executions = [PRODUCTS[runtime].get(pair, "simulated") for pair in widths if pair != (32, 32)]
     return max(executions, key=EXECUTIONS.index, default="float")
+
+
+def is_simulated(bits: tuple[int, int]) -> bool:
+    """Return whether no engine of a CPU gains anything from weights and activations of so many bits."""
+    return execution("onnxruntime", [bits]) == "simulated"
 
 
 EncodingsVersion = Literal["0.6.1", "1.0.0", "2.0.0"]

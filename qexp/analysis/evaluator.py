@@ -20,7 +20,7 @@ from qexp.analysis.find_run import (
     subject_of,
 )
 from qexp.analysis.run_models import runtime_of
-from qexp.artifacts.types import ModelArtifact, Ranges, Tokens
+from qexp.artifacts.types import Tokens
 from qexp.config import Task
 from qexp.context import RunContext
 from qexp.models.inference import load_quantized
@@ -132,10 +132,9 @@ def evaluator_of(
     subject = subject_of(record, outputs, stage)
     ctx = runtime_of(record, outputs, accelerator)
     rows = rows_of(record, outputs, subject.stage).first(limit)
-    weights, ranges = (folder_of(record, name, outputs) for name in stages_of(record, subject.stage))
-    _, quantization = load_quantized(
-        ModelArtifact(weights, ""), subject.quant_config, Ranges(ranges, ""), ctx
-    )
+    for name in stages_of(record, subject.stage):
+        folder_of(record, name, outputs)  # undamaged
+    _, quantization = load_quantized(subject.encoder, subject.quant_config, subject.ranges, ctx)
     assert quantization is not None
     return Evaluator(quantization, rows, ctx)
 

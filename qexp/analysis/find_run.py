@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from qexp.artifacts.run_model import RunModel
 from qexp.artifacts.types import ModelArtifact, Ranges
 from qexp.errors import QuantizationError, StoreError
 from qexp.naming import StageName
@@ -29,17 +30,14 @@ RANGES: dict[QuantizedStage, str] = {"ptq": StageName.RANGES, "qat": StageName.Q
 """Stage that holds the ranges, by requested stage."""
 
 
-@dataclass(frozen=True)
-class QuantizedRun:
-    """Quantized model of a run in the store."""
+@dataclass(frozen=True, kw_only=True)
+class QuantizedRun(RunModel):
+    """Quantized model of a run in the store, found without torch and without its other artifacts."""
 
     record: Record
     stage: QuantizedStage
     quant_config: QuantizationConfig
-    model: Path
-    """Folder of the model in the format of transformers."""
-    ranges: Path
-    """File of the ranges."""
+    ranges: Ranges
 
     @property
     def title(self) -> str:
@@ -76,13 +74,13 @@ def subject_of(record: Record, outputs: Path, stage: QuantizedStage | None) -> Q
     quant_config = _quant_config(record)
     weights, ranges = (outputs / "artifacts" / name / keys[name] for name in stages_of(record, stage))
     subject = QuantizedRun(
-        record,
-        stage,
+        encoder=ModelArtifact(weights, ""),
         quant_config=quant_config,
-        model=ModelArtifact(weights, "").model,
-        ranges=Ranges(ranges, "").file,
+        ranges=Ranges(ranges, ""),
+        record=record,
+        stage=stage,
     )
-    for path in (subject.model, subject.ranges):
+    for path in (subject.encoder.model, subject.ranges.file):
         if not path.exists():
             raise missing_artifact_error(record, f"{path} is gone")
     return subject

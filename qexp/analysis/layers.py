@@ -75,18 +75,18 @@ def load(subject: QuantizedRun) -> QuantizedModel:
     from qexp.models.loading import quiet_transformers
 
     try:
-        architecture = json.loads((subject.model / "config.json").read_text(encoding="utf-8"))[
+        architecture = json.loads((subject.encoder.model / "config.json").read_text(encoding="utf-8"))[
             "architectures"
         ][0]
         with quiet_transformers():
             kind: Any = getattr(transformers, architecture)
             model = kind.from_pretrained(
-                subject.model, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
+                subject.encoder.model, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
             )
-        ranges = load_file(subject.ranges)
+        ranges = load_file(subject.ranges.file)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise missing_artifact_error(
-            subject.record, f"{subject.model.parent} is damaged ({type(error).__name__}: {error})"
+            subject.record, f"{subject.encoder.model.parent} is damaged ({type(error).__name__}: {error})"
         ) from error
     quantization = insert(model.eval(), subject.quant_config)
     quantization.load_ranges(ranges)

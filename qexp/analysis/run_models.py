@@ -9,8 +9,9 @@ from typing import Literal
 
 from qexp.analysis.decisions import decided_task
 from qexp.analysis.find_run import experiment_of, folder_of, stages_of
+from qexp.artifacts.run_model import RunModel
 from qexp.artifacts.types import Graph, ModelArtifact, Ranges, Tokens
-from qexp.config import Experiment, Machine, QuantizationConfig, Task, TranslationTask
+from qexp.config import Experiment, Machine, Task, TranslationTask
 from qexp.context import RunContext
 from qexp.errors import ConfigError, DeployError, QuantizationError, StoreError
 from qexp.naming import StageName
@@ -30,17 +31,13 @@ LEFT_BY: dict[ModelName, str] = {
 QUANTIZED: tuple[ModelName, ...] = ("ptq", "qat")
 
 
-@dataclass(frozen=True)
-class StoredModel:
-    """Model of a run in the store."""
+@dataclass(frozen=True, kw_only=True)
+class StoredModel(RunModel):
+    """Float or quantized model of a run in the store."""
 
     record: Record
     experiment: Experiment
     name: ModelName
-    encoder: ModelArtifact
-    quant_config: QuantizationConfig | None
-    """Quantization of the model; None in floating point."""
-    ranges: Ranges | None
     tokens: Tokens
     """Tokenized rows of the run, and its tokenizer."""
 
@@ -89,20 +86,20 @@ def model_of(
         raise ConfigError(f"--precision: the model {name} of a run is {sort}, or another --stage")
     experiment = experiment_of(record)
     tokens = Tokens(*_artifact(record, StageName.TOKENS, outputs))
+    quant_config, ranges = None, None
     if name in ("ptq", "qat"):
-        weights, ranges = (_artifact(record, stage, outputs) for stage in stages_of(record, name))
-        return StoredModel(
-            record,
-            experiment,
-            name=name,
-            encoder=ModelArtifact(*weights),
-            quant_config=experiment.quant_config,
-            ranges=Ranges(*ranges),
-            tokens=tokens,
-        )
-    encoder = ModelArtifact(*_artifact(record, LEFT_BY[name], outputs))
+        weights, folder = (_artifact(record, stage, outputs) for stage in stages_of(record, name))
+        quant_config, ranges = experiment.quant_config, Ranges(*folder)
+    else:
+        weights = _artifact(record, LEFT_BY[name], outputs)
     return StoredModel(
-        record, experiment, name=name, encoder=encoder, quant_config=None, ranges=None, tokens=tokens
+        encoder=ModelArtifact(*weights),
+        quant_config=quant_config,
+        ranges=ranges,
+        record=record,
+        experiment=experiment,
+        name=name,
+        tokens=tokens,
     )
 
 

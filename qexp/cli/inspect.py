@@ -55,7 +55,7 @@ def _show_comparison(subject: QuantizedRun, other: Record, options: argparse.Nam
     from qexp.analysis.range_comparison import compare_ranges, comparison_listing
 
     there = subject_of(other, options.outputs or outputs_root(), options.stage)
-    pairs = compare_ranges(subject.ranges, there.ranges)
+    pairs = compare_ranges(subject.ranges.file, there.ranges.file)
     print_out(f"{subject.title}\n{comparison_listing(pairs, there.title)}\n")
 
 

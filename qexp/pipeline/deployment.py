@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from qexp.artifacts.types import Graph, ModelArtifact, NoiseFloor, Parity, Ranges, Scores, Statistics, Tokens
-from qexp.config import RUNTIMES, DeployEngines, Experiment, Onnx, Precision, QuantizationConfig, RuntimeName
+from qexp.artifacts.run_model import RunModel
+from qexp.artifacts.types import Graph, NoiseFloor, Parity, Scores, Statistics, Tokens
+from qexp.config import RUNTIMES, DeployEngines, Experiment, Onnx, Precision, RuntimeName
 from qexp.context import RunContext
 from qexp.deploy.hardware import this_host
 from qexp.errors import DeployError
@@ -19,12 +20,9 @@ from qexp.pipeline.stages import benchmark, convert_fp16, export, noise_floor, p
 
 
 @dataclass(frozen=True)
-class RunModel:
-    """Model of a run that is evaluated and exported: float, or with quantization config and ranges."""
+class PipelineModel(RunModel):
+    """Model that the pipeline has at a time."""
 
-    encoder: ModelArtifact
-    quant_config: QuantizationConfig | None = None
-    ranges: Ranges | None = None
     seen: Statistics | None = None
     """Statistics that its ranges were chosen from."""
     scores: Scores | None = None
@@ -35,8 +33,8 @@ class RunModel:
 class Deployment:
     """Deployment of the models of one run."""
 
-    fp32: RunModel
-    final: RunModel
+    fp32: PipelineModel
+    final: PipelineModel
     """Final model of the run, which may be ``fp32``."""
     tokens: Tokens
     experiment: Experiment
@@ -74,7 +72,7 @@ class Deployment:
             self.graphs["int8"] = self._exported(self.final)
             self.results.note("int8", self.graphs["int8"])
 
-    def _exported(self, model: RunModel) -> Graph:
+    def _exported(self, model: PipelineModel) -> Graph:
         task = self.experiment.task.without_decoding
         return self.ctx.on("INT8" if model.quant_config else "FP32").run_stage(
             export.STAGE,
@@ -131,7 +129,7 @@ class Deployment:
             host=host,
         )
 
-    def _floor(self, model: RunModel, precision: Precision) -> NoiseFloor:
+    def _floor(self, model: PipelineModel, precision: Precision) -> NoiseFloor:
         """Return the noise floor of a model, which float32 and integer engines share."""
         arithmetic: Precision = precision if precision in ("fp16", "bf16") else "fp32"
         part = (

@@ -19,7 +19,7 @@ from qexp.data.checkpoints import Checkpoint, ScratchModel, config_of, locate
 from qexp.data.sources.class_names import notes_on_head
 from qexp.data.sources.resolve import SourceRows, resolve
 from qexp.naming import MODEL_TITLES
-from qexp.pipeline.deployment import Deployment, RunModel
+from qexp.pipeline.deployment import Deployment, PipelineModel
 from qexp.pipeline.results import RunResults
 from qexp.pipeline.stages import (
     calibrate,
@@ -133,13 +133,15 @@ class Pipeline:
                 results=self.results,
             ).run()
 
-    def compare(self, name: str, model: RunModel, fp32: RunModel, decoding: Scores | None) -> RunModel:
+    def compare(
+        self, name: str, model: PipelineModel, fp32: PipelineModel, decoding: Scores | None
+    ) -> PipelineModel:
         """Evaluate a model as :meth:`evaluate` does, and record how far its scores are from FP32's."""
         found = self.evaluate(name, model, decoding)
         self.results.note_shift(name, found.scores, fp32.scores, self.experiment.task)
         return found
 
-    def finetune(self, checkpoint: Checkpoint | ScratchModel) -> RunModel:
+    def finetune(self, checkpoint: Checkpoint | ScratchModel) -> PipelineModel:
         """Train the FP32 model, or load a fine-tuned checkpoint."""
         e = self.experiment
         setup = e.training_setup.unquantized if isinstance(e.finetune, Finetune) else None
@@ -152,9 +154,9 @@ class Pipeline:
             training_setup=setup,
         )
         self.results.note("fp32", fp32)
-        return RunModel(fp32)
+        return PipelineModel(fp32)
 
-    def calibrate(self, fp32: ModelArtifact) -> RunModel:
+    def calibrate(self, fp32: ModelArtifact) -> PipelineModel:
         """Apply post-training quantization: choose all ranges, and refine the weights if requested."""
         e, refinement = self.experiment, self.experiment.refinement
         encoder = self.ctx.run_stage(equalize.STAGE, encoder=fp32) if refinement.equalize else fp32
@@ -191,7 +193,7 @@ class Pipeline:
         if refinement.changes_weights:
             assert moments is not None
             encoder = self._refine(encoder, ranges, moments)
-        return RunModel(encoder, e.quant_config, ranges, statistics)
+        return PipelineModel(encoder, e.quant_config, ranges, statistics)
 
     def _moments(self, encoder: ModelArtifact) -> Moments:
         e = self.experiment
@@ -222,7 +224,7 @@ class Pipeline:
             numerics=e.numerics.inference,
         )
 
-    def train_control(self, fp32: RunModel, method: Control) -> RunModel:
+    def train_control(self, fp32: PipelineModel, method: Control) -> PipelineModel:
         """Train like quantization-aware training, but without quantizers."""
         e = self.experiment
         trained = self.ctx.run_stage(
@@ -235,9 +237,9 @@ class Pipeline:
             training_setup=e.training_setup,
         )
         self.results.note("control", trained)
-        return RunModel(trained)
+        return PipelineModel(trained)
 
-    def pretrained(self, checkpoint: Checkpoint | ScratchModel, ptq: RunModel) -> RunModel:
+    def pretrained(self, checkpoint: Checkpoint | ScratchModel, ptq: PipelineModel) -> PipelineModel:
         """Calibrate the pretrained model under a new head."""
         e = self.experiment
         assert isinstance(checkpoint, Checkpoint)  # Experiment rejects a model from scratch here
@@ -255,7 +257,7 @@ class Pipeline:
         )
         return replace(ptq, encoder=start, ranges=start)
 
-    def train_quantized(self, ptq: RunModel, fp32: ModelArtifact, method: Qat) -> RunModel:
+    def train_quantized(self, ptq: PipelineModel, fp32: ModelArtifact, method: Qat) -> PipelineModel:
         """Apply quantization-aware training to the calibrated model."""
         e = self.experiment
         assert ptq.ranges is not None
@@ -277,9 +279,9 @@ class Pipeline:
         )
         self.results.note("qat", trained)
         self.results.note_ranges("qat", e.quant_config, ptq.seen, trained)
-        return RunModel(trained, e.quant_config, trained, ptq.seen)
+        return PipelineModel(trained, e.quant_config, trained, ptq.seen)
 
-    def evaluate(self, name: str, model: RunModel, decoding: Scores | None = None) -> RunModel:
+    def evaluate(self, name: str, model: PipelineModel, decoding: Scores | None = None) -> PipelineModel:
         """Evaluate a model, and return it with its scores; ``decoding`` as in :mod:`.stages.evaluate`."""
         e = self.experiment
         scores = self.ctx.on(MODEL_TITLES[name]).run_stage(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from qexp.reporting.fit import shortened
+
 GAPS = (2, 1)
 """Spaces between columns, and where the table would be too wide."""
 LEAST = 4
@@ -35,14 +37,6 @@ def aligned(
         widths[widest] -= 1
     numbers = [_are_numbers([row[place] for row in cells[1:]]) for place in range(len(names))]
     return "".join(f"{(' ' * gap).join(_padded(row, widths, numbers)).rstrip()}\n" for row in cells)
-
-
-def shortened(text: str, width: int) -> str:
-    """Return a text of at most ``width`` characters, with dots in place of its middle."""
-    if len(text) <= width:
-        return text
-    keep = width - 2
-    return f"{text[: (keep + 1) // 2]}..{text[len(text) - keep // 2 :] if keep > 1 else ''}"
 
 
 def _padded(row: Sequence[str], widths: Sequence[int], numbers: Sequence[bool]) -> list[str]:

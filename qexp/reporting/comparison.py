@@ -10,9 +10,10 @@ from functools import cached_property
 from statistics import median
 from typing import Literal
 
+from qexp.naming import is_simulated
 from qexp.records.record import Record
 from qexp.reporting.attempts import RunsForSeed, attempts, runs_of, short_name
-from qexp.reporting.run_view import FLOAT_BITS, INTEGER_KERNEL_BITS, Quantity, RunView
+from qexp.reporting.run_view import FLOAT_BITS, Quantity, RunView
 from qexp.reporting.settings import ABSENT, SettingsLayout, split_settings
 
 Status = Literal["ok", "partial", "undefined", "failed", "missing"]
@@ -76,8 +77,8 @@ class Row:
 
     @property
     def simulated(self) -> bool:
-        """Whether a bit-width is below what integer kernels support."""
-        return min(self.bits) < INTEGER_KERNEL_BITS
+        """Whether no engine of a CPU gains anything from the bit-widths."""
+        return is_simulated(self.bits)
 
     def is_doubtful(self, stage: str, metric: str) -> bool:
         """Whether the score of a stage is uninformative about the model of at least one run."""

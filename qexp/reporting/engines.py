@@ -22,11 +22,17 @@ COLUMNS = (
 )
 FLOATS = ("fp32", "fp16", "bf16")
 """Precisions of the float model, which all runs of one fine-tune share."""
-LABELS: dict[Execution, str] = {"simulated": " simulated", "stored": " weights alone"}
+LABELS: dict[Execution, str] = {
+    "simulated": " simulated",
+    "stored": " weights alone",
+    "widened": " as 8-bit integers",
+}
 """Suffix of an engine that does not multiply integers of the run's bit-widths."""
 MEANING: dict[Execution, str] = {
     "simulated": "simulated: no kernel multiplies these widths; integers are widened to 8 bits, or computed "
     "in floating point, so accuracy is that of the format and speed is not.",
+    "widened": "as 8-bit integers: weights of at most 4 bits take half a byte in the file, of 5 to 7 a whole "
+    "one; they are multiplied at the speed of INT8.",
     "stored": "weights alone: integers in the file, which are multiplied in floating point.",
 }
 READING = (

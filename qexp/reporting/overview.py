@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from qexp.naming import MODEL_STAGES
+from qexp.naming import MODEL_STAGES, is_simulated
 from qexp.records.record import Record
 from qexp.reporting.attempts import runs_of
 from qexp.reporting.comparison import Cell, budget_order, by_data, order_of
@@ -20,7 +20,6 @@ from qexp.reporting.groups import Candidate, RunGroup, grouped
 from qexp.reporting.run_view import (
     DISTILLATION,
     FLOAT_BITS,
-    INTEGER_KERNEL_BITS,
     OF_QUANTIZATION,
     TRAINED,
     RunView,
@@ -77,8 +76,8 @@ class OverviewRow:
 
     @property
     def simulated(self) -> bool:
-        """Whether a bit-width is below what integer kernels support."""
-        return min(self.bits) < INTEGER_KERNEL_BITS
+        """Whether no engine of a CPU gains anything from the bit-widths."""
+        return is_simulated(self.bits)
 
 
 @dataclass(frozen=True)

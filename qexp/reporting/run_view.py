@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from qexp.naming import MODEL_STAGES
+from qexp.naming import MODEL_STAGES, is_simulated
 from qexp.records.record import Record
 
 FLOAT_BITS = 32
 """Bit-width that means "not quantized" (:data:`qexp.config.FLOAT_BITS`; a test compares the two)."""
-INTEGER_KERNEL_BITS = 8
-"""Smallest bit-width that integer kernels support; below it, quantization is simulated."""
 TRAINED = ("control", "qat")
 """Stages that continue training from the FP32 model."""
 STAGES_OF_METHOD = {
@@ -139,8 +137,8 @@ class RunView:
 
     @property
     def simulated(self) -> bool:
-        """Whether a bit-width is below what integer kernels support."""
-        return min(self.bits) < INTEGER_KERNEL_BITS
+        """Whether no engine of a CPU gains anything from the bit-widths."""
+        return is_simulated(self.bits)
 
     @cached_property
     def budget(self) -> str:

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from qexp.cli import predict
-from qexp.errors import FAILED, OK
+from qexp.errors import FAILED, INVALID, OK
 from qexp.execution.dry_run import Plan
 from qexp.records.record import read_all, records_folder
 from tests.conftest import compose
-from tests.support.jobs import record_problem, run
+from tests.support.jobs import record_problem, refused, run
 from tests.support.row_files import write_csv, write_json_lines, write_saved
 
 QUICK = (
@@ -119,11 +119,11 @@ def test_skipped_questions_are_told_and_refused_if_they_are_many(
     assert code == OK
 
 
-def test_a_run_that_reads_its_rows_replaces_the_one_that_did_not(
-    words: tuple[str, ...], tmp_path: Path, outputs: Path
+def test_a_run_that_could_not_read_its_rows_leaves_nothing(
+    words: tuple[str, ...], tmp_path: Path, outputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "reviews.csv"
-    assert run(*OWN, f"data.path={path}", *words)[0] == FAILED
+    assert "reviews.csv" in refused(capsys, *OWN, f"data.path={path}", *words)
     write_csv(path, REVIEWS)
     assert run(*OWN, f"data.path={path}", *words)[0] == OK
     (record,) = read_all(records_folder(outputs))[0]
@@ -152,6 +152,6 @@ def test_the_command_line(tiny_bert: Path, tmp_path: Path) -> None:
     assert "reviews" in done.stdout
     wrong = [word.replace("text=review", "text=reviw") for word in command]
     done = subprocess.run(wrong, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == FAILED
+    assert done.returncode == INVALID
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("error"))
     assert "data.columns.text=reviw" in line and "did you mean 'review'?" in line

@@ -16,7 +16,7 @@ from qexp.data.synthetic import sample
 from qexp.data.tokenization.pairs import PairSplit
 from qexp.data.tokenization.tokenizers import make_tokenizer
 from qexp.execution.job import FAILED, OK
-from tests.support.jobs import TAUGHT, record_problem, run
+from tests.support.jobs import TAUGHT, record_problem, refused, run
 from tests.support.sequence_models import MODELS
 from tests.support.translators import SIZES
 
@@ -192,13 +192,13 @@ def test_an_encoder_is_refused(tiny_bert: Path) -> None:
         (["task=translation", "model=transformer_tiny", "model.scratch.heads=3"], "3 do not divide"),
     ],
 )
-def test_contradictions_are_refused(words: list[str], told: str) -> None:
-    code, record = run(*words, "data=sample", "machine.progress=false")
-    assert code == FAILED
-    assert told in record["error"]["message"]
+def test_contradictions_are_refused(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert told in refused(capsys, *words, "data=sample", "machine.progress=false")
 
 
-def test_a_pair_with_an_empty_side_stops_the_run_and_is_named(tmp_path: Path) -> None:
+def test_a_pair_with_an_empty_side_stops_the_run_and_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "data" / "multi30k_en_de"
     folder.mkdir(parents=True)
     for split, table in sample("multi30k_en_de").items():
@@ -207,9 +207,8 @@ def test_a_pair_with_an_empty_side_stops_the_run_and_is_named(tmp_path: Path) ->
             sides["de"][7] = " "
         pq.write_table(pa.table(sides), folder / f"{split}.parquet")
     words = [word for word in SCRATCH if word != "data=sample"]
-    code, record = run(*words, "quant=fp32", "data=local", f"data.root={tmp_path / 'data'}")
-    assert code == FAILED
-    assert "train.parquet: column 'de', row 7" in record["error"]["message"]
+    message = refused(capsys, *words, "quant=fp32", "data=local", f"data.root={tmp_path / 'data'}")
+    assert "train.parquet: column 'de', row 7" in message
 
 
 @pytest.mark.slow

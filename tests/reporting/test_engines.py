@@ -63,7 +63,7 @@ def test_a_ratio_is_within_one_run_and_the_same_graph_at_two_speeds_is_noisy() -
         RunView(deployed(experiment(quant=quant), host=HOST, stages=graph, engines={
             "a/fp32": engine(fp32), "a/int8": engine(5.0),
         }))
-        for quant, fp32 in (("w8a8", 10.0), ("w8a16", 20.0))
+        for quant, fp32 in (("w8a8", 10.0), ("w4a8", 20.0))
     ]  # fmt: skip
     found = table(*runs)
     assert set(column(found, "1x128")) == {"10.00 (noisy)", "20.00 (noisy)", "5.00 (noisy)"}
@@ -109,14 +109,20 @@ def test_a_runtime_that_is_not_there_and_a_refused_shape_are_told() -> None:
 
 
 def test_formats_without_a_kernel_are_called_simulated() -> None:
-    found = table(run("w4a8", a_fp32=engine(10.0), a_int8=engine(9.0)))
+    found = table(run("w4a4", a_fp32=engine(10.0), a_int8=engine(9.0)))
     assert column(found, "engine") == ["a/fp32", "a/int8 simulated"]
     assert "simulated: " in found.notes[-1]
 
 
 @pytest.mark.parametrize(
     ("quant", "label"),
-    [("w8a8", ""), ("w4a8", " simulated"), ("w8a16", " simulated"), ("w4a32", " weights alone")],
+    [
+        ("w8a8", ""),
+        ("w4a8", " as 8-bit integers"),
+        ("w4a4", " simulated"),
+        ("w8a16", " simulated"),
+        ("w4a32", " weights alone"),
+    ],
 )
 def test_what_becomes_of_the_widths_is_the_runtimes_answer(quant: str, label: str) -> None:
     found = table(run(quant, onnxruntime_fp32=engine(10.0), onnxruntime_int8=engine(9.0)))

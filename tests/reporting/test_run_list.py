@@ -7,11 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from qexp.errors import ConfigError
-from qexp.reporting.aligned import aligned, shortened
+from qexp.reporting.aligned import aligned
 from qexp.reporting.run_list import age, facts_of, gate_of, ordered, run_table, selected
 from qexp.reporting.run_view import RunView
 from tests.support.record_factory import deployed, experiment, failed, parity, record
@@ -123,13 +121,6 @@ def test_columns_that_nothing_is_in_are_left_out() -> None:
 )
 def test_ages(seconds: float, text: str) -> None:
     assert age(seconds) == text
-
-
-@given(st.text("abcdef", max_size=40), st.integers(4, 40))
-def test_shortened_texts_keep_both_ends(text: str, width: int) -> None:
-    short = shortened(text, width)
-    assert len(short) <= width
-    assert short == text or (short[0] == text[0] and short[-1] == text[-1] and ".." in short)
 
 
 def test_numbers_stand_below_each_other() -> None:

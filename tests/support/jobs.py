@@ -7,6 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from qexp.errors import INVALID
 from qexp.execution.job import Job
 from tests.conftest import compose
 
@@ -21,6 +24,13 @@ def run(*words: str, sweep: bool = False) -> tuple[int, dict[str, Any]]:
         key=lambda file: file.stat().st_mtime_ns,
     )
     return code, json.loads(records[-1].read_text())
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Run a job that is refused before its first stage, without a Record; what it said, on one line."""
+    assert Job(compose(*words)).run() == INVALID
+    assert not list(Path(os.environ["QEXP_OUTPUTS"]).glob("records/*.json"))
+    return " ".join(capsys.readouterr().err.split())
 
 
 def record_problem() -> str:

@@ -55,8 +55,12 @@ def write(proto: onnx.ModelProto, path: Path) -> None:
     write_whole(path, proto.SerializeToString(deterministic=True))
 
 
-def read(path: Path) -> onnx.ModelProto:
-    """Load the graph of a file, with packed weights in whole bytes.
+def read(path: Path, *, unpack: bool = True) -> onnx.ModelProto:
+    """Load the graph of a file.
+
+    Args:
+        path: File of the graph.
+        unpack: Whether to store packed weights in whole bytes.
 
     Raises:
         DeployError: The file is missing, damaged, or holds no graph.
@@ -67,7 +71,8 @@ def read(path: Path) -> onnx.ModelProto:
             raise DecodeError("no graph in it")
     except (OSError, DecodeError) as error:
         raise DeployError(f"{path}: cannot be read as ONNX ({error}); export the model again") from error
-    unpack_weights(proto)
+    if unpack:
+        unpack_weights(proto)
     return proto
 
 

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from qexp.naming import is_simulated
 from qexp.reporting.attempts import first_line
 from qexp.reporting.comparison import Cell, Comparison, Row
 from qexp.reporting.glue import Average
@@ -14,7 +15,7 @@ from qexp.reporting.overview import Overview, OverviewRow
 from qexp.reporting.published import Published
 from qexp.reporting.relative_loss import Loss
 from qexp.reporting.report import Report
-from qexp.reporting.run_view import INTEGER_KERNEL_BITS, Quantity
+from qexp.reporting.run_view import Quantity
 from qexp.reporting.settings import SettingsLayout
 from qexp.reporting.tables.glue import columns_of
 
@@ -97,7 +98,7 @@ def _caveat(row: Row, quantity: Quantity) -> str:
 def _average_lines(average: Average, settings: Iterable[str]) -> Iterator[Mapping[str, object]]:
     facts = {"task": "glue", "data": "real", "budget": "full", "model": average.model, "quant": average.quant}
     facts |= {path: average.settings.get(path, "") for path in settings}
-    facts["simulated"] = _yes(min(average.bits) < INTEGER_KERNEL_BITS)
+    facts["simulated"] = _yes(is_simulated(average.bits))
     for stage, cell in average.cells.items():
         numbers = _numbers(Quantity("average", stage, average.convention.name), cell)
         yield {**facts, **numbers, "error": "; ".join(average.gaps)}

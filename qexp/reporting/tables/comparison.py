@@ -296,7 +296,7 @@ def _caption(
     )
     if any(row.simulated for row in comparison.rows):
         reading.append(
-            "simulated: no integer kernel computes with fewer than 8 bits; the file holds 8-bit integers."
+            "simulated: no kernel multiplies activations of these bits; latency is that of wider numbers."
         )
     return (*warnings, " ".join(facts), " ".join(reading))
 

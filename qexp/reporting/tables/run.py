@@ -29,8 +29,8 @@ WHY = "why"
 
 
 SIMULATED = (
-    "simulated: no kernel multiplies these bit-widths; size and latency are those of the wider numbers in "
-    "the file."
+    "simulated: no kernel multiplies activations of these bits; latency is that of wider numbers in their "
+    "place."
 )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
 
-from qexp.naming import MODEL_TITLES, StageName
+from qexp.naming import MODEL_TITLES, Execution, StageName
 from qexp.reporting.comparison import Row
 from qexp.reporting.run_view import RunView
 from qexp.reporting.verdict.speed import Drifts, Speed, engines_of, execution_of, speed_of
@@ -78,10 +78,9 @@ class DeploymentCandidate:
         return bool(self.change and self.change.low is not None and self.change.low >= -self.accepted)
 
     @property
-    def is_simulated(self) -> bool:
-        """Whether no kernel of its runtime (without one, of the run's first) multiplies its widths."""
-        runtime = self.runtime or self.run.find("deploy.runtimes", ["onnxruntime"])[0]
-        return execution_of(self.run, runtime) == "simulated"
+    def execution(self) -> Execution:
+        """How its runtime (without one, the run's first) computes its bit-widths."""
+        return execution_of(self.run, self.runtime or self.run.find("deploy.runtimes", ["onnxruntime"])[0])
 
     @property
     def bytes(self) -> tuple[int, int] | None:

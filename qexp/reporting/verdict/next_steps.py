@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qexp.reporting.run_view import INTEGER_KERNEL_BITS
 from qexp.reporting.table import KEY_LENGTH
 from qexp.reporting.verdict.candidates import DeploymentCandidate
 from qexp.reporting.verdict.verdict import Verdict
+
+FULL_BITS = 8
+"""Bit-width below which more bits are worth a try."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,8 @@ def _of_state(verdict: Verdict, best: DeploymentCandidate) -> list[NextStep]:
 def _repairs(verdict: Verdict, best: DeploymentCandidate) -> list[NextStep]:
     """Return what may lower a loss: QAT, another placement, the noisiest layers in float, more bits."""
     run, key = best.run, short_key(best)
-    few = min(run.bits) < INTEGER_KERNEL_BITS
-    steps = (
-        _unless(verdict, "W8A8", NextStep("quant=w8a8", "more bits, which engines multiply")) if few else []
-    )
+    few = min(run.bits) < FULL_BITS
+    steps = _unless(verdict, "W8A8", NextStep("quant=w8a8", "more bits, at the same speed")) if few else []
     if not any(each.stage == "qat" for each in verdict.candidates):
         steps.append(NextStep("method=qat", "trains with the quantizers in the loop"))
     elif best.state == "collapsed":
@@ -87,7 +87,7 @@ def _repairs(verdict: Verdict, best: DeploymentCandidate) -> list[NextStep]:
     if run.find("placement.name") != "linear":
         steps.append(NextStep("placement=linear", "quantizes linear layers only"))
     steps.append(NextStep(f"qexp sensitivity {key}", "the layers that cost most"))
-    if not few and run.bits[1] == INTEGER_KERNEL_BITS:
+    if not few and run.bits[1] == FULL_BITS:
         steps += _unless(verdict, "W8A16", NextStep("quant=w8a16", "more bits for activations"))
     return steps
 

@@ -24,6 +24,7 @@ WITHIN: dict[State, str] = {
     "deployable": "", "simulated": " (simulated)", "not exported": " (not exported)",
 }  # fmt: skip
 """States within the accepted loss that nothing speaks against, and what follows the name."""
+WIDENED = "Engines multiply the weights of {} as 8-bit integers: smaller than W8A8, and as fast."
 NAMED = 4
 """Most candidates that one sentence names."""
 HEADLINES: dict[Answer, str] = {
@@ -89,8 +90,9 @@ def _no_baseline(verdict: Verdict) -> str:
 def _of_best(best: DeploymentCandidate) -> list[str]:
     lines = [f"{best.name} {change_words(best.change, best.accepted)}"] if best.change else []
     if best.state == "deployable":
-        return [*lines, f"{_deployed(best)} Gate: {best.gate}."]
-    lines += [simulated_words(best)] if best.is_simulated else []
+        widened = [WIDENED.format(best.row.quant.upper())] if best.execution == "widened" else []
+        return [*lines, f"{_deployed(best)} Gate: {best.gate}.", *widened]
+    lines += [simulated_words(best)] if best.execution == "simulated" else []
     if best.state == "simulated":
         return [*lines, f"Gate: {best.gate}."]
     if best.state == "gate failed":
@@ -191,10 +193,10 @@ def simulated_words(candidate: DeploymentCandidate) -> str:
     packed = candidate.packed_bytes
     size = f" (at their own bits its parameters would be {packed / MEBIBYTE:.2f} MiB)" if packed else ""
     widest = max(bits for pair in candidate.run.widths for bits in pair if bits < 32)
-    holds = f"{'holds' if candidate.graph else 'would hold'} {max(8, widest)}-bit integers"
     return (
-        f"{candidate.row.quant.upper()} is simulated: its accuracy is real, but the file {holds}{size} "
-        f"and no {'CPU ' if _on_cpu(candidate) else ''}engine here computes it faster than W8A8."
+        f"{candidate.row.quant.upper()} is simulated: its accuracy is real, but engines compute with "
+        f"{'8' if widest <= 8 else '16 or 32'}-bit numbers in place of its activations{size}, and no "
+        f"{'CPU ' if _on_cpu(candidate) else ''}engine here computes it faster than W8A8."
     )
 
 

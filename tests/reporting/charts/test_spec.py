@@ -54,8 +54,8 @@ def priced(quant: str, score: float, size: float, ms: float, **words: Any) -> Re
 RIVALS = [
     priced("fp32", 0, 0, 0),
     priced("w8a8", 58.0, 25, 8),
-    priced("w8a16", 59.0, 30, 12),
-    priced("w4a8", 59.5, 25, 7),
+    priced("w4a32", 59.0, 30, 12),
+    priced("w4a4", 59.5, 25, 7),
 ]
 
 
@@ -69,7 +69,7 @@ def test_simulated_graphs_are_hollow_named_and_win_nothing_by_latency() -> None:
     drawn = chart(RIVALS, "Accuracy against latency")
     assert isinstance(drawn, XYChart)
     (hollow,) = [each for each in drawn.series if each.form == "hollow"]
-    assert hollow.name == "w4a8, simulated"
+    assert hollow.name == "w4a4, simulated"
     assert "simulated" in hollow.dots[0].words
     assert [(dot.x, dot.y) for dot in dots(drawn, "front")] == [(8, 58), (12, 59), (20, 60)]
     assert "Hollow: simulated" in drawn.notes[0]

@@ -403,7 +403,8 @@ def test_models_of_the_same_last_name_keep_their_whole_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("quant", "simulated"), [("w8a8", False), ("w4a8", True), ("w4a4", True), ("w8a16", False)]
+    ("quant", "simulated"),
+    [("w8a8", False), ("w4a8", False), ("w4a4", True), ("w8a16", True), ("w4a32", False)],
 )
 def test_what_has_no_integer_kernel_is_simulated(quant: str, simulated: bool) -> None:
     row = cells(printed([deployed(experiment(quant=quant))]))

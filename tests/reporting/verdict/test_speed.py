@@ -37,7 +37,7 @@ def test_the_bound_is_where_a_fifth_could_be_noise() -> None:
 
 
 def test_simulated_widths_have_no_ratio_however_steady() -> None:
-    speed = speed_of(RunView(judged(quant="w4a8")), INT8)
+    speed = speed_of(RunView(judged(quant="w4a4")), INT8)
     assert (speed.kind, speed.ratio, speed.ms) == ("simulated", None, 5.0)
 
 

@@ -115,14 +115,14 @@ def test_after_qat_the_next_steps_do_not_name_it_and_few_bits_get_more() -> None
 @pytest.mark.parametrize(
     ("changes", "holds"),
     [
-        ({}, "the file holds 8-bit"),
-        ({"engines": {}, "sections": {"deploy": {"kind": "none"}}}, "would hold 8-bit"),
+        ({}, "W4A4 is simulated"),
+        ({"engines": {}, "sections": {"deploy": {"kind": "none"}}}, "W4A4 is simulated"),
     ],
     ids=["loss", "not exported"],
 )
 def test_simulated_widths_are_named_whatever_else_is_wrong(changes: dict[str, Any], holds: str) -> None:
     points = -0.1 if changes else -3.0
-    assert holds in words(judged(points, quant="w4a8", **changes))
+    assert holds in words(judged(points, quant="w4a4", **changes))
     assert "simulated" not in words(judged(points, **changes))
 
 
@@ -195,15 +195,22 @@ def test_a_slower_engine_is_said_to_be_slower() -> None:
     assert "slower than FP32 on Fast CPU, 0.50x" in words(run)
 
 
-def test_simulated_widths_say_what_the_file_holds() -> None:
+def test_narrow_weights_are_deployable_at_the_speed_of_8_bits() -> None:
     run = judged(quant="w4a8")
+    assert verdict(run).answer == "deployable"
+    text = words(run)
+    assert "as fast as" in text and "multiply the weights of W4A8 as 8-bit integers" in text
+
+
+def test_simulated_widths_say_what_engines_compute() -> None:
+    run = judged(quant="w4a4")
     found = verdict(run)
     assert found.answer == "simulated"
     text = words(run)
     for fact in (
-        "W4A8 is simulated",
+        "W4A4 is simulated",
         "accuracy is real",
-        "holds 8-bit integers",
+        "compute with 8-bit numbers in place of its activations",
         "11.00 MiB",
         "no CPU engine here",
     ):
@@ -212,7 +219,7 @@ def test_simulated_widths_say_what_the_file_holds() -> None:
     assert commands(run) == ["quant=w8a8", f"qexp search {run.key[:8]}"]
     both = verdict(run, judged(-0.3))
     assert both.answer == "deployable" and both.best is not None and both.best.row.quant == "w8a8"
-    assert "W4A8 PTQ (simulated)" in " ".join(sentences(both))
+    assert "W4A4 PTQ (simulated)" in " ".join(sentences(both))
 
 
 def test_a_collapsed_model_is_never_best_even_without_any_loss() -> None:
@@ -309,8 +316,8 @@ def test_failed_and_float_runs_have_answers_of_their_own() -> None:
 
 def test_states_come_in_their_order() -> None:
     found = verdict(
-        judged(-0.1, quant="w4a8"), judged(-0.3), judged(-2.0, quant="w8a16"),
-        judged(0.0, quant="w4a4", caveats={"ptq": {"f1": CONSTANT}}),
+        judged(-0.1, quant="w4a4"), judged(-0.3), judged(-2.0, quant="w8a16"),
+        judged(0.0, quant="w4a32", caveats={"ptq": {"f1": CONSTANT}}),
     )  # fmt: skip
     expected: list[State] = ["deployable", "simulated", "loss", "collapsed"]
     assert [each.state for each in found.candidates] == expected

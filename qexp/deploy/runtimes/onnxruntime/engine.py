@@ -154,7 +154,7 @@ def audited(
 def _session(
     graph: Path, options: onnxruntime.SessionOptions, *, shift: bool, exact: bool | None
 ) -> onnxruntime.InferenceSession:
-    model = read(graph)
+    model = read(graph, unpack=False)
     try:
         return new_session(model if shift and shift_activations(model) else graph, options, exact=exact)
     except DeployError:
