@@ -75,7 +75,7 @@ test-no-vnni: $(READY)
 test-lowest:
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt \
-	  --editable ".[openvino,marian]" pytest pytest-timeout hypothesis
+	  --editable ".[openvino,marian,cluster]" pytest pytest-timeout hypothesis
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q -p no:cacheprovider -m "not slow" \
 	  -W default::DeprecationWarning $(OLD)
 

@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = ("openvino", "marian")
+EXTRAS = ("openvino", "marian", "cluster")
 ALLOWED = [
     Requirement(text)
     for text in (
