@@ -116,7 +116,7 @@ def axes(left: float, label: str, marks: dict[float, str]) -> Iterator[str]:
 
 
 def dot(x: float, point: Point) -> str:
-    """Return the mark of a point: hollow if its weights are narrower than the products that take them."""
+    """Return the mark of a point, hollow if its weights are widened for the product."""
     color = COLORS[point.runtime]
     fill = color if point.quant in ("fp32", "w8a8") else "#ffffff"
     about = f"{point.quant} in {TITLES[point.runtime]}: {-point.loss:+.2f} points, {point.mib} MiB"
@@ -172,7 +172,12 @@ def draw(data: dict[str, Any]) -> str:
         ]
         x += 120
     parts.append(
-        text(x + 10, HEIGHT - 14, "hollow: weights of fewer than 8 bits, multiplied as 8-bit integers", 'fill="#555"')
+        text(
+            x + 10,
+            HEIGHT - 14,
+            "hollow: weights of fewer than 8 bits, multiplied as 8-bit integers",
+            'fill="#555"',
+        )
     )
     return "\n".join([*parts, "</svg>", ""])
 
