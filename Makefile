@@ -6,11 +6,14 @@
 # make packages   what the slow tests need besides Python, from Debian; they skip without
 # make rtx    TensorRT for RTX, which builds engines without a GPU; the tests of it skip without
 # make conformance    qexp beside the real programs, in environments of some gigabytes; prints a table
+# make docs   the generated pages of the reference, and the site in build/site; mkdocs serve shows it, with search
+# make test-lowest   the quick tests with the oldest versions that pyproject.toml allows, in an environment of its own
 # make check  ruff, mypy --strict, import layers
 
 PYTHON ?= python3
 VENV   ?= .venv
 CONFORMANCE ?= .conformance
+LOWEST ?= .lowest
 # A fixed version keeps pip from choosing among builds of very different size.
 TORCH  ?= torch==2.13.0
 # Pure Python that asks for packages it does not need, or for older ones than it works with: oracles of the
@@ -34,7 +37,11 @@ words  ?=
 EMULATED := tests/deploy/runtimes/onnxruntime/test_engine.py tests/deploy/onnx/test_uint8.py \
   tests/deploy/runtimes/onnxruntime/test_session.py tests/deploy/runtimes/tensorrt/test_build.py
 
-.PHONY: sweep packages rtx demo test test-all test-slow test-no-vnni conformance check format report clean
+# What the oldest versions are tried on: data, configuration, quantization in torch, Records, and files of ONNX.
+OLD := tests/config tests/data tests/records tests/artifacts tests/quant/calibration tests/quant/test_grid.py \
+  tests/quant/test_quantizer.py tests/deploy/onnx/test_packing.py tests/deploy/onnx/test_export.py
+
+.PHONY: docs test-lowest sweep packages rtx demo test test-all test-slow test-no-vnni conformance check format report clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -64,6 +71,18 @@ test-no-vnni: $(READY)
 	  OMP_NUM_THREADS=1 qemu-x86_64 -cpu Haswell $(BIN)/python -m pytest -q -p no:cacheprovider $(EMULATED) -k "not refuse"; \
 	else echo "qemu-x86_64 is not here: SKIPPED what needs a CPU without VNNI; make packages installs it"; fi
 
+# Of one Python, the oldest: PYTHON=python3.11 make test-lowest. LOWEST names the environment, of some gigabytes.
+test-lowest:
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt \
+	  --editable ".[openvino,marian,cluster]" pytest pytest-timeout hypothesis
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q -p no:cacheprovider -m "not slow" \
+	  -W default::DeprecationWarning $(OLD)
+
+docs: $(READY)
+	$(BIN)/python docs/reference.py
+	$(BIN)/mkdocs build --strict
+
 conformance: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.conformance $(CONFORMANCE)
 
@@ -91,4 +110,4 @@ report: $(READY)
 	$(BIN)/python -m qexp report
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

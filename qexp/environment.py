@@ -88,3 +88,8 @@ def conf_folder() -> Path:
     package = Path(__file__).resolve().parent
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
+
+
+def sweeps_folder() -> Path:
+    """Return the folder ``sweeps``: within the package in a wheel, next to it in a checkout."""
+    return conf_folder().with_name("sweeps")

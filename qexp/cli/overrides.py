@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from qexp.cli.words import FIELDS, check_override, meant, options_of, unknown_flag
-from qexp.environment import CONF_VARIABLE, own_conf_folder, refuse_hidden_options
+from qexp.environment import CONF_VARIABLE, own_conf_folder, refuse_hidden_options, sweeps_folder
 from qexp.errors import ConfigError
 from qexp.records.record import outputs_root
 
@@ -30,6 +30,7 @@ _ALIASES = {
     "-cn": "--config-name", "-cd": "--config-dir", "-cp": "--config-path", "-p": "--package", "-c": "--cfg",
     "-i": "--info",
 }  # fmt: skip
+_FOLDER_OPTIONS = ("--config-dir", "-cd")
 _HELP = {"--help", "-h"}
 _INFO_OPTIONS = _HELP | {
     "--hydra-help",
@@ -48,11 +49,28 @@ _CHOICE = re.compile(r"(choice|range|interval|tag|glob|shuffle|sort)\(|[^\[{'\"]
 """Start of a value that represents several, for a sweep."""
 
 
+def _with_installed_sweeps(words: Sequence[str]) -> list[str]:
+    """Return the arguments with ``--config-dir sweeps`` as qexp's own folder, unless there is one here."""
+    installed = sweeps_folder()
+    if Path(installed.name).is_dir() or not installed.is_dir():
+        return list(words)
+    found = []
+    for before, word in zip(["", *words], words, strict=False):
+        name, sign, value = word.partition("=")
+        if before in _FOLDER_OPTIONS and word == installed.name:
+            found.append(str(installed))
+        elif sign and name in _FOLDER_OPTIONS and value == installed.name:
+            found.append(f"{name}={installed}")
+        else:
+            found.append(word)
+    return found
+
+
 class CommandLine:
     """Arguments of ``python -m qexp``: Hydra's options and overrides."""
 
     def __init__(self, words: Sequence[str]) -> None:
-        self.all = list(words)
+        self.all = _with_installed_sweeps(words)
         overrides = {word: meant(word, self.groups) for word in self._overrides()}
         self.all = [overrides.get(word, word) for word in self.all]
         self.notes = [
@@ -104,7 +122,7 @@ class CommandLine:
 
     def own_folders(self) -> list[Path]:
         """Return the folders of one's own configuration: those of ``--config-dir``, and that of QEXP_CONF."""
-        named = [Path(folder).absolute() for folder in self._values("--config-dir", "-cd")]
+        named = [Path(folder).absolute() for folder in self._values(*_FOLDER_OPTIONS)]
         folders = [*named, *([own] if (own := own_conf_folder()) else [])]
         return [folder for folder in folders if folder.is_dir()]
 
@@ -116,14 +134,14 @@ class CommandLine:
     @property
     def _main_folder(self) -> str | None:
         """The ``--config-dir`` that Hydra is told of: the one with the file of ``--config-name``."""
-        folders = self._values("--config-dir", "-cd")
+        folders = self._values(*_FOLDER_OPTIONS)
         holding = (each for each in folders if (Path(each) / f"{self._file_name}.yaml").is_file())
         return next(holding, folders[0] if folders else None)
 
     @property
     def _search_path(self) -> list[Path]:
         """The other folders of ``--config-dir``, which Hydra searches behind that one."""
-        named = dict.fromkeys(self._values("--config-dir", "-cd"))
+        named = dict.fromkeys(self._values(*_FOLDER_OPTIONS))
         return [Path(folder).absolute() for folder in named if folder != self._main_folder]
 
     def _check_names(self) -> None:
@@ -135,7 +153,7 @@ class CommandLine:
             if word.startswith("--") and not follows and not any(each.startswith(name) for each in _OPTIONS):
                 value = next(iter(self.all[index + 1 :]), "")
                 raise ConfigError(unknown_flag(word, value, _OPTIONS))
-        for folder in self._values("--config-dir", "-cd"):
+        for folder in self._values(*_FOLDER_OPTIONS):
             if not Path(folder).is_dir():
                 raise ConfigError(
                     f"--config-dir {folder}: no such folder; name one that is laid out as conf/"
@@ -173,7 +191,7 @@ class CommandLine:
         rest, skip = [], False
         for argument in self.all:
             name, sign, _ = argument.partition("=")
-            if skip or name in ("--config-dir", "-cd"):
+            if skip or name in _FOLDER_OPTIONS:
                 skip = not skip and not sign
                 continue
             rest.append(argument)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from qexp.cli.overrides import CommandLine
+from qexp.environment import sweeps_folder
 from qexp.errors import ConfigError
 
 SWEEP = ("-m", "task=cola,mrpc", "quant=w8a8")
@@ -215,3 +216,15 @@ def test_no_word_takes_the_place_of_another(words: list[str], parts: list[str]) 
 )
 def test_words_that_all_count_pass(words: list[str]) -> None:
     CommandLine(words).check()
+
+
+@pytest.mark.parametrize("written", [["--config-dir", "sweeps"], ["--config-dir=sweeps"], ["-cd", "sweeps"]])
+def test_sweeps_of_qexp_are_found_from_any_folder(
+    written: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [*written, "--config-name", "smoke", "model.name=sweeps"]
+    assert CommandLine(words).own_folders() == [sweeps_folder()]
+    assert CommandLine(words).all[-1] == "model.name=sweeps"
+    (tmp_path / "sweeps").mkdir()
+    assert CommandLine(words).own_folders() == [tmp_path / "sweeps"]

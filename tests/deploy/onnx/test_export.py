@@ -25,6 +25,8 @@ from qexp.config import (
 )
 from qexp.deploy.engine import EngineSpec
 from qexp.deploy.onnx.export import export_onnx
+from qexp.deploy.onnx.io import read
+from qexp.deploy.onnx.packing import SMALLEST
 from qexp.deploy.runtimes.onnxruntime.engine import OnnxRuntimeEngine
 from qexp.deploy.runtimes.onnxruntime.session import new_session
 from qexp.errors import DeployError
@@ -126,11 +128,12 @@ def test_inputs_and_output_are_named_and_dynamic(exported):
 
 
 def test_weights_stay_integers_of_one_scale_per_output(exported):
-    stored = {tensor.name: tensor for tensor in exported.proto.graph.initializer}
+    proto = read(exported.path)  # 4 bits in whole bytes
+    stored = {tensor.name: tensor for tensor in proto.graph.initializer}
     wanted = TensorProto.INT8 if exported.weight_bits <= 8 else TensorProto.INT16
     linears = [module for module in exported.model.modules() if isinstance(module, QuantizedLinear)]
     matches = []
-    for node in exported.proto.graph.node:
+    for node in proto.graph.node:
         if node.op_type == "DequantizeLinear" and node.input[0] in stored:
             weight, scale = (numpy_helper.to_array(stored[name]) for name in node.input[:2])
             (axis,) = (attribute.i for attribute in node.attribute if attribute.name == "axis")
@@ -156,17 +159,18 @@ def test_only_grids_narrower_than_their_type_are_clipped(exported):
 
 
 def test_opset_is_the_lowest_that_knows_the_bits(exported):
-    assert exported.proto.opset_import[0].version == (21 if exported.weight_bits > 8 else 20)
+    assert exported.proto.opset_import[0].version == (20 if exported.weight_bits == 8 else 21)
 
 
 def test_integer_weights_take_their_own_size_in_the_file(exported):
-    """One byte up to 8 bits, where float32 takes four; no float copy is left beside them."""
+    """Half a byte for 4 bits, one for 8, where float32 takes four; no float copy is left beside them."""
     matrices = [tensor for tensor in exported.proto.graph.initializer if len(tensor.dims) == 2]
     others = ("_embeddings.weight", "_ids")
     stored = sum(len(tensor.raw_data) for tensor in matrices if not tensor.name.endswith(others))
     linears = [module for module in exported.model.modules() if isinstance(module, QuantizedLinear)]
-    size = 1 if exported.weight_bits <= 8 else 2
-    assert stored == sum(linear.integers.numel() * size for linear in linears)
+    counts = [linear.integers.numel() for linear in linears]
+    half = {4: 1, 8: 2, 16: 4}[exported.weight_bits]
+    assert stored == sum(count * (half if count >= SMALLEST else max(2, half)) // 2 for count in counts)
 
 
 def test_graph_tells_nothing_about_where_it_was_made(exported):

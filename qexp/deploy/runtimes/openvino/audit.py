@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from qexp.deploy.engine import Audit, Batch, EngineProduct, EngineSpec
+from qexp.deploy.onnx.io import read
 
 MULTIPLYING = {
     "FullyConnected", "MatMul", "Subgraph", "ScaledDotProductAttention", "QKVProjection", "LLMMLP",
@@ -66,7 +67,7 @@ def audit(compiled: Any, spec: EngineSpec, batch: Batch) -> Audit:
     # Kernels of layers with dynamic sizes are selected in the first run.
     compiled.create_infer_request().infer(dict(batch))
     layers = _layers(compiled.get_runtime_model())
-    graph = openvino.Core().read_model(str(spec.graph))
+    graph = openvino.Core().read_model(read(spec.graph).SerializeToString())  # INT2 is unpacked
     graph.reshape({name: list(np.shape(values)) for name, values in batch.items()})
     by_name = {name: layer for layer in layers if layer.kind in MULTIPLYING for name in layer.names}
     products = tuple(

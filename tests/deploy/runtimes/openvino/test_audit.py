@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import onnx
 import pytest
 
 from qexp.deploy.engine import EngineSpec
 from qexp.deploy.onnx.export import export_onnx
+from qexp.deploy.onnx.io import opset_of
 from qexp.deploy.runtimes.openvino.audit import audit
+from qexp.deploy.runtimes.openvino.engine import REFUSED_OPSET, OpenVinoEngine
 from tests.support.audits import LINEARS, ROWS, TOKENS, TOTAL
 from tests.support.tiny_encoders import EXAMPLE, batch, encoder, quantized
 
@@ -46,3 +49,11 @@ def test_w8a8_linear_layers_are_integer_and_attention_is_not(tmp_path):
 def test_weights_alone_are_not_integer_arithmetic(tmp_path):
     result = _audit(quantized(encoder("bert"), weight_bits=4, activation_bits=16), tmp_path / "m.onnx")
     assert result.integer_share == 0
+
+
+def test_packed_weights_of_two_bits_are_audited(tmp_path):
+    path = tmp_path / "m.onnx"
+    export_onnx(quantized(encoder("bert"), weight_bits=2), path, example=EXAMPLE)
+    engine = OpenVinoEngine(EngineSpec(path, "int8", 1))
+    assert opset_of(onnx.load(path)) >= REFUSED_OPSET
+    assert sum(each.macs for each in engine.audit(batch(engine.inputs, ROWS, TOKENS)).products) == TOTAL
