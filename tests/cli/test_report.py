@@ -37,10 +37,10 @@ def mix() -> list[Record]:
     runs = [
         record(experiment(task, quant=quant, seed=seed))
         for task in ("mrpc", "cola")
-        for quant in ("fp32", "w8a8", "w4a8")
+        for quant in ("fp32", "w8a8", "w4a4")
         for seed in (1, 2)
     ]
-    return [*runs[:-1], failed(experiment("cola", quant="w4a8", seed=2))]
+    return [*runs[:-1], failed(experiment("cola", quant="w4a4", seed=2))]
 
 
 def lines_of(text: str) -> list[dict[str, str]]:
@@ -132,7 +132,7 @@ def test_csv_says_what_is_failed_missing_and_undefined(
         [
             record(experiment(seed=1), scores=undefined),
             record(experiment(model="b", seed=1)),
-            failed(experiment(quant="w4a8", seed=1)),
+            failed(experiment(quant="w4a4", seed=1)),
         ],
     )
     assert main(["--outputs", str(outputs), "--format", "csv"]) == 0
@@ -145,11 +145,11 @@ def test_csv_says_what_is_failed_missing_and_undefined(
     assert found["minilm", "w8a8", "ptq"]["status"] == "undefined"
     assert found["minilm", "w8a8", "ptq"]["median"] == ""
     assert found["minilm", "w8a8", "ptq"]["undefined_seeds"] == "1"
-    assert found["minilm", "w4a8", "qat"]["status"] == "failed"
-    assert found["minilm", "w4a8", "qat"]["error"] == "TrainingError: the loss is nan"
-    assert found["minilm", "w4a8", "qat"]["simulated"] == "true"
-    assert found["b", "w4a8", "qat"]["status"] == "missing"
-    assert found["b", "w4a8", "qat"]["missing_seeds"] == "1"
+    assert found["minilm", "w4a4", "qat"]["status"] == "failed"
+    assert found["minilm", "w4a4", "qat"]["error"] == "TrainingError: the loss is nan"
+    assert found["minilm", "w4a4", "qat"]["simulated"] == "true"
+    assert found["b", "w4a4", "qat"]["status"] == "missing"
+    assert found["b", "w4a4", "qat"]["missing_seeds"] == "1"
 
 
 def test_unreadable_records_are_named_and_the_rest_is_reported(

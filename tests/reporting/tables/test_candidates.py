@@ -29,13 +29,13 @@ def test_a_row_has_score_change_latency_size_and_gate() -> None:
 
 
 def test_the_caption_has_fp32_and_the_table_fits_80_columns() -> None:
-    (verdict,) = verdicts([judged(-12.25, interval=(-14.25, -10.25)), judged(-0.2, quant="w4a8")])
+    (verdict,) = verdicts([judged(-12.25, interval=(-14.25, -10.25)), judged(-0.2, quant="w4a4")])
     table = candidate_table(verdict)
     score, latency = table.caption
     assert "f1, FP32 88.00, 408 rows, 88.0 MiB" in score
     assert "ONNX Runtime, batch 1, 128 tokens, on Fast CPU; FP32 12.0 ms" in latency
     assert len(fitted(table, 80)) == 1
-    assert {row["speedup"] for row in rows_of(judged(quant="w4a8"))} == {"simulated"}
+    assert {row["speedup"] for row in rows_of(judged(quant="w4a4"))} == {"simulated"}
 
 
 def test_several_runtimes_have_a_column_and_a_model_without_engines_has_dashes() -> None:
