@@ -21,8 +21,8 @@ TORCH  ?= torch==2.13.0
 ALONE  := pytorch-quantization==2.1.3 nvidia-modelopt==0.47.0 pulp==3.3.2 hydra-optuna-sweeper==1.3.0
 # NVIDIA's, under NVIDIA's licence. The package of both is a script that fetches them: its parts are what is needed.
 RTX := 1.7.1.116
-# A private SLURM for the tests of sweeps, a browser for that of the HTML page, and an emulator of other CPUs.
-PACKAGES := slurm-wlm slurmdbd munge mariadb-server chromium qemu-user
+# A private SLURM for the tests of sweeps, a browser for that of the HTML page, an emulator of other CPUs, a shell for completion.
+PACKAGES := slurm-wlm slurmdbd munge mariadb-server chromium qemu-user zsh
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
