@@ -91,12 +91,12 @@ class RunConsole:
             Function that advances by ``n`` steps, 1 by default, and sets the note beside them.
         """
         steps = Steps(title, total, done, unit, rows=rows)
-        with self._view():
-            self.activity.steps.append(steps)
-            try:
+        self.activity.steps.append(steps)  # before the view is first drawn, and until it has gone
+        try:
+            with self._view():
                 yield steps.advance
-            finally:
-                self.activity.steps.remove(steps)
+        finally:
+            self.activity.steps.remove(steps)
 
     @contextmanager
     def _view(self) -> Iterator[None]:

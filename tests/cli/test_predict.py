@@ -140,7 +140,7 @@ def test_a_bar_does_not_take_what_is_printed(
     finished: Path, rows: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """rich puts itself in the place of standard output while it draws on a terminal."""
-    monkeypatch.setattr("qexp.context.Console", partial(Console, force_terminal=True))
+    monkeypatch.setattr("qexp.progress.console.Console", partial(Console, force_terminal=True))
     monkeypatch.setattr(predict, "PART", 8)
     plain = predict._of_run
 
