@@ -108,6 +108,6 @@ def test_the_licence_is_in_both(unpacked: Path) -> None:
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
 def test_the_source_distribution_has_what_its_makefile_needs(unpacked: Path) -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
-    ignored = (".ci/", ".gitignore", ".pre-commit-config.yaml", "outputs/")
+    ignored = (".ci/", ".dockerignore", ".gitignore", ".pre-commit-config.yaml", "outputs/")
     missing = [name for name in listed.stdout.splitlines() if not (unpacked / name).is_file()]
     assert [name for name in missing if not name.startswith(ignored)] == []
