@@ -72,10 +72,15 @@ def _duplicates(splits: Mapping[str, pa.Table], split: str, task: Task) -> RowCh
 
 def _plain(table: pa.Table, names: Sequence[str]) -> pa.Array:
     columns = [_texts(table.column(name)) for name in names if name in table.column_names]
-    between = pa.scalar("\x1f", pa.large_string())
-    joined = pc.binary_join_element_wise(*columns, between) if len(columns) > 1 else columns[0]
+    joined = pc.binary_join_element_wise(*columns, _separator()) if len(columns) > 1 else columns[0]
     spaced = pc.replace_substring_regex(pc.utf8_lower(joined), _SPACE, " ")
     return pc.utf8_trim_whitespace(spaced).combine_chunks()
+
+
+def _separator() -> pa.Scalar:
+    """Return the character between texts; ``pa.scalar`` would import pandas, which takes half a second."""
+    offsets = pa.py_buffer(np.array([0, 1], np.int64))
+    return pa.Array.from_buffers(pa.large_string(), 1, [None, offsets, pa.py_buffer(b"\x1f")])[0]
 
 
 def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
