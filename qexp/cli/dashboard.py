@@ -31,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Save the workspace, print its URL, and return the exit code."""
     parser = argparse.ArgumentParser("qexp dashboard", description="Save a W&B workspace.")
     parser.add_argument("--entity", required=True, help="user or team that the pages belong to")
-    parser.add_argument("--project", default=Wandb.model_fields["project"].default, help="tracker.project")
+    parser.add_argument(
+        "--project", default=Wandb.model_fields["project"].default, help="tracker.wandb.project"
+    )
     add_outputs(parser)
     options = parser.parse_args(arguments)
     if problem := unread_variable():

@@ -6,6 +6,8 @@ _TEMPLATE = "lightning-hydra-template"
 _TRAINER = "the Trainer of transformers"
 _BENCHMARK = "optimum-benchmark"
 _COMMON = "other programs"
+_OF_WANDB = ("project", "entity", "mode", "upload_onnx", "timeout")
+"""Fields that were of ``tracker`` itself when a run had one tracker."""
 
 _BY_PROGRAM: dict[str, dict[str, str]] = {
     _TEMPLATE: {
@@ -98,6 +100,8 @@ _BY_PROGRAM: dict[str, dict[str, str]] = {
         "tracker.tags": "tags={}",
         "tracker.notes": "note={}",
         "tracker.name": "tags=[{}]",
+        "tracker.kind": "tracker={}",
+        **{f"tracker.{each}": f"tracker.wandb.{each}={{}}" for each in _OF_WANDB},
         "output": "the environment variable QEXP_OUTPUTS",
         "runtime": "deploy={}",
     },

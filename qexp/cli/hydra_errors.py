@@ -30,7 +30,8 @@ _MORE = {
 }
 """What a group takes besides its options."""
 _NO_OPTION = re.compile(
-    r"In '(?P<place>[^']+)': Could not find '(?P<group>\w+)/(?P<option>[^']+)'(?P<known>.*)", re.DOTALL
+    r"In '(?P<place>[^']+)': Could not (?:find|load) '(?P<group>\w+)/(?P<option>[^']+)'(?P<known>.*)",
+    re.DOTALL,
 )
 
 
@@ -40,6 +41,7 @@ def _no_option(match: re.Match[str]) -> str:
 
     group, option, place = match["group"], match["option"], match["place"]
     options = re.findall(r"^\t(\S+)$", match["known"], re.MULTILINE)
+    options = options or sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
     options += sorted(f"{file.parent.name}/{file.stem}" for file in (conf_folder() / group).glob("*/*.yaml"))
     file = "" if place == "config" else place
     return unknown_option(

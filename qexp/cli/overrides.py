@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from qexp.cli.words import FIELDS, check_override, meant, options_of, unknown_flag
+from qexp.cli.words import LISTS, check_override, meant, options_of, unknown_flag
 from qexp.environment import CONF_VARIABLE, own_conf_folder, refuse_hidden_options, sweeps_folder
 from qexp.errors import ConfigError
 from qexp.records.record import outputs_root
@@ -114,7 +114,7 @@ class CommandLine:
                     f"them{_as_sweep(name, seen[name], text)}"
                 )
             seen[name] = text
-            if "." not in name and "/" not in name and name not in FIELDS and _LIST.fullmatch(text):
+            if "." not in name and "/" not in name and name not in LISTS and _LIST.fullmatch(text):
                 raise ConfigError(
                     f"{text}: a list of options of one group, of which only the last would count; keep one "
                     f"of them, or try each in a sweep: -m {text.replace('[', '').replace(']', '')}"

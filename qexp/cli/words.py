@@ -16,6 +16,8 @@ from qexp.errors import ConfigError
 
 FIELDS = ("seed", "gate", "accept", "calibration", "tags", "note")
 """Fields and sections of an experiment that are no groups; a test compares them with the schema."""
+LISTS = (*FIELDS, "tracker")
+"""Fields, and groups of which several options count together: ``tracker=[wandb,csv]``."""
 _ALIASES: Mapping[str, Mapping[str, str]] = {
     "quant": {"int8": "w8a8", "8bit": "w8a8", "8": "w8a8", "float32": "fp32", "float": "fp32", "32": "fp32"},
     "machine": {"cuda": "gpu"},
@@ -41,7 +43,8 @@ def meant(word: str, options: Options) -> str:
     """Return the override that a word is taken for: other letters of an option, a folder, a text.
 
     ``quant=W8A8`` is ``quant=w8a8``, ``model=./mine`` is ``model.name=./mine``, ``data=rows.csv`` is
-    ``data.path=rows.csv``, and ``tags=a,b`` is ``tags=[a,b]``; all else is returned unchanged.
+    ``data.path=rows.csv``, ``tags=a,b`` is ``tags=[a,b]``, and so is ``tracker=a,b``; all else is returned
+    unchanged.
     """
     name, sign, value = word.partition("=")
     group = name.lstrip("+")
@@ -50,6 +53,8 @@ def meant(word: str, options: Options) -> str:
     if group == "note" and value[0] not in "'\"" and value != "null":
         return f"{name}={_as_text(value)}"
     if group == "tags" and value[0] not in "[$" and value != "null":
+        return f"{name}=[{value}]"
+    if group == "tracker" and "," in value and value[0] not in "[$":
         return f"{name}=[{value}]"
     if group not in options or group == "hydra" or value[0] in "[{$'\"":
         return word

@@ -69,7 +69,7 @@ from qexp.config.task import (
     score_name,
 )
 from qexp.config.token_classification import TokenTask
-from qexp.config.tracking import AnyTracker, NoTracker, Tensorboard, Wandb
+from qexp.config.tracking import Csv, Mlflow, Tensorboard, Trackers, Wandb
 from qexp.config.training import (
     AnyFinetune,
     AnyMethod,
@@ -96,7 +96,6 @@ __all__ = [
     "AnyFinetune",
     "AnyMethod",
     "AnyTask",
-    "AnyTracker",
     "BeamSearch",
     "BiEncoderTask",
     "Bits",
@@ -106,6 +105,7 @@ __all__ = [
     "ClipCalibrator",
     "ContinuedTraining",
     "Control",
+    "Csv",
     "Data",
     "DeployEngines",
     "Distillation",
@@ -123,13 +123,13 @@ __all__ = [
     "Machine",
     "MaxCalibrator",
     "Metric",
+    "Mlflow",
     "Model",
     "MseCalibrator",
     "MultiLabelTask",
     "NoDeploy",
     "NoFinetune",
     "NoMethod",
-    "NoTracker",
     "Numerics",
     "Onnx",
     "Override",
@@ -156,6 +156,7 @@ __all__ = [
     "Tensorboard",
     "TextTask",
     "TokenTask",
+    "Trackers",
     "TrainingSetup",
     "TranslationTask",
     "ValueType",

@@ -25,7 +25,7 @@ from qexp.config.quantization import Placement, Quant, QuantizationConfig, Schem
 from qexp.config.refinement import Refinement
 from qexp.config.resolution import resolve_defaults
 from qexp.config.task import Data, Model, Task, TranslationTask, score_name
-from qexp.config.tracking import AnyTracker, NoTracker, Tags
+from qexp.config.tracking import Tags, Trackers
 from qexp.config.training import AnyFinetune, AnyMethod, ContinuedTraining, Finetune, NoFinetune, Qat
 
 _NOT_IDENTITY: dict[str, Any] = {
@@ -64,7 +64,7 @@ class Experiment(Section):
     """Seed of every draw: new head, order of rows, dropout, calibration rows."""
 
     machine: Machine = Machine()
-    tracker: AnyTracker = NoTracker()
+    tracker: Trackers = Trackers()
     tags: Tags = ()
     """Words to find the run by: in ``qexp runs``, as names of runs, and on the page of a tracker."""
     note: str | None = Field(default=None, min_length=1)

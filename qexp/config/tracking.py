@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from qexp.config.base import Section
 
@@ -12,18 +13,9 @@ LONGEST_TAG = 64
 """Characters of the longest tag that W&B accepts."""
 
 
-class NoTracker(Section):
-    """No tracker: results stay in the outputs folder."""
-
-    kind: Literal["none"] = "none"
-    """Tag of the section."""
-
-
 class Wandb(Section):
     """A page on Weights & Biases for each run; the key comes from ``wandb login`` or WANDB_API_KEY."""
 
-    kind: Literal["wandb"]
-    """Tag of the section."""
     project: str = Field(default="qexp", min_length=1)
     """Project that pages are filed under."""
     entity: str | None = None
@@ -40,8 +32,60 @@ class Wandb(Section):
 class Tensorboard(Section):
     """Event files for TensorBoard in the outputs folder."""
 
-    kind: Literal["tensorboard"]
-    """Tag of the section."""
+
+class Mlflow(Section):
+    """A run of MLflow for each run."""
+
+    uri: str | None = Field(default=None, min_length=1)
+    """Server, database or folder, as MLflow names it; null is MLFLOW_TRACKING_URI, or else a database in the
+    outputs folder."""
+    experiment: str = Field(default="qexp", min_length=1)
+    """Experiment of MLflow that runs are filed under."""
+    upload_onnx: bool = False
+    """Add the exported ONNX file to the run."""
+    timeout: float = Field(default=30.0, gt=0)
+    """Seconds that a server has to answer when a run is opened."""
+
+    @field_validator("uri")
+    @classmethod
+    def _has_no_secret(cls, uri: str | None) -> str | None:
+        if uri is not None and "@" in uri.partition("://")[2].partition("/")[0]:
+            raise ValueError(
+                "the address has a user or a password, which Records would keep; set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
+            )
+        return uri
+
+
+class Csv(Section):
+    """CSV files in the outputs folder: settings, scores, losses and tables of each run."""
+
+
+class Trackers(Section):
+    """Trackers that mirror a run; none of them leaves results in the outputs folder alone."""
+
+    wandb: Wandb | None = None
+    """Weights & Biases; null is off."""
+    tensorboard: Tensorboard | None = None
+    """TensorBoard; null is off."""
+    mlflow: Mlflow | None = None
+    """MLflow; null is off."""
+    csv: Csv | None = None
+    """CSV files; null is off."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_one_kind(cls, tree: Any) -> Any:
+        """Read the form of earlier Records, a single section with its kind."""
+        if isinstance(tree, Mapping) and "kind" in tree:
+            rest = {name: value for name, value in tree.items() if name != "kind"}
+            return {} if tree["kind"] == "none" else {tree["kind"]: rest}
+        return tree
+
+    @property
+    def chosen(self) -> dict[str, Section]:
+        """Sections of the trackers that are on, by name."""
+        return {name: section for name in type(self).model_fields if (section := getattr(self, name))}
 
 
 def _check_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
@@ -63,4 +107,3 @@ def _check_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Tags = Annotated[tuple[str, ...], AfterValidator(_check_tags)]
-AnyTracker = Annotated[NoTracker | Wandb | Tensorboard, Field(discriminator="kind")]

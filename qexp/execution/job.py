@@ -46,7 +46,7 @@ from qexp.records.record import (
     save_record,
 )
 from qexp.records.schema import Failure, SweepJob
-from qexp.tracking.mirror import Mirror, mirror_of
+from qexp.tracking.mirror import Mirrors, mirrors_of
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Job:
     began: bool = False
     """Whether the first stage was entered."""
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
-    mirror: Mirror | None = None
+    mirrors: Mirrors = field(default_factory=Mirrors)
 
     def run(self) -> int:
         """Run the job, print its table or its error, and return the exit code."""
@@ -144,8 +144,7 @@ class Job:
         if path is not None:
             print(f"record: {path}", file=sys.stderr)
         try:
-            if self.mirror is not None:
-                self.mirror.ends(record)
+            self.mirrors.ends(record)
         except KeyboardInterrupt as problem:
             _print_error(problem)
             code = INTERRUPTED
@@ -176,22 +175,19 @@ class Job:
             prefix=f"[{self.place.job}] " if self.place and self.place.crowded else "",
         )
         group = self.place.name if self.place else None
-        self.mirror = mirror_of(self.experiment, self.runtime.console, outputs_root(), group=group)
-        if self.mirror is not None:
-            self.runtime = replace(self.runtime, listener=self.mirror)
+        self.mirrors = mirrors_of(self.experiment, self.runtime.console, outputs_root(), group=group)
+        self.runtime = replace(self.runtime, listener=self.mirrors)
         if self.checked:
             check_available(self.experiment)
         rows, checkpoint = resolve_inputs(self.experiment, sweep=self.sweep)
         self.experiment = self.experiment.with_task(rows.task)
-        if self.mirror is not None:
-            self.mirror.experiment = self.experiment
+        self.mirrors.update(self.experiment)
         announce(self.experiment, rows, self.runtime, self.recipe)
         choice = within_minutes(self.experiment, rows, checkpoint, self.runtime)
         if choice is not None and self.experiment.budget.minutes is not None:
             self.runtime.console.warn(choice.describe(self.experiment.budget.minutes))
             self.experiment = choice.experiment
-            if self.mirror is not None:
-                self.mirror.experiment = self.experiment
+            self.mirrors.update(self.experiment)
         self.results.start(rows, checkpoint)
         self.runtime.listener.found(self.results.key(self.experiment), rows.source)
         stages = required_stages(self.experiment, self.runtime, rows, checkpoint)

@@ -1,33 +1,43 @@
-"""Mirror between a run and its tracker, which never lets a tracker stop the run."""
+"""Mirrors between a run and its trackers, which never let a tracker stop the run."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from qexp.config import Experiment, NoTracker, Tensorboard, Wandb
+from qexp.config import Csv, Experiment, Mlflow, Tensorboard, Wandb
+from qexp.config.base import Section
 from qexp.errors import ConfigError
 from qexp.progress.console import RunConsole
 from qexp.records.record import Record, write_text
 from qexp.tracking.content import content_of, page_of
+from qexp.tracking.csv import CsvPage
 from qexp.tracking.figures import draw
+from qexp.tracking.mlflow import MlflowPage
 from qexp.tracking.tensorboard import TensorboardPage
 from qexp.tracking.tracker import Page, PageState, Tracker, digest_of, without_secrets
 from qexp.tracking.wandb import WandbPage
 
-PAGES: dict[type[Any], Callable[[Any, Path], Tracker]] = {Wandb: WandbPage, Tensorboard: TensorboardPage}
+PAGES: dict[type[Any], Callable[[Any, Path], Tracker]] = {
+    Wandb: WandbPage,
+    Tensorboard: TensorboardPage,
+    Mlflow: MlflowPage,
+    Csv: CsvPage,
+}
 """Tracker by the class of its configuration section."""
+PACKAGES = {"wandb": ("wandb",), "tensorboard": ("tensorboard",), "mlflow": ("mlflow", "mlflow-skinny")}
+"""Distributions that bring a tracker, by its name; any of them does."""
 
 
-def mirror_of(
+def mirrors_of(
     experiment: Experiment, console: RunConsole, outputs: Path, group: str | None = None
-) -> Mirror | None:
-    """Return the mirror that an experiment configures, or None without a tracker.
+) -> Mirrors:
+    """Return the mirrors that an experiment configures, one for each tracker.
 
     Args:
         experiment: Experiment of the run.
@@ -36,28 +46,64 @@ def mirror_of(
         group: Id of the sweep that the run belongs to.
 
     Raises:
-        ConfigError: If the tracker's package is not installed.
+        ConfigError: If a tracker's package is not installed.
     """
-    config = experiment.tracker
-    if isinstance(config, NoTracker):
-        return None
+    chosen = experiment.tracker.chosen
+    for name in chosen:
+        if name in PACKAGES and not any(map(_is_installed, PACKAGES[name])):
+            raise ConfigError(
+                f"tracker={name}: the package {PACKAGES[name][0]} is not installed; install it with "
+                f"pip install 'qexp[{name}]', or drop {name} from tracker=…"
+            )
+    open_for = partial(Mirror, experiment=experiment, console=console, outputs=outputs, group=group)
+    return Mirrors([open_for(name, config) for name, config in chosen.items()])
+
+
+def _is_installed(distribution: str) -> bool:
     try:
-        version(config.kind)
+        version(distribution)
     except PackageNotFoundError:
-        raise ConfigError(
-            f"tracker={config.kind}: the package {config.kind} is not installed; install it with "
-            f"pip install 'qexp[{config.kind}]', or drop tracker=…"
-        ) from None
-    return Mirror(experiment, console, outputs, group)
+        return False
+    return True
+
+
+@dataclass
+class Mirrors:
+    """Pages of a run in all of its trackers; one that fails leaves the others open."""
+
+    pages: Sequence[Mirror] = ()
+
+    def update(self, experiment: Experiment) -> None:
+        """Replace the experiment by a more complete one."""
+        for page in self.pages:
+            page.experiment = experiment
+
+    def found(self, key: str, source: str) -> None:
+        """Open the pages of a run that starts."""
+        for page in self.pages:
+            page.found(key, source)
+
+    def scored(self, stage: str, scores: Mapping[str, float | None]) -> None:
+        """Show the scores of a stage while the run continues."""
+        for page in self.pages:
+            page.scored(stage, scores)
+
+    def ends(self, record: Record) -> None:
+        """Fill the pages with a Record."""
+        for page in self.pages:
+            page.ends(record)
 
 
 @dataclass
 class Mirror:
-    """Page of a run in its tracker.
+    """Page of a run in one tracker.
 
     An error in the tracker causes one warning and ends the mirroring, but never the run.
     """
 
+    name: str
+    """Name of the tracker."""
+    config: Section
     experiment: Experiment
     console: RunConsole
     outputs: Path
@@ -122,11 +168,10 @@ class Mirror:
         return page_of(self.experiment, key, self._source, self.group)
 
     def _new(self) -> Tracker:
-        config = self.experiment.tracker
-        return PAGES[type(config)](config, self.outputs)
+        return PAGES[type(self.config)](self.config, self.outputs)
 
     def _file(self, key: str) -> Path:
-        return self.outputs / "tracked" / self.experiment.tracker.kind / f"{key}.json"
+        return self.outputs / "tracked" / self.name / f"{key}.json"
 
     def _filed(self, key: str, tracker: Tracker) -> PageState | None:
         """Return what an earlier run filed, if its page has the same target and still exists."""
@@ -146,7 +191,7 @@ class Mirror:
             self._warn(f"{type(error).__name__}: {without_secrets(str(error))}; the run goes on without it")
 
     def _say(self, message: str) -> None:
-        self.console.info(f"{self.experiment.tracker.kind}: {without_secrets(message)}")
+        self.console.info(f"{self.name}: {without_secrets(message)}")
 
     def _warn(self, message: str) -> None:
-        self.console.warn(f"tracker={self.experiment.tracker.kind}: {message}")
+        self.console.warn(f"tracker={self.name}: {message}")

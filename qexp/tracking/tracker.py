@@ -19,6 +19,8 @@ Cell = str | float | int | None
 Picture = NDArray[np.uint8]
 """RGB image, [height, width, 3]."""
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+(?=@)")
+"""User and password in an address."""
 _LEAST_SECRET = 6
 """Minimum length of a value to hide; shorter values occur everywhere."""
 
@@ -134,9 +136,10 @@ def curve_digests(curves: Mapping[str, Curve]) -> dict[str, str]:
 def without_secrets(text: str) -> str:
     """Return the first line of a text, at most 300 characters, without secrets.
 
-    Values of environment variables with a name that suggests a secret are replaced by this name.
+    Values of environment variables with a name that suggests a secret are replaced by this name, and user and
+    password in an address by an ellipsis.
     """
-    line = next(iter(text.strip().splitlines()), "")
+    line = _CREDENTIALS.sub("…", next(iter(text.strip().splitlines()), ""))
     for name, value in os.environ.items():
         if _SECRET.search(name) and len(value) >= _LEAST_SECRET:
             line = line.replace(value, f"${name}")

@@ -141,7 +141,7 @@ class WandbPage:
         import wandb
 
         if self._config.mode == "offline":
-            return "tracker.mode=offline"
+            return "tracker.wandb.mode=offline"
         if (mode := os.environ.get("WANDB_MODE", "online")) != "online" and self._config.mode == "auto":
             return f"WANDB_MODE={mode}"
         settings = wandb.setup().settings
@@ -240,7 +240,7 @@ def _within(seconds: float, action: Callable[[], None]) -> BaseException | None:
     try:
         return outcome.get(timeout=seconds)
     except queue.Empty:
-        return TimeoutError(f"not all was sent within tracker.timeout={seconds:g} s")
+        return TimeoutError(f"not all was sent within tracker.wandb.timeout={seconds:g} s")
 
 
 def _error_line(error: BaseException) -> str:

@@ -52,6 +52,10 @@ def test_cfg_prints_the_configuration_and_any_pair_of_bits_works(tmp_path: Path)
         (["-m", "task=mrpc", "recipe=q8bert,q8bart"], ["recipe=q8bart", "did you mean recipe=q8bert?"]),
         (["task=mrpc", "recipe=q8bart", "--dry-run"], ["recipe=q8bart", "did you mean recipe=q8bert?"]),
         (["task=mrpc", "recipe=aimet/w8a8_mrcp"], ["did you mean recipe=aimet/w8a8_mrpc?"]),
+        (
+            ["task=mrpc", "tracker=[csv,tesnorboard]"],
+            ["tracker=tesnorboard", "did you mean tracker=tensorboard?"],
+        ),
         (["task=mrpc", "recipe=null"], ["=null", "leave the word out"]),
         (["task=mrpc", "quant=w8a8", "quant=w4a8"], ["quant=w8a8 and quant=w4a8"]),
         (["task=mrpc", "method.epoch=2"], ["method.epoch", "did you mean method.epochs?"]),

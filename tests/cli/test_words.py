@@ -47,6 +47,7 @@ def test_the_fields_are_those_of_an_experiment() -> None:
         ("data=rows.csv", "data.path=rows.csv"),
         ("tags=baseline", "tags=[baseline]"),
         ("tags=a,b", "tags=[a,b]"),
+        ("tracker=wandb,csv", "tracker=[wandb,csv]"),
         ("note=one, two: three", 'note="one, two: three"'),
     ],
 )
@@ -107,6 +108,7 @@ def test_the_same_choice_in_two_spellings_is_given_twice() -> None:
         (["backend=onnxruntime"], ["deploy=onnxruntime"]),
         (["launcher=process"], ["hydra/launcher="]),
         (["tracker.tags=[prod]"], ["tags=[prod]"]),
+        (["tracker.project=mine"], ["tracker.wandb.project=mine"]),
         (["name=myrun"], ["tags=[myrun]"]),
         (["+notes=hello"], ["note=hello"]),
         (["task=mrpc", "w4a8"], ["did you mean quant=w4a8?"]),

@@ -91,7 +91,7 @@ def test_a_record_repeats_what_was_typed_but_for_where_results_go() -> None:
         "task=mrpc",
         "quant=w5a7",
         "tracker=wandb",
-        "tracker.project=mine",
+        "tracker.wandb.project=mine",
         "++machine.threads=2",
         "seed=3",
     ]

@@ -15,7 +15,7 @@ from rich.console import Console
 from qexp.config import Experiment
 from qexp.progress.console import RunConsole
 from qexp.records.record import Record
-from qexp.tracking.mirror import Mirror, mirror_of
+from qexp.tracking.mirror import Mirrors, mirrors_of
 from tests.conftest import compose
 from tests.support import record_factory
 from tests.support.wandb_processes import end_service
@@ -99,7 +99,7 @@ def predicted(outputs: Path, experiment: Experiment, **fields: Any) -> Record:
     return result(experiment, stages=[*stages, *graphs], **fields)
 
 
-def track(mirror: Mirror, record: Record) -> None:
+def track(mirror: Mirrors, record: Record) -> None:
     """What a run does: it has its key, then scores, then a Record."""
     mirror.found(record.key, "local")
     for stage, scores in record.scores.items():
@@ -107,8 +107,8 @@ def track(mirror: Mirror, record: Record) -> None:
     mirror.ends(record)
 
 
-def mirror(experiment: Experiment, console: RunConsole, outputs: Path, group: str | None = None) -> Mirror:
-    """The mirror of an experiment that has a tracker."""
-    found = mirror_of(experiment, console, outputs, group)
-    assert found is not None
+def mirror(experiment: Experiment, console: RunConsole, outputs: Path, group: str | None = None) -> Mirrors:
+    """The mirrors of an experiment that has a tracker."""
+    found = mirrors_of(experiment, console, outputs, group)
+    assert found.pages
     return found

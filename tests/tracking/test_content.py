@@ -145,7 +145,7 @@ def test_a_tracker_is_in_no_key_and_no_setting() -> None:
     from qexp.reporting.command import command_of
     from qexp.reporting.run_view import RunView
 
-    plain, tracked = asked(), asked("tracker=wandb", "tracker.project=secret-plan")
+    plain, tracked = asked(), asked("tracker=wandb", "tracker.wandb.project=secret-plan")
     assert plain.identity == tracked.identity
     ours, theirs = (RunView(result(each)) for each in (plain, tracked))
     assert (ours.settings, ours.identity) == (theirs.settings, theirs.identity)

@@ -145,7 +145,7 @@ def test_a_whole_run_is_mirrored_and_keeps_its_secrets(
     monkeypatch.setenv("WANDB_API_KEY", FAKE_KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # where nobody listens
     monkeypatch.setenv("MY_PASSWORD", "correct horse battery")
-    words = (*QUICK, f"model.name={tiny_bert}", "tracker=wandb", "tracker.timeout=3")
+    words = (*QUICK, f"model.name={tiny_bert}", "tracker=wandb", "tracker.wandb.timeout=3")
     assert Job(compose(*words)).run() == OK
     first, shown = newest(outputs), capsys.readouterr()
     (page,) = (outputs / "wandb").glob(f"offline-run-*-{first['key']}")

@@ -17,7 +17,7 @@ from tests.support.wandb_processes import end_service
 from tests.support.wandb_server import FAKE_KEY, Server
 from tests.tracking.conftest import CURVES, KEY, asked, mirror, news, predicted, track
 
-OFFLINE = ("tracker=wandb", "tracker.mode=offline")
+OFFLINE = ("tracker=wandb", "tracker.wandb.mode=offline")
 
 
 def pages(outputs: Path, kind: str = "offline-run") -> list[Path]:
@@ -52,7 +52,9 @@ def summary(entries: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def test_the_offline_files_hold_the_whole_page(outputs: Path, console: RunConsole) -> None:
-    experiment = asked(*OFFLINE, "tracker.upload_onnx=true", "tags=[baseline]", "note='as in the paper'")
+    experiment = asked(
+        *OFFLINE, "tracker.wandb.upload_onnx=true", "tags=[baseline]", "note='as in the paper'"
+    )
     record = predicted(outputs, experiment)
     graph = outputs / "artifacts" / "7-onnx" / "int8" / "model.onnx"
     graph.parent.mkdir(parents=True)
@@ -174,7 +176,7 @@ def test_a_server_that_does_not_answer_costs_no_more_than_the_timeout(
     mode: str, broken: str, server: Server, outputs: Path, console: RunConsole
 ) -> None:
     server.silent.set() if broken == "silent" else server.close()
-    experiment = asked("tracker=wandb", f"tracker.mode={mode}", "tracker.timeout=3")
+    experiment = asked("tracker=wandb", f"tracker.wandb.mode={mode}", "tracker.wandb.timeout=3")
     page = mirror(experiment, console, outputs)
     import wandb  # noqa: F401  # what it costs to import is not what is measured
 
@@ -196,7 +198,7 @@ def streamed(server: Server, name: str) -> list[float]:
 
 
 def test_online_a_run_has_one_page_under_its_key(server: Server, outputs: Path, console: RunConsole) -> None:
-    experiment = asked("tracker=wandb", "tracker.timeout=20")
+    experiment = asked("tracker=wandb", "tracker.wandb.timeout=20")
     error = {"type": "TrainingError", "message": "the loss is nan", "traceback": "…"}
     failed = {"status": "failed", "error": error, "curves": {"fp32": CURVES["fp32"]}}
     track(mirror(experiment, console, outputs, "sweep-7"), predicted(outputs, experiment, **failed))
@@ -226,7 +228,7 @@ def test_online_a_run_has_one_page_under_its_key(server: Server, outputs: Path, 
 def test_a_network_that_dies_in_the_middle_does_not_block(
     server: Server, outputs: Path, console: RunConsole
 ) -> None:
-    experiment = asked("tracker=wandb", "tracker.timeout=4")
+    experiment = asked("tracker=wandb", "tracker.wandb.timeout=4")
     record = predicted(outputs, experiment)
     page = mirror(experiment, console, outputs)
     page.found(record.key, "local")
@@ -265,7 +267,7 @@ print("well")
 def test_a_service_that_is_killed_costs_a_warning_and_no_exit_code(
     mode: str, server: Server, outputs: Path
 ) -> None:
-    words = [str(outputs), "tracker=wandb", f"tracker.mode={mode}", "tracker.timeout=4"]
+    words = [str(outputs), "tracker=wandb", f"tracker.wandb.mode={mode}", "tracker.wandb.timeout=4"]
     command = [sys.executable, "-c", KILLED, *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
