@@ -91,6 +91,38 @@ def test_label_order_by_name_or_by_number() -> None:
         label_order({0: "yes", 1: "no"}, MRPC.labels)
 
 
+@pytest.mark.parametrize(
+    ("outputs", "labels", "order"),
+    [
+        (("-1", "0", "1"), ("-1", "0", "1"), [0, 1, 2]),
+        (("1", "-1", "0"), ("-1", "0", "1"), [1, 2, 0]),
+        (("C", "C++", "C#"), ("C#", "C", "C++"), [2, 0, 1]),
+        (("!", "?"), ("?", "!"), [1, 0]),
+        (("1", "2", "3"), ("1", "2", "3"), [0, 1, 2]),
+        (("LABEL_2", "LABEL_1"), ("no", "yes"), [1, 0]),
+        (("LABEL_2", "LABEL_1"), ("label_1", "label_2"), [1, 0]),
+    ],
+)
+def test_each_output_is_that_of_one_label(
+    outputs: tuple[str, ...], labels: tuple[str, ...], order: list[int]
+) -> None:
+    assert label_order(dict(enumerate(outputs)), labels) == order
+
+
+@pytest.mark.parametrize(
+    ("id2label", "labels"),
+    [
+        ({0: "-1", 1: "0", 2: "1"}, ("minus 1", "0", "1")),
+        ({0: "a", 1: "a"}, ("a", "b")),
+        ({-1: "neg", 0: "neu", 1: "pos"}, ("neg", "neu", "pos")),
+        ({1: "neg", 2: "neu", 3: "pos"}, ("neg", "neu", "pos")),
+    ],
+)
+def test_an_ambiguous_head_is_refused(id2label: dict[int, str], labels: tuple[str, ...]) -> None:
+    with pytest.raises(ModelError, match="id2label"):
+        label_order(id2label, labels)
+
+
 def test_finetuned_checkpoint_needs_a_head_of_the_right_width(tiny_bert: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no fine-tuned head"):
         load_finetuned(tiny_bert, MRPC)
