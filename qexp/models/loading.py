@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -224,11 +225,25 @@ def _auto(task: LabelledTask) -> Any:
 
 def _check_body(missing: Sequence[str], folder: Path) -> None:
     """Check that a checkpoint lacks no weight below the head."""
-    if missing:
+    if not missing:
+        return
+    example = f"{len(missing)} weights of the encoder, such as {missing[0]}"
+    lacks = f"model.name={folder}: the checkpoint lacks {example}"
+    if there := _other_name(missing[0], folder):
         raise ModelError(
-            f"model.name={folder}: the checkpoint lacks {len(missing)} weights of the encoder, such as "
-            f"{missing[0]}; choose a checkpoint of the architecture that its config.json names"
+            f"{lacks}, and has {there}: it was saved from a model around it; save the model inside with "
+            "save_pretrained, or rename its weights"
         )
+    raise ModelError(f"{lacks}; choose a checkpoint of the architecture that its config.json names")
+
+
+def _other_name(name: str, folder: Path) -> str | None:
+    """Return the name under which a checkpoint has a weight with a wrapper's prefix; None if it has not."""
+    path, tail = folder / "model.safetensors", name.partition(".")[2]
+    if not path.is_file() or not tail:
+        return None
+    with safe_open(path, "pt") as file:
+        return next((key for key in file.keys() if key.endswith(f".{tail}")), None)  # noqa: SIM118
 
 
 def _check_encoder(model: PreTrainedModel, auto: Any, folder: Path) -> None:

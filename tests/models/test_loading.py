@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from qexp.artifacts.types import Tokens
@@ -68,6 +70,15 @@ def test_body_that_lacks_weights_is_refused(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
     with pytest.raises(ModelError, match=r"lacks \d+ weights"):
+        load_pretrained(folder, MRPC, 1)
+
+
+@pytest.mark.parametrize("prefix", ["model.", "_fsdp_wrapped_module.", "net.encoder."])
+def test_weights_of_a_model_around_it_are_named_for_what_they_are(prefix: str, tmp_path: Path) -> None:
+    folder = _finetuned(tmp_path / "wrapped")
+    file = folder / "model.safetensors"
+    save_file({f"{prefix}{name}": tensor for name, tensor in load_file(file).items()}, file, {"format": "pt"})
+    with pytest.raises(ModelError, match=rf"has {re.escape(prefix)}bert\..*saved from a model around it"):
         load_pretrained(folder, MRPC, 1)
 
 

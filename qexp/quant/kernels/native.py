@@ -4,7 +4,8 @@ The sources in ``qexp/quant/kernels`` are plain C without Python or torch header
 builds them in under a second. The library is stored in ``$XDG_CACHE_HOME/qexp/kernels`` (``~/.cache`` by
 default) under a hash of sources, flags, compiler, C library and processor architecture, and under one of its
 own content: loading a file that was cut short ends the process with a bus error. Without a compiler
-``function`` returns None and ``problem`` explains why; callers then fall back to torch, with the same results.
+``function`` returns None and ``problem`` explains why; callers then fall back to torch, with the same
+results.
 
 The library uses the OpenMP runtime of torch, which must therefore be imported first: a second runtime would
 start threads of its own that compete with torch's.
@@ -105,7 +106,8 @@ def build(folder: Path) -> Path:
     compiler = _compiler()
     sources = sorted(SOURCES.glob("*.c"))
     machine = (platform.machine(), *platform.libc_ver())
-    identity = _hash("\0".join((compiler, *FLAGS, *machine, *(file.read_text() for file in sources))).encode())
+    parts = (compiler, *FLAGS, *machine, *(file.read_text() for file in sources))
+    identity = _hash("\0".join(parts).encode())
     try:
         for library in folder.glob(f"{identity}-*.so"):
             if library.name == _name(identity, library):
