@@ -210,9 +210,12 @@ def _load(folder: Path, auto: Any, **overrides: Any) -> tuple[PreTrainedModel, l
                 output_loading_info=True,
                 local_files_only=True,
             )
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise ModelError(f"model.name={folder}: cannot be loaded as {auto.__name__}: {first}") from error
+        except Exception as error:  # transformers builds what config.json says, which may raise anything
+            first = " ".join(str(error).split()) or type(error).__name__
+            raise ModelError(
+                f"model.name={folder}: cannot be loaded as {auto.__name__}: {first}; correct its config.json, or "
+                "save the model again"
+            ) from error
     missing = sorted({*info["missing_keys"], *(str(key[0]) for key in info["mismatched_keys"])})
     return model.eval(), missing
 

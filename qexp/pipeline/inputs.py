@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from qexp.config import DeployEngines, Experiment, NoFinetune, TextTask, TokenTask
-from qexp.data.checkpoints import Checkpoint, ScratchModel, config_of, locate
+from qexp.config.deploy import LARGEST_FILE
+from qexp.data.checkpoints import Checkpoint, ScratchModel, config_of, float_bytes, locate
 from qexp.data.detection.heads import positions_of
 from qexp.data.sources.class_names import notes_on_head
 from qexp.data.sources.resolve import SourceRows, resolve
+from qexp.errors import DeployError
 
 
 def resolve_inputs(
@@ -26,8 +28,26 @@ def resolve_inputs(
     experiment = experiment.with_task(rows.task)
     checkpoint = locate(experiment.model)
     notes = (*rows.notes, *_head_notes(experiment, checkpoint), *_row_notes(experiment, rows))
-    notes += _length_notes(experiment, checkpoint)
+    notes += (*_length_notes(experiment, checkpoint), *_size_notes(experiment, checkpoint))
     return replace(rows, notes=notes), checkpoint
+
+
+def _size_notes(experiment: Experiment, checkpoint: Checkpoint | ScratchModel) -> tuple[str, ...]:
+    """Return a note on an FP32 graph that one ONNX file cannot hold.
+
+    Raises:
+        DeployError: It is the only one of the run.
+    """
+    if experiment.deploy.kind == "none" or not isinstance(checkpoint, Checkpoint):
+        return ()
+    if (size := float_bytes(checkpoint)) <= LARGEST_FILE:
+        return ()
+    large = f"model.name={checkpoint.name}: its FP32 graph takes {size:,} bytes, and one ONNX file holds"
+    if not experiment.quant.enabled:
+        raise DeployError(
+            f"{large} {LARGEST_FILE:,}; set deploy=none, or choose quant=w8a8 or a smaller model"
+        )
+    return (f"{large} {LARGEST_FILE:,}: the quantized graph is exported alone",)
 
 
 def completed(experiment: Experiment, rows: SourceRows, checkpoint: Checkpoint | ScratchModel) -> Experiment:
