@@ -75,7 +75,7 @@ def check_fields_in(file: Path) -> None:
     Raises:
         ConfigError: It is not, or holds a list or a single value.
     """
-    import yaml
+    import yaml  # type: ignore[import-untyped, unused-ignore]
 
     try:
         tree = yaml.safe_load(file.read_text(encoding="utf-8"))

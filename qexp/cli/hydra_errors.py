@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from yaml import YAMLError
+from yaml import YAMLError  # type: ignore[import-untyped, unused-ignore]
 
 from qexp.cli.words import hint_for
 from qexp.environment import conf_folder

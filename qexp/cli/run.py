@@ -25,7 +25,7 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from yaml import YAMLError  # type: ignore[import-untyped, unused-ignore]
 
 from qexp.cli.hydra_errors import describe_error
 from qexp.cli.overrides import DRY_RUN, CommandLine

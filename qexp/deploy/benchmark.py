@@ -101,8 +101,8 @@ def pinned(threads: int, warn: Callable[[str], None], claims: Path | None = None
         free = _claimed_cores(cores, threads, folder, held)
         if len(free) < min(threads, len(cores)):
             warn(
-                f"latency: other benchmarks time on this machine, and of {threads} cores {len(free)} are free; "
-                "time it alone with qexp bench RUN"
+                f"latency: other benchmarks time on this machine, and of {threads} cores {len(free)} are "
+                "free; time it alone with qexp bench RUN"
             )
         shared = [core for core in cores if core not in free]
         os.sched_setaffinity(0, [*free, *shared][:threads])

@@ -213,8 +213,8 @@ def _load(folder: Path, auto: Any, **overrides: Any) -> tuple[PreTrainedModel, l
         except Exception as error:  # transformers builds what config.json says, which may raise anything
             first = " ".join(str(error).split()) or type(error).__name__
             raise ModelError(
-                f"model.name={folder}: cannot be loaded as {auto.__name__}: {first}; correct its config.json, or "
-                "save the model again"
+                f"model.name={folder}: cannot be loaded as {auto.__name__}: {first}; correct its "
+                "config.json, or save the model again"
             ) from error
     missing = sorted({*info["missing_keys"], *(str(key[0]) for key in info["mismatched_keys"])})
     return model.eval(), missing

@@ -1,4 +1,4 @@
-"""Whatever a checkpoint, rows, a YAML file or a command line hold: an exit code and one line, never a traceback.
+"""Whatever a checkpoint, rows, YAML files or words hold: an exit code and one line, never a traceback.
 
 A run ends with 0, 1 or 2. With 2 there is no Record, and with 1 one that says why. No lease is left, and no
 half-written file: a work folder stays only where the next attempt goes on from it.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import string
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +20,29 @@ from hypothesis import strategies as st
 from qexp.cli.run import main
 from qexp.errors import FAILED, INVALID, OK
 from tests.conftest import save_tokenizer, tiny_config
+from tests.support.any_input import COMMANDS, FAULTS, OPTIONS, ROWS, TASKS, TEXTS, Fault
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries about what was drawn; a user sees them, too
 LINES = 3
 """Most lines of an error: one, or one for each of several fields."""
-WORDS = ("quant=w8a8", "method=ptq", "deploy=none", "budget=smoke", "machine.progress=false",
-         "machine.threads=1", "calibration.samples=8", "finetune.batch_size=4", "budget.train_steps=1")  # fmt: skip
+WORDS = (
+    "quant=w8a8",
+    "method=ptq",
+    "deploy=none",
+    "budget=smoke",
+    "machine.progress=false",
+    "machine.threads=1",
+    "calibration.samples=8",
+    "finetune.batch_size=4",
+    "budget.train_steps=1",
+)
 FEW = settings(
-    max_examples=6,
+    max_examples=4,
     suppress_health_check=[*HealthCheck],
     phases=(Phase.explicit, Phase.generate),
     deadline=None,
 )
 MANY = settings(FEW, max_examples=100)
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=4,
-)
-"""Values of JSON of any type."""
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +106,7 @@ ERRORS = ("DataError", "ModelError", "ConfigError", "TrainingError", "Quantizati
 def trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Trial]:
-    yield Trial(tmp_path, monkeypatch, capsys)
+    return Trial(tmp_path, monkeypatch, capsys)
 
 
 def rows_file(folder: Path, count: int = 24) -> Path:
@@ -117,68 +120,13 @@ def on(model: Path, rows: Path) -> tuple[str, ...]:
     return ("task=classification", f"data.path={rows}", f"model.name={model}", *WORDS)
 
 
-CONFIG_FIELDS = (
-    "model_type", "architectures", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
-    "intermediate_size", "max_position_embeddings", "type_vocab_size", "pad_token_id", "id2label", "label2id",
-    "num_labels", "hidden_act", "layer_norm_eps", "hidden_dropout_prob", "problem_type", "torch_dtype", "dtype",
-    "auto_map", "is_decoder", "tie_word_embeddings", "quantization_config", "attention_probs_dropout_prob",
-)  # fmt: skip
-FILES = ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "tokenizer_config.json",
-         "special_tokens_map.json")  # fmt: skip
-Fault = Callable[[Path], None]
-
-
-def field_is(name: str, value: Any) -> Fault:
-    def change(folder: Path) -> None:
-        path = folder / "config.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
-
-    return change
-
-
-def field_is_gone(name: str) -> Fault:
-    def change(folder: Path) -> None:
-        path = folder / "config.json"
-        tree = json.loads(path.read_text())
-        tree.pop(name, None)
-        path.write_text(json.dumps(tree))
-
-    return change
-
-
-def file_is(name: str, content: bytes | float) -> Fault:
-    """Replace a file, or cut it to a share of its length; a negative share removes it."""
-
-    def change(folder: Path) -> None:
-        path = folder / name
-        whole = path.read_bytes() if path.exists() else b""
-        if isinstance(content, float) and content < 0:
-            path.unlink(missing_ok=True)
-        else:
-            path.write_bytes(content if isinstance(content, bytes) else whole[: int(content * len(whole))])
-
-    return change
-
-
-NUMBERS = st.sampled_from([-1, 0, 1, 2, 3, 7, 31, 33, 64, 10**6, 0.5, "8", None])
-FAULTS = st.one_of(
-    st.builds(field_is, st.sampled_from(CONFIG_FIELDS), JSON | NUMBERS),
-    st.builds(field_is_gone, st.sampled_from(CONFIG_FIELDS)),
-    st.builds(
-        file_is, st.sampled_from(FILES), st.floats(-0.5, 1) | st.sampled_from([b"", b"{}", b"[]", b"\xff"])
-    ),
-)
-
-
 def check_checkpoint(trial: Trial, heads: Path, faults: list[Fault], finetune: str) -> None:
     with trial as folder:
         model = folder / "model"
         shutil.copytree(heads, model)
         for fault in faults:
-            try:
+            with suppress(ValueError, TypeError):  # a config.json that an earlier fault made no object
                 fault(model)
-            except (ValueError, TypeError):  # a config.json that an earlier fault made no object
-                pass
         trial.run(*on(model, rows_file(folder)), f"finetune={finetune}")
 
 
@@ -195,44 +143,31 @@ def test_many_checkpoints(trial: Trial, heads: Path, faults: list[Fault], finetu
     check_checkpoint(trial, heads, faults, finetune)
 
 
-CELLS = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20), st.just("the cat " * 400),
-    st.lists(st.text(max_size=3) | st.integers(), max_size=3), st.just({"a": 1}), st.sampled_from(["no", "yes", ""]),
-)  # fmt: skip
-TASKS = st.sampled_from(
-    [
-        "classification",
-        "regression",
-        "question_answering",
-        "token_classification",
-        "multi_label",
-        "embedding",
-        "mrpc",
-    ]
-)
-ROWS = st.lists(
-    st.dictionaries(
-        st.sampled_from(
-            ["text", "label", "question", "context", "answers", "tokens", "tags", "id", "text_pair"]
-        ),
-        CELLS,
-        max_size=5,
-    ),
-    max_size=12,
-)
 KINDS: Mapping[str, tuple[str, ...]] = {
-    "classification": (), "regression": (), "multi_label": (), "token_classification": (), "embedding": (),
-    "mrpc": (), "question_answering": ("task.max_length=64", "task.doc_stride=8", "task.max_question=16"),
-}  # fmt: skip
+    "classification": (),
+    "regression": (),
+    "multi_label": (),
+    "token_classification": (),
+    "embedding": (),
+    "mrpc": (),
+    "question_answering": ("task.max_length=64", "task.doc_stride=8", "task.max_question=16"),
+}
 
 
 def check_rows(trial: Trial, heads: Path, task: str, rows: list[dict[str, Any]], regular: int) -> None:
     with trial as folder:
         plain = [
-            {"text": f"the cat {each}", "label": ("no", "yes")[each % 2], "question": f"who {each}",
-             "context": f"the cat {each}", "answers": "cat", "tokens": ["the", "cat"], "tags": ["O", "B-X"]}
+            {
+                "text": f"the cat {each}",
+                "label": ("no", "yes")[each % 2],
+                "question": f"who {each}",
+                "context": f"the cat {each}",
+                "answers": "cat",
+                "tokens": ["the", "cat"],
+                "tags": ["O", "B-X"],
+            }
             for each in range(regular)
-        ]  # fmt: skip
+        ]
         if task == "regression":
             plain = [{**row, "label": each / 3} for each, row in enumerate(plain)]
         drawn = [{**plain[0], **row} if regular else row for row in rows]
@@ -255,28 +190,6 @@ def test_many_rows(trial: Trial, heads: Path, task: str, rows: list[dict[str, An
     check_rows(trial, heads, task, rows, regular)
 
 
-GROUPS = ("task", "model", "data", "quant", "method", "finetune", "calibrator", "calibration", "placement",
-          "scheme", "deploy", "machine", "budget", "refinement", "tracker", "recipe", "seed", "tags", "note")  # fmt: skip
-NAMES = st.sampled_from(
-    ("name", "kind", "learning_rate", "epochs", "batch_size", "bits", "sites", "path", "text", "label", "labels",
-     "metrics", "max_length", "lengths", "percentile", "samples", "runtimes", "overrides", "train_steps", "x")
-)  # fmt: skip
-VALUES = st.one_of(
-    st.integers(-5, 300).map(str), st.floats().map(str), st.text(string.printable, max_size=8),
-    st.sampled_from(["null", "true", "[]", "{}", "[1,2]", "{a:1}", "''", "mrpc", "w8a8", "${x}", "${oc.env:NO}",
-                     "???", "1,2", "choice(1,2)", "nan", "inf", "1e400", "full", "none", "sample"]),
-)  # fmt: skip
-KEYS = st.one_of(
-    st.sampled_from(GROUPS),
-    st.builds("{}.{}".format, st.sampled_from(GROUPS), NAMES),
-    st.builds("{}{}.{}".format, st.sampled_from(["+", "++", "~"]), st.sampled_from(GROUPS), NAMES),
-    st.text(string.ascii_letters + "._@/", min_size=1, max_size=8),
-)
-COMMANDS = st.lists(
-    st.builds("{}={}".format, KEYS, VALUES) | st.text(string.printable, min_size=1, max_size=8), max_size=3
-)
-
-
 def check_words(trial: Trial, heads: Path, words: list[str]) -> None:
     with trial as folder:
         trial.run(*on(heads, rows_file(folder)), *(word for word in words if word[0] != "-"), planned=True)
@@ -293,15 +206,6 @@ def test_words(trial: Trial, heads: Path, words: list[str]) -> None:
 @given(COMMANDS)
 def test_many_words(trial: Trial, heads: Path, words: list[str]) -> None:
     check_words(trial, heads, words)
-
-
-FIELDS = st.dictionaries(NAMES | st.text(max_size=5), JSON, max_size=4)
-TEXTS = st.builds(json.dumps, FIELDS | JSON) | st.text(max_size=30) | st.sampled_from(
-    ["", "a: [", "\t- x", "defaults: [none]", "defaults: [/task: mrpc]", "_target_: os.system", "name: ${name}"]
-)  # fmt: skip
-OPTIONS = st.sampled_from(
-    ("task", "model", "data", "quant", "scheme", "placement", "calibrator", "recipe", "budget")
-)
 
 
 def check_yaml(trial: Trial, heads: Path, group: str, text: str) -> None:
