@@ -140,11 +140,37 @@ class RunContext:
 def cores() -> int:
     """Return the number of CPU cores that this process may use.
 
-    SLURM without core pinning leaves the affinity mask open, so its allocation is an upper limit.
+    SLURM without core pinning leaves the affinity mask open, and so does a container with a CPU quota; both
+    are upper limits. An operating system without affinity, such as macOS, lends all cores.
     """
-    allocated = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE")
-    available = len(os.sched_getaffinity(0))
-    return min(available, int(allocated)) if allocated else available
+    affinity = getattr(os, "sched_getaffinity", None)
+    limits = [len(affinity(0)) if affinity else os.cpu_count() or 1]
+    if allocated := os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE"):
+        limits.append(int(allocated))
+    if (quota := cpu_quota(CONTROL_GROUPS)) is not None:
+        limits.append(max(1, int(quota)))
+    return min(limits)
+
+
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+"""Where Linux mounts control groups, within a container those of the container."""
+
+
+def cpu_quota(folder: Path) -> float | None:
+    """Return how many cores' time a container may use; None without a limit.
+
+    Control groups of version 2 have ``cpu.max`` with quota and period in microseconds, ``max`` for none, and
+    those of version 1 a file for each (https://docs.kernel.org/admin-guide/cgroup-v2.html).
+    """
+    try:
+        quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
+    except (OSError, ValueError):
+        try:
+            names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+            quota, period = ((folder / "cpu" / name).read_text(encoding="utf-8") for name in names)
+        except OSError:
+            return None
+    return int(quota) / int(period) if quota.strip().isdecimal() and int(period) > 0 else None
 
 
 def set_threads(threads: int) -> None:

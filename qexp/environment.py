@@ -69,6 +69,25 @@ def own_conf_folder() -> Path | None:
     return folder
 
 
+def check_fields_in(file: Path) -> None:
+    """Check that a file of one's own configuration is YAML and holds fields.
+
+    Raises:
+        ConfigError: It is not, or holds a list or a single value.
+    """
+    import yaml  # type: ignore[import-untyped, unused-ignore]
+
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: no YAML: {' '.join(str(error).split())}; correct the file") from error
+    if not (tree is None or isinstance(tree, dict)):
+        raise ConfigError(
+            f"{file}: holds {'a list' if isinstance(tree, list) else 'a single value'}; needed are fields, "
+            "each on a line, such as name: mine"
+        )
+
+
 def refuse_hidden_options(folder: Path) -> None:
     """Refuse files of one's own that Hydra would pass over, because ``conf`` has an option of their name.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from yaml import YAMLError  # type: ignore[import-untyped, unused-ignore]
+
 from qexp.cli.words import hint_for
 from qexp.environment import conf_folder
 
@@ -21,7 +23,9 @@ def describe_error(error: Exception) -> str:
     message = message.split("\nConfig search path", 1)[0]
     if match := _NO_OPTION.match(message):
         return _no_option(match)
-    return message
+    if isinstance(error, YAMLError):
+        return f"no YAML: {' '.join(message.split())}; correct the file"
+    return " ".join(message.split())
 
 
 _MORE = {

@@ -9,7 +9,13 @@ from functools import cached_property
 from pathlib import Path
 
 from qexp.cli.words import LISTS, check_override, meant, options_of, unknown_flag
-from qexp.environment import CONF_VARIABLE, own_conf_folder, refuse_hidden_options, sweeps_folder
+from qexp.environment import (
+    CONF_VARIABLE,
+    check_fields_in,
+    own_conf_folder,
+    refuse_hidden_options,
+    sweeps_folder,
+)
 from qexp.errors import ConfigError
 from qexp.records.record import outputs_root
 
@@ -97,6 +103,7 @@ class CommandLine:
         """
         for folder in self.own_folders():
             refuse_hidden_options(folder)
+            self._check_own_options(folder)
         self._check_names()
         seen: dict[str, str] = {}
         for name, text in [*self._options(), *((_name(text), text) for text in self._overrides())]:
@@ -143,6 +150,14 @@ class CommandLine:
         """The other folders of ``--config-dir``, which Hydra searches behind that one."""
         named = dict.fromkeys(self._values(*_FOLDER_OPTIONS))
         return [Path(folder).absolute() for folder in named if folder != self._main_folder]
+
+    def _check_own_options(self, folder: Path) -> None:
+        """Check that the chosen options of a folder of one's own hold fields; Hydra takes it for granted."""
+        for override in self._overrides():
+            group, _, option = override.lstrip("+").partition("=")
+            file = folder / group / f"{option}.yaml"
+            if re.fullmatch(r"[\w./-]+", option) and file.is_file():
+                check_fields_in(file)
 
     def _check_names(self) -> None:
         """Check that options and first names of overrides exist, and folders of ``--config-dir``."""

@@ -25,6 +25,7 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped, unused-ignore]
 
 from qexp.cli.hydra_errors import describe_error
 from qexp.cli.overrides import DRY_RUN, CommandLine
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None, *, show: Show | None = None) ->
         for note in command_line.notes:
             print(note, file=sys.stderr)
         code = _plan(command_line) if command_line.dry_run else _launch(command_line, show)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         print(f"error: {describe_error(error)}", file=sys.stderr)
         code = INVALID
     except QexpError as error:
@@ -106,6 +107,7 @@ def composed(words: Sequence[str]) -> dict[str, Any]:
 def _launch(command_line: CommandLine, show: Show | None) -> int:
     """Run one job, or a sweep with its log, and return the exit code."""
     sweep_logs: list[SweepLog] = []
+    _codes.clear()
     try:
         with _launchers(partial(_supervised, command_line, sweep_logs)):
             _hydra(command_line.for_hydra(), partial(_task, tables=show is None))
@@ -311,9 +313,7 @@ def _offer_widths(words: Sequence[str]) -> None:
     """Register ``quant`` options without a file, such as ``w5a7``: pairs of 2 to 16 bits, 32 for float."""
     names = {file.stem for file in (conf_folder() / "quant").glob("*.yaml")}
     for weight, activation in re.findall(r"\bw(\d+)a(\d+)\b", " ".join(words)):
-        name, bits = (
-            f"w{weight}a{activation}",
-            {"weight_bits": int(weight), "activation_bits": int(activation)},
-        )
+        name = f"w{weight}a{activation}"
+        bits = {"weight_bits": int(weight), "activation_bits": int(activation)}
         if name not in names and all(value in WIDTHS for value in bits.values()):
             ConfigStore.instance().store(group="quant", name=name, node=bits)

@@ -10,6 +10,9 @@ from qexp.config.base import Section
 from qexp.config.runtimes import RUNTIMES
 from qexp.naming import Precision, RuntimeName
 
+LARGEST_FILE = 2**31 - 1
+"""Bytes of one protobuf message, and so of one ONNX file without external data."""
+
 
 class NoDeploy(Section):
     """No export."""

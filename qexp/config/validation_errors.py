@@ -133,6 +133,11 @@ def _line(problem: Any) -> str:
     clean = [part for place, part in enumerate(path) if place != 1 or part not in _TAGS or not tagged]
     if problem["type"] == "extra_forbidden":
         return unknown_field(".".join(clean))
+    if problem["type"] == "model_type" and clean[:2] == ["model", "finetune"]:
+        return (
+            f"{'.'.join(clean)}: no name of a task; model.finetune holds hyperparameters by task, or under "
+            "default for all tasks, such as model.finetune.default.learning_rate"
+        )
     if problem["type"] == "missing":
         return f"{'.'.join(clean)}: is required; set it on the command line or in the group's YAML file"
     message = str(problem["msg"]).removeprefix("Value error, ")

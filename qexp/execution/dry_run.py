@@ -27,7 +27,8 @@ from qexp.errors import ConfigError, QexpError
 from qexp.execution.stage_times import Features, StageRule, evidence, expected, rule_for
 from qexp.naming import StageName
 from qexp.pipeline.description import describe, describe_settings
-from qexp.pipeline.pipeline import resolve_inputs, run_pipeline
+from qexp.pipeline.inputs import resolve_inputs
+from qexp.pipeline.pipeline import run_pipeline
 from qexp.pipeline.results import NullResults
 from qexp.progress.activity import ExpectedStage
 from qexp.progress.durations import total_duration

@@ -34,7 +34,8 @@ from qexp.execution.sweep_log import JobResult, SweepLog
 from qexp.execution.time_budget import within_minutes
 from qexp.naming import MODEL_STAGES
 from qexp.pipeline.description import announce
-from qexp.pipeline.pipeline import resolve_inputs, run_pipeline
+from qexp.pipeline.inputs import completed, resolve_inputs
+from qexp.pipeline.pipeline import run_pipeline
 from qexp.pipeline.results import RunResults
 from qexp.records.provenance import git_state, versions
 from qexp.records.record import (
@@ -180,7 +181,7 @@ class Job:
         if self.checked:
             check_available(self.experiment)
         rows, checkpoint = resolve_inputs(self.experiment, sweep=self.sweep)
-        self.experiment = self.experiment.with_task(rows.task)
+        self.experiment = completed(self.experiment, rows, checkpoint)
         self.mirrors.update(self.experiment)
         announce(self.experiment, rows, self.runtime, self.recipe)
         choice = within_minutes(self.experiment, rows, checkpoint, self.runtime)

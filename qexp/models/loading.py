@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -209,9 +210,12 @@ def _load(folder: Path, auto: Any, **overrides: Any) -> tuple[PreTrainedModel, l
                 output_loading_info=True,
                 local_files_only=True,
             )
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise ModelError(f"model.name={folder}: cannot be loaded as {auto.__name__}: {first}") from error
+        except Exception as error:  # transformers builds what config.json says, which may raise anything
+            first = " ".join(str(error).split()) or type(error).__name__
+            raise ModelError(
+                f"model.name={folder}: cannot be loaded as {auto.__name__}: {first}; correct its "
+                "config.json, or save the model again"
+            ) from error
     missing = sorted({*info["missing_keys"], *(str(key[0]) for key in info["mismatched_keys"])})
     return model.eval(), missing
 
@@ -224,11 +228,25 @@ def _auto(task: LabelledTask) -> Any:
 
 def _check_body(missing: Sequence[str], folder: Path) -> None:
     """Check that a checkpoint lacks no weight below the head."""
-    if missing:
+    if not missing:
+        return
+    example = f"{len(missing)} weights of the encoder, such as {missing[0]}"
+    lacks = f"model.name={folder}: the checkpoint lacks {example}"
+    if there := _other_name(missing[0], folder):
         raise ModelError(
-            f"model.name={folder}: the checkpoint lacks {len(missing)} weights of the encoder, such as "
-            f"{missing[0]}; choose a checkpoint of the architecture that its config.json names"
+            f"{lacks}, and has {there}: it was saved from a model around it; save the model inside with "
+            "save_pretrained, or rename its weights"
         )
+    raise ModelError(f"{lacks}; choose a checkpoint of the architecture that its config.json names")
+
+
+def _other_name(name: str, folder: Path) -> str | None:
+    """Return the name under which a checkpoint has a weight with a wrapper's prefix; None if it has not."""
+    path, tail = folder / "model.safetensors", name.partition(".")[2]
+    if not path.is_file() or not tail:
+        return None
+    with safe_open(path, "pt") as file:
+        return next((key for key in file.keys() if key.endswith(f".{tail}")), None)  # noqa: SIM118
 
 
 def _check_encoder(model: PreTrainedModel, auto: Any, folder: Path) -> None:

@@ -14,6 +14,10 @@ from qexp.artifacts.types import Ranges, Statistics
 from qexp.config import QuantizationConfig
 
 Statistic = dict[str, float | None]
+COUNTING = ("percentile", "mse", "sqnr", "entropy")
+"""Calibrators that choose a range by the counts of a histogram."""
+FEWEST_BINS = 16
+"""Bins from zero to the end of a range below which the width of a bin, at least 6 %, is its error."""
 
 
 def activation_ranges(
@@ -30,6 +34,34 @@ def activation_ranges(
         names = [key.removesuffix("/lows") for key in file.keys() if key.endswith("/lows")]  # noqa: SIM118
         calibrated = [name for name in sorted(names) if f"{name}/scale" in chosen]
         return {name: _range(name, file.get_tensor, chosen) for name in calibrated}
+
+
+def coarse_ranges(calibrator: str, statistics: Statistics, ranges: Ranges) -> list[str]:
+    """Return a sentence if ranges were chosen among few bins of a histogram, because few values are far out.
+
+    The width of the bins follows from the largest value, and a range ends at an edge of a bin.
+    """
+    from safetensors import safe_open
+    from safetensors.numpy import load_file
+
+    if calibrator not in COUNTING:
+        return []
+    chosen, coarse = load_file(ranges.file), []
+    with safe_open(statistics.file, "numpy") as file:
+        for key in sorted(file.keys()):
+            name, width = key.removesuffix("/width"), 0.0
+            if key.endswith("/width") and f"{name}/scale" in chosen and f"{name}/members" not in chosen:
+                width = float(file.get_tensor(key))
+                end = abs(chosen[f"{name}/levels"] - chosen[f"{name}/zero_point"]) * chosen[f"{name}/scale"]
+                coarse += [(name, float(end.max()), width)] if 0 < end.max() < FEWEST_BINS * width else []
+    if not coarse:
+        return []
+    name, end, width = coarse[0]
+    return [
+        f"calibrator={calibrator}: single values of {len(coarse)} activations are so large that the bins of "
+        f"the histogram cannot tell the range: that of {name} ends at {end:.3g}, to within {width:.3g}; look "
+        "at the largest values with qexp inspect, or leave such a layer out with placement.exclude"
+    ]
 
 
 def _range(name: str, seen: Callable[[str], Any], chosen: dict[str, Any]) -> Statistic:

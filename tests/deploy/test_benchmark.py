@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,9 +60,43 @@ def test_rows_per_second_count_the_rows_of_a_batch() -> None:
     assert result["samples_per_second"] == pytest.approx(7 / (result["p50_ms"] / 1e3))
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
-def test_a_benchmark_stays_on_as_many_cores_as_it_has_threads() -> None:
+needs_affinity = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+
+
+@needs_affinity
+def test_a_benchmark_stays_on_as_many_cores_as_it_has_threads(tmp_path: Path) -> None:
     before = os.sched_getaffinity(0)
-    with pinned(1):
+    with pinned(1, pytest.fail, tmp_path):
         assert len(os.sched_getaffinity(0)) == 1
     assert os.sched_getaffinity(0) == before
+
+
+@needs_affinity
+def test_benchmarks_at_once_have_cores_of_their_own_while_there_are_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[set[int]] = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {2, 5, 7})
+    monkeypatch.setattr(os, "sched_setaffinity", lambda process, cores: chosen.append({*cores}))
+    said: list[str] = []
+    with pinned(2, said.append, tmp_path):
+        assert not said
+        with pinned(2, said.append, tmp_path):
+            assert chosen == [{2, 5}, {7, 2}]
+            assert len(said) == 1 and "of 2 cores 1 are free" in said[0]
+    with pinned(3, pytest.fail, tmp_path):
+        assert chosen[-1] == {2, 5, 7}
+    assert not list(tmp_path.iterdir())
+
+
+@needs_affinity
+def test_a_temporary_folder_that_cannot_be_written_leaves_the_first_cores(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pinned(1, pytest.fail, tmp_path / "file"):
+        assert os.sched_getaffinity(0) == {min(os.sched_getaffinity(0))}
+
+
+def test_a_system_without_affinity_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
+    with pinned(1, pytest.fail, tmp_path):
+        assert not list(tmp_path.iterdir())

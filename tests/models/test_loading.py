@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from qexp.artifacts.types import Tokens
@@ -71,6 +73,15 @@ def test_body_that_lacks_weights_is_refused(tmp_path: Path) -> None:
         load_pretrained(folder, MRPC, 1)
 
 
+@pytest.mark.parametrize("prefix", ["model.", "_fsdp_wrapped_module.", "net.encoder."])
+def test_weights_of_a_model_around_it_are_named_for_what_they_are(prefix: str, tmp_path: Path) -> None:
+    folder = _finetuned(tmp_path / "wrapped")
+    file = folder / "model.safetensors"
+    save_file({f"{prefix}{name}": tensor for name, tensor in load_file(file).items()}, file, {"format": "pt"})
+    with pytest.raises(ModelError, match=rf"has {re.escape(prefix)}bert\..*saved from a model around it"):
+        load_pretrained(folder, MRPC, 1)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_outputs_of_a_finetuned_head_are_put_into_the_tasks_order(architecture: str, tmp_path: Path) -> None:
     names = {0: "CONTRADICTION", 1: "Neutral", 2: "entailment"}
@@ -89,6 +100,38 @@ def test_label_order_by_name_or_by_number() -> None:
     assert label_order({0: "Equivalent", 1: "not-equivalent"}, MRPC.labels) == [1, 0]
     with pytest.raises(ModelError, match=r"\['yes', 'no'\].*not_equivalent.*id2label"):
         label_order({0: "yes", 1: "no"}, MRPC.labels)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels", "order"),
+    [
+        (("-1", "0", "1"), ("-1", "0", "1"), [0, 1, 2]),
+        (("1", "-1", "0"), ("-1", "0", "1"), [1, 2, 0]),
+        (("C", "C++", "C#"), ("C#", "C", "C++"), [2, 0, 1]),
+        (("!", "?"), ("?", "!"), [1, 0]),
+        (("1", "2", "3"), ("1", "2", "3"), [0, 1, 2]),
+        (("LABEL_2", "LABEL_1"), ("no", "yes"), [1, 0]),
+        (("LABEL_2", "LABEL_1"), ("label_1", "label_2"), [1, 0]),
+    ],
+)
+def test_each_output_is_that_of_one_label(
+    outputs: tuple[str, ...], labels: tuple[str, ...], order: list[int]
+) -> None:
+    assert label_order(dict(enumerate(outputs)), labels) == order
+
+
+@pytest.mark.parametrize(
+    ("id2label", "labels"),
+    [
+        ({0: "-1", 1: "0", 2: "1"}, ("minus 1", "0", "1")),
+        ({0: "a", 1: "a"}, ("a", "b")),
+        ({-1: "neg", 0: "neu", 1: "pos"}, ("neg", "neu", "pos")),
+        ({1: "neg", 2: "neu", 3: "pos"}, ("neg", "neu", "pos")),
+    ],
+)
+def test_an_ambiguous_head_is_refused(id2label: dict[int, str], labels: tuple[str, ...]) -> None:
+    with pytest.raises(ModelError, match="id2label"):
+        label_order(id2label, labels)
 
 
 def test_finetuned_checkpoint_needs_a_head_of_the_right_width(tiny_bert: Path, tmp_path: Path) -> None:

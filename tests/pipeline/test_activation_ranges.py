@@ -12,8 +12,16 @@ from safetensors.torch import save_file
 
 from qexp.artifacts.types import Ranges
 from qexp.artifacts.types import Statistics as StatisticsArtifact
-from qexp.config import ActivationScheme, MaxCalibrator, Placement, Quant, QuantizationConfig, Scheme
-from qexp.pipeline.activation_ranges import activation_ranges, sqnr
+from qexp.config import (
+    ActivationScheme,
+    MaxCalibrator,
+    PercentileCalibrator,
+    Placement,
+    Quant,
+    QuantizationConfig,
+    Scheme,
+)
+from qexp.pipeline.activation_ranges import activation_ranges, coarse_ranges, sqnr
 from qexp.quant.calibration.embedding_groups import EmbeddingGroups
 from qexp.quant.calibration.estimators import activation_range
 from qexp.quant.calibration.statistics import CalibrationStatistics
@@ -91,6 +99,34 @@ def _told(
     name, levels = "layer:linear.input", torch.tensor([grid.qmin, grid.qmax])
     save_file({f"{name}/scale": scale, f"{name}/zero_point": zero, f"{name}/levels": levels}, ranges.file)
     return activation_ranges(quant_config, statistics, ranges)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("outlier", [1e6, None])
+def test_a_percentile_that_the_histogram_cannot_tell_is_told(
+    outlier: float | None, first: bool, tmp_path: Path
+) -> None:
+    """The right one is 3.9; a single value of 1e6 makes bins so wide that no other is in the second."""
+    batches = list(torch.randn(200_000, generator=torch.Generator().manual_seed(0)).chunk(10))
+    if outlier is not None:
+        batches[0 if first else -1][0] = outlier
+    seen, name = CalibrationStatistics(), "layer:linear.input"
+    for batch in batches:
+        seen.add(name, batch)
+    grid = activation_grid(8, Scheme().activation)
+    assert grid is not None
+    calibrator = PercentileCalibrator(kind="percentile", percentile=99.99)
+    scale, zero = scale_and_zero_point(*activation_range(seen[name], calibrator, grid), grid)
+    statistics, ranges = StatisticsArtifact(tmp_path, "s"), Ranges(tmp_path, "r")
+    seen.save(statistics.file)
+    levels = torch.tensor([grid.qmin, grid.qmax])
+    save_file({f"{name}/scale": scale, f"{name}/zero_point": zero, f"{name}/levels": levels}, ranges.file)
+    said = coarse_ranges("percentile", statistics, ranges)
+    assert len(said) == (outlier is not None)
+    assert all(name in sentence for sentence in said)
+    end = float((grid.qmax - zero) * scale)
+    assert outlier is not None or end == pytest.approx(3.9, abs=0.2)
+    assert coarse_ranges("max", statistics, ranges) == []
 
 
 def test_no_noise_is_no_number() -> None:

@@ -155,6 +155,7 @@ def test_a_tracker_is_in_no_key_and_no_setting() -> None:
 
 def test_tags_of_the_user_come_last_and_no_tag_is_empty_or_too_long() -> None:
     page = page_of(asked("tags=[baseline,mrpc]", "note=why", "model.name=/folder/"), KEY, "local", None)
+    assert "folder" in page.tags
     assert page.tags[-1] == "baseline" and page.tags.count("mrpc") == 1
     assert all(1 <= len(tag) <= 64 for tag in page.tags)
     assert page.note == "why"

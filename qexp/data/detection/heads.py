@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qexp.data.sources.class_names import are_placeholders
+from qexp.data.sources.class_names import are_placeholders, head_names
 from qexp.errors import ModelError
 
 KINDS = (
@@ -118,8 +118,7 @@ def _kind(config: Mapping[str, Any], outputs: int) -> str | None:
 
 def _outputs(config: Mapping[str, Any]) -> tuple[int, tuple[str, ...]]:
     """Return the number and the names of the outputs; transformers leaves its defaults out of the file."""
-    by_id = {int(number): str(name) for number, name in (config.get("id2label") or {}).items()}
-    names = tuple(by_id[number] for number in sorted(by_id))
+    names = head_names(config.get("id2label") or {})
     count = len(names) or int(config.get("num_labels") or 2)
     return count, () if are_placeholders(names) or not names else names
 

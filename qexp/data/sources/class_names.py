@@ -24,6 +24,18 @@ def plain(name: str) -> str:
     return "".join(character for character in str(name).lower() if character.isalnum())
 
 
+def compared(*lists: Sequence[str]) -> list[list[str]]:
+    """Return lists of names in the form in which they are compared.
+
+    That is without case and punctuation, unless this makes two names of a list alike, as it does with ``-1``
+    and ``1``, or ``C`` and ``C++``. Names are then compared as they are.
+    """
+    normalized = [[plain(name) for name in names] for names in lists]
+    if all(len(set(names)) == len(names) for names in normalized):
+        return normalized
+    return [[str(name) for name in names] for names in lists]
+
+
 def are_placeholders(names: Sequence[str]) -> bool:
     """Return whether the names are ``LABEL_0``, ``LABEL_1``, … or ``0``, ``1``, … in any order."""
     suffixes = {plain(name).removeprefix("label") for name in names}
@@ -49,8 +61,7 @@ def ids_in_order_of(task: TextTask, table: pa.Table, where: str) -> list[int] | 
     names = names_in(table, task.label)
     if not names:
         return None
-    task_names = [plain(label) for label in task.labels]
-    table_names = [plain(name) for name in names]
+    task_names, table_names = compared(task.labels, names)
     if sorted(task_names) != sorted(table_names) or len(set(task_names)) != len(task_names):
         raise DataError(
             f"{where}: column {task.label!r} has the classes {list(names)} by its own schema, but "
@@ -89,23 +100,42 @@ def notes_on_rows(tables: Mapping[str, tuple[str, pa.Table]], task: Task) -> tup
     )
 
 
+def head_names(id2label: Mapping[Any, str]) -> tuple[str, ...]:
+    """Return the names of a head's outputs, in their order; empty if it has none.
+
+    Raises:
+        ModelError: The keys are not the numbers of the outputs, counted from 0.
+    """
+    by_output = {str(key): str(name) for key, name in id2label.items()}
+    if set(by_output) != {str(index) for index in range(len(by_output))}:
+        raise ModelError(
+            f"id2label in the checkpoint's config.json has the keys {', '.join(by_output)}; needed are the "
+            f"numbers of its outputs, 0 to {len(by_output) - 1}: correct the file"
+        )
+    return tuple(by_output[str(index)] for index in range(len(by_output)))
+
+
 def label_order(id2label: Mapping[Any, str], labels: Sequence[str]) -> list[int]:
     """Return the index of the checkpoint's output for each label of the task.
 
-    Names are compared without case and punctuation; ``LABEL_0``, ``LABEL_1``, … stand for the task's order.
+    Names are compared as in :func:`compared`; ``LABEL_0``, ``LABEL_1``, … stand for the task's order, also if
+    they count from 1.
 
     Raises:
-        ModelError: The names differ from those of the task.
+        ModelError: The names differ from those of the task, or the head's outputs are not numbered from 0.
     """
-    names = {plain(name): int(index) for index, name in id2label.items()}
-    if set(names) == {f"label{index}" for index in range(len(labels))}:
-        return [names[f"label{index}"] for index in range(len(labels))]
-    if set(names) != {plain(label) for label in labels}:
+    outputs = head_names(id2label)
+    names, wanted = compared(outputs, labels)
+    for first in (0, 1):
+        numbered = [f"label{index}" for index in range(first, first + len(labels))]
+        if sorted(map(plain, outputs)) == sorted(numbered) and sorted(names) != sorted(wanted):
+            return [[*map(plain, outputs)].index(name) for name in numbered]
+    if sorted(names) != sorted(wanted) or len(set(names)) != len(names):
         raise ModelError(
-            f"finetune=none: the checkpoint's labels are {list(id2label.values())}, the task's are "
+            f"finetune=none: the checkpoint's labels are {list(outputs)}, the task's are "
             f"{list(labels)}; rename id2label in the checkpoint's config.json to the task's names"
         )
-    return [names[plain(label)] for label in labels]
+    return [names.index(name) for name in wanted]
 
 
 def notes_on_head(config: Mapping[str, Any], task: TextTask | TokenTask) -> tuple[str, ...]:
@@ -118,17 +148,19 @@ def notes_on_head(config: Mapping[str, Any], task: TextTask | TokenTask) -> tupl
     Raises:
         ModelError: The names differ from those of the task.
     """
-    names: Mapping[Any, str] = config.get("id2label") or {}
-    if names and len(names) != len(task.labels):
+    ids: Mapping[Any, str] = config.get("id2label") or {}
+    if ids and len(ids) != len(task.labels):
         return ()  # loading the head raises an error that names its width
-    if not names or are_placeholders(list(names.values())):
+    names = head_names(ids)
+    own, wanted = compared(names, task.labels)
+    if not names or (are_placeholders(names) and sorted(own) != sorted(wanted)):
         return (
             "finetune=none: the checkpoint's config.json does not name its classes; they are taken in the "
             f"order of task.labels: {', '.join(task.labels)}",
         )
-    if label_order(names, task.labels) == list(range(len(task.labels))):
+    if label_order(ids, task.labels) == list(range(len(task.labels))):
         return ()
     return (
         f"finetune=none: outputs of the checkpoint's head were put from its order, "
-        f"{', '.join(names.values())}, into that of task.labels, {', '.join(task.labels)}",
+        f"{', '.join(names)}, into that of task.labels, {', '.join(task.labels)}",
     )

@@ -35,6 +35,18 @@ def with_lists(table: pa.Table) -> pa.Table:
     return table
 
 
+def without_empty_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column of :data:`FORM` in which texts that are all empty are no answer, as empty lists are."""
+    texts = pa.chunked_array([chunk.field("text") for chunk in column.chunks])
+    if not pc.any(pc.equal(pc.list_flatten(texts), "")).as_py():
+        return column
+    rows = [
+        {"text": [], "answer_start": []} if row and {*(row["text"] or ())} == {""} else row
+        for row in column.to_pylist()
+    ]
+    return pa.chunked_array([pa.array(rows, FORM)])
+
+
 def canonical(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a checked column of answers with the types of :data:`FORM`, in its order of fields."""
     return pa.chunked_array([_of_lists(chunk) for chunk in column.chunks], FORM)

@@ -122,7 +122,13 @@ def _with_types(tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint) -> P
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if types in listed or backend is None or not any(backend.encode("a", "a").type_ids):
         return tokenizer
-    config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
+    try:
+        config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
+    except Exception as error:  # transformers checks the fields of each architecture in its own way
+        raise ModelError(
+            f"model.name={checkpoint.name}: its {CONFIG} cannot be read: {' '.join(str(error).split())}; "
+            "correct it, or save the model again"
+        ) from error
     if getattr(config, "type_vocab_size", 0) > 1:
         tokenizer.model_input_names = [*listed, types]
         tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names
@@ -174,9 +180,9 @@ def _loaded(checkpoint: Checkpoint, **settings: bool) -> PreTrainedTokenizerBase
             f"model.name={checkpoint.name}: its tokenizer needs a library that is not installed "
             f"({str(error).strip().splitlines()[0]}); Marian's needs: pip install 'qexp[marian]'"
         ) from error
-    except (OSError, ValueError, TypeError) as error:
+    except Exception as error:  # of transformers, tokenizers and Rust; the last has no class of its own
         _check_sentencepiece(checkpoint, error)
-        problem = str(error).strip().splitlines()[0]
+        problem = " ".join(str(error).split()) or type(error).__name__
         raise ModelError(
             f"model.name={checkpoint.name}: its tokenizer cannot be loaded: {problem}; "
             "save it again: AutoTokenizer.from_pretrained(...).save_pretrained(...)"

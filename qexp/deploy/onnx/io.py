@@ -9,14 +9,15 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from qexp.artifacts.disk import write_whole
+from qexp.config.deploy import LARGEST_FILE
 from qexp.deploy.onnx.packing import unpack_weights
 from qexp.errors import DeployError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-MAX_BYTES = 2**31 - 1
-"""Capacity of one protobuf message, and so of one ONNX file without external data."""
+MAX_BYTES = LARGEST_FILE
+"""Capacity of one ONNX file without external data."""
 
 
 def checked(graph: ir.Model) -> onnx.ModelProto:

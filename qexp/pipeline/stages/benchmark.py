@@ -47,7 +47,10 @@ def run(
     batches = batches_of(tokens, task, _limited(deploy, benchmark_rows), graphs[0].vocabulary)
     runs = min(deploy.runs, benchmark_runs or deploy.runs)
     effort = TimingEffort(runs, min(deploy.warmup, runs), deploy.seconds is not None, deploy.seconds)
-    with pinned(host.threads), ctx.console.bar("benchmark", total=None, unit="timed") as advance:
+    with (
+        pinned(host.threads, ctx.console.warn),
+        ctx.console.bar("benchmark", total=None, unit="timed") as advance,
+    ):
         engines = _engines(names, graphs, deploy, ctx)
         bench = EngineBenchmark(engines, effort)
         for shape, of_shape in batches.items():

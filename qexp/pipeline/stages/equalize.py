@@ -20,15 +20,20 @@ def run(work: BuildDir, ctx: RunContext, *, encoder: ModelArtifact) -> None:
     model = load_saved(encoder.model)
     with ctx.console.bar("equalize", total=1) as advance:
         pairs = find_pairs(model)
-        equalize(model, pairs)
+        left = equalize(model, pairs)
         advance()
     if not pairs:
         ctx.console.warn(
             f"refinement.equalize: no two layers of {type(model).__name__} can be scaled against each other, "
             "so it stays as it is"
         )
+    if left:
+        ctx.console.warn(
+            f"refinement.equalize: {sum(left.values())} channels whose weights are next to zero stay as they "
+            f"are, in {', '.join(left)}"
+        )
     save(model, ModelArtifact(work.folder, "").model)
-    work.write_facts({"pairs": [asdict(pair) for pair in pairs]})
+    work.write_facts({"pairs": [asdict(pair) for pair in pairs], "left_alone": left})
 
 
-STAGE = Stage(StageName.EQUALIZED, 1, ModelArtifact, run, keys={"encoder": "encoder"})
+STAGE = Stage(StageName.EQUALIZED, 2, ModelArtifact, run, keys={"encoder": "encoder"})

@@ -31,6 +31,9 @@ LARGEST_EXPONENT = 16
 """Channels are multiplied by ``2**-16`` to ``2**16``, enough to expose a bounded nonlinearity."""
 ROUNDS = 50
 """Maximum number of sweeps over all pairs, as pairs can form a chain."""
+SMALLEST_CHANNEL = 2.0**-16
+"""Smallest range of a channel, as a share of its layer's largest, that is equalized. A channel below computes
+its bias alone, which the factor of its tiny weights would make large."""
 EVEN = 1.001
 """Ranges count as equal after a round whose largest factor is below this."""
 
@@ -63,20 +66,38 @@ def find_pairs(model: nn.Module, example: Example | None = None) -> list[Equaliz
 
 
 @torch.no_grad()
-def equalize(model: nn.Module, pairs: Sequence[EqualizationPair]) -> None:
-    """Rescale the weights of all pairs in place, until the ranges of each channel are equal."""
+def equalize(model: nn.Module, pairs: Sequence[EqualizationPair]) -> dict[str, int]:
+    """Rescale the weights of all pairs in place, until the ranges of each channel are equal.
+
+    Returns:
+        Number of channels that were left alone (:data:`SMALLEST_CHANNEL`), by the first layer of their pair.
+    """
+    usable = {pair.first: _usable(*_ranges_of(model, pair)) for pair in pairs}
     for _ in range(ROUNDS):
-        if max((_equalize_pair(model, pair) for pair in pairs), default=1.0) < EVEN:
-            return
+        if max((_equalize_pair(model, pair, usable[pair.first]) for pair in pairs), default=1.0) < EVEN:
+            break
+    return {name: left for name, used in usable.items() if (left := int((~used).sum()))}
 
 
-def _equalize_pair(model: nn.Module, pair: EqualizationPair) -> float:
-    """Equalize one pair, and return the largest factor applied."""
+def _ranges_of(model: nn.Module, pair: EqualizationPair) -> tuple[Tensor, Tensor]:
+    """Return the largest magnitudes of the weights that write and that read each channel, [channels]."""
     first: Any = model.get_submodule(pair.first)
     seconds: list[Any] = [model.get_submodule(name) for name in pair.seconds]
-    rows = first.weight.abs().amax(1)
     columns = torch.stack([second.weight.abs().amax(0) for second in seconds]).amax(0)
-    used = (rows > 0) & (columns > 0)
+    return first.weight.abs().amax(1), columns
+
+
+def _usable(rows: Tensor, columns: Tensor) -> Tensor:
+    """Return which channels are neither zero nor next to it in one of the layers, bool [channels]."""
+    large = [each > SMALLEST_CHANNEL * each.max() for each in (rows, columns)]
+    return large[0] & large[1]
+
+
+def _equalize_pair(model: nn.Module, pair: EqualizationPair, used: Tensor) -> float:
+    """Equalize the channels of one pair that are used, and return the largest factor applied."""
+    first: Any = model.get_submodule(pair.first)
+    seconds: list[Any] = [model.get_submodule(name) for name in pair.seconds]
+    rows, columns = _ranges_of(model, pair)
     factors = torch.where(used, (rows / columns.where(used, 1.0)).sqrt(), 1.0)
     first.weight.div_(factors[:, None])
     if first.bias is not None:

@@ -234,11 +234,24 @@ def _check_complete(
     # A table of which all users have copies, as in Marian, never runs itself.
     expected = {point.module for point in points if point.kind != "embedding.output"}
     unreached = sorted((expected | declared) - {place for _, place in reached})
+    inside = [name for name in unreached if _is_in_fused_attention(model, name)]
+    if inside:
+        raise QuantizationError(
+            f"{', '.join(inside)}: nn.MultiheadAttention reads its weights without calling it, so that its "
+            "inputs cannot be quantized; write the attention with linear layers, or leave its inputs in "
+            f"floating point with placement.exclude=[{','.join(inside)}]"
+        )
     if unreached:
         raise QuantizationError(
             f"no value passes {', '.join(unreached)} of {type(model).__name__} in a plain forward pass: "
             f"they do nothing there; leave them out with placement.exclude=[{','.join(unreached)}]"
         )
+
+
+def _is_in_fused_attention(model: nn.Module, name: str) -> bool:
+    """Return whether a module is the output projection of torch's own attention."""
+    parent, _, child = name.rpartition(".")
+    return child == "out_proj" and isinstance(model.get_submodule(parent), nn.MultiheadAttention)
 
 
 def check_kinds(reached: Collection[SiteKind], placement: Placement, model: nn.Module) -> None:

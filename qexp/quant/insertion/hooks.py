@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -40,10 +41,11 @@ class InputHook:
         """
         index = self.index
         if index >= len(args):
+            name = list(inspect.signature(module.forward).parameters)[index]
             raise QuantizationError(
-                f"{type(module).__name__} got {len(args)} positional arguments, its quantizer expects "
-                f"number {index + 1}: this version of transformers calls it in another way; adapt "
-                "qexp/quant/insertion/sites.py"
+                f"{type(module).__name__} got {len(args)} arguments by position, and its quantizer reads "
+                f"number {index + 1}: in the forward pass around it, pass {name!r} by position, not by "
+                "keyword, or leave the module out with placement.exclude"
             )
         tapped = self.tap(args[index])
         return None if tapped is args[index] else (*args[:index], tapped, *args[index + 1 :])

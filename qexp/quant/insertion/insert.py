@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import cast
 
 from torch import Tensor, nn
 
@@ -13,6 +12,7 @@ from qexp.errors import QuantizationError
 from qexp.quant.calibration.embedding_groups import EmbeddingGroups
 from qexp.quant.grid import Grid, activation_grid, weight_grid
 from qexp.quant.insertion.attentions import AttentionLinears, attentions, functions_of, fused
+from qexp.quant.insertion.coverage import check_linears, check_parameters, warn_of_floats
 from qexp.quant.insertion.discovery import (
     Example,
     Value,
@@ -43,9 +43,6 @@ from qexp.quant.insertion.sites import (
     Point,
     Site,
     WeightParameter,
-    declaring,
-    linears,
-    other_weights,
     points,
     value_type,
     weights,
@@ -94,11 +91,13 @@ class _Insertion:
     def __init__(self, model: nn.Module, quant_config: QuantizationConfig, example: Example | None) -> None:
         self.model, self.quant_config, self.placement = model, quant_config, quant_config.placement
         if "linear.weight" in self.placement.sites:
-            _check_linears(model)
+            check_linears(model)
         self.assignment = OverrideResolver(model, quant_config, example)
         self.functions = self._functions(example)
         self.attentions = self._attentions(example)
         self.products = self._products()
+        if "linear.weight" in self.placement.sites:
+            warn_of_floats(model, self.placement)
         self.caught, self.values = self._values(example)
 
     def quantization(self) -> QuantizedModel:
@@ -168,7 +167,9 @@ class _Insertion:
                 for name in names
             }
         products: dict[str | int, list[WeightParameter]] = {}
-        for weight in weights(self.model, self.placement):
+        chosen_weights = weights(self.model, self.placement)
+        check_parameters(self.model, chosen_weights)
+        for weight in chosen_weights:
             products.setdefault(product_of.get(weight.module, id(self._parameter(weight))), []).append(weight)
         return list(products.values())
 
@@ -282,19 +283,6 @@ class _Insertion:
     def _parameter(self, weight: WeightParameter) -> Tensor:
         parameter: Tensor = getattr(self.model.get_submodule(weight.module), weight.parameter)
         return parameter
-
-
-def _check_linears(model: nn.Module) -> None:
-    """Check that most weights of a model of transformers lie in linear layers, and none of its own."""
-    other, declared = other_weights(model), list(declaring(model))
-    inside = sum(cast("nn.Linear", model.get_submodule(name)).weight.numel() for name in linears(model))
-    if hasattr(model, "config") and not declared and sum(other.values()) > inside:
-        raise QuantizationError(
-            f"placement.sites: {sum(other.values()):,} weights of {type(model).__name__} lie in modules of "
-            f"the classes {', '.join(sorted(other))}, {inside:,} in linear layers; only those and tables are "
-            "quantized, so that most products would stay in floating point: choose another encoder, or drop "
-            "linear.weight and linear.input from placement.sites"
-        )
 
 
 def _only_read_by_relu(value: Value) -> bool:

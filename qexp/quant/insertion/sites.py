@@ -229,16 +229,6 @@ def linears(model: nn.Module) -> list[str]:
     return _named(model, lambda module: isinstance(module, nn.Linear))
 
 
-def other_weights(model: nn.Module) -> Counter[str]:
-    """Return the sizes of matrices and kernels outside linear layers and tables, by class of module."""
-    sizes = Counter[str]()
-    for module in model.modules():
-        if not isinstance(module, nn.Linear | nn.Embedding):
-            own = [each for each in module.parameters(recurse=False) if each.dim() > 1]
-            sizes[type(module).__name__] += sum(each.numel() for each in own)
-    return +sizes
-
-
 def own_linears(model: nn.Module) -> list[str]:
     """Return the names of the linear layers that share no parameter with another module."""
     uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))

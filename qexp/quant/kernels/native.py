@@ -2,8 +2,10 @@
 
 The sources in ``qexp/quant/kernels`` are plain C without Python or torch headers, so the system's compiler
 builds them in under a second. The library is stored in ``$XDG_CACHE_HOME/qexp/kernels`` (``~/.cache`` by
-default) under a hash of sources, flags, compiler and processor architecture. Without a compiler ``function``
-returns None and ``problem`` explains why; callers then fall back to torch, with the same results.
+default) under a hash of sources, flags, compiler, C library and processor architecture, and under one of its
+own content: loading a file that was cut short ends the process with a bus error. Without a compiler
+``function`` returns None and ``problem`` explains why; callers then fall back to torch, with the same
+results.
 
 The library uses the OpenMP runtime of torch, which must therefore be imported first: a second runtime would
 start threads of its own that compete with torch's.
@@ -71,15 +73,19 @@ def _built() -> Path | KernelError:
 
 
 @cache
-def _loaded(file: Path) -> ctypes.CDLL:
-    return ctypes.CDLL(str(file))
+def _loaded(file: Path) -> ctypes.CDLL | KernelError:
+    try:
+        return ctypes.CDLL(str(file))
+    except OSError as error:  # such as a file system that is mounted noexec
+        return KernelError(f"{error}; set XDG_CACHE_HOME to a folder whose files may be executed")
 
 
 def _library() -> ctypes.CDLL:
     built = _built()
-    if isinstance(built, KernelError):
-        raise built
-    return _loaded(built)
+    library = built if isinstance(built, KernelError) else _loaded(built)
+    if isinstance(library, KernelError):
+        raise library
+    return library
 
 
 def cache_folder() -> Path:
@@ -89,28 +95,44 @@ def cache_folder() -> Path:
 
 
 def build(folder: Path) -> Path:
-    """Compile the kernels into ``folder``, unless the library for this machine exists, and return its path.
+    """Compile the kernels into ``folder``, unless the library for this machine is there and whole.
+
+    Returns:
+        Path of the library.
 
     Raises:
         KernelError: If there is no compiler, it fails, or the folder cannot be written.
     """
     compiler = _compiler()
     sources = sorted(SOURCES.glob("*.c"))
-    identity = "\0".join((compiler, *FLAGS, platform.machine(), *(file.read_text() for file in sources)))
-    library = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
-    if library.exists():
-        return library
+    machine = (platform.machine(), *platform.libc_ver())
+    parts = (compiler, *FLAGS, *machine, *(file.read_text() for file in sources))
+    identity = _hash("\0".join(parts).encode())
     try:
+        for library in folder.glob(f"{identity}-*.so"):
+            if library.name == _name(identity, library):
+                return library
+            library.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as staging:
-            temporary = Path(staging) / library.name
+            temporary = Path(staging) / "kernels.so"
             _compile([compiler, *FLAGS, "-o", str(temporary), *map(str, sources), "-lm"])
+            library = folder / _name(identity, temporary)
             os.replace(temporary, library)
     except OSError as error:
         raise KernelError(
             f"{folder} cannot be written ({error}): free space there, or set XDG_CACHE_HOME"
         ) from None
     return library
+
+
+def _name(identity: str, library: Path) -> str:
+    """Return the name of a compiled library in the cache, which ends with a hash of its content."""
+    return f"{identity}-{_hash(library.read_bytes())}.so"
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _compiler() -> str:

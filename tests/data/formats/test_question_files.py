@@ -93,13 +93,22 @@ ANSWERS = {
     ),
     "texts": pa.array(["The cat", "The bird"]),
     "large texts": pa.array(["The cat", "The bird"], pa.large_string()),
+    "categories": pa.array(["The cat", "The bird"]).dictionary_encode(),
+    "lists of categories": pa.StructArray.from_arrays(
+        [
+            pa.array([[0], [22]]),
+            pa.ListArray.from_arrays([0, 1, 2], pa.array(["The cat", "The bird"]).dictionary_encode()),
+        ],
+        ["answer_start", "text"],
+    ),
 }
+CATEGORIES = pa.dictionary(pa.int32(), pa.string())
 
 
-@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()], ids=str)
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), CATEGORIES], ids=str)
 @pytest.mark.parametrize("answers", ANSWERS)
 def test_types_of_columns_do_not_count(answers: str, kind: pa.DataType, tmp_path: Path) -> None:
-    columns = {name: pa.array(TABLE[name].to_pylist(), kind) for name in ("id", "question", "context")}
+    columns = {name: pa.array(TABLE[name].to_pylist()).cast(kind) for name in ("id", "question", "context")}
     other = read(write(tmp_path / "a" / "squad", pa.table({**columns, "answers": ANSWERS[answers]})))
     plain = read(write(tmp_path / "b" / "squad", TABLE))
     assert other.fingerprint == plain.fingerprint

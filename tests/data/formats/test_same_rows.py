@@ -111,10 +111,16 @@ def test_ids_of_the_file_are_kept(tmp_path: Path) -> None:
     assert sorted(ids) == list(range(100, 110))
 
 
-@pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view()], ids=str)
+TEXT_TYPES = (
+    pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string()),
+    pa.dictionary(pa.int32(), pa.large_string()),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TEXT_TYPES, ids=str)
 def test_arrows_types_of_text_are_one(kind: pa.DataType, tmp_path: Path) -> None:
     labels = ["no", "yes"] * 5
     pq.write_table(pa.table({"text": TEXTS, "label": labels}), tmp_path / "a.parquet")
-    table = pa.table({"text": pa.array(TEXTS, kind), "label": pa.array(labels, kind)})
+    table = pa.table({"text": pa.array(TEXTS).cast(kind), "label": pa.array(labels).cast(kind)})
     pq.write_table(table, tmp_path / "b.parquet")
     assert seen(read(tmp_path / "a.parquet")) == seen(read(tmp_path / "b.parquet"))

@@ -44,6 +44,15 @@ def test_a_question_without_answer_belongs_to_v2_only() -> None:
         question_rows.checked(table, SQUAD, "here")
 
 
+def test_an_empty_text_is_no_answer_in_v2_as_empty_lists_are() -> None:
+    rows = [*ROWS, ("Who flies?", "The cat sees the dog.", NONE)]
+    empty = [*ROWS, ("Who flies?", "The cat sees the dog.", {"text": [""], "answer_start": [0]})]
+    assert question_rows.checked(table_of(empty), SQUAD_V2, "here").equals(
+        question_rows.checked(table_of(rows), SQUAD_V2, "here")
+    )
+    assert question_rows.checked(table_of(empty), SQUAD, "here")["answers"].to_pylist()[2]["text"] == [""]
+
+
 @pytest.mark.parametrize(("table", "words"), [
     (table_of([]), "zero rows"),
     (table_of(ROWS).drop_columns(["answers"]), "no column 'answers'"),

@@ -115,6 +115,19 @@ def test_factors_are_those_of_equation_11() -> None:
     torch.testing.assert_close(model[2].weight, second * s)
 
 
+@pytest.mark.parametrize("layer", [0, 2])
+def test_a_channel_next_to_zero_is_left_alone_and_its_bias_stays(layer: int) -> None:
+    model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4))
+    with torch.no_grad():
+        model[0].bias[2] = 0.02
+        (model[0].weight[2] if layer == 0 else model[2].weight[:, 2]).fill_(1e-10)
+    before, bias = model(X), model[0].bias.detach().clone()
+    assert equalize(model, find_pairs(model, (X,))) == {"0": 1}
+    torch.testing.assert_close(model(X), before)
+    assert model[0].bias[2] == bias[2]
+    assert float(model[0].bias.detach().abs().max()) < 10 * float(bias.abs().max())
+
+
 class Residual(nn.Module):
     """The first layer's output is added to the second one's."""
 

@@ -38,6 +38,28 @@ def test_built_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [first]
 
 
+@needs_compiler
+def test_a_library_that_is_cut_short_is_built_again(tmp_path: Path) -> None:
+    whole = native.build(tmp_path / "qexp" / "kernels")
+    content = whole.read_bytes()
+    for wrong in (content[:1000], b"", b"\0" * len(content)):
+        whole.write_bytes(wrong)
+        script = "import torch; from qexp.quant.kernels import native; print(native.problem())"
+        assert printed(script, XDG_CACHE_HOME=str(tmp_path)).split() == ["None"]
+        (library,) = (tmp_path / "qexp" / "kernels").iterdir()
+        assert len(library.read_bytes()) == len(content)
+
+
+def test_a_library_that_cannot_be_loaded_is_a_problem_and_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kernels.so").write_text("built for another machine")
+    monkeypatch.setattr(native, "_built", lambda: tmp_path / "kernels.so")
+    assert native.function("fake_quantize") is None
+    problem = native.problem()
+    assert problem is not None and "XDG_CACHE_HOME" in problem
+
+
 def test_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.raises(KernelError, match=r"no C compiler \(no-such-compiler\): install gcc"):
