@@ -8,8 +8,8 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from qexp.config.any_task import AnyTask
-from qexp.config.base import Section
-from qexp.config.calibration import AnyCalibrator, Calibration
+from qexp.config.base import Section, refuse_unused
+from qexp.config.calibration import OF_ACTIVATIONS, AnyCalibrator, Calibration, ClipCalibrator
 from qexp.config.deploy import (
     Accept,
     AnyDeploy,
@@ -158,6 +158,33 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_dynamic(self) -> Self:
+        if not self.quant.enabled or not self.quant_config.observes_nothing:
+            return self
+        because = f"scheme.activation.dynamic={self.scheme.activation.dynamic}"
+        instead = "scheme.activation.dynamic=null"
+        if self.calibrator.kind in OF_ACTIVATIONS:
+            raise ValueError(
+                f"calibrator={self.calibrator.kind} with {because}: it chooses ranges of activations, which "
+                f"are found at run time; use calibrator=max, mse or sqnr for the weights, or {instead}"
+            )
+        if isinstance(self.calibrator, ClipCalibrator):
+            refuse_unused(self.calibrator, ["activation_clip_max"], because, instead)
+        unread = [] if self.refinement.reads_moments else ["samples", "batch_size", "padding"]
+        refuse_unused(self.calibration, [*unread, "weights"], because, instead)
+        return self
+
+    @model_validator(mode="after")
+    def _check_gate(self) -> Self:
+        if self.quant.enabled and self.quant_config.depends_on_batch and self.gate.rows is not None:
+            raise ValueError(
+                f"gate.rows={self.gate.rows} with scheme.activation.dynamic=tensor: ranges are those of a "
+                "batch, so engines are compared with torch on the batches of the evaluation; use "
+                "gate.rows=null, or budget.evaluation_rows for both"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_padding(self) -> Self:
         if self.calibration.padding == "max_length" and isinstance(self.task, TranslationTask):
             raise ValueError(
@@ -260,9 +287,9 @@ class Experiment(Section):
     @property
     def _has_zero_points(self) -> bool:
         """Whether any activation may have a zero point that is not computed anew for each batch."""
-        own = (each.activation for each in self.quant.overrides.values())
-        schemes = [self.scheme.activation, *(scheme for scheme in own if scheme is not None)]
-        return any(not each.symmetric and each.granularity != "per_token" for each in schemes)
+        return any(
+            not each.symmetric and each.dynamic is None for each in self.quant_config.activation_schemes
+        )
 
     @property
     def gate_rows(self) -> int | None:

@@ -154,7 +154,7 @@ def test_parts_need_rows() -> None:
         (("method.ranges=ema", "machine.compile=true"), "use machine.compile=false"),
         (("method.zero_points=learned", "method.ranges=frozen"), "use method.ranges=learned"),
         (("method.zero_points=learned", "scheme.activation.symmetric=true"), "none to learn"),
-        (("method.zero_points=learned", "scheme.activation.granularity=per_token"), "none to learn"),
+        (("method.zero_points=learned", "scheme.activation.dynamic=token"), "none to learn"),
     ],
 )
 def test_ranges_that_cannot_be_trained_are_refused(words: tuple[str, ...], told: str) -> None:

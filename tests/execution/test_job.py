@@ -116,7 +116,7 @@ def test_architectures_walk_the_whole_line(
     [
         ("method.ranges=ema", "method.range_decay=0.9", "method.recalibrate_weights=true"),
         ("calibrator=sqnr", "method.ranges=learned", "method.zero_points=learned"),
-        ("scheme.activation.granularity=per_token", "scheme.activation.symmetric=true"),
+        ("scheme.activation.dynamic=token", "scheme.activation.symmetric=true"),
     ],
     ids=["ema", "lsq+", "per token"],
 )
@@ -128,8 +128,10 @@ def test_ranges_that_move_walk_the_whole_line(words: tuple[str, ...], tiny_bert:
     assert set(record["scores"]) == {"fp32", "ptq", "qat", "onnx"}
     assert record["parity"]["agreement"] >= 99.5
     assert record["parity"]["max_logit_difference"] < 0.01
-    ptq, qat = (record["ranges"][name] for name in ("ptq", "qat"))
-    assert ptq != qat or (words[0].endswith("per_token") and not qat)
+    if words[0].endswith("dynamic=token"):
+        assert not record["ranges"]
+    else:
+        assert record["ranges"]["ptq"] != record["ranges"]["qat"]
 
 
 @pytest.mark.slow
