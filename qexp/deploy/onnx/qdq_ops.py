@@ -85,15 +85,14 @@ def _fake_quantize_dynamic(x: ir.Value, tokens: bool, symmetric: bool, qmin: int
     if not tokens and not symmetric and (qmin, qmax) == (0, 255):
         integers, scale, zero = op.DynamicQuantizeLinear(x)
         return op.DequantizeLinear(integers, scale, zero)
-    low, high = _range_of_zero(x, tokens)
-    levels = op.Constant(value_float=float(qmax if symmetric else qmax - qmin))
-    reach = (op.Max(op.Neg(low), high) if qmin < 0 else high) if symmetric else op.Sub(high, low)
-    scale = op.Div(reach, levels)
-    none = op.Constant(value_float=0.0)
-    scale = op.Where(op.Equal(scale, none), op.Constant(value_float=1.0), scale)
+    none, one = op.Constant(value_float=0.0), op.Constant(value_float=1.0)
+    low = None if symmetric else op.Min(_reduced(op.ReduceMin, x, tokens), none)
+    high = op.Max(_reduced(op.ReduceMax, op.Abs(x) if symmetric and qmin < 0 else x, tokens), none)
+    reach = high if symmetric else op.Sub(high, low)
+    scale = op.Div(reach, op.Constant(value_float=float(qmax if symmetric else qmax - qmin)))
+    scale = op.Where(op.Equal(scale, none), one, scale)
     if symmetric and qmax <= np.iinfo(np.uint8).max:
-        kind = INTEGERS[container(qmin, qmax)]
-        one, zero = op.Constant(value_float=1.0), op.Cast(op.Constant(value_int=0), to=kind)
+        zero = op.Cast(op.Constant(value_int=0), to=INTEGERS[container(qmin, qmax)])
         return op.Mul(op.DequantizeLinear(op.QuantizeLinear(op.Div(x, scale), one, zero), one, zero), scale)
     first, last = (op.Constant(value_float=float(each)) for each in (qmin, qmax))
     zero = none if symmetric else op.Round(op.Clip(op.Sub(first, op.Div(low, scale)), first, last))
@@ -101,14 +100,9 @@ def _fake_quantize_dynamic(x: ir.Value, tokens: bool, symmetric: bool, qmin: int
     return op.Mul(op.Sub(steps, zero), scale)
 
 
-def _range_of_zero(x: ir.Value, tokens: bool) -> tuple[Any, Any]:
-    """Return the minimum and the maximum of a tensor or of its tokens, widened to contain 0."""
-    none = op.Constant(value_float=0.0)
-    low, high = (
-        reduce(x, op.Constant(value_ints=[-1]), keepdims=1) if tokens else reduce(x, keepdims=0)
-        for reduce in (op.ReduceMin, op.ReduceMax)
-    )
-    return op.Min(low, none), op.Max(high, none)
+def _reduced(reduce: Callable[..., Any], x: ir.Value, tokens: bool) -> Any:
+    """Reduce a tensor to a scalar, or each of its tokens to one value [..., 1]."""
+    return reduce(x, op.Constant(value_ints=[-1]), keepdims=1) if tokens else reduce(x, keepdims=0)
 
 
 def _dequantize_along(q: ir.Value, scale: ir.Value, zero_point: ir.Value, shape: ir.Value) -> Any:
