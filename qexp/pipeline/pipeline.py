@@ -36,6 +36,13 @@ from qexp.pipeline.stages import (
 )
 
 
+BATCH_RANGES = (
+    "scheme.activation.dynamic=tensor: activations have the range of a batch, so that what a row gives depends "
+    "a little on the rows and the padding beside it"
+)
+"""Sentence on runs whose ranges are found at run time, one for each tensor."""
+
+
 def resolve_inputs(
     experiment: Experiment, *, sweep: bool = False
 ) -> tuple[SourceRows, Checkpoint | ScratchModel]:
@@ -174,6 +181,8 @@ class Pipeline:
             moments=migration_moments,
         )
         self.results.note("ptq", ranges)
+        if e.quant_config.depends_on_batch:
+            self.ctx.console.warn(BATCH_RANGES)
         if statistics is not None:
             self.results.note_ranges("ptq", e.quant_config, statistics, ranges)
         if refinement.changes_weights:
