@@ -5,9 +5,10 @@
 
 All of one checkpoint: FP32 and INT8 (``recipe=fast_cpu``, largest values of the calibration batch; linear
 layers with ``scheme=dynamic`` and ``dynamic_token``) in ONNX Runtime and OpenVINO; ONNX Runtime's own
-quantizers, dynamic and static; NNCF on OpenVINO. They take turns. Beside each stand the share of the multiply-accumulates that it does in integers, how often it decides as
-torch in FP32 does, and how far it moves the logits. Without ``--checkpoint`` weights are random. Below: the
-rates of plain products at the model's shapes in FP32 and INT8, which is the most that INT8 can gain.
+quantizers, dynamic and static; NNCF on OpenVINO. They take turns. Beside each stand the share of the
+multiply-accumulates that it does in integers, how often it decides as torch in FP32 does, and how far it
+moves the logits. Without ``--checkpoint`` weights are random. Below: the rates of plain products at the
+model's shapes in FP32 and INT8, which is the most that INT8 can gain.
 
 ``--both`` adds the INT8 graphs of this project on the exact path (as with ``QEXP_EXACT_INT8_PRODUCTS=1``):
 what engines do on a CPU without VNNI, done by this CPU. That is no measurement of such a CPU.
@@ -33,7 +34,15 @@ from benchmarks.harness import Reading, alternate, write
 from benchmarks.options import add_peers, parser, settings, start
 from benchmarks.peers import attempt
 from benchmarks.shapes import SHAPES, Batch, Family, Shape, batch_of
-from qexp.config import ActivationScheme, MaxCalibrator, Override, Placement, Quant, QuantizationConfig, Scheme
+from qexp.config import (
+    ActivationScheme,
+    MaxCalibrator,
+    Override,
+    Placement,
+    Quant,
+    QuantizationConfig,
+    Scheme,
+)
 from qexp.deploy.engine import Audit, Engine, EngineSpec
 from qexp.deploy.onnx.export import export_onnx
 from qexp.deploy.runtimes.onnxruntime import engine as ort_engine

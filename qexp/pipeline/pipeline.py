@@ -35,10 +35,9 @@ from qexp.pipeline.stages import (
     tokenize,
 )
 
-
 BATCH_RANGES = (
-    "scheme.activation.dynamic=tensor: activations have the range of a batch, so that what a row gives depends "
-    "a little on the rows and the padding beside it"
+    "scheme.activation.dynamic=tensor: activations have the range of a batch, so that what a row gives "
+    "depends a little on the rows and the padding beside it"
 )
 """Sentence on runs whose ranges are found at run time, one for each tensor."""
 

@@ -146,8 +146,9 @@ class Predictor:
         if quant_config is None or not quant_config.depends_on_batch:
             return []
         return [
-            f"{self._done} rows were predicted with ranges of their batches (scheme.activation.dynamic=tensor): "
-            "others beside them, or another --batch-size, may change scores a little"
+            f"{self._done} rows were predicted with ranges of their batches "
+            "(scheme.activation.dynamic=tensor): others beside them, or another --batch-size, may change "
+            "scores a little"
         ]
 
     @property

@@ -463,7 +463,8 @@ def test_a_field_of_two_types_is_one_line() -> None:
 
 def test_dynamic_ranges_need_no_calibration_and_leave_other_keys_alone() -> None:
     static, tensor = experiment("task=mrpc"), experiment("task=mrpc", "scheme=dynamic")
-    token = experiment("task=mrpc", "scheme=dynamic_token", "refinement=smoothquant", "calibration.samples=64")
+    words = ("scheme=dynamic_token", "refinement=smoothquant", "calibration.samples=64")
+    token = experiment("task=mrpc", *words)
     assert [each.quant_config.observes_nothing for each in (static, tensor, token)] == [False, True, True]
     assert [each.quant_config.depends_on_batch for each in (static, tensor, token)] == [False, True, False]
     assert "dynamic" not in static.scheme.activation.model_dump()

@@ -42,7 +42,8 @@ def check_graph(runtime: str, model: ModelProto, name: str) -> None:
 
     Raises:
         DeployError: The runtime is unknown, or the graph has ranges found at run time, zero points,
-            unsigned integers or 16 bits that it does not take; the message names the first such node and what to change.
+            unsigned integers or 16 bits that it does not take; the message names the first such node and what
+            to change.
     """
     spec = spec_of(runtime)
     dynamic = [node.name for node in model.graph.node if node.op_type == "DynamicQuantizeLinear"]

@@ -136,9 +136,7 @@ def test_scales_of_tokens_are_behind_the_products_and_before_the_bias(tmp_path: 
     stored = {each.name for each in graph.initializer}
     products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
     quantized = [
-        node
-        for node in products
-        if node.input[1] in makers and makers[node.input[1]].input[0] in stored
+        node for node in products if node.input[1] in makers and makers[node.input[1]].input[0] in stored
     ]
     assert len(quantized) == 14
     for node in quantized:
