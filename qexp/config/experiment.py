@@ -8,8 +8,8 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from qexp.config.any_task import AnyTask
-from qexp.config.base import Section, refuse_unused
-from qexp.config.calibration import OF_ACTIVATIONS, AnyCalibrator, Calibration, ClipCalibrator
+from qexp.config.base import Section
+from qexp.config.calibration import AnyCalibrator, Calibration
 from qexp.config.deploy import (
     Accept,
     AnyDeploy,
@@ -20,6 +20,7 @@ from qexp.config.deploy import (
     Numerics,
     TrainingSetup,
 )
+from qexp.config.dynamic import refuse_gate_rows, refuse_unread
 from qexp.config.embedding import BiEncoderTask
 from qexp.config.quantization import Placement, Quant, QuantizationConfig, Scheme
 from qexp.config.refinement import Refinement
@@ -159,29 +160,9 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _check_dynamic(self) -> Self:
-        if not self.quant.enabled or not self.quant_config.observes_nothing:
-            return self
-        because = f"scheme.activation.dynamic={self.scheme.activation.dynamic}"
-        instead = "scheme.activation.dynamic=null"
-        if self.calibrator.kind in OF_ACTIVATIONS:
-            raise ValueError(
-                f"calibrator={self.calibrator.kind} with {because}: it chooses ranges of activations, which "
-                f"are found at run time; use calibrator=max, mse or sqnr for the weights, or {instead}"
-            )
-        if isinstance(self.calibrator, ClipCalibrator):
-            refuse_unused(self.calibrator, ["activation_clip_max"], because, instead)
-        unread = [] if self.refinement.reads_moments else ["samples", "batch_size", "padding"]
-        refuse_unused(self.calibration, [*unread, "weights"], because, instead)
-        return self
-
-    @model_validator(mode="after")
-    def _check_gate(self) -> Self:
-        if self.quant.enabled and self.quant_config.depends_on_batch and self.gate.rows is not None:
-            raise ValueError(
-                f"gate.rows={self.gate.rows} with scheme.activation.dynamic=tensor: ranges are those of a "
-                "batch, so engines are compared with torch on the batches of the evaluation; use "
-                "gate.rows=null, or budget.evaluation_rows for both"
-            )
+        if self.quant.enabled:
+            refuse_unread(self.quant_config, self.calibrator, self.calibration, self.refinement)
+            refuse_gate_rows(self.quant_config, self.gate)
         return self
 
     @model_validator(mode="after")
