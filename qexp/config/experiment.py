@@ -160,9 +160,8 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _check_dynamic(self) -> Self:
-        if self.quant.enabled:
-            refuse_unread(self.quant_config, self.calibrator, self.calibration, self.refinement)
-            refuse_gate_rows(self.quant_config, self.gate)
+        refuse_unread(self.quant_config, self.calibrator, self.calibration, self.refinement)
+        refuse_gate_rows(self.quant_config, self.gate)
         return self
 
     @model_validator(mode="after")
@@ -268,9 +267,8 @@ class Experiment(Section):
     @property
     def _has_zero_points(self) -> bool:
         """Whether any activation may have a zero point that is not computed anew for each batch."""
-        return any(
-            not each.symmetric and each.dynamic is None for each in self.quant_config.activation_schemes
-        )
+        schemes = self.quant_config.activation_schemes
+        return any(not each.symmetric and each.dynamic is None for each in schemes)
 
     @property
     def gate_rows(self) -> int | None:
