@@ -3,11 +3,12 @@
     python -m benchmarks.deploy [--model minilm_l6] [--checkpoint DIR] [--rows 1,32] [--length 128]
         [--rounds 9] [--threads 2] [--no-peers] [--both] [--json FILE]
 
-All of one checkpoint: FP32 and INT8 (``recipe=fast_cpu``, largest values of the calibration batch) in ONNX
-Runtime and OpenVINO; ONNX Runtime's own quantizers, dynamic and static; NNCF on OpenVINO. They take turns.
-Beside each stand the share of the multiply-accumulates that it does in integers, how often it decides as
-torch in FP32 does, and how far it moves the logits. Without ``--checkpoint`` weights are random. Below: the
-rates of plain products at the model's shapes in FP32 and INT8, which is the most that INT8 can gain.
+All of one checkpoint: FP32 and INT8 (``recipe=fast_cpu``, largest values of the calibration batch; linear
+layers with ``scheme=dynamic`` and ``dynamic_token``) in ONNX Runtime and OpenVINO; ONNX Runtime's own
+quantizers, dynamic and static; NNCF on OpenVINO. They take turns. Beside each stand the share of the
+multiply-accumulates that it does in integers, how often it decides as torch in FP32 does, and how far it
+moves the logits. Without ``--checkpoint`` weights are random. Below: the rates of plain products at the
+model's shapes in FP32 and INT8, which is the most that INT8 can gain.
 
 ``--both`` adds the INT8 graphs of this project on the exact path (as with ``QEXP_EXACT_INT8_PRODUCTS=1``):
 what engines do on a CPU without VNNI, done by this CPU. That is no measurement of such a CPU.
@@ -33,7 +34,15 @@ from benchmarks.harness import Reading, alternate, write
 from benchmarks.options import add_peers, parser, settings, start
 from benchmarks.peers import attempt
 from benchmarks.shapes import SHAPES, Batch, Family, Shape, batch_of
-from qexp.config import ActivationScheme, MaxCalibrator, Override, Placement, Quant, QuantizationConfig
+from qexp.config import (
+    ActivationScheme,
+    MaxCalibrator,
+    Override,
+    Placement,
+    Quant,
+    QuantizationConfig,
+    Scheme,
+)
 from qexp.deploy.engine import Audit, Engine, EngineSpec
 from qexp.deploy.onnx.export import export_onnx
 from qexp.deploy.runtimes.onnxruntime import engine as ort_engine
@@ -53,6 +62,14 @@ FAST = QuantizationConfig(
     quant=Quant(label="cpu", overrides={f"*:matmul.{each}": SIGNED for each in ("query", "key", "value")}),
 )
 """As ``recipe=fast_cpu``."""
+DYNAMIC = {
+    name: QuantizationConfig(
+        placement=Placement(name="linear", sites=("linear.weight", "linear.input")),
+        scheme=Scheme(activation=ActivationScheme(dynamic=each, symmetric=each == "token")),
+    )
+    for name, each in (("dynamic", "tensor"), ("dynamic_token", "token"))
+}
+"""As ``scheme=dynamic`` and ``dynamic_token`` with ``placement=linear``."""
 
 
 @dataclass(frozen=True)
@@ -78,16 +95,19 @@ class Checkpoint(Family):
 
 
 def export(family: Family, calibration: Batch, folder: Path) -> None:
-    """Write both graphs."""
+    """Write the graphs, in FP32, static and dynamic."""
     example = {name: values for name, values in calibration.items() if name != "labels"}
     export_onnx(family.build(), folder / FP32_FILE, example=example)
-    model = family.build()
-    quantization = insert(model, FAST)
-    with torch.no_grad(), quantization.observing(example["attention_mask"]):
-        model(**example)
-    quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
-    quantization.export_mode()
-    export_onnx(model, folder / INT8_FILE, example=example)
+    forms = {INT8_FILE: FAST} | {f"{name}.onnx": each for name, each in DYNAMIC.items()}
+    for file, quant_config in forms.items():
+        model = family.build()
+        quantization = insert(model, quant_config)
+        if not quant_config.observes_nothing:
+            with torch.no_grad(), quantization.observing(example["attention_mask"]):
+                model(**example)
+        quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
+        quantization.export_mode()
+        export_onnx(model, folder / file, example=example)
 
 
 def in_onnxruntime(path: Path, threads: int, *, exact: bool | None = None) -> Served:
@@ -158,7 +178,7 @@ def by_nncf(family: Family, calibration: Batch, folder: Path, threads: int) -> S
 
 
 PEERS: dict[str, Callable[[Family, Batch, Path, int], Served]] = {
-    "onnxruntime.quantization dynamic": by_onnxruntime(dynamic_onnxruntime, "dynamic.onnx"),
+    "onnxruntime.quantization dynamic": by_onnxruntime(dynamic_onnxruntime, "quantize_dynamic.onnx"),
     "onnxruntime.quantization static": by_onnxruntime(static_onnxruntime, "static.onnx"),
     "openvino + nncf": by_nncf,
 }
@@ -177,6 +197,10 @@ def served(family: Family, folder: Path, options: Any) -> tuple[dict[str, Served
         "openvino fp32": lambda *_: in_openvino(folder / FP32_FILE, options.threads),
         "openvino int8, qexp": lambda *_: in_openvino(folder / INT8_FILE, options.threads),
     }
+    for name in DYNAMIC:
+        file = folder / f"{name}.onnx"
+        makers[f"onnxruntime int8, qexp {name}"] = lambda *_, file=file: in_onnxruntime(file, options.threads)
+        makers[f"openvino int8, qexp {name}"] = lambda *_, file=file: in_openvino(file, options.threads)
     exact = _exact_path(folder / INT8_FILE, options.threads) if options.both else {}
     for name, make in (makers | exact | (PEERS if options.peers else {})).items():
         each, problem = attempt(make, family, calibration, folder, options.threads)

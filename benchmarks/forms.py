@@ -104,7 +104,7 @@ def dynamic_onnxruntime(family: Family, calibration: Batch, folder: Path, thread
     """``quantize_dynamic``: integer products, with ranges of activations found in every run."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    path = folder / "dynamic.onnx"
+    path = folder / "quantize_dynamic.onnx"
     quantize_dynamic(str(folder / FP32_FILE), str(path), per_channel=True, weight_type=QuantType.QInt8)
     return _in_plain_session(path, threads)
 

@@ -8,8 +8,17 @@ can recognize. A custom operator stays a single node, which :mod:`qexp.deploy.on
     x' = (q - zero_point) * scale
 
 All arithmetic is float32 with a true division, so results are bit-identical to those of the ONNX operators.
-Importing this module defines ``torch.ops.qexp.fake_quantize`` and ``torch.ops.qexp.dequantize``. Neither has
-a gradient, because training uses the quantizers themselves.
+Importing this module defines ``torch.ops.qexp.fake_quantize``, ``fake_quantize_dynamic`` and ``dequantize``.
+None has a gradient, because training uses the quantizers themselves.
+
+The range of ``fake_quantize_dynamic`` comes from the values, by the rule of ONNX ``DynamicQuantizeLinear``
+(https://onnx.ai/onnx/operators/onnx__DynamicQuantizeLinear.html), for grids of any width::
+
+    low, high  = min(x, 0), max(x, 0)
+    scale      = (high - low) / (qmax - qmin)
+    zero_point = round_half_even(clamp(qmin - low / scale, qmin, qmax))
+
+or ``scale = max(-low, high) / qmax`` on a symmetric grid, as torchao does.
 """
 
 from __future__ import annotations
@@ -38,6 +47,43 @@ def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, axis: int, qmin:
     return q.sub_(zero).mul_(scale)
 
 
+@torch.library.custom_op("qexp::fake_quantize_dynamic", mutates_args=())
+def fake_quantize_dynamic(x: Tensor, tokens: bool, symmetric: bool, qmin: int, qmax: int) -> Tensor:
+    """Quantize ``x`` to an integer grid over the range of its values, and dequantize the result.
+
+    Args:
+        x: Values of any shape, float32.
+        tokens: Whether each index of all axes but the last has a range of its own.
+        symmetric: Whether the zero point is 0.
+        qmin: Lowest integer of the grid.
+        qmax: Highest integer of the grid.
+    """
+    scale, zero = dynamic_qparams(x, tokens=tokens, symmetric=symmetric, qmin=qmin, qmax=qmax)
+    q = torch.div(x, scale).round_().clamp_(qmin - zero, qmax - zero)
+    return q.mul_(scale).add_(0.0)  # adding 0 turns -0 into 0, as integers have no -0
+
+
+def dynamic_qparams(
+    x: Tensor, *, tokens: bool, symmetric: bool, qmin: int, qmax: int
+) -> tuple[Tensor, Tensor]:
+    """Return the scale and the zero point, whole numbers in float32, for the range of the values.
+
+    They are scalars, or [..., 1] with ``tokens``. A range without width, and one that float32 cannot divide
+    by, has scale 1: all its values become 0.
+    """
+    x = x.detach().float()
+    low, high = (x.amin(-1, keepdim=True), x.amax(-1, keepdim=True)) if tokens else (x.amin(), x.amax())
+    low, high = low.clamp(max=0.0), high.clamp(min=0.0)
+    # A tensor: CUDA multiplies by the reciprocal of a number, which rounds differently.
+    levels = torch.full_like(low, qmax if symmetric else qmax - qmin)
+    reach = (torch.maximum(-low, high) if qmin < 0 else high) if symmetric else high - low
+    scale = reach / levels
+    scale = torch.where(scale == 0, torch.ones_like(scale), scale)
+    if symmetric:
+        return scale, torch.zeros_like(scale)
+    return scale, (qmin - low / scale).clamp(qmin, qmax).round()
+
+
 @torch.library.custom_op("qexp::dequantize", mutates_args=())
 def dequantize(q: Tensor, scale: Tensor, zero_point: Tensor, axis: int) -> Tensor:
     """Convert stored integers to the float32 values that they represent.
@@ -54,6 +100,11 @@ def dequantize(q: Tensor, scale: Tensor, zero_point: Tensor, axis: int) -> Tenso
 
 @fake_quantize.register_fake
 def _(x: Tensor, scale: Tensor, zero_point: Tensor, axis: int, qmin: int, qmax: int) -> Tensor:
+    return torch.empty_like(x)
+
+
+@fake_quantize_dynamic.register_fake
+def _(x: Tensor, tokens: bool, symmetric: bool, qmin: int, qmax: int) -> Tensor:
     return torch.empty_like(x)
 
 

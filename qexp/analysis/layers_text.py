@@ -102,7 +102,8 @@ def _bars(weight: LayerWeight) -> list[str]:
 
 def _activation_line(ranges: LayerRanges) -> str:
     if ranges.grid.dynamic:
-        return f"{ranges.kind}: a range for each token, {_grid(ranges)}{_shared(ranges)}"
+        each = "each token" if ranges.grid.dynamic == "token" else "each batch"
+        return f"{ranges.kind}: a range for {each}, found at run time, {_grid(ranges)}{_shared(ranges)}"
     low, high = ranges.ends
     return (
         f"{ranges.kind}: {low:.6g} to {high:.6g}, scale {_scale(ranges)}, zero point {_zero_point(ranges)}, "

@@ -13,7 +13,7 @@ from qexp.analysis.find_run import RANGES, QuantizedRun, find_record, folder_of,
 from qexp.artifacts.types import Statistics
 from qexp.cli.options import add_run, add_stage, ended
 from qexp.console import print_out
-from qexp.errors import OK
+from qexp.errors import OK, QuantizationError
 from qexp.naming import StageName
 from qexp.records.record import Record, outputs_root
 
@@ -32,6 +32,11 @@ def _show(options: argparse.Namespace) -> int:
         _show_comparison(subject, find_record(options.against, outputs), options)
         return OK
     if options.dimensions:
+        if subject.quant_config.observes_nothing:
+            raise QuantizationError(
+                f"--dimensions: {subject.title} has observed no values, since all ranges of activations are "
+                "found at run time; show a run with scheme.activation.dynamic=null"
+            )
         _show_dimensions(
             Statistics(folder_of(record, StageName.STATISTICS, outputs), "").file, subject.title, options
         )

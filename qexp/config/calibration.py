@@ -154,6 +154,10 @@ AnyCalibrator = Annotated[
 ]
 
 
+OF_ACTIVATIONS = ("ema", "percentile", "entropy")
+"""Calibrators of which nothing but ``weights`` has to do with weights."""
+
+
 class Calibration(Section):
     """Rows that calibration observes."""
 

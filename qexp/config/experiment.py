@@ -20,6 +20,7 @@ from qexp.config.deploy import (
     Numerics,
     TrainingSetup,
 )
+from qexp.config.dynamic import refuse_gate_rows, refuse_unread
 from qexp.config.embedding import BiEncoderTask
 from qexp.config.quantization import Placement, Quant, QuantizationConfig, Scheme
 from qexp.config.refinement import Refinement
@@ -158,6 +159,12 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_dynamic(self) -> Self:
+        refuse_unread(self.quant_config, self.calibrator, self.calibration, self.refinement)
+        refuse_gate_rows(self.quant_config, self.gate)
+        return self
+
+    @model_validator(mode="after")
     def _check_padding(self) -> Self:
         if self.calibration.padding == "max_length" and isinstance(self.task, TranslationTask):
             raise ValueError(
@@ -260,9 +267,8 @@ class Experiment(Section):
     @property
     def _has_zero_points(self) -> bool:
         """Whether any activation may have a zero point that is not computed anew for each batch."""
-        own = (each.activation for each in self.quant.overrides.values())
-        schemes = [self.scheme.activation, *(scheme for scheme in own if scheme is not None)]
-        return any(not each.symmetric and each.granularity != "per_token" for each in schemes)
+        schemes = self.quant_config.activation_schemes
+        return any(not each.symmetric and each.dynamic is None for each in schemes)
 
     @property
     def gate_rows(self) -> int | None:

@@ -36,9 +36,12 @@ class WeightScheme(Section):
 class ActivationScheme(Section):
     """Granularity and symmetry of activation grids."""
 
-    granularity: Literal["per_tensor", "per_token", "per_embedding_group"] = "per_tensor"
-    """One range for the tensor; one for each token, found as it comes by; or one for each group of embedding
-    dimensions, where the last axis is the embedding's, and one for the tensor elsewhere."""
+    granularity: Literal["per_tensor", "per_embedding_group"] = "per_tensor"
+    """One range for the tensor; or one for each group of embedding dimensions, where the last axis is the
+    embedding's, and one for the tensor elsewhere."""
+    dynamic: Literal["tensor", "token"] | None = Field(default=None, exclude_if=lambda each: each is None)
+    """Whether ranges are found at run time, without calibration: one for the tensor, of all rows and padding
+    of a batch (ONNX ``DynamicQuantizeLinear``); or one for each token; null is fixed ranges."""
     symmetric: bool = False
     """Zero point 0 and a signed grid; false is an unsigned grid with a zero point."""
     narrow: bool = False
@@ -48,8 +51,18 @@ class ActivationScheme(Section):
     permute: bool = True
     """Whether groups hold dimensions of similar range, the same ones throughout a layer, not neighbours."""
 
+    @field_validator("granularity", mode="before")
+    @classmethod
+    def _tokens_are_dynamic(cls, granularity: Any) -> Any:
+        if granularity == "per_token":
+            raise ValueError("ranges of tokens are found at run time; use scheme.activation.dynamic=token")
+        return granularity
+
     @model_validator(mode="after")
     def _groups_are_of_dimensions(self) -> Self:
+        if self.dynamic is not None:
+            because = f"dynamic={self.dynamic}"
+            refuse_unused(self, ["granularity"], because, "scheme.activation.dynamic=null")
         if self.granularity != "per_embedding_group":
             because = f"granularity={self.granularity}"
             instead = "scheme.activation.granularity=per_embedding_group"
@@ -228,8 +241,23 @@ class QuantizationConfig(Section):
     scheme: Scheme = Scheme()
 
     @property
+    def activation_schemes(self) -> tuple[ActivationScheme, ...]:
+        """Forms of activation grids: the general one, and those of overrides."""
+        others = (each.activation for each in self.quant.overrides.values())
+        return (self.scheme.activation, *(each for each in others if each is not None))
+
+    @property
     def groups_dimensions(self) -> bool:
         """Whether any activation has a range for each group of embedding dimensions."""
-        others = (each.activation for each in self.quant.overrides.values())
-        schemes = (self.scheme.activation, *(each for each in others if each is not None))
-        return any(each.granularity == "per_embedding_group" for each in schemes)
+        return any(each.granularity == "per_embedding_group" for each in self.activation_schemes)
+
+    @property
+    def observes_nothing(self) -> bool:
+        """Whether activations are quantized, and all ranges of theirs are found at run time."""
+        return self.quant.quantizes_activations and all(each.dynamic for each in self.activation_schemes)
+
+    @property
+    def depends_on_batch(self) -> bool:
+        """Whether a row's result may depend on the other rows, and the padding, of its batch."""
+        dynamic = any(each.dynamic == "tensor" for each in self.activation_schemes)
+        return self.quant.quantizes_activations and dynamic

@@ -4,7 +4,8 @@ transformers loads them with ``from_pretrained`` where the package compressed-te
 :func:`load_checkpoint` without it. Weights of 8 bits are ``int-quantized``: int8 beside a scale. Weights of 2
 and 4 bits are ``pack-quantized``: several in an int32 (:mod:`qexp.models.packing`). Other bit-widths are in
 whole bytes, as are narrow tables. Linear layers also hold scale and zero point of their input where it has a
-fixed range.
+fixed range; a dynamic one is only named in the section. compressed-tensors then divides largest magnitudes by
+127.5, where torchao and this project divide by 127.
 
 Layout: https://github.com/vllm-project/compressed-tensors, version 0.20.
 """
@@ -137,13 +138,13 @@ def _original(quantization: QuantizedModel, site: Site) -> Tensor:
 
 
 def _inputs(quantization: QuantizedModel) -> dict[str, Quantizer]:
-    """Return the quantizers of inputs of linear layers that have a fixed range for the tensor."""
+    """Return the quantizers of inputs of linear layers that have one range for the tensor, or are dynamic."""
     found = {}
     for site in quantization.sites:
         quantizer = quantization.quantizers[site.quantizer]
         grid = quantizer.grid
-        fixed = not grid.dynamic and grid.axis is None and quantizer.migration is None
-        if site.kind == "linear.input" and fixed and grid.bits <= WIDEST:
+        whole = grid.axis is None and quantizer.migration is None
+        if site.kind == "linear.input" and whole and grid.bits <= WIDEST:
             found[site.module] = quantizer
     return found
 
@@ -181,6 +182,8 @@ def _is_packed(quantization: QuantizedModel, site: Site) -> bool:
 
 
 def _input_tensors(quantizer: Quantizer) -> dict[str, Tensor]:
+    if quantizer.grid.dynamic:
+        return {}
     tensors = {"input_scale": _column(quantizer.current_scale(), quantizer.grid)}
     if not _symmetric(quantizer.grid):
         zero_point = _column(quantizer.current_zero_point(), quantizer.grid) - _half(quantizer.grid)
@@ -209,8 +212,8 @@ def _arguments(grid: Grid) -> dict[str, Any]:
         "num_bits": grid.bits,
         "type": "int",
         "symmetric": _symmetric(grid),
-        "strategy": "tensor" if grid.axis is None else "channel",
-        "dynamic": False,
+        "strategy": grid.dynamic or ("tensor" if grid.axis is None else "channel"),
+        "dynamic": grid.dynamic is not None,
         "group_size": None,
     }
 

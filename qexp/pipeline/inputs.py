@@ -81,7 +81,7 @@ def _row_notes(experiment: Experiment, rows: SourceRows) -> list[str]:
     requested = {
         "data.train_rows": experiment.data.train_rows if experiment.finetune.kind == "full" else None
     }
-    if experiment.quant.enabled:
+    if experiment.quant.enabled and not experiment.quant_config.observes_nothing:
         requested["calibration.samples"] = experiment.calibration.samples
     return [
         f"{name}={count}: the train split has {available} rows, and all are used"

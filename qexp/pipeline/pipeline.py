@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from qexp.artifacts.types import ModelArtifact, Moments, Ranges, Scores, Tokens
+from qexp.artifacts.types import ModelArtifact, Moments, Ranges, Scores, Statistics, Tokens
 from qexp.config import Control, Experiment, Finetune, MultiLabelTask, Qat
 from qexp.context import RunContext
 from qexp.data.checkpoints import Checkpoint, ScratchModel
@@ -34,6 +34,12 @@ from qexp.pipeline.stages import (
     refine,
     tokenize,
 )
+
+BATCH_RANGES = (
+    "scheme.activation.dynamic=tensor: activations have the range of a batch, so that what a row gives "
+    "depends a little on the rows and the padding beside it"
+)
+"""Sentence on runs whose ranges are found at run time, one for each tensor."""
 
 
 def run_pipeline(
@@ -120,8 +126,32 @@ class Pipeline:
         encoder = self.ctx.run_stage(equalize.STAGE, encoder=fp32) if refinement.equalize else fp32
         moments = self._moments(encoder) if refinement.reads_moments else None
         migration_moments = None if refinement.migration is None else moments
+        statistics = None if e.quant_config.observes_nothing else self._observe(encoder, migration_moments)
+        ranges = self.ctx.run_stage(
+            calibrate.STAGE,
+            encoder=encoder,
+            statistics=statistics,
+            quant_config=e.quant_config,
+            calibrator=e.calibrator,
+            migration=refinement.migration,
+            moments=migration_moments,
+        )
+        self.results.note("ptq", ranges)
+        if e.quant_config.depends_on_batch:
+            self.ctx.console.warn(BATCH_RANGES)
+        if statistics is not None:
+            self.results.note_ranges("ptq", e.quant_config, statistics, ranges)
+            for sentence in self.results.coarse_ranges(e.calibrator.kind, statistics, ranges):
+                self.ctx.console.warn(sentence)
+        if refinement.changes_weights:
+            assert moments is not None
+            encoder = self._refine(encoder, ranges, moments)
+        return PipelineModel(encoder, e.quant_config, ranges, statistics)
+
+    def _observe(self, encoder: ModelArtifact, moments: Moments | None) -> Statistics:
+        e = self.experiment
         quantized = e.calibration.weights == "quantized" and e.quant.quantizes_weights
-        statistics = self.ctx.run_stage(
+        return self.ctx.run_stage(
             observe.STAGE,
             encoder=encoder,
             tokens=self.tokens,
@@ -133,27 +163,10 @@ class Pipeline:
             calibration_rows=e.budget.calibration_rows,
             seed=e.seed,
             dimensions=e.quant_config.groups_dimensions,
-            migration=refinement.migration,
-            moments=migration_moments,
+            migration=e.refinement.migration,
+            moments=moments,
             numerics=e.numerics.inference,
         )
-        ranges = self.ctx.run_stage(
-            calibrate.STAGE,
-            encoder=encoder,
-            statistics=statistics,
-            quant_config=e.quant_config,
-            calibrator=e.calibrator,
-            migration=refinement.migration,
-            moments=migration_moments,
-        )
-        self.results.note("ptq", ranges)
-        self.results.note_ranges("ptq", e.quant_config, statistics, ranges)
-        for sentence in self.results.coarse_ranges(e.calibrator.kind, statistics, ranges):
-            self.ctx.console.warn(sentence)
-        if refinement.changes_weights:
-            assert moments is not None
-            encoder = self._refine(encoder, ranges, moments)
-        return PipelineModel(encoder, e.quant_config, ranges, statistics)
 
     def _moments(self, encoder: ModelArtifact) -> Moments:
         e = self.experiment
@@ -221,7 +234,6 @@ class Pipeline:
         """Apply quantization-aware training to the calibrated model."""
         e = self.experiment
         assert ptq.ranges is not None
-        assert ptq.seen is not None
         moves = method.ranges == "ema"
         trained = self.ctx.run_stage(
             qat.STAGE,
@@ -238,7 +250,8 @@ class Pipeline:
             training_setup=e.training_setup,
         )
         self.results.note("qat", trained)
-        self.results.note_ranges("qat", e.quant_config, ptq.seen, trained)
+        if ptq.seen is not None:
+            self.results.note_ranges("qat", e.quant_config, ptq.seen, trained)
         return PipelineModel(trained, e.quant_config, trained, ptq.seen)
 
     def evaluate(self, name: str, model: PipelineModel, decoding: Scores | None = None) -> PipelineModel:

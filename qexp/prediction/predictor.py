@@ -132,9 +132,23 @@ class Predictor:
             BROKEN: "rows or windows had logits that are no numbers, and tell nothing",
         }
         return [
-            f"{count} {sentences.get(name, f'rows were not asked, {name}: their prediction is empty')}"
-            for name, count in counts.items()
-            if count
+            *self._batch_notes(),
+            *(
+                f"{count} {sentences.get(name, f'rows were not asked, {name}: their prediction is empty')}"
+                for name, count in counts.items()
+                if count
+            ),
+        ]
+
+    def _batch_notes(self) -> list[str]:
+        """Return a sentence if a prediction depends on the rows of its batch."""
+        quant_config = getattr(self._model, "quant_config", None)  # of a run's model; FP32 has None
+        if quant_config is None or not quant_config.depends_on_batch:
+            return []
+        return [
+            f"{self._done} rows were predicted with ranges of their batches "
+            "(scheme.activation.dynamic=tensor): others beside them, or another --batch-size, may change "
+            "scores a little"
         ]
 
     @property

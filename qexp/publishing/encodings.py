@@ -90,9 +90,8 @@ def _quantized(model: StoredModel, ctx: RunContext) -> tuple[QuantizedModel, nn.
     dynamic = [name for name, each in quantization.quantizers.items() if each.grid.dynamic]
     if dynamic:
         raise DeployError(
-            f"{model.title}: {len(dynamic)} activations have a range for each token, found at run time "
-            f"({listed(dynamic)}); encodings hold fixed ranges: run it with "
-            "scheme.activation.granularity=per_tensor"
+            f"{model.title}: {len(dynamic)} activations have ranges that are found at run time "
+            f"({listed(dynamic)}); encodings hold fixed ranges: run it with scheme.activation.dynamic=null"
         )
     return quantization, network
 

@@ -24,11 +24,11 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from qexp.custom_ops import dynamic_qparams
 from qexp.quant.bounds import Bounds
-from qexp.quant.grid import Grid, compute_qparams
+from qexp.quant.grid import Grid
 from qexp.quant.kernels import cpu, reference
 from qexp.quant.kernels.reference import sum_to, traced_dynamic
-from qexp.quant.minmax import token_ends
 
 
 class Kernels(Protocol):
@@ -152,21 +152,22 @@ class FakeQuantizeDynamic(torch.autograd.Function):
         return grad_outputs[0], None, None
 
 
-def fake_quantize_tokens(x: Tensor, grid: Grid, *, plain: bool = False) -> Tensor:
-    """Fake-quantize each token, the values along the last axis, with a range of its own.
+def fake_quantize_dynamic(x: Tensor, grid: Grid, *, plain: bool = False) -> Tensor:
+    """Fake-quantize values with the range of the tensor, or of each token, the values along the last axis.
 
     Args:
         x: Values [..., values].
-        grid: Grid that each range is mapped to.
-        plain: Whether to use plain arithmetic, which a compiler or an exporter can trace.
+        grid: Dynamic grid that each range is mapped to, by :func:`qexp.custom_ops.dynamic_qparams`.
+        plain: Whether to use plain arithmetic, which a compiler can trace.
     """
-    scale, zero_point = compute_qparams(*token_ends(x), grid)
-    bounds = Bounds.around(grid, zero_point)
+    tokens, symmetric = grid.dynamic == "token", grid.symmetric
+    scale, zero = dynamic_qparams(x, tokens=tokens, symmetric=symmetric, qmin=grid.qmin, qmax=grid.qmax)
+    bounds = Bounds.around(grid, zero)
     if plain:
         return traced_dynamic(x.float(), scale, bounds).to(x.dtype)
     kernels = kernels_of(x, scale)
     if x.dtype is not torch.float32 and not kernels.HALVES:
-        return fake_quantize_tokens(x.float(), grid).to(x.dtype)
+        return fake_quantize_dynamic(x.float(), grid).to(x.dtype)
     if not torch.is_grad_enabled():
         return kernels.forward(x, scale, bounds, nan_low=True)
     return FakeQuantizeDynamic.apply(x, scale, bounds)  # type: ignore[no-any-return,no-untyped-call]

@@ -15,6 +15,7 @@ instead, so that a defect reaches the loss.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -47,8 +48,9 @@ class Grid:
     """Whether the range of a symmetric grid ends at ``qmin * scale``, not at ``-qmax * scale``."""
     axis: int | None = None
     """Axis with a range for each index; None means one range for the whole tensor."""
-    dynamic: bool = False
-    """Whether each token, an index of all axes but the last, takes its range from its own values."""
+    dynamic: Literal["tensor", "token"] | None = None
+    """Whether a tensor, or each of its tokens (an index of all axes but the last), takes its range from its
+    own values at run time; None means a fixed range."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 16:
@@ -98,14 +100,13 @@ def activation_grid(
 ) -> Grid | None:
     """Return the grid of an activation, or None if it stays in floating point.
 
-    The grid is per tensor, per token, or has a range for each index of ``axis``. It is unsigned, even if
+    The grid is per tensor, dynamic, or has a range for each index of ``axis``. It is unsigned, even if
     symmetric, where no value can be negative.
     """
     if bits == FLOAT_BITS:
         return None
     signed = scheme.symmetric and values == "act"
-    dynamic = scheme.granularity == "per_token"
-    narrow = scheme.narrow and signed
+    narrow, dynamic = scheme.narrow and signed, scheme.dynamic
     return Grid(bits, signed=signed, symmetric=scheme.symmetric, narrow=narrow, axis=axis, dynamic=dynamic)
 
 

@@ -1,4 +1,4 @@
-"""Minimum and maximum of a batch, of groups of its dimensions, or of each of its tokens."""
+"""Minimum and maximum of a batch, or of groups of its dimensions."""
 
 from __future__ import annotations
 
@@ -22,12 +22,6 @@ def batch_ends(x: Tensor, axis: int | None, counted: Tensor | None = None) -> En
     if axis is None:
         return low.amin(), high.amax()
     return low.movedim(axis, 0).flatten(1).amin(1), high.movedim(axis, 0).flatten(1).amax(1)
-
-
-def token_ends(x: Tensor) -> Ends:
-    """Return the minimum and maximum of each token along the last axis, which is kept with size 1."""
-    x = x.detach()
-    return x.amin(-1, keepdim=True), x.amax(-1, keepdim=True)
 
 
 def group_ends(ends: Ends, members: Tensor, groups: int) -> Ends:

@@ -31,8 +31,8 @@ class QuantParams(nn.Module):
     float64. They start at the current range or, with ``restarts``, at that of the first batch, and ``scale``
     and ``zero_point`` always cover them. Nothing of this is read on the host.
 
-    A dynamic grid needs and stores no range: the range of each token is computed from its values in every
-    mode that quantizes.
+    A dynamic grid needs and stores no range: it is computed from the values of the tensor, or of each token,
+    in every mode that quantizes.
 
     Args:
         name: Name of the quantizer, for messages.
@@ -89,7 +89,7 @@ class QuantParams(nn.Module):
     @property
     def calibrated(self) -> bool:
         """Whether there is a range or none is needed; a scale of 0 marks a missing range."""
-        return self.grid.dynamic or bool((self.scale > 0).all())
+        return self.grid.dynamic is not None or bool((self.scale > 0).all())
 
     def set_members(self, members: Tensor) -> None:
         """Set the group of each dimension, int64 [H]; every group has at least one dimension.

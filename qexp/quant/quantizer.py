@@ -15,7 +15,7 @@ from qexp.quant.calibration.embedding_groups import EmbeddingGroups
 from qexp.quant.fake_quantize import (
     FakeQuantizeFrozen,
     FakeQuantizeLearned,
-    fake_quantize_tokens,
+    fake_quantize_dynamic,
     gradient_scale,
     kernels_of,
 )
@@ -150,7 +150,12 @@ class Quantizer(QuantParams):
             if self.observer is not None:
                 self.observer(x)
             return x
-        if self.mode is QuantizerMode.EXPORT and not self.grid.dynamic:
+        if self.mode is QuantizerMode.EXPORT and self.grid.dynamic:
+            grid = self.grid
+            return torch.ops.qexp.fake_quantize_dynamic(  # type: ignore[no-any-return]
+                x, grid.dynamic == "token", grid.symmetric, grid.qmin, grid.qmax
+            )
+        if self.mode is QuantizerMode.EXPORT:
             grid = self.grid
             axis = -1 if grid.axis is None else grid.axis % x.dim()
             scale, zero = self.per_dimension(self.scale), self.per_dimension(self.zero_point)
@@ -168,8 +173,7 @@ class Quantizer(QuantParams):
     def _fake_quantize(self, x: Tensor, done: Tensor | None = None) -> Tensor:
         """Fake-quantize ``x``; ``done`` is the result if only the gradient remains to be attached."""
         if self.grid.dynamic:
-            plain = self.mode is QuantizerMode.EXPORT or torch.compiler.is_compiling()
-            return fake_quantize_tokens(x, self.grid, plain=plain)
+            return fake_quantize_dynamic(x, self.grid, plain=torch.compiler.is_compiling())
         scale = self.grid.expand(self.per_dimension(self.current_scale()), x.dim())
         factor = 1.0 if self.log_scale is None else self._factor(x)
         zero = self.moved_zero_point()

@@ -91,7 +91,7 @@ def test_a_run_in_floating_point_and_ranges_of_tokens_are_refused(
     common = ("task=mrpc", "deploy=none", f"model.name={bert}")
     for words, told in (
         (("quant=fp32",), "--stage ptq or qat"),
-        (("quant=w8a8", "method=ptq", "scheme.activation.granularity=per_token"), "per_tensor"),
+        (("quant=w8a8", "method=ptq", "scheme.activation.dynamic=token"), "dynamic=null"),
     ):
         record = run(outputs, *common, *words)
         folder = tmp_path / "m.aimet"

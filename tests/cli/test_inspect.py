@@ -243,7 +243,7 @@ def test_a_range_for_each_token_has_no_numbers() -> None:
     from qexp.quant.insertion.insert import insert
     from tests.support.tiny_models import QDQBERT, build
 
-    scheme = Scheme(activation=ActivationScheme(granularity="per_token"))
+    scheme = Scheme(activation=ActivationScheme(dynamic="token"))
     quantization = insert(build("bert"), QuantizationConfig(placement=QDQBERT, scheme=scheme))
     quantization.calibrate_weights(MaxCalibrator(kind="max"))
     (layer,) = (each for each in layers_of(quantization) if each.name == LAYER)

@@ -154,7 +154,7 @@ def test_parts_need_rows() -> None:
         (("method.ranges=ema", "machine.compile=true"), "use machine.compile=false"),
         (("method.zero_points=learned", "method.ranges=frozen"), "use method.ranges=learned"),
         (("method.zero_points=learned", "scheme.activation.symmetric=true"), "none to learn"),
-        (("method.zero_points=learned", "scheme.activation.granularity=per_token"), "none to learn"),
+        (("method.zero_points=learned", "scheme.activation.dynamic=token"), "none to learn"),
     ],
 )
 def test_ranges_that_cannot_be_trained_are_refused(words: tuple[str, ...], told: str) -> None:
@@ -459,3 +459,40 @@ def test_a_field_of_two_types_is_one_line() -> None:
     assert line.startswith("placement.softmax_max=below_two: input should be a valid number")
     assert "or should be 'below_one'" in line
     assert line.endswith("change placement.softmax_max=…")
+
+
+def test_dynamic_ranges_need_no_calibration_and_leave_other_keys_alone() -> None:
+    static, tensor = experiment("task=mrpc"), experiment("task=mrpc", "scheme=dynamic")
+    words = ("scheme=dynamic_token", "refinement=smoothquant", "calibration.samples=64")
+    token = experiment("task=mrpc", *words)
+    assert [each.quant_config.observes_nothing for each in (static, tensor, token)] == [False, True, True]
+    assert [each.quant_config.depends_on_batch for each in (static, tensor, token)] == [False, True, False]
+    assert "dynamic" not in static.scheme.activation.model_dump()
+    assert tensor.scheme.activation.model_dump()["dynamic"] == "tensor"
+    part = experiment(
+        "task=mrpc", "scheme=dynamic", "quant.overrides={*.pooler.*: {activation: {symmetric: true}}}"
+    )
+    assert part.quant_config.depends_on_batch
+    assert not part.quant_config.observes_nothing
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("scheme.activation.granularity=per_token",), "scheme.activation.dynamic=token"),
+        (
+            ("scheme.activation.granularity=per_embedding_group", "scheme.activation.dynamic=token"),
+            "nothing reads it",
+        ),
+        (("scheme=dynamic", "calibrator=percentile"), "calibrator=max, mse or sqnr"),
+        (("scheme=dynamic", "calibration.samples=64"), "samples=64 with scheme.activation.dynamic=tensor"),
+        (("scheme=dynamic_token", "calibration.weights=quantized"), "nothing reads it"),
+        (("scheme=dynamic", "gate.rows=100"), "budget.evaluation_rows"),
+        (("scheme=dynamic", "calibrator=clip", "calibrator.activation_clip_max=8"), "nothing reads it"),
+    ],
+)
+def test_what_ranges_at_run_time_leave_unread_is_refused(words: tuple[str, ...], told: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        experiment("task=mrpc", *words)
+    assert told in explain(caught.value)
+    assert "\n" not in explain(caught.value)

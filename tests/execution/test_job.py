@@ -116,9 +116,8 @@ def test_architectures_walk_the_whole_line(
     [
         ("method.ranges=ema", "method.range_decay=0.9", "method.recalibrate_weights=true"),
         ("calibrator=sqnr", "method.ranges=learned", "method.zero_points=learned"),
-        ("scheme.activation.granularity=per_token", "scheme.activation.symmetric=true"),
     ],
-    ids=["ema", "lsq+", "per token"],
+    ids=["ema", "lsq+"],
 )
 def test_ranges_that_move_walk_the_whole_line(words: tuple[str, ...], tiny_bert: Path) -> None:
     code, record = run(
@@ -128,8 +127,28 @@ def test_ranges_that_move_walk_the_whole_line(words: tuple[str, ...], tiny_bert:
     assert set(record["scores"]) == {"fp32", "ptq", "qat", "onnx"}
     assert record["parity"]["agreement"] >= 99.5
     assert record["parity"]["max_logit_difference"] < 0.01
-    ptq, qat = (record["ranges"][name] for name in ("ptq", "qat"))
-    assert ptq != qat or (words[0].endswith("per_token") and not qat)
+    assert record["ranges"]["ptq"] != record["ranges"]["qat"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("scheme", "kernel"), [("dynamic", "DynamicQuantizeMatMul"), ("dynamic_token", "MatMulIntegerToFloat")]
+)
+def test_ranges_at_run_time_walk_the_whole_line_without_calibration(
+    scheme: str, kernel: str, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, record = run(
+        "task=rte", "method=qat", f"scheme={scheme}", "deploy=onnxruntime", f"model.name={tiny_bert}", *QUICK
+    )
+    assert code == OK, record_problem()
+    assert set(record["scores"]) == {"fp32", "ptq", "qat", "onnx"}
+    assert "3-statistics" not in [stage["stage"] for stage in record["stages"]]
+    assert not record["ranges"]
+    assert record["parity"]["passed"]
+    audit = record["engines"]["onnxruntime/int8"]["audit"]
+    assert audit["nodes"][kernel] > 0
+    assert audit["integer_share"] > 60
+    assert ("range of a batch" in capsys.readouterr().err) == (scheme == "dynamic")
 
 
 @pytest.mark.slow

@@ -34,12 +34,13 @@ def written(
     symmetric: bool,
     *,
     sites: tuple[Any, ...] = (*WEIGHTS, "linear.input"),
+    dynamic: Any = None,
 ) -> Any:
     """A tiny BERT in ``folder``: its quantizers, and what the checkpoint holds."""
     model = build("bert", attention="sdpa")
     scheme = Scheme(
         weight=WeightScheme(granularity=granularity, symmetric=symmetric),
-        activation=ActivationScheme(symmetric=symmetric),
+        activation=ActivationScheme(symmetric=symmetric, dynamic=dynamic),
     )
     placement = Placement(name="some", sites=sites)
     quantization = calibrated(model, Quant(weight_bits=bits, activation_bits=8), scheme, placement)
@@ -144,6 +145,27 @@ def test_a_damaged_file_is_named(tmp_path: Path, fault: str) -> None:
     with pytest.raises(ModelError) as error:
         load_checkpoint(tmp_path)
     assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize("dynamic", ["tensor", "token"])
+def test_ranges_at_run_time_are_named_and_take_no_tensor(tmp_path: Path, dynamic: Any) -> None:
+    """As compressed-tensors' presets of dynamic activations, such as W8A8 (``strategy: token``)."""
+    quantization, checkpoint = written(tmp_path, 8, "per_channel", True, dynamic=dynamic)
+    groups = checkpoint.section["config_groups"].values()
+    inputs = [group["input_activations"] for group in groups if group["input_activations"]]
+    assert inputs == [
+        {
+            "num_bits": 8, "type": "int", "symmetric": True, "strategy": dynamic, "dynamic": True,
+            "group_size": None,
+        }
+    ]  # fmt: skip
+    assert len(checkpoint.inputs) == 14
+    assert not [name for name in checkpoint.tensors if "input_" in name]
+    for site in quantization.sites:
+        if site.is_weight:
+            expected = quantization.model.get_submodule(site.module).weight
+            assert torch.equal(load_checkpoint(tmp_path).get_submodule(site.module).weight, expected)
+            break
 
 
 @pytest.mark.slow

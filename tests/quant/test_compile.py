@@ -55,7 +55,7 @@ def gradients(model: nn.Module, tensors: dict[str, Tensor]) -> tuple[Tensor, Ten
         (QuantizedModel.freeze, None),
         (QuantizedModel.learn, None),
         (lambda each: each.learn(zero_points=True), None),
-        (QuantizedModel.freeze, Scheme(activation=ActivationScheme(granularity="per_token"))),
+        (QuantizedModel.freeze, Scheme(activation=ActivationScheme(dynamic="token"))),
     ],
     ids=["frozen", "learned", "zero points", "per token"],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.ao.quantization.observer import MovingAverageMinMaxObserver
 
-from qexp.quant.fake_quantize import fake_quantize_tokens, gradient_scale
+from qexp.quant.fake_quantize import fake_quantize_dynamic, gradient_scale
 from qexp.quant.grid import Grid, fake_quantize, scale_and_zero_point
 from qexp.quant.quantizer import Quantizer
 from qexp.quant.quantizer_mode import QuantizerMode
@@ -225,7 +226,7 @@ def test_symmetric_grids_have_no_shift() -> None:
 
 
 TOKEN_GRIDS = [
-    Grid(bits, signed=signed, symmetric=symmetric, dynamic=True)
+    Grid(bits, signed=signed, symmetric=symmetric, dynamic="token")
     for bits in (4, 8)
     for signed, symmetric in ((True, True), (False, True), (False, False))
 ]
@@ -247,9 +248,8 @@ def test_each_token_has_the_range_of_its_values(
         x = x.abs()
     x.reshape(-1, shape[-1])[0] = 0  # a token of zeros alone
     tokens = x.reshape(-1, shape[-1])
-    expected = torch.stack(
-        [fake_quantize(t, *scale_and_zero_point(t.min(), t.max(), grid), grid) for t in tokens]
-    )
+    alone = replace(grid, dynamic="tensor")  # held against ONNX Runtime in test_dynamic.py
+    expected = torch.stack([fake_quantize_dynamic(token, alone) for token in tokens])
     quantizer = Quantizer("value", grid)
     quantizer.switch(QuantizerMode.FROZEN)
     assert torch.equal(quantizer(x), expected.reshape(shape))
@@ -258,20 +258,20 @@ def test_each_token_has_the_range_of_its_values(
         assert torch.equal(quantizer(x), expected.reshape(shape))
     for grad in (True, False):
         with torch.set_grad_enabled(grad):
-            assert torch.equal(fake_quantize_tokens(x, grid, plain=True), expected.reshape(shape))
+            assert torch.equal(fake_quantize_dynamic(x, grid, plain=True), expected.reshape(shape))
 
 
 def test_heads_lie_as_attention_leaves_them() -> None:
     grid = TOKEN_GRIDS[-1]
     heads = torch.randn(2, 6, 4, 8).transpose(1, 2)
-    assert torch.equal(fake_quantize_tokens(heads, grid), fake_quantize_tokens(heads.contiguous(), grid))
+    assert torch.equal(fake_quantize_dynamic(heads, grid), fake_quantize_dynamic(heads.contiguous(), grid))
 
 
 @pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize("grid", TOKEN_GRIDS, ids=str)
 def test_the_whole_gradient_of_a_token_passes(grid: Grid, plain: bool) -> None:
     x, grad = torch.randn(3, 7, requires_grad=True), torch.randn(3, 7)
-    fake_quantize_tokens(x, grid, plain=plain).backward(grad)
+    fake_quantize_dynamic(x, grid, plain=plain).backward(grad)
     assert x.grad is not None
     torch.testing.assert_close(x.grad, grad, rtol=1e-6, atol=1e-6)
 
@@ -283,12 +283,12 @@ def test_a_dynamic_range_is_dynamic_in_every_phase(mode: QuantizerMode) -> None:
     quantizer.switch(mode)
     assert quantizer.mode is QuantizerMode.FROZEN
     assert not list(quantizer.parameters())
-    assert torch.equal(quantizer(x), fake_quantize_tokens(x, TOKEN_GRIDS[-1]))
+    assert torch.equal(quantizer(x), fake_quantize_dynamic(x, TOKEN_GRIDS[-1]))
 
 
 def test_bfloat16_comes_back() -> None:
     x = torch.randn(2, 3, 8).bfloat16().requires_grad_()
-    y = fake_quantize_tokens(x, TOKEN_GRIDS[-1])
+    y = fake_quantize_dynamic(x, TOKEN_GRIDS[-1])
     assert y.dtype is torch.bfloat16
     y.sum().backward()
     assert x.grad is not None

@@ -137,9 +137,11 @@ def candidates_of(record: Record, outputs: Path, accelerator: Accelerator | None
     ctx = runtime_of(record, outputs, accelerator)
     set_threads(ctx.threads)
     device_of(ctx.machine)
-    statistics = CalibrationStatistics.load(
-        folder_of(record, StageName.STATISTICS, outputs) / "statistics.safetensors"
-    )
+    statistics = CalibrationStatistics()
+    if not subject.quant_config.observes_nothing:
+        statistics = CalibrationStatistics.load(
+            folder_of(record, StageName.STATISTICS, outputs) / "statistics.safetensors"
+        )
     model = load_saved(ModelArtifact(folder_of(record, StageName.FP32, outputs), "").model)
     return CandidateEvaluator(
         subject.title,

@@ -24,6 +24,7 @@ from torch.export import Dim, ExportedProgram
 from transformers import PreTrainedModel
 
 from qexp.deploy.onnx.decompositions import exchange_operators
+from qexp.deploy.onnx.dynamic_scales import move_scales
 from qexp.deploy.onnx.io import checked, first_line, opset_of, write
 from qexp.deploy.onnx.packing import pack_weights
 from qexp.deploy.onnx.passes import optimize_graph
@@ -130,6 +131,7 @@ def write_graph(part: GraphPart, path: Path, *, opset: int | None = None, packed
         exchange_operators(program)
         graph = _translate(program, part, opset or opset_for(program), TRANSLATIONS)
         optimize_graph(graph, part.axes)
+        move_scales(graph.graph)
         keep_exact(graph.graph)
         del graph.graph.outputs[1:]  # part.inner: named by the exporter, and no outputs
         RemoveUnusedNodesPass()(graph)

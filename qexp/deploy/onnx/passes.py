@@ -54,8 +54,8 @@ def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
 
 def _drop_default_axis(node: ir.Node) -> None:
     """Drop the ``axis=1`` that the exporter writes: with a scalar scale it has no meaning."""
-    scale = constant(node.inputs[1])
-    if scale is not None and len(scale.shape) == 0:
+    scale = node.inputs[1]
+    if scale is not None and scale.shape is not None and len(scale.shape) == 0:
         node.attributes.pop("axis", None)
 
 
@@ -193,6 +193,15 @@ def initializer(graph: ir.Graph, name: str, values: NDArray[Any]) -> ir.Value:
     value = ir.Value(name=name, shape=ir.Shape(values.shape), type=kind, const_value=tensor)
     graph.register_initializer(value)
     return value
+
+
+def take_output(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
+    """Make a new value the graph's output instead of an old one, under the old name."""
+    for index, value in enumerate(graph.outputs):
+        if value is old:
+            graph.outputs[index] = new
+            new.shape, new.type = old.shape, old.type
+            new.name, old.name = old.name, f"{old.name}.product"
 
 
 def _name_axes(graph: ir.Graph, axes: Mapping[str, Sequence[str | None]]) -> None:

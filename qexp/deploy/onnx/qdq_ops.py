@@ -75,6 +75,36 @@ def _fake_quantize(
     return _dequantize_along(op.QuantizeLinear(x, scale, zero, axis=axis), scale, zero_point, shape)
 
 
+def _fake_quantize_dynamic(x: ir.Value, tokens: bool, symmetric: bool, qmin: int, qmax: int) -> Any:
+    """Write a range that is found at run time, in a form that runtimes multiply in integers if possible.
+
+    A ``DynamicQuantizeLinear`` has a range of the tensor on the grid of uint8. On a symmetric grid the values
+    are divided by their scales, quantized in steps of 1, and multiplied by the scales again, which
+    :mod:`qexp.deploy.onnx.dynamic_scales` moves behind products. Other grids are arithmetic.
+    """
+    if not tokens and not symmetric and (qmin, qmax) == (0, 255):
+        integers, scale, zero = op.DynamicQuantizeLinear(x)
+        return op.DequantizeLinear(integers, scale, zero)
+    none, one = op.Constant(value_float=0.0), op.Constant(value_float=1.0)
+    low = None if symmetric else op.Min(_reduced(op.ReduceMin, x, tokens), none)
+    high = op.Max(_reduced(op.ReduceMax, op.Abs(x) if symmetric and qmin < 0 else x, tokens), none)
+    reach = high if symmetric else op.Sub(high, low)
+    scale = op.Div(reach, op.Constant(value_float=float(qmax if symmetric else qmax - qmin)))
+    scale = op.Where(op.Equal(scale, none), one, scale)
+    if symmetric and qmax <= np.iinfo(np.uint8).max:
+        zero = op.Cast(op.Constant(value_int=0), to=INTEGERS[container(qmin, qmax)])
+        return op.Mul(op.DequantizeLinear(op.QuantizeLinear(op.Div(x, scale), one, zero), one, zero), scale)
+    first, last = (op.Constant(value_float=float(each)) for each in (qmin, qmax))
+    zero = none if symmetric else op.Round(op.Clip(op.Sub(first, op.Div(low, scale)), first, last))
+    steps = op.Clip(op.Add(op.Round(op.Div(x, scale)), zero), first, last)
+    return op.Mul(op.Sub(steps, zero), scale)
+
+
+def _reduced(reduce: Callable[..., Any], x: ir.Value, tokens: bool) -> Any:
+    """Reduce a tensor to a scalar, or each of its tokens to one value [..., 1]."""
+    return reduce(x, op.Constant(value_ints=[-1]), keepdims=1) if tokens else reduce(x, keepdims=0)
+
+
 def _dequantize_along(q: ir.Value, scale: ir.Value, zero_point: ir.Value, shape: ir.Value) -> Any:
     """Return ``DequantizeLinear`` of an activation as arithmetic with bit-identical results.
 
@@ -109,6 +139,7 @@ def _clip_along(x: ir.Value, low: ir.Value, high: ir.Value, shape: ir.Value) -> 
 
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.qexp.fake_quantize.default: _fake_quantize,
+    torch.ops.qexp.fake_quantize_dynamic.default: _fake_quantize_dynamic,
     torch.ops.qexp.dequantize.default: _dequantize,
 }
 """ONNX translation of each custom operator."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from qexp.deploy.onnx.passes import constant, initializer
+from qexp.deploy.onnx.passes import constant, initializer, take_output
 
 LOWEST = "lowest_float"
 """Name of the constant that every inserted ``Max`` reads."""
@@ -71,6 +71,8 @@ def _is_narrow(product: ir.Node) -> bool:
     dequantize = _producer(product, 0, "DequantizeLinear")
     if dequantize is None:
         return False
+    if _producer(dequantize, 0, "DynamicQuantizeLinear") is not None:
+        return True
     zero_point = constant(dequantize.inputs[2])
     return zero_point is not None and zero_point.dtype.bitwidth <= 8
 
@@ -96,16 +98,7 @@ def _keep_gemm(graph: ir.Graph, gemm: ir.Node) -> None:
             if use.node is not add:
                 use.node.replace_input_with(use.idx, add.outputs[0])
         graph.insert_after(gemm, add)
-        _take_output(graph, product, add.outputs[0])
-
-
-def _take_output(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
-    """Make a new value the graph's output instead of an old one, under the old name."""
-    for index, value in enumerate(graph.outputs):
-        if value is old:
-            graph.outputs[index] = new
-            new.shape, new.type = old.shape, old.type
-            new.name, old.name = old.name, f"{old.name}.product"
+        take_output(graph, product, add.outputs[0])
 
 
 def _is_rewritten_softmax(node: ir.Node) -> bool:

@@ -41,10 +41,18 @@ def check_graph(runtime: str, model: ModelProto, name: str) -> None:
         name: Name of the graph in messages.
 
     Raises:
-        DeployError: The runtime is unknown, or the graph has zero points, unsigned integers or 16 bits
-            that it does not take; the message names the first such node and what to change.
+        DeployError: The runtime is unknown, or the graph has ranges found at run time, zero points,
+            unsigned integers or 16 bits that it does not take; the message names the first such node and what
+            to change.
     """
     spec = spec_of(runtime)
+    dynamic = [node.name for node in model.graph.node if node.op_type == "DynamicQuantizeLinear"]
+    if dynamic and not spec.zero_points:
+        raise DeployError(
+            f"{name}: {runtime} has no DynamicQuantizeLinear, and {len(dynamic)} activations of this graph "
+            f"have a range of the tensor that is found at run time, the first at {dynamic[0]}; quantize with "
+            "scheme=dynamic_token or scheme=symmetric, or use onnxruntime or openvino"
+        )
     points = list(_zero_points(model))
     wide = [node for node, kind, _ in points if kind in WIDE]
     if wide and not spec.wide:

@@ -17,7 +17,7 @@ def run(
     ctx: RunContext,
     *,
     encoder: ModelArtifact,
-    statistics: Statistics,
+    statistics: Statistics | None,
     quant_config: QuantizationConfig,
     calibrator: AnyCalibrator,
     migration: float | None,
@@ -25,7 +25,8 @@ def run(
 ) -> None:
     """Choose scale and zero point of every quantizer from statistics, and compute the model's cost.
 
-    ``migration`` and ``moments`` must be the ones that the statistics were observed with.
+    ``statistics`` are None where no activation has a fixed range. ``migration`` and ``moments`` must be the
+    ones that the statistics were observed with.
     """
     from safetensors.torch import save_file
 
@@ -43,7 +44,7 @@ def run(
     facts = quantization.describe()
     if migration is not None and moments is not None:
         facts["migration"] = asdict(apply_smoothquant(quantization, MomentsFile(moments.file), migration))
-    quantization.calibrate(Seen.load(statistics.file), calibrator)
+    quantization.calibrate(Seen() if statistics is None else Seen.load(statistics.file), calibrator)
     if isinstance(calibrator, ImportedCalibrator):
         _refuse_migration(migration)
         facts["imported"] = import_ranges(quantization, calibrator)

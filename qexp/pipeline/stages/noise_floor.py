@@ -54,12 +54,14 @@ def run(
     with reordered(precision):
         scored = score_splits(forward, tokens, task=task, rows=rows, out=out, title="noise floor", ctx=ctx)
     out.steps.folder.mkdir()
+    # Where ranges are those of a batch, rows keep their batches.
+    whole = quant_config is not None and quant_config.depends_on_batch
     with reordered(precision, moved=MOVED):
         score_splits(
             forward,
             tokens,
             task=task,
-            rows=min(STEPS, rows or STEPS),
+            rows=rows if whole else min(STEPS, rows or STEPS),
             out=out.steps,
             title="steps of grids",
             ctx=ctx,

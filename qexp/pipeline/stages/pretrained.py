@@ -50,10 +50,12 @@ def run(
     check_fit(model, tokens, task)
     save(model, out.model)
     quantization = insert(model.to(device_of(ctx.machine)), quant_config)
+    facts = dict[str, Any]()
     rows = CalibrationRows(tokens, task, calibration=calibration, limit=calibration_rows, seed=seed)
     of_weights = calibrator if calibration.weights == "quantized" else None
     dimensions = quant_config.groups_dimensions
-    facts: dict[str, Any] = dict(observe(quantization, rows, of_weights, ctx, dimensions=dimensions))
+    if not quant_config.observes_nothing:
+        facts |= observe(quantization, rows, of_weights, ctx, dimensions=dimensions)
     quantization.calibrate(quantization.statistics(), calibrator)
     if isinstance(calibrator, ImportedCalibrator):
         facts |= {"imported": import_ranges(quantization, calibrator)}

@@ -26,7 +26,7 @@ ASYMMETRIC = Scheme(
     weight=WeightScheme(granularity="per_tensor", symmetric=False),
     activation=ActivationScheme(symmetric=False),
 )
-PER_TOKEN = Scheme(activation=ActivationScheme(granularity="per_token"))
+PER_TOKEN = Scheme(activation=ActivationScheme(dynamic="token"))
 
 
 def step(model: Any, optimizer: torch.optim.Optimizer) -> None:
@@ -176,7 +176,7 @@ def test_only_asymmetric_activations_learn_zero_points() -> None:
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_tokens_need_no_statistics_and_leave_no_range(symmetric: bool) -> None:
     model = build("bert")
-    scheme = Scheme(activation=ActivationScheme(granularity="per_token", symmetric=symmetric))
+    scheme = Scheme(activation=ActivationScheme(dynamic="token", symmetric=symmetric))
     reference = model(**batch()).logits.detach()
     quantization = insert(model, QuantizationConfig(placement=QDQBERT, scheme=scheme))
     quantization.calibrate(CalibrationStatistics(), MaxCalibrator(kind="max"))
