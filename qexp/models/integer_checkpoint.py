@@ -153,7 +153,8 @@ def _stored(quantization: QuantizedModel, site: Site) -> tuple[dict[str, Tensor]
     quantizer = quantization.quantizers[site.quantizer]
     grid, half = quantizer.grid, _half(quantizer.grid)
     integers = (quantization.integers(site.name).cpu().to(torch.int16) - half).to(torch.int8)
-    tensors = {"weight_scale": _column(quantizer.current_scale(), grid)}
+    rows = len(integers)
+    tensors = {"weight_scale": _table(quantizer.current_scale(), grid, rows)}
     packed = _is_packed(quantization, site)
     if packed:
         tensors |= {
@@ -163,7 +164,7 @@ def _stored(quantization: QuantizedModel, site: Site) -> tuple[dict[str, Tensor]
     else:
         tensors["weight"] = integers
     if not _symmetric(grid):
-        zero_point = _column(quantizer.current_zero_point(), grid) - half
+        zero_point = _table(quantizer.current_zero_point(), grid, rows) - half
         tensors["weight_zero_point"] = zero_point.to(torch.int8)
     return tensors, {"format": PACKED if packed else WHOLE, "weights": _arguments(grid)}
 
@@ -181,17 +182,17 @@ def _is_packed(quantization: QuantizedModel, site: Site) -> bool:
 
 
 def _input_tensors(quantizer: Quantizer) -> dict[str, Tensor]:
-    tensors = {"input_scale": _column(quantizer.current_scale(), quantizer.grid)}
+    tensors = {"input_scale": _table(quantizer.current_scale(), quantizer.grid)}
     if not _symmetric(quantizer.grid):
-        zero_point = _column(quantizer.current_zero_point(), quantizer.grid) - _half(quantizer.grid)
+        zero_point = _table(quantizer.current_zero_point(), quantizer.grid) - _half(quantizer.grid)
         tensors["input_zero_point"] = zero_point.to(torch.int8)
     return tensors
 
 
-def _column(parameter: Tensor, grid: Grid) -> Tensor:
-    """Return scales or zero points as [1], or [channels, 1]."""
+def _table(parameter: Tensor, grid: Grid, rows: int = 1) -> Tensor:
+    """Return scales or zero points as [1], [channels, 1], or [channels, blocks]."""
     values = parameter.detach().cpu().clone()
-    return values.reshape(1) if grid.axis is None else values.reshape(-1, 1)
+    return values.reshape(1) if grid.axis is None else values.reshape(rows, -1)
 
 
 def _half(grid: Grid) -> int:
@@ -209,9 +210,9 @@ def _arguments(grid: Grid) -> dict[str, Any]:
         "num_bits": grid.bits,
         "type": "int",
         "symmetric": _symmetric(grid),
-        "strategy": "tensor" if grid.axis is None else "channel",
+        "strategy": "tensor" if grid.axis is None else "group" if grid.block else "channel",
         "dynamic": False,
-        "group_size": None,
+        "group_size": grid.block,
     }
 
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from transformers import PreTrainedModel
 
+from qexp.deploy.onnx.blocks import write_products
 from qexp.deploy.onnx.decompositions import exchange_operators
 from qexp.deploy.onnx.io import checked, first_line, opset_of, write
 from qexp.deploy.onnx.packing import pack_weights
@@ -130,6 +131,7 @@ def write_graph(part: GraphPart, path: Path, *, opset: int | None = None, packed
         exchange_operators(program)
         graph = _translate(program, part, opset or opset_for(program), TRANSLATIONS)
         optimize_graph(graph, part.axes)
+        write_products(graph.graph)
         keep_exact(graph.graph)
         del graph.graph.outputs[1:]  # part.inner: named by the exporter, and no outputs
         RemoveUnusedNodesPass()(graph)

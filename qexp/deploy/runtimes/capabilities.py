@@ -41,10 +41,17 @@ def check_graph(runtime: str, model: ModelProto, name: str) -> None:
         name: Name of the graph in messages.
 
     Raises:
-        DeployError: The runtime is unknown, or the graph has zero points, unsigned integers or 16 bits
-            that it does not take; the message names the first such node and what to change.
+        DeployError: The runtime is unknown, or the graph has zero points, unsigned integers, 16 bits or
+            blocks that it does not take; the message names the first such node and what to change.
     """
     spec = spec_of(runtime)
+    blocks = list(_in_blocks(model))
+    if blocks and not spec.blocks:
+        raise DeployError(
+            f"{name}: {runtime} takes no weights in blocks beside inputs in floating point, and {len(blocks)} "
+            f"of this graph's are, the first at {blocks[0]}; use scheme.weight.group_size=null, "
+            "quant.activation_bits=8, or onnxruntime or openvino"
+        )
     points = list(_zero_points(model))
     wide = [node for node, kind, _ in points if kind in WIDE]
     if wide and not spec.wide:
@@ -59,6 +66,13 @@ def check_graph(runtime: str, model: ModelProto, name: str) -> None:
             f"grids are unsigned or have a zero point, the first at {bad[0]}; quantize with scheme=symmetric "
             "(and a placement that is not typed), or use onnxruntime or openvino"
         )
+
+
+def _in_blocks(model: ModelProto) -> Iterator[str]:
+    """Yield the name of each stored weight in blocks."""
+    for node in model.graph.node:
+        if any(each.name == "block_size" for each in node.attribute):
+            yield node.input[0]
 
 
 def _zero_points(model: ModelProto) -> Iterator[tuple[str, int, bool]]:

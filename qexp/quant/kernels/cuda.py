@@ -114,13 +114,13 @@ def _backward(  # type: ignore[no-untyped-def]
 ):
     """Compute the gradients of one block.
 
-    Program (p, c) processes the p-th block of channel c's elements if ranges are learned, else of all
-    elements.
+    Program (c, p) processes the p-th block of channel c's elements if ranges are learned, else of all
+    elements: a weight in blocks has more channels than the second axis of a launch takes, 65535.
     """
-    within = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
+    within = tl.program_id(1).to(tl.int64) * SIZE + tl.arange(0, SIZE)
     if LEARNED:
         valid = within < total // channels
-        index = (within // inner * channels + tl.program_id(1)) * inner + within % inner
+        index = (within // inner * channels + tl.program_id(0)) * inner + within % inner
     else:
         valid = within < total
         index = within
@@ -139,7 +139,7 @@ def _backward(  # type: ignore[no-untyped-def]
     tl.store(out_at + place, passed.to(out_at.dtype.element_ty), mask=valid)
     if LEARNED:
         part = tl.sum(grad.to(tl.float32) * _steps(v, lower, upper) - passed * v, axis=0)
-        tl.store(sums_at + tl.program_id(1) * tl.num_programs(0) + tl.program_id(0), part)
+        tl.store(sums_at + tl.program_id(0) * tl.num_programs(1) + tl.program_id(1), part)
 
 
 def forward(x: Tensor, scale: Tensor, bounds: Bounds, *, nan_low: bool = False) -> Tensor:
