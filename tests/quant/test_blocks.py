@@ -1,4 +1,4 @@
-"""Weights with a range for each block of inputs, compared with ONNX's reference evaluator and with channels."""
+"""Weights with a range for each block of inputs, against ONNX's reference evaluator and channels."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def by_onnx(x: Tensor, scale: Tensor, zero_point: Tensor, kind: int, block: int)
         helper.make_node("QuantizeLinear", ["x", *names], ["q"], **along),
         helper.make_node("DequantizeLinear", ["q", *names], ["y"], **along),
     ]
-    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "scale", "points")]
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "scale", "points")
+    ]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
     model = helper.make_model(
         helper.make_graph(nodes, "blocks", inputs, outputs), opset_imports=[helper.make_opsetid("", 21)]
@@ -155,18 +157,20 @@ def test_adaround_in_blocks() -> None:
 
 
 def inserted(scheme: Scheme, *sites: Any, **overrides: Override) -> Any:
-    quant = Quant(weight_bits=4, activation_bits=32, overrides={f"*{key}*": each for key, each in overrides.items()})
+    quant = Quant(
+        weight_bits=4, activation_bits=32, overrides={f"*{key}*": each for key, each in overrides.items()}
+    )
     config = QuantizationConfig(placement=Placement(name="some", sites=sites), scheme=scheme, quant=quant)
     return insert(build("bert"), config)
 
 
 def test_tables_have_blocks_and_norms_have_not() -> None:
-    quantization = inserted(Scheme(weight=WeightScheme(group_size=16)), "embedding.weight", "layernorm.weight")
+    quantization = inserted(
+        Scheme(weight=WeightScheme(group_size=16)), "embedding.weight", "layernorm.weight"
+    )
     table = quantization.quantizers["bert.embeddings.word_embeddings:embedding.weight"]
     assert table.scale.shape == (50 * 32 // 16,)
-    assert all(
-        each.scale.dim() == 0 for name, each in quantization.quantizers.items() if "LayerNorm" in name
-    )
+    assert all(each.scale.dim() == 0 for name, each in quantization.quantizers.items() if "LayerNorm" in name)
 
 
 @pytest.mark.parametrize(
@@ -182,17 +186,21 @@ def test_settings_without_sense_are_refused(fields: dict[str, Any], words: str) 
 
 
 def test_norms_in_blocks_are_refused() -> None:
-    with pytest.raises(ValidationError, match=r"layernorm\.group_size=16: the weight of a LayerNorm is a vector"):
+    with pytest.raises(
+        ValidationError, match=r"layernorm\.group_size=16: the weight of a LayerNorm is a vector"
+    ):
         Scheme(layernorm=WeightScheme(group_size=16))
     in_blocks = Override(weight=WeightScheme(group_size=16))
-    with pytest.raises(QuantizationError, match=r"LayerNorm\.weight has the shape \[32\], and blocks are of mat"):
+    with pytest.raises(
+        QuantizationError, match=r"LayerNorm\.weight has the shape \[32\], and blocks are of mat"
+    ):
         inserted(Scheme(), "layernorm.weight", LayerNorm=in_blocks)
 
 
 def test_a_width_that_the_size_does_not_divide_is_refused() -> None:
     words = (
-        r"^group_size=64: bert\.encoder\.layer\.0\.attention\.self\.query\.weight has 32 inputs, which it does "
-        r"not divide; allowed are 16, 32, null, in scheme\.weight, or in an override for this weight alone$"
+        r"^group_size=64: bert\.encoder\.layer\.0\.attention\.self\.query\.weight has 32 inputs, which it "
+        r"does not divide; allowed are 16, 32, null, in scheme\.weight, or in an override for this weight alone$"
     )
     with pytest.raises(QuantizationError, match=words):
         inserted(Scheme(weight=WeightScheme(group_size=64)), "linear.weight")

@@ -48,7 +48,7 @@ def check_graph(runtime: str, model: ModelProto, name: str) -> None:
     blocks = list(_in_blocks(model))
     if blocks and not spec.blocks:
         raise DeployError(
-            f"{name}: {runtime} takes no weights in blocks beside inputs in floating point, and {len(blocks)} "
+            f"{name}: {runtime} takes no weights in blocks beside float inputs, and {len(blocks)} "
             f"of this graph's are, the first at {blocks[0]}; use scheme.weight.group_size=null, "
             "quant.activation_bits=8, or onnxruntime or openvino"
         )

@@ -184,5 +184,7 @@ def test_encodings_have_no_blocks(tmp_path: Path) -> None:
     quantization = quantized(WeightScheme(group_size=16), LINEAR, 4, 32)
     quantization.export_mode()
     bits = {site.name: 4 for site in quantization.sites}
-    with pytest.raises(DeployError, match=r"query\.weight: a weight in blocks of 16; encodings hold one range"):
+    with pytest.raises(
+        DeployError, match=r"query\.weight: a weight in blocks of 16; encodings hold one range"
+    ):
         write_encoded(quantization.model, tmp_path / "m.onnx", example=EXAMPLE, weight_bits=bits)
