@@ -200,7 +200,8 @@ def test_norms_in_blocks_are_refused() -> None:
 def test_a_width_that_the_size_does_not_divide_is_refused() -> None:
     words = (
         r"^group_size=64: bert\.encoder\.layer\.0\.attention\.self\.query\.weight has 32 inputs, which it "
-        r"does not divide; allowed are 16, 32, null, in scheme\.weight, or in an override for this weight alone$"
+        r"does not divide; allowed are 16, 32, null, in scheme\.weight, or in an override for this "
+        r"weight alone$"
     )
     with pytest.raises(QuantizationError, match=words):
         inserted(Scheme(weight=WeightScheme(group_size=64)), "linear.weight")

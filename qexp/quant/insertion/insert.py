@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import cast, get_args
+from typing import cast
 
 from torch import Tensor, nn
 
-from qexp.config import GroupSize, QuantizationConfig, SiteKind, ValueType
+from qexp.config import QuantizationConfig, SiteKind, ValueType
 from qexp.errors import QuantizationError
 from qexp.quant.calibration.embedding_groups import EmbeddingGroups
-from qexp.quant.grid import Grid, activation_grid, weight_grid
+from qexp.quant.grid import activation_grid, weight_grid
 from qexp.quant.insertion.attentions import AttentionLinears, attentions, functions_of, fused
 from qexp.quant.insertion.discovery import (
     Example,
@@ -44,13 +44,13 @@ from qexp.quant.insertion.sites import (
     Site,
     WeightParameter,
     declaring,
-    joined,
     linears,
     other_weights,
     points,
     value_type,
     weights,
 )
+from qexp.quant.insertion.weight_ranges import check_axes, number_of_ranges
 from qexp.quant.insertion.weights import NAME, WeightHandle, float_state_dict
 from qexp.quant.quantizer import Quantizer
 
@@ -221,9 +221,9 @@ class _Insertion:
                     continue
                 parameter = self._parameter(weight)
                 first = named.setdefault(0 if grid.axis is None else id(parameter), weight)
-                _check_axes(first, weight, grid)
+                check_axes(first, weight, grid)
                 if first is weight:
-                    channels = _ranges(weight, parameter, grid)
+                    channels = number_of_ranges(weight, parameter, grid)
                     quantizers[weight.name] = Quantizer(weight.name, grid, channels)
                 sites.append(Site(weight.kind, weight.module, first.name, weight.parameter))
         return sites, quantizers
@@ -306,31 +306,3 @@ def _tap_of(of_site: Mapping[Key, Quantizer], parts: Mapping[Key, str], key: Key
     """Return the quantizer of a site; that of a fused value learns which part it sees."""
     quantizer = of_site[key]
     return FusedTap(quantizer, parts[key]) if key in parts else quantizer
-
-
-def _ranges(weight: WeightParameter, parameter: Tensor, grid: Grid) -> int | None:
-    """Return the number of ranges of a weight, None for one; blocks are of matrices, and fill their rows."""
-    if grid.block is None:
-        return None if grid.axis is None else parameter.shape[grid.axis]
-    name, shape = joined(weight.module, weight.parameter), list(parameter.shape)
-    if len(shape) != 2:
-        raise QuantizationError(
-            f"group_size={grid.block}: {name} has the shape {shape}, and blocks are of matrices [out, in]; "
-            "use group_size=null, with an override for this weight alone"
-        )
-    if shape[1] % grid.block:
-        sizes = [str(size) for size in get_args(GroupSize) if shape[1] % size == 0]
-        raise QuantizationError(
-            f"group_size={grid.block}: {name} has {shape[1]} inputs, which it does not divide; allowed are "
-            f"{', '.join([*sizes, 'null'])}, in scheme.weight, or in an override for this weight alone"
-        )
-    return parameter.numel() // grid.block
-
-
-def _check_axes(first: WeightParameter, weight: WeightParameter, grid: Grid) -> None:
-    if first.axis != weight.axis and grid.axis is not None:
-        raise QuantizationError(
-            f"{first.module} and {weight.module} share a weight, but have their channels on axis "
-            f"{first.axis} and {weight.axis}: name one of them in placement.exclude, or take one range "
-            "for the whole weight with scheme.weight.granularity=per_tensor"
-        )
