@@ -85,16 +85,24 @@ def dynamic_qparams(
 
 
 @torch.library.custom_op("qexp::dequantize", mutates_args=())
-def dequantize(q: Tensor, scale: Tensor, zero_point: Tensor, axis: int) -> Tensor:
+def dequantize(q: Tensor, scale: Tensor, zero_point: Tensor, axis: int, block: int = 0) -> Tensor:
     """Convert stored integers to the float32 values that they represent.
+
+    In blocks, ``block`` neighbours along ``axis`` share a scale, and ``scale`` has the shape of ``q`` but for
+    that axis, where it has an entry for each block, as ONNX's ``block_size`` has it.
 
     Args:
         q: Integers of any shape: int8, uint8, int16 or uint16.
         scale: One float32 value, or one for each index of ``axis``.
         zero_point: Integers that the type of ``q`` can hold, in the shape of ``scale``.
-        axis: Axis of ``q`` that has a scale for each index, or -1 for a single scale.
+        axis: Axis of ``q`` that has a scale for each index or block, or -1 for a single scale.
+        block: Size of a block, or 0 for none.
     """
-    scale, zero = (_along(t, q.dim(), axis) for t in (scale, zero_point.to(torch.float32)))
+    parameters = (scale, zero_point.to(torch.float32))
+    if block:
+        scale, zero = (each.repeat_interleave(block, dim=axis) for each in parameters)
+    else:
+        scale, zero = (_along(each, q.dim(), axis) for each in parameters)
     return q.to(torch.float32).sub_(zero).mul_(scale)
 
 
@@ -109,7 +117,7 @@ def _(x: Tensor, tokens: bool, symmetric: bool, qmin: int, qmax: int) -> Tensor:
 
 
 @dequantize.register_fake
-def _(q: Tensor, scale: Tensor, zero_point: Tensor, axis: int) -> Tensor:
+def _(q: Tensor, scale: Tensor, zero_point: Tensor, axis: int, block: int = 0) -> Tensor:
     return torch.empty_like(q, dtype=torch.float32)
 
 

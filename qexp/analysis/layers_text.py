@@ -76,6 +76,7 @@ def _zero_point(ranges: LayerRanges) -> str:
 def _weight_lines(weight: LayerWeight) -> list[str]:
     grid, channels = weight.grid, weight.scale.numel()
     ranges = "one range" if grid.axis is None else f"{channels} ranges along axis {grid.axis}"
+    ranges = ranges if grid.block is None else f"{channels} ranges in blocks of {grid.block} along axis 1"
     corner = np.array2string(
         weight.integers.cpu().numpy(), threshold=0, edgeitems=3, separator=", ", prefix="array("
     )

@@ -43,6 +43,7 @@ from qexp.config.multi_label import LabelDecoding, MultiLabelTask
 from qexp.config.quantization import (
     ActivationScheme,
     GradientRule,
+    GroupSize,
     Override,
     Placement,
     Quant,
@@ -118,6 +119,7 @@ __all__ = [
     "FromScratch",
     "Gate",
     "GradientRule",
+    "GroupSize",
     "ImportedCalibrator",
     "LabelDecoding",
     "Machine",

@@ -8,6 +8,9 @@ from pydantic import Field, field_validator, model_validator
 
 from qexp.config.base import FLOAT_BITS, Bits, Section, check_bit_width, refuse_unused
 
+GroupSize = Literal[16, 32, 64, 128, 256]
+"""Sizes of blocks that kernels of 4-bit weights take: powers of two."""
+
 
 class WeightScheme(Section):
     """Granularity and symmetry of weight grids."""
@@ -21,6 +24,17 @@ class WeightScheme(Section):
     range: Literal["magnitude", "full"] = "magnitude"
     """Scale of a symmetric grid: the largest magnitude over the highest integer, or, of a grid with its
     lowest integer, the smallest scale that covers both ends (AIMET)."""
+    group_size: GroupSize | None = Field(default=None, exclude_if=lambda size: size is None)
+    """Neighbouring inputs of an output channel that share a range, a block; null is the whole channel."""
+
+    @model_validator(mode="after")
+    def _blocks_lie_in_channels(self) -> Self:
+        if self.group_size is not None and self.granularity != "per_channel":
+            raise ValueError(
+                f"group_size={self.group_size} with granularity={self.granularity}: blocks lie within output "
+                "channels; use granularity=per_channel, or group_size=null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _full_range_has_its_lowest(self) -> Self:
@@ -86,6 +100,15 @@ class Scheme(Section):
     """Form of the activation grids."""
     clip_gelu: float | None = Field(default=None, gt=0)
     """Largest magnitude in the range of what a nonlinearity gives; null has no such limit."""
+
+    @model_validator(mode="after")
+    def _norms_have_no_blocks(self) -> Self:
+        if self.layernorm is not None and self.layernorm.group_size is not None:
+            raise ValueError(
+                f"layernorm.group_size={self.layernorm.group_size}: the weight of a LayerNorm is a vector, "
+                "and blocks are of matrices; use layernorm.group_size=null"
+            )
+        return self
 
 
 class Override(Section):

@@ -154,7 +154,8 @@ def _stored(quantization: QuantizedModel, site: Site) -> tuple[dict[str, Tensor]
     quantizer = quantization.quantizers[site.quantizer]
     grid, half = quantizer.grid, _half(quantizer.grid)
     integers = (quantization.integers(site.name).cpu().to(torch.int16) - half).to(torch.int8)
-    tensors = {"weight_scale": _column(quantizer.current_scale(), grid)}
+    rows = len(integers)
+    tensors = {"weight_scale": _table(quantizer.current_scale(), grid, rows)}
     packed = _is_packed(quantization, site)
     if packed:
         tensors |= {
@@ -164,7 +165,7 @@ def _stored(quantization: QuantizedModel, site: Site) -> tuple[dict[str, Tensor]
     else:
         tensors["weight"] = integers
     if not _symmetric(grid):
-        zero_point = _column(quantizer.current_zero_point(), grid) - half
+        zero_point = _table(quantizer.current_zero_point(), grid, rows) - half
         tensors["weight_zero_point"] = zero_point.to(torch.int8)
     return tensors, {"format": PACKED if packed else WHOLE, "weights": _arguments(grid)}
 
@@ -184,17 +185,17 @@ def _is_packed(quantization: QuantizedModel, site: Site) -> bool:
 def _input_tensors(quantizer: Quantizer) -> dict[str, Tensor]:
     if quantizer.grid.dynamic:
         return {}
-    tensors = {"input_scale": _column(quantizer.current_scale(), quantizer.grid)}
+    tensors = {"input_scale": _table(quantizer.current_scale(), quantizer.grid)}
     if not _symmetric(quantizer.grid):
-        zero_point = _column(quantizer.current_zero_point(), quantizer.grid) - _half(quantizer.grid)
+        zero_point = _table(quantizer.current_zero_point(), quantizer.grid) - _half(quantizer.grid)
         tensors["input_zero_point"] = zero_point.to(torch.int8)
     return tensors
 
 
-def _column(parameter: Tensor, grid: Grid) -> Tensor:
-    """Return scales or zero points as [1], or [channels, 1]."""
+def _table(parameter: Tensor, grid: Grid, rows: int = 1) -> Tensor:
+    """Return scales or zero points as [1], [channels, 1], or [channels, blocks]."""
     values = parameter.detach().cpu().clone()
-    return values.reshape(1) if grid.axis is None else values.reshape(-1, 1)
+    return values.reshape(1) if grid.axis is None else values.reshape(rows, -1)
 
 
 def _half(grid: Grid) -> int:
@@ -207,14 +208,18 @@ def _symmetric(grid: Grid) -> bool:
     return grid.symmetric and grid.signed
 
 
+def _strategy(grid: Grid) -> str:
+    return "tensor" if grid.axis is None else "group" if grid.block else "channel"
+
+
 def _arguments(grid: Grid) -> dict[str, Any]:
     return {
         "num_bits": grid.bits,
         "type": "int",
         "symmetric": _symmetric(grid),
-        "strategy": grid.dynamic or ("tensor" if grid.axis is None else "channel"),
+        "strategy": grid.dynamic or _strategy(grid),
         "dynamic": grid.dynamic is not None,
-        "group_size": None,
+        "group_size": grid.block,
     }
 
 

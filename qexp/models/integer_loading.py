@@ -21,7 +21,7 @@ from qexp.models.loading import load_saved
 from qexp.models.packing import PACKED_BITS, unpack
 from qexp.models.pooling import pool
 
-STRATEGIES = ("tensor", "channel")
+STRATEGIES = ("tensor", "channel", "group")
 
 
 def load_checkpoint(folder: Path) -> PreTrainedModel:
@@ -84,14 +84,18 @@ def _dequantize(tensors: dict[str, Tensor], module: str, group: Mapping[str, Any
     if layout not in _READERS or strategy not in STRATEGIES or arguments.get("type") != "int":
         raise ModelError(
             f"{file}: {module} has format={layout}, strategy={strategy}, type={arguments.get('type')}; "
-            f"allowed are {WHOLE} and {PACKED}, {' and '.join(STRATEGIES)}, int: load it with transformers"
+            f"allowed are {WHOLE} and {PACKED}, {', '.join(STRATEGIES)}, int: load it with transformers"
         )
     try:
         integers = _READERS[layout](tensors, module, int(arguments["num_bits"]))
         scale = tensors.pop(f"{module}.weight_scale")
         symmetric = arguments.get("symmetric", True)
-        zero_point = 0 if symmetric else tensors.pop(f"{module}.weight_zero_point").to(torch.int32)
-        tensors[f"{module}.weight"] = (integers.to(torch.int32) - zero_point).to(scale.dtype) * scale
+        zero_point = torch.zeros_like(scale) if symmetric else tensors.pop(f"{module}.weight_zero_point")
+        if strategy == "group":
+            size = int(arguments["group_size"])
+            scale, zero_point = (each.repeat_interleave(size, 1) for each in (scale, zero_point))
+        steps = integers.to(torch.int32) - zero_point.to(torch.int32)
+        tensors[f"{module}.weight"] = steps.to(scale.dtype) * scale
     except (KeyError, RuntimeError, TypeError) as error:
         raise ModelError(
             f"{file}: the weight of {module} is damaged ({error}); publish the run again"

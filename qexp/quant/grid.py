@@ -33,7 +33,7 @@ class Grid:
 
     Raises:
         QuantizationError: If ``bits`` is not in 2 to 16, a narrow or full grid is asymmetric or unsigned, or
-            it is both.
+            it is both, or blocks are not of axis 0.
     """
 
     bits: int
@@ -48,6 +48,9 @@ class Grid:
     """Whether the range of a symmetric grid ends at ``qmin * scale``, not at ``-qmax * scale``."""
     axis: int | None = None
     """Axis with a range for each index; None means one range for the whole tensor."""
+    block: int | None = None
+    """Number of neighbours along the last axis of a matrix that share a range within an index of axis 0; None
+    means all of them. Scales and zero points are flat, [rows * columns / block]."""
     dynamic: Literal["tensor", "token"] | None = None
     """Whether a tensor, or each of its tokens (an index of all axes but the last), takes its range from its
     own values at run time; None means a fixed range."""
@@ -59,6 +62,10 @@ class Grid:
             raise QuantizationError("narrow grid: only a signed, symmetric grid can be narrow")
         if self.full and (self.narrow or not (self.signed and self.symmetric)):
             raise QuantizationError("full grid: only a signed, symmetric grid that is not narrow can be full")
+        if self.block is not None and self.axis != 0:
+            raise QuantizationError(
+                f"grid in blocks of {self.block} with axis {self.axis}: only axis 0 has some"
+            )
 
     @property
     def qmin(self) -> int:
@@ -70,8 +77,22 @@ class Grid:
         """Highest integer of the grid."""
         return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
 
+    def in_blocks(self, x: Tensor) -> Tensor:
+        """View a tensor so that ``axis`` has one index for each range: in blocks as [blocks, block]."""
+        return x if self.block is None else x.reshape(-1, self.block)
+
+    def spread(self, parameter: Tensor, rows: int) -> Tensor:
+        """Reshape a scale or zero point to broadcast with a matrix of ``rows`` rows, as it is."""
+        if self.block is None:
+            return self.expand(parameter, 2)
+        return self.table(parameter, rows).repeat_interleave(self.block, dim=1)
+
+    def table(self, parameter: Tensor, rows: int) -> Tensor:
+        """Reshape a scale or zero point in blocks to [rows, blocks of a row]; return any other unchanged."""
+        return parameter if self.block is None else parameter.reshape(rows, -1)
+
     def expand(self, parameter: Tensor, dimensions: int) -> Tensor:
-        """Reshape a scale or zero point to broadcast with a tensor of ``dimensions`` axes."""
+        """Reshape a scale or zero point to broadcast with ``dimensions`` axes, after ``in_blocks``."""
         if self.axis is None or parameter.dim() == 0:
             return parameter
         shape = [1] * dimensions
@@ -92,6 +113,7 @@ def weight_grid(bits: int, scheme: WeightScheme, *, axis: int = 0) -> Grid | Non
         narrow=narrow and symmetric,
         full=full and symmetric,
         axis=channel,
+        block=scheme.group_size,
     )
 
 
@@ -206,15 +228,17 @@ def quantize_dequantize(x: Tensor, scale: Tensor, lower: float | Tensor, upper: 
 @torch.no_grad()
 def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
     """Return ``x`` as integers of the grid, int32, in the shape of ``x``."""
-    scale, zero = grid.expand(scale, x.dim()), grid.expand(zero_point, x.dim())
+    values = grid.in_blocks(x)
+    scale, zero = grid.expand(scale, values.dim()), grid.expand(zero_point, values.dim())
     lower, upper = (grid.qmin - zero).to(x.dtype), (grid.qmax - zero).to(x.dtype)
-    return steps(x, scale, lower, upper).to(torch.int32) + zero.to(torch.int32)
+    return (steps(values, scale, lower, upper).to(torch.int32) + zero.to(torch.int32)).reshape(x.shape)
 
 
 def dequantize(q: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
     """Return the float32 values that integers of the grid represent."""
-    zero = grid.expand(zero_point, q.dim()).to(torch.int32)
-    return (q.to(torch.int32) - zero).to(torch.float32) * grid.expand(scale, q.dim())
+    integers = grid.in_blocks(q).to(torch.int32)
+    scale, zero = (grid.expand(each, integers.dim()) for each in (scale, zero_point))
+    return ((integers - zero.to(torch.int32)).to(torch.float32) * scale).reshape(q.shape)
 
 
 def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:

@@ -172,6 +172,12 @@ class Quantizer(QuantParams):
 
     def _fake_quantize(self, x: Tensor, done: Tensor | None = None) -> Tensor:
         """Fake-quantize ``x``; ``done`` is the result if only the gradient remains to be attached."""
+        if self.grid.block is None:
+            return self._on_grid(x, done)
+        done = None if done is None else self.grid.in_blocks(done)
+        return self._on_grid(self.grid.in_blocks(x), done).reshape(x.shape)
+
+    def _on_grid(self, x: Tensor, done: Tensor | None) -> Tensor:
         if self.grid.dynamic:
             return fake_quantize_dynamic(x, self.grid, plain=torch.compiler.is_compiling())
         scale = self.grid.expand(self.per_dimension(self.current_scale()), x.dim())
@@ -183,7 +189,7 @@ class Quantizer(QuantParams):
         if torch.compiler.is_compiling():
             return traced(x.float(), scale, bounds, factor).to(x.dtype)
         if x.dtype is not torch.float32 and not kernels_of(x, scale).HALVES:
-            return self._fake_quantize(x.float()).to(x.dtype)
+            return self._on_grid(x.float(), None).to(x.dtype)
         if not torch.is_grad_enabled():
             return kernels_of(x, scale).forward(x, scale, bounds, nan_low=True)
         if not self.learned:

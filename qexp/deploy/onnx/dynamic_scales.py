@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from qexp.deploy.onnx.passes import constant, take_output
+from qexp.deploy.onnx.values import constant, take_output
 
 
 def move_scales(graph: ir.Graph) -> None:

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qexp.custom_ops import PER_TENSOR
+from qexp.deploy.onnx.values import constant, initializer
 from qexp.deploy.onnx.export import translate
 from qexp.deploy.onnx.io import checked, write
-from qexp.deploy.onnx.passes import constant, initializer, optimize_graph
+from qexp.deploy.onnx.passes import optimize_graph
 from qexp.deploy.onnx.quantization_nodes import DEQUANTIZE, DOMAIN, FAKE_QUANTIZE, TRANSLATIONS
 from qexp.errors import DeployError
 
@@ -71,7 +72,7 @@ def take_out_grids(graph: ir.Graph, weight_bits: Mapping[str, int]) -> EncodedGr
         weight_bits: Bit-width of each quantized weight, by its name in the model.
 
     Raises:
-        DeployError: A grid is no constant, has a range for each dimension, or leaves integers out.
+        DeployError: A grid is no constant, has a range for each dimension or block, or leaves integers out.
     """
     nodes = list(graph)
     weights = _Weights(graph, weight_bits)
@@ -170,6 +171,11 @@ class _Weights:
     def _add(self, node: ir.Node, axis: int, order: tuple[int, ...] | None) -> ir.Value:
         stored, scale, zero_point = (_numbers(value) for value in node.inputs)
         name = _parameter(str(node.inputs[0].name if node.inputs[0] is not None else ""))
+        if block := node.attributes["block"].as_int():
+            raise DeployError(
+                f"{name}: a weight in blocks of {block}; encodings hold one range for a tensor or for "
+                "each channel; set scheme.weight.group_size=null, or write no encodings"
+            )
         bits = self.bits[name]
         shape = [-1 if index == axis else 1 for index in range(stored.ndim)]
         zero = zero_point.reshape(shape).astype(np.float32)

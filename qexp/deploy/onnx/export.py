@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from transformers import PreTrainedModel
 
+from qexp.deploy.onnx.blocks import write_products
 from qexp.deploy.onnx.decompositions import exchange_operators
 from qexp.deploy.onnx.dynamic_scales import move_scales
 from qexp.deploy.onnx.io import checked, first_line, opset_of, write
@@ -132,6 +133,7 @@ def write_graph(part: GraphPart, path: Path, *, opset: int | None = None, packed
         graph = _translate(program, part, opset or opset_for(program), TRANSLATIONS)
         optimize_graph(graph, part.axes)
         move_scales(graph.graph)
+        write_products(graph.graph)
         keep_exact(graph.graph)
         del graph.graph.outputs[1:]  # part.inner: named by the exporter, and no outputs
         RemoveUnusedNodesPass()(graph)

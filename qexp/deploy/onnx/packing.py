@@ -1,6 +1,7 @@
 """Storage of weights of at most 4 bits in half a byte, and of 2 bits in a quarter, in front of one ``Cast``.
 
     int4 -> Cast to int8 -> DequantizeLinear or Gather
+    int4 -> DequantizeLinear in blocks (:mod:`qexp.deploy.onnx.blocks`)
 
 Runtimes fold the ``Cast`` when they create a session, and then see the same int8 weights as without packing:
 the same integer products and look-ups, bit for bit. ``DequantizeLinear`` also takes INT4, but ONNX Runtime
@@ -61,33 +62,57 @@ def pack_weights(model: ir.Model) -> None:
         stored = value.const_value
         if stored is None or len(stored.shape) < 2 or stored.size < SMALLEST:
             continue
-        if stored.dtype not in (ir.DataType.INT8, ir.DataType.UINT8):
+        if stored.dtype not in (ir.DataType.INT8, ir.DataType.UINT8) or _is_zero_point(value):
             continue
-        integers = stored.numpy()
-        kind = next((each for each in PACKED_TYPES if each.stores(integers)), None)
+        kind = packed_type(stored.numpy())
         if kind is not None:
             _pack(model, value, kind)
+
+
+def packed_type(integers: np.ndarray) -> PackedType | None:
+    """Return the smallest type that stores integers of int8 or uint8, None for whole bytes."""
+    return next((each for each in PACKED_TYPES if each.stores(integers)), None)
+
+
+def _is_zero_point(value: ir.Value) -> bool:
+    return any(use.idx == 2 and use.node.op_type == "DequantizeLinear" for use in value.uses())
 
 
 def _pack(model: ir.Model, value: ir.Value, kind: PackedType) -> None:
     import onnx_ir as ir
 
-    from qexp.deploy.onnx.passes import initializer
+    from qexp.deploy.onnx.values import initializer
 
     stored, name = value.const_value, value.name
     assert stored is not None
     assert name is not None
     dtype = ir.DataType(kind.signed if stored.dtype == ir.DataType.INT8 else kind.unsigned)
     packed = initializer(model.graph, f"{name}.{dtype.name.lower()}", stored.numpy().astype(dtype.numpy()))
-    cast = ir.node("Cast", [packed], {"to": stored.dtype}, name=f"{name}.Cast")
-    for use in list(value.uses()):
-        use.node.replace_input_with(use.idx, cast.outputs[0])
+    for dequantize in [use.node for use in value.uses() if "block_size" in use.node.attributes]:
+        _read_packed(model.graph, dequantize, packed)
+    uses = list(value.uses())
     del model.graph.initializers[name]
-    cast.outputs[0].name = name
-    cast.outputs[0].type, cast.outputs[0].shape = value.type, value.shape
-    model.graph.insert_before(model.graph[0], cast)
+    if uses:
+        cast = ir.node("Cast", [packed], {"to": stored.dtype}, name=f"{name}.Cast")
+        for use in uses:
+            use.node.replace_input_with(use.idx, cast.outputs[0])
+        cast.outputs[0].name = name
+        cast.outputs[0].type, cast.outputs[0].shape = value.type, value.shape
+        model.graph.insert_before(model.graph[0], cast)
     model.opset_imports[""] = max(model.opset_imports[""], kind.opset)
     model.ir_version = max(model.ir_version, kind.ir_version)
+
+
+def _read_packed(graph: ir.Graph, dequantize: ir.Node, packed: ir.Value) -> None:
+    """Give ``DequantizeLinear`` in blocks packed integers, no ``Cast``, and zero points of their type."""
+    from qexp.deploy.onnx.values import initializer, numbers
+
+    dequantize.replace_input_with(0, packed)
+    if len(dequantize.inputs) == 3:
+        assert packed.dtype is not None
+        points = numbers(dequantize.inputs[2]).astype(packed.dtype.numpy())
+        own = initializer(graph, f"{packed.name}.{dequantize.name}.zero_point", points)
+        dequantize.replace_input_with(2, own)
 
 
 def unpack_weights(model: ModelProto) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from ast import literal_eval
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from qexp.deploy.onnx.blocks import block_size, look_up_in_blocks, transpose_parameter
+from qexp.deploy.onnx.values import constant, initializer
 from qexp.errors import DeployError
 
 SCOPES = "pkg.torch.onnx.name_scopes"
@@ -45,11 +45,6 @@ def optimize_graph(model: ir.Model, axes: Mapping[str, Sequence[str | None]]) ->
     _drop_metadata(model)
     RemoveUnusedNodesPass()(model)
     model.graph.sort()
-
-
-def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """Return the content of an initializer; None for a computed value."""
-    return value.const_value if value is not None and value.is_initializer() else None
 
 
 def _drop_default_axis(node: ir.Node) -> None:
@@ -106,6 +101,9 @@ def _transpose_stored(graph: ir.Graph, node: ir.Node) -> None:
     if "axis" in dequantize.attributes:
         axis = dequantize.attributes["axis"].as_int()
         dequantize.attributes["axis"] = ir.AttrInt64("axis", order.index(axis))
+    if block_size(dequantize):
+        for at in (1, 2):
+            transpose_parameter(graph, dequantize, at, order)
     node.outputs[0].replace_all_uses_with(dequantize.outputs[0])
     graph.remove(node, safe=True)
 
@@ -123,7 +121,10 @@ def _gather_stored(graph: ir.Graph, node: ir.Node) -> None:
     if constant(dequantize.inputs[0]) is None or node.attributes.get_int("axis", 0) != 0:
         return
     stored, scale, zero_point = (_rows(parameter, places) for parameter in dequantize.inputs)
-    if "axis" not in dequantize.attributes:
+    if block_size(dequantize):
+        assert places is not None
+        nodes = look_up_in_blocks(graph, dequantize, places)
+    elif "axis" not in dequantize.attributes:
         nodes = [stored, ir.node("DequantizeLinear", [stored.outputs[0], *dequantize.inputs[1:]])]
     else:
         last = initializer(graph, f"{node.outputs[0].name}.last_axis", np.array([-1]))
@@ -184,24 +185,6 @@ def _dequantized(stored: ir.Node, scale: ir.Node, zero_point: ir.Node, last: ir.
     steps = ir.node("Sub", [numbers.outputs[0], zeros_of_rows.outputs[0]])
     values = ir.node("Mul", [steps.outputs[0], scales.outputs[0]])
     return [numbers, zeros, zeros_of_rows, scales, steps, values]
-
-
-def initializer(graph: ir.Graph, name: str, values: NDArray[Any]) -> ir.Value:
-    """Add a constant to a graph, under a name that is not in use yet."""
-    tensor = ir.tensor(values, name=name)
-    kind = ir.TensorType(tensor.dtype)
-    value = ir.Value(name=name, shape=ir.Shape(values.shape), type=kind, const_value=tensor)
-    graph.register_initializer(value)
-    return value
-
-
-def take_output(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
-    """Make a new value the graph's output instead of an old one, under the old name."""
-    for index, value in enumerate(graph.outputs):
-        if value is old:
-            graph.outputs[index] = new
-            new.shape, new.type = old.shape, old.type
-            new.name, old.name = old.name, f"{old.name}.product"
 
 
 def _name_axes(graph: ir.Graph, axes: Mapping[str, Sequence[str | None]]) -> None:

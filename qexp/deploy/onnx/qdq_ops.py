@@ -9,13 +9,13 @@ rounding is monotonic, the result equals clamped integers bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import torch
-from onnxscript import opset18
+from onnxscript import opset18, opset21
 from torch.export import ExportedProgram
 
 from qexp.custom_ops import PER_TENSOR
@@ -30,10 +30,13 @@ INTEGERS: dict[np.dtype[Any], ir.DataType] = {
 OPSET = 20
 """First opset with a Gelu operator, which ONNX Runtime fuses; it does not fuse the form of older opsets."""
 WIDE_OPSET = 21
-"""First opset in which ``QuantizeLinear`` supports 16 bits."""
+"""First opset in which ``QuantizeLinear`` supports 16 bits, and ``DequantizeLinear`` blocks."""
+BLOCK = 4
+"""Position of ``block`` among the arguments of ``torch.ops.qexp.dequantize``."""
 
 op: Any = opset18
-"""Builder of nodes in the current graph. Untyped: its own types describe eager values, not nodes."""
+newer: Any = opset21
+"""Builders of nodes in the current graph. Untyped: their own types describe eager values, not nodes."""
 
 
 def container(qmin: int, qmax: int) -> np.dtype[Any]:
@@ -55,9 +58,14 @@ def opset_for(program: ExportedProgram) -> int:
     for node in program.graph.nodes:
         if node.target is ops.fake_quantize.default and container(*node.args[4:6]).itemsize > 1:
             return WIDE_OPSET
-        if node.target is ops.dequantize.default and node.args[0].meta["val"].element_size() > 1:
+        if node.target is ops.dequantize.default and _is_new(node.args):
             return WIDE_OPSET
     return OPSET
+
+
+def _is_new(arguments: Sequence[Any]) -> bool:
+    """Return whether stored integers need opset 21: wider than 8 bits, or in blocks."""
+    return arguments[0].meta["val"].element_size() > 1 or any(arguments[BLOCK:])
 
 
 def _fake_quantize(
@@ -115,7 +123,10 @@ def _dequantize_along(q: ir.Value, scale: ir.Value, zero_point: ir.Value, shape:
     return op.Mul(op.Sub(op.Cast(q, to=ir.DataType.FLOAT), zero), op.Reshape(scale, shape))
 
 
-def _dequantize(q: ir.Value, scale: ir.Value, zero_point: ir.Value, axis: int) -> Any:
+def _dequantize(q: ir.Value, scale: ir.Value, zero_point: ir.Value, axis: int, block: int = 0) -> Any:
+    if block:
+        zero = op.Cast(zero_point, to=q.dtype)
+        return newer.DequantizeLinear(q, scale, zero, axis=axis, block_size=block)
     zero = op.Cast(_shaped(zero_point, axis), to=q.dtype)
     along = {} if axis == PER_TENSOR else {"axis": axis}
     return op.DequantizeLinear(q, _shaped(scale, axis), zero, **along)

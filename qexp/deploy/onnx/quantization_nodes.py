@@ -39,15 +39,15 @@ def _operator(name: str, stored: list[str], integers: tuple[str, ...]) -> values
 
 _GRID = ("axis", "qmin", "qmax")
 _FAKE_QUANTIZE = _operator(FAKE_QUANTIZE, ["tensor(float)"], _GRID)
-_DEQUANTIZE = _operator(DEQUANTIZE, ["tensor(int8)", "tensor(int16)"], ("axis",))
+_DEQUANTIZE = _operator(DEQUANTIZE, ["tensor(int8)", "tensor(int16)"], ("axis", "block"))
 
 
 def _fake_quantize(x: ir.Value, scale: ir.Value, zero_point: ir.Value, *grid: int) -> Any:
     return _FAKE_QUANTIZE(x, scale, zero_point, **dict(zip(_GRID, grid, strict=True)))
 
 
-def _dequantize(q: ir.Value, scale: ir.Value, zero_point: ir.Value, axis: int) -> Any:
-    return _DEQUANTIZE(q, scale, zero_point, axis=axis)
+def _dequantize(q: ir.Value, scale: ir.Value, zero_point: ir.Value, axis: int, block: int = 0) -> Any:
+    return _DEQUANTIZE(q, scale, zero_point, axis=axis, block=block)
 
 
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {

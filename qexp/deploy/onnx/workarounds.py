@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from qexp.deploy.onnx.passes import constant, initializer, take_output
+from qexp.deploy.onnx.values import constant, initializer, replace_value
 
 LOWEST = "lowest_float"
 """Name of the constant that every inserted ``Max`` reads."""
@@ -30,7 +30,7 @@ def keep_exact(graph: ir.Graph) -> None:
         if node.op_type == "Gemm":
             _keep_gemm(graph, node)
         if _is_rewritten_softmax(node) or _is_clipped_integer(node) or _requantizes(node):
-            _separate(graph, node)
+            separate(graph, node)
 
 
 def _expand_weight(graph: ir.Graph, product: ir.Node) -> None:
@@ -40,9 +40,11 @@ def _expand_weight(graph: ir.Graph, product: ir.Node) -> None:
     quantizes the input to 8 bits again. The arithmetic is constant-folded when the session is created,
     which beats MatMulNBits in floating point at every shape (``docs/runtimes.md``).
     """
-    dequantize = _producer(product, 1, "DequantizeLinear")
+    dequantize = producer(product, 1, "DequantizeLinear")
     stored = constant(dequantize.inputs[0]) if dequantize is not None else None
-    if dequantize is None or stored is None or stored.dtype.bitwidth > 8 or _is_narrow(product):
+    if dequantize is None or stored is None or stored.dtype.bitwidth > 8 or is_narrow(product):
+        return
+    if "block_size" in dequantize.attributes:  # written by qexp.deploy.onnx.blocks
         return
     scale, zero_point = (constant(value) for value in dequantize.inputs[1:])
     assert scale is not None
@@ -66,12 +68,12 @@ def _constant_named(graph: ir.Graph, name: str, values: np.ndarray) -> ir.Value:
     return graph.initializers[name] if name in graph.initializers else initializer(graph, name, values)
 
 
-def _is_narrow(product: ir.Node) -> bool:
+def is_narrow(product: ir.Node) -> bool:
     """Return whether the input of a product has a grid of at most 8 bits, so that integers are multiplied."""
-    dequantize = _producer(product, 0, "DequantizeLinear")
+    dequantize = producer(product, 0, "DequantizeLinear")
     if dequantize is None:
         return False
-    if _producer(dequantize, 0, "DynamicQuantizeLinear") is not None:
+    if producer(dequantize, 0, "DynamicQuantizeLinear") is not None:
         return True
     zero_point = constant(dequantize.inputs[2])
     return zero_point is not None and zero_point.dtype.bitwidth <= 8
@@ -85,20 +87,17 @@ def _keep_gemm(graph: ir.Graph, gemm: ir.Node) -> None:
     tiny weights saturates. So a Gemm with a float weight is separated from the input's Q/DQ pair, and a bias
     is added in a node of its own.
     """
-    if _producer(gemm, 0, "DequantizeLinear") is None:
+    if producer(gemm, 0, "DequantizeLinear") is None:
         return
-    if _producer(gemm, 1, "DequantizeLinear") is None:
-        _separate(graph, gemm)
+    if producer(gemm, 1, "DequantizeLinear") is None:
+        separate(graph, gemm)
     elif len(gemm.inputs) == 3:
         bias, product = gemm.inputs[2], gemm.outputs[0]
         gemm.resize_inputs(2)
         add = ir.node("Add", [product, bias])
         add.name = str(gemm.name).replace("Gemm", "Add")
-        for use in list(product.uses()):
-            if use.node is not add:
-                use.node.replace_input_with(use.idx, add.outputs[0])
         graph.insert_after(gemm, add)
-        take_output(graph, product, add.outputs[0])
+        replace_value(graph, product, add.outputs[0])
 
 
 def _is_rewritten_softmax(node: ir.Node) -> bool:
@@ -107,7 +106,7 @@ def _is_rewritten_softmax(node: ir.Node) -> bool:
     QLinearSoftmax multiplies by ``floor(1 / scale)`` of its output, so that 1/255 acts as 1/254, 0.4 as 0.5,
     and any scale above 1 gives zeros.
     """
-    return node.op_type == "Softmax" and _producer(node, 0, "DequantizeLinear") is not None
+    return node.op_type == "Softmax" and producer(node, 0, "DequantizeLinear") is not None
 
 
 def _is_clipped_integer(node: ir.Node) -> bool:
@@ -129,7 +128,7 @@ def _requantizes(node: ir.Node) -> bool:
     ONNX Runtime merges two consecutive Q/DQ pairs into one, with the narrower of their limits and a scale
     that is neither of theirs. It does not with a Reshape or Transpose between them.
     """
-    before = _producer(node, 0, "DequantizeLinear") if node.op_type == "QuantizeLinear" else None
+    before = producer(node, 0, "DequantizeLinear") if node.op_type == "QuantizeLinear" else None
     if before is None:
         return False
     return any(
@@ -138,7 +137,7 @@ def _requantizes(node: ir.Node) -> bool:
     )
 
 
-def _separate(graph: ir.Graph, node: ir.Node) -> None:
+def separate(graph: ir.Graph, node: ir.Node) -> None:
     """Insert an identity between a node and its first input."""
     lowest = _constant_named(graph, LOWEST, np.array(np.finfo(np.float32).min))
     identity = ir.node("Max", [node.inputs[0], lowest])
@@ -147,7 +146,7 @@ def _separate(graph: ir.Graph, node: ir.Node) -> None:
     node.replace_input_with(0, identity.outputs[0])
 
 
-def _producer(node: ir.Node, at: int, operator: str) -> ir.Node | None:
+def producer(node: ir.Node, at: int, operator: str) -> ir.Node | None:
     """Return the producer of an input if it is a certain operator, else None."""
     value = node.inputs[at]
     producer = value.producer() if value is not None else None

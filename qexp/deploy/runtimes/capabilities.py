@@ -42,8 +42,8 @@ def check_graph(runtime: str, model: ModelProto, name: str) -> None:
 
     Raises:
         DeployError: The runtime is unknown, or the graph has ranges found at run time, zero points,
-            unsigned integers or 16 bits that it does not take; the message names the first such node and what
-            to change.
+            unsigned integers, 16 bits or blocks that it does not take; the message names the first such node
+            and what to change.
     """
     spec = spec_of(runtime)
     dynamic = [node.name for node in model.graph.node if node.op_type == "DynamicQuantizeLinear"]
@@ -52,6 +52,13 @@ def check_graph(runtime: str, model: ModelProto, name: str) -> None:
             f"{name}: {runtime} has no DynamicQuantizeLinear, and {len(dynamic)} activations of this graph "
             f"have a range of the tensor that is found at run time, the first at {dynamic[0]}; quantize with "
             "scheme=dynamic_token or scheme=symmetric, or use onnxruntime or openvino"
+        )
+    blocks = list(_in_blocks(model))
+    if blocks and not spec.blocks:
+        raise DeployError(
+            f"{name}: {runtime} takes no weights in blocks beside float inputs, and {len(blocks)} "
+            f"of this graph's are, the first at {blocks[0]}; use scheme.weight.group_size=null, "
+            "quant.activation_bits=8, or onnxruntime or openvino"
         )
     points = list(_zero_points(model))
     wide = [node for node, kind, _ in points if kind in WIDE]
@@ -67,6 +74,13 @@ def check_graph(runtime: str, model: ModelProto, name: str) -> None:
             f"grids are unsigned or have a zero point, the first at {bad[0]}; quantize with scheme=symmetric "
             "(and a placement that is not typed), or use onnxruntime or openvino"
         )
+
+
+def _in_blocks(model: ModelProto) -> Iterator[str]:
+    """Yield the name of each stored weight in blocks."""
+    for node in model.graph.node:
+        if any(each.name == "block_size" for each in node.attribute):
+            yield node.input[0]
 
 
 def _zero_points(model: ModelProto) -> Iterator[tuple[str, int, bool]]:

@@ -64,13 +64,13 @@ def adaround(
 
     Args:
         weight: Weight [out, in], float32.
-        scale: Scale, a scalar or [out].
+        scale: Scale, a scalar, [out], or flat [out * in / block].
         zero_point: Zero point, in the shape of ``scale``.
         grid: Grid, per tensor or with axis 0.
         gram: Second moments ``E[x x^T]``, float32 [in, in], on the device of the weight.
         iterations: Number of Adam steps.
     """
-    scale, zero = grid.expand(scale, 2), grid.expand(zero_point, 2)
+    scale, zero = (grid.spread(each, len(weight)) for each in (scale, zero_point))
     lower, upper = (grid.qmin - zero).to(weight.dtype), (grid.qmax - zero).to(weight.dtype)
     steps = weight / scale
     nearest = torch.minimum(torch.maximum(steps.round(), lower), upper)

@@ -54,7 +54,7 @@ def activation_range(
 
 def weight_range(weight: Tensor, calibrator: Calibrator, grid: Grid) -> Range:
     """Return the range of a weight: scalars, or one entry for each index of the grid's axis."""
-    weight = weight.detach()
+    weight = grid.in_blocks(weight.detach())
     rows = weight.reshape(1, -1) if grid.axis is None else weight.movedim(grid.axis, 0).flatten(1)
     low, high = rows.amin(1), rows.amax(1)
     if bool((torch.isfinite(low) & torch.isfinite(high)).all()):  # else the quantizer raises, with its name

@@ -27,18 +27,20 @@ class StoredWeight(nn.Module):
     scale: Tensor
     zero_point: Tensor
 
-    def __init__(self, quantizer: Quantizer) -> None:
+    def __init__(self, quantizer: Quantizer, rows: int) -> None:
         super().__init__()
         grid = quantizer.grid
-        self.axis = -1 if grid.axis is None else grid.axis
+        self.axis = -1 if grid.axis is None else grid.axis if grid.block is None else 1
+        self.block = grid.block or 0
         self.register_buffer("migration", quantizer.migration if quantizer.keeps_pre_scale else None)
         self.migration: Tensor | None
-        self.register_buffer("scale", quantizer.current_scale().detach().clone())
-        self.register_buffer("zero_point", (quantizer.zero_point - _shift(grid)).to(_type(grid)))
+        scale, zero_point = quantizer.current_scale().detach(), quantizer.zero_point - _shift(grid)
+        self.register_buffer("scale", grid.table(scale, rows).clone())
+        self.register_buffer("zero_point", grid.table(zero_point, rows).to(_type(grid)))
 
     def forward(self, stored: Tensor) -> Tensor:
         """Return the dequantized weight, float32."""
-        weight: Tensor = torch.ops.qexp.dequantize(stored, self.scale, self.zero_point, self.axis)
+        weight: Tensor = torch.ops.qexp.dequantize(stored, self.scale, self.zero_point, self.axis, self.block)
         return weight if self.migration is None else weight * self.migration
 
 
@@ -72,7 +74,8 @@ class ExportMode:
         weight, quantizer = getattr(module, name), parametrization.quantizer
         self.weights.append((module, name, weight, parametrization))
         if id(weight) not in self._stored:  # store a tied weight once
-            self._stored[id(weight)] = stored_integers(weight.detach(), quantizer), StoredWeight(quantizer)
+            dequantized = StoredWeight(quantizer, len(weight))
+            self._stored[id(weight)] = stored_integers(weight.detach(), quantizer), dequantized
         integers, dequantize = self._stored[id(weight)]
         delattr(module, name)
         module.register_buffer(name, integers)

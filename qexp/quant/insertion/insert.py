@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from qexp.config import QuantizationConfig, SiteKind, ValueType
 from qexp.errors import QuantizationError
 from qexp.quant.calibration.embedding_groups import EmbeddingGroups
-from qexp.quant.grid import Grid, activation_grid, weight_grid
+from qexp.quant.grid import activation_grid, weight_grid
 from qexp.quant.insertion.attentions import AttentionLinears, attentions, functions_of, fused
 from qexp.quant.insertion.coverage import check_linears, check_parameters, warn_of_floats
 from qexp.quant.insertion.discovery import (
@@ -47,6 +47,7 @@ from qexp.quant.insertion.sites import (
     value_type,
     weights,
 )
+from qexp.quant.insertion.weight_ranges import check_axes, number_of_ranges
 from qexp.quant.insertion.weights import NAME, WeightHandle, float_state_dict
 from qexp.quant.quantizer import Quantizer
 
@@ -221,9 +222,9 @@ class _Insertion:
                     continue
                 parameter = self._parameter(weight)
                 first = named.setdefault(0 if grid.axis is None else id(parameter), weight)
-                _check_axes(first, weight, grid)
+                check_axes(first, weight, grid)
                 if first is weight:
-                    channels = None if grid.axis is None else parameter.shape[grid.axis]
+                    channels = number_of_ranges(weight, parameter, grid)
                     quantizers[weight.name] = Quantizer(weight.name, grid, channels)
                 sites.append(Site(weight.kind, weight.module, first.name, weight.parameter))
         return sites, quantizers
@@ -293,12 +294,3 @@ def _tap_of(of_site: Mapping[Key, Quantizer], parts: Mapping[Key, str], key: Key
     """Return the quantizer of a site; that of a fused value learns which part it sees."""
     quantizer = of_site[key]
     return FusedTap(quantizer, parts[key]) if key in parts else quantizer
-
-
-def _check_axes(first: WeightParameter, weight: WeightParameter, grid: Grid) -> None:
-    if first.axis != weight.axis and grid.axis is not None:
-        raise QuantizationError(
-            f"{first.module} and {weight.module} share a weight, but have their channels on axis "
-            f"{first.axis} and {weight.axis}: name one of them in placement.exclude, or take one range "
-            "for the whole weight with scheme.weight.granularity=per_tensor"
-        )

@@ -53,7 +53,7 @@ class OverrideResolver:
         modules = [self._model.get_submodule(module) for _, module in sites]
         if scheme.layernorm is not None and any(isinstance(module, nn.LayerNorm) for module in modules):
             return scheme.layernorm
-        return scheme.weight.model_copy(update={"granularity": "per_tensor"})
+        return scheme.weight.model_copy(update={"granularity": "per_tensor", "group_size": None})
 
     def activation(self, sites: Sequence[Key]) -> tuple[int, ActivationScheme]:
         """Return bits and scheme of an activation with these sites."""

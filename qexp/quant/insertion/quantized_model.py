@@ -295,9 +295,9 @@ class QuantizedModel(nn.Module):
             quantizer.switch(mode)
 
     def _update_weight_ema(self) -> None:
-        quantizers = self.quantizers
-        for name, weight in originals(self.model, self.sites, quantizers).items():
-            quantizers[name].update_ema(*batch_ends(weight, quantizers[name].grid.axis))
+        for name, weight in originals(self.model, self.sites, self.quantizers).items():
+            grid = self.quantizers[name].grid
+            self.quantizers[name].update_ema(*batch_ends(grid.in_blocks(weight), grid.axis))
 
     def _forget(self, *_: Any) -> None:
         if torch.compiler.is_compiling():

@@ -108,19 +108,21 @@ def _backward(  # type: ignore[no-untyped-def]
     g1,
     g2,
     g3,
+    parts,
     FLAT: tl.constexpr,
     LEARNED: tl.constexpr,
     SIZE: tl.constexpr,
 ):
     """Compute the gradients of one block.
 
-    Program (p, c) processes the p-th block of channel c's elements if ranges are learned, else of all
-    elements.
+    Program ``c * parts + p`` processes the p-th part of channel c's elements if ranges are learned, else of
+    all elements. The launch has one axis: others end at 65535, and a weight in blocks has more channels.
     """
-    within = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
+    program = tl.program_id(0)
+    within = (program % parts).to(tl.int64) * SIZE + tl.arange(0, SIZE)
     if LEARNED:
         valid = within < total // channels
-        index = (within // inner * channels + tl.program_id(1)) * inner + within % inner
+        index = (within // inner * channels + program // parts) * inner + within % inner
     else:
         valid = within < total
         index = within
@@ -139,7 +141,7 @@ def _backward(  # type: ignore[no-untyped-def]
     tl.store(out_at + place, passed.to(out_at.dtype.element_ty), mask=valid)
     if LEARNED:
         part = tl.sum(grad.to(tl.float32) * _steps(v, lower, upper) - passed * v, axis=0)
-        tl.store(sums_at + tl.program_id(1) * tl.num_programs(0) + tl.program_id(0), part)
+        tl.store(sums_at + program, part)
 
 
 def forward(x: Tensor, scale: Tensor, bounds: Bounds, *, nan_low: bool = False) -> Tensor:
@@ -178,10 +180,12 @@ def _gradients(
     if out.stride() != x.stride():  # x overlaps itself or has gaps, so the result cannot share its layout
         x = x.contiguous()
         out = torch.empty_like(x)
-    blocks = triton.cdiv(x.numel() // channels, BLOCK)
-    sums = torch.empty((channels, blocks) if learned else (1, 1), dtype=torch.float32, device=x.device)
+    elements = x.numel() // channels
+    size = min(BLOCK, triton.next_power_of_2(elements))
+    parts = triton.cdiv(elements, size)
+    sums = torch.empty((channels, parts) if learned else (1, 1), dtype=torch.float32, device=x.device)
     flat = x.is_contiguous() and grad.is_contiguous()
-    _backward[(blocks, channels)](
+    _backward[(channels * parts,)](
         x,
         grad,
         out,
@@ -192,9 +196,10 @@ def _gradients(
         *_sizes(x),
         *_strides(x),
         *_strides(grad),
+        parts,
         flat,
         learned,
-        BLOCK,
+        size,
     )
     return out, sums.sum(1).view(scale.shape) if learned else sums
 

@@ -46,9 +46,16 @@ def dequantize(
     zero_point: Tensor | None = None,
     *,
     axis: int = 1,
+    block: int = 0,
     kind: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Return ``(q - zero_point) * scale``, computed in FP32 and rounded to ``kind``."""
+    """Return ``(q - zero_point) * scale``, computed in FP32 and rounded to ``kind``.
+
+    With ``block``, so many neighbours along ``axis`` share a scale, which has an entry for each block.
+    """
+    if block:
+        scale = scale.repeat_interleave(block, axis)
+        zero_point = None if zero_point is None else zero_point.repeat_interleave(block, axis)
     steps = q.float()
     if zero_point is not None:
         steps = steps - _along(zero_point, q.dim(), axis).float()
@@ -56,7 +63,7 @@ def dequantize(
 
 
 def _along(values: Tensor, dims: int, axis: int) -> Tensor:
-    if values.dim() == 0:
+    if values.dim() in (0, dims):
         return values
     return values.reshape([-1 if index == axis % dims else 1 for index in range(dims)])
 

@@ -211,7 +211,8 @@ class _Translation:
     def _dequantized(self, node: NodeProto) -> fx.Node:
         """Store a dequantized weight for float products; dead code elimination drops an unused one."""
         parts = map(self.source.constant, node.input)
-        values = int8_matmul.dequantize(*parts, axis=axis_of(node), kind=self.form.kind)
+        block = next((each.i for each in node.attribute if each.name == "block_size"), 0)
+        values = int8_matmul.dequantize(*parts, axis=axis_of(node), block=block, kind=self.form.kind)
         return self._store(node.output[0], values)
 
     def _typed(self, name: str) -> Tensor:
