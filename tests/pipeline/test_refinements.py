@@ -113,7 +113,9 @@ def test_a_model_without_pairs_says_so(
 @pytest.mark.slow
 def test_gptq_runs_to_the_graph(tiny_bert: Path, outputs: Path) -> None:
     words = (*LITTLE, "quant=w4a8", "method=ptq", f"model.name={tiny_bert}", "deploy=onnx")
-    code, record = run(*words, "refinement=gptq", "refinement.bias_correction=true", "refinement.migration=0.5")
+    code, record = run(
+        *words, "refinement=gptq", "refinement.bias_correction=true", "refinement.migration=0.5"
+    )
     assert code == OK, record_problem()
     assert record["parity"]["passed"]
     done = facts(outputs, "4-refined")

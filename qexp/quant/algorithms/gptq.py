@@ -1,8 +1,9 @@
 """GPTQ: weights rounded column by column, each error made up for by the columns that are still to come.
 
-Frantar et al. 2022, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers" (arXiv
-2210.17323), algorithm 1. With ``H = G + lambda mean(diag(G)) I``, where ``G = E[x x^T]`` is of the layer's
-input and lambda the damping, and the upper factor ``U`` of ``H^-1 = U^T U``: once column j is rounded,
+Frantar et al. 2022, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers"
+(arXiv 2210.17323), algorithm 1. With ``H = G + lambda mean(diag(G)) I``, where ``G = E[x x^T]`` is of the
+layer's input and lambda the damping, and the upper factor ``U`` of ``H^-1 = U^T U``: once column j is
+rounded,
 
     W_k -= (W_j - Q(W_j)) / U_jj * U_jk    for all k > j
 
@@ -73,7 +74,7 @@ def gptq(
 
 
 def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, float]:
-    """Return the upper Cholesky factor ``U`` of ``H^-1 = U^T U``, where H are damped moments, and the damping.
+    """Return the upper Cholesky factor ``U`` of ``H^-1 = U^T U``, where H is damped; and the damping.
 
     While the damped moments are not positive definite, ten times the damping is tried.
 

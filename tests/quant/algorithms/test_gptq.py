@@ -60,7 +60,8 @@ def test_integers_are_those_of_other_libraries(name: str, library: str) -> None:
 
 @given(
     seed=st.integers(0, 10_000), bits=st.integers(2, 8), symmetric=st.booleans(), order=st.booleans(),
-    axis=st.sampled_from([None, 0]), shrink=st.sampled_from([1.0, 0.6]), damping=st.sampled_from([0, 0.01, 1]),
+    axis=st.sampled_from([None, 0]), shrink=st.sampled_from([1.0, 0.6]),
+    damping=st.sampled_from([0, 0.01, 1]),
 )  # fmt: skip
 def test_on_the_grid_and_never_worse(
     seed: int, bits: int, symmetric: bool, order: bool, axis: int | None, shrink: float, damping: float
@@ -68,9 +69,7 @@ def test_on_the_grid_and_never_worse(
     grid = Grid(bits, signed=symmetric, symmetric=symmetric, narrow=symmetric, axis=axis)
     weight, gram = problem(seed, rows=3, size=6)
     scale, zero = grid_of(weight * shrink, grid)  # shrunken: some weights are outside
-    result = gptq(
-        weight, scale, zero, grid=grid, gram=gram, damping=damping, activation_order=order
-    )
+    result = gptq(weight, scale, zero, grid=grid, gram=gram, damping=damping, activation_order=order)
     torch.testing.assert_close(
         fake_quantize(result.weight, scale, zero, grid), result.weight, rtol=1e-6, atol=0
     )
@@ -121,7 +120,7 @@ def test_ranges_of_blocks_stay_with_their_columns() -> None:
     levels = result.weight / scale
     torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-5)
     assert float(levels.abs().max()) <= 7.00001
-    assert 0 < result.rows and result.error < 0.9 * result.nearest
+    assert result.rows > 0 and result.error < 0.9 * result.nearest
 
 
 def test_moments_that_are_not_positive_definite_are_damped_more() -> None:
