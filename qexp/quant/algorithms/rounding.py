@@ -36,7 +36,7 @@ class RoundingProblem:
         """Pose the problem of a weight [out, in], float32, whose scale and zero point the grid expands."""
         scale, zero = grid.expand(scale, 2), grid.expand(zero_point, 2)
         lower, upper = (grid.qmin - zero).to(weight.dtype), (grid.qmax - zero).to(weight.dtype)
-        return cls(weight / scale, scale, lower, upper, gram)
+        return cls(weight / scale, scale, lower, upper, gram=gram)
 
     def clamp(self, levels: Tensor) -> Tensor:
         """Clamp levels [out, in] to those of the grid."""

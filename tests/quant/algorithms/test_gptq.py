@@ -17,8 +17,8 @@ from qexp.quant.algorithms.adaround import adaround
 from qexp.quant.algorithms.gptq import gptq, inverse_factor
 from qexp.quant.algorithms.rounding import RoundingProblem, RoundingResult
 from qexp.quant.grid import Grid, fake_quantize, quantize
-from tests.quant.algorithms.test_adaround import grid_of, problem
 from tests.support.other_gptq import DAMPING, LAYERS
+from tests.support.rounding_problems import grid_of, problem
 
 GOLDEN = json.loads((Path(__file__).parent / "gptq_golden.json").read_text(encoding="utf-8"))
 """Integers of both libraries, by ``python -m tests.support.other_gptq``."""
