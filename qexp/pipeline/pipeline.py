@@ -178,13 +178,13 @@ class Pipeline:
             calibration=e.calibration,
             calibration_rows=e.budget.calibration_rows,
             seed=e.seed,
-            gram=e.refinement.rounding == "adaround",
+            gram=e.refinement.rounds_by_moments,
             numerics=e.numerics.inference,
         )
 
     def _refine(self, encoder: ModelArtifact, ranges: Ranges, moments: Moments) -> ModelArtifact:
         e, refinement = self.experiment, self.experiment.refinement
-        iterations = refinement.iterations if refinement.rounding == "adaround" else None
+        adaround, gptq = refinement.rounding == "adaround", refinement.rounding == "gptq"
         return self.ctx.run_stage(
             refine.STAGE,
             encoder=encoder,
@@ -192,7 +192,9 @@ class Pipeline:
             moments=moments,
             quant_config=e.quant_config,
             rounding=refinement.rounding,
-            iterations=iterations,
+            iterations=refinement.iterations if adaround else None,
+            damping=refinement.damping if gptq else None,
+            activation_order=refinement.activation_order if gptq else None,
             bias_correction=refinement.bias_correction,
             numerics=e.numerics.inference,
         )

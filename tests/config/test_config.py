@@ -286,6 +286,12 @@ def test_fields_of_overrides_are_named_with_their_neighbours() -> None:
             ["refinement.iterations=900"],
             ["iterations=900 with rounding=nearest", "refinement.rounding=adaround"],
         ),
+        (
+            ["refinement=adaround", "refinement.damping=0.1"],
+            ["damping=0.1 with rounding=adaround", "refinement.rounding=gptq"],
+        ),
+        (["refinement.activation_order=false"], ["activation_order=False with rounding=nearest"]),
+        (["refinement=gptq", "refinement.iterations=900"], ["iterations=900 with rounding=gptq"]),
         (["calibrator.search=golden", "calibrator.candidates=7"], ["candidates=7 with search=golden"]),
         (["scheme.activation.groups=3"], ["groups=3 with granularity=per_tensor"]),
         (["scheme.activation.permute=false"], ["permute=False with granularity=per_tensor"]),
@@ -338,6 +344,7 @@ def test_what_another_choice_leaves_unread_is_refused(words: list[str], parts: l
     "words",
     [
         ["refinement=adaround", "refinement.iterations=900"],
+        ["refinement=gptq", "refinement.damping=0", "refinement.activation_order=false"],
         ["calibrator.candidates=7"],
         ["scheme=embedding_groups", "scheme.activation.groups=3"],
         ["method.ranges=ema", "method.range_decay=0.5"],

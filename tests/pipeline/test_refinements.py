@@ -19,6 +19,7 @@ REFINEMENTS = {
     "equalize": ["2-equalized"],
     "smoothquant": ["3-moments"],
     "adaround": ["3-moments", "4-refined"],
+    "gptq": ["3-moments", "4-refined"],
     "bias_correction": ["3-moments", "4-refined"],
 }
 LITTLE = (
@@ -88,6 +89,8 @@ def test_stages_are_shared_by_what_they_read(tiny_bert: Path) -> None:
     run(*words, "quant=w4a8", *ADAROUND)
     for more, built in (
         (("quant=w4a8", "refinement=adaround", "refinement.iterations=31"), ["4-refined", "6-scores"]),
+        (("quant=w4a8", "refinement=gptq"), ["4-refined", "6-scores"]),
+        (("quant=w4a8", "refinement=gptq", "refinement.damping=0.1"), ["4-refined", "6-scores"]),
         (("quant=w3a8", *ADAROUND), ["4-ranges", "4-refined", "6-scores"]),
         (("quant=w3a8", "refinement=none"), ["6-scores"]),
         (("quant=w4a8", "refinement=bias_correction"), ["3-moments", "4-refined", "6-scores"]),
@@ -105,6 +108,28 @@ def test_a_model_without_pairs_says_so(
     assert code == OK
     assert any("no two layers of BertForSequenceClassification" in each for each in record["warnings"])
     assert facts(outputs, "2-equalized") == {"pairs": []}
+
+
+@pytest.mark.slow
+def test_gptq_runs_to_the_graph(tiny_bert: Path, outputs: Path) -> None:
+    words = (*LITTLE, "quant=w4a8", "method=ptq", f"model.name={tiny_bert}", "deploy=onnx")
+    code, record = run(
+        *words, "refinement=gptq", "refinement.bias_correction=true", "refinement.migration=0.5"
+    )
+    assert code == OK, record_problem()
+    assert record["parity"]["passed"]
+    done = facts(outputs, "4-refined")
+    assert (done["rounded"], done["corrected"], done["left"]) == (14, 14, 0)
+    assert 0 < done["error"] < 1
+    assert done["damping"] == 0.01
+
+
+def test_a_damping_that_had_to_be_raised_is_told(tiny_bert: Path, outputs: Path) -> None:
+    words = (*LITTLE[:-1], "calibration.samples=1", "quant=w4a8", "method=ptq", "deploy=none")
+    code, record = run(*words, f"model.name={tiny_bert}", "refinement=gptq", "refinement.damping=0")
+    assert code == OK, record_problem()
+    assert any("refinement.damping=0.0: not every Hessian" in each for each in record["warnings"])
+    assert facts(outputs, "4-refined")["damping"] > 0
 
 
 @pytest.mark.slow

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from qexp.deploy.onnx.values import initializer, numbers, replace_value
 from qexp.deploy.onnx.packing import packed_type
+from qexp.deploy.onnx.values import initializer, numbers, replace_value
 from qexp.deploy.onnx.workarounds import is_narrow, producer, separate
 
 HALF_BYTE = 4

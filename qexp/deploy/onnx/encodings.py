@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qexp.custom_ops import PER_TENSOR
-from qexp.deploy.onnx.values import constant, initializer
 from qexp.deploy.onnx.export import translate
 from qexp.deploy.onnx.io import checked, write
 from qexp.deploy.onnx.passes import optimize_graph
 from qexp.deploy.onnx.quantization_nodes import DEQUANTIZE, DOMAIN, FAKE_QUANTIZE, TRANSLATIONS
+from qexp.deploy.onnx.values import constant, initializer
 from qexp.errors import DeployError
 
 MOVES = (

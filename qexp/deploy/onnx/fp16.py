@@ -22,9 +22,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from qexp.deploy.onnx.values import constant, initializer
 from qexp.deploy.onnx.io import checked, first_line, opset_of, read, write
 from qexp.deploy.onnx.packing import pack_weights
+from qexp.deploy.onnx.values import constant, initializer
 from qexp.errors import DeployError
 
 FULL, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16

@@ -20,19 +20,22 @@ def run(
     ranges: Ranges,
     moments: Moments,
     quant_config: QuantizationConfig,
-    rounding: Literal["nearest", "adaround"],
+    rounding: Literal["nearest", "adaround", "gptq"],
     iterations: int | None,
+    damping: float | None,
+    activation_order: bool | None,
     bias_correction: bool,
     numerics: Numerics,
 ) -> None:
     """Change the float weights and biases for the given ranges, which stay unchanged.
 
-    ``iterations`` is None unless ``rounding`` is ``adaround``.
+    ``iterations`` is None unless ``rounding`` is ``adaround``; ``damping`` and ``activation_order`` are None
+    unless it is ``gptq``.
     """
     from qexp.models.inference import load_quantized
     from qexp.models.loading import save
     from qexp.quant.algorithms.moments import MomentsFile
-    from qexp.quant.algorithms.refine import linear_weights, refine
+    from qexp.quant.algorithms.refine import linear_weights, refine, rounding_method
 
     model, quantization = load_quantized(encoder, quant_config, ranges, ctx)
     assert quantization is not None
@@ -40,8 +43,7 @@ def run(
         result = refine(
             quantization,
             MomentsFile(moments.file),
-            rounding=rounding,
-            iterations=iterations,
+            rounding=rounding_method(iterations, damping, activation_order),
             bias_correction=bias_correction,
             advance=advance,
         )
@@ -49,6 +51,11 @@ def run(
         ctx.console.warn(
             f"refinement: {type(model).__name__} has no quantized linear layer with a weight of its own"
             f"{' and a bias' if bias_correction else ''}, so it stays as it is"
+        )
+    if damping is not None and result.damping is not None and result.damping > damping:
+        ctx.console.warn(
+            f"refinement.damping={damping}: not every Hessian is positive definite with it; up to "
+            f"{result.damping:g} was taken; more rows (calibration.samples) may help"
         )
     quantization.remove()
     save(model.cpu(), ModelArtifact(work.folder, "").model)
@@ -67,7 +74,10 @@ STAGE = Stage(
         "quant_config": "form",
         "rounding": "rounding",
         "iterations": "iterations",
+        "damping": "damping",
+        "activation_order": "activation_order",
         "bias_correction": "bias_correction",
         "numerics": "numerics",
     },
+    later=frozenset({"damping", "activation_order"}),
 )

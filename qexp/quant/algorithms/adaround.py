@@ -1,9 +1,7 @@
 """AdaRound: weights rounded up or down to preserve the output of a layer, instead of to the nearest level.
 
-Nagel et al. 2020, "Up or Down? Adaptive Rounding for Post-Training Quantization" (arXiv 2004.10568). Over
-calibration tokens x, the mean squared error of a layer's output is ``tr(E G E^T)``, where ``E`` is the error
-of the weight and ``G = E[x x^T]`` (equation 11), so no tokens need to be stored. The rows of ``E`` do not
-interact: each is an independent problem, and all are solved in parallel.
+Nagel et al. 2020, "Up or Down? Adaptive Rounding for Post-Training Quantization" (arXiv 2004.10568). The
+error of :mod:`qexp.quant.algorithms.rounding` is minimized for all rows in parallel.
 
 Each weight is ``floor(w) + h(V)`` steps, where ``h`` is the rectified sigmoid
 ``clamp(sigmoid(V) (zeta - gamma) + gamma, 0, 1)`` (equation 23). Adam minimizes, over V,
@@ -23,11 +21,11 @@ with beta from 20 and a warm-up of a fifth, 1000 steps end at the same error.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from qexp.quant.algorithms.rounding import RoundingProblem, RoundingResult
 from qexp.quant.grid import Grid
 
 ZETA, GAMMA = 1.1, -0.1
@@ -40,24 +38,10 @@ DECAYS = (0.9, 0.999)
 EPSILON = 1e-8
 
 
-@dataclass(frozen=True)
-class AdaRoundResult:
-    """A rounded weight and its error compared with rounding to the nearest level."""
-
-    weight: Tensor
-    """Values of the grid, in the shape of the weight."""
-    rows: int
-    """Number of rows that differ from rounding to the nearest level, which is no worse for the others."""
-    nearest: float
-    """``tr(E G E^T)`` with rounding to the nearest level."""
-    error: float
-    """``tr(E G E^T)`` with this rounding; never above ``nearest``."""
-
-
 @torch.no_grad()
 def adaround(
     weight: Tensor, scale: Tensor, zero_point: Tensor, *, grid: Grid, gram: Tensor, iterations: int
-) -> AdaRoundResult:
+) -> RoundingResult:
     """Round a weight by the second moments of its input.
 
     A row whose error would not be smaller than with the nearest levels keeps the nearest levels.
@@ -70,21 +54,9 @@ def adaround(
         gram: Second moments ``E[x x^T]``, float32 [in, in], on the device of the weight.
         iterations: Number of Adam steps.
     """
-    scale, zero = (grid.spread(each, len(weight)) for each in (scale, zero_point))
-    lower, upper = (grid.qmin - zero).to(weight.dtype), (grid.qmax - zero).to(weight.dtype)
-    steps = weight / scale
-    nearest = torch.minimum(torch.maximum(steps.round(), lower), upper)
-    floor = torch.minimum(torch.maximum(steps.floor(), lower), upper - 1)
-    chosen = floor + _round_up(steps, floor, gram, iterations)
-    before, after = (_row_errors((levels - steps) * scale, gram) for levels in (nearest, chosen))
-    better = after < before
-    levels = torch.where(better[:, None], chosen, nearest)
-    return AdaRoundResult(
-        levels * scale,
-        int((better & (chosen != nearest).any(1)).sum()),
-        float(before.sum()),
-        float(torch.where(better, after, before).sum()),
-    )
+    problem = RoundingProblem.of(weight, scale, zero_point, grid=grid, gram=gram)
+    floor = torch.minimum(torch.maximum(problem.steps.floor(), problem.lower), problem.upper - 1)
+    return problem.result(floor + _round_up(problem.steps, floor, gram, iterations))
 
 
 def _round_up(steps: Tensor, floor: Tensor, gram: Tensor, iterations: int) -> Tensor:
@@ -121,8 +93,3 @@ def _adam(v: Tensor, gradient: Tensor, first: Tensor, second: Tensor, step: int)
     second.mul_(DECAYS[1]).addcmul_(gradient, gradient, value=1 - DECAYS[1])
     spread = second.div(1 - DECAYS[1] ** step).sqrt_().add_(EPSILON)
     v.addcdiv_(first, spread, value=-RATE / (1 - DECAYS[0] ** step))
-
-
-def _row_errors(error: Tensor, gram: Tensor) -> Tensor:
-    """Return ``e G e^T`` of each row, float64 [rows]."""
-    return ((error @ gram) * error).sum(1, dtype=torch.float64)

@@ -13,7 +13,8 @@ import torch
 from qexp.config import Placement, Quant, QuantizationConfig, Scheme, WeightScheme
 from qexp.errors import QuantizationError
 from qexp.quant.algorithms.moments import InputMoments, InputMomentsCounter, MomentsFile
-from qexp.quant.algorithms.refine import refine
+from qexp.quant.algorithms.refine import refine, rounding_method
+from qexp.quant.algorithms.rounding import RoundingMethod
 from qexp.quant.insertion.insert import QuantizedModel
 from tests.support import sequence_models
 from tests.support.smoothed_models import smoothed
@@ -40,14 +41,23 @@ def frozen(quantization: QuantizedModel) -> QuantizedModel:
 
 def refined(quantization: QuantizedModel, moments: Mapping[str, InputMoments], **more: Any) -> Any:
     """Refine, by default with nothing but what is asked for."""
-    plan: dict[str, Any] = {"rounding": "nearest", "iterations": None, "bias_correction": False} | more
+    plan: dict[str, Any] = {"rounding": None, "bias_correction": False} | more
     return refine(quantization, moments, **plan)
 
 
+def by_adaround(iterations: int) -> RoundingMethod | None:
+    return rounding_method(iterations, None, None)
+
+
+def by_gptq() -> RoundingMethod | None:
+    return rounding_method(None, 0.01, True)
+
+
+@pytest.mark.parametrize(("rounding", "step"), [(by_adaround(150), 1), (by_gptq(), 7)])
 @pytest.mark.parametrize("with_pre_scale", [False, True])
 @pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
 def test_rounded_weights_are_on_their_grids_and_stay_there(
-    granularity: Any, with_pre_scale: bool, tmp_path: Path
+    granularity: Any, with_pre_scale: bool, rounding: RoundingMethod, step: int, tmp_path: Path
 ) -> None:
     scheme = Scheme(weight=WeightScheme(granularity=granularity))
     quant_config = QuantizationConfig(placement=LINEAR, quant=Quant(weight_bits=3), scheme=scheme)
@@ -61,13 +71,13 @@ def test_rounded_weights_are_on_their_grids_and_stay_there(
     before = layer.parametrizations.weight.original.detach().clone()
     nearest = quantization.integers(f"{LAYER}:linear.weight")
     biases = {name: parameter.clone() for name, parameter in model.named_parameters() if "bias" in name}
-    done = refined(quantization, moments, rounding="adaround", iterations=150)
+    done = refined(quantization, moments, rounding=rounding)
     assert (done.rounded, done.corrected, done.left) == (14, 0, 0)
     assert 0 < done.error < 0.9
     after = layer.parametrizations.weight.original
     torch.testing.assert_close(layer.weight, after)  # quantizing changes nothing any more
     moved = (quantization.integers(f"{LAYER}:linear.weight") - nearest).abs()
-    assert 0 < int(moved.max()) <= 1
+    assert 0 < int(moved.max()) <= step
     assert all(torch.equal(biases[name], dict(model.named_parameters())[name]) for name in biases)
     gram, errors = moments[LAYER].gram, []
     assert gram is not None
@@ -99,7 +109,7 @@ def test_outputs_of_layers_come_nearer(tmp_path: Path) -> None:
             )
 
     nearest = error()
-    refined(quantization, moments, rounding="adaround", iterations=300)
+    refined(quantization, moments, rounding=by_adaround(300))
     rounded = error()
     refined(quantization, moments, bias_correction=True)  # of weights that are on the grid: nothing is left
     assert error() == pytest.approx(rounded, rel=1e-4)
@@ -130,7 +140,7 @@ def test_both_correct_what_rounding_left(tmp_path: Path) -> None:
     layer = model.get_submodule(LAYER)
     weight, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
     quantization = frozen(calibrated(model, Quant(weight_bits=3), placement=LINEAR))
-    refined(quantization, moments, rounding="adaround", iterations=50, bias_correction=True)
+    refined(quantization, moments, rounding=by_adaround(50), bias_correction=True)
     mean = moments[LAYER].mean
     torch.testing.assert_close(layer.weight @ mean + layer.bias, weight @ mean + bias)
 
@@ -144,9 +154,7 @@ def test_tied_weights_and_tables_are_left(tmp_path: Path) -> None:
     counter.save(tmp_path / "gram.safetensors")
     quantization = sequence_quantized(model, tensors)
     table = model.model.shared.weight.clone()
-    done = refined(
-        quantization, MomentsFile(tmp_path / "gram.safetensors"), rounding="adaround", iterations=5
-    )
+    done = refined(quantization, MomentsFile(tmp_path / "gram.safetensors"), rounding=by_adaround(5))
     assert done.left == 1  # the output projection is the table of embeddings
     assert torch.equal(model.model.shared.weight, table)
 
@@ -169,7 +177,7 @@ def test_rounding_without_second_moments_is_refused(tmp_path: Path) -> None:
     moments = moments_of(model, tmp_path, gram=False)
     quantization = frozen(calibrated(model, placement=LINEAR))
     with pytest.raises(QuantizationError, match="no second moments"):
-        refined(quantization, moments, rounding="adaround", iterations=5)
+        refined(quantization, moments, rounding=by_adaround(5))
     assert refined(quantization, {}, bias_correction=True).left == 14
 
 
