@@ -119,7 +119,7 @@ def _tree(record: Record, options: argparse.Namespace) -> dict[str, Any]:
         StoreError: Its artifacts are missing, or the Record is of another version.
     """
     from qexp.analysis.find_run import experiment_of
-    from qexp.execution.dry_run import Plan
+    from qexp.execution.plan import Plan
 
     experiment = experiment_of(record)
     tree = experiment.model_dump(mode="json")

@@ -35,7 +35,7 @@ from qexp.errors import FAILED, INTERRUPTED, INVALID, OK, ConfigError, LaunchErr
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qexp.execution.dry_run import Plan
+    from qexp.execution.plan import Plan
     from qexp.execution.sweep_log import SweepLog
     from qexp.records.record import Record
 
@@ -135,7 +135,7 @@ def _print_summaries(sweep_logs: Sequence[SweepLog], show: Show | None) -> None:
 
 def _plan(command_line: CommandLine) -> int:
     """Print the plan of a command without running it, and return the exit code."""
-    from qexp.execution.dry_run import Plan
+    from qexp.execution.plan import Plan
 
     plan = Plan()
     with TemporaryDirectory() as folder, _launchers(partial(_planned, plan)):
@@ -217,7 +217,7 @@ def _supervised(
 
 
 def _planned(plan: Plan, launcher: Any, context: HydraContext, config: DictConfig) -> Any:
-    from qexp.execution.dry_run import DryRunLauncher
+    from qexp.execution.plan import DryRunLauncher
 
     if not str(config.hydra.sweeper._target_).endswith("BasicSweeper"):
         raise ConfigError(

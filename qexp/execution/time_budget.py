@@ -56,9 +56,21 @@ class TimedChoice:
 
 
 def within_minutes(
-    experiment: Experiment, rows: SourceRows, checkpoint: Checkpoint | ScratchModel, ctx: RunContext
+    experiment: Experiment,
+    rows: SourceRows,
+    checkpoint: Checkpoint | ScratchModel,
+    ctx: RunContext,
+    *,
+    measure: bool = True,
 ) -> TimedChoice | None:
-    """Return the choice for ``budget.minutes``; None if it is not set.
+    """Return the choice for ``budget.minutes``; None if it is not set, or if rates would have to be measured.
+
+    Args:
+        experiment: Experiment of the run.
+        rows: Rows of the run.
+        checkpoint: Weights that it starts from.
+        ctx: Context of the run, or of its plan.
+        measure: Whether rates that no earlier probe knows are measured.
 
     Raises:
         ConfigError: The task is a translation, whose search takes a time that no probe tells.
@@ -72,7 +84,10 @@ def within_minutes(
             "on the texts that a model finds; set budget.train_steps and budget.evaluation_rows instead"
         )
     counts = {name: table.num_rows for name, table in rows.splits.items()}
-    rule = StageRule(experiment, counts, _rates(experiment, rows, checkpoint, ctx))
+    rates = _rates(experiment, rows, checkpoint, ctx, measure=measure)
+    if rates is None:
+        return None
+    rule = StageRule(experiment, counts, rates)
     stages = required_stages(experiment, ctx, rows, checkpoint)
     return choose(rule, stages, 60 * minutes)
 
@@ -132,7 +147,9 @@ def _left_out(rule: StageRule, chosen: StageRule) -> tuple[str, ...]:
     return tuple(f"{whole - part} of {whole} {what}" for what, (whole, part) in pairs.items() if part < whole)
 
 
-def _rates(experiment: Experiment, rows: SourceRows, checkpoint: Checkpoint, ctx: RunContext) -> Rates:
+def _rates(
+    experiment: Experiment, rows: SourceRows, checkpoint: Checkpoint, ctx: RunContext, *, measure: bool
+) -> Rates | None:
     """Return the rates of an earlier probe with the same rows and model on this machine, or measure them."""
     task = experiment.task.without_decoding
     of = {
@@ -145,7 +162,7 @@ def _rates(experiment: Experiment, rows: SourceRows, checkpoint: Checkpoint, ctx
         "machine": platform.node(),
     }
     file = outputs_root() / "probes" / f"{digest(of)}.json"
-    if (known := _read(file)) is not None:
+    if (known := _read(file)) is not None or not measure:
         return known
     from qexp.training.probe import measure_rates
 

@@ -14,6 +14,7 @@ from qexp.errors import INVALID, OK
 from qexp.execution import time_budget
 from qexp.execution.dry_run import RequiredStage
 from qexp.execution.job import Job
+from qexp.execution.plan import Plan
 from qexp.execution.stage_times import Rates, StageRule
 from qexp.execution.time_budget import choose
 from tests.conftest import compose, experiment
@@ -81,8 +82,15 @@ def test_a_run_again_makes_the_same_choice_and_measures_nothing(
         "task=mrpc", "quant=w8a8", "method=ptq", "data=sample", "deploy=none", f"model.name={tiny_bert}",
         "machine.threads=1", "machine.progress=false", "budget.minutes=0.3", "data.train_rows=64",
     )  # fmt: skip
+    before = Plan()
+    before.add(compose(*words))
+    assert "by rates that the run measures first" in before.titles[0]
     code, first = run(*words)
     assert code == OK, first["error"]
+    after = Plan()
+    after.add(compose(*words))
+    assert "budget.minutes=0.3: about" in after.titles[0]
+    assert all(stage.there for stage in after.jobs[0]), "the plan makes the choice of the run"
     assert any("budget.minutes=0.3: about" in each for each in first["warnings"])
     (probe,) = (outputs / "probes").glob("*.json")
     assert json.loads(probe.read_text())["train_row"] > 0

@@ -11,7 +11,7 @@ import pytest
 
 from qexp.cli import compare, predict, publish, sensitivity
 from qexp.errors import OK
-from qexp.execution.dry_run import Plan
+from qexp.execution.plan import Plan
 from tests.conftest import compose
 from tests.support.jobs import record_problem, run
 from tests.support.row_files import write_json_lines

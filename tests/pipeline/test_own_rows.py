@@ -12,7 +12,7 @@ import pytest
 
 from qexp.cli import predict
 from qexp.errors import FAILED, INVALID, OK
-from qexp.execution.dry_run import Plan
+from qexp.execution.plan import Plan
 from qexp.records.record import read_all, records_folder
 from tests.conftest import compose
 from tests.support.jobs import record_problem, refused, run

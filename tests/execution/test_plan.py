@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from qexp.errors import INVALID, OK
-from qexp.execution.dry_run import DryRunLauncher, Plan, RequiredStage
+from qexp.execution.dry_run import RequiredStage
+from qexp.execution.plan import DryRunLauncher, Plan
 from qexp.execution.sweep_log import SweepLog
 from qexp.records.record import records_folder, write
 from tests.conftest import compose
