@@ -79,6 +79,10 @@ class Checkpoint:
     name: str
 
 
+INITIALIZATION = "fairseq"
+"""Rule by which the weights of a model from scratch are drawn."""
+
+
 @dataclass(frozen=True)
 class ScratchModel:
     """A model that is initialized with random weights.
@@ -93,8 +97,8 @@ class ScratchModel:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 (hex) over the sizes."""
-        return hashlib.sha256(self.scratch.model_dump_json().encode()).hexdigest()
+        """sha256 (hex) over the sizes and the rule by which weights are drawn."""
+        return hashlib.sha256(f"{INITIALIZATION} {self.scratch.model_dump_json()}".encode()).hexdigest()
 
 
 def locate(model: Model) -> Checkpoint | ScratchModel:

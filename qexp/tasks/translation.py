@@ -158,11 +158,11 @@ def from_scratch(scratch: FromScratch, tokenizer: PreTrainedTokenizerBase, seed:
     """Build a Transformer as described by Vaswani et al. (2017), with weights drawn from ``seed``.
 
     The architecture is Marian's in transformers: post-norm, ReLU, sinusoidal positions, embeddings scaled by
-    ``sqrt(width)`` and tied to the output. Weights and embeddings are normally distributed with standard
-    deviation ``width ** -0.5``, as in fairseq for embeddings and as Glorot's for square matrices.
+    ``sqrt(width)`` and tied to the output. Weights are drawn as in fairseq: embeddings from a normal
+    distribution of standard deviation ``width ** -0.5``, projections as ``draw_projections`` does.
     """
     torch.manual_seed(seed)
-    return MarianMTModel(
+    model = MarianMTModel(
         MarianConfig(
             vocab_size=len(tokenizer),
             max_position_embeddings=POSITIONS,
@@ -186,6 +186,22 @@ def from_scratch(scratch: FromScratch, tokenizer: PreTrainedTokenizerBase, seed:
             decoder_start_token_id=tokenizer.bos_token_id,
         )
     )
+    draw_projections(model)
+    return model
+
+
+@torch.no_grad()
+def draw_projections(model: nn.Module) -> None:
+    """Draw the weights of all linear layers but the output's from Glorot's uniform distribution, in place.
+
+    Those to queries, keys and values have a gain of ``2 ** -0.5``, as if they were one matrix of three times
+    the outputs (fairseq's MultiheadAttention; ``torch.nn.Transformer`` has one such matrix). Normal weights
+    of standard deviation ``width ** -0.5``, which Marian's configuration gives, train slower.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and name != "lm_head":
+            projects = name.rpartition(".")[2] in ("q_proj", "k_proj", "v_proj")
+            nn.init.xavier_uniform_(module.weight, gain=2**-0.5 if projects else 1.0)
 
 
 def writer(model: Any, search: BeamSearch) -> Callable[[Batch], tuple[Tensor, Tensor]]:

@@ -72,6 +72,24 @@ def test_a_model_from_scratch_is_drawn_from_the_seed_and_tied(tokens: Tokens) ->
     assert float(shared[3:].detach().std()) == pytest.approx(32**-0.5, rel=0.1)
 
 
+def test_projections_are_drawn_as_those_of_torch_transformer(tokens: Tokens) -> None:
+    made = scratch_model(tokens)
+    torch.manual_seed(1)
+    other = torch.nn.Transformer(32, 4, 2, 2, 64, batch_first=True)
+    ours, theirs = made.model.decoder.layers[0], other.decoder.layers[0]
+    attention = theirs.multihead_attn
+    parts = torch.cat([ours.encoder_attn.q_proj.weight, ours.encoder_attn.k_proj.weight])
+    for drawn, weight in (
+        (parts, attention.in_proj_weight), (ours.encoder_attn.out_proj.weight, attention.out_proj.weight),
+        (ours.fc1.weight, theirs.linear1.weight), (ours.fc2.weight, theirs.linear2.weight),
+    ):  # fmt: skip
+        assert float(drawn.detach().std()) == pytest.approx(float(weight.detach().std()), rel=0.1)
+        assert float(drawn.detach().abs().max()) == pytest.approx(
+            float(weight.detach().abs().max()), rel=0.02
+        )
+    assert not any(bias.any() for name, bias in made.named_parameters() if name.endswith("proj.bias"))
+
+
 def test_a_saved_model_computes_the_same_and_stays_tied(model: Any, tokens: Tokens, tmp_path: Path) -> None:
     save(model, tmp_path)
     loaded: Any = load_saved(tmp_path)
