@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 import qexp.custom_ops  # noqa: F401  defines torch.ops.qexp
 from qexp.custom_ops import dynamic_qparams
+from qexp.deploy.runtimes.onnxruntime.session import new_session
 from qexp.quant.fake_quantize import choose_kernels, fake_quantize_dynamic
 from qexp.quant.grid import Grid
 from qexp.quant.quantizer import Quantizer
@@ -40,7 +41,7 @@ def onnx_runtime() -> onnxruntime.InferenceSession:
         nodes, "dynamic", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])], outputs
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
-    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return new_session(model)
 
 
 def _agrees(session: onnxruntime.InferenceSession, x: NDArray[np.float32]) -> None:
