@@ -87,6 +87,11 @@ def _quantized(model: StoredModel, ctx: RunContext) -> tuple[QuantizedModel, nn.
         raise QuantizationError(
             f"{model.title}: nothing is quantized in it; choose --stage ptq or qat of a run that has one"
         )
+    if quantization.of_floats:
+        raise DeployError(
+            f"{model.title}: its grids are of floats ({', '.join(quantization.of_floats)}), and encodings "
+            "hold integer grids; use publish, or a run with a quant of integers"
+        )
     dynamic = [name for name, each in quantization.quantizers.items() if each.grid.dynamic]
     if dynamic:
         raise DeployError(

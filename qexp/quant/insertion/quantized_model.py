@@ -15,6 +15,7 @@ from qexp.errors import QuantizationError
 from qexp.quant.algorithms.smoothquant import dump_smoothing_factors, load_smoothing_factors
 from qexp.quant.calibration.estimators import weight_range
 from qexp.quant.calibration.statistics import CalibrationStatistics
+from qexp.quant.grid import Grid
 from qexp.quant.insertion.calibrate import calibrate_activations
 from qexp.quant.insertion.discovery import Side
 from qexp.quant.insertion.export import ExportMode
@@ -82,6 +83,13 @@ class QuantizedModel(nn.Module):
     def bits(self) -> dict[str, int]:
         """Bit-width by quantizer name."""
         return {name: quantizer.grid.bits for name, quantizer in self.quantizers.items()}
+
+    @property
+    def of_floats(self) -> tuple[str, ...]:
+        """Formats of floats that the grids have, each once."""
+        return tuple(
+            {each.grid.name: None for each in self.quantizers.values() if not isinstance(each.grid, Grid)}
+        )
 
     def describe(self) -> dict[str, Any]:
         """Return the number of ``quantizers``, and that of ``sites`` by kind."""
@@ -230,9 +238,10 @@ class QuantizedModel(nn.Module):
         Raises:
             QuantizationError: If a weight is NaN or infinite.
         """
-        quantizers = self.quantizers
-        for name, weight in originals(self.model, self.sites, quantizers).items():
-            quantizers[name].set_range(*weight_range(weight, calibrator, quantizers[name].grid))
+        quantizers = self._with_ranges()
+        for name, weight in originals(self.model, self.sites, self.quantizers).items():
+            if name in quantizers:
+                quantizers[name].set_range(*weight_range(weight, calibrator, quantizers[name].grid))
 
     def integers(self, name: str) -> Tensor:
         """Return a weight as integers of its grid, as it would be stored.
@@ -295,9 +304,11 @@ class QuantizedModel(nn.Module):
             quantizer.switch(mode)
 
     def _update_weight_ema(self) -> None:
+        quantizers = self._with_ranges()
         for name, weight in originals(self.model, self.sites, self.quantizers).items():
-            grid = self.quantizers[name].grid
-            self.quantizers[name].update_ema(*batch_ends(grid.in_blocks(weight), grid.axis))
+            if name in quantizers:
+                grid = quantizers[name].grid
+                quantizers[name].update_ema(*batch_ends(grid.in_blocks(weight), grid.axis))
 
     def _forget(self, *_: Any) -> None:
         if torch.compiler.is_compiling():
