@@ -9,7 +9,7 @@ can recognize. A custom operator stays a single node, which :mod:`qexp.deploy.on
 
 All arithmetic is float32 with a true division, so results are bit-identical to those of the ONNX operators.
 Importing this module defines ``torch.ops.qexp.fake_quantize``, ``fake_quantize_dynamic`` and ``dequantize``,
-and ``fake_quantize_float`` and ``dequantize_float`` for 8-bit floats, which round as torch casts but saturate.
+and ``fake_quantize_float`` and ``dequantize_float`` for 8-bit floats, which round as torch and saturate.
 None has a gradient, because training uses the quantizers themselves.
 
 The range of ``fake_quantize_dynamic`` comes from the values, by the rule of ONNX ``DynamicQuantizeLinear``

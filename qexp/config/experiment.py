@@ -22,6 +22,7 @@ from qexp.config.deploy import (
 )
 from qexp.config.dynamic import refuse_gate_rows, refuse_unread
 from qexp.config.embedding import BiEncoderTask
+from qexp.config.floats import refuse_export, refuse_for_floats
 from qexp.config.quantization import Placement, Quant, QuantizationConfig, Scheme
 from qexp.config.refinement import Refinement
 from qexp.config.resolution import resolve_defaults
@@ -162,6 +163,12 @@ class Experiment(Section):
     def _check_dynamic(self) -> Self:
         refuse_unread(self.quant_config, self.calibrator, self.calibration, self.refinement)
         refuse_gate_rows(self.quant_config, self.gate)
+        return self
+
+    @model_validator(mode="after")
+    def _check_floats(self) -> Self:
+        refuse_for_floats(self.quant_config, self.calibrator, self.refinement, self.method)
+        refuse_export(self.quant_config, self.deploy, self.machine)
         return self
 
     @model_validator(mode="after")

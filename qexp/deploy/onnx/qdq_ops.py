@@ -137,16 +137,22 @@ _FLOATS = {"fp8_e4m3": ir.DataType.FLOAT8E4M3FN, "fp8_e5m2": ir.DataType.FLOAT8E
 
 def _fake_quantize_float(x: ir.Value, scale: ir.Value, axis: int, element: str) -> Any:
     """Write 8-bit floats, whose type the zero point names; ``QuantizeLinear`` saturates by default."""
-    zero = op.Cast(op.Constant(value_float=0.0), to=_FLOATS[element])
-    if axis != PER_TENSOR:
-        zero = op.Cast(op.Mul(scale, op.Constant(value_float=0.0)), to=_FLOATS[element])
-    along, scale = {} if axis == PER_TENSOR else {"axis": axis}, _shaped(scale, axis)
+    along, zero = {} if axis == PER_TENSOR else {"axis": axis}, _float_zeros(scale, axis, _FLOATS[element])
+    scale = _shaped(scale, axis)
     return op.DequantizeLinear(op.QuantizeLinear(x, scale, zero, **along), scale, zero, **along)
 
 
 def _dequantize_float(q: ir.Value, scale: ir.Value, axis: int) -> Any:
-    along = {} if axis == PER_TENSOR else {"axis": axis}
-    return op.DequantizeLinear(q, _shaped(scale, axis), **along)
+    along, zero = {} if axis == PER_TENSOR else {"axis": axis}, _float_zeros(scale, axis, q.dtype)
+    return op.DequantizeLinear(q, _shaped(scale, axis), zero, **along)
+
+
+def _float_zeros(scale: ir.Value, axis: int, dtype: ir.DataType | None) -> Any:
+    """Return zero points in the shape of the scales."""
+    if axis == PER_TENSOR:
+        return op.Cast(op.Constant(value_float=0.0), to=dtype)
+    assert scale.shape is not None
+    return op.Cast(op.Constant(value_floats=[0.0] * int(scale.shape[0])), to=dtype)
 
 
 def _shaped(values: ir.Value, axis: int) -> Any:
