@@ -244,7 +244,9 @@ def test_formats_of_floats_have_names_and_are_simulated(words: list[str], name: 
 
 
 def test_integers_have_no_format_in_what_keys_are_made_of() -> None:
-    assert not {"weight_format", "activation_format"} & set(experiment("task=rte", "quant=w8a8").quant.model_dump())
+    assert not {"weight_format", "activation_format"} & set(
+        experiment("task=rte", "quant=w8a8").quant.model_dump()
+    )
 
 
 def test_sections_are_frozen() -> None:
