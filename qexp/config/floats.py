@@ -13,24 +13,31 @@ from qexp.config.refinement import Refinement
 from qexp.config.training import AnyMethod, Qat
 
 if TYPE_CHECKING:
+    from qexp.config.experiment import Experiment
     from qexp.config.number_formats import NumberFormat
 
 OF_INTEGERS = ("sqnr", "entropy", "imported")
 """Calibrators that choose ranges of integers."""
 
 
-def refuse_for_floats(
-    quant_config: QuantizationConfig, calibrator: Calibrator, refinement: Refinement, method: AnyMethod
-) -> None:
+def refuse_for_floats(experiment: Experiment) -> None:
     """Reject settings that grids of floats cannot have.
 
     Raises:
         ValueError: There is such a setting.
     """
-    quant = quant_config.quant
+    quant_config, quant = experiment.quant_config, experiment.quant
     if not quant.formats:
         return
     name = f"quant={quant.name}"
+    _refuse_schemes(quant_config, name)
+    _refuse_calibrator(quant.formats, experiment.calibrator, name)
+    _refuse_algorithms(experiment.refinement, experiment.method, name)
+    _refuse_export(quant.formats, experiment.deploy, experiment.machine, name)
+
+
+def _refuse_schemes(quant_config: QuantizationConfig, name: str) -> None:
+    quant = quant_config.quant
     if quant.weight_format is not None:
         for scheme in _weight_schemes(quant_config):
             _refuse_weight_scheme(scheme, quant.weight_format, name)
@@ -42,7 +49,9 @@ def refuse_for_floats(
                     "activations in floats have one fixed scale, or one for each block; use "
                     "scheme.activation.dynamic=null and granularity=per_tensor"
                 )
-    _refuse_calibrator(quant.formats, calibrator, name)
+
+
+def _refuse_algorithms(refinement: Refinement, method: AnyMethod, name: str) -> None:
     if refinement.rounding != "nearest":
         raise ValueError(
             f"refinement.rounding={refinement.rounding} with {name}: it chooses between integers; use "
@@ -56,23 +65,16 @@ def refuse_for_floats(
         )
 
 
-def refuse_export(quant_config: QuantizationConfig, deploy: AnyDeploy, machine: Machine) -> None:
-    """Reject exports and compilation of formats that are simulated in torch alone.
-
-    Raises:
-        ValueError: There is one.
-    """
-    quant = quant_config.quant
-    in_blocks = [each for each in quant.formats if each in IN_BLOCKS]
+def _refuse_export(formats: Iterable[NumberFormat], deploy: AnyDeploy, machine: Machine, name: str) -> None:
+    in_blocks = [each for each in formats if each in IN_BLOCKS]
     if in_blocks and deploy.kind != "none":
         raise ValueError(
-            f"deploy={deploy.kind} with quant={quant.name}: {in_blocks[0]} is simulated in torch, and "
+            f"deploy={deploy.kind} with {name}: {in_blocks[0]} is simulated in torch, and "
             "no engine here takes it; use deploy=none, or quant=fp8"
         )
-    if quant.formats and machine.compile:
+    if machine.compile:
         raise ValueError(
-            f"machine.compile=true with quant={quant.name}: grids of floats are not compiled; use "
-            "machine.compile=false"
+            f"machine.compile=true with {name}: grids of floats are not compiled; use machine.compile=false"
         )
 
 

@@ -248,10 +248,10 @@ def _stored(quantization: QuantizedModel) -> tuple[StoredParameters, ...]:
     return tuple(
         StoredParameters(
             name,
-            sum(sizes.values()),
-            scales,
-            0 if grid.symmetric else scales,
-            _block_scales(grid, sizes.values()),
+            elements=sum(sizes.values()),
+            scales=scales,
+            zero_points=0 if grid.symmetric else scales,
+            block_scales=_block_scales(grid, sizes.values()),
         )
         for name, sizes in elements.items()
         for grid, scales in ((quantizers[name].grid, quantizers[name].scale.numel()),)

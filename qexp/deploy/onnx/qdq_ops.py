@@ -152,7 +152,7 @@ def _float_zeros(scale: ir.Value, axis: int, dtype: ir.DataType | None) -> Any:
     if axis == PER_TENSOR:
         return op.Cast(op.Constant(value_float=0.0), to=dtype)
     assert scale.shape is not None
-    return op.Cast(op.Constant(value_floats=[0.0] * int(scale.shape[0])), to=dtype)
+    return op.Cast(op.Constant(value_floats=[0.0] * scale.shape.numpy()[0]), to=dtype)
 
 
 def _shaped(values: ir.Value, axis: int) -> Any:

@@ -15,7 +15,6 @@ from qexp.errors import QuantizationError
 from qexp.quant.algorithms.smoothquant import dump_smoothing_factors, load_smoothing_factors
 from qexp.quant.calibration.estimators import weight_range
 from qexp.quant.calibration.statistics import CalibrationStatistics
-from qexp.quant.grid import Grid
 from qexp.quant.insertion.calibrate import calibrate_activations
 from qexp.quant.insertion.discovery import Side
 from qexp.quant.insertion.export import ExportMode
@@ -83,13 +82,6 @@ class QuantizedModel(nn.Module):
     def bits(self) -> dict[str, int]:
         """Bit-width by quantizer name."""
         return {name: quantizer.grid.bits for name, quantizer in self.quantizers.items()}
-
-    @property
-    def of_floats(self) -> tuple[str, ...]:
-        """Formats of floats that the grids have, each once."""
-        return tuple(
-            {each.grid.name: None for each in self.quantizers.values() if not isinstance(each.grid, Grid)}
-        )
 
     def describe(self) -> dict[str, Any]:
         """Return the number of ``quantizers``, and that of ``sites`` by kind."""
@@ -226,9 +218,7 @@ class QuantizedModel(nn.Module):
                 missing, or a weight is NaN or infinite.
         """
         activations = self.activations()
-        quantizers = {
-            name: quantizer for name, quantizer in self._with_ranges().items() if name in activations
-        }
+        quantizers = {name: each for name, each in self._with_ranges().items() if name in activations}
         calibrate_activations(quantizers, statistics, calibrator)
         self.calibrate_weights(calibrator)
 
@@ -239,9 +229,8 @@ class QuantizedModel(nn.Module):
             QuantizationError: If a weight is NaN or infinite.
         """
         quantizers = self._with_ranges()
-        for name, weight in originals(self.model, self.sites, self.quantizers).items():
-            if name in quantizers:
-                quantizers[name].set_range(*weight_range(weight, calibrator, quantizers[name].grid))
+        for name, weight in originals(self.model, self.sites, quantizers).items():
+            quantizers[name].set_range(*weight_range(weight, calibrator, quantizers[name].grid))
 
     def integers(self, name: str) -> Tensor:
         """Return a weight as integers of its grid, as it would be stored.
@@ -305,10 +294,9 @@ class QuantizedModel(nn.Module):
 
     def _update_weight_ema(self) -> None:
         quantizers = self._with_ranges()
-        for name, weight in originals(self.model, self.sites, self.quantizers).items():
-            if name in quantizers:
-                grid = quantizers[name].grid
-                quantizers[name].update_ema(*batch_ends(grid.in_blocks(weight), grid.axis))
+        for name, weight in originals(self.model, self.sites, quantizers).items():
+            grid = quantizers[name].grid
+            quantizers[name].update_ema(*batch_ends(grid.in_blocks(weight), grid.axis))
 
     def _forget(self, *_: Any) -> None:
         if torch.compiler.is_compiling():
