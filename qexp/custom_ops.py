@@ -8,7 +8,8 @@ can recognize. A custom operator stays a single node, which :mod:`qexp.deploy.on
     x' = (q - zero_point) * scale
 
 All arithmetic is float32 with a true division, so results are bit-identical to those of the ONNX operators.
-Importing this module defines ``torch.ops.qexp.fake_quantize``, ``fake_quantize_dynamic`` and ``dequantize``.
+Importing this module defines ``torch.ops.qexp.fake_quantize``, ``fake_quantize_dynamic`` and ``dequantize``,
+and ``fake_quantize_float`` and ``dequantize_float`` for 8-bit floats, which round as torch and saturate.
 None has a gradient, because training uses the quantizers themselves.
 
 The range of ``fake_quantize_dynamic`` comes from the values, by the rule of ONNX ``DynamicQuantizeLinear``
@@ -104,6 +105,47 @@ def dequantize(q: Tensor, scale: Tensor, zero_point: Tensor, axis: int, block: i
     else:
         scale, zero = (_along(each, q.dim(), axis) for each in parameters)
     return q.to(torch.float32).sub_(zero).mul_(scale)
+
+
+FLOATS = {"fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
+"""Type of torch for each format of 8-bit floats."""
+
+
+@torch.library.custom_op("qexp::fake_quantize_float", mutates_args=())
+def fake_quantize_float(x: Tensor, scale: Tensor, axis: int, element: str) -> Tensor:
+    """Quantize ``x`` to 8-bit floats and dequantize the result.
+
+    Args:
+        x: Values of any shape, float32.
+        scale: One float32 value, or one for each index of ``axis``.
+        axis: Axis of ``x`` that has a scale for each index, or -1 for a single scale.
+        element: Format of a value, a key of ``FLOATS``.
+    """
+    dtype, scale = FLOATS[element], _along(scale, x.dim(), axis)
+    largest = torch.finfo(dtype).max
+    return torch.div(x, scale).clamp_(-largest, largest).to(dtype).to(torch.float32).mul_(scale)
+
+
+@torch.library.custom_op("qexp::dequantize_float", mutates_args=())
+def dequantize_float(q: Tensor, scale: Tensor, axis: int) -> Tensor:
+    """Convert stored 8-bit floats to the float32 values that they represent.
+
+    Args:
+        q: Values of any shape, of a type of ``FLOATS``.
+        scale: One float32 value, or one for each index of ``axis``.
+        axis: Axis of ``q`` that has a scale for each index, or -1 for a single scale.
+    """
+    return q.to(torch.float32).mul_(_along(scale, q.dim(), axis))
+
+
+@fake_quantize_float.register_fake
+def _(x: Tensor, scale: Tensor, axis: int, element: str) -> Tensor:
+    return torch.empty_like(x)
+
+
+@dequantize_float.register_fake
+def _(q: Tensor, scale: Tensor, axis: int) -> Tensor:
+    return torch.empty_like(q, dtype=torch.float32)
 
 
 @fake_quantize.register_fake

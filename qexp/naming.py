@@ -40,9 +40,21 @@ def execution(runtime: RuntimeName, widths: Iterable[tuple[int, int]]) -> Execut
     return max(executions, key=EXECUTIONS.index, default="float")
 
 
-def is_simulated(bits: tuple[int, int]) -> bool:
-    """Return whether no engine of a CPU gains anything from weights and activations of so many bits."""
-    return execution("onnxruntime", [bits]) == "simulated"
+_FLOATS = ("fp8", "nvfp4")
+"""Parts of the short names of quantized models whose numbers are floats, which nothing here multiplies."""
+
+
+def has_floats(quant: str) -> bool:
+    """Return whether the numbers of a quantized model are floats, by its short name such as ``fp8-mixed``."""
+    return any(each in quant.partition("-")[0] for each in _FLOATS)
+
+
+def is_simulated(bits: tuple[int, int], quant: str = "") -> bool:
+    """Return whether no engine of a CPU gains anything from weights and activations of so many bits.
+
+    ``quant`` is the short name of the quantized model, of which 8-bit floats have others than integers.
+    """
+    return has_floats(quant) or execution("onnxruntime", [bits]) == "simulated"
 
 
 EncodingsVersion = Literal["0.6.1", "1.0.0", "2.0.0"]

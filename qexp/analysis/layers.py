@@ -154,7 +154,7 @@ def _ranges(quantization: QuantizedModel, site: Site) -> dict[str, Any]:
     return {
         "quantizer": site.quantizer,
         "kind": site.kind if site.kind != "declared.weight" else joined(site.kind, site.parameter),
-        "grid": quantizer.grid,
+        "grid": quantizer.integer_grid,
         "scale": quantizer.current_scale().detach().cpu(),
         "zero_point": quantizer.current_zero_point().cpu(),
         "shared": tuple(f"{other.module}:{other.kind}" for other in others),

@@ -40,6 +40,7 @@ from qexp.config.deploy import (
 from qexp.config.embedding import CORPUS, BiEncoderTask, EmbeddingTask, RetrievalTask
 from qexp.config.experiment import Experiment
 from qexp.config.multi_label import LabelDecoding, MultiLabelTask
+from qexp.config.number_formats import NumberFormat
 from qexp.config.quantization import (
     ActivationScheme,
     GradientRule,
@@ -132,6 +133,7 @@ __all__ = [
     "NoDeploy",
     "NoFinetune",
     "NoMethod",
+    "NumberFormat",
     "Numerics",
     "Onnx",
     "Override",

@@ -22,6 +22,7 @@ from qexp.config.deploy import (
 )
 from qexp.config.dynamic import refuse_gate_rows, refuse_unread
 from qexp.config.embedding import BiEncoderTask
+from qexp.config.floats import refuse_for_floats
 from qexp.config.quantization import Placement, Quant, QuantizationConfig, Scheme
 from qexp.config.refinement import Refinement
 from qexp.config.resolution import resolve_defaults
@@ -93,9 +94,8 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _check_precisions(self) -> Self:
         deploy = self.deploy
-        if self.quant.enabled or not isinstance(deploy, DeployEngines):
-            return self
-        if all(precision == "int8" for _, precision in deploy.asked):
+        asked = deploy.asked if isinstance(deploy, DeployEngines) and not self.quant.enabled else ()
+        if asked and all(precision == "int8" for _, precision in asked):
             raise ValueError(
                 f"deploy.precisions=[{','.join(deploy.precisions)}] with quant=fp32: a float model has no "
                 f"int8, and {' and '.join(deploy.runtimes)} have nothing else; ask for fp32 too, or choose "
@@ -159,9 +159,10 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
-    def _check_dynamic(self) -> Self:
+    def _check_grids(self) -> Self:
         refuse_unread(self.quant_config, self.calibrator, self.calibration, self.refinement)
         refuse_gate_rows(self.quant_config, self.gate)
+        refuse_for_floats(self)
         return self
 
     @model_validator(mode="after")
@@ -299,11 +300,8 @@ class Experiment(Section):
     @property
     def labels(self) -> dict[str, Any]:
         """Names of the run in tables, as plain JSON values."""
-        names = [
-            score_name(metric, split, self.task)
-            for split in self.task.evaluation
-            for metric in self.task.metrics
-        ]
+        task = self.task
+        names = [score_name(metric, split, task) for split in task.evaluation for metric in task.metrics]
         return {
             "task": self.task.name, "model": self.model.name, "method": self.method.kind,
             "quant": self.quant.name, "metrics": names, "seed": self.seed, "budget": self.budget.name,

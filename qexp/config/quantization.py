@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from qexp.config.base import FLOAT_BITS, Bits, Section, check_bit_width, refuse_unused
+from qexp.config.number_formats import NumberFormat, check_formats, quant_name, short_format
 
 GroupSize = Literal[16, 32, 64, 128, 256]
 """Sizes of blocks that kernels of 4-bit weights take: powers of two."""
@@ -133,6 +134,10 @@ class Quant(Section):
     """Bits of a weight, 2 to 16; 32 leaves weights in floating point."""
     activation_bits: Bits = 8
     """Bits of an activation, 2 to 16; 32 leaves activations in floating point."""
+    weight_format: NumberFormat | None = Field(default=None, exclude_if=lambda each: each is None)
+    """Format of weights that are floats of ``weight_bits``; null is integers."""
+    activation_format: NumberFormat | None = Field(default=None, exclude_if=lambda each: each is None)
+    """Format of activations that are floats of ``activation_bits``; null is integers."""
     embedding_bits: Bits | None = None
     """Bits of tables of embeddings; null is ``weight_bits``."""
     overrides: dict[str, Override] = Field(default_factory=dict)
@@ -145,6 +150,19 @@ class Quant(Section):
     """What tables call the overrides, in ``w8a8-mixed``; small letters and digits."""
 
     _known_widths = field_validator("weight_bits", "activation_bits", "embedding_bits")(check_bit_width)
+
+    @model_validator(mode="after")
+    def _formats_have_their_bits(self) -> Self:
+        others = [
+            ("embedding_bits", None if self.embedding_bits == self.weight_bits else self.embedding_bits)
+        ]
+        for glob, each in self.overrides.items():
+            others.append((f"overrides[{glob}].weight_bits", each.weight_bits))
+            others.append((f"overrides[{glob}].activation_bits", each.activation_bits))
+        weight, activation = self.weight_format, self.activation_format
+        widths = {"weight": (self.weight_bits, weight), "activation": (self.activation_bits, activation)}
+        check_formats(widths, others)
+        return self
 
     @model_validator(mode="after")
     def _label_is_of_overrides(self) -> Self:
@@ -165,7 +183,14 @@ class Quant(Section):
         differs = self.embedding_bits not in (None, self.weight_bits)
         embedding = f"e{self.embedding_bits}" if differs else ""
         overrides = f"-{self.label}" if self.overrides else ""
-        return f"w{self.weight_bits}a{self.activation_bits}{embedding}{overrides}"
+        weight = short_format(self.weight_bits, self.weight_format)
+        activation = short_format(self.activation_bits, self.activation_format)
+        return f"{quant_name(weight, activation)}{embedding}{overrides}"
+
+    @property
+    def formats(self) -> tuple[NumberFormat, ...]:
+        """Formats of floats, each once, that of weights first."""
+        return tuple({each: None for each in (self.weight_format, self.activation_format) if each})
 
     @property
     def quantizes_activations(self) -> bool:
@@ -277,6 +302,8 @@ class QuantizationConfig(Section):
     @property
     def observes_nothing(self) -> bool:
         """Whether activations are quantized, and all ranges of theirs are found at run time."""
+        if self.quant.activation_format is not None:
+            return self.quant.activation_format == "mxfp8"
         return self.quant.quantizes_activations and all(each.dynamic for each in self.activation_schemes)
 
     @property

@@ -7,6 +7,7 @@ from typing import Any
 
 from qexp.config.base import FLOAT_BITS
 from qexp.config.embedding import BI_ENCODERS
+from qexp.config.number_formats import IN_BLOCKS
 from qexp.config.own_rows import resolve_own_rows
 from qexp.config.recommended import YamlDefaults
 from qexp.config.training import RANGE_RATE, Control, Qat
@@ -23,7 +24,7 @@ def resolve_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
     default. ``method: auto`` becomes ``qat``, or ``none`` with FP32; ``controlled`` becomes ``qat``, or
     ``control`` with FP32. An embedding or a retrieval is distilled from logits where nothing is chosen, and
     never from labels; a reranking is, too, where nothing is chosen. ``deploy: auto`` becomes ``engines``, or
-    ``none`` for a translation.
+    ``none`` for a translation and for formats of floats in blocks.
     A resolved tree is returned unchanged.
 
     Raises:
@@ -99,7 +100,9 @@ def _fill(section: dict[str, Any], source: Mapping[str, Any]) -> None:
 
 def _resolve_deploy(tree: dict[str, Any]) -> None:
     if tree["deploy"].get("kind") == "auto":
-        exported = tree["task"].get("kind") != "translation"
+        quant = tree["quant"] if isinstance(tree.get("quant"), dict) else {}
+        formats = {quant.get("weight_format"), quant.get("activation_format")}
+        exported = tree["task"].get("kind") != "translation" and not formats & {*IN_BLOCKS}
         tree["deploy"] = {**tree["deploy"], "kind": "engines"} if exported else {"kind": "none"}
 
 

@@ -4,7 +4,8 @@ Sources of what graphs they take: ONNX Runtime 1.31 and OpenVINO 2026.4 as measu
 (``tests/deploy/runtimes``); TensorRT for RTX 1.7, whose parser refuses zero points; TensorRT takes the same
 graphs. Unsigned integers are refused for both even with zero point 0: their INT8 is signed. torch_int8 moves
 zero points itself, and computes what has more than 8 bits in floating point. TensorRT takes products of
-blocks with 8-bit inputs, which are those of channels; its own INT4 in blocks has not been tried.
+blocks with 8-bit inputs, which are those of channels; its own INT4 in blocks has not been tried, nor have its
+8-bit floats.
 
 A new runtime is one entry here, its name in :data:`qexp.naming.RuntimeName`, and a module with a function
 ``load``.
@@ -38,6 +39,8 @@ class RuntimeSpec:
     """Whether it takes grids of 16 bits."""
     blocks: bool = True
     """Whether it takes weights in blocks in front of inputs in floating point."""
+    floats: bool = True
+    """Whether it takes 8-bit floats, which none of them multiplies on a CPU."""
     fp16_in_file: bool = False
     """Whether FP16 must be in the file; the others convert an FP32 graph themselves."""
 
@@ -55,17 +58,18 @@ RUNTIMES: dict[RuntimeName, RuntimeSpec] = {
         "TensorRT on an NVIDIA GPU", "tensorrt.engine",
         packages=("tensorrt", "tensorrt-cu13-bindings", "tensorrt-cu12-bindings", "tensorrt-bindings"),
         precisions=("fp32", "fp16", "int8"), products=PRODUCTS["tensorrt"],
-        on_gpu=True, zero_points=False, wide=False, blocks=False,
+        on_gpu=True, zero_points=False, wide=False, blocks=False, floats=False,
     ),
     "tensorrt_rtx": RuntimeSpec(
         "TensorRT for RTX on an NVIDIA GPU", "tensorrt.engine_rtx",
         packages=("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings", "tensorrt-rtx"),
         precisions=("fp32", "fp16", "int8"), products=PRODUCTS["tensorrt_rtx"],
-        on_gpu=True, zero_points=False, wide=False, blocks=False,
+        on_gpu=True, zero_points=False, wide=False, blocks=False, floats=False,
     ),
     "torch_int8": RuntimeSpec(
         "PyTorch's own integer products, on a CPU or a GPU", "torch_int8.engine", packages=("torch",),
         precisions=("fp32", "fp16", "bf16", "int8"), products=PRODUCTS["torch_int8"], on_gpu=True,
+        floats=False,
     ),
 }  # fmt: skip
 """By name, as ``deploy.runtimes`` and Records have it."""

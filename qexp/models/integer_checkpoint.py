@@ -75,7 +75,7 @@ def checkpoint_of(quantization: QuantizedModel) -> IntegerCheckpoint:
         tensors |= {f"{site.module}.{key}": value for key, value in stored.items()}
         if read is not None:
             tensors |= {f"{site.module}.{key}": value for key, value in _input_tensors(read).items()}
-        scheme["input_activations"] = None if read is None else _arguments(read.grid)
+        scheme["input_activations"] = None if read is None else _arguments(read.integer_grid)
         group = groups.setdefault(json.dumps(scheme, sort_keys=True), scheme | {"targets": []})
         group["targets"].append(site.module)
     modules = tuple(module for group in groups.values() for module in group["targets"])
@@ -120,6 +120,8 @@ def _unfit(quantization: QuantizedModel, site: Site, sites: list[Site]) -> str:
     module: Any = quantization.model.get_submodule(site.module)
     quantizer = quantization.quantizers[site.quantizer]
     shared = [each for each in sites if _original(quantization, each) is _original(quantization, site)]
+    if not isinstance(quantizer.grid, Grid):
+        return f"values of {quantizer.grid.name}, no integers"
     if quantizer.grid.bits > WIDEST:
         return f"more than {WIDEST} bits"
     if len(shared) > 1:
@@ -144,7 +146,7 @@ def _inputs(quantization: QuantizedModel) -> dict[str, Quantizer]:
         quantizer = quantization.quantizers[site.quantizer]
         grid = quantizer.grid
         whole = grid.axis is None and quantizer.migration is None
-        if site.kind == "linear.input" and whole and grid.bits <= WIDEST:
+        if site.kind == "linear.input" and whole and isinstance(grid, Grid) and grid.bits <= WIDEST:
             found[site.module] = quantizer
     return found
 
@@ -152,7 +154,8 @@ def _inputs(quantization: QuantizedModel) -> dict[str, Quantizer]:
 def _stored(quantization: QuantizedModel, site: Site) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors of a weight and its entry in the section, without input."""
     quantizer = quantization.quantizers[site.quantizer]
-    grid, half = quantizer.grid, _half(quantizer.grid)
+    grid = quantizer.integer_grid
+    half = _half(grid)
     integers = (quantization.integers(site.name).cpu().to(torch.int16) - half).to(torch.int8)
     rows = len(integers)
     tensors = {"weight_scale": _table(quantizer.current_scale(), grid, rows)}
@@ -176,18 +179,19 @@ def _is_packed(quantization: QuantizedModel, site: Site) -> bool:
     transformers 5.24 with compressed-tensors 0.20 loads neither packed tables (their initialization reads
     ``weight``) nor packed zero points of channels (an unpacked shape is expected).
     """
-    grid = quantization.quantizers[site.quantizer].grid
+    grid = quantization.quantizers[site.quantizer].integer_grid
     module = quantization.model.get_submodule(site.module)
     loads = isinstance(module, nn.Linear) and (_symmetric(grid) or grid.axis is None)
     return grid.bits in PACKED_BITS and loads
 
 
 def _input_tensors(quantizer: Quantizer) -> dict[str, Tensor]:
-    if quantizer.grid.dynamic:
+    grid = quantizer.integer_grid
+    if grid.dynamic:
         return {}
-    tensors = {"input_scale": _table(quantizer.current_scale(), quantizer.grid)}
-    if not _symmetric(quantizer.grid):
-        zero_point = _table(quantizer.current_zero_point(), quantizer.grid) - _half(quantizer.grid)
+    tensors = {"input_scale": _table(quantizer.current_scale(), grid)}
+    if not _symmetric(grid):
+        zero_point = _table(quantizer.current_zero_point(), grid) - _half(grid)
         tensors["input_zero_point"] = zero_point.to(torch.int8)
     return tensors
 

@@ -18,6 +18,7 @@ from qexp.errors import ConfigError, DeployError, QuantizationError
 from qexp.models.inference import load_quantized
 from qexp.naming import EncodingsVersion
 from qexp.publishing.new_folder import new_folder
+from qexp.quant.grid import Grid
 from qexp.quant.insertion.quantized_model import QuantizedModel
 from qexp.quant.insertion.sites import joined
 from qexp.quant.messages import listed
@@ -86,6 +87,12 @@ def _quantized(model: StoredModel, ctx: RunContext) -> tuple[QuantizedModel, nn.
     if quantization is None:
         raise QuantizationError(
             f"{model.title}: nothing is quantized in it; choose --stage ptq or qat of a run that has one"
+        )
+    floats = {each.grid.name for each in quantization.quantizers.values() if not isinstance(each.grid, Grid)}
+    if floats:
+        raise DeployError(
+            f"{model.title}: its grids are of floats ({', '.join(sorted(floats))}), and encodings "
+            "hold integer grids; use publish, or a run with a quant of integers"
         )
     dynamic = [name for name, each in quantization.quantizers.items() if each.grid.dynamic]
     if dynamic:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from qexp.config import GradientRule
-from qexp.quant.grid import Grid
+from qexp.quant.element_formats import ElementFormat
+from qexp.quant.float_grid import FloatGrid
+from qexp.quant.grid import AnyGrid
 
 CPU = torch.device("cpu")
 ROUNDING = 2.0**-22
@@ -30,19 +32,28 @@ class Bounds:
     lower: float | Tensor
     upper: float | Tensor
     gradient: GradientRule = "range"
+    element: ElementFormat | None = None
+    """Format that steps are rounded to; None rounds to whole numbers."""
+
+    def round_(self, v: Tensor) -> Tensor:
+        """Round steps to those of the grid, to whole numbers in place; the bounds of floats are in there."""
+        return v.round_() if self.element is None else self.element.round(v)
 
     @property
     def passing(self) -> Bounds:
         """Bounds, in steps, between which the straight-through gradient passes; see ``GradientRule``."""
         if self.gradient == "range":
-            return Bounds(_beyond(self.lower), _beyond(self.upper))
+            return self._between(_beyond(self.lower), _beyond(self.upper))
         if self.gradient == "grid":
-            return Bounds(_rounding_to(self.lower, -0.5), _rounding_to(self.upper, 0.5))
-        return Bounds(-math.inf, math.inf)
+            return self._between(_rounding_to(self.lower, -0.5), _rounding_to(self.upper, 0.5))
+        return self._between(-math.inf, math.inf)
+
+    def _between(self, lower: float | Tensor, upper: float | Tensor) -> Bounds:
+        return replace(self, lower=lower, upper=upper, gradient="range")
 
     @classmethod
     def of(
-        cls, grid: Grid, zero_point: Tensor, *, dimensions: int, gradient: GradientRule = "range"
+        cls, grid: AnyGrid, zero_point: Tensor, *, dimensions: int, gradient: GradientRule = "range"
     ) -> Bounds:
         """Return the bounds for tensors with ``dimensions`` axes.
 
@@ -50,11 +61,12 @@ class Bounds:
         """
         if zero_point.dim() == 0 or grid.symmetric:
             zero = 0 if grid.symmetric else int(zero_point)
-            return cls(float(grid.qmin - zero), float(grid.qmax - zero), gradient)
+            element = grid.element if isinstance(grid, FloatGrid) else None
+            return cls(float(grid.qmin - zero), float(grid.qmax - zero), gradient, element)
         return cls.around(grid, grid.expand(zero_point, dimensions), gradient)
 
     @classmethod
-    def around(cls, grid: Grid, zero_point: Tensor, gradient: GradientRule = "range") -> Bounds:
+    def around(cls, grid: AnyGrid, zero_point: Tensor, gradient: GradientRule = "range") -> Bounds:
         """Return the bounds of zero points that broadcast with the values.
 
         Nothing is read on the host. The gradient of a learned zero point is preserved.

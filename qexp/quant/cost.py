@@ -8,7 +8,7 @@ norms and nonlinearities do not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from qexp.config import FLOAT_BITS
+from qexp.quant.float_grid import BlockGrid
+from qexp.quant.grid import AnyGrid
 from qexp.quant.insertion.discovery import two_sequences
 from qexp.quant.insertion.function_taps import FAMILIES, operands_of
 from qexp.quant.insertion.hooks import AttentionSwitch, Handle
@@ -61,13 +63,16 @@ class StoredParameters:
     elements: int
     scales: int
     zero_points: int
+    block_scales: int = 0
+    """Scales of one byte, of floats in blocks."""
 
     def bytes(self, bits: Bits) -> int:
         """Return the size of the packed integers with their scales and zero points, or of the floats."""
         width = bits.get(self.quantizer, FLOAT_BITS)
         if width == FLOAT_BITS:
             return FLOAT_BYTES * self.elements
-        return -(-self.elements * width // 8) + FLOAT_BYTES * (self.scales + self.zero_points)
+        whole = FLOAT_BYTES * (self.scales + self.zero_points) + self.block_scales
+        return -(-self.elements * width // 8) + whole
 
 
 @dataclass(frozen=True)
@@ -241,7 +246,17 @@ def _stored(quantization: QuantizedModel) -> tuple[StoredParameters, ...]:
             elements.setdefault(site.quantizer, {})[id(weight)] = weight.numel()
     quantizers = quantization.quantizers
     return tuple(
-        StoredParameters(name, sum(sizes.values()), scales, 0 if quantizers[name].grid.symmetric else scales)
+        StoredParameters(
+            name,
+            elements=sum(sizes.values()),
+            scales=scales,
+            zero_points=0 if grid.symmetric else scales,
+            block_scales=_block_scales(grid, sizes.values()),
+        )
         for name, sizes in elements.items()
-        for scales in (quantizers[name].scale.numel(),)
+        for grid, scales in ((quantizers[name].grid, quantizers[name].scale.numel()),)
     )
+
+
+def _block_scales(grid: AnyGrid, sizes: Iterable[int]) -> int:
+    return sum(-(-size // grid.size) for size in sizes) if isinstance(grid, BlockGrid) else 0

@@ -26,7 +26,8 @@ from torch import Tensor
 
 from qexp.custom_ops import dynamic_qparams
 from qexp.quant.bounds import Bounds
-from qexp.quant.grid import Grid
+from qexp.quant.float_grid import BlockGrid
+from qexp.quant.grid import AnyGrid, Grid
 from qexp.quant.kernels import cpu, reference
 from qexp.quant.kernels.reference import sum_to, traced_dynamic
 
@@ -57,9 +58,9 @@ def choose_kernels(choice: Literal["auto", "plain"]) -> None:
     _choice = choice
 
 
-def kernels_of(x: Tensor, scale: Tensor) -> Kernels:
-    """Return the fastest kernels that support these tensors on this machine."""
-    if _choice == "plain":
+def kernels_of(x: Tensor, scale: Tensor, bounds: Bounds) -> Kernels:
+    """Return the fastest kernels that support these tensors and bounds on this machine."""
+    if _choice == "plain" or bounds.element is not None:
         return reference
     if x.is_cuda:
         return _cuda_kernels() or reference
@@ -84,14 +85,14 @@ class FakeQuantizeFrozen(torch.autograd.Function):
         """Fake-quantize ``x``; ``scale`` broadcasts with it, ``done`` is the result if already computed."""
         ctx.save_for_backward(x, scale)
         ctx.bounds = bounds
-        return kernels_of(x, scale).forward(x, scale, bounds) if done is None else done.detach()
+        return kernels_of(x, scale, bounds).forward(x, scale, bounds) if done is None else done.detach()
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         """Return the gradient of ``x``: the incoming one inside the range, zero outside."""
         x, scale = ctx.saved_tensors
         passing = ctx.bounds.passing
-        return kernels_of(x, scale).backward(grad_outputs[0], x, scale, passing), None, None, None
+        return kernels_of(x, scale, passing).backward(grad_outputs[0], x, scale, passing), None, None, None
 
 
 class FakeQuantizeLearned(torch.autograd.Function):
@@ -123,14 +124,15 @@ class FakeQuantizeLearned(torch.autograd.Function):
         """
         ctx.save_for_backward(x, scale)
         ctx.bounds, ctx.factor, ctx.moves = bounds, factor, zero is not None
-        return kernels_of(x, scale).forward(x, scale, bounds) if done is None else done.detach()
+        return kernels_of(x, scale, bounds).forward(x, scale, bounds) if done is None else done.detach()
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         """Return the gradients of ``x``, ``scale`` and ``zero``."""
         x, scale = ctx.saved_tensors
         (grad,) = grad_outputs
-        passed, total = kernels_of(x, scale).backward_learned(grad, x, scale, ctx.bounds.passing)
+        passing = ctx.bounds.passing
+        passed, total = kernels_of(x, scale, passing).backward_learned(grad, x, scale, passing)
         clipped = -scale * sum_to((grad - passed).float(), scale) if ctx.moves else None
         return passed, total * ctx.factor, None, None, None, clipped
 
@@ -144,7 +146,7 @@ class FakeQuantizeDynamic(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, bounds: Bounds) -> Tensor:
         """Fake-quantize ``x``; ``scale`` broadcasts with it."""
-        return kernels_of(x, scale).forward(x, scale, bounds)
+        return kernels_of(x, scale, bounds).forward(x, scale, bounds)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
@@ -165,7 +167,7 @@ def fake_quantize_dynamic(x: Tensor, grid: Grid, *, plain: bool = False) -> Tens
     bounds = Bounds.around(grid, zero)
     if plain:
         return traced_dynamic(x.float(), scale, bounds).to(x.dtype)
-    kernels = kernels_of(x, scale)
+    kernels = kernels_of(x, scale, bounds)
     if x.dtype is not torch.float32 and not kernels.HALVES:
         return fake_quantize_dynamic(x.float(), grid).to(x.dtype)
     if not torch.is_grad_enabled():
@@ -173,6 +175,23 @@ def fake_quantize_dynamic(x: Tensor, grid: Grid, *, plain: bool = False) -> Tens
     return FakeQuantizeDynamic.apply(x, scale, bounds)  # type: ignore[no-any-return,no-untyped-call]
 
 
-def gradient_scale(elements: int, grid: Grid) -> float:
+class FakeQuantizeBlocks(torch.autograd.Function):
+    """Fake quantization to floats that share scales in blocks, found from the values.
+
+    The whole gradient passes: nothing is clipped but what lies beyond a calibrated range of the tensor.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, grid: BlockGrid, done: Tensor | None = None) -> Tensor:
+        """Fake-quantize ``x``; ``scale`` is that of the tensor, ``done`` is the result if there is one."""
+        return grid.fake_quantize(x, scale) if done is None else done.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        """Return the incoming gradient unchanged."""
+        return grad_outputs[0], None, None, None
+
+
+def gradient_scale(elements: int, grid: AnyGrid) -> float:
     """Return LSQ's gradient scale for a scale that ``elements`` values share (section 2.2)."""
     return 1.0 / math.sqrt(max(elements, 1) * grid.qmax)

@@ -20,15 +20,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from qexp.config import FLOAT_BITS, ActivationScheme, ValueType, WeightScheme
+from qexp.config import FLOAT_BITS, ActivationScheme, NumberFormat, ValueType, WeightScheme
 from qexp.errors import QuantizationError
+from qexp.quant.float_grid import BlockGrid, FloatGrid, float_grid
+from qexp.quant.range_layout import RangeLayout
 
 SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 """Smallest normal float32, the lower bound of every scale."""
 
 
 @dataclass(frozen=True)
-class Grid:
+class Grid(RangeLayout):
     """A set of integers, and the axis of a tensor that has a range for each index.
 
     Raises:
@@ -77,34 +79,20 @@ class Grid:
         """Highest integer of the grid."""
         return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
 
-    def in_blocks(self, x: Tensor) -> Tensor:
-        """View a tensor so that ``axis`` has one index for each range: in blocks as [blocks, block]."""
-        return x if self.block is None else x.reshape(-1, self.block)
 
-    def spread(self, parameter: Tensor, rows: int) -> Tensor:
-        """Reshape a scale or zero point to broadcast with a matrix of ``rows`` rows, as it is."""
-        if self.block is None:
-            return self.expand(parameter, 2)
-        return self.table(parameter, rows).repeat_interleave(self.block, dim=1)
-
-    def table(self, parameter: Tensor, rows: int) -> Tensor:
-        """Reshape a scale or zero point in blocks to [rows, blocks of a row]; return any other unchanged."""
-        return parameter if self.block is None else parameter.reshape(rows, -1)
-
-    def expand(self, parameter: Tensor, dimensions: int) -> Tensor:
-        """Reshape a scale or zero point to broadcast with ``dimensions`` axes, after ``in_blocks``."""
-        if self.axis is None or parameter.dim() == 0:
-            return parameter
-        shape = [1] * dimensions
-        shape[self.axis] = -1
-        return parameter.reshape(shape)
+AnyGrid = Grid | FloatGrid | BlockGrid
+"""Grid of integers, or of floats of 4 or 8 bits."""
 
 
-def weight_grid(bits: int, scheme: WeightScheme, *, axis: int = 0) -> Grid | None:
+def weight_grid(
+    bits: int, scheme: WeightScheme, *, axis: int = 0, number_format: NumberFormat | None = None
+) -> AnyGrid | None:
     """Return the grid of a weight with output channels on ``axis``, or None if it stays in floating point."""
     if bits == FLOAT_BITS:
         return None
     channel = axis if scheme.granularity == "per_channel" else None
+    if number_format is not None:
+        return float_grid(number_format, channel)
     symmetric, narrow, full = scheme.symmetric, scheme.narrow, scheme.range == "full"
     return Grid(
         bits,
@@ -118,21 +106,28 @@ def weight_grid(bits: int, scheme: WeightScheme, *, axis: int = 0) -> Grid | Non
 
 
 def activation_grid(
-    bits: int, scheme: ActivationScheme, values: ValueType = "act", *, axis: int | None = None
-) -> Grid | None:
+    bits: int,
+    scheme: ActivationScheme,
+    values: ValueType = "act",
+    *,
+    axis: int | None = None,
+    number_format: NumberFormat | None = None,
+) -> AnyGrid | None:
     """Return the grid of an activation, or None if it stays in floating point.
 
-    The grid is per tensor, dynamic, or has a range for each index of ``axis``. It is unsigned, even if
-    symmetric, where no value can be negative.
+    The grid is per tensor, dynamic, or has a range for each index of ``axis``. One of integers is unsigned,
+    even if symmetric, where no value can be negative.
     """
     if bits == FLOAT_BITS:
         return None
+    if number_format is not None:
+        return float_grid(number_format)
     signed = scheme.symmetric and values == "act"
     narrow, dynamic = scheme.narrow and signed, scheme.dynamic
     return Grid(bits, signed=signed, symmetric=scheme.symmetric, narrow=narrow, axis=axis, dynamic=dynamic)
 
 
-def scale_and_zero_point(low: Tensor, high: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+def scale_and_zero_point(low: Tensor, high: Tensor, grid: AnyGrid) -> tuple[Tensor, Tensor]:
     """Return the scale (float32) and zero point (int32) that cover ``[low, high]``, in the shape of ``low``.
 
     A symmetric grid covers the larger magnitude: ``scale = max(|low|, |high|) / qmax``, or with ``full``
@@ -152,7 +147,7 @@ def scale_and_zero_point(low: Tensor, high: Tensor, grid: Grid) -> tuple[Tensor,
     return compute_qparams(low, high, grid)
 
 
-def compute_qparams(low: Tensor, high: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+def compute_qparams(low: Tensor, high: Tensor, grid: AnyGrid) -> tuple[Tensor, Tensor]:
     """Return scale and zero point as ``scale_and_zero_point`` does, without validation.
 
     A NaN bound makes the scale NaN.
@@ -168,7 +163,7 @@ def compute_qparams(low: Tensor, high: Tensor, grid: Grid) -> tuple[Tensor, Tens
     return scale, zero_point.to(torch.int32)
 
 
-def range_of_qparams(scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
+def range_of_qparams(scale: Tensor, zero_point: Tensor, grid: AnyGrid) -> Tensor:
     """Return the range, float64 [2, ...], for which ``compute_qparams`` returns these qparams."""
     zero = zero_point.to(torch.float64)
     lowest = -grid.qmax if grid.symmetric and grid.signed and not grid.full else grid.qmin

@@ -9,7 +9,14 @@ from qexp.config import GradientRule
 from qexp.errors import QuantizationError
 from qexp.quant.bounds import Bounds
 from qexp.quant.calibration.embedding_groups import EmbeddingGroups
-from qexp.quant.grid import SMALLEST_SCALE, Grid, compute_qparams, range_of_qparams, scale_and_zero_point
+from qexp.quant.grid import (
+    SMALLEST_SCALE,
+    AnyGrid,
+    Grid,
+    compute_qparams,
+    range_of_qparams,
+    scale_and_zero_point,
+)
 from qexp.quant.quantizer_mode import QuantizerMode
 
 
@@ -36,7 +43,7 @@ class QuantParams(nn.Module):
 
     Args:
         name: Name of the quantizer, for messages.
-        grid: Integer grid to map to.
+        grid: Grid to map to.
         channels: Number of ranges; None for a per-tensor grid.
         ceiling: Largest magnitude of a range that is not learned; None sets no limit.
         grouping: How dimensions share ranges, for a grid on the last axis; None means no sharing.
@@ -56,7 +63,7 @@ class QuantParams(nn.Module):
     def __init__(
         self,
         name: str,
-        grid: Grid,
+        grid: AnyGrid,
         channels: int | None,
         ceiling: float | None,
         grouping: EmbeddingGroups | None,
@@ -85,6 +92,20 @@ class QuantParams(nn.Module):
         self.restarts = False
         self.gradient: GradientRule = "range"
         self._bounds: Bounds | None = None
+
+    @property
+    def integer_grid(self) -> Grid:
+        """Grid, of integers.
+
+        Raises:
+            QuantizationError: If it is one of floats.
+        """
+        if not isinstance(self.grid, Grid):
+            raise QuantizationError(
+                f"{self.name} is on {self.grid.name}, a grid of floats, and integers are asked for; "
+                "choose a quant of integers, such as quant=w8a8"
+            )
+        return self.grid
 
     @property
     def calibrated(self) -> bool:

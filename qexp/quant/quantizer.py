@@ -13,13 +13,15 @@ from qexp.errors import QuantizationError
 from qexp.quant.bounds import Bounds
 from qexp.quant.calibration.embedding_groups import EmbeddingGroups
 from qexp.quant.fake_quantize import (
+    FakeQuantizeBlocks,
     FakeQuantizeFrozen,
     FakeQuantizeLearned,
     fake_quantize_dynamic,
     gradient_scale,
     kernels_of,
 )
-from qexp.quant.grid import Grid, quantize
+from qexp.quant.float_grid import BlockGrid, FloatGrid
+from qexp.quant.grid import AnyGrid, Grid, quantize
 from qexp.quant.kernels.reference import damped, traced
 from qexp.quant.minmax import batch_ends, group_ends
 from qexp.quant.quant_params import QuantParams
@@ -38,7 +40,7 @@ class Quantizer(QuantParams):
 
     Args:
         name: Name of the quantizer, for messages.
-        grid: Integer grid to map to.
+        grid: Grid to map to.
         channels: Number of ranges; None for a per-tensor grid.
         values: Value type, what is known of the values beforehand.
         ceiling: Largest magnitude of a range that is not learned; None sets no limit.
@@ -59,7 +61,7 @@ class Quantizer(QuantParams):
     def __init__(
         self,
         name: str,
-        grid: Grid,
+        grid: AnyGrid,
         channels: int | None = None,
         values: ValueType = "act",
         ceiling: float | None = None,
@@ -83,13 +85,14 @@ class Quantizer(QuantParams):
         """Enter a mode.
 
         Instead of being learned or averaged, a fixed range (softmax) stays frozen and a dynamic one dynamic.
+        Scales of blocks are not learned either.
 
         Raises:
             QuantizationError: If the mode needs a range and there is none.
         """
-        if mode in (QuantizerMode.LEARNED, QuantizerMode.EMA) and (
-            self.values == "softmax" or self.grid.dynamic
-        ):
+        fixed = self.values == "softmax" or self.grid.dynamic
+        learned_blocks = mode is QuantizerMode.LEARNED and isinstance(self.grid, BlockGrid)
+        if learned_blocks or (fixed and mode in (QuantizerMode.LEARNED, QuantizerMode.EMA)):
             mode = QuantizerMode.FROZEN
         if mode not in (QuantizerMode.OFF, QuantizerMode.OBSERVING) and not self.calibrated:
             raise QuantizationError(f"{self.name} has no range: calibrate or load ranges before {mode}")
@@ -122,14 +125,13 @@ class Quantizer(QuantParams):
         """Return ``x`` as integers of the grid: int8 or uint8 up to 8 bits, else int32.
 
         Raises:
-            QuantizationError: If there is no range yet.
+            QuantizationError: If there is no range yet, or the grid is one of floats.
         """
         if not self.calibrated:
             raise QuantizationError(f"{self.name} has no range: calibrate or load ranges first")
-        result = quantize(
-            self.pre_scaled(x), self.current_scale().detach(), self.current_zero_point(), self.grid
-        )
-        return result if self.grid.bits > 8 else result.to(torch.int8 if self.grid.signed else torch.uint8)
+        grid = self.integer_grid
+        result = quantize(self.pre_scaled(x), self.current_scale().detach(), self.current_zero_point(), grid)
+        return result if grid.bits > 8 else result.to(torch.int8 if grid.signed else torch.uint8)
 
     def pre_scaled(self, x: Tensor) -> Tensor:
         """Return the tensor to quantize: ``x``, divided by the factors if there are any."""
@@ -150,18 +152,8 @@ class Quantizer(QuantParams):
             if self.observer is not None:
                 self.observer(x)
             return x
-        if self.mode is QuantizerMode.EXPORT and self.grid.dynamic:
-            grid = self.grid
-            return torch.ops.qexp.fake_quantize_dynamic(  # type: ignore[no-any-return]
-                x, grid.dynamic == "token", grid.symmetric, grid.qmin, grid.qmax
-            )
         if self.mode is QuantizerMode.EXPORT:
-            grid = self.grid
-            axis = -1 if grid.axis is None else grid.axis % x.dim()
-            scale, zero = self.per_dimension(self.scale), self.per_dimension(self.zero_point)
-            return torch.ops.qexp.fake_quantize(  # type: ignore[no-any-return]
-                x, scale, zero, axis, grid.qmin, grid.qmax
-            )
+            return self._exported(x)
         if self.mode is QuantizerMode.EMA and self.training:
             counted = None if self.counted is None else self.counted(x)
             ends = batch_ends(x, self.grid.axis, counted)
@@ -169,6 +161,19 @@ class Quantizer(QuantParams):
                 *(ends if self.members is None else group_ends(ends, self.members, len(self.scale)))
             )
         return self._fake_quantize(x)
+
+    def _exported(self, x: Tensor) -> Tensor:
+        """Call the operator that stands for the quantizer in an export."""
+        grid, ops = self.grid, torch.ops.qexp
+        axis = -1 if grid.axis is None else grid.axis % x.dim()
+        scale, zero = self.per_dimension(self.scale), self.per_dimension(self.zero_point)
+        if isinstance(grid, FloatGrid):
+            return ops.fake_quantize_float(x, scale, axis, grid.name)  # type: ignore[no-any-return]
+        grid = self.integer_grid
+        if grid.dynamic:
+            tokens = grid.dynamic == "token"
+            return ops.fake_quantize_dynamic(x, tokens, grid.symmetric, grid.qmin, grid.qmax)  # type: ignore[no-any-return]
+        return ops.fake_quantize(x, scale, zero, axis, grid.qmin, grid.qmax)  # type: ignore[no-any-return]
 
     def _fake_quantize(self, x: Tensor, done: Tensor | None = None) -> Tensor:
         """Fake-quantize ``x``; ``done`` is the result if only the gradient remains to be attached."""
@@ -178,7 +183,9 @@ class Quantizer(QuantParams):
         return self._on_grid(self.grid.in_blocks(x), done).reshape(x.shape)
 
     def _on_grid(self, x: Tensor, done: Tensor | None) -> Tensor:
-        if self.grid.dynamic:
+        if isinstance(self.grid, BlockGrid):
+            return FakeQuantizeBlocks.apply(x, self.scale, self.grid, done)  # type: ignore[no-any-return,no-untyped-call]
+        if isinstance(self.grid, Grid) and self.grid.dynamic:
             return fake_quantize_dynamic(x, self.grid, plain=torch.compiler.is_compiling())
         scale = self.grid.expand(self.per_dimension(self.current_scale()), x.dim())
         factor = 1.0 if self.log_scale is None else self._factor(x)
@@ -188,10 +195,11 @@ class Quantizer(QuantParams):
         bounds = self.bounds(x.dim()) if zero is None else Bounds.around(self.grid, zero, self.gradient)
         if torch.compiler.is_compiling():
             return traced(x.float(), scale, bounds, factor).to(x.dtype)
-        if x.dtype is not torch.float32 and not kernels_of(x, scale).HALVES:
+        kernels = kernels_of(x, scale, bounds)
+        if x.dtype is not torch.float32 and not kernels.HALVES:
             return self._on_grid(x.float(), None).to(x.dtype)
         if not torch.is_grad_enabled():
-            return kernels_of(x, scale).forward(x, scale, bounds, nan_low=True)
+            return kernels.forward(x, scale, bounds, nan_low=True)
         if not self.learned:
             return FakeQuantizeFrozen.apply(x, scale, bounds, done)  # type: ignore[no-any-return,no-untyped-call]
         return FakeQuantizeLearned.apply(x, scale, bounds, factor, done, zero)  # type: ignore[no-any-return,no-untyped-call]

@@ -68,6 +68,8 @@ def _quant_arguments(run: RunView) -> list[str]:
     weight, activation = run.bits
     floats = min(run.bits) == FLOAT_BITS
     arguments = ["quant=fp32" if floats else f"quant=w{weight}a{activation}"]
+    for field in ("quant.weight_format", "quant.activation_format"):
+        arguments += [f"{field}={each}" for each in (run.find(field),) if each is not None]
     if (table := run.find("quant.embedding_bits")) is not None:
         arguments.append(f"quant.embedding_bits={table}")
     if overrides := run.find("quant.overrides"):

@@ -78,7 +78,7 @@ class Row:
     @property
     def simulated(self) -> bool:
         """Whether no engine of a CPU gains anything from the bit-widths."""
-        return is_simulated(self.bits)
+        return is_simulated(self.bits, self.quant)
 
     def is_doubtful(self, stage: str, metric: str) -> bool:
         """Whether the score of a stage is uninformative about the model of at least one run."""

@@ -77,7 +77,7 @@ class OverviewRow:
     @property
     def simulated(self) -> bool:
         """Whether no engine of a CPU gains anything from the bit-widths."""
-        return is_simulated(self.bits)
+        return is_simulated(self.bits, self.quant)
 
 
 @dataclass(frozen=True)

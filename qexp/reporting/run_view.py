@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from qexp.config.number_formats import quant_name, short_format
 from qexp.naming import MODEL_STAGES, is_simulated
 from qexp.records.record import Record
 
@@ -129,16 +130,19 @@ class RunView:
         if label := self.record.labels.get("quant"):
             return str(label)
         weight, activation = self.bits
+        formats = (self.find("quant.weight_format"), self.find("quant.activation_format"))
         table, overrides = self.find("quant.embedding_bits"), self.find("quant.overrides")
         if min(weight, activation, table or FLOAT_BITS) == FLOAT_BITS and not overrides:
             return "fp32"
         own = f"e{table}" if table not in (None, weight) else ""
-        return f"w{weight}a{activation}{own}{'-' + self.find('quant.label', 'mixed') if overrides else ''}"
+        short = [short_format(*pair) for pair in zip(self.bits, formats, strict=True)]
+        name = quant_name(short[0], short[1])
+        return f"{name}{own}{'-' + self.find('quant.label', 'mixed') if overrides else ''}"
 
     @property
     def simulated(self) -> bool:
         """Whether no engine of a CPU gains anything from the bit-widths."""
-        return is_simulated(self.bits)
+        return is_simulated(self.bits, self.quant)
 
     @cached_property
     def budget(self) -> str:

@@ -13,6 +13,7 @@ from qexp import pipeline
 from qexp.config import Control, Experiment, Finetune, Qat, Quant
 from qexp.config.validation_errors import allowed_fields, explain, unknown_field
 from qexp.environment import conf_folder
+from qexp.naming import is_simulated
 from tests.conftest import compose, experiment
 
 
@@ -224,6 +225,30 @@ def test_names_of_bit_widths() -> None:
     assert Quant(weight_bits=8, activation_bits=32).enabled
 
 
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["quant=fp8"], "fp8"),
+        (["quant=fp8_e5m2"], "fp8e5m2"),
+        (["quant=mxfp8"], "mxfp8"),
+        (["quant=nvfp4", "calibrator=max"], "nvfp4"),
+        (["quant=fp8", "quant.activation_format=fp8_e5m2"], "wfp8afp8e5m2"),
+        (["quant=fp8", "quant.activation_format=null", "quant.activation_bits=32"], "wfp8a32"),
+    ],
+)
+def test_formats_of_floats_have_names_and_are_simulated(words: list[str], name: str) -> None:
+    made = experiment("task=rte", *words)
+    assert made.quant.name == name
+    assert is_simulated((made.quant.weight_bits, made.quant.activation_bits), made.quant.name)
+    assert made.deploy.kind == ("none" if name in ("mxfp8", "nvfp4") else "engines")
+
+
+def test_integers_have_no_format_in_what_keys_are_made_of() -> None:
+    assert not {"weight_format", "activation_format"} & set(
+        experiment("task=rte", "quant=w8a8").quant.model_dump()
+    )
+
+
 def test_sections_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Quant().weight_bits = 4  # type: ignore[misc]
@@ -292,6 +317,19 @@ def test_fields_of_overrides_are_named_with_their_neighbours() -> None:
         ),
         (["refinement.activation_order=false"], ["activation_order=False with rounding=nearest"]),
         (["refinement=gptq", "refinement.iterations=900"], ["iterations=900 with rounding=gptq"]),
+        (["quant=fp8", "calibrator=entropy"], ["calibrator=entropy", "quant=fp8", "use calibrator=max"]),
+        (["quant=fp8", "calibrator=sqnr"], ["calibrator=sqnr", "it chooses ranges of integers"]),
+        (["quant=nvfp4"], ["calibrator=mse", "quant=nvfp4", "use calibrator=max"]),
+        (["quant=fp8", "refinement=adaround"], ["rounding=adaround with quant=fp8"]),
+        (["quant=fp8", "refinement=gptq"], ["rounding=gptq with quant=fp8"]),
+        (["quant=mxfp8", "deploy=onnx"], ["deploy=onnx with quant=mxfp8", "use deploy=none"]),
+        (["quant=fp8", "machine.compile=true"], ["machine.compile=true with quant=fp8"]),
+        (["quant=fp8", "scheme=dynamic"], ["scheme.activation.dynamic=tensor", "quant=fp8"]),
+        (["quant=fp8", "scheme=per_group"], ["group_size", "use symmetric=true"]),
+        (["quant=fp8", "method.gradient=grid"], ["method.gradient=grid", "use method.gradient=range"]),
+        (["quant=fp8", "quant.weight_bits=4"], ["weight_format=fp8_e4m3 with weight_bits=4"]),
+        (["quant=w8a8", "quant.weight_format=fp8_e4m3"], ["activation_format=null", "floats by integers"]),
+        (["quant=fp8", "quant.embedding_bits=4"], ["embedding_bits=4 with weight_format=fp8_e4m3"]),
         (["calibrator.search=golden", "calibrator.candidates=7"], ["candidates=7 with search=golden"]),
         (["scheme.activation.groups=3"], ["groups=3 with granularity=per_tensor"]),
         (["scheme.activation.permute=false"], ["permute=False with granularity=per_tensor"]),

@@ -18,6 +18,10 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 """Key under which the exporter lists the modules around a node, outermost first, and the node itself."""
 
 
+FLOATS = {ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E5M2}
+"""Types of stored 8-bit floats."""
+
+
 def optimize_graph(model: ir.Model, axes: Mapping[str, Sequence[str | None]]) -> None:
     """Prepare a graph for runtimes, in place: store weights as the integers that are multiplied or looked up.
 
@@ -112,13 +116,14 @@ def _gather_stored(graph: ir.Graph, node: ir.Node) -> None:
     """Move ``DequantizeLinear`` of a table behind its ``Gather``, to dequantize only the looked-up rows.
 
     Per-row scales need separate arithmetic, which gives the same bits: ``DequantizeLinear`` takes scales
-    along one axis, not one for each position in a batch.
+    along one axis, not one for each position in a batch. ``Gather`` takes no 8-bit floats.
     """
     table, places = node.inputs
     dequantize = table.producer() if table is not None else None
     if dequantize is None or dequantize.op_type != "DequantizeLinear":
         return
-    if constant(dequantize.inputs[0]) is None or node.attributes.get_int("axis", 0) != 0:
+    integers = constant(dequantize.inputs[0])
+    if integers is None or integers.dtype in FLOATS or node.attributes.get_int("axis", 0) != 0:
         return
     stored, scale, zero_point = (_rows(parameter, places) for parameter in dequantize.inputs)
     if block_size(dequantize):

@@ -132,6 +132,29 @@ def _dequantize(q: ir.Value, scale: ir.Value, zero_point: ir.Value, axis: int, b
     return op.DequantizeLinear(q, _shaped(scale, axis), zero, **along)
 
 
+_FLOATS = {"fp8_e4m3": ir.DataType.FLOAT8E4M3FN, "fp8_e5m2": ir.DataType.FLOAT8E5M2}
+
+
+def _fake_quantize_float(x: ir.Value, scale: ir.Value, axis: int, element: str) -> Any:
+    """Write 8-bit floats, whose type the zero point names; ``QuantizeLinear`` saturates by default."""
+    along, zero = {} if axis == PER_TENSOR else {"axis": axis}, _float_zeros(scale, axis, _FLOATS[element])
+    scale = _shaped(scale, axis)
+    return op.DequantizeLinear(op.QuantizeLinear(x, scale, zero, **along), scale, zero, **along)
+
+
+def _dequantize_float(q: ir.Value, scale: ir.Value, axis: int) -> Any:
+    along, zero = {} if axis == PER_TENSOR else {"axis": axis}, _float_zeros(scale, axis, q.dtype)
+    return op.DequantizeLinear(q, _shaped(scale, axis), zero, **along)
+
+
+def _float_zeros(scale: ir.Value, axis: int, dtype: ir.DataType | None) -> Any:
+    """Return zero points in the shape of the scales."""
+    if axis == PER_TENSOR:
+        return op.Cast(op.Constant(value_float=0.0), to=dtype)
+    assert scale.shape is not None
+    return op.Cast(op.Constant(value_floats=[0.0] * scale.shape.numpy()[0]), to=dtype)
+
+
 def _shaped(values: ir.Value, axis: int) -> Any:
     """Squeeze a per-tensor scale or zero point to a scalar, which is how ONNX marks per-tensor."""
     return op.Squeeze(values) if axis == PER_TENSOR and len(values.shape or ()) else values
@@ -152,5 +175,7 @@ TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.qexp.fake_quantize.default: _fake_quantize,
     torch.ops.qexp.fake_quantize_dynamic.default: _fake_quantize_dynamic,
     torch.ops.qexp.dequantize.default: _dequantize,
+    torch.ops.qexp.fake_quantize_float.default: _fake_quantize_float,
+    torch.ops.qexp.dequantize_float.default: _dequantize_float,
 }
 """ONNX translation of each custom operator."""

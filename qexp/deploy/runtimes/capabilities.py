@@ -14,6 +14,8 @@ from qexp.errors import DeployError
 
 SIGNED = {TensorProto.INT8, TensorProto.INT4}
 """Types of signed grids."""
+FLOATS = {TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2}
+"""Types of grids of 8-bit floats."""
 WIDE = {TensorProto.INT16, TensorProto.UINT16}
 """Types of grids with 16 bits."""
 
@@ -42,8 +44,8 @@ def check_graph(runtime: str, model: ModelProto, name: str) -> None:
 
     Raises:
         DeployError: The runtime is unknown, or the graph has ranges found at run time, zero points,
-            unsigned integers, 16 bits or blocks that it does not take; the message names the first such node
-            and what to change.
+            unsigned integers, 16 bits, 8-bit floats or blocks that it does not take; the message names the
+            first such node and what to change.
     """
     spec = spec_of(runtime)
     dynamic = [node.name for node in model.graph.node if node.op_type == "DynamicQuantizeLinear"]
@@ -61,6 +63,12 @@ def check_graph(runtime: str, model: ModelProto, name: str) -> None:
             "quant.activation_bits=8, or onnxruntime or openvino"
         )
     points = list(_zero_points(model))
+    floats = [node for node, kind, _ in points if kind in FLOATS]
+    if floats and not spec.floats:
+        raise DeployError(
+            f"{name}: {runtime} has not been tried with 8-bit floats, and {len(floats)} of this graph's "
+            f"grids have them, the first at {floats[0]}; use quant=w8a8, or onnxruntime or openvino"
+        )
     wide = [node for node, kind, _ in points if kind in WIDE]
     if wide and not spec.wide:
         raise DeployError(

@@ -111,7 +111,7 @@ def _round(
     factors = quantizer.migration
     if factors is not None:  # the grid holds W / factors, which multiplies x * factors
         gram = gram * factors * factors[:, None]
-    pre_scaled, grid = quantizer.pre_scaled(weight), quantizer.grid
+    pre_scaled, grid = quantizer.pre_scaled(weight), quantizer.integer_grid
     result = rounding(pre_scaled, quantizer.scale, quantizer.zero_point, grid=grid, gram=gram)
     weight.copy_(result.weight if factors is None else result.weight * factors)
     return result

@@ -21,7 +21,7 @@ from qexp.errors import QuantizationError
 from qexp.quant.calibration.estimators import Range, activation_range
 from qexp.quant.calibration.per_dimension import DimensionStatistics
 from qexp.quant.calibration.statistics import ValueStatistics
-from qexp.quant.grid import Grid
+from qexp.quant.grid import AnyGrid
 
 LAYER = re.compile(r"[^:]*?\.\d+(?=[.:])|[^:]*")
 """Layer prefix of a quantizer name: the module path up to and including its first number, else all of it."""
@@ -99,7 +99,7 @@ def group_ranges(
     statistics: ValueStatistics,
     members: Tensor,
     calibrator: AnyCalibrator,
-    grid: Grid,
+    grid: AnyGrid,
     values: ValueType = "act",
 ) -> Range:
     """Return the range of each group, float64 [groups], as for a value with only these dimensions."""

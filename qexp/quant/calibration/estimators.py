@@ -22,13 +22,15 @@ from qexp.config import (
     SqnrCalibrator,
     ValueType,
 )
+from qexp.errors import QuantizationError
 from qexp.quant.calibration.entropy import threshold
 from qexp.quant.calibration.golden_section import best_share
 from qexp.quant.calibration.histogram import Histogram
 from qexp.quant.calibration.mse import histogram_errors, row_errors
 from qexp.quant.calibration.sqnr import candidates
 from qexp.quant.calibration.statistics import ValueStatistics
-from qexp.quant.grid import Grid
+from qexp.quant.float_grid import BlockGrid
+from qexp.quant.grid import AnyGrid, Grid
 
 Range = tuple[Tensor, Tensor]
 """Lowest and highest value to represent; float64 for activations, float32 for weights."""
@@ -40,7 +42,7 @@ LEAST_NOISE = SqnrCalibrator(kind="sqnr")
 
 
 def activation_range(
-    statistics: ValueStatistics, calibrator: AnyCalibrator, grid: Grid, values: ValueType = "act"
+    statistics: ValueStatistics, calibrator: AnyCalibrator, grid: AnyGrid, values: ValueType = "act"
 ) -> Range:
     """Return the range of an activation, two float64 scalars with ``low <= high``.
 
@@ -52,7 +54,7 @@ def activation_range(
     return (low.clamp(min=0), high.clamp(min=0)) if values == "relu" else (low, high)
 
 
-def weight_range(weight: Tensor, calibrator: Calibrator, grid: Grid) -> Range:
+def weight_range(weight: Tensor, calibrator: Calibrator, grid: AnyGrid) -> Range:
     """Return the range of a weight: scalars, or one entry for each index of the grid's axis."""
     weight = grid.in_blocks(weight.detach())
     rows = weight.reshape(1, -1) if grid.axis is None else weight.movedim(grid.axis, 0).flatten(1)
@@ -64,11 +66,11 @@ def weight_range(weight: Tensor, calibrator: Calibrator, grid: Grid) -> Range:
     return (low[0], high[0]) if grid.axis is None else (low, high)
 
 
-def _max(statistics: ValueStatistics, calibrator: MaxCalibrator, grid: Grid) -> Range:
+def _max(statistics: ValueStatistics, calibrator: MaxCalibrator, grid: AnyGrid) -> Range:
     return _pair(min(statistics.lows), max(statistics.highs))
 
 
-def _clip(statistics: ValueStatistics, calibrator: ClipCalibrator, grid: Grid) -> Range:
+def _clip(statistics: ValueStatistics, calibrator: ClipCalibrator, grid: AnyGrid) -> Range:
     return _below(*_pair(min(statistics.lows), max(statistics.highs)), calibrator.activation_clip_max)
 
 
@@ -76,7 +78,7 @@ def _below(low: Tensor, high: Tensor, ceiling: float) -> Range:
     return low.clamp(-ceiling, ceiling), high.clamp(-ceiling, ceiling)
 
 
-def _ema(statistics: ValueStatistics, calibrator: EmaCalibrator, grid: Grid) -> Range:
+def _ema(statistics: ValueStatistics, calibrator: EmaCalibrator, grid: AnyGrid) -> Range:
     """Return moving averages of the ends, or of the largest magnitude, that start at the first batch.
 
     ``e = decay * e + (1 - decay) * batch`` (Jacob et al. 2018, section 3.1).
@@ -93,7 +95,7 @@ def _ema(statistics: ValueStatistics, calibrator: EmaCalibrator, grid: Grid) -> 
     return _pair(*ends)
 
 
-def _percentile(statistics: ValueStatistics, calibrator: PercentileCalibrator, grid: Grid) -> Range:
+def _percentile(statistics: ValueStatistics, calibrator: PercentileCalibrator, grid: AnyGrid) -> Range:
     """Return the percentile of the magnitudes or, if asymmetric, cut half of the remainder on each side.
 
     The result is an edge of the bin that reaches the share, and never beyond the observed values.
@@ -122,13 +124,14 @@ def _reaching(counts: Tensor, share: float) -> int:
     return min(int(torch.searchsorted(total, share * float(total[-1]))), counts.numel() - 1)
 
 
-def _mse(statistics: ValueStatistics, calibrator: MseCalibrator, grid: Grid) -> Range:
+def _mse(statistics: ValueStatistics, calibrator: MseCalibrator, grid: AnyGrid) -> Range:
     """Return the range of least squared error over the histogram, with values uniform within a bin.
 
     A symmetric range is searched over shares of the full range, ``i / candidates`` or by golden section. An
     asymmetric one is searched over shares of the upper end, then over shares of the lower end with that upper
     end. ``_golden`` has an order of its own.
     """
+    _not_in_blocks(grid, calibrator)
     low, high = _pair(min(statistics.lows), max(statistics.highs))
     if calibrator.search == "golden":
         low, high = _golden(low[None], high[None], grid, partial(histogram_errors, statistics.histogram))
@@ -144,7 +147,7 @@ def _mse(statistics: ValueStatistics, calibrator: MseCalibrator, grid: Grid) -> 
     return low, high
 
 
-def _golden(low: Tensor, high: Tensor, grid: Grid, errors: Callable[..., Tensor]) -> Range:
+def _golden(low: Tensor, high: Tensor, grid: AnyGrid, errors: Callable[..., Tensor]) -> Range:
     """Search shares of ranges [searches], see ``golden_section``; ``errors`` takes lows, highs and the grid.
 
     An asymmetric range is scaled at both ends, then at the upper end, then at the lower end.
@@ -160,17 +163,18 @@ def _golden(low: Tensor, high: Tensor, grid: Grid, errors: Callable[..., Tensor]
     return low, high
 
 
-def _best(histogram: Histogram, low: Tensor, high: Tensor, grid: Grid) -> int:
+def _best(histogram: Histogram, low: Tensor, high: Tensor, grid: AnyGrid) -> int:
     return int(histogram_errors(histogram, low, high, grid).argmin())
 
 
-def _entropy(statistics: ValueStatistics, calibrator: EntropyCalibrator, grid: Grid) -> Range:
+def _entropy(statistics: ValueStatistics, calibrator: EntropyCalibrator, grid: AnyGrid) -> Range:
     """Clip both sides of zero at the magnitude of least divergence, see ``entropy``.
 
     A magnitude has the levels of one side, ``2 ** (bits - 1)``, or all ``2 ** bits`` if the grid is
     asymmetric or unsigned and no value is below zero. The range never extends beyond the observed values.
     """
     low, high = min(statistics.lows), max(statistics.highs)
+    grid = _integer(grid, calibrator)
     one_sided = low >= 0 and not (grid.symmetric and grid.signed)
     levels = 2**grid.bits if one_sided else 2 ** (grid.bits - 1)
     magnitudes, width = _coarser(statistics, calibrator.bins)
@@ -192,21 +196,42 @@ def _coarser(statistics: ValueStatistics, bins: int) -> tuple[Tensor, float]:
     return whole.view(-1, together).sum(1), histogram.width * together
 
 
-def _sqnr(statistics: ValueStatistics, calibrator: SqnrCalibrator, grid: Grid) -> Range:
+def _sqnr(statistics: ValueStatistics, calibrator: SqnrCalibrator, grid: AnyGrid) -> Range:
     """Return the range of least expected noise over the histogram, see ``sqnr``."""
-    low, high = candidates(*_pair(min(statistics.lows), max(statistics.highs)), grid, calibrator)
+    low, high = candidates(
+        *_pair(min(statistics.lows), max(statistics.highs)), _integer(grid, calibrator), calibrator
+    )
     noise = histogram_errors(statistics.histogram, low, high, grid, clipping=calibrator.gamma)
     best = int(noise.argmin())
     return low[best], high[best]
 
 
-def _whole_rows(rows: Tensor, low: Tensor, high: Tensor, calibrator: Calibrator, grid: Grid) -> Range:
+def _integer(grid: AnyGrid, calibrator: Calibrator) -> Grid:
+    if not isinstance(grid, Grid):
+        raise QuantizationError(_unfit(grid.name, calibrator))
+    return grid
+
+
+def _not_in_blocks(grid: AnyGrid, calibrator: Calibrator) -> None:
+    if isinstance(grid, BlockGrid):
+        raise QuantizationError(_unfit(grid.name, calibrator))
+
+
+def _unfit(number_format: str, calibrator: Calibrator) -> str:
+    kind = getattr(calibrator, "kind", calibrator.weights)
+    return f"calibrator={kind}: it searches ranges that {number_format} has not; use calibrator=max"
+
+
+def _whole_rows(rows: Tensor, low: Tensor, high: Tensor, calibrator: Calibrator, grid: AnyGrid) -> Range:
     return low, high
 
 
-def _least_squares_rows(rows: Tensor, low: Tensor, high: Tensor, calibrator: Calibrator, grid: Grid) -> Range:
+def _least_squares_rows(
+    rows: Tensor, low: Tensor, high: Tensor, calibrator: Calibrator, grid: AnyGrid
+) -> Range:
     """Return the range of each row with the least squared error, among shares of its full range."""
     settings = calibrator if isinstance(calibrator, MseCalibrator) else LEAST_SQUARES
+    _not_in_blocks(grid, settings)
     if settings.search == "golden":
         ends = _golden(low.double(), high.double(), grid, partial(_errors_of_rows, rows))
         return ends[0].to(rows.dtype), ends[1].to(rows.dtype)
@@ -216,14 +241,16 @@ def _least_squares_rows(rows: Tensor, low: Tensor, high: Tensor, calibrator: Cal
     return low * shares[best], high * shares[best]
 
 
-def _errors_of_rows(rows: Tensor, low: Tensor, high: Tensor, grid: Grid) -> Tensor:
+def _errors_of_rows(rows: Tensor, low: Tensor, high: Tensor, grid: AnyGrid) -> Tensor:
     return row_errors(rows, low[:, None], high[:, None], grid)[:, 0]
 
 
-def _least_noise_rows(rows: Tensor, low: Tensor, high: Tensor, calibrator: Calibrator, grid: Grid) -> Range:
+def _least_noise_rows(
+    rows: Tensor, low: Tensor, high: Tensor, calibrator: Calibrator, grid: AnyGrid
+) -> Range:
     """Return the range of each row with the least expected noise, see ``sqnr``."""
     settings = calibrator if isinstance(calibrator, SqnrCalibrator) else LEAST_NOISE
-    lows, highs = candidates(low, high, grid, settings)
+    lows, highs = candidates(low, high, _integer(grid, settings), settings)
     best = row_errors(rows, lows, highs, grid, clipping=settings.gamma).argmin(1, keepdim=True)
     return lows.gather(1, best)[:, 0].to(rows.dtype), highs.gather(1, best)[:, 0].to(rows.dtype)
 
@@ -232,7 +259,7 @@ def _pair(low: float, high: float) -> Range:
     return torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
 
 
-ACTIVATION_RANGES: Mapping[type[Calibrator], Callable[[ValueStatistics, Any, Grid], Range]] = {
+ACTIVATION_RANGES: Mapping[type[Calibrator], Callable[[ValueStatistics, Any, AnyGrid], Range]] = {
     MaxCalibrator: _max,
     EmaCalibrator: _ema,
     PercentileCalibrator: _percentile,

@@ -9,6 +9,8 @@ one is cheaper depends on whether the grid has more levels or the histogram more
   parabola. So a candidate costs one look-up per level.
 - By bins. The integral of the error over a bin is a difference of ``_potential`` at its edges.
 
+Levels of a grid of floats are not equally far apart. There, the values of a bin count as its middle.
+
 Clipping errors can have another weight than rounding errors. A value is clipped if it would round to a level
 outside the grid, that is, if it lies half a step or more beyond its ends.
 """
@@ -24,7 +26,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from qexp.quant.calibration.histogram import Histogram
-from qexp.quant.grid import Grid, divide, quantize_dequantize, scale_and_zero_point
+from qexp.quant.element_formats import ElementFormat
+from qexp.quant.float_grid import FloatGrid
+from qexp.quant.grid import AnyGrid, divide, quantize_dequantize, scale_and_zero_point
 from qexp.quant.kernels import native
 
 BLOCK = 1 << 18
@@ -32,7 +36,7 @@ BLOCK = 1 << 18
 
 
 def histogram_errors(
-    histogram: Histogram, low: Tensor, high: Tensor, grid: Grid, *, clipping: float = 1.0
+    histogram: Histogram, low: Tensor, high: Tensor, grid: AnyGrid, *, clipping: float = 1.0
 ) -> Tensor:
     """Return the sum of squared errors of each range [candidates], float64.
 
@@ -43,6 +47,8 @@ def histogram_errors(
     if histogram.width == 0:
         return torch.zeros_like(low)
     scale, zero = scale_and_zero_point(low, high, grid)
+    if isinstance(grid, FloatGrid):
+        return _of_middles(histogram, scale, grid.element)
     steps, lower, upper = scale.double() / histogram.width, grid.qmin - zero, grid.qmax - zero
     edges = histogram.counts.diff(prepend=torch.zeros(1), append=torch.zeros(1)).count_nonzero()
     by = _by_levels if grid.qmax - grid.qmin < int(edges) else _by_bins
@@ -50,6 +56,13 @@ def histogram_errors(
     if clipping != 1:
         errors += (clipping - 1) * _clipped(histogram, steps, lower, upper)
     return errors * histogram.width**2
+
+
+def _of_middles(histogram: Histogram, scale: Tensor, element: ElementFormat) -> Tensor:
+    """Compute the error of floats, of values in the middles of their bins."""
+    middles = histogram.edges()[:-1].float() + histogram.width / 2
+    rounded = element.round(middles / scale[:, None]) * scale[:, None]
+    return (rounded - middles).double().square_() @ histogram.counts.double()
 
 
 def _by_levels(histogram: Histogram, scale: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
@@ -128,17 +141,28 @@ def _beyond(counts: Tensor, scale: Tensor, levels: Tensor) -> Tensor:
     return part + squares[behind] - 2 * last * total[behind] + last**2 * number[behind]
 
 
-def row_errors(rows: Tensor, low: Tensor, high: Tensor, grid: Grid, *, clipping: float = 1.0) -> Tensor:
+def row_errors(rows: Tensor, low: Tensor, high: Tensor, grid: AnyGrid, *, clipping: float = 1.0) -> Tensor:
     """Return the sum of squared errors of rows [rows, columns] for their ranges [rows, candidates], float64.
 
     ``clipping`` is the weight of clipped values. The terms are those of float32 quantization; their sum has a
     relative error of about 1e-6.
     """
     scale, zero = scale_and_zero_point(low, high, grid)
+    if isinstance(grid, FloatGrid):
+        return _float_row_errors(rows, scale, grid.element)
     lower, upper = (grid.qmin - zero).to(rows.dtype), (grid.qmax - zero).to(rows.dtype)
     if rows.is_cpu and rows.dtype is torch.float32 and _kernel() is not None:
         return _native_errors(rows.contiguous(), scale, lower=lower, upper=upper, clipping=clipping)
     return _plain_errors(rows, scale, lower=lower, upper=upper, clipping=clipping)
+
+
+def _float_row_errors(rows: Tensor, scale: Tensor, element: ElementFormat) -> Tensor:
+    errors = torch.empty(scale.shape, dtype=torch.float64, device=rows.device)
+    for index in range(scale.shape[1]):
+        step = scale[:, index, None]
+        rounded = element.round(rows / step).mul_(step)
+        errors[:, index] = rounded.sub_(rows).square_().sum(1)
+    return errors
 
 
 def _native_errors(rows: Tensor, scale: Tensor, lower: Tensor, upper: Tensor, clipping: float) -> Tensor:

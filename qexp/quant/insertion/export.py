@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from qexp.quant.grid import Grid, quantize
+from qexp.errors import QuantizationError
+from qexp.quant.float_grid import BlockGrid, FloatGrid
+from qexp.quant.grid import Grid, divide, quantize
 from qexp.quant.insertion.quantized_weight import QuantizedWeight
 from qexp.quant.insertion.sites import Site
 from qexp.quant.quantizer import Quantizer
@@ -29,7 +31,7 @@ class StoredWeight(nn.Module):
 
     def __init__(self, quantizer: Quantizer, rows: int) -> None:
         super().__init__()
-        grid = quantizer.grid
+        grid = quantizer.integer_grid
         self.axis = -1 if grid.axis is None else grid.axis if grid.block is None else 1
         self.block = grid.block or 0
         self.register_buffer("migration", quantizer.migration if quantizer.keeps_pre_scale else None)
@@ -44,26 +46,46 @@ class StoredWeight(nn.Module):
         return weight if self.migration is None else weight * self.migration
 
 
+class StoredFloats(nn.Module):
+    """Parametrization that dequantizes a weight of 8-bit floats with ``torch.ops.qexp.dequantize_float``."""
+
+    scale: Tensor
+
+    def __init__(self, quantizer: Quantizer) -> None:
+        super().__init__()
+        self.axis = -1 if quantizer.grid.axis is None else quantizer.grid.axis
+        self.register_buffer("migration", quantizer.migration if quantizer.keeps_pre_scale else None)
+        self.migration: Tensor | None
+        self.register_buffer("scale", quantizer.current_scale().detach().clone())
+
+    def forward(self, stored: Tensor) -> Tensor:
+        """Return the dequantized weight, float32."""
+        weight: Tensor = torch.ops.qexp.dequantize_float(stored, self.scale, self.axis)
+        return weight if self.migration is None else weight * self.migration
+
+
 class ExportMode:
     """Conversion of a model to its export form, on construction.
 
     Activations call ``torch.ops.qexp.fake_quantize``; weights become integer buffers that
-    ``torch.ops.qexp.dequantize`` converts to float. The conversion is permanent, unless the instance is used
-    as a context manager, which restores the float weights and the phases on exit.
+    ``torch.ops.qexp.dequantize`` converts to float. Grids of 8-bit floats have operators of their own. The
+    conversion is permanent, unless the instance is used as a context manager, which restores the float
+    weights and the phases on exit.
 
     Raises:
-        QuantizationError: If a quantizer has no range yet.
+        QuantizationError: If a quantizer has no range yet, or a format that is a simulation.
     """
 
     def __init__(self, model: nn.Module, sites: Sequence[Site], quantizers: Mapping[str, Quantizer]) -> None:
         import qexp.custom_ops  # noqa: F401  defines torch.ops.qexp
 
+        _refuse_blocks(quantizers)
         self.phases = [(quantizer, quantizer.mode) for quantizer in quantizers.values()]
         for quantizer in quantizers.values():
             quantizer.switch(QuantizerMode.EXPORT)
         _cancel_migration(sites, quantizers)
         self.weights: list[tuple[nn.Module, str, nn.Parameter, QuantizedWeight]] = []
-        self._stored: dict[int, tuple[Tensor, StoredWeight]] = {}
+        self._stored: dict[int, tuple[Tensor, nn.Module]] = {}
         for site in sites:
             if site.is_weight:
                 self._store(model.get_submodule(site.module), site.parameter)
@@ -74,8 +96,7 @@ class ExportMode:
         weight, quantizer = getattr(module, name), parametrization.quantizer
         self.weights.append((module, name, weight, parametrization))
         if id(weight) not in self._stored:  # store a tied weight once
-            dequantized = StoredWeight(quantizer, len(weight))
-            self._stored[id(weight)] = stored_integers(weight.detach(), quantizer), dequantized
+            self._stored[id(weight)] = _stored(weight.detach(), quantizer)
         integers, dequantize = self._stored[id(weight)]
         delattr(module, name)
         module.register_buffer(name, integers)
@@ -114,10 +135,35 @@ def _cancel_migration(sites: Sequence[Site], quantizers: Mapping[str, Quantizer]
             quantizer.keeps_pre_scale = len(quantized) < len(modules)
 
 
+def _refuse_blocks(quantizers: Mapping[str, Quantizer]) -> None:
+    for name, quantizer in quantizers.items():
+        if isinstance(quantizer.grid, BlockGrid):
+            raise QuantizationError(
+                f"{name} is on {quantizer.grid.name}, which is simulated in torch and not exported; use "
+                "deploy=none, or quant=fp8"
+            )
+
+
+def _stored(weight: Tensor, quantizer: Quantizer) -> tuple[Tensor, nn.Module]:
+    """Return a weight as it is stored, and the parametrization that dequantizes it."""
+    grid = quantizer.grid
+    if isinstance(grid, FloatGrid):
+        return stored_floats(weight, quantizer, grid), StoredFloats(quantizer)
+    return stored_integers(weight, quantizer), StoredWeight(quantizer, len(weight))
+
+
+def stored_floats(weight: Tensor, quantizer: Quantizer, grid: FloatGrid) -> Tensor:
+    """Return the stored values of a weight on a grid of 8-bit floats, in steps of the scale."""
+    assert grid.element.dtype is not None
+    steps = divide(quantizer.pre_scaled(weight), grid.expand(quantizer.scale, weight.dim()))
+    return grid.element.round(steps).to(grid.element.dtype)
+
+
 def stored_integers(weight: Tensor, quantizer: Quantizer) -> Tensor:
     """Return the stored integers of a weight, int8 up to 8 bits and int16 above; see ``StoredWeight``."""
-    integers = quantize(quantizer.pre_scaled(weight), quantizer.scale, quantizer.zero_point, quantizer.grid)
-    return (integers - _shift(quantizer.grid)).to(_type(quantizer.grid))
+    grid = quantizer.integer_grid
+    integers = quantize(quantizer.pre_scaled(weight), quantizer.scale, quantizer.zero_point, grid)
+    return (integers - _shift(grid)).to(_type(grid))
 
 
 def _type(grid: Grid) -> torch.dtype:

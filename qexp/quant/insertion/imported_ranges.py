@@ -124,7 +124,7 @@ def _set(quantizer: Quantizer, imported: ImportedRange) -> None:
             f"{quantizer.name}: ranges of groups of dimensions cannot be imported; set "
             "scheme.activation.granularity=per_tensor"
         )
-    qparams = imported.qparams(quantizer.grid)
+    qparams = imported.qparams(quantizer.integer_grid)
     if qparams is not None:
         quantizer.set_scale(*(_shaped(each, quantizer, imported) for each in qparams))
         return
@@ -147,4 +147,4 @@ def _shaped(values: Tensor, quantizer: Quantizer, imported: ImportedRange) -> Te
 
 
 def _is_rounded(quantizer: Quantizer, imported: ImportedRange) -> bool:
-    return imported.bits is not None and imported.qparams(quantizer.grid) is None
+    return imported.bits is not None and imported.qparams(quantizer.integer_grid) is None

@@ -213,11 +213,12 @@ class _Insertion:
         """
         sites: list[Site] = []
         quantizers: dict[str, Quantizer] = {}
+        quant = self.quant_config.quant
         for product in self.products:
             bits, scheme = self.assignment.weight([(weight.kind, weight.module) for weight in product])
             named: dict[int, WeightParameter] = {}
             for weight in product:
-                grid = weight_grid(bits, scheme, axis=weight.axis)
+                grid = weight_grid(bits, scheme, axis=weight.axis, number_format=quant.weight_format)
                 if grid is None:
                     continue
                 parameter = self._parameter(weight)
@@ -238,7 +239,9 @@ class _Insertion:
         values: ValueType = next((each for each in types if each != "act"), "act")
         bits, scheme = self.assignment.activation(value.sites)
         grouping = EmbeddingGroups.of(name, value.width, scheme)
-        grid = activation_grid(bits, scheme, values, axis=None if grouping is None else -1)
+        number_format = self.quant_config.quant.activation_format
+        axis = None if grouping is None else -1
+        grid = activation_grid(bits, scheme, values, axis=axis, number_format=number_format)
         ceiling = self.quant_config.scheme.clip_gelu if value.nonlinear else None
         if grid is None:
             return None

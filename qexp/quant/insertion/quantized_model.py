@@ -218,9 +218,7 @@ class QuantizedModel(nn.Module):
                 missing, or a weight is NaN or infinite.
         """
         activations = self.activations()
-        quantizers = {
-            name: quantizer for name, quantizer in self._with_ranges().items() if name in activations
-        }
+        quantizers = {name: each for name, each in self._with_ranges().items() if name in activations}
         calibrate_activations(quantizers, statistics, calibrator)
         self.calibrate_weights(calibrator)
 
@@ -230,7 +228,7 @@ class QuantizedModel(nn.Module):
         Raises:
             QuantizationError: If a weight is NaN or infinite.
         """
-        quantizers = self.quantizers
+        quantizers = self._with_ranges()
         for name, weight in originals(self.model, self.sites, quantizers).items():
             quantizers[name].set_range(*weight_range(weight, calibrator, quantizers[name].grid))
 
@@ -295,9 +293,10 @@ class QuantizedModel(nn.Module):
             quantizer.switch(mode)
 
     def _update_weight_ema(self) -> None:
-        for name, weight in originals(self.model, self.sites, self.quantizers).items():
-            grid = self.quantizers[name].grid
-            self.quantizers[name].update_ema(*batch_ends(grid.in_blocks(weight), grid.axis))
+        quantizers = self._with_ranges()
+        for name, weight in originals(self.model, self.sites, quantizers).items():
+            grid = quantizers[name].grid
+            quantizers[name].update_ema(*batch_ends(grid.in_blocks(weight), grid.axis))
 
     def _forget(self, *_: Any) -> None:
         if torch.compiler.is_compiling():

@@ -8,19 +8,25 @@ from torch import Tensor
 
 from qexp.config import GroupSize
 from qexp.errors import QuantizationError
-from qexp.quant.grid import Grid
+from qexp.quant.float_grid import BlockGrid
+from qexp.quant.grid import AnyGrid
 from qexp.quant.insertion.sites import WeightParameter, joined
 
 
-def number_of_ranges(weight: WeightParameter, parameter: Tensor, grid: Grid) -> int | None:
+def number_of_ranges(weight: WeightParameter, parameter: Tensor, grid: AnyGrid) -> int | None:
     """Return the number of ranges of a weight, None for one.
 
     Raises:
         QuantizationError: The grid is in blocks, and the weight is no matrix whose rows they fill.
     """
+    name, shape = joined(weight.module, weight.parameter), list(parameter.shape)
+    if isinstance(grid, BlockGrid) and weight.axis != 0:
+        raise QuantizationError(
+            f"{grid.name}: {name} has the shape {shape} with its inputs first, and blocks lie along the last "
+            f"axis; name {weight.module} in placement.exclude, or use quant=fp8"
+        )
     if grid.block is None:
         return None if grid.axis is None else parameter.shape[grid.axis]
-    name, shape = joined(weight.module, weight.parameter), list(parameter.shape)
     if len(shape) != 2:
         raise QuantizationError(
             f"group_size={grid.block}: {name} has the shape {shape}, and blocks are of matrices [out, in]; "
@@ -35,7 +41,7 @@ def number_of_ranges(weight: WeightParameter, parameter: Tensor, grid: Grid) -> 
     return parameter.numel() // grid.block
 
 
-def check_axes(first: WeightParameter, weight: WeightParameter, grid: Grid) -> None:
+def check_axes(first: WeightParameter, weight: WeightParameter, grid: AnyGrid) -> None:
     """Check that weights that share a parameter have their channels on one axis.
 
     Raises:

@@ -91,13 +91,13 @@ def original(model: nn.Module, site: Site) -> Tensor:
 def originals(
     model: nn.Module, sites: Iterable[Site], quantizers: Mapping[str, Quantizer]
 ) -> dict[str, Tensor]:
-    """Return the float weights by quantizer name, without gradients.
+    """Return the float weights of these quantizers by name, without gradients.
 
     Several weights with one range are flattened and concatenated. Weights are divided by the factors of the
     quantizer, as before rounding.
     """
     weights: dict[str, dict[int, Tensor]] = {}
-    for site in (site for site in sites if site.is_weight):
+    for site in (each for each in sites if each.is_weight and each.quantizer in quantizers):
         weight = original(model, site)
         weights.setdefault(site.quantizer, {})[id(weight)] = quantizers[site.quantizer].pre_scaled(
             weight.detach()

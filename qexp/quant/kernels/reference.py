@@ -20,13 +20,14 @@ HALVES = False
 
 
 def forward(x: Tensor, scale: Tensor, bounds: Bounds, *, nan_low: bool = False) -> Tensor:
-    """Return the values of the grid nearest to ``x``; NaN stays NaN, or becomes the lowest with ``nan_low``.
+    """Return the values of the grid nearest to ``x``.
 
-    The result is contiguous whatever the layout of ``x``.
+    NaN stays NaN, or becomes the lowest integer with ``nan_low``; among floats it always stays. The result is
+    contiguous whatever the layout of ``x``.
     """
-    if nan_low:
+    if nan_low and bounds.element is None:
         return quantize_dequantize(x, scale, bounds.lower, bounds.upper)
-    return clamp_(divide(x, scale).round_(), bounds.lower, bounds.upper).mul_(scale)
+    return clamp_(bounds.round_(divide(x, scale)), bounds.lower, bounds.upper).mul_(scale)
 
 
 def backward(grad: Tensor, x: Tensor, scale: Tensor, bounds: Bounds) -> Tensor:
@@ -45,7 +46,7 @@ def backward_learned(grad: Tensor, x: Tensor, scale: Tensor, bounds: Bounds) -> 
     """
     v = x.div(scale)
     passed = _inside(grad, v, bounds, torch.empty_like(x))
-    steps = clamp_(v.clone(), bounds.lower, bounds.upper).round_()
+    steps = bounds.round_(clamp_(v.clone(), bounds.lower, bounds.upper))
     return passed, sum_to(steps.mul_(grad).addcmul_(passed, v, value=-1), scale)
 
 
@@ -57,7 +58,7 @@ def traced(x: Tensor, scale: Tensor, bounds: Bounds, factor: float) -> Tensor:
     """
     scale, passing = damped(scale, factor), bounds.passing
     c = clamp(x / scale, passing.lower, passing.upper)
-    return (c + (c.round() - c).detach()) * scale
+    return (c + (bounds.round_(c.detach().clone()) - c).detach()) * scale
 
 
 def traced_dynamic(x: Tensor, scale: Tensor, bounds: Bounds) -> Tensor:

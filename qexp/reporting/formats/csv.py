@@ -98,7 +98,7 @@ def _caveat(row: Row, quantity: Quantity) -> str:
 def _average_lines(average: Average, settings: Iterable[str]) -> Iterator[Mapping[str, object]]:
     facts = {"task": "glue", "data": "real", "budget": "full", "model": average.model, "quant": average.quant}
     facts |= {path: average.settings.get(path, "") for path in settings}
-    facts["simulated"] = _yes(is_simulated(average.bits))
+    facts["simulated"] = _yes(is_simulated(average.bits, average.quant))
     for stage, cell in average.cells.items():
         numbers = _numbers(Quantity("average", stage, average.convention.name), cell)
         yield {**facts, **numbers, "error": "; ".join(average.gaps)}

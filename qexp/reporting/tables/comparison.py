@@ -295,9 +295,7 @@ def _caption(
         ["Size and latency: median over the seeds that have them; spread in the CSV."] if with_size else []
     )
     if any(row.simulated for row in comparison.rows):
-        reading.append(
-            "simulated: no kernel multiplies activations of these bits; latency is that of wider numbers."
-        )
+        reading.append("simulated: no kernel multiplies such activations; latency is that of wider numbers.")
     return (*warnings, " ".join(facts), " ".join(reading))
 
 

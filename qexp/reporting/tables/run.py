@@ -29,8 +29,7 @@ WHY = "why"
 
 
 SIMULATED = (
-    "simulated: no kernel multiplies activations of these bits; latency is that of wider numbers in their "
-    "place."
+    "simulated: no kernel multiplies such activations; latency is that of wider numbers in their place."
 )
 
 

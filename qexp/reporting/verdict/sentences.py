@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from qexp.naming import has_floats
 from qexp.reporting.table import MEBIBYTE, joined, points, score
 from qexp.reporting.verdict.candidates import DeploymentCandidate, ScoreChange, State
 from qexp.reporting.verdict.speed import Speed, engines_of
@@ -193,9 +194,10 @@ def simulated_words(candidate: DeploymentCandidate) -> str:
     packed = candidate.packed_bytes
     size = f" (at their own bits its parameters would be {packed / MEBIBYTE:.2f} MiB)" if packed else ""
     widest = max(bits for pair in candidate.run.widths for bits in pair if bits < 32)
+    bits = "32" if has_floats(candidate.row.quant) else "8" if widest <= 8 else "16 or 32"
     return (
         f"{candidate.row.quant.upper()} is simulated: its accuracy is real, but engines compute with "
-        f"{'8' if widest <= 8 else '16 or 32'}-bit numbers in place of its activations{size}, and no "
+        f"{bits}-bit numbers in place of its activations{size}, and no "
         f"{'CPU ' if _on_cpu(candidate) else ''}engine here computes it faster than W8A8."
     )
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from qexp.naming import PRODUCTS, Execution, StageName, execution
+from qexp.naming import PRODUCTS, Execution, StageName, execution, has_floats
 from qexp.records.schema import Timing
 from qexp.reporting.attempts import first_line
 from qexp.reporting.run_view import RunView
@@ -75,6 +75,8 @@ def shape_of(run: RunView) -> str:
 
 def execution_of(run: RunView, runtime: str) -> Execution:
     """Return how a runtime computes the run's bit-widths."""
+    if has_floats(run.quant):
+        return "simulated"
     if runtime not in PRODUCTS:  # a runtime of another qexp version
         return "simulated" if run.simulated else "integer"
     return execution(runtime, run.widths)  # type: ignore[arg-type]
