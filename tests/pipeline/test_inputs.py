@@ -68,5 +68,5 @@ def test_a_model_above_the_limit_without_integers_is_refused_before_training(
     tiny_bert: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     limit(monkeypatch, 1000)
-    said = refused(capsys, *QUICK, "task=mrpc", f"model.name={tiny_bert}", "quant=fp32", "deploy=onnx")
+    said = refused(capsys, *QUICK, "task=mrpc", f"model.name={tiny_bert}", "quant=fp32", "deploy=onnxruntime")
     assert "one ONNX file holds 1,000" in said
