@@ -25,7 +25,7 @@ from tests.support.record_factory import experiment, failed, record
         ("qexp task=mrpc recipe=aimet/w8a8_mr", ["recipe=aimet/w8a8_mrpc"]),
         ("qexp task=mrpc calibrat", ["calibration.", "calibrator.", "calibrator="]),
         ("qexp task=mrpc method.epo", ["method.epochs="]),
-        ("qexp task=mrpc scheme.weight.gr", ["scheme.weight.granularity="]),
+        ("qexp task=mrpc scheme.weight.gra", ["scheme.weight.granularity="]),
         ("qexp plan budget=", ["budget=full", "budget=smoke"]),
         ("qexp --multi", ["--multirun"]),
         ("qexp report --inter", ["--intervals"]),

@@ -247,4 +247,4 @@ def test_a_range_for_each_token_has_no_numbers() -> None:
     quantization = insert(build("bert"), QuantizationConfig(placement=QDQBERT, scheme=scheme))
     quantization.calibrate_weights(MaxCalibrator(kind="max"))
     (layer,) = (each for each in layers_of(quantization) if each.name == LAYER)
-    assert "linear.input: a range for each token, 0 to 255 (8 bits)" in in_full(layer)
+    assert "linear.input: a range for each token, found at run time, 0 to 255 (8 bits)" in in_full(layer)
