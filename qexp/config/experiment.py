@@ -94,8 +94,9 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _check_precisions(self) -> Self:
         deploy = self.deploy
-        asked = deploy.asked if isinstance(deploy, DeployEngines) and not self.quant.enabled else ()
-        if asked and all(precision == "int8" for _, precision in asked):
+        if self.quant.enabled or not isinstance(deploy, DeployEngines):
+            return self
+        if all(precision == "int8" for _, precision in deploy.asked):
             raise ValueError(
                 f"deploy.precisions=[{','.join(deploy.precisions)}] with quant=fp32: a float model has no "
                 f"int8, and {' and '.join(deploy.runtimes)} have nothing else; ask for fp32 too, or choose "
