@@ -5,7 +5,7 @@ Sources of what graphs they take: ONNX Runtime 1.31 and OpenVINO 2026.4 as measu
 graphs. Unsigned integers are refused for both even with zero point 0: their INT8 is signed. torch_int8 moves
 zero points itself, and computes what has more than 8 bits in floating point. TensorRT takes products of
 blocks with 8-bit inputs, which are those of channels; its own INT4 in blocks has not been tried, nor have its
-8-bit floats.
+8-bit floats. OpenVINO 2026.4 rounds to them by way of FP16, so that 0.5 % of normal values get a neighbour.
 
 A new runtime is one entry here, its name in :data:`qexp.naming.RuntimeName`, and a module with a function
 ``load``.
@@ -40,7 +40,7 @@ class RuntimeSpec:
     blocks: bool = True
     """Whether it takes weights in blocks in front of inputs in floating point."""
     floats: bool = True
-    """Whether it takes 8-bit floats, which none of them multiplies on a CPU."""
+    """Whether it is known to give the numbers of grids of 8-bit floats, which none multiplies on a CPU."""
     fp16_in_file: bool = False
     """Whether FP16 must be in the file; the others convert an FP32 graph themselves."""
 
@@ -52,7 +52,7 @@ RUNTIMES: dict[RuntimeName, RuntimeSpec] = {
     ),
     "openvino": RuntimeSpec(
         "OpenVINO on the CPU", "openvino.engine", packages=("openvino",),
-        precisions=("fp32", "bf16", "int8"), products=PRODUCTS["openvino"],
+        precisions=("fp32", "bf16", "int8"), products=PRODUCTS["openvino"], floats=False,
     ),
     "tensorrt": RuntimeSpec(
         "TensorRT on an NVIDIA GPU", "tensorrt.engine",

@@ -33,7 +33,10 @@ def activation_ranges(
     with safe_open(statistics.file, "numpy") as file:
         names = [key.removesuffix("/lows") for key in file.keys() if key.endswith("/lows")]  # noqa: SIM118
         calibrated = [name for name in sorted(names) if f"{name}/scale" in chosen]
-        return {name: _range(name, file.get_tensor, chosen) for name in calibrated}
+        found = {name: _range(name, file.get_tensor, chosen) for name in calibrated}
+    if quant_config.quant.activation_format is not None:
+        return {name: each | {"sqnr": None} for name, each in found.items()}  # that of integers is not theirs
+    return found
 
 
 def coarse_ranges(calibrator: str, statistics: Statistics, ranges: Ranges) -> list[str]:

@@ -58,9 +58,9 @@ def choose_kernels(choice: Literal["auto", "plain"]) -> None:
     _choice = choice
 
 
-def kernels_of(x: Tensor, scale: Tensor, bounds: Bounds) -> Kernels:
-    """Return the fastest kernels that support these tensors and bounds on this machine."""
-    if _choice == "plain" or bounds.element is not None:
+def kernels_of(x: Tensor, scale: Tensor, bounds: Bounds | None = None) -> Kernels:
+    """Return the fastest kernels that support these tensors, and bounds of floats, on this machine."""
+    if _choice == "plain" or (bounds is not None and bounds.element is not None):
         return reference
     if x.is_cuda:
         return _cuda_kernels() or reference

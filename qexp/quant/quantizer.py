@@ -164,16 +164,16 @@ class Quantizer(QuantParams):
 
     def _exported(self, x: Tensor) -> Tensor:
         """Call the operator that stands for the quantizer in an export."""
-        grid, ops = self.grid, torch.ops.qexp
+        grid = self.grid
         axis = -1 if grid.axis is None else grid.axis % x.dim()
         scale, zero = self.per_dimension(self.scale), self.per_dimension(self.zero_point)
         if isinstance(grid, FloatGrid):
-            return ops.fake_quantize_float(x, scale, axis, grid.name)  # type: ignore[no-any-return]
+            return torch.ops.qexp.fake_quantize_float(x, scale, axis, grid.name)  # type: ignore[no-any-return]
         grid = self.integer_grid
         if grid.dynamic:
             tokens = grid.dynamic == "token"
-            return ops.fake_quantize_dynamic(x, tokens, grid.symmetric, grid.qmin, grid.qmax)  # type: ignore[no-any-return]
-        return ops.fake_quantize(x, scale, zero, axis, grid.qmin, grid.qmax)  # type: ignore[no-any-return]
+            return torch.ops.qexp.fake_quantize_dynamic(x, tokens, grid.symmetric, grid.qmin, grid.qmax)  # type: ignore[no-any-return]
+        return torch.ops.qexp.fake_quantize(x, scale, zero, axis, grid.qmin, grid.qmax)  # type: ignore[no-any-return]
 
     def _fake_quantize(self, x: Tensor, done: Tensor | None = None) -> Tensor:
         """Fake-quantize ``x``; ``done`` is the result if only the gradient remains to be attached."""

@@ -66,8 +66,8 @@ def check_graph(runtime: str, model: ModelProto, name: str) -> None:
     floats = [node for node, kind, _ in points if kind in FLOATS]
     if floats and not spec.floats:
         raise DeployError(
-            f"{name}: {runtime} has not been tried with 8-bit floats, and {len(floats)} of this graph's "
-            f"grids have them, the first at {floats[0]}; use quant=w8a8, or onnxruntime or openvino"
+            f"{name}: {runtime} is not known to give the numbers of 8-bit floats, and {len(floats)} of this "
+            f"graph's grids have them, the first at {floats[0]}; use quant=w8a8, or onnxruntime"
         )
     wide = [node for node, kind, _ in points if kind in WIDE]
     if wide and not spec.wide:

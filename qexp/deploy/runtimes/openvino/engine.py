@@ -44,6 +44,7 @@ from qexp.deploy.engine import Audit, Batch, EngineSpec, Info, check_names, not_
 from qexp.deploy.hardware import exact_products_forced, processor
 from qexp.deploy.onnx.input_limits import limits
 from qexp.deploy.onnx.io import opset_of, read
+from qexp.deploy.runtimes.capabilities import check_graph
 from qexp.deploy.runtimes.openvino.rewrites import rewrite
 from qexp.errors import DeployError
 
@@ -74,6 +75,7 @@ class OpenVinoEngine:
         started = time.perf_counter()
         openvino = _openvino()
         model = read(spec.graph)
+        check_graph("openvino", model, str(spec.graph))
         self._limits = limits(model)
         _check_precision(spec.precision)
         try:

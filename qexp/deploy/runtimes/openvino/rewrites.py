@@ -6,7 +6,6 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from qexp.deploy.onnx.decompose_qdq import decompose_qdq, readers
-from qexp.deploy.runtimes.capabilities import FLOATS
 
 SAFE_WEIGHT = 64
 """Largest magnitude for which two products with uint8 still fit 16 bits: 2 * 255 * 64 < 2**15."""
@@ -30,14 +29,10 @@ def rewrite(model: ModelProto, *, saturating: bool) -> bool:
         scale, point = (stored.get(name) for name in node.input[1:])
         return (point is not None and point.data_type in WIDE) or (scale is not None and len(scale.dims) > 0)
 
-    def in_floats(node: NodeProto) -> bool:
-        point = stored.get(node.input[2])
-        return point is not None and point.data_type in FLOATS  # their products are those of floats
-
     changed = decompose_qdq(model, unsupported)
     if saturating:
         safe = safe_quantizers(model)
-        changed |= decompose_qdq(model, lambda node: not (node.output[0] in safe or in_floats(node)))
+        changed |= decompose_qdq(model, lambda node: node.output[0] not in safe)
     return (has_mixed_tables(model.graph) and move_before_heads(model.graph)) or changed
 
 

@@ -41,6 +41,7 @@ from qexp.deploy.hardware import processor
 from qexp.deploy.onnx.decompose_qdq import dequantize_weights
 from qexp.deploy.onnx.input_limits import limits
 from qexp.deploy.onnx.io import first_line, read
+from qexp.deploy.runtimes.capabilities import check_graph
 from qexp.deploy.runtimes.torch_int8.audit import audit
 from qexp.deploy.runtimes.torch_int8.int8_matmul import exact
 from qexp.deploy.runtimes.torch_int8.translate import ComputeOptions, translate
@@ -69,6 +70,7 @@ class TorchInt8Engine:
         form = _form(spec.precision, self._device)
         before = self._allocated()
         model = read(spec.graph)
+        check_graph("torch_int8", model, str(spec.graph))
         dequantize_weights(model)
         self._limits = limits(model)
         self._types, self._ranks = _inputs(model)
