@@ -15,14 +15,16 @@ def print_out(text: str) -> None:
 def write_out(stream: TextIO, text: str) -> bool:
     """Write text unchanged to a stream that has a file descriptor.
 
-    After a broken pipe the descriptor points to the null device, so that later output is discarded and the
-    process exits without a traceback.
+    Characters that the stream's encoding has no code for are written as escapes, as standard error does. After
+    a broken pipe the descriptor points to the null device, so that later output is discarded and the process
+    exits without a traceback.
 
     Returns:
         Whether the stream still has a reader.
     """
+    encoding = stream.encoding or "utf-8"
     try:
-        stream.write(text)
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -91,3 +91,17 @@ MODEL_STAGES = ("fp32", "control", "ptq", "qat")
 """Models that a run evaluates in torch, in the order in which they come."""
 MODEL_TITLES = {"fp32": "FP32", "control": "control", "ptq": "PTQ", "qat": "QAT"}
 """Each in tables."""
+
+
+_SHORT = {"fp8_e4m3": "fp8", "fp8_e5m2": "fp8e5m2"}
+"""Names of formats of floats in tables, where these differ."""
+
+
+def short_format(bits: int, number_format: str | None) -> str:
+    """Return bits, or the short name of a format of floats."""
+    return str(bits) if number_format is None else _SHORT.get(number_format, number_format)
+
+
+def quant_name(weight: str, activation: str) -> str:
+    """Return ``w4a8`` of bits, ``wfp8a32`` of a format and bits, or the name that two formats share."""
+    return weight if weight == activation and not weight.isdigit() else f"w{weight}a{activation}"

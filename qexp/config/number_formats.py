@@ -12,20 +12,8 @@ NumberFormat = Literal["fp8_e4m3", "fp8_e5m2", "mxfp8", "nvfp4"]
 with a scale in E4M3 for each 16 neighbours, and one for the tensor."""
 BITS_OF: Mapping[NumberFormat, int] = {"fp8_e4m3": 8, "fp8_e5m2": 8, "mxfp8": 8, "nvfp4": 4}
 """Bits of a value."""
-SHORT: Mapping[NumberFormat, str] = {"fp8_e4m3": "fp8", "fp8_e5m2": "fp8e5m2"}
-"""Names in tables, where these differ."""
 IN_BLOCKS: tuple[NumberFormat, ...] = ("mxfp8", "nvfp4")
 """Formats that have a scale for each block of neighbours, found at run time."""
-
-
-def short_format(bits: int, number_format: NumberFormat | None) -> str:
-    """Return bits, or the short name of a format of floats."""
-    return str(bits) if number_format is None else SHORT.get(number_format, number_format)
-
-
-def quant_name(weight: str, activation: str) -> str:
-    """Return ``w4a8`` of bits, ``wfp8a32`` of a format and bits, or the name that two formats share."""
-    return weight if weight == activation and not weight.isdigit() else f"w{weight}a{activation}"
 
 
 def check_formats(

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from qexp.config.base import FLOAT_BITS, Bits, Section, check_bit_width, refuse_unused
-from qexp.config.number_formats import NumberFormat, check_formats, quant_name, short_format
+from qexp.config.number_formats import NumberFormat, check_formats
+from qexp.naming import quant_name, short_format
 
 GroupSize = Literal[16, 32, 64, 128, 256]
 """Sizes of blocks that kernels of 4-bit weights take: powers of two."""

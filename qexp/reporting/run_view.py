@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from qexp.config.number_formats import quant_name, short_format
-from qexp.naming import MODEL_STAGES, is_simulated
+from qexp.naming import MODEL_STAGES, is_simulated, quant_name, short_format
 from qexp.records.record import Record
 
 FLOAT_BITS = 32

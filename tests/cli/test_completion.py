@@ -29,7 +29,7 @@ from tests.support.record_factory import experiment, failed, record
         ("qexp plan budget=", ["budget=full", "budget=smoke"]),
         ("qexp --multi", ["--multirun"]),
         ("qexp report --inter", ["--intervals"]),
-        ("qexp again last quant=fp", ["quant=fp32"]),
+        ("qexp again last quant=fp3", ["quant=fp32"]),
         ("qexp completion z", ["zsh"]),
         ("qexp task=nope", []),
         ("qexp 'open quote", []),

@@ -74,6 +74,9 @@ def test_every_composition(placement: str, scheme: str, quant: str, tmp_path: Pa
     onnx.save(model, path)
     expected = plainly(model, feed)
     allowed = 2e-6 * float(np.abs(expected).max()) + 2 * floor(model, feed)
+    if scheme.startswith("dynamic") and quant.endswith("a16"):
+        # Scales that are found at run time leave values at ties, of which 16 bits have many.
+        allowed = max(allowed, 1e-3 * float(np.abs(expected).max()))
     for logits in (
         bare(model, feed),
         *(load(each, EngineSpec(path, "int8", 1)).run(feed) for each in RUNTIMES),
