@@ -15,7 +15,7 @@ def print_out(text: str) -> None:
 def write_out(stream: TextIO, text: str) -> bool:
     """Write text unchanged to a stream that has a file descriptor.
 
-    Characters that the stream's encoding has no code for are written as escapes, as standard error does. After
+    Characters that the stream's encoding has no code for are written as escapes, as in standard error. After
     a broken pipe the descriptor points to the null device, so that later output is discarded and the process
     exits without a traceback.
 
