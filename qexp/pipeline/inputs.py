@@ -52,12 +52,21 @@ def _size_notes(experiment: Experiment, checkpoint: Checkpoint | ScratchModel) -
 
 def completed(experiment: Experiment, rows: SourceRows, checkpoint: Checkpoint | ScratchModel) -> Experiment:
     """Return the experiment with what rows and checkpoint tell: task, and lengths that the model takes."""
-    experiment, most = experiment.with_task(rows.task), _positions(checkpoint)
-    deploy = experiment.deploy
-    if not isinstance(deploy, DeployEngines) or most is None or max(deploy.lengths) <= most:
+    experiment, deploy = experiment.with_task(rows.task), experiment.deploy
+    lengths = _lengths(experiment, checkpoint)
+    if not isinstance(deploy, DeployEngines) or lengths == deploy.lengths:
         return experiment
-    lengths = tuple(dict.fromkeys(min(length, most) for length in deploy.lengths))
     return experiment.model_copy(update={"deploy": deploy.model_copy(update={"lengths": lengths})})
+
+
+def _lengths(experiment: Experiment, checkpoint: Checkpoint | ScratchModel) -> tuple[int, ...]:
+    """Return the lengths that engines are timed at, cut to the model's positions; none without engines."""
+    deploy, most = experiment.deploy, _positions(checkpoint)
+    if not isinstance(deploy, DeployEngines):
+        return ()
+    if most is None or max(deploy.lengths) <= most:
+        return deploy.lengths
+    return tuple(dict.fromkeys(min(length, most) for length in deploy.lengths))
 
 
 def _positions(checkpoint: Checkpoint | ScratchModel) -> int | None:
@@ -68,10 +77,10 @@ def _positions(checkpoint: Checkpoint | ScratchModel) -> int | None:
 
 def _length_notes(experiment: Experiment, checkpoint: Checkpoint | ScratchModel) -> tuple[str, ...]:
     """Return a note on lengths of engines that exceed the model's positions."""
-    deploy, most = experiment.deploy, _positions(checkpoint)
-    if not isinstance(deploy, DeployEngines) or most is None or max(deploy.lengths) <= most:
+    deploy, lengths = experiment.deploy, _lengths(experiment, checkpoint)
+    if not isinstance(deploy, DeployEngines) or lengths == deploy.lengths:
         return ()
-    longest = max(deploy.lengths)
+    longest, most = max(deploy.lengths), max(lengths)
     return (f"deploy.lengths={longest}: the model has positions for {most}, and engines are timed at {most}",)
 
 

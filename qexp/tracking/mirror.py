@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,15 @@ from qexp.tracking.csv import CsvPage
 from qexp.tracking.figures import draw
 from qexp.tracking.mlflow import MlflowPage
 from qexp.tracking.tensorboard import TensorboardPage
-from qexp.tracking.tracker import Page, PageState, Tracker, digest_of, without_secrets
+from qexp.tracking.tracker import (
+    Page,
+    PageContent,
+    PageState,
+    Picture,
+    Tracker,
+    digest_of,
+    without_secrets,
+)
 from qexp.tracking.wandb import WandbPage
 
 PAGES: dict[type[Any], Callable[[Any, Path], Tracker]] = {
@@ -89,9 +97,28 @@ class Mirrors:
             page.scored(stage, scores)
 
     def ends(self, record: Record) -> None:
-        """Fill the pages with a Record."""
-        for page in self.pages:
-            page.ends(record)
+        """Fill the pages with a Record, which is read and drawn once for all of them."""
+        if self.pages:
+            shown = _Shown(record, self.pages[0].outputs, self.pages[0].console.warn)
+            for page in self.pages:
+                page.ends(shown)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What pages show of a Record, made when a page first asks for it."""
+
+    record: Record
+    outputs: Path
+    warn: Callable[[str], None]
+
+    @cached_property
+    def content(self) -> PageContent:
+        return content_of(self.record, self.outputs, self.warn)
+
+    @cached_property
+    def pictures(self) -> Mapping[str, Picture]:
+        return draw(self.content)
 
 
 @dataclass
@@ -123,9 +150,9 @@ class Mirror:
         if self._tracker is not None:
             self._safely(partial(self._tracker.scored, stage, scores))
 
-    def ends(self, record: Record) -> None:
+    def ends(self, shown: _Shown) -> None:
         """Fill the page with a Record, unless it already shows this Record or an earlier success."""
-        self._safely(lambda: self._end(record))
+        self._safely(lambda: self._end(shown))
 
     def _begin(self, key: str) -> None:
         tracker = self._new()
@@ -133,21 +160,21 @@ class Mirror:
         if filed is None or filed.status != "ok":
             self._open(tracker, self._page(key), filed)
 
-    def _end(self, record: Record) -> None:
+    def _end(self, shown: _Shown) -> None:
+        record = shown.record
         page, tracker = self._page(record.key), self._tracker or self._new()
         filed = self._filed(page.key, tracker)
         if filed and filed.status == "ok" and record.status == "failed":
             self._say(f"the page keeps its earlier result: {filed.folder}")
             return
-        content = content_of(record, self.outputs, self.console.warn)
-        content = content if tracker.takes_graphs else replace(content, graph=None)
+        content = shown.content if tracker.takes_graphs else replace(shown.content, graph=None)
         digest = digest_of(page, content)
         if self._tracker is None:
             if filed and filed.digest == digest:
                 self._say(f"the page shows this already: {filed.folder}")
                 return
             self._open(tracker, page, filed)
-        result = tracker.close(content, draw(content))
+        result = tracker.close(content, shown.pictures)
         if result.unsent:
             self._warn(result.unsent)
             digest = ""  # matches nothing, so that the same run fills the page again
