@@ -57,7 +57,7 @@ test: $(READY)
 	$(PYTEST) -m "not slow"
 
 test-all: $(READY)
-	$(PYTEST)
+	QEXP_TEST_CASES=100 $(PYTEST)
 
 test-slow: $(READY)
 	$(PYTEST) -m "slow and not exhaustive"

@@ -105,6 +105,11 @@ def test_deploy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = run(deploy, tmp_path / "x.json", "--rows", "2", *TINY)
     table = found["rows"]["2"]
     names = ["onnxruntime fp32", "onnxruntime int8, qexp", "openvino fp32", "openvino int8, qexp"]
+    names += [
+        f"{runtime} int8, qexp {each}"
+        for each in ("dynamic", "dynamic_token")
+        for runtime in ("onnxruntime", "openvino")
+    ]
     assert list(table["readings"]) == list(found["same"]) == names
     integer = {
         name: {each["integer"] for each in audit["products"]} for name, audit in table["audits"].items()

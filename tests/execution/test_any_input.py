@@ -7,6 +7,7 @@ half-written file: a work folder stays only where the next attempt goes on from 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -42,7 +43,8 @@ FEW = settings(
     phases=(Phase.explicit, Phase.generate),
     deadline=None,
 )
-MANY = settings(FEW, max_examples=100)
+MANY = settings(FEW, max_examples=int(os.environ.get("QEXP_TEST_CASES", "25")))
+"""Of the slow tests; ``make test-all`` draws 100."""
 
 
 @pytest.fixture(scope="module")

@@ -329,7 +329,11 @@ def test_a_batch_in_parts_takes_the_step_of_the_whole_batch(accumulate: int, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("losses", [ALL, Distillation(labels=0.0, hidden=1.0)], ids=["all", "hidden"])
+@pytest.mark.parametrize(
+    "losses",
+    [ALL, pytest.param(Distillation(labels=0.0, hidden=1.0), marks=pytest.mark.exhaustive)],
+    ids=["all", "hidden"],
+)
 def test_two_processes_take_the_steps_of_one(losses: Distillation, tmp_path: Path) -> None:
     whole, expected = trained(plan(tmp_path / "whole", last=3, distillation=losses))
     split, result = trained(plan(tmp_path / "split", last=3, distillation=losses, devices=2))

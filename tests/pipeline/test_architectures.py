@@ -1,6 +1,7 @@
 """Every encoder of sequence classification: new head, PTQ, a step of QAT, export, and both runtimes.
 
-Residual sites of nine of them are in tests/pipeline/test_encoders.py, those of all in ``exhaustive`` tests.
+Residual sites of nine of them are in tests/pipeline/test_encoders.py, those of all in ``exhaustive`` tests,
+and so are products of those whose attention is like that of another one here.
 """
 
 from __future__ import annotations
@@ -68,10 +69,27 @@ def quantize(architecture: str, placement: str, folder: Path) -> None:
         assert apart.max() < 0.05
 
 
+DISTINCT = (
+    "albert", "big_bird", "convbert", "deberta", "deberta-v2", "esmc", "eurobert", "flaubert",
+    "jina_embeddings_v3", "megatron-bert", "mobilebert", "modernbert", "mpnet", "nomic_bert", "nystromformer",
+    "roformer", "xlm-roberta",
+)  # fmt: skip
+"""Encoders whose attention or layers are unlike those of the others."""
+EXHAUSTIVE = pytest.mark.exhaustive
+CASES = [
+    pytest.param(each, placement, marks=[] if each in DISTINCT and placement == "gemm" else EXHAUSTIVE)
+    for each in encoders.ENCODERS
+    for placement in ("gemm", "qdqbert")
+]
+
+
+def test_the_distinct_ones_are_among_all() -> None:
+    assert set(DISTINCT) < set(encoders.ENCODERS)
+
+
 @pytest.mark.slow
 @pytest.mark.integer_products
-@pytest.mark.parametrize("placement", ["gemm", pytest.param("qdqbert", marks=pytest.mark.exhaustive)])
-@pytest.mark.parametrize("architecture", encoders.ENCODERS)
+@pytest.mark.parametrize(("architecture", "placement"), CASES)
 def test_encoders_with_products_in_their_attention(architecture: str, placement: str, tmp_path: Path) -> None:
     quantize(architecture, placement, tmp_path)
 
