@@ -59,8 +59,8 @@ LONG = (
     "config/test_recipes", "tracking/test_mirror", "cli/test_sensitivity", "execution/test_dry_run",
     "models/test_distillation", "tracking/test_wandb", "runtimes/test_capabilities", "onnx/test_int4",
     "benchmarks/test_commands", "pipeline/test_translation", "execution/test_slurm_cluster",
-    "runtimes/test_compositions", "execution/test_any_input", "pipeline/test_architectures", "tests/test_wheel",
-    "tracking/test_mlflow",
+    "runtimes/test_compositions", "execution/test_any_input", "pipeline/test_architectures",
+    "tests/test_wheel", "tracking/test_mlflow",
 )  # fmt: skip
 """Files that take longest, the longest first."""
 
