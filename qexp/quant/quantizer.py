@@ -105,7 +105,7 @@ class Quantizer(QuantParams):
 
     @property
     def repeatable(self) -> bool:
-        """Whether some rows of a batch can pass alone and a second time: the range is fixed, and not learned."""
+        """Whether rows of a batch can pass alone and a second time: the range is fixed, and not learned."""
         fixed = self.mode is QuantizerMode.OFF or (self.mode is QuantizerMode.FROZEN and not self.learned)
         return fixed and self.grid.dynamic != "tensor"
 

@@ -73,27 +73,29 @@ def attend(
     """
     taps: Taps = getattr(module, TAPS, {})
     query, key = _tap(taps, "matmul.query", query), _tap(taps, "matmul.key", key)
-    value = _tap(taps, "matmul.value", value)
-    core = partial(_core, module, scaling=query.size(-1) ** -0.5 if scaling is None else scaling, dropout=dropout)
-    parts = (query, key, value, attention_mask, position_bias)
+    scaling = query.size(-1) ** -0.5 if scaling is None else scaling
+    core = partial(_probabilities, module, scaling=scaling, dropout=dropout)
     if _is_recomputed(module, taps):
-        return RecomputedAttention.apply(partial(_context, module, core), *parts), None  # type: ignore[no-untyped-call]
-    context, probabilities = core(*parts)
-    return context.transpose(1, 2).contiguous(), probabilities
+        value = _tap(taps, "matmul.value", value)
+        context = partial(_context, module, core)
+        parts = (query, key, value, attention_mask, position_bias)
+        return RecomputedAttention.apply(context, *parts), None  # type: ignore[no-untyped-call]
+    kept, probabilities = core(query, key, attention_mask, position_bias)
+    result = torch.matmul(kept, _tap(taps, "matmul.value", value))
+    return result.transpose(1, 2).contiguous(), probabilities
 
 
-def _core(
+def _probabilities(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
-    value: Tensor,
     attention_mask: Tensor | None,
     position_bias: Tensor | None,
     *,
     scaling: float,
     dropout: float,
 ) -> tuple[Tensor, Tensor]:
-    """Return the context [B, heads, T, d] and the probabilities [B, heads, T, S] before dropout."""
+    """Return the probabilities [B, heads, T, S] that values are multiplied with, and those before dropout."""
     taps: Taps = getattr(module, TAPS, {})
     scores = torch.matmul(query, key.transpose(2, 3)).mul_(
         scaling
@@ -102,16 +104,23 @@ def _core(
     scores = _tap(taps, "attention.masked_scores", _masked(scores, attention_mask, module))
     probabilities = nn.functional.softmax(scores, dim=-1)
     kept = nn.functional.dropout(probabilities, p=dropout, training=module.training)
-    return torch.matmul(_tap(taps, "matmul.probs", kept), value), probabilities
+    return _tap(taps, "matmul.probs", kept), probabilities
 
 
-def _context(module: nn.Module, core: Callable[..., tuple[Tensor, Tensor]], *parts: Tensor | None) -> Tensor:
-    """Return the context alone, and leave nothing of these rows in the quantizers."""
-    context, _ = core(*parts)
-    for tap in getattr(module, TAPS, {}).values():
-        if isinstance(tap, Quantizer):
-            tap.forget()
-    return context
+def _context(
+    module: nn.Module,
+    core: Callable[..., tuple[Tensor, Tensor]],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *more: Tensor | None,
+) -> Tensor:
+    """Return the context [b, heads, T, d] of some rows, and leave nothing of them in the quantizers."""
+    kept, _ = core(query, key, *more)
+    taps: Taps = getattr(module, TAPS, {})
+    for tap in (taps[kind] for kind in INNER if kind in taps):
+        tap.forget()  # type: ignore[attr-defined]
+    return torch.matmul(kept, value)
 
 
 def _is_recomputed(module: nn.Module, taps: Taps) -> bool:

@@ -1,10 +1,11 @@
 """Attention that is computed a second time in the backward pass, a few rows of the batch at a time.
 
-Training would otherwise keep four matrices [B, heads, T, S] of each layer for the backward pass: probabilities,
-the mask of their dropout, and the probabilities before and after their quantizer. They grow with the square of
-the length and are most of a training's memory from some 200 tokens on. Computing the core of attention again
-from queries, keys and values is the selective recomputation of Korthikanti et al. 2022 (arXiv 2205.05198). Rows
-of a batch do not depend on one another, so both passes go through them in groups whose scores stay in the cache.
+Training would otherwise keep four matrices [B, heads, T, S] of each layer for the backward pass:
+probabilities, the mask of their dropout, and the probabilities before and after their quantizer. They grow
+with the square of the length and are most of a training's memory from some 200 tokens on. To compute the core
+of attention again from queries, keys and values is the selective recomputation of Korthikanti et al. 2022
+(arXiv 2205.05198). Rows of a batch do not depend on one another, so both passes go through them in groups
+whose scores stay in the cache.
 """
 
 from __future__ import annotations
@@ -57,22 +58,27 @@ class RecomputedAttention(torch.autograd.Function):
             mask: Mask [B or 1, 1 or heads, T, S], or None.
             position_bias: Bias [B or 1, heads, T, S], or None.
         """
-        ctx.save_for_backward(query, key, value, mask, position_bias)
+        inputs = (query, key, value, mask, position_bias)
+        ctx.save_for_backward(*inputs)
         ctx.core, ctx.random = core, _random_state(query)
         ctx.autocast = _autocast_of(query)
-        rows, heads, length, _ = query.shape
-        context = query.new_empty(rows, length, heads, value.size(-1))
+        rows, context = query.size(0), None
         for group in _groups(query, key):
-            parts = (_rows_of(each, group, rows) for each in (query, key, value, mask, position_bias))
-            context[group] = core(*parts).transpose(1, 2)
-        return context
+            parts = (_rows_of(each, group, rows) for each in inputs)
+            some = core(*parts).transpose(1, 2)
+            if context is None:  # of the type that mixed precision gives
+                context = some.new_empty(rows, *some.shape[1:])
+            context[group] = some
+        return context  # type: ignore[return-value]
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         """Return the gradients of query, key, value and position bias."""
         inputs, (grad,) = ctx.saved_tensors, grad_outputs
-        wanted = [each is not None and need for each, need in zip(inputs, ctx.needs_input_grad[1:], strict=True)]
+        wanted = [
+            each is not None and need for each, need in zip(inputs, ctx.needs_input_grad[1:], strict=True)
+        ]
         totals = [torch.zeros_like(each) if want else None for each, want in zip(inputs, wanted, strict=True)]
         rows = inputs[0].size(0)
         with _random_from(ctx.random), ctx.autocast():
@@ -94,7 +100,9 @@ def _gradients(
     ]
     with torch.enable_grad():
         context = core(*leaves)
-    return torch.autograd.grad(context, [each for each in leaves if each is not None and each.requires_grad], grad)
+    return torch.autograd.grad(
+        context, [each for each in leaves if each is not None and each.requires_grad], grad
+    )
 
 
 def _groups(query: Tensor, key: Tensor) -> Iterator[slice]:
