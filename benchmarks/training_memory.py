@@ -4,11 +4,11 @@
         [--threads 2] [--no-peers] [--json FILE]
 
 ``fp32`` and ``qat`` are what a run of qexp does; ``scores kept`` is the same without computing attention
-again, ``transformers`` a plain loop over fused attention with the C library as it is, and ``modelopt`` its QAT
-of linear layers in such a loop. Dropout is 0.1; the lengths of a batch's rows go from half of the given one to
-all of it. Peak memory is the most that was resident, less what was before the model was built (torch and this
-file). Seconds are those of the fastest step but the first. Quantizers are those of QDQBERT's sites, their
-ranges fixed.
+again, ``transformers`` a plain loop over fused attention with the C library as it is, and ``modelopt`` its
+QAT of linear layers in such a loop. Dropout is 0.1; the lengths of a batch's rows go from half of the given
+one to all of it. Peak memory is the most that was resident, less what was before the model was built (torch
+and this file). Seconds are those of the fastest step but the first. Quantizers are those of QDQBERT's sites,
+their ranges fixed.
 """
 
 from __future__ import annotations
