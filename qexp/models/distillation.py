@@ -38,6 +38,7 @@ from qexp.data.microbatches import Batch
 from qexp.data.tokenization.pairs import IGNORED
 from qexp.errors import TrainingError
 from qexp.models.loading import arguments, logits_of, model_inputs
+from qexp.quant.insertion.attention import KEEPS_PROBABILITIES
 from qexp.quant.insertion.hooks import AttentionSwitch
 
 Distance = Callable[[Tensor, Tensor, Batch, float], Tensor]
@@ -132,6 +133,8 @@ def open_attention(model: nn.Module, plan: Distillation) -> None:
     """
     if plan.attention:
         AttentionSwitch(model)
+        for module in model.modules():
+            setattr(module, KEEPS_PROBABILITIES, True)
 
 
 def divergence(student: Tensor, teacher: Tensor, temperature: float, counts: Tensor | None = None) -> Tensor:

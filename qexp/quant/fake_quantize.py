@@ -82,17 +82,28 @@ class FakeQuantizeFrozen(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, bounds: Bounds, done: Tensor | None = None) -> Tensor:
-        """Fake-quantize ``x``; ``scale`` broadcasts with it, ``done`` is the result if already computed."""
-        ctx.save_for_backward(x, scale)
+        """Fake-quantize ``x``; ``scale`` broadcasts with it, ``done`` is the result if already computed.
+
+        Of an activation only which values are inside the range is kept; a weight is there anyway.
+        """
+        kernels = kernels_of(x, scale, bounds)
         ctx.bounds = bounds
-        return kernels_of(x, scale, bounds).forward(x, scale, bounds) if done is None else done.detach()
+        if done is None and kernels is cpu and not x.is_leaf:
+            y, inside = cpu.forward_inside(x, scale, bounds)
+            ctx.save_for_backward(inside)
+            return y
+        ctx.save_for_backward(x, scale)
+        return kernels.forward(x, scale, bounds) if done is None else done.detach()
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         """Return the gradient of ``x``: the incoming one inside the range, zero outside."""
+        (grad,) = grad_outputs
+        if len(ctx.saved_tensors) == 1:
+            return torch.where(ctx.saved_tensors[0], grad, 0.0), None, None, None
         x, scale = ctx.saved_tensors
         passing = ctx.bounds.passing
-        return kernels_of(x, scale, passing).backward(grad_outputs[0], x, scale, passing), None, None, None
+        return kernels_of(x, scale, passing).backward(grad, x, scale, passing), None, None, None
 
 
 class FakeQuantizeLearned(torch.autograd.Function):

@@ -103,6 +103,12 @@ class Quantizer(QuantParams):
         self.forget()
         self.renew_bounds()
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether rows of a batch can pass alone and a second time: the range is fixed, and not learned."""
+        fixed = self.mode is QuantizerMode.OFF or (self.mode is QuantizerMode.FROZEN and not self.learned)
+        return fixed and self.grid.dynamic != "tensor"
+
     def forget(self) -> None:
         """Drop the cached input and output."""
         self._memo = None

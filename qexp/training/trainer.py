@@ -24,6 +24,7 @@ from qexp.config import Numerics
 from qexp.data.microbatches import MicroBatches
 from qexp.errors import TrainingError
 from qexp.tasks.module import TaskModule
+from qexp.training.attention import recomputed_attention
 from qexp.training.interruption import StopRequest, interrupted
 from qexp.training.lightning_compat import interruptible, quiet_lightning
 
@@ -221,7 +222,7 @@ def _run(
     worker: WorkerContext,
     stop: StopRequest,
 ) -> None:
-    with stop.listening(), quiet_lightning(), interruptible():
+    with stop.listening(), quiet_lightning(), interruptible(), recomputed_attention(module.model):
         trainer = _trainer(steps.count, callbacks, worker)
         module.train()  # Lightning keeps the mode, and a loaded model is in evaluation mode
         resumed = str(worker.checkpoint) if worker.resumed_at else None

@@ -8,6 +8,7 @@ architecture: an attending module is any module that calls it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 from qexp.config import SiteKind
+from qexp.quant.insertion.attention_recompute import RecomputedAttention
+from qexp.quant.quantizer import Quantizer
 
 IMPLEMENTATION = "qexp"
 """Value of ``config._attn_implementation``."""
@@ -28,6 +31,12 @@ MASK_VALUE = "qexp_mask_value"
 
 Without it, the lowest float is added.
 """
+
+KEEPS_PROBABILITIES = "qexp_keeps_probabilities"
+"""Attribute of an attending module that returns its probabilities in training, too."""
+
+INNER: tuple[SiteKind, ...] = ("attention.scores", "attention.masked_scores", "matmul.probs")
+"""Kinds of the values [B, heads, T, S]."""
 
 Taps = Mapping[SiteKind, Callable[[Tensor], Tensor]]
 
@@ -42,7 +51,7 @@ def attend(
     dropout: float = 0.0,
     position_bias: Tensor | None = None,
     **kwargs: Any,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """Compute scaled dot-product attention in the order of transformers' eager attention.
 
     Args:
@@ -59,11 +68,35 @@ def attend(
 
     Returns:
         Context [B, T, heads, d], and probabilities [B, heads, T, S] as computed by softmax, before dropout
-        and rounding, since these do not change where the module attends.
+        and rounding, since these do not change where the module attends. In training they are None, as the
+        backward pass computes them again (``RecomputedAttention``), unless ``KEEPS_PROBABILITIES`` is set.
     """
     taps: Taps = getattr(module, TAPS, {})
     query, key = _tap(taps, "matmul.query", query), _tap(taps, "matmul.key", key)
     scaling = query.size(-1) ** -0.5 if scaling is None else scaling
+    core = partial(_probabilities, module, scaling=scaling, dropout=dropout)
+    if _is_recomputed(module, taps):
+        value = _tap(taps, "matmul.value", value)
+        context = partial(_context, module, core)
+        parts = (query, key, value, attention_mask, position_bias)
+        return RecomputedAttention.apply(context, *parts), None  # type: ignore[no-untyped-call]
+    kept, probabilities = core(query, key, attention_mask, position_bias)
+    result = torch.matmul(kept, _tap(taps, "matmul.value", value))
+    return result.transpose(1, 2).contiguous(), probabilities
+
+
+def _probabilities(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    attention_mask: Tensor | None,
+    position_bias: Tensor | None,
+    *,
+    scaling: float,
+    dropout: float,
+) -> tuple[Tensor, Tensor]:
+    """Return the probabilities [B, heads, T, S] that values are multiplied with, and those before dropout."""
+    taps: Taps = getattr(module, TAPS, {})
     scores = torch.matmul(query, key.transpose(2, 3)).mul_(
         scaling
     )  # in place: no gradient needs the unscaled scores
@@ -71,9 +104,39 @@ def attend(
     scores = _tap(taps, "attention.masked_scores", _masked(scores, attention_mask, module))
     probabilities = nn.functional.softmax(scores, dim=-1)
     kept = nn.functional.dropout(probabilities, p=dropout, training=module.training)
-    kept = _tap(taps, "matmul.probs", kept)
-    context = torch.matmul(kept, _tap(taps, "matmul.value", value))
-    return context.transpose(1, 2).contiguous(), probabilities
+    return _tap(taps, "matmul.probs", kept), probabilities
+
+
+def _context(
+    module: nn.Module,
+    core: Callable[..., tuple[Tensor, Tensor]],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *more: Tensor | None,
+) -> Tensor:
+    """Return the context [b, heads, T, d] of some rows, and leave nothing of them in the quantizers."""
+    kept, _ = core(query, key, *more)
+    taps: Taps = getattr(module, TAPS, {})
+    for tap in (taps[kind] for kind in INNER if kind in taps):
+        tap.forget()  # type: ignore[attr-defined]
+    return torch.matmul(kept, value)
+
+
+def _is_recomputed(module: nn.Module, taps: Taps) -> bool:
+    """Return whether the backward pass computes scores and probabilities again.
+
+    Not where the probabilities are asked for, a compiler traces, or a quantizer of them learns, averages or
+    measures its range: those see each batch once, and as a whole.
+    """
+    if not (module.training and torch.is_grad_enabled()) or torch.compiler.is_compiling():
+        return False
+    inner = (taps[kind] for kind in INNER if kind in taps)
+    return not getattr(module, KEEPS_PROBABILITIES, False) and all(_is_repeatable(each) for each in inner)
+
+
+def _is_repeatable(tap: Callable[[Tensor], Tensor]) -> bool:
+    return isinstance(tap, Quantizer) and tap.repeatable
 
 
 def _masked(scores: Tensor, mask: Tensor | None, module: nn.Module) -> Tensor:

@@ -65,6 +65,17 @@ def forward(x: Tensor, scale: Tensor, bounds: Bounds, *, nan_low: bool = False) 
     return y
 
 
+def forward_inside(x: Tensor, scale: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor]:
+    """Return what ``forward`` does, and where the gradient passes, bool; both contiguous."""
+    y, inside = torch.empty(x.shape, dtype=x.dtype), torch.empty(x.shape, dtype=torch.bool)
+    walk, (x, y) = _route(scale, x, y)
+    run = _kernels()[3]  # type: ignore[index]
+    passing = bounds.passing.flat(scale.numel())  # held until the call is over
+    pointers = (*(each.data_ptr() for each in passing), x.data_ptr(), y.data_ptr(), inside.data_ptr())
+    run(ctypes.byref(walk), *_grid(scale, bounds), *pointers)
+    return y, inside
+
+
 def backward(grad: Tensor, x: Tensor, scale: Tensor, bounds: Bounds) -> Tensor:
     """Return what ``reference.backward`` does."""
     walk, (x, out, grad) = _route(scale, x, torch.empty_like(x), grad)
@@ -87,14 +98,17 @@ def backward_learned(grad: Tensor, x: Tensor, scale: Tensor, bounds: Bounds) -> 
 
 
 @cache
-def _kernels() -> tuple[Any, Any, Any] | None:
-    names = {"qexp_fake_quantize": 5, "qexp_fake_quantize_backward": 6, "qexp_fake_quantize_learned": 7}
+def _kernels() -> list[Any] | None:
+    names = {
+        "qexp_fake_quantize": 5, "qexp_fake_quantize_backward": 6, "qexp_fake_quantize_learned": 7,
+        "qexp_fake_quantize_inside": 8,
+    }  # fmt: skip
     trailing = {"qexp_fake_quantize": (c_int64,)}
     kernels = [
         native.function(name, ctypes.POINTER(Walk), *[c_void_p] * pointers, *trailing.get(name, ()))
         for name, pointers in names.items()
     ]
-    return None if None in kernels else (kernels[0], kernels[1], kernels[2])
+    return None if None in kernels else kernels
 
 
 def _grid(scale: Tensor, bounds: Bounds) -> tuple[int, int, int]:

@@ -29,8 +29,9 @@ typedef struct {
     int64_t x_strides[3], y_strides[3], grad_strides[3];
 } Walk;
 
+/* Bounds in steps, and those between which a gradient passes. */
 typedef struct {
-    const float *scale, *lower, *upper;
+    const float *scale, *lower, *upper, *least, *largest;
 } Grid;
 
 /* One row on one channel. Comparisons are false for NaN, which therefore passes; with `nan_low` it
@@ -61,6 +62,29 @@ static inline void row_columns(const float *restrict x, float *restrict y, int64
         float v = rintf(x[i] / g.scale[i]), low = g.lower[i];
         v = (nan_low ? !(v >= low) : v < low) ? low : v;
         y[i] = (v > g.upper[i] ? g.upper[i] : v) * g.scale[i] + 0.0f;
+    }
+}
+
+/* Besides the values, which of them lie where a gradient passes: a quarter of what keeping x would take. */
+static inline void row_inside(const float *restrict x, float *restrict y, uint8_t *restrict inside, int64_t n,
+                              float s, float low, float high, float least, float largest) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        float v = x[i] / s, q = rintf(v);
+        q = q < low ? low : q;
+        y[i] = (q > high ? high : q) * s + 0.0f;
+        inside[i] = (v >= least) & (v <= largest);
+    }
+}
+
+static inline void row_columns_inside(const float *restrict x, float *restrict y, uint8_t *restrict inside,
+                                      int64_t n, Grid g) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        float v = x[i] / g.scale[i], q = rintf(v);
+        q = q < g.lower[i] ? g.lower[i] : q;
+        y[i] = (q > g.upper[i] ? g.upper[i] : q) * g.scale[i] + 0.0f;
+        inside[i] = (v >= g.least[i]) & (v <= g.largest[i]);
     }
 }
 
@@ -133,6 +157,23 @@ CLONED static void forward_rows(const Walk *w, Grid g, const float *x, float *y,
     }
 }
 
+CLONED static void forward_rows_inside(const Walk *w, Grid g, const float *x, float *y, uint8_t *inside,
+                                       int64_t from, int64_t to) {
+    for (int64_t r = from, run; r < to; r += run) {
+        int64_t place = at(w->y_strides, w, r);
+        const float *in = x + at(w->x_strides, w, r);
+        run = run_from(w, r, to);
+        for (int64_t i = r; i < r + run; i++, in += w->x_strides[2], place += w->y_strides[2]) {
+            int64_t c = channel_of(w, i), n = length_of(w, i);
+            if (w->columns)
+                row_columns_inside(in, y + place, inside + place, w->length, g);
+            else
+                row_inside(in, y + place, inside + place, n, g.scale[c], g.lower[c], g.upper[c], g.least[c],
+                           g.largest[c]);
+        }
+    }
+}
+
 /* Gradients of x; with `sums`, of which there is one for each row, also those of learned scales. */
 CLONED static void backward_rows(const Walk *w, Grid g, const float *x, const float *grad, float *out,
                                  float *sums, int64_t from, int64_t to) {
@@ -163,20 +204,28 @@ CLONED static void backward_rows(const Walk *w, Grid g, const float *x, const fl
 
 void qexp_fake_quantize(const Walk *w, const float *scale, const float *lower, const float *upper,
                         const float *x, float *y, int64_t nan_low) {
-    Grid g = {scale, lower, upper};
+    Grid g = {scale, lower, upper, lower, upper};
     SHARES(w) { forward_rows(w, g, x, y, FROM, TO, (int)nan_low); }
+}
+
+/* The same for training, and in `inside` 1 where x lies between `least` and `largest`, else 0; it has y's layout. */
+void qexp_fake_quantize_inside(const Walk *w, const float *scale, const float *lower, const float *upper,
+                               const float *least, const float *largest, const float *x, float *y,
+                               uint8_t *inside) {
+    Grid g = {scale, lower, upper, least, largest};
+    SHARES(w) { forward_rows_inside(w, g, x, y, inside, FROM, TO); }
 }
 
 /* Gradient of x: `grad` where x lies inside the range, else 0. Writes with y_strides. */
 void qexp_fake_quantize_backward(const Walk *w, const float *scale, const float *lower, const float *upper,
                                  const float *x, const float *grad, float *out) {
-    Grid g = {scale, lower, upper};
+    Grid g = {scale, lower, upper, lower, upper};
     SHARES(w) { backward_rows(w, g, x, grad, out, NULL, FROM, TO); }
 }
 
 /* The same, and the sum of each row in `sums`: added up by the caller in one order, whatever the threads. */
 void qexp_fake_quantize_learned(const Walk *w, const float *scale, const float *lower, const float *upper,
                                 const float *x, const float *grad, float *out, float *sums) {
-    Grid g = {scale, lower, upper};
+    Grid g = {scale, lower, upper, lower, upper};
     SHARES(w) { backward_rows(w, g, x, grad, out, sums, FROM, TO); }
 }

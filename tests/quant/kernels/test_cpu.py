@@ -93,6 +93,21 @@ def test_forward_is_the_same_bits(
 
 
 @settings(deadline=None, max_examples=150)
+@given(drawn=CASES, numbers=st.booleans(), threads=st.integers(1, 3))
+def test_what_is_inside_is_where_the_gradient_passes(
+    drawn: tuple[str, str, int], numbers: bool, threads: int
+) -> None:
+    torch.set_num_threads(threads)
+    x, _, scale, bounds = case(*drawn, numbers=numbers)
+    if not cpu.fits(x, scale):
+        return
+    y, inside = cpu.forward_inside(x, scale, bounds)
+    assert torch.equal(y, cpu.forward(x, scale, bounds))
+    passed = reference.backward(torch.ones_like(x), x, scale, bounds.passing)
+    assert torch.equal(inside, passed == 1)
+
+
+@settings(deadline=None, max_examples=150)
 @given(drawn=CASES, numbers=st.booleans(), threads=st.integers(1, 3), turned=st.booleans())
 def test_gradients_are_the_same(
     drawn: tuple[str, str, int], numbers: bool, threads: int, turned: bool
