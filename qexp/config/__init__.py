@@ -12,6 +12,7 @@ both are never part of a key.
 
 from qexp.config.any_task import AnyTask
 from qexp.config.base import FLOAT_BITS, Bits, Section
+from qexp.config.batch_size import BatchSize
 from qexp.config.calibration import (
     AnyCalibrator,
     Calibration,
@@ -98,6 +99,7 @@ __all__ = [
     "AnyFinetune",
     "AnyMethod",
     "AnyTask",
+    "BatchSize",
     "BeamSearch",
     "BiEncoderTask",
     "Bits",

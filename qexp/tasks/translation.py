@@ -61,12 +61,20 @@ class Translator(TaskModule):
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the mean cross entropy over target tokens, with label smoothing (Szegedy et al., 2016)."""
-        return functional.cross_entropy(
-            logits.flatten(0, 1),
-            batch["labels"].flatten(),
-            ignore_index=IGNORED,
-            label_smoothing=self.label_smoothing,
-        )
+        return _cross_entropy(logits, batch, self.label_smoothing)
+
+    def evaluation_loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return the negative log-likelihood of a target token, the mean over all."""
+        return _cross_entropy(logits, batch, 0.0)
+
+
+def _cross_entropy(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
+    return functional.cross_entropy(
+        logits.flatten(0, 1),
+        batch["labels"].flatten(),
+        ignore_index=IGNORED,
+        label_smoothing=label_smoothing,
+    )
 
 
 class TranslationAdapter:

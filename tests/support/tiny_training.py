@@ -30,6 +30,7 @@ from qexp.quant.insertion.insert import QuantizedModel, insert
 from qexp.tasks.classification import Classifier, TextAdapter
 from qexp.tasks.module import Optimization
 from qexp.training.distributed import train
+from qexp.training.selection import Selection
 from tests.conftest import experiment, tiny_config
 
 PLACEMENT = Placement(
@@ -113,7 +114,13 @@ class Tiny:
     distillation: Distillation | None = None
     """What is learned from a teacher of the same form with other weights."""
 
+    selection_: Selection | None = None
+    """How weights are chosen."""
+
     title: str = "tiny"
+
+    def selection(self, steps: MicroBatches) -> Selection | None:
+        return self.selection_
 
     def steps(self, parts: BatchSplit) -> MicroBatches:
         steps = MicroBatches(self.steps_, batch_of, parts)
