@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -29,31 +28,16 @@ EVALUATION_BATCH = 64
 """Rows, or windows, per batch of an evaluation."""
 
 
-def train_batches(lengths: Array, *, batch_size: int, epochs: float, seed: int) -> list[Array]:
-    """Return the row numbers of every training step: ``ceil(epochs * ceil(rows / batch_size))`` batches.
-
-    They are those of :func:`train_epochs`, for a number of rows.
-
-    Args:
-        lengths: Tokens of each row, [rows].
-        batch_size: Rows per batch; one batch of each epoch may hold fewer.
-        epochs: Passes over the rows.
-        seed: Seed of the order, not negative.
-    """
-    size = BatchSize(batch_size)
-    return [*chain.from_iterable(train_epochs(lengths, size=size, epochs=epochs, seed=seed))]
-
-
 def train_epochs(
     lengths: Array, *, size: BatchSize, epochs: float, seed: int, widths: Array | None = None
 ) -> list[list[Array]]:
-    """Return the row numbers of each batch of each epoch.
+    """Return the row numbers of each batch of each epoch; of rows, ``ceil(rows / size.rows)`` batches.
 
     Each epoch contains every row once, in an order that depends only on ``(seed, epoch)``, so a longer
     training begins with the batches of a shorter one. A fraction of an epoch consists of its first batches.
 
     Args:
-        lengths: What rows are sorted by within a batch's neighbourhood, [rows].
+        lengths: Tokens of each row, [rows], by which rows that share a batch are chosen.
         size: Size of a batch. A row with more tokens than that is a batch by itself.
         epochs: Passes over the rows.
         seed: Seed of the order, not negative.

@@ -43,6 +43,7 @@ class RunResults:
     caveats: dict[str, dict[str, str]] = field(default_factory=dict)
     shifts: dict[str, dict[str, Any]] = field(default_factory=dict)
     curves: dict[str, Any] = field(default_factory=dict)
+    selection: dict[str, Any] = field(default_factory=dict)
     ranges: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] | None = None
     latency: dict[str, Any] | None = None
@@ -201,6 +202,11 @@ def _curve(results: RunResults, name: str, encoder: Any) -> None:
         results.curves[name] = thinned(losses)
 
 
+def _selection(results: RunResults, name: str, encoder: Any) -> None:
+    if found := encoder.facts.get("selection"):
+        results.selection[name] = dict(found)
+
+
 def _sites(results: RunResults, name: str, ranges: Any) -> None:
     results.sites = dict(ranges.facts)
 
@@ -231,7 +237,7 @@ def _latency(results: RunResults, name: str, latency: Any) -> None:
 
 _RECORDERS: Mapping[type[Artifact], tuple[Callable[[RunResults, str, Any], None], ...]] = {
     Tokens: (_tokens,),
-    ModelArtifact: (_curve,),
+    ModelArtifact: (_curve, _selection),
     QatArtifact: (_curve,),
     Ranges: (_sites,),
     Scores: (_scores,),

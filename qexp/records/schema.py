@@ -149,6 +149,24 @@ class Curve(TypedDict):
     loss: list[float]
 
 
+class KeptWeights(TypedDict):
+    """Which weights of a training were kept, and why.
+
+    ``rows`` were held out of the train split; ``metric`` is the task's first metric in percent, or ``loss``
+    in nats, and null where nothing was held out. ``score`` has one for each ``step`` of evaluation, null
+    where it is undefined. ``kept`` are the steps whose weights are kept, their mean if there are several, and
+    ``kept_score`` is its score. ``stopped`` says whether patience ended the training.
+    """
+
+    rows: int
+    metric: str | None
+    step: list[int]
+    score: list[float | None]
+    kept: list[int]
+    kept_score: float | None
+    stopped: bool
+
+
 class ActivationRange(TypedDict):
     """Range of one quantized activation, and the smallest and largest value that calibration observed.
 

@@ -88,6 +88,27 @@ class Witness(Classifier):
         torch.save(self.model.state_dict(), self.folder / f"rank-{self.global_rank}.pt")
 
 
+@dataclass(frozen=True)
+class TinyJudge:
+    """The loss of a module on rows of its own; lower is better."""
+
+    count: int = 40
+    score_name: str = "loss"
+    higher_is_better: bool = False
+
+    @property
+    def rows(self) -> np.ndarray:
+        return np.arange(100, 100 + self.count)
+
+    def score(self, module: Any, scratch: Path) -> float | None:
+        batch = batch_of(self.rows)
+        module.eval()
+        with torch.no_grad():
+            loss = float(module.loss(module(batch).float(), batch))
+        module.train()
+        return loss
+
+
 PHASES: dict[str, Callable[[QuantizedModel], None]] = {
     "frozen": QuantizedModel.freeze,
     "learned": QuantizedModel.learn,
