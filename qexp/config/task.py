@@ -11,8 +11,8 @@ from qexp.config.base import Section, refuse_unused
 
 Metric = Literal[
     "accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted", "matthews", "pearson", "spearman", "exact_match",
-    "bleu", "subset_accuracy", "f1_span", "precision_span", "recall_span", "token_accuracy",
-    "ndcg_at_10", "recall_at_10", "recall_at_100", "mrr_at_10", "map",
+    "bleu", "tokenized_bleu_lc", "subset_accuracy", "f1_span", "precision_span", "recall_span",
+    "token_accuracy", "ndcg_at_10", "recall_at_10", "recall_at_100", "mrr_at_10", "map",
 ]  # fmt: skip
 
 
@@ -20,7 +20,7 @@ METRICS_OF: Mapping[str, tuple[Metric, ...]] = {
     "classification": ("accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted", "matthews"),
     "regression": ("pearson", "spearman"),
     "question_answering": ("exact_match", "f1"),
-    "translation": ("bleu",),
+    "translation": ("bleu", "tokenized_bleu_lc"),
     "multi_label": ("f1_micro", "f1_macro", "f1_weighted", "subset_accuracy"),
     "embedding": ("spearman", "pearson"),
     "retrieval": ("ndcg_at_10", "recall_at_10", "recall_at_100", "mrr_at_10", "map"),
@@ -173,6 +173,12 @@ class BeamSearch(Section):
     """Most tokens of a translation."""
 
 
+BleuTokenizer = Literal[
+    "13a", "intl", "zh", "char", "none", "ja-mecab", "ko-mecab", "flores101", "flores200", "spBLEU-1K"
+]
+"""Tokenizers of sacreBLEU."""
+
+
 class TranslationTask(Task):
     """Translation of a text."""
 
@@ -187,13 +193,17 @@ class TranslationTask(Task):
     German: ``)."""
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     """Share of the probability that the loss spreads over the whole vocabulary."""
+    bleu_tokenize: BleuTokenizer = Field(default="13a", exclude_if=lambda name: name == "13a")
+    """What sacreBLEU counts as words: ``13a`` is its default; ``zh``, ``ja-mecab``, ``ko-mecab``, ``char``
+    and ``flores200`` are for languages without spaces between words, ``none`` is for tokens."""
     search: BeamSearch = BeamSearch()
     """How translations are written."""
 
     @property
     def without_decoding(self) -> Self:
-        """The task with default settings for decoding."""
-        return self.model_copy(update={"search": BeamSearch()})
+        """The task with default settings for decoding and scores."""
+        scoring = {"bleu_tokenize": "13a", "metrics": ("bleu",)}
+        return self.model_copy(update={"search": BeamSearch(), **scoring})
 
 
 def score_name(metric: str, split: str, task: Task) -> str:

@@ -91,9 +91,10 @@ class RunResults:
         if "checks" not in self.data:  # generated rows
             return []
         checks = [
-            cut_rows(split, facts["truncated"], tokens.facts["rows"][split], task.max_length)
+            cut_rows(f"{split}{side}", facts[name], tokens.facts["rows"][split], task.max_length)
             for split, facts in tokens.facts["preparation"].items()
-            if "truncated" in facts
+            for name, side in CUT_SIDES.items()
+            if name in facts
         ]
         self.data["checks"] += [check.sentence for check in checks]
         return [check.sentence for check in checks if check.is_warning]
@@ -247,6 +248,8 @@ _RECORDERS: Mapping[type[Artifact], tuple[Callable[[RunResults, str, Any], None]
 }
 """Functions that record the results of each type of artifact."""
 
+CUT_SIDES = {"truncated": "", "truncated_source": ", sources", "truncated_target": ", targets"}
+"""Counts of rows that were cut, and what their sentences say of the texts."""
 MOST_POINTS = 400
 """Most points of a curve in a Record."""
 

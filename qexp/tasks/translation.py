@@ -150,12 +150,18 @@ class TranslationAdapter:
             references,
             scores[:rows],
             broken=int((~np.isfinite(scores[:rows])).sum()),
-            notes={"sacrebleu": signature()},
+            notes=self._signatures(),
         )
 
     def score(self, found: Predictions) -> dict[str, float | None]:
-        """Return corpus BLEU."""
-        return {"bleu": bleu(list(found.predictions), list(found.labels))}
+        """Return the metrics of the corpus."""
+        texts, tokenize = (list(found.predictions), list(found.labels)), self.task.bleu_tokenize
+        return {name: bleu(*texts, name, tokenize) for name in self.task.metrics}
+
+    def _signatures(self) -> dict[str, str]:
+        """Return sacreBLEU's signature of each metric; that of ``bleu`` by the name of the program."""
+        names = {name: "sacrebleu" if name == "bleu" else name for name in self.task.metrics}
+        return {shown: signature(name, self.task.bleu_tokenize) for name, shown in names.items()}
 
     def same(self, candidate: Predictions, reference: Predictions) -> Array:
         """Return which rows have the same text, bool [rows]."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from qexp.config import BatchSize, Finetune, Qat
+from qexp.config import BatchSize, BeamSearch, Finetune, Qat, TranslationTask
 from qexp.config.validation_errors import explain
 from tests.conftest import experiment
 
@@ -101,3 +101,39 @@ def test_what_goes_unread_or_cannot_be_is_refused(words: list[str], parts: list[
 def test_a_holdout_that_is_needed_is_asked_for() -> None:
     with pytest.raises(ValidationError, match=r"patience=2 with holdout=null.*finetune.holdout=0.05"):
         Finetune(learning_rate=1e-3, epochs=1, patience=2)
+
+
+def test_multi30k_is_trained_and_scored_as_published() -> None:
+    """One word on the command line; NeurST's variant goes on from the same model."""
+    made, neurst = (experiment(f"recipe=multi30k/{name}") for name in ("published", "neurst"))
+    training, task, model = made.finetune, made.task, made.model
+    assert isinstance(training, Finetune) and isinstance(task, TranslationTask) and model.scratch is not None
+    assert (training.batch_tokens, training.learning_rate, training.warmup_steps) == (2 * 4096, 5e-3, 2000)
+    assert (training.schedule, training.beta2, training.weight_decay) == ("inverse_sqrt", 0.98, 0)
+    assert (training.max_steps, training.average, training.average_of) == (8000, 10, "last")
+    assert (model.scratch.layers, model.scratch.width, model.scratch.inner, model.scratch.heads) == (
+        4,
+        128,
+        256,
+        4,
+    )
+    assert (model.scratch.dropout, task.label_smoothing) == (0.3, 0.1)
+    assert (task.search.beams, task.search.length_penalty) == (5, 1)
+    assert task.metrics == ("bleu", "tokenized_bleu_lc")
+    assert made.method.kind == "none"
+    for part in ("finetune", "model", "task", "training_setup"):
+        assert getattr(made, part) == getattr(neurst, part)
+    assert isinstance(neurst.method, Qat) and neurst.method.schedule == "continued"
+    assert (neurst.placement.name, neurst.calibrator.kind) == ("neurst", "clip")
+
+
+def test_scores_of_a_translation_are_no_reason_to_train_again() -> None:
+    plain = experiment(*TINY).task
+    other = experiment(*TINY, "task.bleu_tokenize=char", "task.metrics=[tokenized_bleu_lc,bleu]").task
+    assert (
+        other.without_decoding == plain.without_decoding == plain.model_copy(update={"search": BeamSearch()})
+    )
+    assert set(plain.model_dump()) == {
+        "kind", "name", "metrics", "max_length", "train", "evaluation", "source", "target", "prefix",
+        "label_smoothing", "search",
+    }  # fmt: skip
