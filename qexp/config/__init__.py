@@ -59,7 +59,6 @@ from qexp.config.refinement import Refinement
 from qexp.config.reranking import RerankingTask
 from qexp.config.runtimes import RUNTIMES, RuntimeSpec
 from qexp.config.task import (
-    BeamSearch,
     Data,
     FromScratch,
     Metric,
@@ -68,7 +67,6 @@ from qexp.config.task import (
     SpanDecoding,
     Task,
     TextTask,
-    TranslationTask,
     score_name,
 )
 from qexp.config.token_classification import TokenTask
@@ -86,6 +84,7 @@ from qexp.config.training import (
     Qat,
     Schedule,
 )
+from qexp.config.translation import BeamSearch, BleuTokenizer, TranslationTask
 from qexp.naming import Execution, Precision, RuntimeName
 
 __all__ = [
@@ -103,6 +102,7 @@ __all__ = [
     "BeamSearch",
     "BiEncoderTask",
     "Bits",
+    "BleuTokenizer",
     "Budget",
     "Calibration",
     "Calibrator",

@@ -27,9 +27,10 @@ from qexp.config.floats import refuse_for_floats
 from qexp.config.quantization import Placement, Quant, QuantizationConfig, Scheme
 from qexp.config.refinement import Refinement
 from qexp.config.resolution import resolve_defaults
-from qexp.config.task import Data, Model, Task, TranslationTask, score_name
+from qexp.config.task import Data, Model, Task, score_name
 from qexp.config.tracking import Tags, Trackers
 from qexp.config.training import AnyFinetune, AnyMethod, ContinuedTraining, Finetune, NoFinetune, Qat
+from qexp.config.translation import TranslationTask
 
 _NOT_IDENTITY: dict[str, Any] = {
     "accept": True,

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qexp.errors import ConfigError
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.bleu import BLEU
 
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+
+ORDERS = 4
+"""Length of BLEU's longest n-grams."""
 DEFAULT = "13a"
 """Tokens of sacreBLEU's default, those of the script mteval-v13a."""
 BLEU_METRICS: dict[str, dict[str, Any]] = {
@@ -69,3 +77,29 @@ def signature(metric: str = "bleu", tokenize: str = DEFAULT) -> str:
     made = scorer(metric, tokenize)
     made.corpus_score(["a"], [["a"]])  # the number of references is unknown before a first score
     return str(made.get_signature())
+
+
+def n_grams(metric: str, tokenize: str, predictions: Array, labels: Array) -> Floats:
+    """Return the lengths of translation and reference, then matching and all n-grams, each by order."""
+    # Effective order does not change counts; it silences a warning per sentence.
+    made = scorer(metric, tokenize, effective_order=True)
+    scores = (
+        made.sentence_score(translation, [reference])
+        for translation, reference in zip(predictions, labels, strict=True)
+    )
+    rows = [[result.sys_len, result.ref_len, *result.counts, *result.totals] for result in scores]
+    return np.array(rows, np.float64)
+
+
+def bleu_of_sums(smoothing: str, sums: Floats) -> Floats:
+    """Return corpus BLEU, with one of sacreBLEU's ways of smoothing."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    return np.array(
+        [
+            BLEU.compute_bleu(
+                row[2 : 2 + ORDERS], row[2 + ORDERS :], row[0], row[1], smooth_method=smoothing
+            ).score
+            for row in sums.astype(np.int64).tolist()
+        ]
+    )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qexp.data.metrics.bleu import BLEU_METRICS, DEFAULT, scorer
+from qexp.data.metrics.bleu import BLEU_METRICS, DEFAULT, bleu_of_sums, n_grams
 from qexp.data.metrics.label_sets import count_of, matrix
 from qexp.data.metrics.ranking import CANDIDATES, RANKING, of_candidates, of_queries
 from qexp.data.metrics.spans import RULES, span_counts, tag_counts
@@ -26,8 +26,6 @@ Floats = NDArray[np.float64]
 
 NEARLY_CONSTANT = float(np.finfo(np.float64).eps ** 0.75)
 """Ratio of the norm of the deviations to the mean below which SciPy treats an input as nearly constant."""
-ORDERS = 4
-"""Length of BLEU's longest n-grams."""
 
 
 @dataclass(frozen=True)
@@ -207,37 +205,11 @@ def _answers(name: str, predictions: Array, labels: Array) -> Floats:
     return np.array(scores)[:, None] / 100
 
 
-def _n_grams(metric: str, tokenize: str, predictions: Array, labels: Array) -> Floats:
-    """Return the lengths of translation and reference, then matching and all n-grams, each by order."""
-    # Effective order does not change counts; it silences a warning per sentence.
-    bleu = scorer(metric, tokenize, effective_order=True)
-    scores = (
-        bleu.sentence_score(translation, [reference])
-        for translation, reference in zip(predictions, labels, strict=True)
-    )
-    rows = [[result.sys_len, result.ref_len, *result.counts, *result.totals] for result in scores]
-    return np.array(rows, np.float64)
-
-
-def _bleu(smoothing: str, sums: Floats) -> Floats:
-    """Return corpus BLEU, with one of sacreBLEU's ways of smoothing."""
-    from sacrebleu.metrics.bleu import BLEU
-
-    return np.array(
-        [
-            BLEU.compute_bleu(
-                row[2 : 2 + ORDERS], row[2 + ORDERS :], row[0], row[1], smooth_method=smoothing
-            ).score
-            for row in sums.astype(np.int64).tolist()
-        ]
-    )
-
-
 def _of_translations(tokenize: str) -> dict[str, Measure]:
     return {
         name: Measure(
-            partial(_n_grams, name, tokenize),
-            _summed(partial(_bleu, settings.get("smooth_method", "exp"))),
+            partial(n_grams, name, tokenize),
+            _summed(partial(bleu_of_sums, settings.get("smooth_method", "exp"))),
         )
         for name, settings in BLEU_METRICS.items()
     }
