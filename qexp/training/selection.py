@@ -47,7 +47,7 @@ class Judge(Protocol):
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluatedStep:
     """Score after a step; None where it is undefined, or nothing is evaluated."""
 
     step: int
@@ -69,18 +69,18 @@ class Selection:
     best: bool = True
     """Whether they are the best ones, not the last."""
 
-    def ranked(self, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    def ranked(self, evaluations: Sequence[EvaluatedStep]) -> list[EvaluatedStep]:
         """Return evaluations, the best first, and an earlier one before an equal one; None is the worst."""
         sign = -1.0 if self.judge is not None and self.judge.higher_is_better else 1.0
         worst = float("inf")
         return sorted(evaluations, key=lambda each: worst if each.score is None else sign * each.score)
 
-    def kept(self, evaluations: Sequence[Evaluation]) -> list[int]:
+    def kept(self, evaluations: Sequence[EvaluatedStep]) -> list[int]:
         """Return the steps whose weights are kept, ascending."""
         chosen = self.ranked(evaluations)[: self.average] if self.best else evaluations[-self.average :]
         return sorted(each.step for each in chosen)
 
-    def is_over(self, evaluations: Sequence[Evaluation]) -> bool:
+    def is_over(self, evaluations: Sequence[EvaluatedStep]) -> bool:
         """Return whether patience has come to its end."""
         if self.patience is None or not evaluations:
             return False
@@ -107,7 +107,7 @@ class WeightSelector(pl.Callback):
 
     def __init__(self, selection: Selection, scratch: Path) -> None:
         self.selection, self.scratch = selection, scratch
-        self.evaluations: list[Evaluation] = []
+        self.evaluations: list[EvaluatedStep] = []
         self.facts: dict[str, Any] = {}
         """What was chosen, once the training has ended."""
 
@@ -135,7 +135,7 @@ class WeightSelector(pl.Callback):
         if trainer.is_global_zero:
             self._save(pl_module, step)
             score = self._score(pl_module)
-        self.evaluations.append(Evaluation(step, trainer.strategy.broadcast(score)))
+        self.evaluations.append(EvaluatedStep(step, trainer.strategy.broadcast(score)))
         if self.selection.is_over(self.evaluations):
             trainer.should_stop = True
 
@@ -150,7 +150,7 @@ class WeightSelector(pl.Callback):
         return {"evaluations": [[each.step, each.score] for each in self.evaluations]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.evaluations = [Evaluation(step, score) for step, score in state_dict["evaluations"]]
+        self.evaluations = [EvaluatedStep(step, score) for step, score in state_dict["evaluations"]]
 
     def _facts(self, module: pl.LightningModule, kept: list[int]) -> dict[str, Any]:
         judge, found = self.selection.judge, {each.step: each.score for each in self.evaluations}

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from qexp.data.microbatches import MicroBatches
-from qexp.training.selection import Evaluation, Selection, describe, marks, mean_of
+from qexp.training.selection import EvaluatedStep, Selection, describe, marks, mean_of
 from tests.support.tiny_training import TinyJudge, batch_of, largest_difference, plan, trained
 
 LOSS = TinyJudge()
@@ -19,8 +19,8 @@ PERCENT = TinyJudge(score_name="accuracy", higher_is_better=True)
 MARKS = (2, 4, 6, 8, 10, 12)
 
 
-def _scored(*scores: float | None) -> list[Evaluation]:
-    return [Evaluation(step, score) for step, score in zip(MARKS, scores, strict=False)]
+def _scored(*scores: float | None) -> list[EvaluatedStep]:
+    return [EvaluatedStep(step, score) for step, score in zip(MARKS, scores, strict=False)]
 
 
 @pytest.mark.parametrize(
