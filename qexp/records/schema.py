@@ -167,6 +167,16 @@ class KeptWeights(TypedDict):
     stopped: bool
 
 
+def describe_kept(found: KeptWeights) -> str:
+    """Return a sentence on which weights were kept."""
+    kept, score = found["kept"], found["kept_score"]
+    what = f"the weights of step {kept[0]}" if len(kept) == 1 else f"the mean of the weights of steps {kept}"
+    scored = "" if score is None else f", {found['metric']} {score:.4g} on {found['rows']} held-out rows"
+    return f"{what}{scored}" + (
+        f"; patience ended it at step {found['step'][-1]}" if found["stopped"] else ""
+    )
+
+
 class ActivationRange(TypedDict):
     """Range of one quantized activation, and the smallest and largest value that calibration observed.
 

@@ -30,9 +30,9 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from qexp.context import RunContext, check_devices
 from qexp.data.microbatches import BatchSplit
 from qexp.errors import TrainingError
+from qexp.records.schema import describe_kept
 from qexp.training.interruption import FOR_WORKERS, NOTICE, StopRequest, interrupted
 from qexp.training.plans import TrainingPlan
-from qexp.training.selection import describe
 from qexp.training.trainer import CHECKPOINT, WorkerContext
 from qexp.training.worker import (
     Facts,
@@ -91,7 +91,7 @@ def train(plan: TrainingPlan, folder: Path, scratch: Path, ctx: RunContext) -> d
                 stop.end("")
             raise
     if chosen := facts.get("selection"):
-        ctx.console.info(f"  {describe(chosen, facts['steps'], facts['planned_steps'])}")
+        ctx.console.info(f"  keeps {describe_kept(chosen)}")
     return facts
 
 

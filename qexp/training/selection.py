@@ -9,7 +9,7 @@ checkpoint. So a training that was killed takes the same decisions as an uninter
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -177,15 +177,6 @@ class WeightSelector(pl.Callback):
 
     def _file(self, step: int) -> Path:
         return self.scratch / WEIGHTS.format(step)
-
-
-def describe(facts: Mapping[str, Any], steps: int, planned: int) -> str:
-    """Return a sentence on what was kept, for the console."""
-    kept = facts["kept"]
-    what = f"the weights of step {kept[0]}" if len(kept) == 1 else f"the mean of the weights of steps {kept}"
-    found = facts["kept_score"]
-    score = "" if found is None else f", {facts['metric']} {found:.4g} on {facts['rows']} held-out rows"
-    return f"keeps {what}{score}" + (f"; stopped at step {steps} of {planned}" if facts["stopped"] else "")
 
 
 def _model(module: pl.LightningModule) -> torch.nn.Module:

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from qexp.data.microbatches import MicroBatches
-from qexp.training.selection import EvaluatedStep, Selection, describe, marks, mean_of
+from qexp.records.schema import describe_kept
+from qexp.training.selection import EvaluatedStep, Selection, marks, mean_of
 from tests.support.tiny_training import TinyJudge, batch_of, largest_difference, plan, trained
 
 LOSS = TinyJudge()
@@ -105,8 +106,9 @@ def test_a_training_without_progress_ends_and_keeps_its_best_weights(tmp_path: P
     assert found["kept_score"] == min(found["score"])
     assert largest_difference(result, _after(best, tmp_path / "short", rate=0.3)) == 0
     assert len(list((tmp_path / "whole").glob("weights-*.pt"))) <= 2, "weights that no longer count are gone"
-    told = describe(found, facts["steps"], facts["planned_steps"])
-    assert told.startswith(f"keeps the weights of step {best}, loss ") and "stopped at step" in told
+    told = describe_kept(found)
+    assert told.startswith(f"the weights of step {best}, loss ")
+    assert told.endswith(f"on 40 held-out rows; patience ended it at step {best + 4}")
 
 
 @pytest.mark.parametrize(("part", "average"), [(7, 1), (9, 3)], ids=["before an evaluation", "behind one"])
