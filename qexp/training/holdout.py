@@ -23,6 +23,7 @@ from qexp.data.batches import EVALUATION_BATCH, Array, evaluation_batches
 from qexp.data.microbatches import Batch
 from qexp.tasks import adapter_for
 from qexp.tasks.module import TaskModule
+from qexp.training.compile import uncompiled
 
 LOSS = "loss"
 SPLIT = "held_out"
@@ -55,7 +56,7 @@ class Holdout:
             scratch: Folder for files of the rows.
         """
         module.eval()
-        with torch.no_grad():
+        with torch.no_grad(), uncompiled(module.model):
             value = self._metric(module, scratch) if self.higher_is_better else self._loss(module)
         module.train()
         return value if value is not None and math.isfinite(value) else None
