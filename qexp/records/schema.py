@@ -152,7 +152,8 @@ class Curve(TypedDict):
 class KeptWeights(TypedDict):
     """Which weights of a training were kept, and why.
 
-    ``rows`` were held out of the train split; ``metric`` is the task's first metric in percent, or ``loss``
+    ``rows`` of tokens were held out of the train split: of questions their windows, of queries their
+    documents; ``metric`` is the task's first metric in percent, or ``loss``
     in nats, and null where nothing was held out. ``score`` has one for each ``step`` of evaluation, null
     where it is undefined. ``kept`` are the steps whose weights are kept, their mean if there are several, and
     ``kept_score`` is its score. ``stopped`` says whether patience ended the training.
