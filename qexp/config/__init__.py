@@ -12,6 +12,7 @@ both are never part of a key.
 
 from qexp.config.any_task import AnyTask
 from qexp.config.base import FLOAT_BITS, Bits, Section
+from qexp.config.batch_size import BatchSize
 from qexp.config.calibration import (
     AnyCalibrator,
     Calibration,
@@ -58,7 +59,6 @@ from qexp.config.refinement import Refinement
 from qexp.config.reranking import RerankingTask
 from qexp.config.runtimes import RUNTIMES, RuntimeSpec
 from qexp.config.task import (
-    BeamSearch,
     Data,
     FromScratch,
     Metric,
@@ -67,7 +67,6 @@ from qexp.config.task import (
     SpanDecoding,
     Task,
     TextTask,
-    TranslationTask,
     score_name,
 )
 from qexp.config.token_classification import TokenTask
@@ -85,6 +84,7 @@ from qexp.config.training import (
     Qat,
     Schedule,
 )
+from qexp.config.translation import BeamSearch, BleuTokenizer, TranslationTask
 from qexp.naming import Execution, Precision, RuntimeName
 
 __all__ = [
@@ -98,9 +98,11 @@ __all__ = [
     "AnyFinetune",
     "AnyMethod",
     "AnyTask",
+    "BatchSize",
     "BeamSearch",
     "BiEncoderTask",
     "Bits",
+    "BleuTokenizer",
     "Budget",
     "Calibration",
     "Calibrator",

@@ -9,8 +9,9 @@ from pydantic import Field
 from qexp.config.embedding import EmbeddingTask, RetrievalTask
 from qexp.config.multi_label import MultiLabelTask
 from qexp.config.reranking import RerankingTask
-from qexp.config.task import QuestionTask, TextTask, TranslationTask
+from qexp.config.task import QuestionTask, TextTask
 from qexp.config.token_classification import TokenTask
+from qexp.config.translation import TranslationTask
 
 AnyTask = Annotated[
     TextTask

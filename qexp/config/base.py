@@ -13,6 +13,11 @@ FLOAT_BITS = 32
 Bits = Annotated[int, Field(ge=2, le=FLOAT_BITS)]
 
 
+def is_none(value: object) -> bool:
+    """Return whether a dump leaves a field out: one that was added later, so that keys stay as they were."""
+    return value is None
+
+
 class Section(BaseModel):
     """Base of all sections: frozen, and without unknown fields."""
 

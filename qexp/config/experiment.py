@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from qexp.config.any_task import AnyTask
 from qexp.config.base import Section
+from qexp.config.batch_size import check_batches
 from qexp.config.calibration import AnyCalibrator, Calibration
 from qexp.config.deploy import (
     Accept,
@@ -26,9 +27,10 @@ from qexp.config.floats import refuse_for_floats
 from qexp.config.quantization import Placement, Quant, QuantizationConfig, Scheme
 from qexp.config.refinement import Refinement
 from qexp.config.resolution import resolve_defaults
-from qexp.config.task import Data, Model, Task, TranslationTask, score_name
+from qexp.config.task import Data, Model, Task, score_name
 from qexp.config.tracking import Tags, Trackers
 from qexp.config.training import AnyFinetune, AnyMethod, ContinuedTraining, Finetune, NoFinetune, Qat
+from qexp.config.translation import TranslationTask
 
 _NOT_IDENTITY: dict[str, Any] = {
     "accept": True,
@@ -252,18 +254,8 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
-    def _check_microbatch_size(self) -> Self:
-        machine = self.machine
-        sizes = {"finetune.batch_size": self.finetune.batch_size}
-        if isinstance(self.method, ContinuedTraining) and self.method.batch_size is not None:
-            sizes["method.batch_size"] = self.method.batch_size
-        for field, rows in sizes.items():
-            if machine.parts > rows:
-                raise ValueError(
-                    f"machine.devices={machine.devices} and machine.accumulate={machine.accumulate}: they "
-                    f"split each batch into {machine.parts} parts, but {field}={rows}; lower them, so that "
-                    f"their product is at most {rows}, or raise {field}"
-                )
+    def _check_batches(self) -> Self:
+        check_batches(self.finetune, self.method, task=self.task, machine=self.machine)
         return self
 
     @property

@@ -27,6 +27,8 @@ class FinetuneDefaults(Section):
     """Passes over the train split."""
     batch_size: int | None = Field(default=None, ge=1)
     """Rows in a batch."""
+    batch_tokens: int | None = Field(default=None, ge=8)
+    """Padded tokens in a batch, instead of rows."""
     weight_decay: float | None = Field(default=None, ge=0)
     """Decoupled weight decay."""
     warmup: float | None = Field(default=None, ge=0, le=1)

@@ -12,6 +12,9 @@ from qexp.config.own_rows import resolve_own_rows
 from qexp.config.recommended import YamlDefaults
 from qexp.config.training import RANGE_RATE, Control, Qat
 
+HOLDOUT = 0.05
+"""Share of the train split that chooses the weights to keep, where a setting needs one and none is given."""
+
 
 def resolve_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Replace open settings by values that follow from other sections.
@@ -21,7 +24,8 @@ def resolve_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
     embedding or a retrieval become ``model.prompts``. ``finetune: auto`` becomes ``full``, or ``none`` for
     these two. ``finetune`` takes null fields from ``model.finetune[task]``, ``model.finetune.default`` and
     ``task.finetune``, in this order, and ``method`` from ``task.qat``; a field that is still null gets its
-    default. ``method: auto`` becomes ``qat``, or ``none`` with FP32; ``controlled`` becomes ``qat``, or
+    default. ``finetune.holdout`` becomes :data:`HOLDOUT` where ``patience`` or ``average_of=best`` needs it.
+    ``method: auto`` becomes ``qat``, or ``none`` with FP32; ``controlled`` becomes ``qat``, or
     ``control`` with FP32. An embedding or a retrieval is distilled from logits where nothing is chosen, and
     never from labels; a reranking is, too, where nothing is chosen. ``deploy: auto`` becomes ``engines``, or
     ``none`` for a translation and for formats of floats in blocks.
@@ -87,8 +91,19 @@ def _resolve_finetune(tree: dict[str, Any]) -> None:
         model_defaults.get("default"),
         task_defaults,
     ):
-        _fill(tree["finetune"], source or {})
+        _fill(tree["finetune"], _sized(tree["finetune"], source or {}))
+    chosen = tree["finetune"]
+    if chosen.get("holdout") is None and (chosen.get("patience") or chosen.get("average_of") == "best"):
+        chosen["holdout"] = HOLDOUT
     tree["finetune"] = {field: value for field, value in tree["finetune"].items() if value is not None}
+
+
+def _sized(section: Mapping[str, Any], source: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the source without sizes of batches where the section has one, in rows or in tokens."""
+    sizes = ("batch_size", "batch_tokens")
+    if all(section.get(field) is None for field in sizes):
+        return source
+    return {field: value for field, value in source.items() if field not in sizes}
 
 
 def _fill(section: dict[str, Any], source: Mapping[str, Any]) -> None:

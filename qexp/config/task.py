@@ -11,8 +11,8 @@ from qexp.config.base import Section, refuse_unused
 
 Metric = Literal[
     "accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted", "matthews", "pearson", "spearman", "exact_match",
-    "bleu", "subset_accuracy", "f1_span", "precision_span", "recall_span", "token_accuracy",
-    "ndcg_at_10", "recall_at_10", "recall_at_100", "mrr_at_10", "map",
+    "bleu", "tokenized_bleu_lc", "subset_accuracy", "f1_span", "precision_span", "recall_span",
+    "token_accuracy", "ndcg_at_10", "recall_at_10", "recall_at_100", "mrr_at_10", "map",
 ]  # fmt: skip
 
 
@@ -20,7 +20,7 @@ METRICS_OF: Mapping[str, tuple[Metric, ...]] = {
     "classification": ("accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted", "matthews"),
     "regression": ("pearson", "spearman"),
     "question_answering": ("exact_match", "f1"),
-    "translation": ("bleu",),
+    "translation": ("bleu", "tokenized_bleu_lc"),
     "multi_label": ("f1_micro", "f1_macro", "f1_weighted", "subset_accuracy"),
     "embedding": ("spearman", "pearson"),
     "retrieval": ("ndcg_at_10", "recall_at_10", "recall_at_100", "mrr_at_10", "map"),
@@ -160,40 +160,6 @@ class QuestionTask(Task):
     def without_decoding(self) -> Self:
         """The task with default settings for decoding."""
         return self.model_copy(update={"search": SpanDecoding()})
-
-
-class BeamSearch(Section):
-    """Beam search for translations."""
-
-    beams: int = Field(default=4, ge=1)
-    """Hypotheses that are kept; 1 is greedy."""
-    length_penalty: float = 0.6
-    """Exponent of the length by which a hypothesis's log-probability is divided; 0 does not divide."""
-    max_new_tokens: int = Field(default=128, ge=1)
-    """Most tokens of a translation."""
-
-
-class TranslationTask(Task):
-    """Translation of a text."""
-
-    kind: Literal["translation"]
-    """Tag of the section."""
-    source: str = "source"
-    """Column with the text to translate."""
-    target: str = "target"
-    """Column with its translation."""
-    prefix: str = ""
-    """Words before every source, if the model was pretrained with some (T5: ``translate English to
-    German: ``)."""
-    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the probability that the loss spreads over the whole vocabulary."""
-    search: BeamSearch = BeamSearch()
-    """How translations are written."""
-
-    @property
-    def without_decoding(self) -> Self:
-        """The task with default settings for decoding."""
-        return self.model_copy(update={"search": BeamSearch()})
 
 
 def score_name(metric: str, split: str, task: Task) -> str:

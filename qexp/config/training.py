@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from qexp.config.base import Section, refuse_unused
+from qexp.config.base import Section, is_none, refuse_unused
 from qexp.config.quantization import GradientRule
 
 
@@ -66,6 +66,11 @@ class Distillation(Section):
 
 
 Schedule = Literal["linear", "cosine", "inverse_sqrt"]
+BatchTokens = Annotated[int | None, Field(ge=8, exclude_if=is_none)]
+
+
+def _of_tokens(tokens: int) -> str:
+    return f"batch_tokens={tokens}"
 
 
 class ContinuedTraining(Section):
@@ -79,6 +84,9 @@ class ContinuedTraining(Section):
     """Dropout during this training; null keeps the model's own."""
     batch_size: int | None = Field(default=None, ge=1)
     """Rows in a batch; null is that of fine-tuning."""
+    batch_tokens: BatchTokens = None
+    """Padded tokens in a batch instead, as ``finetune.batch_tokens``; null is that of fine-tuning unless
+    ``batch_size`` is set."""
     weight_decay: float | None = Field(default=None, ge=0)
     """Decoupled weight decay; null is that of fine-tuning."""
     warmup: float | None = Field(default=None, ge=0, le=1)
@@ -88,6 +96,12 @@ class ContinuedTraining(Section):
     step of fine-tuning, without a warm-up, as if the two were one training."""
     distillation: Distillation = Distillation()
     """What is learned from the FP32 model."""
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if self.batch_tokens is not None:
+            refuse_unused(self, ["batch_size"], _of_tokens(self.batch_tokens), "method.batch_tokens=null")
+        return self
 
 
 RANGE_RATE = 10
@@ -193,17 +207,63 @@ class Finetune(Section):
     """Peak learning rate of AdamW."""
     epochs: float = Field(gt=0)
     """Passes over the train split."""
+    max_steps: int | None = Field(default=None, ge=1, exclude_if=is_none)
+    """At most that many optimizer steps; null is no limit."""
     batch_size: int = Field(default=32, ge=1)
     """Rows in a batch, here and in quantization-aware training."""
+    batch_tokens: BatchTokens = None
+    """Padded tokens in a batch instead of rows: rows of similar length are added as long as their number
+    times the tokens of the longest stays within it. Of a pair to translate, the longer side counts."""
     weight_decay: float = Field(default=0.01, ge=0)
     """Decoupled weight decay; biases and norms are free of it."""
     warmup: float = Field(default=0.1, ge=0, le=1)
     """Share of the steps over which the rate rises from 0."""
+    warmup_steps: int | None = Field(default=None, ge=1, exclude_if=is_none)
+    """Steps over which the rate rises, instead of a share of them; null is ``warmup``, which a training that
+    follows has in any case."""
     schedule: Schedule = "linear"
     """How the rate falls after the warm-up: in a line or half a cosine to 0, or with the inverse square root
     of the step."""
     beta2: float = Field(default=0.999, ge=0, lt=1)
     """AdamW's decay of the mean square of gradients."""
+    holdout: float | int | None = Field(default=None, gt=0, exclude_if=is_none)
+    """Rows of the train split that are not trained on but choose the weights to keep, drawn by the seed: a
+    share below 1, or a number. Null is none, or 0.05 with ``patience`` or ``average_of=best``."""
+    evaluate_steps: int | None = Field(default=None, ge=1, exclude_if=is_none)
+    """Steps between two evaluations on these rows, or between two weights of an average; null is an epoch.
+    The last step counts in any case."""
+    patience: int | None = Field(default=None, ge=1, exclude_if=is_none)
+    """End the training after that many evaluations on these rows without a better score; null never does."""
+    average: int | None = Field(default=None, ge=2, exclude_if=is_none)
+    """Keep the mean of the weights after that many epochs, or evaluations; null keeps one of them."""
+    average_of: Literal["last", "best"] = Field(default="last", exclude_if=lambda value: value == "last")
+    """Which weights are averaged: the last ones, or those with the best scores."""
+
+    @model_validator(mode="after")
+    def _nothing_unread(self) -> Self:
+        if self.batch_tokens is not None:
+            refuse_unused(self, ["batch_size"], _of_tokens(self.batch_tokens), "finetune.batch_tokens=null")
+        if self.average is None:
+            refuse_unused(self, ["average_of"], "average=null", "finetune.average=5")
+        if self.average is None and self.holdout is None:
+            instead = "finetune.holdout=0.05 or finetune.average=5"
+            refuse_unused(self, ["evaluate_steps"], "holdout=null and average=null", instead)
+        return self
+
+    @model_validator(mode="after")
+    def _rows_to_choose_by(self) -> Self:
+        best = "average_of=best" if self.average_of == "best" else None
+        needing = best if self.patience is None else f"patience={self.patience}"
+        if needing and self.holdout is None:
+            raise ValueError(
+                f"{needing} with holdout=null: no rows tell which weights are better; set "
+                "finetune.holdout=0.05"
+            )
+        if self.holdout is not None and self.holdout >= 1 and self.holdout != int(self.holdout):
+            raise ValueError(
+                f"holdout={self.holdout}: allowed is a share below 1, such as 0.05, or a whole number of rows"
+            )
+        return self
 
 
 class NoFinetune(Section):
@@ -213,6 +273,8 @@ class NoFinetune(Section):
     """Tag of the section."""
     batch_size: int = Field(default=32, ge=1)
     """Rows in a batch of quantization-aware training."""
+    batch_tokens: BatchTokens = None
+    """Padded tokens in a batch instead, as in fine-tuning; for quantization-aware training."""
     weight_decay: float = Field(default=0.01, ge=0)
     """As in fine-tuning; for quantization-aware training."""
     warmup: float = Field(default=0.1, ge=0, le=1)
@@ -221,6 +283,12 @@ class NoFinetune(Section):
     """As in fine-tuning; for quantization-aware training."""
     beta2: float = Field(default=0.999, ge=0, lt=1)
     """As in fine-tuning; for quantization-aware training."""
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if self.batch_tokens is not None:
+            refuse_unused(self, ["batch_size"], _of_tokens(self.batch_tokens), "finetune.batch_tokens=null")
+        return self
 
 
 AnyFinetune = Annotated[Finetune | NoFinetune, Field(discriminator="kind")]

@@ -6,10 +6,12 @@ Rows of similar length share a batch, so little compute is spent on padding; the
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from qexp.config import BatchSize
 from qexp.data.tokenization.texts import TokenSplit
 from qexp.data.tokenization.windows import WindowSplit
 from qexp.data.tokenization.words import IGNORED, WordSplit
@@ -26,24 +28,33 @@ EVALUATION_BATCH = 64
 """Rows, or windows, per batch of an evaluation."""
 
 
-def train_batches(lengths: Array, *, batch_size: int, epochs: float, seed: int) -> list[Array]:
-    """Return the row numbers of every training step: ``ceil(epochs * ceil(rows / batch_size))`` batches.
+def train_epochs(
+    lengths: Array, *, size: BatchSize, epochs: float, seed: int, widths: Array | None = None
+) -> list[list[Array]]:
+    """Return the row numbers of each batch of each epoch; of rows, ``ceil(rows / size.rows)`` batches.
 
     Each epoch contains every row once, in an order that depends only on ``(seed, epoch)``, so a longer
     training begins with the batches of a shorter one. A fraction of an epoch consists of its first batches.
 
     Args:
-        lengths: Tokens of each row, [rows].
-        batch_size: Rows per batch; one batch of each epoch may hold fewer.
+        lengths: Tokens of each row, [rows], by which rows that share a batch are chosen.
+        size: Size of a batch. A row with more tokens than that is a batch by itself.
         epochs: Passes over the rows.
         seed: Seed of the order, not negative.
+        widths: Tokens of each row that count for ``size.tokens``, [rows]; None is ``lengths``.
     """
-    per_epoch = math.ceil(len(lengths) / batch_size)
-    steps = math.ceil(round(epochs * per_epoch, 6))  # rounded: 1.1 * 10 is above 11 in binary
-    batches: list[Array] = []
+    lengths = np.asarray(lengths)
+    widths = lengths if widths is None else np.asarray(widths)
+    made: list[list[Array]] = []
     for epoch in range(math.ceil(epochs)):
-        batches += _epoch(np.asarray(lengths), batch_size, np.random.default_rng([seed, epoch]))
-    return batches[:steps]
+        rng = np.random.default_rng([seed, epoch])
+        if size.tokens is None:
+            made.append(_epoch(lengths, size.rows, rng))
+        else:
+            made.append(_epoch_by_tokens(lengths, widths, size.tokens, rng))
+    last = epochs - len(made) + 1
+    made[-1] = made[-1][: math.ceil(round(last * len(made[-1]), 6))]  # 1.1 - 1 is above 0.1 in binary
+    return made
 
 
 def _epoch(lengths: Array, batch_size: int, rng: np.random.Generator) -> list[Array]:
@@ -52,6 +63,28 @@ def _epoch(lengths: Array, batch_size: int, rng: np.random.Generator) -> list[Ar
     for mega in _cut(order, MEGABATCH * batch_size):
         batches += _cut(mega[np.argsort(lengths[mega], kind="stable")], batch_size)
     return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def _epoch_by_tokens(lengths: Array, widths: Array, tokens: int, rng: np.random.Generator) -> list[Array]:
+    order = rng.permutation(len(lengths))
+    megabatches = np.cumsum(widths[order]) // (MEGABATCH * tokens)
+    batches: list[Array] = []
+    for mega in np.split(order, np.flatnonzero(np.diff(megabatches)) + 1):
+        rows = mega[np.lexsort((lengths[mega], widths[mega]))]
+        batches += _filled(rows, widths[rows], tokens)
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def _filled(rows: Array, widths: Array, tokens: int) -> list[Array]:
+    """Return batches of neighbouring rows, each as large as it may be; ``widths`` ascend."""
+    batches, start, listed = [], 0, widths.tolist()
+    while start < len(rows):
+        # As widths ascend, the padded tokens of start:end do, too.
+        rest = range(start + 1, len(rows))
+        end = start + 1 + bisect_right(rest, tokens, key=lambda at: (at - start + 1) * listed[at])
+        batches.append(rows[start:end])
+        start = end
+    return batches
 
 
 def evaluation_batches(lengths: Array, *, batch_size: int) -> list[Array]:

@@ -50,6 +50,7 @@ class MicroBatches:
         collate: Function from row numbers to tensors.
         parts: Split of batches, which includes the rank of this process.
         loss_count: Function from row numbers to the number of terms over which their loss is a mean.
+        epoch_ends: Number of batches up to the end of each epoch, the last of which may be cut short.
     """
 
     def __init__(
@@ -58,11 +59,13 @@ class MicroBatches:
         collate: Callable[[np.ndarray], Batch],
         parts: BatchSplit | None = None,
         loss_count: Callable[[np.ndarray], int] = len,
+        epoch_ends: Sequence[int] = (),
     ) -> None:
         self.rows = rows
         self.collate = collate
         self.parts = parts or BatchSplit()
         self.loss_count = loss_count
+        self.epoch_ends = tuple(epoch_ends)
         self.taken = 0
 
     @property

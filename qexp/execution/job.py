@@ -256,6 +256,7 @@ class Job:
             bytes=results.bytes,
             sites=results.sites,  # type: ignore[arg-type]
             curves=results.curves,
+            selection=results.selection,
             ranges=results.ranges,
             sweep=self.place.as_json if self.place else None,
             stages=[asdict(visit) for visit in runtime.visits] if runtime else [],  # type: ignore[misc]

@@ -21,7 +21,7 @@ import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 import pyarrow.compute as pc  # type: ignore[import-untyped, unused-ignore]
 
 from qexp.artifacts.manifest import read_manifest
-from qexp.config import Experiment, Finetune
+from qexp.config import BatchSize, Experiment, Finetune
 from qexp.config.training import ContinuedTraining
 from qexp.data.checkpoints import Checkpoint, ScratchModel, config_of
 from qexp.data.sources.resolve import SourceRows
@@ -132,6 +132,8 @@ class StageRule:
     rows: Mapping[str, int]
     """Rows of each split."""
     rates: Rates
+    row_tokens: float = 1.0
+    """Tokens of a row of the train split, on average; counts where batches are of tokens."""
 
     @property
     def evaluated(self) -> int:
@@ -155,27 +157,31 @@ class StageRule:
         available = self.rows.get(self.experiment.task.train, 0)
         return min(available, self.experiment.data.train_rows or available)
 
-    def steps(self, epochs: float, batch_size: int) -> int:
-        """Return the optimizer steps of a training."""
-        steps = math.ceil(round(epochs * math.ceil(self.train_rows / batch_size), 6))
+    def steps(self, rows: int, epochs: float, batch_rows: float) -> int:
+        """Return the optimizer steps of a training; an estimate where batches are of tokens."""
+        steps = math.ceil(round(epochs * math.ceil(rows / batch_rows), 6))
         return min(steps, self.experiment.budget.train_steps or steps)
 
     @property
-    def finetuning(self) -> tuple[int, int]:
-        """Steps and batch size of fine-tuning; no steps where a fine-tuned checkpoint is given."""
+    def finetuning(self) -> tuple[int, float]:
+        """Steps and rows of a batch of fine-tuning; no steps where a fine-tuned checkpoint is given."""
         finetune = self.experiment.finetune
         if not isinstance(finetune, Finetune):
             return 0, 1
-        return self.steps(finetune.epochs, finetune.batch_size), finetune.batch_size
+        held_out = finetune.holdout or 0
+        rows = self.train_rows - round(held_out if held_out >= 1 else held_out * self.train_rows)
+        size = BatchSize.of(finetune).mean_rows(self.row_tokens)
+        steps = self.steps(max(1, rows), finetune.epochs, size)
+        return min(steps, finetune.max_steps or steps), size
 
     @property
-    def continued(self) -> tuple[int, int]:
-        """Steps and batch size of the training that follows; no steps without one."""
+    def continued(self) -> tuple[int, float]:
+        """Steps and rows of a batch of the training that follows; no steps without one."""
         method = self.experiment.method
         if not isinstance(method, ContinuedTraining):
             return 0, 1
-        size = method.batch_size or self.experiment.finetune.batch_size
-        return self.steps(method.epochs, size), size
+        size = BatchSize.continuing(method, self.experiment.finetune).mean_rows(self.row_tokens)
+        return self.steps(self.train_rows, method.epochs, size), size
 
     def seconds(self, stage: str, part: str) -> float | None:
         """Return the seconds of a stage for a model or engine; None where there is no rule."""
@@ -210,7 +216,8 @@ def rule_for(
         return None
     seconds = operations / (SHARE_OF_RATE * matmul_rate())
     counts = {name: table.num_rows for name, table in rows.splits.items()}
-    return StageRule(experiment, counts, Rates(train_row=3 * seconds, evaluation_row=seconds))
+    rates = Rates(train_row=3 * seconds, evaluation_row=seconds)
+    return StageRule(experiment, counts, rates, row_tokens=tokens)
 
 
 def tokens_of_row(table: pa.Table, most: int) -> float:

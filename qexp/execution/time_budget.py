@@ -21,7 +21,7 @@ from qexp.data.checkpoints import Checkpoint, ScratchModel
 from qexp.data.sources.resolve import SourceRows
 from qexp.errors import ConfigError
 from qexp.execution.dry_run import RequiredStage, required_stages
-from qexp.execution.stage_times import Rates, StageRule
+from qexp.execution.stage_times import Rates, StageRule, tokens_of_row
 from qexp.pipeline.stages import tokenize
 from qexp.progress.durations import duration
 from qexp.records.record import outputs_root
@@ -87,7 +87,8 @@ def within_minutes(
     rates = _rates(experiment, rows, checkpoint, ctx, measure=measure)
     if rates is None:
         return None
-    rule = StageRule(experiment, counts, rates)
+    tokens = tokens_of_row(rows.splits[experiment.task.train], experiment.task.max_length)
+    rule = StageRule(experiment, counts, rates, row_tokens=tokens)
     stages = required_stages(experiment, ctx, rows, checkpoint)
     return choose(rule, stages, 60 * minutes)
 
@@ -156,7 +157,7 @@ def _rates(
         "task": task.model_dump(mode="json"),
         "rows": rows.fingerprint,
         "checkpoint": checkpoint.fingerprint,
-        "batch": experiment.finetune.batch_size,
+        "batch": _batch(experiment),
         "numerics": experiment.numerics.model_dump(mode="json"),
         "threads": ctx.threads,
         "machine": platform.node(),
@@ -172,6 +173,11 @@ def _rates(
     rates = Rates(*measure_rates(experiment, tokens, checkpoint, ctx))
     write_whole(file, json.dumps({**asdict(rates), "of": of}, indent=1).encode())
     return rates
+
+
+def _batch(experiment: Experiment) -> int | str:
+    tokens = experiment.finetune.batch_tokens
+    return experiment.finetune.batch_size if tokens is None else f"{tokens} tokens"
 
 
 def _read(file: Path) -> Rates | None:

@@ -37,12 +37,26 @@ def describe_settings(experiment: Experiment) -> str:
     if e.quant.enabled:
         parts += [f"placement {e.placement.name}", f"calibrator {e.calibrator.kind}"]
     if isinstance(e.finetune, Finetune):
-        parts.append(f"fine-tuning {e.finetune.epochs:g} epochs at {e.finetune.learning_rate:g}")
+        parts.append(_training(e.finetune))
     if isinstance(e.method, ContinuedTraining):
         parts.append(f"{e.method.kind} {e.method.epochs:g} epochs at {e.method.learning_rate:g}")
     runtimes = getattr(e.deploy, "runtimes", ())
     parts.append(f"deploy {', '.join(runtimes) if runtimes else e.deploy.kind}")
     return ", ".join(parts)
+
+
+def _training(finetune: Finetune) -> str:
+    """Return the length of a fine-tuning, and which weights it keeps, in a few words."""
+    text = f"fine-tuning {finetune.epochs:g} epochs at {finetune.learning_rate:g}"
+    if finetune.max_steps is not None:
+        text += f", at most {finetune.max_steps} steps"
+    if finetune.patience is not None:
+        text += f", patience {finetune.patience}"
+    if finetune.average is not None:
+        text += f", mean of the {finetune.average_of} {finetune.average}"
+    elif finetune.holdout is not None:
+        text += ", the best on held-out rows"
+    return text
 
 
 def _plan(experiment: Experiment) -> str:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from qexp.config import DeployEngines, Experiment, NoFinetune, TextTask, TokenTask
+from qexp.config import DeployEngines, Experiment, NoFinetune, TextTask, TokenTask, TranslationTask
 from qexp.config.deploy import LARGEST_FILE
 from qexp.data.checkpoints import Checkpoint, ScratchModel, config_of, float_bytes, locate
 from qexp.data.detection.heads import positions_of
+from qexp.data.metrics.bleu import DEFAULT, scorer
 from qexp.data.sources.class_names import notes_on_head
 from qexp.data.sources.resolve import SourceRows, resolve
+from qexp.data.sources.scripts import bleu_tokenizer
 from qexp.errors import DeployError
+
+SAMPLED_TEXTS = 200
+"""Translations whose letters are looked at."""
 
 
 def resolve_inputs(
@@ -23,12 +28,17 @@ def resolve_inputs(
     Raises:
         DataError: The rows are not available; ``data=auto`` never falls back on the sample in a sweep.
         ModelError: The checkpoint is not available.
+        ConfigError: The tokenizer of BLEU cannot be made.
     """
     rows = resolve(experiment.data, experiment.task, sweep=sweep)
     experiment = experiment.with_task(rows.task)
     checkpoint = locate(experiment.model)
     notes = (*rows.notes, *_head_notes(experiment, checkpoint), *_row_notes(experiment, rows))
-    notes += (*_length_notes(experiment, checkpoint), *_size_notes(experiment, checkpoint))
+    notes += (
+        *_bleu_notes(experiment, rows),
+        *_length_notes(experiment, checkpoint),
+        *_size_notes(experiment, checkpoint),
+    )
     return replace(rows, notes=notes), checkpoint
 
 
@@ -97,6 +107,28 @@ def _row_notes(experiment: Experiment, rows: SourceRows) -> list[str]:
         for name, count in requested.items()
         if count is not None and count > available
     ]
+
+
+def _bleu_notes(experiment: Experiment, rows: SourceRows) -> tuple[str, ...]:
+    """Return a note on texts that have no spaces between the words that BLEU counts.
+
+    Raises:
+        ConfigError: The tokenizer of BLEU cannot be made.
+    """
+    task = experiment.task
+    if not isinstance(task, TranslationTask):
+        return ()
+    if task.bleu_tokenize != DEFAULT:
+        scorer(tokenize=task.bleu_tokenize)
+        return ()
+    table = rows.splits[next(iter(task.evaluation.values()))]
+    better = bleu_tokenizer(table[task.target].slice(0, SAMPLED_TEXTS).to_pylist())
+    if better is None:
+        return ()
+    return (
+        f"task.bleu_tokenize=13a: column {task.target!r} has no spaces between words, so that BLEU takes "
+        f"whole clauses for words; set task.bleu_tokenize={better}, or char",
+    )
 
 
 def _head_notes(experiment: Experiment, checkpoint: Checkpoint | ScratchModel) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ class RunResults:
     caveats: dict[str, dict[str, str]] = field(default_factory=dict)
     shifts: dict[str, dict[str, Any]] = field(default_factory=dict)
     curves: dict[str, Any] = field(default_factory=dict)
+    selection: dict[str, Any] = field(default_factory=dict)
     ranges: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] | None = None
     latency: dict[str, Any] | None = None
@@ -90,9 +91,10 @@ class RunResults:
         if "checks" not in self.data:  # generated rows
             return []
         checks = [
-            cut_rows(split, facts["truncated"], tokens.facts["rows"][split], task.max_length)
+            cut_rows(f"{split}{side}", facts[name], tokens.facts["rows"][split], task.max_length)
             for split, facts in tokens.facts["preparation"].items()
-            if "truncated" in facts
+            for name, side in CUT_SIDES.items()
+            if name in facts
         ]
         self.data["checks"] += [check.sentence for check in checks]
         return [check.sentence for check in checks if check.is_warning]
@@ -201,6 +203,11 @@ def _curve(results: RunResults, name: str, encoder: Any) -> None:
         results.curves[name] = thinned(losses)
 
 
+def _selection(results: RunResults, name: str, encoder: Any) -> None:
+    if found := encoder.facts.get("selection"):
+        results.selection[name] = dict(found)
+
+
 def _sites(results: RunResults, name: str, ranges: Any) -> None:
     results.sites = dict(ranges.facts)
 
@@ -231,7 +238,7 @@ def _latency(results: RunResults, name: str, latency: Any) -> None:
 
 _RECORDERS: Mapping[type[Artifact], tuple[Callable[[RunResults, str, Any], None], ...]] = {
     Tokens: (_tokens,),
-    ModelArtifact: (_curve,),
+    ModelArtifact: (_curve, _selection),
     QatArtifact: (_curve,),
     Ranges: (_sites,),
     Scores: (_scores,),
@@ -241,6 +248,8 @@ _RECORDERS: Mapping[type[Artifact], tuple[Callable[[RunResults, str, Any], None]
 }
 """Functions that record the results of each type of artifact."""
 
+CUT_SIDES = {"truncated": "", "truncated_source": ", sources", "truncated_target": ", targets"}
+"""Counts of rows that were cut, and what their sentences say of the texts."""
 MOST_POINTS = 400
 """Most points of a curve in a Record."""
 

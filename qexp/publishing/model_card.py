@@ -44,6 +44,7 @@ HUB_TASKS: Mapping[type[Task], str] = {
 """Name of each kind of task on the hub."""
 HUB_METRICS = {
     "matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr", "bleu": "sacrebleu",
+    "tokenized_bleu_lc": "bleu",
     "f1_macro": "f1", "f1_micro": "f1", "f1_weighted": "f1", "subset_accuracy": "accuracy",
     "f1_span": "f1", "precision_span": "precision", "recall_span": "recall", "token_accuracy": "accuracy",
 }  # fmt: skip

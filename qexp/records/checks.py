@@ -99,6 +99,10 @@ FORM: dict[str, tuple[Check, str]] = {
         _each(_has(step=_is_list_of_numbers, loss=_is_list_of_numbers)),
         "objects with lists step and loss by training",
     ),
+    "selection": (
+        _each(_has(step=_is_list_of_numbers, score=_items(_optional(_is_number)), kept=_is_list_of_numbers)),
+        "objects with lists step, score and kept by training",
+    ),
     "ranges": (_each(_each(_is_range)), "numbers by stage and quantizer"),
     "sweep": (_optional(_has(name=_is_text, id=_is_text, job=_is_number)), "null, or name, id and job"),
     "stages": (_items(_each(_anything)), "a list of objects"),

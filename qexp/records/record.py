@@ -30,6 +30,7 @@ from qexp.records.schema import (
     EngineFound,
     Failure,
     Git,
+    KeptWeights,
     ParityResult,
     ScoreInterval,
     Sites,
@@ -96,6 +97,8 @@ class Record:
     """Quantizers by kind of site, and cost of the quantized model."""
     curves: Mapping[str, Curve] = field(default_factory=dict)
     """Loss curves by training (``fp32 control qat``)."""
+    selection: Mapping[str, KeptWeights] = field(default_factory=dict)
+    """Which weights were kept, by training (``fp32``), where held-out rows or an average chose them."""
     ranges: Mapping[str, Mapping[str, ActivationRange]] = field(default_factory=dict)
     """Ranges of activations by stage (``ptq qat``) and quantizer (``<module>:<site>``)."""
     sweep: SweepJob | None = None

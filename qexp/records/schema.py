@@ -149,6 +149,35 @@ class Curve(TypedDict):
     loss: list[float]
 
 
+class KeptWeights(TypedDict):
+    """Which weights of a training were kept, and why.
+
+    ``rows`` of tokens were held out of the train split: of questions their windows, of queries their
+    documents; ``metric`` is the task's first metric in percent, or ``loss``
+    in nats, and null where nothing was held out. ``score`` has one for each ``step`` of evaluation, null
+    where it is undefined. ``kept`` are the steps whose weights are kept, their mean if there are several, and
+    ``kept_score`` is its score. ``stopped`` says whether patience ended the training.
+    """
+
+    rows: int
+    metric: str | None
+    step: list[int]
+    score: list[float | None]
+    kept: list[int]
+    kept_score: float | None
+    stopped: bool
+
+
+def describe_kept(found: KeptWeights) -> str:
+    """Return a sentence on which weights were kept."""
+    kept, score = found["kept"], found["kept_score"]
+    what = f"the weights of step {kept[0]}" if len(kept) == 1 else f"the mean of the weights of steps {kept}"
+    scored = "" if score is None else f", {found['metric']} {score:.4g} on {found['rows']} held-out rows"
+    return f"{what}{scored}" + (
+        f"; patience ended it at step {found['step'][-1]}" if found["stopped"] else ""
+    )
+
+
 class ActivationRange(TypedDict):
     """Range of one quantized activation, and the smallest and largest value that calibration observed.
 

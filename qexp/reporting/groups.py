@@ -17,6 +17,7 @@ from qexp.reporting.run_view import Quantity, RunView
 
 OF_A_TASK = (
     *("finetune.learning_rate", "finetune.epochs", "finetune.batch_size", "finetune.weight_decay"),
+    *("finetune.batch_tokens", "finetune.max_steps", "finetune.warmup_steps"),
     *("finetune.warmup", "method.learning_rate", "method.range_learning_rate", "method.epochs"),
     *("machine.accelerator", "machine.devices", "machine.accumulate", "machine.compile", "machine.kernels"),
 )

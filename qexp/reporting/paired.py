@@ -177,7 +177,8 @@ def measures_of(each: Evaluation) -> dict[str, Measure]:
         DataError: If a metric cannot be paired for this kind of task.
     """
     kind, metrics = each.run.find("task.kind"), each.run.find("task.metrics", ())
-    available = measures_for(kind, each.run.find("task.scheme"))
+    rules = (each.run.find(field) for field in ("task.scheme", "task.bleu_tokenize"))
+    available = measures_for(kind, *rules)
     if unknown := [metric for metric in metrics if metric not in available]:
         raise DataError(
             f"{each.name}: task.kind={kind} with task.metrics={_listed(unknown)}: this version pairs "

@@ -31,10 +31,11 @@ METHODS = ("none", "ptq", "qat", "unstated")
 METRICS = {
     *("matthews", "accuracy", "f1", "pearson", "spearman", "exact_match", "bleu"),
     *("accuracy@matched", "accuracy@mismatched", "accuracy+f1", "pearson+spearman"),
-    *("correlation", "tokenized_bleu", "unstated"),
+    *("correlation", "tokenized_bleu", "tokenized_bleu_lc", "unstated"),
 }
 """Scores as Records name them. ``a+b`` is the mean of both, ``correlation`` is one that the source does not
-name, ``unstated`` is any other unnamed metric, and ``bleu`` is sacreBLEU's."""
+name, ``unstated`` is any other unnamed metric, ``bleu`` is sacreBLEU's, ``tokenized_bleu`` that of cased
+tokens, and ``tokenized_bleu_lc`` that of lower-cased ones."""
 FAMILIES = {
     r"mobilebert": "mobilebert",
     r"distilbert": "distilbert-base",

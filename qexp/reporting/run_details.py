@@ -8,7 +8,7 @@ from typing import Any
 
 from qexp.naming import MODEL_STAGES
 from qexp.records.record import Record, records_folder
-from qexp.records.schema import Timing
+from qexp.records.schema import Timing, describe_kept
 from qexp.reporting.aligned import aligned
 from qexp.reporting.command import command_of
 from qexp.reporting.run_list import gate_of
@@ -37,6 +37,7 @@ def details(run: RunView, outputs: Path, defaults: Mapping[str, Any] | None, *, 
         _head(run),
         _section("settings that differ from the defaults", _settings(run, defaults, width)),
         _section("scores in percent", _scores(run, width)),
+        _section("weights that were kept", _kept(run.record)),
         _section("engines", _costs(run, width)),
         _section("stages", _stages(run, width)),
         _section("files", "".join(f"  {path}\n" for path in files_of(run.record, outputs))),
@@ -68,6 +69,11 @@ def _head(run: RunView) -> str:
         lines.append(f"gate: {gate}")
     lines.append(f"again: {command_of(run)}")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _kept(record: Record) -> str:
+    lines = (f"  {name}: {describe_kept(found)}\n" for name, found in record.selection.items())
+    return "".join(lines)
 
 
 def _settings(run: RunView, defaults: Mapping[str, Any] | None, width: int) -> str:

@@ -246,7 +246,7 @@ def _points(first: float | None, second: float | None) -> float:
 
 
 def measures_of(task: Task) -> dict[str, Measure]:
-    measures = measures_for(task.kind, getattr(task, "scheme", None))
+    measures = measures_for(task.kind, getattr(task, "scheme", None), getattr(task, "bleu_tokenize", None))
     return {name: measures[name] for name in task.metrics}
 
 

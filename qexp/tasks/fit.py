@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from torch import nn
 from transformers import PreTrainedModel
@@ -14,33 +17,64 @@ from qexp.errors import ModelError
 def check_fit(model: PreTrainedModel, tokens: Tokens, task: Task) -> None:
     """Check that every token id has an embedding, and every place in a row a position.
 
-    Translations are left out: their positions may be sinusoidal, and are computed for any length.
+    Of a translation, both sides are checked, each with its own table.
 
     Raises:
         ModelError: An id lies outside the table, such as that of a token that was added to the tokenizer
             only, or a row is longer than the model has positions.
     """
-    if isinstance(task, TranslationTask):
-        return
-    rows, places = _rows(model), positions(model)
     documents = [CORPUS] if isinstance(task, RetrievalTask) else []
     for split in sorted({task.train, *task.evaluation.values(), *documents}):
-        folder = tokens.split(split)
-        if not (folder / "ids.npy").is_file():
-            continue
-        ids, offsets = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("ids", "offsets"))
-        largest, longest = int(ids.max(initial=0)), int(np.diff(offsets).max(initial=0))
-        if rows is not None and largest >= rows:
-            raise ModelError(
-                f"model.name: the tokenizer gives id {largest} in {split!r}, {type(model).__name__} has "
-                f"embeddings for 0 to {rows - 1}: tokens were added to the tokenizer only; save the model "
-                "again after model.resize_token_embeddings(len(tokenizer))"
-            )
-        if places is not None and longest > places:
-            raise ModelError(
-                f"task.max_length={task.max_length}: a row of {split!r} has {longest} tokens, "
-                f"{type(model).__name__} has positions for {places}; set task.max_length={places}"
-            )
+        for side in _sides(model, task):
+            files = [tokens.split(split) / f"{name}.npy" for name in (side.ids, side.offsets)]
+            if files[0].is_file():
+                ids, offsets = (np.load(file, mmap_mode="r") for file in files)
+                largest, longest = int(ids.max(initial=0)), int(np.diff(offsets).max(initial=0))
+                _check(model, task, side, split=split, largest=largest, longest=longest)
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Tokens that one table of a model embeds."""
+
+    ids: str
+    """File of the ids, without its ending."""
+    offsets: str
+    rows: int | None
+    """Rows of the table; None if it is unknown."""
+    positions: int | None
+    """Most tokens of a row; None if no table limits them."""
+
+
+def _sides(model: PreTrainedModel, task: Task) -> tuple[_Side, ...]:
+    if not isinstance(task, TranslationTask):
+        return (_Side("ids", "offsets", _rows(model), positions(model)),)
+    # Positions of Marian are sinusoidal, and computed for as many places as its configuration says.
+    most = getattr(model.config, "max_position_embeddings", None)
+    output = model.get_output_embeddings()
+    tables = [_rows(model.get_decoder()), getattr(output, "out_features", None)]
+    target = min((rows for rows in tables if rows is not None), default=None)
+    return (
+        _Side("source", "source_offsets", _rows(model.get_encoder()), most),
+        _Side("target", "target_offsets", target, most),
+    )
+
+
+def _check(
+    model: PreTrainedModel, task: Task, side: _Side, *, split: str, largest: int, longest: int
+) -> None:
+    of = f" of the {side.ids}s" if isinstance(task, TranslationTask) else ""
+    if side.rows is not None and largest >= side.rows:
+        raise ModelError(
+            f"model.name: the tokenizer gives id {largest} in {split!r}{of}, {type(model).__name__} has "
+            f"embeddings for 0 to {side.rows - 1}: tokens were added to the tokenizer only; save the model "
+            "again after model.resize_token_embeddings(len(tokenizer))"
+        )
+    if side.positions is not None and longest > side.positions:
+        raise ModelError(
+            f"task.max_length={task.max_length}: a row of {split!r}{of} has {longest} tokens, "
+            f"{type(model).__name__} has positions for {side.positions}; set task.max_length={side.positions}"
+        )
 
 
 def positions(model: nn.Module) -> int | None:
@@ -56,6 +90,6 @@ def positions(model: nn.Module) -> int | None:
     return min(tables, default=None)
 
 
-def _rows(model: PreTrainedModel) -> int | None:
+def _rows(model: Any) -> int | None:
     table = model.get_input_embeddings()
     return table.num_embeddings if isinstance(table, nn.Embedding) else None

@@ -37,6 +37,9 @@ class Optimization:
     """Steps of the training that this one continues, in the schedule of both."""
     head_delay: int = 0
     """Steps for which layers outside the base model are not quantized."""
+    warmup_steps: int | None = None
+    """Steps over which the learning rate rises, in place of the fraction; of a training that continues
+    another, the steps of that one."""
 
     @classmethod
     def of(cls, plan: Finetune, steps: int, seed: int) -> Self:
@@ -49,6 +52,7 @@ class Optimization:
             seed=seed,
             schedule=plan.schedule,
             beta2=plan.beta2,
+            warmup_steps=plan.warmup_steps,
         )
 
     @classmethod
@@ -60,15 +64,20 @@ class Optimization:
         *,
         seed: int,
         previous_steps: int,
+        planned_steps: int | None = None,
     ) -> Self:
-        """Return the optimization of a continued training, with the settings of fine-tuning where null."""
+        """Return the optimization of a continued training, with the settings of fine-tuning where null.
+
+        ``planned_steps`` are those of the schedule of the previous training, which may have ended early.
+        """
         assert method.learning_rate  # null fields were resolved by Experiment
         ranges = method.range_learning_rate if isinstance(method, Qat) else None
-        decay, warmup = method.weight_decay, method.warmup
+        decay = method.weight_decay
+        warmup = plan.warmup if method.warmup is None else method.warmup
         return cls(
             learning_rate=method.learning_rate,
             weight_decay=plan.weight_decay if decay is None else decay,
-            warmup=plan.warmup if warmup is None else warmup,
+            warmup=warmup,
             steps=steps,
             seed=seed,
             range_learning_rate=ranges or 0.0,
@@ -77,6 +86,7 @@ class Optimization:
             else method.schedule,
             beta2=plan.beta2,
             previous_steps=previous_steps,
+            warmup_steps=_previous_rise(plan, warmup, planned_steps) if previous_steps else None,
             head_delay=method.head_delay if isinstance(method, Qat) else 0,
         )
 
@@ -88,16 +98,24 @@ class Optimization:
         training, steps and w are those of that training.
         """
         if self.previous_steps:
-            rise = max(1, round(self.warmup * self.previous_steps))
+            rise = self.warmup_steps or max(1, round(self.warmup * self.previous_steps))
             return math.sqrt(rise / (self.previous_steps + step + 1))
-        rise = max(1, round(self.warmup * self.steps))
-        if self.warmup and step < rise:
+        rise = self.warmup_steps or max(1, round(self.warmup * self.steps))
+        warms_up = bool(self.warmup or self.warmup_steps)
+        if warms_up and step < rise:
             return (step + 1) / rise
         if self.schedule == "inverse_sqrt":
             return math.sqrt(rise / (step + 1))
-        rise = rise if self.warmup else 0
+        rise = rise if warms_up else 0
         left = max(0.0, (self.steps - step) / max(1, self.steps - rise))
         return (1 - math.cos(math.pi * left)) / 2 if self.schedule == "cosine" else left
+
+
+def _previous_rise(plan: Finetune | NoFinetune, warmup: float, planned_steps: int | None) -> int | None:
+    """Return the steps of warm-up of the previous training; None where its number of steps tells them."""
+    if isinstance(plan, Finetune) and plan.warmup_steps:
+        return plan.warmup_steps
+    return planned_steps and max(1, round(warmup * planned_steps))
 
 
 class TaskModule(pl.LightningModule):
@@ -132,6 +150,10 @@ class TaskModule(pl.LightningModule):
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the mean loss over a part of a batch, a scalar; ``logits`` are float32."""
         raise NotImplementedError
+
+    def evaluation_loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return the mean loss over held-out rows, a scalar; ``logits`` are float32."""
+        return self.loss(logits, batch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss times the share of the part.

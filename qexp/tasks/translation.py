@@ -61,12 +61,20 @@ class Translator(TaskModule):
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the mean cross entropy over target tokens, with label smoothing (Szegedy et al., 2016)."""
-        return functional.cross_entropy(
-            logits.flatten(0, 1),
-            batch["labels"].flatten(),
-            ignore_index=IGNORED,
-            label_smoothing=self.label_smoothing,
-        )
+        return _cross_entropy(logits, batch, self.label_smoothing)
+
+    def evaluation_loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return the negative log-likelihood of a target token, the mean over all."""
+        return _cross_entropy(logits, batch, 0.0)
+
+
+def _cross_entropy(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
+    return functional.cross_entropy(
+        logits.flatten(0, 1),
+        batch["labels"].flatten(),
+        ignore_index=IGNORED,
+        label_smoothing=label_smoothing,
+    )
 
 
 class TranslationAdapter:
@@ -142,12 +150,18 @@ class TranslationAdapter:
             references,
             scores[:rows],
             broken=int((~np.isfinite(scores[:rows])).sum()),
-            notes={"sacrebleu": signature()},
+            notes=self._signatures(),
         )
 
     def score(self, found: Predictions) -> dict[str, float | None]:
-        """Return corpus BLEU."""
-        return {"bleu": bleu(list(found.predictions), list(found.labels))}
+        """Return the metrics of the corpus."""
+        texts, tokenize = (list(found.predictions), list(found.labels)), self.task.bleu_tokenize
+        return {name: bleu(*texts, name, tokenize) for name in self.task.metrics}
+
+    def _signatures(self) -> dict[str, str]:
+        """Return sacreBLEU's signature of each metric; that of ``bleu`` by the name of the program."""
+        names = {name: "sacrebleu" if name == "bleu" else name for name in self.task.metrics}
+        return {shown: signature(name, self.task.bleu_tokenize) for name, shown in names.items()}
 
     def same(self, candidate: Predictions, reference: Predictions) -> Array:
         """Return which rows have the same text, bool [rows]."""

@@ -44,3 +44,13 @@ def compiled(model: nn.Module, wanted: bool = True) -> Iterator[None]:
             f"machine.compile=true: torch.compile fails on this model or machine: {first}; "
             "set machine.compile=false, or install the C++ compiler (CPU) or Triton (GPU) that it needs"
         ) from error
+
+
+@contextmanager
+def uncompiled(model: nn.Module) -> Iterator[None]:
+    """Run a model that :func:`compiled` compiled as it is, as all that does not train does."""
+    if model._compiled_call_impl is None:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield

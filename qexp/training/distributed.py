@@ -30,6 +30,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from qexp.context import RunContext, check_devices
 from qexp.data.microbatches import BatchSplit
 from qexp.errors import TrainingError
+from qexp.records.schema import describe_kept
 from qexp.training.interruption import FOR_WORKERS, NOTICE, StopRequest, interrupted
 from qexp.training.plans import TrainingPlan
 from qexp.training.trainer import CHECKPOINT, WorkerContext
@@ -60,7 +61,8 @@ def train(plan: TrainingPlan, folder: Path, scratch: Path, ctx: RunContext) -> d
 
     Returns:
         ``steps``, ``loss`` (of every step), ``resumed_at`` (step of the checkpoint in ``scratch``, or 0),
-        and the facts that ``plan.save`` returns.
+        and the facts that ``plan.save`` returns. Where weights are chosen, also ``planned_steps`` and
+        ``selection`` (:class:`qexp.records.schema.KeptWeights`).
 
     Raises:
         ConfigError: If there are fewer devices than requested.
@@ -82,12 +84,15 @@ def train(plan: TrainingPlan, folder: Path, scratch: Path, ctx: RunContext) -> d
         conduct = train_worker if numerics.devices == 1 else _attend_together
         stop = StopRequest(requested=lambda: ctx.console.info(f"  {NOTICE}"))
         try:
-            return dict(conduct(plan, folder, worker, advance, stop=stop))
+            facts = dict(conduct(plan, folder, worker, advance, stop=stop))
         except KeyboardInterrupt as end:
             if stop.number == signal.SIGTERM:
                 ctx.console.info(str(end))
                 stop.end("")
             raise
+    if chosen := facts.get("selection"):
+        ctx.console.info(f"  keeps {describe_kept(chosen)}")
+    return facts
 
 
 def resumed_at(checkpoint: Path, ctx: RunContext) -> int:

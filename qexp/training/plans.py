@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from qexp.artifacts.types import ModelArtifact, QatArtifact, Ranges, Tokens
 from qexp.config import (
     AnyCalibrator,
+    BatchSize,
     ContinuedTraining,
     Finetune,
     NoFinetune,
@@ -23,7 +22,6 @@ from qexp.config import (
     Task,
     TrainingSetup,
 )
-from qexp.data.batches import train_batches
 from qexp.data.checkpoints import Checkpoint, ScratchModel
 from qexp.data.microbatches import BatchSplit, MicroBatches
 from qexp.models.distillation import Teacher, open_attention
@@ -34,6 +32,9 @@ from qexp.tasks import adapter_for
 from qexp.tasks.base import TaskAdapter
 from qexp.tasks.fit import check_fit
 from qexp.tasks.module import Optimization, TaskModule
+from qexp.training.holdout import Holdout
+from qexp.training.rows import TrainBatches, draw_rows
+from qexp.training.selection import Selection, marks
 
 
 class TrainingPlan(Protocol):
@@ -49,6 +50,9 @@ class TrainingPlan(Protocol):
 
     def steps(self, parts: BatchSplit) -> MicroBatches:
         """Return the batches of all steps, restricted to the parts of one process."""
+
+    def selection(self, steps: MicroBatches) -> Selection | None:
+        """Return how the weights to keep are chosen; None keeps the last ones."""
 
     def module(self, steps: int, parts: BatchSplit) -> TaskModule:
         """Build the module to train, with a schedule of ``steps`` optimizer steps."""
@@ -72,14 +76,26 @@ class FinetunePlan:
         return f"fine-tune {self.task.name}"
 
     def steps(self, parts: BatchSplit) -> MicroBatches:
+        plan, setup = self.training, self.training_setup
+        split = train_split(self.tokens, self.task)
+        size = BatchSize.of(plan)
+        batches = TrainBatches(
+            self.tokens, self.task, size, plan.epochs, setup=setup, max_steps=plan.max_steps
+        )
+        return batches.of(draw_rows(split, setup, plan.holdout).trained, split, parts)
+
+    def selection(self, steps: MicroBatches) -> Selection | None:
         plan = self.training
-        return _steps(
-            self.tokens,
-            self.task,
-            batch_size=plan.batch_size,
-            epochs=plan.epochs,
-            training_setup=self.training_setup,
-            parts=parts,
+        if plan.holdout is None and plan.average is None:
+            return None
+        split = train_split(self.tokens, self.task)
+        rows = draw_rows(split, self.training_setup, plan.holdout).held_out
+        return Selection(
+            marks=marks(steps, plan.evaluate_steps),
+            judge=Holdout(self.tokens, self.task, rows) if len(rows) else None,
+            patience=plan.patience,
+            average=plan.average or 1,
+            best=plan.average is None or plan.average_of == "best",
         )
 
     def module(self, steps: int, parts: BatchSplit) -> TaskModule:
@@ -115,14 +131,14 @@ class ControlPlan:
         return f"control {self.task.name}"
 
     def steps(self, parts: BatchSplit) -> MicroBatches:
-        return _steps(
-            self.tokens,
-            self.task,
-            batch_size=self.method.batch_size or self.training.batch_size,
-            epochs=self.method.epochs,
-            training_setup=self.training_setup,
-            parts=parts,
-        )
+        method, setup = self.method, self.training_setup
+        split = train_split(self.tokens, self.task)
+        size = BatchSize.continuing(method, self.training)
+        batches = TrainBatches(self.tokens, self.task, size, method.epochs, setup=setup)
+        return batches.of(draw_rows(split, setup).trained, split, parts)
+
+    def selection(self, steps: MicroBatches) -> Selection | None:
+        return None
 
     def module(self, steps: int, parts: BatchSplit) -> TaskModule:
         """Build the module of the FP32 model."""
@@ -143,10 +159,15 @@ class ControlPlan:
         self, model: PreTrainedModel, steps: int, quantization: QuantizedModel | None = None
     ) -> TaskModule:
         adapter, method = adapter_for(self.task), self.method
-        previous_steps = int(self.fp32.facts["steps"]) if method.schedule == "continued" else 0
+        facts = self.fp32.facts if method.schedule == "continued" else {}
         seed = self.training_setup.seed
         optimization = Optimization.continuing(
-            method, self.training, steps, seed=seed, previous_steps=previous_steps
+            method,
+            self.training,
+            steps,
+            seed=seed,
+            previous_steps=int(facts.get("steps", 0)),
+            planned_steps=facts.get("planned_steps"),
         )
         return adapter.training_module(model, optimization, quantization, self._teacher(adapter))
 
@@ -199,20 +220,6 @@ class QatPlan(ControlPlan):
         return quantization.describe()
 
 
-def _steps(
-    tokens: Tokens,
-    task: Task,
-    batch_size: int,
-    *,
-    epochs: float,
-    training_setup: TrainingSetup,
-    parts: BatchSplit,
-) -> MicroBatches:
-    """Return all batches of a training in order, over train rows that are drawn by the seed."""
-    adapter, seed = adapter_for(task), training_setup.seed
-    split = adapter.split(tokens.split(task.train))
-    drawn = np.sort(np.random.default_rng(seed).permutation(len(split))[: training_setup.train_rows])
-    batches = train_batches(split.lengths[drawn], batch_size=batch_size, epochs=epochs, seed=seed)
-    rows = [drawn[batch] for batch in batches[: training_setup.train_steps]]
-    collate = partial(adapter.collate, split, pad_id=tokens.pad_id)
-    return MicroBatches(rows, collate, parts, partial(adapter.loss_count, split))
+def train_split(tokens: Tokens, task: Task) -> Any:
+    """Return the tokenized train split of a task."""
+    return adapter_for(task).split(tokens.split(task.train))

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 
 from qexp.artifacts.types import Tokens
-from qexp.config import BiEncoderTask, Experiment, Finetune
+from qexp.config import BatchSize, BiEncoderTask, Experiment, Finetune
 from qexp.context import RunContext, device_of, set_threads
-from qexp.data.batches import train_batches
 from qexp.data.checkpoints import Checkpoint
-from qexp.data.microbatches import MicroBatches
+from qexp.data.microbatches import BatchSplit
 from qexp.tasks import adapter_for
 from qexp.tasks.module import Optimization
+from qexp.training.rows import TrainBatches
 
 STEPS = 4
 """Steps and batches that are timed; the first of them warms up."""
@@ -38,12 +38,10 @@ def measure_rates(
         model = adapter.finetuned(checkpoint)
     model.to(device)
     split = adapter.split(tokens.split(task.train))
-    rows = train_batches(split.lengths, batch_size=experiment.finetune.batch_size, epochs=1.0, seed=seed)
-    batches = MicroBatches(
-        rows[:STEPS],
-        partial(adapter.collate, split, pad_id=tokens.pad_id),
-        loss_count=partial(adapter.loss_count, split),
-    )
+    size = BatchSize.of(experiment.finetune)
+    setup = experiment.training_setup.model_copy(update={"train_steps": STEPS, "train_rows": None})
+    every = TrainBatches(tokens, task, size, 1.0, setup=setup)
+    batches = every.of(np.arange(len(split)), split, BatchSplit())
     sizes, parts = [len(each) for each in batches.rows], list(batches)
     run = adapter.runner(model.eval(), ctx)
     evaluation = _seconds_per_row(lambda index: run(parts[index]), sizes)

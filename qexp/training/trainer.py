@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from qexp.tasks.module import TaskModule
 from qexp.training.attention import recomputed_attention
 from qexp.training.interruption import StopRequest, interrupted
 from qexp.training.lightning_compat import interruptible, quiet_lightning
+from qexp.training.selection import WeightSelector
 
 CHECKPOINT = "last.ckpt"
 PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -144,13 +145,14 @@ class LossHistory(pl.Callback):
 class Checkpoints(pl.Callback):
     """Callback that saves the whole training state every ``seconds`` seconds, atomically by a rename.
 
-    It also saves it, and ends the training, when that is requested.
+    It also saves it, and ends the training, when that is requested, and after each of the steps ``always``.
     """
 
-    def __init__(self, worker: WorkerContext, stop: StopRequest) -> None:
+    def __init__(self, worker: WorkerContext, stop: StopRequest, always: Collection[int] = ()) -> None:
         self.file = worker.checkpoint
         self.seconds = worker.checkpoint_seconds
         self.stop = stop
+        self.always = frozenset(always)
         self.step = worker.resumed_at
         """Step of the checkpoint; 0 without one."""
         self.saved = time.monotonic()
@@ -166,7 +168,8 @@ class Checkpoints(pl.Callback):
         if not _step_is_done(trainer, batch_idx) or trainer.global_step == trainer.max_steps:
             return
         asked = self.stop.made
-        due = asked or time.monotonic() - self.saved >= self.seconds
+        due = asked or trainer.global_step in self.always
+        due = due or time.monotonic() - self.saved >= self.seconds
         if not trainer.strategy.reduce_boolean_decision(due, all=False):  # saving is collective
             return
         self._save(trainer)
@@ -189,6 +192,7 @@ def fit(
     advance: Callable[..., None],
     *,
     stop: StopRequest | None = None,
+    selector: WeightSelector | None = None,
 ) -> list[float]:
     """Take all steps, or those after the checkpoint of ``worker``, and return the loss of every step.
 
@@ -199,15 +203,18 @@ def fit(
         worker: Position of this process in the training.
         advance: Called with the number of steps taken, as ``RunConsole.bar`` yields it.
         stop: Request to end after the current step; None is one by Ctrl-C or SIGTERM.
+        selector: Callback that chooses the weights to keep; None keeps the last ones.
 
     Raises:
         TrainingError: If the loss is NaN or infinite.
         KeyboardInterrupt: After a request to end, with a line on where the training goes on.
     """
     stop = stop or StopRequest()
-    history, checkpoints = LossHistory(title, advance), Checkpoints(worker, stop)
+    always = selector.selection.marks if selector else ()
+    history, checkpoints = LossHistory(title, advance), Checkpoints(worker, stop, always)
+    callbacks = [history, *([selector] if selector else []), checkpoints]
     try:
-        _run(module, steps, [history, checkpoints], worker=worker, stop=stop)
+        _run(module, steps, callbacks, worker=worker, stop=stop)
     except KeyboardInterrupt:
         raise interrupted(title, checkpoints.step, steps.count) from None
     module.eval()

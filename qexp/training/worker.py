@@ -30,6 +30,7 @@ from qexp.quant.fake_quantize import choose_kernels
 from qexp.training.compile import compiled
 from qexp.training.interruption import FOR_WORKERS, StopRequest
 from qexp.training.plans import TrainingPlan
+from qexp.training.selection import WeightSelector
 from qexp.training.trainer import BACKEND, WorkerContext, fit
 
 Facts = Mapping[str, Any]
@@ -75,10 +76,15 @@ def train_worker(
     choose_kernels(worker.numerics.kernels)
     parts = BatchSplit.of(worker.numerics, worker.rank)
     steps = plan.steps(parts)
-    module = plan.module(steps.count, parts)
+    module, selection = plan.module(steps.count, parts), plan.selection(steps)
+    selector = WeightSelector(selection, worker.scratch) if selection else None
     with compiled(module.model, worker.numerics.compile):
-        losses = fit(module, steps, title=plan.title, worker=worker, advance=advance, stop=stop)
-    history = {"steps": steps.count, "loss": losses, "resumed_at": worker.resumed_at}
+        losses = fit(
+            module, steps, title=plan.title, worker=worker, advance=advance, stop=stop, selector=selector
+        )
+    history = {"steps": len(losses), "loss": losses, "resumed_at": worker.resumed_at}
+    if selector:
+        history |= {"planned_steps": steps.count, "selection": selector.facts}
     return history | dict(plan.save(module, folder)) if worker.rank == 0 else {}
 
 

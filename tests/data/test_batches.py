@@ -10,12 +10,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qexp.data.batches import collate, evaluation_batches, train_batches
+from qexp.config import BatchSize
+from qexp.data.batches import collate, evaluation_batches, train_epochs
 from qexp.data.tokenization.texts import TokenSplit
 
 LENGTHS = st.lists(st.integers(2, 128), min_size=1, max_size=300).map(np.array)
 SIZES = st.integers(1, 40)
 SEEDS = st.integers(0, 2**31 - 1)
+
+
+def train_batches(lengths: np.ndarray, *, batch_size: int, epochs: float, seed: int) -> list[np.ndarray]:
+    made = train_epochs(lengths, size=BatchSize(batch_size), epochs=epochs, seed=seed)
+    return [batch for epoch in made for batch in epoch]
 
 
 def as_lists(batches: list[np.ndarray]) -> list[list[int]]:
@@ -65,6 +71,34 @@ def test_batches_of_training_are_grouped_by_length_in_random_order() -> None:
     assert padded < 1.06 * lengths.sum()
     means = np.array([lengths[batch].mean() for batch in batches])
     assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.3
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths=LENGTHS, tokens=st.integers(8, 600), epochs=st.floats(0.2, 3), seed=SEEDS, data=st.data())
+def test_batches_of_tokens_are_full_and_hold_every_row_once(
+    lengths: np.ndarray, tokens: int, epochs: float, seed: int, data: st.DataObject
+) -> None:
+    """Of pairs, the longer side counts."""
+    other = np.array(data.draw(st.lists(st.integers(2, 128), min_size=len(lengths), max_size=len(lengths))))
+    widths, size = np.maximum(lengths, other), BatchSize(32, tokens)
+    made = train_epochs(lengths, size=size, epochs=epochs, seed=seed, widths=widths)
+    longer = train_epochs(lengths, size=size, epochs=epochs + 1, seed=seed, widths=widths)
+    assert len(made) == math.ceil(epochs)
+    for epoch, whole in zip(made, longer, strict=False):
+        assert as_lists(epoch) == as_lists(whole[: len(epoch)])
+        assert all(len(batch) * widths[batch].max() <= tokens or len(batch) == 1 for batch in epoch)
+    first = longer[0] if epochs < 1 else made[0]
+    assert sorted(np.concatenate(first)) == list(range(len(lengths)))
+
+
+def test_batches_of_tokens_waste_little_and_come_in_random_order() -> None:
+    lengths = np.random.default_rng(0).integers(5, 100, 6400)
+    first, second = train_epochs(lengths, size=BatchSize(1, 2048), epochs=2, seed=3)
+    padded = np.array([lengths[batch].max() * len(batch) for batch in first])
+    assert padded.sum() < 1.06 * lengths.sum() and padded.mean() > 0.92 * 2048
+    means = np.array([lengths[batch].mean() for batch in first])
+    assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.3
+    assert {tuple(sorted(batch)) for batch in first}.isdisjoint(tuple(sorted(batch)) for batch in second)
 
 
 @settings(max_examples=40, deadline=None)

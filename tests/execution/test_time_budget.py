@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,15 @@ def test_a_choice_ends_in_time_unless_it_is_the_least(minutes: float, rate: floa
     least = (budget.train_steps, budget.evaluation_rows) == (4, 50)
     assert choice.seconds <= 60 * minutes or least
     assert bool(choice.left_out) is (budget != rule.experiment.budget)
+
+
+def test_steps_of_batches_of_tokens_are_estimated_from_their_length() -> None:
+    words = ("finetune.batch_tokens=4096", "finetune.epochs=2", "finetune.holdout=668")
+    rule = replace(_rule(*words), row_tokens=41.0)
+    assert rule.finetuning == (2 * math.ceil(3000 / (4096 / 41)), pytest.approx(4096 / 41))
+    assert rule.continued[0] == 2 * math.ceil(3668 / (4096 / 41))
+    limited = replace(_rule(*words, "finetune.max_steps=7", "method.batch_size=16"), row_tokens=41.0)
+    assert (limited.finetuning[0], limited.continued[1]) == (7, 16)
 
 
 def test_more_minutes_are_used() -> None:

@@ -30,6 +30,7 @@ from qexp.quant.insertion.insert import QuantizedModel, insert
 from qexp.tasks.classification import Classifier, TextAdapter
 from qexp.tasks.module import Optimization
 from qexp.training.distributed import train
+from qexp.training.selection import Selection
 from tests.conftest import experiment, tiny_config
 
 PLACEMENT = Placement(
@@ -87,6 +88,27 @@ class Witness(Classifier):
         torch.save(self.model.state_dict(), self.folder / f"rank-{self.global_rank}.pt")
 
 
+@dataclass(frozen=True)
+class TinyJudge:
+    """The loss of a module on rows of its own; lower is better."""
+
+    count: int = 40
+    score_name: str = "loss"
+    higher_is_better: bool = False
+
+    @property
+    def rows(self) -> np.ndarray:
+        return np.arange(100, 100 + self.count)
+
+    def score(self, module: Any, scratch: Path) -> float | None:
+        batch = batch_of(self.rows)
+        module.eval()
+        with torch.no_grad():
+            loss = float(module.loss(module(batch).float(), batch))
+        module.train()
+        return loss
+
+
 PHASES: dict[str, Callable[[QuantizedModel], None]] = {
     "frozen": QuantizedModel.freeze,
     "learned": QuantizedModel.learn,
@@ -113,7 +135,13 @@ class Tiny:
     distillation: Distillation | None = None
     """What is learned from a teacher of the same form with other weights."""
 
+    selection_: Selection | None = None
+    """How weights are chosen."""
+
     title: str = "tiny"
+
+    def selection(self, steps: MicroBatches) -> Selection | None:
+        return self.selection_
 
     def steps(self, parts: BatchSplit) -> MicroBatches:
         steps = MicroBatches(self.steps_, batch_of, parts)

@@ -36,12 +36,20 @@ def prepared(folder: Path, *words: str) -> Tokens:
     return Tokens(folder, "")
 
 
-def plan(tokens: Tokens, *, steps: int = 5, dropout: float = 0.1, **numerics: Any) -> FinetunePlan:
-    """A training of so many steps of 16 pairs."""
+def plan(
+    tokens: Tokens,
+    *,
+    steps: int = 5,
+    dropout: float = 0.1,
+    batch_tokens: int | None = None,
+    **numerics: Any,
+) -> FinetunePlan:
+    """A training of so many steps of 16 pairs, or of so many tokens."""
     asked = experiment(*WORDS, f"model.scratch.dropout={dropout}")
     task, start = asked.task, locate(asked.model)
     assert isinstance(task, TranslationTask) and isinstance(start, ScratchModel)
     assert isinstance(asked.finetune, Finetune)
-    plan = asked.finetune.model_copy(update={"batch_size": 16, "learning_rate": 1e-3})
+    size = {"batch_size": 16, "batch_tokens": batch_tokens}
+    plan = asked.finetune.model_copy(update={**size, "learning_rate": 1e-3})
     training_setup = TrainingSetup(train_rows=None, train_steps=steps, seed=3, numerics=Numerics(**numerics))
     return FinetunePlan(tokens, start, task, plan, training_setup)

@@ -11,7 +11,7 @@ from qexp.artifacts.types import Tokens
 from qexp.errors import ModelError
 from qexp.tasks.fit import check_fit, positions
 from tests.conftest import experiment
-from tests.support import tiny_models
+from tests.support import sequence_models, tiny_models
 
 TASK = experiment("task=mrpc").task
 
@@ -50,3 +50,30 @@ def test_the_longest_row_fits_and_one_token_more_does_not(
 def test_a_token_of_the_tokenizer_only_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"id 50 in 'train'.*0 to 49.*resize_token_embeddings"):
         check_fit(tiny_models.build("bert"), tokens(tmp_path, length=9, largest=50), TASK)
+
+
+def pairs(folder: Path, *, source: tuple[int, int], target: tuple[int, int]) -> Tokens:
+    """A pair with so many tokens, and their largest id, on each side."""
+    split = folder / "splits" / "train"
+    split.mkdir(parents=True)
+    for name, (length, largest) in (("source", source), ("target", target)):
+        np.save(split / f"{name}.npy", np.full(length, largest, np.int32))
+        np.save(split / f"{name}_offsets.npy", np.array([0, length]))
+    return Tokens(folder, "")
+
+
+@pytest.mark.parametrize("architecture", list(sequence_models.MODELS))
+def test_both_sides_of_a_pair_fit(architecture: str, tmp_path: Path) -> None:
+    task, model = experiment("task=translation").task, sequence_models.build(architecture)
+    check_fit(model, pairs(tmp_path / "fits", source=(32, 49), target=(32, 49)), task)
+    for side in ("source", "target"):
+        sides = {"source": (5, 49), "target": (5, 49), side: (5, 50)}
+        with pytest.raises(ModelError, match=rf"id 50 in 'train' of the {side}s.*resize_token_embeddings"):
+            check_fit(model, pairs(tmp_path / f"{side} id", **sides), task)
+        sides[side] = (33, 49)
+        long = pairs(tmp_path / f"{side} length", **sides)
+        if architecture == "t5":  # positions are relative
+            check_fit(model, long, task)
+            continue
+        with pytest.raises(ModelError, match=rf"'train' of the {side}s has 33 tokens.*max_length=32"):
+            check_fit(model, long, task)

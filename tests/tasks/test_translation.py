@@ -21,6 +21,7 @@ from qexp.quant.insertion.insert import insert
 from qexp.tasks.module import Optimization
 from qexp.tasks.translation import TranslationAdapter, Translator, from_scratch, scores, writer
 from qexp.training.distributed import train
+from qexp.training.holdout import Holdout
 from tests.conftest import experiment
 from tests.support.sequence_models import MODELS, build
 from tests.support.tiny_training import largest_difference
@@ -167,6 +168,18 @@ def test_the_task_says_how_smooth_the_labels_are(model: Any) -> None:
     assert isinstance(made, Translator) and made.label_smoothing == 0.25
 
 
+def test_held_out_rows_are_scored_by_the_likelihood_of_a_target_token(model: Any, tokens: Tokens) -> None:
+    """Whatever the label smoothing, and over all tokens, however rows are batched."""
+    rows = np.arange(3, 90)
+    holdout = Holdout(tokens, task_of("task.label_smoothing=0.3"), rows)
+    found = holdout.score(Translator(model, PLAN, label_smoothing=0.3), tokens.folder)
+    batch = batch_of(tokens, rows)
+    logits = model.eval()(**arguments(model, model_inputs(model), batch)).logits
+    oracle = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())
+    assert found == pytest.approx(float(oracle.detach()), rel=1e-5)
+    assert (holdout.score_name, holdout.higher_is_better) == ("loss", False)
+
+
 # Training
 
 
@@ -178,12 +191,13 @@ def trained(tokens: Tokens, folder: Path, **fields: Any) -> tuple[dict[str, Any]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("numerics", [{"accumulate": 3}, {"devices": 2}], ids=str)
+@pytest.mark.parametrize("numerics", [{"accumulate": 3}, {"devices": 2, "batch_tokens": 600}], ids=str)
 def test_a_batch_in_parts_takes_the_step_of_the_whole_batch(
     numerics: dict[str, int], tokens: Tokens, tmp_path: Path
 ) -> None:
     """Parts have different numbers of tokens, and the mean is over the tokens of all."""
-    whole, expected = trained(tokens, tmp_path / "whole", dropout=0.0)
+    size = {"batch_tokens": numerics.get("batch_tokens")}
+    whole, expected = trained(tokens, tmp_path / "whole", dropout=0.0, **size)
     parts, result = trained(tokens, tmp_path / "parts", dropout=0.0, **numerics)
     assert parts["loss"] == pytest.approx(whole["loss"], abs=1e-4)
     # A key's bias changes no softmax: its gradient is noise, which Adam scales up.

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
-from qexp.training.compile import compiled
+from qexp.training.compile import compiled, uncompiled
 from tests.support.tiny_training import largest_difference, plan, trained
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch of itself
@@ -47,6 +48,21 @@ def test_a_machine_without_a_compiler_is_told(tmp_path: Path) -> None:
     assert "TrainingError: machine.compile=true" in last
     assert "compiler" in last.split(";")[0]
     assert "set machine.compile=false" in last
+
+
+class _Doubled(nn.Module):
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return 2 * values
+
+
+def test_what_does_not_train_runs_uncompiled() -> None:
+    model, backends = _Doubled(), []
+    model.compile(backend=lambda graph, _: backends.append(1) or graph.forward)
+    with uncompiled(model):
+        model(torch.zeros(1, 2))
+    assert not backends
+    model(torch.zeros(1, 2))
+    assert backends == [1]
 
 
 def test_what_is_not_wanted_is_not_compiled() -> None:

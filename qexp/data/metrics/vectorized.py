@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qexp.data.metrics.bleu import BLEU_METRICS, DEFAULT, bleu_of_sums, n_grams
 from qexp.data.metrics.label_sets import count_of, matrix
 from qexp.data.metrics.ranking import CANDIDATES, RANKING, of_candidates, of_queries
 from qexp.data.metrics.spans import RULES, span_counts, tag_counts
@@ -25,8 +26,6 @@ Floats = NDArray[np.float64]
 
 NEARLY_CONSTANT = float(np.finfo(np.float64).eps ** 0.75)
 """Ratio of the norm of the deviations to the mean below which SciPy treats an input as nearly constant."""
-ORDERS = 4
-"""Length of BLEU's longest n-grams."""
 
 
 @dataclass(frozen=True)
@@ -206,31 +205,14 @@ def _answers(name: str, predictions: Array, labels: Array) -> Floats:
     return np.array(scores)[:, None] / 100
 
 
-def _n_grams(predictions: Array, labels: Array) -> Floats:
-    """Return the lengths of translation and reference, then matching and all n-grams, each by order."""
-    from sacrebleu.metrics.bleu import BLEU
-
-    bleu = BLEU(effective_order=True)  # does not change counts; silences a warning per sentence
-    scores = (
-        bleu.sentence_score(translation, [reference])
-        for translation, reference in zip(predictions, labels, strict=True)
-    )
-    rows = [[result.sys_len, result.ref_len, *result.counts, *result.totals] for result in scores]
-    return np.array(rows, np.float64)
-
-
-def _bleu(sums: Floats) -> Floats:
-    """Return corpus BLEU with sacreBLEU's defaults: 13a tokens, case kept, exponential smoothing."""
-    from sacrebleu.metrics.bleu import BLEU
-
-    return np.array(
-        [
-            BLEU.compute_bleu(
-                row[2 : 2 + ORDERS], row[2 + ORDERS :], row[0], row[1], smooth_method="exp"
-            ).score
-            for row in sums.astype(np.int64).tolist()
-        ]
-    )
+def _of_translations(tokenize: str) -> dict[str, Measure]:
+    return {
+        name: Measure(
+            partial(n_grams, name, tokenize),
+            _summed(partial(bleu_of_sums, settings.get("smooth_method", "exp"))),
+        )
+        for name, settings in BLEU_METRICS.items()
+    }
 
 
 # Spans
@@ -289,9 +271,10 @@ MEASURES: Mapping[str, Mapping[str, Measure]] = {
     "retrieval": {name: Measure(partial(of_queries, name), _mean) for name in RANKING},
     "reranking": {name: Measure(partial(of_candidates, name), _mean) for name in CANDIDATES},
     "token_classification": _of_spans("IOB2"),
-    "translation": {"bleu": Measure(_n_grams, _summed(_bleu))},
+    "translation": _of_translations(DEFAULT),
 }
-"""Measures by kind of task and name of the metric; those of spans are for the scheme IOB2."""
+"""Measures by kind of task and name of the metric; those of spans are for the scheme IOB2, those of
+translations for sacreBLEU's default tokens."""
 _BY_SCHEME = {scheme: _of_spans(scheme) for scheme in RULES}
 RIGHT: Mapping[str, Measure] = {
     "classification": _LABEL_MEASURES["accuracy"],
@@ -302,11 +285,14 @@ RIGHT: Mapping[str, Measure] = {
 """Measure that is 1 for right rows and 0 for others, by kind of task; other kinds have no right and wrong."""
 
 
-def measures_for(kind: str, scheme: str | None = None) -> Mapping[str, Measure]:
+def measures_for(kind: str, scheme: str | None = None, tokenize: str | None = None) -> Mapping[str, Measure]:
     """Return the measures of a kind of task, by name; empty for an unknown kind.
 
     Args:
         kind: ``task.kind``.
         scheme: ``task.scheme``, where the task has tags.
+        tokenize: ``task.bleu_tokenize``, where the task is a translation.
     """
+    if kind == "translation" and tokenize is not None:
+        return _of_translations(tokenize)
     return _BY_SCHEME[scheme] if scheme in _BY_SCHEME else MEASURES.get(kind, {})

@@ -68,6 +68,11 @@ class PairSplit:
         targets = self.target_lengths
         return np.asarray(self.source_lengths * (targets.max(initial=0) + 1) + targets)
 
+    @property
+    def widths(self) -> Array:
+        """Tokens of each row on its longer side, int64 [rows]."""
+        return np.maximum(self.source_lengths, self.target_lengths)
+
     def references(self, rows: int | None = None) -> list[str]:
         """Return the reference translations, never cut, of the first ``rows`` rows; of all rows if None."""
         table = pq.read_table(self.folder / _REFERENCES)

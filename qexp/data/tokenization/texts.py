@@ -65,6 +65,12 @@ class TokenSplit:
         ids, types = self.ids[places], self.types[places]
         return TokenSplit(ids, types, ends, labels=self.labels[rows], row_ids=self.row_ids[rows])
 
+    def save(self, folder: Path) -> None:
+        """Write the arrays as :meth:`load` reads them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (*_ARRAYS, "truncated"):
+            np.save(folder / f"{name}.npy", getattr(self, name))
+
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Memory-map the arrays that :func:`tokenize` wrote; pages are read on access."""

@@ -24,6 +24,8 @@ ROWS_PER_CALL = 1024
 """Rows that are passed to the tokenizer's trainer at once."""
 SENTENCEPIECE_FILES = ("spm.model", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model")
 """Names of SentencePiece's files in checkpoints."""
+TARGET_VOCABULARY = "target_vocab.json"
+"""File of Marian's vocabulary of the target, where it is not the source's."""
 TRANSLATORS = ("marian", "bart", "t5")
 """``model_type`` of checkpoints that can translate."""
 
@@ -160,11 +162,25 @@ def _byte_levels(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
 
 
 def _check_translator(checkpoint: Checkpoint) -> None:
+    """Check that a checkpoint can translate, and has one vocabulary for both languages.
+
+    Raises:
+        ModelError: It cannot, or has two.
+    """
     config = json.loads((checkpoint.folder / CONFIG).read_text(encoding="utf-8"))
     if (kind := config.get("model_type")) not in TRANSLATORS:
         raise ModelError(
             f"model.name={checkpoint.name}: its model_type is {kind}; a translation needs one of "
             f"{', '.join(TRANSLATORS)}, or a model from scratch such as model=transformer_tiny"
+        )
+    settings = checkpoint.folder / "tokenizer_config.json"
+    separate = settings.is_file() and json.loads(settings.read_text(encoding="utf-8")).get("separate_vocabs")
+    tables = config.get("vocab_size"), config.get("decoder_vocab_size")
+    if separate or (checkpoint.folder / TARGET_VOCABULARY).is_file() or (tables[1] or tables[0]) != tables[0]:
+        raise ModelError(
+            f"model.name={checkpoint.name}: it has a vocabulary for each language ({TARGET_VOCABULARY}), and "
+            "only one for both is supported; choose a checkpoint with one vocab.json, such as most of "
+            "Helsinki-NLP/opus-mt, or a model from scratch such as model=transformer_tiny"
         )
 
 

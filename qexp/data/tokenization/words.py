@@ -85,10 +85,37 @@ class WordSplit:
         labels[first] = self.tags[self.tag_offsets[rows[first]] + words[first]]
         return labels
 
+    def take(self, rows: Array) -> WordSplit:
+        """Return some rows, in the given order, as a split in memory."""
+        tokens, words = (_places(offsets, rows) for offsets in (self.offsets, self.tag_offsets))
+        of_tokens = {name: getattr(self, name)[tokens] for name in ("ids", "types", "words")}
+        ends, tag_ends = (
+            np.concatenate([[0], np.cumsum(np.diff(offsets)[rows])])
+            for offsets in (self.offsets, self.tag_offsets)
+        )
+        return WordSplit(
+            **of_tokens,
+            offsets=ends,
+            tags=self.tags[words],
+            tag_offsets=tag_ends,
+            row_ids=self.row_ids[rows],
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write the arrays as :meth:`load` reads them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in _ARRAYS:
+            np.save(folder / f"{name}.npy", getattr(self, name))
+
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Memory-map the arrays that :func:`tokenize_words` wrote; pages are read on access."""
         return cls(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS})
+
+
+def _places(offsets: Array, rows: Array) -> Array:
+    """Return the places in a flat array of the entries of some rows, in their order."""
+    return np.concatenate([np.arange(*offsets[row : row + 2]) for row in rows])
 
 
 def tokenize_words(

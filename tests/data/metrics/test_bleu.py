@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from qexp.data.metrics.bleu import bleu, signature
+from qexp.errors import ConfigError
 
 WORDS = (
     *("der", "die", "das", "Mann", "Frau", "läuft", "über", "grünes", "Gras"),
@@ -62,6 +63,30 @@ def test_it_is_what_the_command_line_says(pair: tuple[list[str], list[str]], tmp
     for name, key in (("nrefs", "nrefs"), ("case", "case"), ("tok", "tok"), ("smooth", "smooth")):
         assert parts[name] == str(found[key])
     assert parts["version"] == found["version"]
+
+
+def test_lower_cased_bleu_of_tokens_is_that_of_tokenized_files(tmp_path: Path) -> None:
+    """As ``multi-bleu.perl`` reads them: lower-cased tokens with spaces between them, and no smoothing."""
+    said = ["Der Mann läuft schnell über die Straße.", "Zwei Hunde spielen, im Gras"]
+    right = ["der mann läuft über die Straße .", "Zwei hunde spielen im grünen Gras."]
+    files = [
+        [line.lower().replace(".", " .").replace(",", " ,") for line in lines] for lines in (said, right)
+    ]
+    found = bleu(*files, "bleu", "none")
+    assert bleu(said, right, "tokenized_bleu_lc") == pytest.approx(found)
+    assert bleu(said, right) != pytest.approx(found)
+    assert bleu(["x"], ["y"], "tokenized_bleu_lc") == 0
+    assert signature("tokenized_bleu_lc").startswith("nrefs:1|case:lc|eff:no|tok:13a|smooth:none|version:")
+
+
+def test_a_tokenizer_that_cannot_be_made_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: object, **_: object) -> None:
+        raise RuntimeError("\nneeds extra\n dependencies")
+
+    monkeypatch.setattr("sacrebleu.metrics.bleu.BLEU.__init__", refuse)
+    told = r"task.bleu_tokenize=ja-mecab: .* this tokenizer: needs extra dependencies; install .*=char$"
+    with pytest.raises(ConfigError, match=told):
+        bleu(["a"], ["a"], tokenize="ja-mecab")
 
 
 def test_the_right_translation_has_100() -> None:

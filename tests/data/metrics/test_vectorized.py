@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from sacrebleu.metrics.bleu import BLEU
 
 from qexp.config import Metric
+from qexp.data.metrics.bleu import bleu
 from qexp.data.metrics.bootstrap import RowGroups
 from qexp.data.metrics.glue import score
 from qexp.data.metrics.label_sets import score_label_sets
 from qexp.data.metrics.squad import score_v1, score_v2
-from qexp.data.metrics.vectorized import MEASURES, RIGHT, observed
+from qexp.data.metrics.vectorized import MEASURES, RIGHT, measures_for, observed
 
 Scores = dict[str, float | None]
 Pairs = Sequence[tuple[Any, Any]]
@@ -128,9 +129,18 @@ WORDS = st.lists(WORD, max_size=9).map(" ".join)
 def test_bleu_is_sacrebleus_of_the_corpus(rows: Pairs) -> None:
     def expected(rows: Pairs) -> Scores:
         translations, golds = zip(*rows, strict=True)
-        return {"bleu": BLEU().corpus_score(translations, [golds]).score}
+        lower = BLEU(lowercase=True, smooth_method="none")
+        made = {"bleu": BLEU(), "tokenized_bleu_lc": lower}
+        return {name: each.corpus_score(translations, [golds]).score for name, each in made.items()}
 
     hold_together("translation", rows, expected)
+
+
+def test_bleu_counts_the_tokens_that_the_task_names() -> None:
+    said, right = np.array(["猫在垫子上坐着"], object), np.array(["猫在垫子上睡着"], object)
+    found = [observed(measures_for("translation", None, name)["bleu"], said, right) for name in ("13a", "zh")]
+    assert found == [pytest.approx(bleu([*said], [*right], tokenize=name)) for name in ("13a", "zh")]
+    assert found[0] == 0 and found[1] == pytest.approx(64.35, abs=0.01)
 
 
 SETS = st.sets(st.integers(0, 3)).map(lambda ids: tuple(sorted(ids)))

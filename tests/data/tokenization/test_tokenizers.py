@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -89,6 +90,27 @@ def test_a_model_from_scratch_has_a_tokenizer_of_the_train_split() -> None:
 def test_an_encoder_is_refused_before_anything_is_tokenized(tiny_bert: Path) -> None:
     with pytest.raises(ModelError, match=r"model_type is bert.*marian, bart, t5.*model=transformer_tiny"):
         tokenizer_for(Checkpoint(tiny_bert, "0", "tiny"), {}, TASK)
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "files"),
+    [
+        ({}, {"separate_vocabs": True}, ()),
+        ({"vocab_size": 60, "decoder_vocab_size": 50}, {}, ()),
+        ({}, {}, ("target_vocab.json",)),
+    ],
+)
+def test_a_vocabulary_for_each_language_is_refused(
+    config: dict[str, int], settings: dict[str, bool], files: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Ids of the target would be read as those of the source."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "marian", **config}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    for file in files:
+        (tmp_path / file).write_text("{}")
+    task = experiment("task=translation").task
+    with pytest.raises(ModelError, match=r"model.name=m: it has a vocabulary for each language.*one vocab"):
+        tokenizer_for(Checkpoint(tmp_path, "", "m"), {}, task)
 
 
 def test_a_library_that_a_tokenizer_needs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
