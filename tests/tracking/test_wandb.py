@@ -222,6 +222,22 @@ def test_online_a_run_has_one_page_under_its_key(server: Server, outputs: Path, 
     assert "offline" not in news(console)
 
 
+def test_a_page_that_was_deleted_gets_another_id_and_keeps_it(
+    server: Server, outputs: Path, console: RunConsole
+) -> None:
+    server.deleted = {KEY}
+    experiment = asked("tracker=wandb", "tracker.wandb.timeout=2")
+    error = {"type": "TrainingError", "message": "the loss is nan", "traceback": "…"}
+    track(mirror(experiment, console, outputs), predicted(outputs, experiment, status="failed", error=error))
+    assert "offline" not in news(console)
+    server.requests.clear()
+    track(mirror(experiment, console, outputs), predicted(outputs, experiment))
+    opened = {each["variables"]["name"] for each in server.sent("mutation UpsertBucket")}
+    assert opened == {f"{KEY}-2"}, "the deleted id was tried again"
+    assert console.warnings == []
+    assert pages(outputs) == []
+
+
 @pytest.mark.filterwarnings(
     "ignore:Exception in thread NetStatThr:pytest.PytestUnhandledThreadExceptionWarning"
 )
