@@ -17,6 +17,7 @@ from qexp.analysis.run_models import StoredModel, graph_of
 from qexp.artifacts.types import FACTS, Graph, Tokens
 from qexp.config import CORPUS, Precision, RuntimeName, Task
 from qexp.context import RunContext
+from qexp.data.tokenization.known_ids import check_ids, embedding_rows
 from qexp.data.tokenization.prepare import PREPARE
 from qexp.data.tokenization.saved import saved_tokenizer
 from qexp.deploy.engine import Engine
@@ -49,6 +50,10 @@ class PredictedModel(Protocol):
     @property
     def columns(self) -> Mapping[str, str | None]:
         """Names that columns of the task have in the run's own file."""
+
+    @property
+    def config(self) -> Path:
+        """File of the model's configuration."""
 
 
 class Predictor:
@@ -86,6 +91,7 @@ class Predictor:
         self._kind = kind_of(model.task, vectors=vectors, documents=documents)
         self._split = CORPUS if documents else next(iter(model.task.evaluation.values()))
         self._embedded: dict[str, Array] = {}
+        self._embeddings = embedding_rows(model.config)
         self._done = 0
 
     @property
@@ -163,7 +169,11 @@ class Predictor:
         return pa.array(words, pa.list_(pa.string()))
 
     def _tokens(self, rows: Sequence[Row], folder: Path) -> Tokens:
-        """Tokenize rows in the same way as the run's own evaluation."""
+        """Tokenize rows in the same way as the run's own evaluation.
+
+        Raises:
+            ModelError: A token has no row in the model's table of embeddings.
+        """
         task, numbers = self._model.task, np.arange(self._done, self._done + len(rows))
         names = zip(self._kind.columns(task), self.columns, strict=True)
         if self._kind.words:
@@ -181,6 +191,8 @@ class Predictor:
         )
         self.facts.update({name: count for name, count in counts.items() if isinstance(count, int)})
         self.facts.update(counts.get("skipped", {}))
+        if self._embeddings is not None:
+            check_ids(out.split(split), rows=self._embeddings, where="these rows", tokenizer=out.tokenizer)
         return out
 
 

@@ -2,45 +2,54 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from torch import nn
 from transformers import PreTrainedModel
 
 from qexp.artifacts.types import Tokens
 from qexp.config import CORPUS, RetrievalTask, Task, TranslationTask
+from qexp.data.tokenization.known_ids import check_id, check_ids
 from qexp.errors import ModelError
 
 
 def check_fit(model: PreTrainedModel, tokens: Tokens, task: Task) -> None:
     """Check that every token id has an embedding, and every place in a row a position.
 
-    Translations are left out: their positions may be sinusoidal, and are computed for any length.
+    Positions of translators are left out: they may be sinusoidal, and are computed for any length.
 
     Raises:
         ModelError: An id lies outside the table, such as that of a token that was added to the tokenizer
             only, or a row is longer than the model has positions.
     """
-    if isinstance(task, TranslationTask):
-        return
-    rows, places = _rows(model), positions(model)
+    rows = _rows(model)
+    if rows is not None:
+        check_id(tokens.pad_id, rows, "the padding", tokens.tokenizer)
     documents = [CORPUS] if isinstance(task, RetrievalTask) else []
     for split in sorted({task.train, *task.evaluation.values(), *documents}):
-        folder = tokens.split(split)
-        if not (folder / "ids.npy").is_file():
-            continue
-        ids, offsets = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("ids", "offsets"))
-        largest, longest = int(ids.max(initial=0)), int(np.diff(offsets).max(initial=0))
-        if rows is not None and largest >= rows:
-            raise ModelError(
-                f"model.name: the tokenizer gives id {largest} in {split!r}, {type(model).__name__} has "
-                f"embeddings for 0 to {rows - 1}: tokens were added to the tokenizer only; save the model "
-                "again after model.resize_token_embeddings(len(tokenizer))"
+        if rows is not None:
+            check_ids(
+                tokens.split(split),
+                rows=rows,
+                where=f"split {split!r}",
+                tokenizer=tokens.tokenizer,
+                target_rows=getattr(model.config, "decoder_vocab_size", None),
             )
-        if places is not None and longest > places:
-            raise ModelError(
-                f"task.max_length={task.max_length}: a row of {split!r} has {longest} tokens, "
-                f"{type(model).__name__} has positions for {places}; set task.max_length={places}"
-            )
+        if not isinstance(task, TranslationTask):
+            _check_positions(model, tokens.split(split), task)
+
+
+def _check_positions(model: PreTrainedModel, folder: Path, task: Task) -> None:
+    places = positions(model)
+    if places is None or not (folder / "offsets.npy").is_file():
+        return
+    longest = int(np.diff(np.load(folder / "offsets.npy", mmap_mode="r")).max(initial=0))
+    if longest > places:
+        raise ModelError(
+            f"task.max_length={task.max_length}: a row of {folder.name!r} has {longest} tokens, "
+            f"{type(model).__name__} has positions for {places}; set task.max_length={places}"
+        )
 
 
 def positions(model: nn.Module) -> int | None:
