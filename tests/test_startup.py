@@ -55,6 +55,12 @@ def test_words_alone_need_neither_arrays_nor_models(words: list[str], modules_fi
     assert not modules & (HEAVY | {"numpy", "pyarrow", "pydantic", "rich"})
 
 
+def test_the_help_needs_few_modules_of_python_too(modules_file: Path) -> None:
+    """Each of these takes as long as the help itself."""
+    modules = imported("qexp", "--help", file=modules_file)
+    assert not modules & {"dataclasses", "inspect", "difflib", "secrets", "datetime", "yaml"}
+
+
 def test_a_report_needs_records_only(modules_file: Path, outputs: Path) -> None:
     for seed in range(200):
         write(deployed(experiment(quant="w4a8" if seed % 2 else "w8a8", seed=seed)), outputs / "records")
