@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qexp.analysis.run_models import StoredModel, graph_of
 from qexp.artifacts.types import Graph
 from qexp.config import Precision, RuntimeName, Task, TranslationTask
 from qexp.context import RunContext
+from qexp.data.batches import ArrayForwardFn
 from qexp.deploy.engine import Engine
 from qexp.errors import ModelError
 from qexp.pipeline.deployment import graph_for_engine
-from qexp.prediction.engine_logits import ArrayForwardFn, array_run
+from qexp.prediction.engine_logits import array_run
 from qexp.tasks import adapter_for
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedModel
 
+    from qexp.data.microbatches import Batch
     from qexp.models.published import PublishedModel
     from qexp.tasks.base import ForwardFn
 
@@ -48,7 +49,7 @@ def _torch_runner(task: Task, loaded: PreTrainedModel, ctx: RunContext) -> Forwa
     if places is None or isinstance(task, TranslationTask):
         return run
 
-    def checked(batch: dict[str, Tensor]) -> Tensor:
+    def checked(batch: Batch) -> Any:
         if (length := batch["input_ids"].shape[1]) > places:
             raise ModelError(
                 f"a row of {length} tokens: the model has positions for {places}; shorten the row, or run "

@@ -15,13 +15,14 @@ import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
 from qexp.artifacts.types import FACTS, Tokens
 from qexp.config import CORPUS, Task
+from qexp.data.batches import ArrayForwardFn
 from qexp.data.tokenization.known_ids import check_ids, embedding_rows
 from qexp.data.tokenization.prepare import PREPARE
 from qexp.data.tokenization.saved import saved_tokenizer
 from qexp.errors import DataError
-from qexp.prediction.engine_logits import ArrayForwardFn
 from qexp.prediction.readers import Row
-from qexp.prediction.tasks import BROKEN, Move, TokenizedRows, kind_of
+from qexp.prediction.tasks import kind_of
+from qexp.prediction.tokenized_rows import BROKEN, Move, TokenizedRows
 
 if TYPE_CHECKING:
     from qexp.tasks.base import Array, ForwardFn

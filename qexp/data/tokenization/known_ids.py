@@ -40,14 +40,23 @@ def check_id(token_id: int, rows: int, where: str, tokenizer: Path) -> None:
     """
     if token_id < rows:
         return
-    from transformers import AutoTokenizer
-
-    token = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False).convert_ids_to_tokens(token_id)
     raise ModelError(
-        f"model.name: the token {token!r} of {where} has id {token_id}, the model has embeddings for 0 to "
-        f"{rows - 1}: tokens were added to the tokenizer only; save the model again after "
+        f"model.name: {_named(token_id, tokenizer)} of {where} has id {token_id}, the model has embeddings "
+        f"for 0 to {rows - 1}: tokens were added to the tokenizer only; save the model again after "
         "model.resize_token_embeddings(len(tokenizer)), or choose a tokenizer without them"
     )
+
+
+def _named(token_id: int, folder: Path) -> str:
+    """Return what a message calls a token, whether or not its tokenizer can be loaded and knows it."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        token = tokenizer.convert_ids_to_tokens(token_id)
+    except (OSError, ValueError):
+        token = None
+    return "a token" if token is None else f"the token {token!r}"
 
 
 def embedding_rows(config: Path) -> int | None:
