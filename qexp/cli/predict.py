@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from qexp.analysis.run_models import StoredModel
     from qexp.context import RunContext
-    from qexp.prediction.engine_logits import ArrayForwardFn
+    from qexp.data.batches import ArrayForwardFn
     from qexp.prediction.predictor import PredictedModel, Predictor
     from qexp.prediction.readers import InputRows
     from qexp.records.record import Record
