@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 
-from qexp.errors import ConfigError
+from qexp.errors import ConfigError, nearest_name
 
 PREFIX = "QEXP_"
 OUTPUTS_VARIABLE = "QEXP_OUTPUTS"
@@ -35,8 +34,8 @@ def unread_variable() -> str | None:
     """Return a message about the first ``QEXP_`` variable that is unknown, or None if there is none."""
     for name in sorted(name for name in os.environ if name.startswith(PREFIX)):
         if name not in KNOWN:
-            nearest = difflib.get_close_matches(name, KNOWN, n=1)
-            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            nearest = nearest_name(name, KNOWN)
+            hint = f"; did you mean {nearest}?" if nearest else ""
             names = ", ".join(f"{each} ({what})" for each, what in KNOWN.items())
             return (
                 f"{name}={os.environ[name]}: no such environment variable of qexp; there are {names}; rename "

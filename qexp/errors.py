@@ -17,6 +17,8 @@ own exceptions (``TypeError``, ``AssertionError``).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 OK, FAILED, INVALID, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: success; a run that failed, or a result that is not good enough, such as an exported graph that
 departs from the trained model; a command or value that was refused before any work, such as a misspelled
@@ -61,3 +63,10 @@ class LaunchError(QexpError):
 
 class StoreError(QexpError):
     """An artifact cannot be written, read or trusted."""
+
+
+def nearest_name(word: str, known: Iterable[str]) -> str | None:
+    """Return the known name that a misspelled word is most like, or None if none is near."""
+    import difflib  # only for a message: the help is printed without it
+
+    return next(iter(difflib.get_close_matches(word, list(known), n=1)), None)

@@ -10,8 +10,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from qexp.analysis.run_models import model_of
+from qexp.context import RunContext
 from qexp.data.synthetic import sample
-from qexp.records.record import write
+from qexp.prediction.forward import engine_run
+from qexp.prediction.predictor import Predictor
+from qexp.records.record import read, write
 from tests.support.record_factory import deployed, experiment
 from tests.support.tiny_runs import TinyRuns
 
@@ -53,6 +57,12 @@ def imported(module: str, *words: str, file: Path) -> set[str]:
 def test_words_alone_need_neither_arrays_nor_models(words: list[str], modules_file: Path) -> None:
     modules = imported("qexp", *words, file=modules_file)
     assert not modules & (HEAVY | {"numpy", "pyarrow", "pydantic", "rich"})
+
+
+def test_the_help_needs_few_modules_of_python_too(modules_file: Path) -> None:
+    """Each of these takes as long as the help itself."""
+    modules = imported("qexp", "--help", file=modules_file)
+    assert not modules & {"dataclasses", "inspect", "difflib", "secrets", "datetime", "yaml"}
 
 
 def test_a_report_needs_records_only(modules_file: Path, outputs: Path) -> None:
@@ -154,6 +164,47 @@ def test_predictions_of_an_engine_need_no_torch(
     assert [set(json.loads(line)) for line in out.read_text().splitlines()] == [
         {"index", "prediction", "probabilities"}
     ] * 2
+
+
+WORDS = {"text": "the cat sees a dog", "sentence1": "the cat sees", "sentence2": "a dog"}
+ASKED = {"question": "what does the cat see", "context": "In the town the cat sees a dog. " * 9}
+KINDS = {
+    "multi_label": ((), ()),
+    "token_classification": ((), ()),
+    "squad_v2": (("task.max_length=96", "task.doc_stride=32", "task.max_question=24"), ()),
+    "stsb_embedding": ((), ()),
+    "squad_retrieval": (("task.max_length=96",), ("--vectors",)),
+}
+"""Settings of a run, and options of a second prediction, by task."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", KINDS)
+def test_an_engine_predicts_every_kind_of_task_but_translation_without_torch(
+    task: str, tiny_runs: TinyRuns, tiny_bert: Path, tmp_path: Path, modules_file: Path
+) -> None:
+    """And what it predicts is what the same engine does behind the adapters of torch."""
+    more, options = KINDS[task]
+    words = (f"task={task}", "quant=w8a8", "method=ptq", "deploy=onnx", f"model.name={tiny_bert}", *more)
+    outputs = tiny_runs(words)
+    rows = [{**WORDS, **ASKED, "tokens": text.split()} for text in (WORDS["text"], "a man likes the river")]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (record,) = (outputs / "records").glob("*.json")
+    for option in {(), options}:
+        out = tmp_path / "out.jsonl"
+        command = ["qexp", "predict", str(record), str(tmp_path / "rows.jsonl"), "--runtime", "onnxruntime"]
+        modules = imported(*command, *option, f"--output={out}", f"--outputs={outputs}", file=modules_file)
+        assert not modules & {"torch", "transformers", "datasets", "sklearn"}
+        predictor = _through_torch(record, outputs, vectors=bool(option))
+        expected = predictor.predict(rows, lambda *_: None).to_pylist()
+        assert [json.loads(line) for line in out.read_text().splitlines()] == expected
+
+
+def _through_torch(record: Path, outputs: Path, *, vectors: bool) -> Predictor:
+    """A predictor whose engine is a function of tensors, as the gate's."""
+    model = model_of(read(record), outputs)
+    run = engine_run(model, "onnxruntime", "int8", 32, RunContext.at(outputs, model.experiment.machine))
+    return Predictor(model, run, batch_size=32, keep=False, vectors=vectors)
 
 
 def test_a_finished_run_is_published_without_torch(

@@ -52,6 +52,11 @@ class StoredModel(RunModel):
         return self.experiment.data.columns
 
     @property
+    def config(self) -> Path:
+        """File of the model's configuration."""
+        return self.encoder.model / "config.json"
+
+    @property
     def precision(self) -> Literal["fp32", "int8"]:
         """Precision of its large matmuls, as runtimes name it."""
         return "int8" if self.quant_config else "fp32"

@@ -5,17 +5,15 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import import_module
+from typing import NamedTuple
 
-from qexp.errors import INVALID, OK, QexpError
+from qexp.errors import INVALID, OK, QexpError, nearest_name
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """Subcommand: the module whose ``main`` it calls, its line in the help, and its purpose there."""
 
     module: str
@@ -76,8 +74,8 @@ def main() -> None:
         print(f"qexp {__version__}")
         sys.exit(OK)
     if is_misspelled(arguments[0]):
-        close = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
+        close = nearest_name(arguments[0], COMMANDS)
+        hint = f"did you mean {close}? " if close else ""
         print(
             f"error: {arguments[0]}: no command; {hint}commands are {', '.join(COMMANDS)}; an experiment is "
             "composed of overrides, such as: qexp task=mrpc quant=w8a8",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -17,7 +16,6 @@ from qexp.environment import (
     sweeps_folder,
 )
 from qexp.errors import ConfigError
-from qexp.records.record import outputs_root
 
 DRY_RUN = "--dry-run"
 _LAUNCH_PREFIXES = ("hydra/launcher=", "hydra.launcher.", "hydra.sweep.")
@@ -239,6 +237,8 @@ class CommandLine:
     @property
     def identity(self) -> str:
         """Id of a sweep, 8 hexadecimal digits: the same for the same jobs, however they are launched."""
+        import hashlib
+
         overrides = sorted(
             override
             for override in self._overrides()
@@ -257,6 +257,8 @@ class CommandLine:
     def _sweep_folder(self) -> Path:
         """Output folder of the sweep, new for each attempt."""
         from datetime import UTC, datetime
+
+        from qexp.records.record import outputs_root
 
         attempt = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")
         return outputs_root() / "sweeps" / f"{self.name}-{self.identity}" / attempt

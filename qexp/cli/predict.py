@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from qexp.analysis.run_models import StoredModel
     from qexp.context import RunContext
-    from qexp.prediction.engine_logits import ArrayForwardFn
+    from qexp.data.batches import ArrayForwardFn
     from qexp.prediction.predictor import PredictedModel, Predictor
     from qexp.prediction.readers import InputRows
     from qexp.records.record import Record
@@ -69,7 +69,7 @@ def _of_run(options: argparse.Namespace) -> tuple[Predictor, RunContext]:
 
     from qexp.analysis.run_models import model_of, runtime_of
     from qexp.prediction.engine_logits import predicts_without_torch
-    from qexp.prediction.predictor import light_engine
+    from qexp.prediction.forward import light_engine
 
     quantized = None if options.precision is None else options.precision == "int8"
     model = model_of(record, outputs, options.stage, quantized=quantized)
@@ -112,7 +112,8 @@ def _published(options: argparse.Namespace) -> tuple[Predictor, RunContext]:
     from qexp.config import Machine
     from qexp.context import RunContext
     from qexp.models.published import published
-    from qexp.prediction.predictor import TORCH, published_run
+    from qexp.prediction.forward import published_run
+    from qexp.prediction.predictor import TORCH
 
     given = {"--stage": options.stage, "--precision": options.precision}
     given["--runtime"] = None if options.runtime == TORCH else options.runtime
@@ -155,7 +156,7 @@ def _predictor(
 
 
 def _forward(options: argparse.Namespace, model: StoredModel, ctx: RunContext) -> ForwardFn:
-    from qexp.prediction.predictor import engine_run, torch_run
+    from qexp.prediction.forward import engine_run, torch_run
 
     precision = options.precision or model.precision
     if options.runtime != "torch":

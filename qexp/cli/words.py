@@ -5,14 +5,13 @@ Nothing here imports Hydra or pydantic, so that a misspelled word is answered at
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from qexp.cli.foreign_words import FOREIGN, foreign_word
 from qexp.environment import conf_folder
-from qexp.errors import ConfigError
+from qexp.errors import ConfigError, nearest_name
 
 FIELDS = ("seed", "gate", "accept", "calibration", "tags", "note")
 """Fields and sections of an experiment that are no groups; a test compares them with the schema."""
@@ -107,8 +106,8 @@ def check_override(word: str, options: Options) -> None:
             raise ConfigError(f"{word}: no such setting; {here}")
         if not sign and not word.startswith("~"):
             raise ConfigError(f"{word}: not group=option or field=value{_of_group(word, options)}")
-        nearest = difflib.get_close_matches(head, names, n=1)
-        hint = f"did you mean {word.replace(head, nearest[0], 1)}? " if nearest else ""
+        nearest = nearest_name(head, names)
+        hint = f"did you mean {word.replace(head, nearest, 1)}? " if nearest else ""
         raise ConfigError(f"{word}: no such group or field; {hint}there are {', '.join(names)}")
 
 
@@ -118,8 +117,8 @@ def _of_group(word: str, options: Options) -> str:
     if exact:
         return f"; did you mean {' or '.join(exact)}?"
     pairs = {f"{group}={option}": option for group, known in options.items() for option in known}
-    nearest = difflib.get_close_matches(word, pairs.values(), n=1)
-    near = next((pair for pair, option in pairs.items() if nearest and option == nearest[0]), None)
+    nearest = nearest_name(word, pairs.values())
+    near = next((pair for pair, option in pairs.items() if option == nearest), None)
     return f"; did you mean {near}?" if near else "; qexp --help lists the groups"
 
 
@@ -130,8 +129,8 @@ def unknown_flag(word: str, value: str, known: Iterable[str]) -> str:
     given = own if sign else value if "=" not in value and not value.startswith("-") else ""
     if (here := foreign_word(setting, given)) is not None:
         return f"{name}: no such option; {here}"
-    nearest = difflib.get_close_matches(name, list(known), n=1)
-    hint = f"did you mean {nearest[0]}? " if nearest else ""
+    nearest = nearest_name(name, known)
+    hint = f"did you mean {nearest}? " if nearest else ""
     return f"{name}: no such option; {hint}settings are written without dashes: field=value; see qexp --help"
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qexp.config import BatchSize
 from qexp.data.tokenization.texts import TokenSplit
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     import torch
 
 Array = np.ndarray[Any, Any]
+ArrayForwardFn = Callable[[dict[str, Array]], NDArray[np.float32]]
+"""A model as a function from a padded batch of arrays to its logits."""
 
 MEGABATCH = 50
 """Batches over which training rows are sorted by length: more saves padding, fewer shuffles better."""
@@ -132,18 +136,24 @@ def collate_windows(split: WindowSplit, rows: Array, *, pad_id: int) -> dict[str
 
 
 def collate_words(split: WordSplit, rows: Array, *, pad_id: int) -> dict[str, torch.Tensor]:
-    """Return the tensors of a batch of words: those of :func:`padded`, and ``labels``.
+    """Return the tensors of :func:`padded_words`."""
+    import torch
+
+    arrays = padded_words(split, rows, pad_id=pad_id)
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def padded_words(split: WordSplit, rows: Array, *, pad_id: int) -> dict[str, Array]:
+    """Return the arrays of a batch of words: those of :func:`padded_arrays`, and ``labels``.
 
     They are int64 [batch, longest]. Labels stand at the first token of each word; other places have -100.
     """
-    import torch
-
-    batch = padded(split, rows, pad_id=pad_id)
-    labels = np.full(tuple(batch["input_ids"].shape), IGNORED, np.int64)
+    batch = padded_arrays(split, rows, pad_id=pad_id)
+    labels = np.full(batch["input_ids"].shape, IGNORED, np.int64)
     for place, row in enumerate(rows):
         tokens = np.arange(split.offsets[row], split.offsets[row + 1])
         labels[place, : len(tokens)] = split.labels(tokens)
-    return batch | {"labels": torch.from_numpy(labels)}
+    return batch | {"labels": labels}
 
 
 def padded(split: TokenRows, rows: Array, *, pad_id: int, pad_type: int = 0) -> dict[str, torch.Tensor]:
@@ -176,3 +186,15 @@ def padded_arrays(split: TokenRows, rows: Array, *, pad_id: int, pad_type: int =
     types = np.full(mask.shape, pad_type, np.int64)
     ids[mask], types[mask] = split.ids[tokens], split.types[tokens]
     return {"input_ids": ids, "attention_mask": mask.astype(np.int64), "token_type_ids": types}
+
+
+class ProgressOfRows:
+    """Progress callback that turns a number of texts into one of rows, of which ``texts`` make ``rows``."""
+
+    def __init__(self, advance: Callable[..., None], rows: int, texts: int) -> None:
+        self.advance, self.rows, self.texts, self.done = advance, rows, texts, 0
+
+    def __call__(self, texts: int) -> None:
+        before = self.done * self.rows // self.texts
+        self.done += texts
+        self.advance(self.done * self.rows // self.texts - before)

@@ -12,6 +12,9 @@ from qexp.errors import DataError
 FIRST_IDS = 5
 """Number of skipped rows, per reason, whose ids are reported."""
 
+SKIPPED = " rows skipped, "
+"""Words between number and reason, by which reports find these sentences among the warnings of a Record."""
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -30,7 +33,7 @@ class Skipped:
     def __str__(self) -> str:
         """Return a sentence for the Record."""
         more = ", ..." if self.rows > len(self.first_ids) else ""
-        return f"{self.rows} rows skipped, {self.reason}: {', '.join(self.first_ids)}{more}"
+        return f"{self.rows}{SKIPPED}{self.reason}: {', '.join(self.first_ids)}{more}"
 
 
 class RowErrors:

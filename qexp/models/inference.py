@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from transformers import PreTrainedModel
 from qexp.artifacts.types import ModelArtifact, Ranges
 from qexp.config import QuantizationConfig
 from qexp.context import RunContext, device_of, set_threads
-from qexp.data.batches import EVALUATION_BATCH, collate, evaluation_batches
+from qexp.data.batches import EVALUATION_BATCH, ArrayForwardFn, collate, evaluation_batches
 from qexp.data.tokenization.texts import TokenSplit
 from qexp.models.loading import arguments, load_saved, logits_of, model_inputs
 from qexp.quant.insertion.insert import QuantizedModel, insert
@@ -73,3 +74,14 @@ def runner(model: nn.Module, ctx: RunContext) -> Callable[[dict[str, Tensor]], T
             return logits_of(model(**arguments(model, names, moved)))
 
     return run
+
+
+def on_arrays(run: Callable[[dict[str, Tensor]], Tensor]) -> ArrayForwardFn:
+    """Return a function of arrays for one of tensors."""
+
+    def forward(batch: dict[str, np.ndarray[Any, Any]]) -> NDArray[np.float32]:
+        tensors = {name: torch.from_numpy(array) for name, array in batch.items()}
+        logits: NDArray[np.float32] = run(tensors).float().cpu().numpy()
+        return logits
+
+    return forward

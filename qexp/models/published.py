@@ -53,6 +53,11 @@ class PublishedModel:
         """Names of columns besides those of the task: none, as a folder does not know the rows of its run."""
         return {}
 
+    @property
+    def config(self) -> Path:
+        """File of the model's configuration."""
+        return self.folder / "config.json"
+
     def load(self, ctx: RunContext) -> PreTrainedModel:
         """Load the model as its run evaluated it, with frozen quantizers if it has any.
 

@@ -62,8 +62,9 @@ def coarse_ranges(calibrator: str, statistics: Statistics, ranges: Ranges) -> li
     name, end, width = coarse[0]
     return [
         f"calibrator={calibrator}: single values of {len(coarse)} activations are so large that the bins of "
-        f"the histogram cannot tell the range: that of {name} ends at {end:.3g}, to within {width:.3g}; look "
-        "at the largest values with qexp inspect, or leave such a layer out with placement.exclude"
+        f"the histogram cannot tell the range: that of {name} ends at {end:.3g}, to within {width:.3g}; set "
+        "a ceiling with calibrator=clip calibrator.activation_clip_max=…, or leave such a layer out with "
+        "placement.exclude; seen_high in the Record has the largest values"
     ]
 
 

@@ -9,21 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qexp.artifacts.types import Graph
-from qexp.config import RerankingTask, Task, TextTask
-from qexp.data.batches import evaluation_batches, padded_arrays
+from qexp.config import Task, TranslationTask
+from qexp.data.batches import ArrayForwardFn, evaluation_batches, padded_arrays
 from qexp.data.tokenization.texts import TokenSplit
 from qexp.deploy.engine import Engine
 
 Array = np.ndarray[Any, Any]
-ArrayForwardFn = Callable[[dict[str, Array]], NDArray[np.float32]]
-"""An engine as a function from a padded batch of arrays to its logits."""
-WITHOUT_TORCH = (TextTask, RerankingTask)
-"""Kinds of task whose predictions follow from logits of rows, so that nothing of torch is needed."""
 
 
 def predicts_without_torch(task: Task, runtime: str) -> bool:
-    """Return whether a runtime predicts rows of a task without torch."""
-    return isinstance(task, WITHOUT_TORCH) and runtime not in ("torch", "torch_int8")
+    """Return whether a runtime predicts rows of a task without torch.
+
+    A translation is searched by ``generate`` of transformers, which computes with tensors.
+    """
+    return not isinstance(task, TranslationTask) and runtime not in ("torch", "torch_int8")
 
 
 def array_run(graph: Graph, load: Callable[[Any], Engine]) -> ArrayForwardFn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,22 +13,18 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.analysis.run_models import StoredModel, graph_of
-from qexp.artifacts.types import FACTS, Graph, Tokens
-from qexp.config import CORPUS, Precision, RuntimeName, Task
-from qexp.context import RunContext
+from qexp.artifacts.types import FACTS, Tokens
+from qexp.config import CORPUS, Task
+from qexp.data.batches import ArrayForwardFn
+from qexp.data.tokenization.known_ids import check_ids, embedding_rows
 from qexp.data.tokenization.prepare import PREPARE
 from qexp.data.tokenization.saved import saved_tokenizer
-from qexp.deploy.engine import Engine
 from qexp.errors import DataError
-from qexp.pipeline.deployment import graph_for_engine
-from qexp.prediction.engine_logits import ArrayForwardFn, array_run
 from qexp.prediction.readers import Row
-from qexp.prediction.tasks import BROKEN, Move, TokenizedRows, kind_of
-from qexp.tasks import adapter_for
+from qexp.prediction.tasks import kind_of
+from qexp.prediction.tokenized_rows import BROKEN, Move, TokenizedRows
 
 if TYPE_CHECKING:
-    from qexp.models.published import PublishedModel
     from qexp.tasks.base import Array, ForwardFn
 
 TORCH = "torch"
@@ -49,6 +45,10 @@ class PredictedModel(Protocol):
     @property
     def columns(self) -> Mapping[str, str | None]:
         """Names that columns of the task have in the run's own file."""
+
+    @property
+    def config(self) -> Path:
+        """File of the model's configuration."""
 
 
 class Predictor:
@@ -86,6 +86,7 @@ class Predictor:
         self._kind = kind_of(model.task, vectors=vectors, documents=documents)
         self._split = CORPUS if documents else next(iter(model.task.evaluation.values()))
         self._embedded: dict[str, Array] = {}
+        self._embeddings = embedding_rows(model.config)
         self._done = 0
 
     @property
@@ -163,7 +164,11 @@ class Predictor:
         return pa.array(words, pa.list_(pa.string()))
 
     def _tokens(self, rows: Sequence[Row], folder: Path) -> Tokens:
-        """Tokenize rows in the same way as the run's own evaluation."""
+        """Tokenize rows in the same way as the run's own evaluation.
+
+        Raises:
+            ModelError: A token has no row in the model's table of embeddings.
+        """
         task, numbers = self._model.task, np.arange(self._done, self._done + len(rows))
         names = zip(self._kind.columns(task), self.columns, strict=True)
         if self._kind.words:
@@ -181,6 +186,8 @@ class Predictor:
         )
         self.facts.update({name: count for name, count in counts.items() if isinstance(count, int)})
         self.facts.update(counts.get("skipped", {}))
+        if self._embeddings is not None:
+            check_ids(out.split(split), rows=self._embeddings, where="these rows", tokenizer=out.tokenizer)
         return out
 
 
@@ -194,64 +201,6 @@ def _tokenizer(folder: Path, *, light: bool) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-
-
-def torch_run(model: StoredModel, ctx: RunContext) -> ForwardFn:
-    """Return a function that computes logits in torch, with the model as the run evaluated it."""
-    from qexp.models.inference import load_quantized
-
-    loaded, _ = load_quantized(model.encoder, model.quant_config, model.ranges, ctx)
-    return adapter_for(model.task).runner(loaded, ctx)
-
-
-def published_run(model: PublishedModel, ctx: RunContext) -> ForwardFn:
-    """Return a function that computes logits in torch, with the model of a published folder."""
-    return adapter_for(model.task).runner(model.load(ctx), ctx)
-
-
-def engine_run(
-    model: StoredModel, runtime: RuntimeName, precision: Precision, batch_size: int, ctx: RunContext
-) -> ForwardFn:
-    """Return a function that computes logits in one of :data:`qexp.config.RUNTIMES`.
-
-    Raises:
-        DeployError: The model has no graph, or the runtime is not installed or rejects the graph.
-    """
-    from qexp.tasks.exported import exported_run
-
-    graph = _graph(model, runtime, precision, ctx)
-    return exported_run(
-        model.task, graph.folder, _loader(model, runtime, precision, batch_size=batch_size, ctx=ctx)
-    )
-
-
-def light_engine(
-    model: StoredModel, runtime: RuntimeName, precision: Precision, batch_size: int, ctx: RunContext
-) -> ArrayForwardFn:
-    """Return a function as :func:`engine_run` does, from arrays to arrays, which does not import torch.
-
-    Raises:
-        DeployError: As in :func:`engine_run`.
-    """
-    load = _loader(model, runtime, precision, batch_size=batch_size, ctx=ctx)
-    return array_run(_graph(model, runtime, precision, ctx), load)
-
-
-def _graph(model: StoredModel, runtime: RuntimeName, precision: Precision, ctx: RunContext) -> Graph:
-    graph = graph_of(model, ctx)
-    return graph_for_engine(runtime, precision, {"fp32": graph, "int8": graph}, ctx)
-
-
-def _loader(
-    model: StoredModel, runtime: RuntimeName, precision: Precision, *, batch_size: int, ctx: RunContext
-) -> Callable[[Path], Engine]:
-    from qexp.deploy.engine import EngineSpec
-    from qexp.deploy.runtimes import load
-
-    shapes = ((batch_size, model.task.max_length),)
-    return lambda file: load(
-        runtime, EngineSpec(file, precision, threads=ctx.threads, shapes=shapes, cache=ctx.engines)
-    )
 
 
 def _with_own_columns(rows: Sequence[Row], table: pa.Table) -> pa.Table:

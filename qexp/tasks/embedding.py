@@ -7,14 +7,14 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from qexp.artifacts.types import Tokens
 from qexp.config import BiEncoderTask, EmbeddingTask
-from qexp.data.batches import EVALUATION_BATCH
+from qexp.data.batches import EVALUATION_BATCH, ProgressOfRows
 from qexp.data.checkpoints import Checkpoint
+from qexp.data.metrics.cosines import cosines
 from qexp.data.metrics.glue import score
 from qexp.data.microbatches import Batch
 from qexp.data.tokenization.texts import TokenSplit
@@ -107,26 +107,3 @@ class EmbeddingAdapter(BiEncoderAdapter[EmbeddingTask]):
 
         moved = np.abs(rankdata(candidate.predictions) - rankdata(reference.predictions))
         return np.asarray(moved <= max(1.0, SAME_RANK * len(moved)))
-
-
-class ProgressOfRows:
-    """Progress callback that turns a number of texts into one of rows, of which ``texts`` make ``rows``."""
-
-    def __init__(self, advance: Callable[..., None], rows: int, texts: int) -> None:
-        self.advance, self.rows, self.texts, self.done = advance, rows, texts, 0
-
-    def __call__(self, texts: int) -> None:
-        before = self.done * self.rows // self.texts
-        self.done += texts
-        self.advance(self.done * self.rows // self.texts - before)
-
-
-def cosines(candidate: Array, reference: Array) -> NDArray[np.float64]:
-    """Return the cosine of each row of two matrices of vectors, [rows, D] each, in double precision.
-
-    Vectors of norm 1 in FP32 are normalized once more.
-    """
-    one, other = candidate.astype(np.float64), reference.astype(np.float64)
-    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    found: NDArray[np.float64] = np.clip((one * other).sum(axis=1) / norms, -1, 1)
-    return found

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from qexp.artifacts.types import Tokens
 from qexp.config import CORPUS, RetrievalTask, Task, TranslationTask
+from qexp.data.tokenization.known_ids import check_id
 from qexp.errors import ModelError
 
 
@@ -23,6 +24,9 @@ def check_fit(model: PreTrainedModel, tokens: Tokens, task: Task) -> None:
         ModelError: An id lies outside the table, such as that of a token that was added to the tokenizer
             only, or a row is longer than the model has positions.
     """
+    rows = _rows(model)
+    if rows is not None:
+        check_id(tokens.pad_id, rows, "the padding", tokens.tokenizer)
     documents = [CORPUS] if isinstance(task, RetrievalTask) else []
     for split in sorted({task.train, *task.evaluation.values(), *documents}):
         for side in _sides(model, task):
@@ -30,7 +34,15 @@ def check_fit(model: PreTrainedModel, tokens: Tokens, task: Task) -> None:
             if files[0].is_file():
                 ids, offsets = (np.load(file, mmap_mode="r") for file in files)
                 largest, longest = int(ids.max(initial=0)), int(np.diff(offsets).max(initial=0))
-                _check(model, task, side, split=split, largest=largest, longest=longest)
+                where = f"split {split!r}{f' of the {side.ids}s' if side.ids != 'ids' else ''}"
+                if side.rows is not None:
+                    check_id(largest, side.rows, where, tokens.tokenizer)
+                if side.positions is not None and longest > side.positions:
+                    raise ModelError(
+                        f"task.max_length={task.max_length}: a row of {where} has {longest} tokens, "
+                        f"{type(model).__name__} has positions for {side.positions}; set "
+                        f"task.max_length={side.positions}"
+                    )
 
 
 @dataclass(frozen=True)
@@ -58,23 +70,6 @@ def _sides(model: PreTrainedModel, task: Task) -> tuple[_Side, ...]:
         _Side("source", "source_offsets", _rows(model.get_encoder()), most),
         _Side("target", "target_offsets", target, most),
     )
-
-
-def _check(
-    model: PreTrainedModel, task: Task, side: _Side, *, split: str, largest: int, longest: int
-) -> None:
-    of = f" of the {side.ids}s" if isinstance(task, TranslationTask) else ""
-    if side.rows is not None and largest >= side.rows:
-        raise ModelError(
-            f"model.name: the tokenizer gives id {largest} in {split!r}{of}, {type(model).__name__} has "
-            f"embeddings for 0 to {side.rows - 1}: tokens were added to the tokenizer only; save the model "
-            "again after model.resize_token_embeddings(len(tokenizer))"
-        )
-    if side.positions is not None and longest > side.positions:
-        raise ModelError(
-            f"task.max_length={task.max_length}: a row of {split!r}{of} has {longest} tokens, "
-            f"{type(model).__name__} has positions for {side.positions}; set task.max_length={side.positions}"
-        )
 
 
 def positions(model: nn.Module) -> int | None:

@@ -14,7 +14,7 @@ from qexp.artifacts.types import Scores, Tokens
 from qexp.config import MultiLabelTask, Task
 from qexp.context import RunContext
 from qexp.data.batches import EVALUATION_BATCH
-from qexp.data.metrics.label_sets import best_thresholds, score_label_sets
+from qexp.data.metrics.label_sets import best_thresholds, cuts_of, score_label_sets, tuples
 from qexp.data.metrics.score_shift import sigmoid
 from qexp.data.microbatches import Batch
 from qexp.data.sources.splits import HELD_OUT
@@ -81,19 +81,11 @@ class MultiLabelAdapter(HeadAdapter[MultiLabelTask]):
     @property
     def cuts(self) -> Array:
         """Logit of the threshold of each label, float64 [labels]."""
-        thresholds = np.array(self.task.thresholds)
-        return np.asarray(np.log(thresholds) - np.log1p(-thresholds))
+        return cuts_of(self.task.thresholds)
 
     def _notes(self) -> dict[str, Any]:
         thresholds = self.task.search.thresholds
         return {"thresholds": dict(zip(self.task.labels, thresholds, strict=True))} if thresholds else {}
-
-
-def tuples(rows: Array) -> Array:
-    """Return the ids of the labels that each row of a bool matrix [rows, labels] has, objects [rows]."""
-    ids = np.empty(len(rows), object)
-    ids[:] = [tuple(np.flatnonzero(row).tolist()) for row in rows]
-    return ids
 
 
 def decided(task: Task, run: ForwardFn, tokens: Tokens, decoding: Scores | None, ctx: RunContext) -> Task:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,16 @@ from transformers import AutoModelForQuestionAnswering, PreTrainedModel
 from qexp.artifacts.types import Tokens
 from qexp.config import QuestionTask
 from qexp.context import RunContext
-from qexp.data.batches import EVALUATION_BATCH, collate_windows, evaluation_batches
+from qexp.data.batches import EVALUATION_BATCH, collate_windows
 from qexp.data.checkpoints import Checkpoint
-from qexp.data.metrics.answer_spans import BestAnswers, Collector, SpanLimits
+from qexp.data.metrics.answer_spans import BestAnswers
 from qexp.data.metrics.squad import score_v1, score_v2
 from qexp.data.microbatches import Batch
 from qexp.data.tokenization.references import References, read_reading
 from qexp.data.tokenization.windows import WindowSplit
+from qexp.data.window_answers import window_answers
 from qexp.models.distillation import divergence
-from qexp.models.inference import runner
+from qexp.models.inference import on_arrays, runner
 from qexp.models.loading import load_new_head, load_with_head
 from qexp.tasks.base import Array, ForwardFn, Predictions
 from qexp.tasks.module import TaskModule
@@ -145,17 +145,15 @@ class QuestionAdapter:
         batch_size: int = EVALUATION_BATCH,
     ) -> BestAnswers:
         """Return the answers and their spans for the questions of ``reading``, the first rows of a split."""
-        windows = first_windows(WindowSplit.load(tokens.split(name)), len(reading.golds))
-        search = self.task.search
-        null = search.null_threshold if self.task.unanswerable else None
-        limits = SpanLimits(search.n_best, search.max_answer_length, null)
-        collector = Collector(windows, reading.contexts, limits)
-        share = len(reading.golds) / len(windows)
-        for batch in evaluation_batches(windows.lengths, batch_size=batch_size):
-            logits = run(collate_windows(windows, batch, pad_id=tokens.pad_id)).float().cpu().numpy()
-            collector.add(batch, logits[..., 0], logits[..., 1])
-            advance(len(batch) * share)
-        return collector.answers()
+        return window_answers(
+            on_arrays(run),
+            self.task,
+            tokens.split(name),
+            reading,
+            pad_id=tokens.pad_id,
+            advance=advance,
+            batch_size=batch_size,
+        )
 
     def _notes(self, answers: BestAnswers, reading: References) -> dict[str, Any]:
         """Return, for SQuAD v2.0, scores with and without an answer and the best ones over all thresholds."""
@@ -170,10 +168,3 @@ def _column(values: list[list[str]]) -> Array:
     column = np.empty(len(values), object)
     column[:] = values
     return column
-
-
-def first_windows(windows: WindowSplit, rows: int) -> WindowSplit:
-    """Return the windows of the first ``rows`` rows."""
-    count = int(np.searchsorted(windows.rows, rows))
-    columns = {name: getattr(windows, name)[:count] for name in ("rows", "starts", "ends")}
-    return replace(windows, offsets=windows.offsets[: count + 1], **columns)

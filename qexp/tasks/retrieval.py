@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qexp.artifacts.types import Tokens
 from qexp.config import CORPUS, RetrievalTask
-from qexp.data.batches import EVALUATION_BATCH
+from qexp.data.batches import EVALUATION_BATCH, ProgressOfRows
 from qexp.data.metrics.corpus_ranking import FIRST, Rankings, overlaps, rank
 from qexp.data.metrics.ranking import Judgments
 from qexp.data.metrics.vectorized import measures_for, observed
@@ -18,7 +18,7 @@ from qexp.data.tokenization.retrieval import document_ids, judgments
 from qexp.data.tokenization.texts import TokenSplit
 from qexp.models.inference import split_logits
 from qexp.tasks.base import Array, ForwardFn, Predictions
-from qexp.tasks.embedding import BiEncoderAdapter, ProgressOfRows
+from qexp.tasks.embedding import BiEncoderAdapter
 
 SAME_SHARE = 0.8
 """Smallest share of the first documents that two rankings have in common and still count as the same.

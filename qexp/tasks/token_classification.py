@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -14,15 +12,15 @@ from transformers import PreTrainedModel
 
 from qexp.artifacts.types import Tokens
 from qexp.config import TokenTask
-from qexp.config.token_classification import OUTSIDE
 from qexp.context import RunContext
-from qexp.data.batches import EVALUATION_BATCH, collate_words, evaluation_batches
+from qexp.data.batches import EVALUATION_BATCH, collate_words
 from qexp.data.checkpoints import Checkpoint
 from qexp.data.metrics.vectorized import measures_for, observed
 from qexp.data.microbatches import Batch
-from qexp.data.tokenization.words import IGNORED, NO_WORD, WordSplit
+from qexp.data.tokenization.words import IGNORED, WordSplit
+from qexp.data.word_predictions import broken_rows, named, tags_of, word_logits
 from qexp.models.distillation import divergence
-from qexp.models.inference import runner
+from qexp.models.inference import on_arrays, runner
 from qexp.models.loading import load_finetuned, load_pretrained
 from qexp.tasks.base import Array, ForwardFn, Predictions
 from qexp.tasks.classification import margins
@@ -91,20 +89,22 @@ class TokenAdapter:
     ) -> Predictions:
         """Return the tags of each row's words; words without a token are ``O``, and have no logits."""
         split = WordSplit.load(tokens.split(name))
-        lengths, kept = split.lengths[:rows], split.kept[:rows]
-        starts = np.concatenate([[0], np.cumsum(kept)])
-        logits = np.empty((starts[-1], self.task.outputs), np.float32)
-        for batch in evaluation_batches(lengths, batch_size=batch_size):
-            inputs = collate_words(split, batch, pad_id=tokens.pad_id)
-            found = run(inputs).float().cpu()[inputs["labels"] != IGNORED].numpy()
-            logits[_places(starts, kept, batch)] = found
-            advance(len(batch))
+        kept = split.kept[:rows]
+        logits = word_logits(
+            on_arrays(run),
+            split,
+            rows,
+            outputs=self.task.outputs,
+            pad_id=tokens.pad_id,
+            advance=advance,
+            batch_size=batch_size,
+        )
         return Predictions(
             np.asarray(split.row_ids[:rows]),
-            self._tags(split, kept, logits),
-            _named(split.tags, split.tag_offsets[: len(kept) + 1], self.task.labels),
+            tags_of(self.task, split, kept, logits),
+            named(split.tags, split.tag_offsets[: len(kept) + 1], self.task.labels),
             logits,
-            broken=_broken(logits, kept),
+            broken=len(broken_rows(logits, kept)),
             margins=margins(logits),
             words=kept,
         )
@@ -117,31 +117,3 @@ class TokenAdapter:
     def same(self, candidate: Predictions, reference: Predictions) -> Array:
         """Return which words have the same tag, bool [words]."""
         return np.asarray(candidate.logits.argmax(axis=1) == reference.logits.argmax(axis=1))
-
-    def _tags(self, split: WordSplit, kept: Array, logits: Array) -> Array:
-        """Return the predicted tags of all words of each row, [rows] tuples."""
-        offsets = split.tag_offsets[: len(kept) + 1]
-        words = split.words[: split.offsets[len(kept)]]
-        places = np.repeat(offsets[:-1], kept) + words[words != NO_WORD]
-        outside = len(self.task.labels)
-        numbers = np.full(offsets[-1], outside)
-        numbers[places] = logits.argmax(axis=1)
-        return _named(numbers, offsets, (*self.task.labels, OUTSIDE))
-
-
-def _places(starts: Array, counts: Array, rows: Array) -> Array:
-    """Return the places in an array of all words of the words of some rows, in their order."""
-    return np.concatenate([np.arange(starts[row], starts[row] + counts[row]) for row in rows])
-
-
-def _named(numbers: Array, offsets: Array, labels: tuple[str, ...]) -> Array:
-    """Return a tuple of tags for each row, objects [rows]."""
-    rows, listed = np.empty(len(offsets) - 1, object), numbers[: offsets[-1]].tolist()
-    rows[:] = [tuple(labels[each] for each in listed[start:end]) for start, end in pairwise(offsets.tolist())]
-    return rows
-
-
-def _broken(logits: Array, counts: Array) -> int:
-    """Return the number of rows with logits that are not finite."""
-    bad: Any = np.repeat(np.arange(len(counts)), counts)[~np.isfinite(logits).all(axis=1)]
-    return len(np.unique(bad))

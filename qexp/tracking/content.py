@@ -52,6 +52,7 @@ def content_of(record: Record, outputs: Path, warn: Callable[[str], None]) -> Pa
         "latency": _latency(record),
         "sizes": CellTable(("graph", "bytes"), tuple((record.bytes or {}).items())),
         "ranges": _ranges(record),
+        "gate": _gate(record),
         "engines": _engines(record),
         "engines/latency": _engine_latency(record),
     }
@@ -139,6 +140,18 @@ def _ranges(record: Record) -> CellTable:
         for quantizer, values in quantizers.items()
     )
     return CellTable(("stage", "quantizer", *names), tuple(rows))
+
+
+def _gate(record: Record) -> CellTable:
+    """Return quantiles of the differences between logits of engines and torch, beside those of the floor."""
+    rows = (
+        (name, quantile, found, gate.get("floor", {}).get("logit_differences", {}).get(quantile))
+        for name, engine in record.engines.items()
+        for gate in [engine.get("gate", {})]
+        for quantile, found in gate.get("logit_differences", {}).items()
+        if found is not None
+    )
+    return CellTable(("engine", "quantile", "difference", "floor"), tuple(rows))
 
 
 def _confusion(record: Record, outputs: Path) -> dict[str, CellTable]:

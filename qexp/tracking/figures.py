@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, GREY = "#3b6ea5", "#c8cdd3"
+SMALLEST = 1e-9
+"""Differences of logits below this one are drawn at it, so that an exact result has a place, too."""
 MOST_CLASSES = 40
 """Maximum number of classes in a picture of predictions."""
 
@@ -30,6 +32,10 @@ def _figures(content: PageContent) -> Iterator[tuple[str, Figure]]:
         for stage in dict.fromkeys(row[0] for row in ranges.rows):
             rows = [dict(zip(ranges.columns, row, strict=True)) for row in ranges.rows if row[0] == stage]
             yield f"ranges/{stage}", _ranges(rows, str(stage))
+            if measured := [row for row in rows if row["sqnr"] is not None]:
+                yield f"noise/{stage}", _noise(measured, str(stage))
+    if gate := content.tables.get("gate"):
+        yield "gate", _gate([dict(zip(gate.columns, row, strict=True)) for row in gate.rows])
     for name, table in content.tables.items():
         if name.startswith("confusion/") and len(_classes(table)) <= MOST_CLASSES:
             yield name, _confusion(table)
@@ -59,6 +65,36 @@ def _ranges(rows: list[dict[str, Any]], stage: str) -> Figure:
     axes.set_yticks(places, [_short(row["quantizer"]) for row in rows], fontsize=6)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_title(f"activation ranges, {stage}", fontsize=9)
+    axes.legend(frameon=False, fontsize=7, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderpad=0)
+    return figure
+
+
+def _noise(rows: list[dict[str, Any]], stage: str) -> Figure:
+    """Draw the signal-to-quantization-noise ratio of each activation, the noisiest first."""
+    rows = sorted(rows, key=lambda row: float(row["sqnr"]))
+    figure, axes = _blank(9.0, 1.2 + 0.17 * len(rows))
+    axes.barh(range(len(rows)), [row["sqnr"] for row in rows], height=0.7, color=BLUE)
+    axes.set_yticks(range(len(rows)), [_short(row["quantizer"]) for row in rows], fontsize=6)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel("SQNR (dB), more is better", fontsize=8)
+    axes.set_title(f"signal to quantization noise of each activation, {stage}", fontsize=9)
+    return figure
+
+
+def _gate(rows: list[dict[str, Any]]) -> Figure:
+    """Draw how far the logits of engines are from torch's, beside the floor: torch in another arithmetic."""
+    figure, axes = _blank(7.0, 1.2 + 0.25 * len(rows))
+    for name, marker, colour, label in (
+        ("floor", "|", "black", "floor: torch in another arithmetic"),
+        ("difference", "o", BLUE, "engine"),
+    ):
+        known = [(place, max(row[name], SMALLEST)) for place, row in enumerate(rows) if row[name] is not None]
+        places, values = ([each[index] for each in known] for index in range(2))
+        axes.scatter(values, places, marker=marker, color=colour, label=label)
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(rows)), [f"{row['engine']} {row['quantile']}" for row in rows], fontsize=7)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel("absolute difference of logits", fontsize=8)
     axes.legend(frameon=False, fontsize=7, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderpad=0)
     return figure
 

@@ -184,6 +184,7 @@ class Mirror:
             digest=digest,
             folder=str(result.folder),
             curves=dict(result.curves),
+            id=result.id,
         )
         write_text(self._file(page.key), json.dumps(asdict(state), indent=1) + "\n")
 

@@ -84,6 +84,8 @@ class PageState:
     """Folder of the page's local files."""
     curves: Mapping[str, str] = field(default_factory=dict)
     """Digest of each curve on the page."""
+    id: str = ""
+    """Id of the page, if the tracker has one besides its folder."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ class CloseResult:
     """Digest of each curve on the page."""
     unsent: str = ""
     """Message on what is missing from the page and how to send it; empty if it is complete."""
+    id: str = ""
+    """Id of the page, if the tracker has one besides its folder."""
 
 
 class Tracker(Protocol):

@@ -1,8 +1,7 @@
 """Weights & Biases tracker, the only module that depends on wandb.
 
 Local files of a page go to the outputs folder and never to the home folder. Nothing about the machine, its
-user, command line, environment, checkout and packages is sent, because the Record's own fields have what a
-result needs.
+user, command line, environment and packages is sent: the Record's own fields have what a result needs.
 """
 
 from __future__ import annotations
@@ -39,6 +38,10 @@ PROBE_SECONDS = 2.0
 """Seconds that ``mode: auto`` waits for the server to answer."""
 SYNCED = ".synced"
 """Suffix of the marker file that ``wandb sync`` writes for a file that it has sent."""
+DELETED = "previously created and deleted"
+"""What W&B answers, for ever, to the id of a page that was deleted there."""
+MAX_IDS = 4
+"""Ids that a page is opened under, where those before were deleted; each costs ``timeout`` seconds, once."""
 
 
 class WandbPage:
@@ -50,6 +53,8 @@ class WandbPage:
         self._config = config
         self._page: Page | None = None
         self._run: wandb.Run | None = None
+        self._id = ""
+        """Id of the page on W&B: the run's key, with a number where earlier pages were deleted."""
         self._there: dict[str, str] = {}
         """Digest of each curve that the page has."""
         self._replaced: Path | None = None
@@ -67,22 +72,32 @@ class WandbPage:
             Exception: Whatever wandb raises if it cannot even write local files.
         """
         self._page = page
+        self._id = (filed and filed.id) or page.key
         if filed and _unsent(filed):
             self._replaced = Path(filed.folder)
         elif filed:
             self._there = dict(filed.curves)
-        reason = self._why_offline()
-        if reason is None:
-            before = self._attempts()
-            try:
-                self._run = self._start("online")
-            except Exception as error:
-                reason = _error_line(error)
-                self._forget(self._attempts() - before)
+        reason = self._why_offline() or self._open_online(page)
         if self._run is None:
             self._run = self._start("offline")
             return f"offline ({reason}); later: wandb sync {Path(self._run.dir).parent}"
         return str(self._run.url or "online")
+
+    def _open_online(self, page: Page) -> str | None:
+        """Open the page, under another id if the page of its id was deleted; return why it did not open."""
+        reason, others = "", [f"{page.key}-{number}" for number in range(2, MAX_IDS + 1)]
+        for page_id in dict.fromkeys([self._id, *others]):
+            self._id, before = page_id, self._attempts(page_id)
+            try:
+                self._run = self._start("online")
+                return None
+            except Exception as error:
+                reason = _error_line(error)
+                self._forget(self._attempts(page_id) - before)
+                if DELETED not in str(error):
+                    break
+                self._there = {}
+        return reason
 
     def scored(self, stage: str, scores: Mapping[str, float | None]) -> None:
         """Write the scores to the page's summary, where the final ones replace them."""
@@ -96,12 +111,11 @@ class WandbPage:
         folder = Path(self._run.dir).parent
         error = _within(self._config.timeout, lambda: self._fill(content, pictures))
         if error is not None:
-            return CloseResult(
-                folder, self._there, f"{_error_line(error)}; what is not on the page: wandb sync {folder}"
-            )
+            unsent = f"{_error_line(error)}; what is not on the page: wandb sync {folder}"
+            return CloseResult(folder, self._there, unsent, id=self._id)
         if self._replaced and self._replaced != folder:
             shutil.rmtree(self._replaced, ignore_errors=True)
-        return CloseResult(folder, self._there)
+        return CloseResult(folder, self._there, id=self._id)
 
     def _fill(self, content: PageContent, pictures: Mapping[str, Picture]) -> None:
         """Fill the page, first with what needs no reply; tables and the graph have to ask the server."""
@@ -153,10 +167,9 @@ class WandbPage:
             return f"no answer from {settings.base_url}"
         return None
 
-    def _attempts(self) -> set[Path]:
-        """Return the local folders of the page's online runs."""
-        assert self._page is not None
-        return set((Path(os.environ["WANDB_DIR"]) / "wandb").glob(f"run-*-{self._page.key}"))
+    def _attempts(self, page_id: str) -> set[Path]:
+        """Return the local folders of the online runs of an id."""
+        return set((Path(os.environ["WANDB_DIR"]) / "wandb").glob(f"run-*-{page_id}"))
 
     def _forget(self, attempts: set[Path]) -> None:
         """End wandb's service, which still holds the id of the page that failed to open, and delete logs."""
@@ -175,7 +188,7 @@ class WandbPage:
         return wandb.init(
             project=self._config.project,
             entity=self._config.entity,
-            id=page.key,
+            id=self._id,
             resume="allow",
             name=page.name,
             group=page.group,

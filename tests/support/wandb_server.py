@@ -56,6 +56,8 @@ class Server:
     def __init__(self) -> None:
         self.silent = threading.Event()
         self.requests: list[dict[str, Any]] = []
+        self.deleted: set[str] = set()
+        """Ids of pages that were deleted, which the real server refuses for ever."""
         self._ended = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
@@ -101,6 +103,9 @@ class Server:
                 server.requests.append(request)
                 query = str(request.get("query"))
                 variables = request.get("variables") or {}
+                if "mutation UpsertBucket" in query and variables.get("name") in server.deleted:
+                    message = "run was previously created and deleted; try a new run name"
+                    return self._answer({"errors": [{"message": message}], "data": None}, status=409)
                 if "mutation CreateRunFiles" in query:
                     return self._answer({"data": {"createRunFiles": self._places(variables["files"])}})
                 data = next((answer(variables) for name, answer in _ANSWERS.items() if name in query), {})
@@ -114,12 +119,12 @@ class Server:
                 files = [{"name": name, "uploadUrl": f"{server.url}/upload/{name}"} for name in names]
                 return {"runID": "aWQ=", "uploadHeaders": [], "files": files}
 
-            def _answer(self, tree: dict[str, Any]) -> None:
+            def _answer(self, tree: dict[str, Any], status: int = 200) -> None:
                 if server.silent.is_set():
                     server._ended.wait(60)
                     return
                 body = json.dumps(tree).encode()
-                self.send_response(200)
+                self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()

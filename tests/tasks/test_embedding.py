@@ -15,11 +15,12 @@ from transformers import AutoTokenizer
 from qexp.artifacts.types import Tokens
 from qexp.config import EmbeddingTask
 from qexp.data.checkpoints import Checkpoint
+from qexp.data.metrics.cosines import cosines
 from qexp.data.tokenization.sentences import tokenize_sentences
 from qexp.errors import TrainingError
 from qexp.models.inference import runner
 from qexp.tasks.base import Predictions
-from qexp.tasks.embedding import Embedder, EmbeddingAdapter, cosines
+from qexp.tasks.embedding import Embedder, EmbeddingAdapter
 from qexp.tasks.module import Optimization
 from tests.conftest import experiment
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qexp.config import Task
+from qexp.data.metrics.cosines import cosines
 from qexp.tasks.base import Predictions
 from qexp.tasks.classification import margins
 from qexp.tasks.comparison import GateComparison, SplitPredictions
-from qexp.tasks.embedding import cosines
 from qexp.tasks.gate import judge
 from tests.conftest import experiment
 

@@ -10,10 +10,11 @@ import torch
 from torch.nn import functional
 
 from qexp.config import MultiLabelTask
+from qexp.data.metrics.label_sets import tuples
 from qexp.tasks.base import Predictions
 from qexp.tasks.comparison import GateComparison, splits_of
 from qexp.tasks.gate import judge
-from qexp.tasks.multi_label import LabelClassifier, MultiLabelAdapter, tuples
+from qexp.tasks.multi_label import LabelClassifier, MultiLabelAdapter
 
 SPLIT = {"evaluation": {"validation": "validation"}, "name": "any", "text": ("a",)}
 

@@ -16,8 +16,9 @@ from qexp.config import QuestionTask
 from qexp.context import RunContext
 from qexp.data.sources.question_rows import checked
 from qexp.data.tokenization.prepare import prepare_questions
+from qexp.data.window_answers import first_windows
 from qexp.models.loading import load_saved, logits_of, save
-from qexp.tasks.question_answering import QuestionAdapter, first_windows, span_loss
+from qexp.tasks.question_answering import QuestionAdapter, span_loss
 from qexp.tasks.scoring import read_predictions, score_splits
 from tests.conftest import experiment
 from tests.support.question_rows import NONE, Row, said, table_of

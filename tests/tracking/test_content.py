@@ -90,8 +90,13 @@ def test_without_two_classifiers_there_is_no_confusion(words: tuple[str, ...], o
 
 
 def test_pictures_are_drawn_of_what_is_there(outputs: Path) -> None:
-    pictures = draw(content_of(predicted(outputs, asked()), outputs, nothing_left_out))
-    names = {"loss", "ranges/ptq", "ranges/qat", "confusion/validation"}
+    gate = {"logit_differences": {"p50": 0.0, "max": 0.02}, "floor": {"logit_differences": {"max": 0.03}}}
+    record = predicted(outputs, asked(), engines={"onnxruntime/int8": {"gate": gate}})
+    shown = content_of(record, outputs, nothing_left_out)
+    engine = "onnxruntime/int8"
+    assert shown.tables["gate"].rows == ((engine, "p50", 0.0, None), (engine, "max", 0.02, 0.03))
+    pictures = draw(shown)
+    names = {"loss", "ranges/ptq", "ranges/qat", "noise/ptq", "noise/qat", "gate", "confusion/validation"}
     assert set(pictures) == {f"pictures/{name}" for name in names}
     for picture in pictures.values():
         assert picture.dtype == np.uint8

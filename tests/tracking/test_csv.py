@@ -36,6 +36,8 @@ def test_settings_scores_losses_tables_and_pictures_are_there(outputs: Path, con
     assert sorted(file.name for file in folder.rglob("*.png")) == [
         "loss.png",
         "ptq.png",
+        "ptq.png",
+        "qat.png",
         "qat.png",
         "validation.png",
     ]

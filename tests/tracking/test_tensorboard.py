@@ -38,6 +38,8 @@ def test_scores_curves_tables_and_pictures_are_there(outputs: Path, console: Run
         "pictures/loss",
         "pictures/ranges/ptq",
         "pictures/ranges/qat",
+        "pictures/noise/ptq",
+        "pictures/noise/qat",
         "pictures/confusion/validation",
     } == set(tags["images"])
     texts = {tag.split("/text_summary")[0] for tag in tags["tensors"]}

@@ -92,7 +92,7 @@ def test_the_offline_files_hold_the_whole_page(outputs: Path, console: RunConsol
     assert {"scores", "ranges", "latency", "sizes"} == tables
     (confusion,) = (folder / "files/media/table/tables/confusion").glob("validation*.json")
     assert json.loads(confusion.read_text())["columns"] == ["fp32", "qat", "label", "rows"]
-    assert len(list((folder / "files/media/images/pictures").rglob("*.png"))) == 4
+    assert len(list((folder / "files/media/images/pictures").rglob("*.png"))) == 6
     graphs = [each for each in of_kind(entries, "artifact") if each["type"] == "model"]
     (stored,) = graphs[0]["manifest"]["contents"]
     assert Path(stored["local_path"]) == graph, "the graph was copied"
@@ -220,6 +220,22 @@ def test_online_a_run_has_one_page_under_its_key(server: Server, outputs: Path, 
     assert {each["artifactTypeName"] for each in artifacts} == {"run_table"}
     assert "shows this already" in news(console)
     assert "offline" not in news(console)
+
+
+def test_a_page_that_was_deleted_gets_another_id_and_keeps_it(
+    server: Server, outputs: Path, console: RunConsole
+) -> None:
+    server.deleted = {KEY}
+    experiment = asked("tracker=wandb", "tracker.wandb.timeout=2")
+    error = {"type": "TrainingError", "message": "the loss is nan", "traceback": "…"}
+    track(mirror(experiment, console, outputs), predicted(outputs, experiment, status="failed", error=error))
+    assert "offline" not in news(console)
+    server.requests.clear()
+    track(mirror(experiment, console, outputs), predicted(outputs, experiment))
+    opened = {each["variables"]["name"] for each in server.sent("mutation UpsertBucket")}
+    assert opened == {f"{KEY}-2"}, "the deleted id was tried again"
+    assert console.warnings == []
+    assert pages(outputs) == []
 
 
 @pytest.mark.filterwarnings(

@@ -101,3 +101,16 @@ def _best(probabilities: Array, gold: Array) -> float:
         return 0.5
     best = candidates[np.isclose(f1[candidates], f1[candidates].max(), rtol=1e-12)]
     return float(cuts[best[np.argmin(abs(cuts[best] - 0.5))]])
+
+
+def cuts_of(thresholds: Sequence[float]) -> NDArray[np.float64]:
+    """Return the logit of the threshold of each label, [labels]."""
+    shares = np.array(thresholds)
+    return np.asarray(np.log(shares) - np.log1p(-shares))
+
+
+def tuples(rows: Array) -> Array:
+    """Return the ids of the labels that each row of a bool matrix [rows, labels] has, objects [rows]."""
+    ids = np.empty(len(rows), object)
+    ids[:] = [tuple(np.flatnonzero(row).tolist()) for row in rows]
+    return ids

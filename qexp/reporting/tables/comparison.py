@@ -15,6 +15,7 @@ from qexp.reporting.run_view import TRAINED, Quantity, RunView
 from qexp.reporting.settings import label
 from qexp.reporting.table import DAGGER, DOUBLE_DAGGER, KEY_LENGTH, NOT_REQUESTED, Table, joined
 from qexp.reporting.tables.footnotes import Footnotes, more
+from qexp.reporting.tables.skipped_rows import skipped_notes
 from qexp.reporting.verdict.speed import Drifts, drifts_of, speed_of
 
 STAGES = MODEL_TITLES
@@ -63,6 +64,7 @@ def table_of(comparison: Comparison) -> Table:
         *footnotes.lines(),
         *_parity_notes(comparison.rows),
         *caveat_notes(run for row in comparison.rows for run in row.runs),
+        *skipped_notes(run for row in comparison.rows for run in row.runs),
         *comparison.split.follows,
         *comparison.notes,
     )

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
-from qexp.data.metrics.label_sets import best_thresholds, matrix, score_label_sets
-from qexp.tasks.multi_label import tuples
+from qexp.data.metrics.label_sets import best_thresholds, matrix, score_label_sets, tuples
 
 METRICS = ("f1_micro", "f1_macro", "f1_weighted", "subset_accuracy")
 ROWS = st.lists(st.tuples(*[st.sets(st.integers(0, 3))] * 2), min_size=1, max_size=25)
