@@ -52,32 +52,37 @@ class TargetStates(Cache):
     def step(
         self, decoder: StateEngine, source: SourceStates, tokens: NDArray[Any], positions: NDArray[Any]
     ) -> NDArray[np.float32]:
-        """Run the decoder on tokens that are not in the cache, and keep the cache that it returns.
+        """Run the decoder on tokens, of which :meth:`feed` tells, and keep the cache that it returns.
+
+        Returns:
+            Logits [sentences * beams, kept, vocabulary].
+        """
+        outputs = decoder.run_all(self.feed(decoder, source, tokens, positions))
+        self._states = {_past(name): array for name, array in outputs.items() if _past(name)}
+        self._rows = None
+        return outputs["logits"]
+
+    def feed(
+        self, decoder: StateEngine, source: SourceStates, tokens: NDArray[Any], positions: NDArray[Any]
+    ) -> dict[str, NDArray[Any]]:
+        """Return the inputs of the decoder for tokens that are not in the cache.
 
         Args:
             decoder: Engine of the decoder.
             source: States of the texts.
             tokens: Tokens [sentences * beams, T], the beams of a sentence one after another.
             positions: Positions of the logits that are returned, int64 [kept].
-
-        Returns:
-            Logits [sentences * beams, kept, vocabulary].
         """
         beams = tokens.reshape(len(source), -1, tokens.shape[1])
         rows = np.arange(len(tokens)) if self._rows is None else self._rows
         states = self._states or _empty(decoder, source, len(tokens))
-        outputs = decoder.run_all(
-            {
-                "decoder_input_ids": beams,
-                CACHE_ROWS: rows.reshape(beams.shape[:2]),
-                POSITIONS: positions,
-                **source.inputs,
-                **states,
-            }
-        )
-        self._states = {_past(name): array for name, array in outputs.items() if _past(name)}
-        self._rows = None
-        return outputs["logits"]
+        return {
+            "decoder_input_ids": beams,
+            CACHE_ROWS: rows.reshape(beams.shape[:2]),
+            POSITIONS: positions,
+            **source.inputs,
+            **states,
+        }
 
 
 def _empty(decoder: StateEngine, source: SourceStates, rows: int) -> States:

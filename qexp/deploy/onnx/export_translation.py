@@ -30,6 +30,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 
 from qexp.deploy.onnx.beam_attention import LOWEST, folding_beams, mark
 from qexp.deploy.onnx.export import OUTPUT, GraphPart, at_least_two, evaluating, write_graph
+from qexp.deploy.onnx.integer_cache import store_integers
 from qexp.errors import DeployError
 
 ENCODER = "encoder.onnx"
@@ -53,7 +54,13 @@ KEPT = 2
 
 
 def export_translation(
-    model: Any, folder: Path, *, example: Mapping[str, Tensor], opset: int | None = None, packed: bool = True
+    model: Any,
+    folder: Path,
+    *,
+    example: Mapping[str, Tensor],
+    opset: int | None = None,
+    packed: bool = True,
+    cache_bits: int = 32,
 ) -> None:
     """Write the two files of a translation model, and the configuration for a search, into a folder.
 
@@ -63,6 +70,8 @@ def export_translation(
         example: Integers [batch, length] for each of ``TOKENS``; their sizes do not matter.
         opset: As in :func:`qexp.deploy.onnx.export.write_graph`.
         packed: As in :func:`qexp.deploy.onnx.export.write_graph`.
+        cache_bits: 32, or 8 for keys and values that have a quantizer of 8 bits to leave and enter the files
+            as its integers (:mod:`qexp.deploy.onnx.integer_cache`).
 
     Raises:
         DeployError: An input is missing, the model cannot be traced or translated, or is too large.
@@ -81,6 +90,8 @@ def export_translation(
         write_graph(_encoder(model, source, cross), folder / ENCODER, opset=opset, packed=packed)
         _Encoder(model)(*source.values())  # quantizers forget the tracer's tensors after a forward pass
         write_graph(_decoder(model, given, cross), folder / DECODER, opset=opset, packed=packed)
+    if cache_bits == 8:
+        store_integers(folder / ENCODER, folder / DECODER)
     model.config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
 
