@@ -78,15 +78,14 @@ def _round_source(encoder: ModelProto, decoder: ModelProto, name: str) -> bool:
     maker = next(node for node in encoder.graph.node if name in node.output)
     exact = f"{name}.float"
     maker.output[list(maker.output).index(name)] = exact
-    encoder.graph.node.append(
-        helper.make_node("QuantizeLinear", [exact, *quantize.input[1:]], [name], name=quantize.name)
-    )
-    stored = {each.name for each in encoder.graph.initializer}
-    encoder.graph.initializer.extend(
-        each
-        for each in decoder.graph.initializer
-        if each.name in quantize.input[1:] and each.name not in stored
-    )
+    stored = {each.name: each for each in decoder.graph.initializer}
+    own = []  # names of the decoder's file may mean something else in the encoder's
+    for part, read_name in zip(("scale", "zero_point"), quantize.input[1:], strict=True):
+        copied = encoder.graph.initializer.add()
+        copied.CopyFrom(stored[read_name])
+        copied.name = f"{name}.{part}"
+        own.append(copied.name)
+    encoder.graph.node.append(helper.make_node("QuantizeLinear", [exact, *own], [name], name=quantize.name))
     _read_instead(decoder, quantize, name)
     for value in (*encoder.graph.output, *decoder.graph.input):
         if value.name == name:
