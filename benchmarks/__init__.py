@@ -4,6 +4,7 @@
     python -m benchmarks.calibration    a calibration pass over plain inference, and the range searches
     python -m benchmarks.fake_quant     one fake quantization, over a copy and its arithmetic
     python -m benchmarks.inference      every form that serves a model
+    python -m benchmarks.translation    searches of a translation in engines, beside CTranslate2
     python -m benchmarks.gpu            INT8, FP16, BF16 and FP32 of one encoder on a GPU, PyTorch alone
     python -m benchmarks.cost_curve     whether the price is linear in the elements quantized
 

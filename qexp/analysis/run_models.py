@@ -127,6 +127,7 @@ def graph_of(model: StoredModel, ctx: RunContext) -> Graph:
         ranges=model.ranges,
         tokens=model.tokens,
         task=model.task.without_decoding,
+        cache_bits=None,
     )
 
 

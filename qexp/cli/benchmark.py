@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qexp.cli.options import RUN_HELP, add_outputs, comma_separated
-from qexp.config import RUNTIMES
+from qexp.config import RUNTIMES, TranslationTask
+from qexp.config.deploy import BEAMS
 from qexp.console import print_out
 from qexp.environment import check_environment
 from qexp.errors import FAILED, INTERRUPTED, INVALID, OK, QexpError, StoreError
-from qexp.naming import StageName
+from qexp.naming import RuntimeName, StageName
 from qexp.records.record import OUTPUTS_VARIABLE, Record, outputs_root, read_all, records_folder
 from qexp.reporting.best_runs import WAYS, best, candidates, caveat_of, pareto
 from qexp.reporting.command import command_of
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from qexp.execution.job import Job
 
 BATCH_SIZES, LENGTHS = (1, 8, 32, 64, 128), (64, 128, 384)
+SENTENCES = (1, 8, 32)
+"""Default batch sizes of a translation."""
 MADE_HERE = (
     StageName.SCORES,
     StageName.ONNX,
@@ -123,7 +126,7 @@ def _tree(record: Record, options: argparse.Namespace) -> dict[str, Any]:
 
     experiment = experiment_of(record)
     tree = experiment.model_dump(mode="json")
-    tree["deploy"] = {"kind": "engines", **_section(options)}
+    tree["deploy"] = {"kind": "engines", **_section(options, isinstance(experiment.task, TranslationTask))}
     if options.threads:
         tree["machine"]["threads"] = options.threads
     plan = Plan()
@@ -139,22 +142,25 @@ def _tree(record: Record, options: argparse.Namespace) -> dict[str, Any]:
     return tree
 
 
-def _available_runtimes() -> list[str]:
+def _available_runtimes() -> list[RuntimeName]:
     """Return the runtimes that are installed and have a device."""
     gpu = Path("/proc/driver/nvidia").is_dir()
-    needs = {
+    needs: dict[RuntimeName, str] = {
         "openvino": "openvino",
         **({"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt_rtx"} if gpu else {}),
     }
     installed = [runtime for runtime, package in needs.items() if find_spec(package)]
-    return ["onnxruntime", *installed, *(["torch_int8"] if gpu else [])]
+    found: list[RuntimeName] = ["onnxruntime", *installed]
+    return [*found, "torch_int8"] if gpu else found
 
 
-def _section(options: argparse.Namespace) -> dict[str, Any]:
+def _section(options: argparse.Namespace, translates: bool) -> dict[str, Any]:
+    runtimes = [name for name in _available_runtimes() if RUNTIMES[name].states or not translates]
     return {
-        "runtimes": options.runtimes or _available_runtimes(),
+        "runtimes": options.runtimes or runtimes,
         "precisions": options.precisions,
-        "batch_sizes": options.batch_sizes,
+        "batch_sizes": options.batch_sizes or (SENTENCES if translates else BATCH_SIZES),
+        "beams": options.beams,
         "lengths": options.lengths,
         "real": options.real,
         "runs": options.runs_per_shape,
@@ -222,9 +228,15 @@ def _add_sizes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-sizes",
         type=_numbers,
-        default=list(BATCH_SIZES),
         metavar="N,N",
-        help=f"rows (default: {','.join(map(str, BATCH_SIZES))})",
+        help=f"rows (default: {','.join(map(str, BATCH_SIZES))}; {','.join(map(str, SENTENCES))} of a "
+        "translation)",
+    )
+    parser.add_argument(
+        "--beams",
+        type=_numbers,
+        metavar="N,N",
+        help=f"beams of the searches of a translation (default: {','.join(map(str, BEAMS))})",
     )
     parser.add_argument(
         "--lengths",

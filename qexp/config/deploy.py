@@ -14,6 +14,12 @@ LARGEST_FILE = 2**31 - 1
 """Bytes of one protobuf message, and so of one ONNX file without external data."""
 
 
+CacheBits = Literal[8, 32]
+"""Bits of keys and values between the steps of a search."""
+BEAMS = (1, 5)
+"""Numbers of beams with which a translation is timed where none are chosen."""
+
+
 class NoDeploy(Section):
     """No export."""
 
@@ -28,6 +34,9 @@ class Onnx(Section):
     """Tag of the section."""
     runtimes: tuple[RuntimeName, ...] = Field(default=("onnxruntime",), min_length=1)
     """What executes the run's result; the gate of the first is the run's."""
+    cache_bits: CacheBits | None = Field(default=None, exclude_if=lambda bits: bits is None)
+    """Bits of keys and values between the steps of a translation's search; null is 32. With 8, those that
+    have a quantizer (``matmul.key``, ``matmul.value``) are kept as its integers: no result changes."""
 
     @field_validator("runtimes")
     @classmethod
@@ -47,7 +56,14 @@ class DeployEngines(Section):
     batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 32), min_length=1)
     """Rows in a timed batch."""
     lengths: tuple[Annotated[int, Field(ge=8)], ...] = Field(default=(128,), min_length=1)
-    """Tokens in each row of a timed batch."""
+    """Tokens in each row of a timed batch; a translation times rows of the evaluation split instead."""
+    beams: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        default=None, min_length=1, exclude_if=lambda beams: beams is None
+    )
+    """Beams of each timed search of a translation, in which the task's own take no part; null is 1 and 5."""
+    cache_bits: CacheBits | None = Field(default=None, exclude_if=lambda bits: bits is None)
+    """Bits of keys and values between the steps of a translation's search; null is 32. With 8, those that
+    have a quantizer (``matmul.key``, ``matmul.value``) are kept as its integers: no result changes."""
     real: bool = False
     """Time batches of the evaluation rows too, each padded to its longest row."""
     runs: int = Field(default=30, ge=3)
@@ -58,10 +74,10 @@ class DeployEngines(Section):
     """Time for the runs of all engines on a shape, which also stop when every median is stable; null takes
     all of the runs."""
 
-    @field_validator("runtimes", "precisions", "batch_sizes", "lengths")
+    @field_validator("runtimes", "precisions", "batch_sizes", "lengths", "beams")
     @classmethod
-    def _named_once(cls, values: tuple[object, ...]) -> tuple[object, ...]:
-        return _each_once(values)
+    def _named_once(cls, values: tuple[object, ...] | None) -> tuple[object, ...] | None:
+        return None if values is None else _each_once(values)
 
     @model_validator(mode="after")
     def _something_for_each(self) -> Self:
@@ -87,6 +103,15 @@ class DeployEngines(Section):
     def shapes(self) -> tuple[tuple[int, int], ...]:
         """Rows and tokens of the timed batches, small ones first."""
         return tuple((rows, tokens) for tokens in self.lengths for rows in self.batch_sizes)
+
+    def shape_of(self, rows: int) -> str:
+        """Return the name of the shape that stands for batches of so many rows, such as ``32x128``."""
+        return f"{rows}x{self.lengths[0]}" if self.beams is None else beam_shape(rows, self.beams[0])
+
+
+def beam_shape(rows: int, beams: int) -> str:
+    """Return the name of the shape of a search: ``32xbeam5`` for batches of 32 rows and 5 beams."""
+    return f"{rows}xbeam{beams}"
 
 
 def _each_once(values: tuple[object, ...]) -> tuple[object, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qexp.config.base import FLOAT_BITS
+from qexp.config.deploy import BEAMS
 from qexp.config.embedding import BI_ENCODERS
 from qexp.config.number_formats import IN_BLOCKS
 from qexp.config.own_rows import resolve_own_rows
@@ -28,7 +29,7 @@ def resolve_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
     ``method: auto`` becomes ``qat``, or ``none`` with FP32; ``controlled`` becomes ``qat``, or
     ``control`` with FP32. An embedding or a retrieval is distilled from logits where nothing is chosen, and
     never from labels; a reranking is, too, where nothing is chosen. ``deploy: auto`` becomes ``engines``, or
-    ``none`` for a translation and for formats of floats in blocks.
+    ``none`` for formats of floats in blocks; its searches of a translation become 1 and 5 beams.
     A resolved tree is returned unchanged.
 
     Raises:
@@ -117,8 +118,12 @@ def _resolve_deploy(tree: dict[str, Any]) -> None:
     if tree["deploy"].get("kind") == "auto":
         quant = tree["quant"] if isinstance(tree.get("quant"), dict) else {}
         formats = {quant.get("weight_format"), quant.get("activation_format")}
-        exported = tree["task"].get("kind") != "translation" and not formats & {*IN_BLOCKS}
+        exported = not formats & {*IN_BLOCKS}
         tree["deploy"] = {**tree["deploy"], "kind": "engines"} if exported else {"kind": "none"}
+    if tree["task"].get("kind") == "translation":
+        kind, tree["deploy"] = tree["deploy"].get("kind"), {**tree["deploy"]}
+        _fill(tree["deploy"], {"cache_bits": 32} if kind in ("engines", "onnx") else {})
+        _fill(tree["deploy"], {"beams": [*BEAMS]} if kind == "engines" else {})
 
 
 def _without_quantizers(method: Mapping[str, Any]) -> dict[str, Any]:

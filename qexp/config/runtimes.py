@@ -41,6 +41,8 @@ class RuntimeSpec:
     """Whether it takes weights in blocks in front of inputs in floating point."""
     floats: bool = True
     """Whether it is known to give the numbers of grids of 8-bit floats, which none multiplies on a CPU."""
+    states: bool = False
+    """Whether an engine returns keys and values beside logits, which the search of a translation needs."""
     fp16_in_file: bool = False
     """Whether FP16 must be in the file; the others convert an FP32 graph themselves."""
 
@@ -48,11 +50,12 @@ class RuntimeSpec:
 RUNTIMES: dict[RuntimeName, RuntimeSpec] = {
     "onnxruntime": RuntimeSpec(
         "ONNX Runtime on the CPU", "onnxruntime.engine", packages=("onnxruntime", "onnxruntime-gpu"),
-        precisions=("fp32", "fp16", "int8"), products=PRODUCTS["onnxruntime"], fp16_in_file=True,
+        precisions=("fp32", "fp16", "int8"), products=PRODUCTS["onnxruntime"], states=True,
+        fp16_in_file=True,
     ),
     "openvino": RuntimeSpec(
         "OpenVINO on the CPU", "openvino.engine", packages=("openvino",),
-        precisions=("fp32", "bf16", "int8"), products=PRODUCTS["openvino"], floats=False,
+        precisions=("fp32", "bf16", "int8"), products=PRODUCTS["openvino"], states=True, floats=False,
     ),
     "tensorrt": RuntimeSpec(
         "TensorRT on an NVIDIA GPU", "tensorrt.engine",

@@ -27,8 +27,8 @@ class EngineBenchmark:
     """Limits on the timed calls of each engine for a shape."""
     known: tuple[Meter, ...] = field(default_factory=meters)
     latency: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
-    """By engine and shape: quantiles in milliseconds, rows per second, runs, and joules per row where the
-    machine has an energy counter."""
+    """By engine and shape: quantiles in milliseconds, rows per second, runs, target tokens per second of a
+    search, and joules per row where the machine has an energy counter."""
     problems: dict[str, dict[str, str]] = field(default_factory=dict)
     """By engine: the first line of the error for each refused shape, and for ``audit`` if auditing failed."""
 
@@ -51,6 +51,8 @@ class EngineBenchmark:
         stats = measure_alternating(calls, replace(self.effort, batches=len(batches)), rows=rows)
         for name, times in stats.items():
             metrics = asdict(times)
+            if (tokens := getattr(self.engines[name], "tokens_per_sentence", None)) is not None:
+                metrics["tokens_per_second"] = tokens * times.samples_per_second
             if self.known:
                 metrics["joules_per_row"] = joules(calls[name], self.known) / rows
             self.latency.setdefault(name, {})[shape] = metrics

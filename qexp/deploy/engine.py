@@ -139,3 +139,32 @@ class Engine(Protocol):
         Raises:
             DeployError: As in ``run``.
         """
+
+
+class StateEngine(Engine, Protocol):
+    """Engine whose further outputs, such as keys and values of attention, are inputs of a next call."""
+
+    @property
+    def types(self) -> Mapping[str, Any]:
+        """NumPy type of each input."""
+
+    def run_all(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
+        """Compute all outputs, by name.
+
+        Raises:
+            DeployError: As in ``run``.
+        """
+
+
+def with_states(engine: Engine) -> StateEngine:
+    """Return an engine as one with several outputs.
+
+    Raises:
+        DeployError: Its runtime returns the first output only.
+    """
+    if not hasattr(engine, "run_all"):
+        raise DeployError(
+            f"runtime {engine.info.runtime} returns one output of a graph, and the decoder of a translation "
+            "returns its cache beside logits; use onnxruntime or openvino"
+        )
+    return engine  # type: ignore[return-value]

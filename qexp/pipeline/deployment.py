@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from qexp.artifacts.run_model import RunModel
 from qexp.artifacts.types import Graph, NoiseFloor, Parity, Scores, Statistics, Tokens
-from qexp.config import RUNTIMES, DeployEngines, Experiment, Onnx, Precision, RuntimeName
+from qexp.config import RUNTIMES, DeployEngines, Experiment, Onnx, Precision, RuntimeName, TranslationTask
 from qexp.context import RunContext
 from qexp.deploy.hardware import this_host
 from qexp.errors import DeployError
@@ -89,7 +89,16 @@ class Deployment:
             ranges=model.ranges,
             tokens=self.tokens,
             task=task,
+            cache_bits=self._cache_bits(model),
         )
+
+    def _cache_bits(self, model: PipelineModel) -> int | None:
+        """Return the bits of a translation's cache, which has integers with quantizers alone."""
+        if not isinstance(self.experiment.task, TranslationTask):
+            return None
+        deploy = self.experiment.deploy
+        assert isinstance(deploy, DeployEngines | Onnx)
+        return (deploy.cache_bits or 32) if model.quant_config else 32
 
     def _gate_all(self, asked: list[tuple[RuntimeName, Precision]]) -> dict[str, Graph]:
         """Gate all engines, the run's own first, and return the graphs of those available, by name."""

@@ -74,7 +74,7 @@ def _lengths(experiment: Experiment, checkpoint: Checkpoint | ScratchModel) -> t
     deploy, most = experiment.deploy, _positions(checkpoint)
     if not isinstance(deploy, DeployEngines):
         return ()
-    if most is None or max(deploy.lengths) <= most:
+    if most is None or deploy.beams is not None or max(deploy.lengths) <= most:
         return deploy.lengths
     return tuple(dict.fromkeys(min(length, most) for length in deploy.lengths))
 

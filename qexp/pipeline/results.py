@@ -139,11 +139,13 @@ class RunResults:
         engine |= {"info": parity.facts["engine"], "gate": parity.facts["parity"], "scores": parity.metrics}
 
     def note_own(self, deploy: DeployEngines) -> None:
-        """Record timings of the first runtime at the first length as the run's, by graph and batch size."""
-        length = deploy.lengths[0]
+        """Record timings of the first runtime at the first length, or number of beams, as the run's.
+
+        They are kept by graph and batch size.
+        """
         for precision in ("fp32", "int8"):
             timings = self.engines.get(f"{deploy.runtimes[0]}/{precision}", {}).get("latency", {})
-            own = {str(rows): timings.get(f"{rows}x{length}") for rows in deploy.batch_sizes}
+            own = {str(rows): timings.get(deploy.shape_of(rows)) for rows in deploy.batch_sizes}
             if measured := {rows: times for rows, times in own.items() if times}:
                 self.latency = {**(self.latency or {}), precision: measured}
 

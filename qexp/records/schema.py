@@ -77,6 +77,7 @@ class Timing(TypedDict):
     p99_ms: float
     samples_per_second: float
     runs: NotRequired[int]
+    tokens_per_second: NotRequired[float]
     joules_per_row: NotRequired[float]
 
 
@@ -101,8 +102,8 @@ class EngineFound(TypedDict):
     """Results of one runtime in one precision; parts that were not reached are absent.
 
     ``info`` has version, device, bytes, build time in seconds, and command; ``gate`` the comparison with
-    torch; ``scores`` the engine's own scores. ``latency`` is by shape (rows x tokens), and ``problems`` by
-    shape, or ``engine`` for the whole engine.
+    torch; ``scores`` the engine's own scores. ``latency`` is by shape (rows x tokens, or rows x beams of
+    a translation), and ``problems`` by shape, or ``engine`` for the whole engine.
     """
 
     info: NotRequired[dict[str, Any]]

@@ -15,7 +15,7 @@ from qexp.deploy.onnx.export import export_onnx
 from qexp.deploy.onnx.export_translation import DECODER, ENCODER, export_translation
 from qexp.models.loading import model_inputs
 from qexp.tasks.base import ForwardFn
-from qexp.tasks.onnx_translation import EngineTranslator
+from qexp.tasks.engine_search import load_translator
 from qexp.tasks.translation import writer
 
 MODEL = "model.onnx"
@@ -27,7 +27,9 @@ def files(task: Task) -> tuple[str, ...]:
     return (ENCODER, DECODER) if isinstance(task, TranslationTask) else (MODEL,)
 
 
-def export(model: Any, task: Task, folder: Path, batch: Mapping[str, Tensor]) -> tuple[str, ...]:
+def export(
+    model: Any, task: Task, folder: Path, batch: Mapping[str, Tensor], *, cache_bits: int = 32
+) -> tuple[str, ...]:
     """Export a model to the ONNX files of its task.
 
     Args:
@@ -35,6 +37,7 @@ def export(model: Any, task: Task, folder: Path, batch: Mapping[str, Tensor]) ->
         task: Task of the model.
         folder: Existing folder to write to.
         batch: Two rows, collated by the task adapter.
+        cache_bits: As in :func:`qexp.deploy.onnx.export_translation.export_translation`.
 
     Returns:
         The names of the files.
@@ -44,7 +47,9 @@ def export(model: Any, task: Task, folder: Path, batch: Mapping[str, Tensor]) ->
     """
     if isinstance(task, TranslationTask):
         target = model.prepare_decoder_input_ids_from_labels(batch["labels"])
-        export_translation(model, folder, example={**batch, "decoder_input_ids": target})
+        export_translation(
+            model, folder, example={**batch, "decoder_input_ids": target}, cache_bits=cache_bits
+        )
     else:
         inputs = {name: batch[name] for name in model_inputs(model) if name in batch}
         export_onnx(model, folder / MODEL, example=inputs)
@@ -65,10 +70,9 @@ def exported_run(task: Task, folder: Path, load: Callable[[Path], Engine]) -> Fo
         DeployError: If the runtime refuses a file.
         ConfigError: If translations may grow longer than the model has positions.
     """
-    engines = [load(folder / name) for name in files(task)]
     if isinstance(task, TranslationTask):
-        return writer(EngineTranslator(folder, *engines), task.search)
-    (engine,) = engines
+        return writer(load_translator(folder, load), task.search)
+    engine = load(folder / MODEL)
 
     def forward(batch: Mapping[str, Tensor]) -> Tensor:
         return torch.from_numpy(engine.run({name: batch[name].cpu().numpy() for name in engine.inputs}))

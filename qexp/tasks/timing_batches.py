@@ -26,6 +26,16 @@ def batches_of(tokens: Tokens, task: Task, deploy: DeployEngines, vocabulary: in
     return shapes
 
 
+SEARCH_BATCHES = 4
+"""Number of batches of real rows that searches of a translation are timed on in turn."""
+
+
+def sentences_of(tokens: Tokens, task: Task, rows: int) -> list[Batch]:
+    """Return batches of so many sentences of the evaluation split, without their translations."""
+    inputs = ("input_ids", "attention_mask")
+    return [{name: batch[name] for name in inputs} for batch in _real(tokens, task, rows)[:SEARCH_BATCHES]]
+
+
 def full_batch(rows: int, length: int, vocabulary: int) -> Batch:
     """Return the inputs of a batch of random token ids without padding, int64 [rows, length] each."""
     ids = np.random.default_rng(0).integers(0, vocabulary, (rows, length))

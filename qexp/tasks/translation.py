@@ -224,15 +224,31 @@ def writer(model: Any, search: BeamSearch) -> Callable[[Batch], tuple[Tensor, Te
     Raises:
         ConfigError: If translations may grow longer than the model has positions.
     """
-    plan, device = _plan(model, search), model.device
+    translate = searcher(model, search)
 
     def write(batch: Batch) -> tuple[Tensor, Tensor]:
-        source = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
+        source = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
+        ids = translate(source)
         with torch.inference_mode():
-            ids = model.generate(**source, generation_config=plan)[:, 1:]
             return ids.cpu(), scores(model, source, ids, search.length_penalty).cpu()
 
     return write
+
+
+def searcher(model: Any, search: BeamSearch) -> Callable[[Batch], Tensor]:
+    """Return a function from ``input_ids`` and ``attention_mask`` [B, S] to token ids, int64 [B, longest].
+
+    Raises:
+        ConfigError: If translations may grow longer than the model has positions.
+    """
+    plan = _plan(model, search)
+
+    def translate(source: Batch) -> Tensor:
+        with torch.inference_mode():
+            ids: Tensor = model.generate(**source, generation_config=plan)[:, 1:]
+        return ids
+
+    return translate
 
 
 def scores(model: Any, source: Batch, words: Tensor, length_penalty: float) -> Tensor:
@@ -247,14 +263,19 @@ def scores(model: Any, source: Batch, words: Tensor, length_penalty: float) -> T
         words: Token ids, int64 [B, T]; tokens behind the end of a text are ignored.
         length_penalty: Exponent of the length.
     """
-    ends = words == model.generation_config.eos_token_id
-    inside = ends.cumsum(1) - ends.long() == 0
+    inside = before_end(words, model.generation_config.eos_token_id)
     labels = words.masked_fill(~inside, IGNORED)
     logits = logits_of(model(**arguments(model, model_inputs(model), {**source, "labels": labels})))
     losses = functional.cross_entropy(
         logits.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
     )
     return torch.as_tensor(-losses.sum(1) / inside.sum(1) ** length_penalty)
+
+
+def before_end(words: Tensor, end: int) -> Tensor:
+    """Return which tokens [B, T] belong to their text, its end included, bool [B, T]."""
+    ends = words == end
+    return ends.cumsum(1) - ends.long() == 0
 
 
 def _plan(model: Any, search: BeamSearch) -> GenerationConfig:

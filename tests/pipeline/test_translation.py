@@ -22,7 +22,7 @@ from tests.support.translators import SIZES
 
 QUICK = (
     "budget=smoke", "machine.progress=false", "machine.threads=1", "budget.evaluation_rows=40",
-    "task.search.max_new_tokens=24", "task.search.beams=2", "finetune.batch_size=16",
+    "task.search.max_new_tokens=24", "task.search.beams=2", "finetune.batch_size=16", "deploy=none",
 )  # fmt: skip
 SCRATCH = ("task=translation", "model=transformer_tiny", "data=sample", *SIZES, *QUICK)
 
@@ -53,10 +53,26 @@ def test_one_run_reports_bleu_of_fp32_ptq_and_qat_with_its_signature(outputs: Pa
 
 @pytest.mark.slow
 def test_whole_translations_go_through_the_exported_files(outputs: Path) -> None:
-    code, record = run(*SCRATCH, "quant=w8a8", "method=ptq", "placement=neurst", "deploy=onnx")
+    engines = (
+        "deploy=auto",
+        "deploy.runtimes=[onnxruntime,openvino]",
+        "deploy.batch_sizes=[1,4]",
+        "deploy.runs=3",
+    )
+    words = [word for word in SCRATCH if word != "deploy=none"]
+    code, record = run(
+        *words, "quant=w8a8", "method=ptq", "placement=neurst", *engines, "deploy.cache_bits=8"
+    )
     assert code == OK, record_problem()
-    gate = record["engines"]["onnxruntime/int8"]["gate"]
-    assert gate["agreement"] == 100.0
+    assert record["experiment"]["deploy"]["kind"] == "engines"
+    for name in ("onnxruntime/int8", "onnxruntime/fp32", "openvino/int8", "openvino/fp32"):
+        engine = record["engines"][name]
+        assert engine["gate"]["passed"], engine["gate"]
+        assert set(engine["latency"]) == {"1xbeam1", "4xbeam1", "1xbeam5", "4xbeam5"}
+        for timing in engine["latency"].values():
+            assert timing["tokens_per_second"] >= timing["samples_per_second"]
+        assert (engine["audit"]["integer_share"] > 50) == name.endswith("int8")
+    assert record["latency"]["int8"]["4"] == record["engines"]["onnxruntime/int8"]["latency"]["4xbeam1"]
     assert record["scores"]["onnx"] == record["scores"]["ptq"]
     (folder,) = {file.parent for file in (outputs / "artifacts" / "7-onnx").glob("*/decoder.onnx")} & {
         outputs / "artifacts" / "7-onnx" / visit["key"]
@@ -188,7 +204,8 @@ def test_an_encoder_is_refused(tiny_bert: Path) -> None:
     [
         (["task=mrpc", "model=transformer_tiny"], "models from scratch translate"),
         (["task=translation", "model=transformer_tiny", "finetune=none"], "has not learned anything"),
-        (["task=translation", "model=transformer_tiny", "deploy=onnxruntime"], "gated, not timed"),
+        (["task=translation", "model=transformer_tiny", "deploy=torch_int8"], "return no cache to a search"),
+        (["task=mrpc", "deploy.beams=[1]"], "deploy.beams=(1,) with task=mrpc: only translations search"),
         (["task=translation", "model=transformer_tiny", "model.scratch.heads=3"], "3 do not divide"),
     ],
 )

@@ -13,11 +13,14 @@ from qexp.artifacts.types import Tokens
 from qexp.config import BeamSearch, TranslationTask
 from qexp.deploy.engine import EngineSpec
 from qexp.deploy.onnx.export_translation import DECODER, ENCODER, export_translation
+from qexp.deploy.runtimes import load
 from qexp.deploy.runtimes.onnxruntime.engine import OnnxRuntimeEngine
+from qexp.errors import DeployError
 from qexp.tasks.exported import export, exported_run
 from qexp.tasks.onnx_translation import EngineTranslator
 from qexp.tasks.translation import TranslationAdapter, writer
 from tests.conftest import experiment
+from tests.support.fake_engines import FakeEngine
 from tests.support.sequence_models import MODELS, batch, build
 from tests.support.tiny_translators import quantize
 from tests.support.translators import WORDS, prepared
@@ -25,9 +28,8 @@ from tests.support.translators import WORDS, prepared
 pytestmark = pytest.mark.slow
 
 
-def through_engines(model: Any, folder: Path) -> EngineTranslator:
-    export_translation(model, folder, example=batch())
-    engines = (OnnxRuntimeEngine(EngineSpec(folder / name, "int8", 1)) for name in (ENCODER, DECODER))
+def through_engines(folder: Path, runtime: str) -> EngineTranslator:
+    engines = (load(runtime, EngineSpec(folder / name, "int8", 1)) for name in (ENCODER, DECODER))
     return EngineTranslator(folder, *engines)
 
 
@@ -51,12 +53,13 @@ def test_every_search_writes_the_words_of_torch(architecture: str, int8: bool, t
     expected = [writer(model, search)(source) for search in searches]
     if quantization is not None:
         quantization.export_mode()
-    translator = through_engines(model, tmp_path)
-    for search, (words, scores) in zip(searches, expected, strict=True):
-        result, own = writer(translator, search)(source)
-        assert (words[:, 0] == 7).all()
-        assert torch.equal(result, words)
-        np.testing.assert_allclose(own, scores, rtol=0.02 if int8 else 1e-4)
+    export_translation(model, tmp_path, example=batch())
+    for translator in (through_engines(tmp_path, runtime) for runtime in ("onnxruntime", "openvino")):
+        for search, (words, scores) in zip(searches, expected, strict=True):
+            result, own = writer(translator, search)(source)
+            assert (words[:, 0] == 7).all()
+            assert torch.equal(result, words)
+            np.testing.assert_allclose(own, scores, rtol=0.02 if int8 else 1e-4)
 
 
 def test_bleu_of_the_sample_is_that_of_torch(tmp_path: Path) -> None:
@@ -82,6 +85,14 @@ def sample_model(tokens: Tokens, asked: Any) -> Any:
     model = TranslationAdapter(asked.task).pretrained(locate(asked.model), tokens, 1).eval()
     model.set_attn_implementation("eager")
     return model
+
+
+def test_a_runtime_without_states_is_refused(tmp_path: Path) -> None:
+    model = build("marian")
+    model.config.save_pretrained(tmp_path)
+    model.generation_config.save_pretrained(tmp_path)
+    with pytest.raises(DeployError, match=r"runtime fake returns one output.*use onnxruntime or openvino"):
+        EngineTranslator(tmp_path, FakeEngine(), FakeEngine())
 
 
 def test_what_the_decoder_reads_is_shifted_as_the_models_do() -> None:

@@ -12,7 +12,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +52,20 @@ class GraphPart:
     name: str
     """Name used in error messages."""
     module: nn.Module
-    """Module that takes the inputs by position and returns one tensor."""
+    """Module that takes the inputs by position and returns one tensor, or a tuple of them."""
     inputs: Mapping[str, Tensor]
     """Example of each input; the sizes of named axes do not matter."""
     axes: Mapping[str, tuple[str | None, ...]]
     """Names of the dynamic axes of each input, None for a fixed size; equal names mean equal sizes."""
     output: str
-    """Name of the output."""
+    """Name of the first output."""
+    more: tuple[str, ...] = ()
+    """Names of further outputs."""
+    output_axes: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
+    """Names of the axes of outputs that are not those of an input, as ``axes``."""
     inner: tuple[str, ...] = ()
-    """Names of further tensors that the module returns: values in the graph that keep these names."""
+    """Names of further tensors that the module returns, behind the outputs: values in the graph that keep
+    these names."""
 
 
 def export_onnx(
@@ -131,11 +136,11 @@ def write_graph(part: GraphPart, path: Path, *, opset: int | None = None, packed
         program = _trace(part)
         exchange_operators(program)
         graph = _translate(program, part, opset or opset_for(program), TRANSLATIONS)
-        optimize_graph(graph, part.axes)
+        optimize_graph(graph, {**part.axes, **part.output_axes})
         move_scales(graph.graph)
         write_products(graph.graph)
         keep_exact(graph.graph)
-        del graph.graph.outputs[1:]  # part.inner: named by the exporter, and no outputs
+        del graph.graph.outputs[1 + len(part.more) :]  # part.inner: named by the exporter, and no outputs
         RemoveUnusedNodesPass()(graph)
         if packed:
             pack_weights(graph)
@@ -209,7 +214,8 @@ def at_least_two(values: Tensor) -> Tensor:
 def _trace(part: GraphPart) -> ExportedProgram:
     axes = [part.axes[name] for name in part.inputs]
     dynamic = tuple({index: Dim.DYNAMIC for index, name in enumerate(each) if name} for each in axes)
-    bundled = isinstance(part.module, _Logits)  # its *inputs are one argument to the tracer
+    parameters = inspect.signature(part.module.forward).parameters.values()
+    bundled = any(each.kind is each.VAR_POSITIONAL for each in parameters)  # one argument to the tracer
     try:
         return torch.export.export(
             part.module, tuple(part.inputs.values()), dynamic_shapes=(dynamic,) if bundled else dynamic
@@ -227,7 +233,7 @@ def _translate(program: ExportedProgram, part: GraphPart, opset: int, translatio
             program,
             (),
             input_names=tuple(part.inputs),
-            output_names=[part.output, *part.inner],
+            output_names=[part.output, *part.more, *part.inner],
             opset_version=opset,
             custom_translation_table=dict(translations),
             dynamo=True,

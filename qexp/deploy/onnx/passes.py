@@ -27,7 +27,8 @@ def optimize_graph(model: ir.Model, axes: Mapping[str, Sequence[str | None]]) ->
 
     Args:
         model: Graph from the exporter.
-        axes: Names of the dynamic axes of each input; None for an axis of fixed size.
+        axes: Names of the dynamic axes of each input, and of outputs where they differ; None for an axis of
+            fixed size.
 
     Raises:
         DeployError: A weight or zero point is not a constant of the graph.
@@ -201,7 +202,13 @@ def _name_axes(graph: ir.Graph, axes: Mapping[str, Sequence[str | None]]) -> Non
         names |= {_symbol(size): str(name) for name, size in zip(named, sizes, strict=True) if _symbol(size)}
         value.shape = ir.Shape(named)
     for value in graph.outputs:
-        value.shape = ir.Shape([names.get(_symbol(size), size) for size in value.shape or ()])
+        sizes = list(value.shape or ())
+        given = axes.get(str(value.name), ())
+        value.shape = ir.Shape(
+            [name or size for name, size in zip(given, sizes, strict=True)]
+            if given
+            else [names.get(_symbol(size), size) for size in sizes]
+        )
 
 
 def _symbol(size: int | ir.SymbolicDim) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qexp.artifacts import BuildDir, Stage
 from qexp.artifacts.types import Graph, Latency, Tokens
-from qexp.config import DeployEngines, Task
+from qexp.config import DeployEngines, Task, TranslationTask
+from qexp.config.deploy import BEAMS, beam_shape
 from qexp.context import RunContext
 from qexp.deploy.hardware import Host
 from qexp.errors import DeployError
@@ -42,20 +45,20 @@ def run(
     """
     from qexp.deploy.benchmark import EngineBenchmark, pinned
     from qexp.deploy.timing import TimingEffort
-    from qexp.tasks.timing_batches import batches_of
 
-    batches = batches_of(tokens, task, _limited(deploy, benchmark_rows), graphs[0].vocabulary)
+    deploy = _limited(deploy, benchmark_rows)
     runs = min(deploy.runs, benchmark_runs or deploy.runs)
     effort = TimingEffort(runs, min(deploy.warmup, runs), deploy.seconds is not None, deploy.seconds)
     with (
         pinned(host.threads, ctx.console.warn),
         ctx.console.bar("benchmark", total=None, unit="timed") as advance,
     ):
-        engines = _engines(names, graphs, deploy, ctx)
-        bench = EngineBenchmark(engines, effort)
-        for shape, of_shape in batches.items():
-            bench.measure(shape, of_shape, advance)
-        first = next(iter(batches.values()))[0]
+        bench = EngineBenchmark({}, effort)
+        rounds = _rounds(names, graphs, tokens=tokens, task=task, deploy=deploy, ctx=ctx)
+        for each in rounds:
+            bench.engines = each.engines
+            bench.measure(each.shape, each.batches, advance)
+        engines, first = rounds[0].engines, rounds[0].batches[0]
         audits = {name: _audit(name, engine, first, bench) for name, engine in engines.items()}
     work.write_facts(
         {
@@ -76,22 +79,69 @@ def _limited(deploy: DeployEngines, rows: int | None) -> DeployEngines:
     )
 
 
-def _engines(
-    names: tuple[str, ...], graphs: tuple[Graph, ...], deploy: DeployEngines, ctx: RunContext
-) -> dict[str, Engine]:
+@dataclass(frozen=True)
+class _Round:
+    """Engines that are timed on batches of one shape."""
+
+    shape: str
+    engines: Mapping[str, Engine]
+    batches: Sequence[Batch]
+
+
+def _rounds(
+    names: tuple[str, ...],
+    graphs: tuple[Graph, ...],
+    *,
+    tokens: Tokens,
+    task: Task,
+    deploy: DeployEngines,
+    ctx: RunContext,
+) -> list[_Round]:
+    """Return a round for each shape, or for each batch size and number of beams of a translation."""
+    from qexp.tasks.timing_batches import batches_of
+
+    loaders = {name: _loader(name, deploy, ctx) for name in names}
+    if isinstance(task, TranslationTask):
+        return _searches(dict(zip(names, graphs, strict=True)), loaders, tokens, task=task, deploy=deploy)
+    engines = {name: loaders[name](graph.file) for name, graph in zip(names, graphs, strict=True)}
+    batches = batches_of(tokens, task, deploy, graphs[0].vocabulary)
+    return [_Round(shape, engines, of_shape) for shape, of_shape in batches.items()]
+
+
+def _searches(
+    graphs: Mapping[str, Graph],
+    loaders: Mapping[str, Callable[[Path], Engine]],
+    tokens: Tokens,
+    *,
+    task: TranslationTask,
+    deploy: DeployEngines,
+) -> list[_Round]:
+    from qexp.tasks.engine_search import SearchEngine, load_translator
+    from qexp.tasks.timing_batches import sentences_of
+
+    translators = {name: load_translator(graph.folder, loaders[name]) for name, graph in graphs.items()}
+    rounds = []
+    for beams in deploy.beams or BEAMS:
+        search = task.search.model_copy(update={"beams": beams})
+        for rows in deploy.batch_sizes:
+            engines = {name: SearchEngine(each, search) for name, each in translators.items()}
+            rounds.append(_Round(beam_shape(rows, beams), engines, sentences_of(tokens, task, rows)))
+    return rounds
+
+
+def _loader(name: str, deploy: DeployEngines, ctx: RunContext) -> Callable[[Path], Engine]:
+    """Return a function from a file to the engine of a name, such as ``openvino/int8``."""
     from qexp.deploy.engine import EngineSpec
     from qexp.deploy.runtimes import load
 
     requested = {f"{runtime}/{precision}": (runtime, precision) for runtime, precision in deploy.asked}
-    return {
-        name: load(
-            requested[name][0],
-            EngineSpec(
-                graph.file, requested[name][1], threads=ctx.threads, shapes=deploy.shapes, cache=ctx.engines
-            ),
-        )
-        for name, graph in zip(names, graphs, strict=True)
-    }
+    runtime, precision = requested[name]
+
+    def load_file(file: Path) -> Engine:
+        spec = EngineSpec(file, precision, threads=ctx.threads, shapes=deploy.shapes, cache=ctx.engines)
+        return load(runtime, spec)
+
+    return load_file
 
 
 def _audit(name: str, engine: Engine, batch: Batch, bench: EngineBenchmark) -> dict[str, Any] | None:

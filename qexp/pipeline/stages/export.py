@@ -18,8 +18,12 @@ def run(
     ranges: Ranges | None,
     tokens: Tokens,
     task: Task,
+    cache_bits: int | None,
 ) -> None:
-    """Write the graph with Q/DQ pairs and integer weights, or in FP32 without ``quant_config``."""
+    """Write the graph with Q/DQ pairs and integer weights, or in FP32 without ``quant_config``.
+
+    ``cache_bits`` are those of a translation's keys and values between steps; None for other tasks.
+    """
     import numpy as np
 
     from qexp.models.inference import load_quantized
@@ -36,7 +40,7 @@ def run(
     adapter = adapter_for(task)
     batch = adapter.collate(adapter.split(tokens.split(task.train)), np.arange(2), tokens.pad_id)
     with ctx.console.bar(f"export {quant_config.quant.name if quant_config else 'fp32'}", total=1) as advance:
-        files = export(model, task, work.folder, batch)
+        files = export(model, task, work.folder, batch, cache_bits=cache_bits or 32)
         advance()
     work.write_facts({"files": files, "vocabulary": model.config.vocab_size})
 
@@ -52,5 +56,7 @@ STAGE = Stage(
         "ranges": "ranges",
         "tokens": "tokens",
         "task": "task",
+        "cache_bits": "cache_bits",
     },
+    later=frozenset({"cache_bits"}),
 )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from qexp.reporting.table import MEBIBYTE, NOT_REQUESTED, Table, joined, points, score
 from qexp.reporting.verdict.candidates import DeploymentCandidate
 from qexp.reporting.verdict.sentences import machine_of, runtime_title
+from qexp.reporting.verdict.speed import shape_words
 from qexp.reporting.verdict.verdict import Verdict
 
 
@@ -54,9 +55,8 @@ def _caption(found: Sequence[DeploymentCandidate], runtimes: Sequence[str]) -> l
     parts += [f"{sizes[0] / MEBIBYTE:.1f} MiB"] if sizes else []
     lines = [joined(parts)]
     if speed.fp32_ms is not None:
-        rows, _, tokens = speed.shape.partition("x")
         where = f"{runtimes[0]}, " if len(runtimes) == 1 else ""
         lines.append(
-            f"latency: {where}batch {rows}, {tokens} tokens, {machine_of(first)}; FP32 {speed.fp32_ms:.1f} ms"
+            f"latency: {where}{shape_words(speed.shape)}, {machine_of(first)}; FP32 {speed.fp32_ms:.1f} ms"
         )
     return lines

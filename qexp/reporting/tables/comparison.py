@@ -16,7 +16,7 @@ from qexp.reporting.settings import label
 from qexp.reporting.table import DAGGER, DOUBLE_DAGGER, KEY_LENGTH, NOT_REQUESTED, Table, joined
 from qexp.reporting.tables.footnotes import Footnotes, more
 from qexp.reporting.tables.skipped_rows import skipped_notes
-from qexp.reporting.verdict.speed import Drifts, drifts_of, speed_of
+from qexp.reporting.verdict.speed import Drifts, drifts_of, shape_of, shape_words, speed_of
 
 STAGES = MODEL_TITLES
 DOUBTFUL = f"{DOUBLE_DAGGER} a score that says nothing of its model; why is told below the task's table"
@@ -304,7 +304,7 @@ def _caption(
 def _latency_words(comparison: Comparison) -> str:
     runs = [of_seed.best for row in comparison.rows for of_seed in row.by_seed.values() if of_seed.best]
     timed = [run for run in runs if run.record.latency]
-    lengths = sorted({str(run.find("deploy.lengths", ["?"])[0]) for run in timed})
+    shapes = sorted({shape_words(shape_of(run)).partition(", ")[2] for run in timed})
     runtimes = sorted({run.find("deploy.runtimes", ["?"])[0] for run in timed})
-    at = f", {' or '.join(lengths)} tokens, {' or '.join(runtimes)}" if timed else ""
+    at = f", {' or '.join(shapes)}, {' or '.join(runtimes)}" if timed else ""
     return f"Latency: p50 of batch 1{at}, FP32 -> INT8."

@@ -20,7 +20,7 @@ from qexp.reporting.tables.comparison import (
     parity_facts,
     parity_note,
 )
-from qexp.reporting.verdict.speed import engines_of, shape_of, speed_of, spread_of
+from qexp.reporting.verdict.speed import engines_of, shape_of, shape_words, speed_of, spread_of
 
 COSTS = ("engine", "size (MiB)", "p50 (ms)", "speedup", "p90/p50", "gate")
 """Columns of the table of engines; the speedup is against the fastest FP32 engine of the run."""
@@ -71,9 +71,8 @@ def cost_table(record: Record) -> Table | None:
     if not any(row[-1] for row in rows):
         columns, rows = COSTS, [row[:-1] for row in rows]
     notes = [SIMULATED] if any("simulated" in row for row in rows) else []
-    sizes, _, tokens = shape_of(run).partition("x")
     timed = any(found.get("latency") for found in engines.values())
-    caption = (f"Latency: batch {sizes}, {tokens} tokens{_machine(record)}.",) if timed else ()
+    caption = (f"Latency: {shape_words(shape_of(run))}{_machine(record)}.",) if timed else ()
     return Table("engines", columns, tuple(map(tuple, rows)), caption=caption, notes=tuple(notes), prose=WHY)
 
 

@@ -75,10 +75,9 @@ def _of_state(verdict: Verdict, best: DeploymentCandidate) -> list[NextStep]:
             NextStep(f"qexp search {key}", "which layers can have few bits, and which need 8"),
         ]
     if best.state == "not exported":
-        deploy = "deploy=onnx" if best.run.find("task.kind") == "translation" else "deploy=auto"
         ptq = best.stage != best.run.stages[-1]
         method = "method=ptq " if ptq else ""
-        return [NextStep(f"{method}{deploy}", "the same run with file, gate and latency")]
+        return [NextStep(f"{method}deploy=auto", "the same run with file, gate and latency")]
     if best.state == "gate failed":
         return [NextStep(f"qexp bench {key} --bisect", "names the layer that departs from torch")]
     if best.state == "no engine":

@@ -8,7 +8,7 @@ from pathlib import Path
 from qexp.naming import has_floats
 from qexp.reporting.table import MEBIBYTE, joined, points, score
 from qexp.reporting.verdict.candidates import DeploymentCandidate, ScoreChange, State
-from qexp.reporting.verdict.speed import Speed, engines_of
+from qexp.reporting.verdict.speed import Speed, engines_of, shape_words
 from qexp.reporting.verdict.verdict import Answer, Verdict
 
 RUNTIMES_SHORT = {
@@ -144,8 +144,7 @@ def _interval(change: ScoreChange) -> str:
 
 def speed_words(speed: Speed, machine: str = "on this CPU") -> str:
     """Return how fast an engine is, or why no ratio is given."""
-    rows, _, tokens = speed.shape.partition("x")
-    at = f"batch {rows}, {tokens} tokens" if tokens else ""
+    at = shape_words(speed.shape)
     if speed.kind == "missing":
         return f"latency is missing: {speed.reason}"
     if speed.kind != "measured" or speed.ratio is None:

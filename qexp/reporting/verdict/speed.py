@@ -68,9 +68,19 @@ def engines_of(run: RunView) -> Mapping[str, Mapping[str, Any]]:
 
 
 def shape_of(run: RunView) -> str:
-    """Return the shape that stands for a run's latency: its smallest batch at its first length."""
+    """Return the shape that stands for a run's latency: its smallest batch at its first length or beams."""
     sizes, lengths = run.find("deploy.batch_sizes", [1]), run.find("deploy.lengths", [128])
+    if beams := run.find("deploy.beams", None):
+        return f"{min(sizes)}xbeam{beams[0]}"
     return f"{min(sizes)}x{lengths[0]}"
+
+
+def shape_words(shape: str) -> str:
+    """Return a shape for readers: ``batch 32, 128 tokens``, or ``batch 32, beam 5`` of a search."""
+    rows, _, size = shape.partition("x")
+    if size.startswith("beam"):
+        return f"batch {rows}, beam {size.removeprefix('beam')}"
+    return f"batch {rows}, {size} tokens" if size else ""
 
 
 def execution_of(run: RunView, runtime: str) -> Execution:
@@ -89,7 +99,7 @@ def speed_of(run: RunView, name: str, drifts: Drifts | None = None, shape: str |
         run: Run that timed it.
         name: Runtime and precision, such as ``openvino/int8``.
         drifts: FP32 graphs whose medians differ between runs (:func:`drifts_of`).
-        shape: Rows x tokens; None is that which stands for the run (:func:`shape_of`).
+        shape: Rows x tokens, or rows x beams; None is that which stands for the run (:func:`shape_of`).
     """
     engines, shape = engines_of(run), shape or shape_of(run)
     own = _timing(engines.get(name), shape)

@@ -46,21 +46,65 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.mark.parametrize("shape", [(7, 7), (5, 1), (1, 6), (9, 4)], ids=str)
 def test_both_files_together_give_the_logits_of_torch(exported: SimpleNamespace, shape: Any) -> None:
-    values = {name: tensor.numpy() for name, tensor in batch(*shape).items()}
-    values["attention_mask"][:, 0] = 1
-    source = {name: values[name] for name in ("input_ids", "attention_mask")}
-    target = values["decoder_input_ids"]
-    with torch.no_grad():
-        given = {name: torch.from_numpy(each) for name, each in source.items()}
-        expected = exported.model(**given, decoder_input_ids=torch.from_numpy(target)).logits.numpy()
-    states = exported.encoder.run(source)
-    tolerance = (1e-4 if exported.kind == "float" else 0.03) * np.abs(expected).max()
+    source, target, expected = _torch(exported, shape)
+    states = _source_states(exported, source)
     for positions in (np.arange(target.shape[1]), np.array([target.shape[1] - 1])):
-        result = exported.decoder.run({
-            "attention_mask": source["attention_mask"], "decoder_input_ids": target,
-            "encoder_states": states, "positions": positions,
-        })  # fmt: skip
-        np.testing.assert_allclose(result, expected[:, positions], atol=tolerance)
+        result = _decoded(exported, states, target[:, None], _empty(states), positions=positions)
+        np.testing.assert_allclose(
+            result["logits"], expected[:, positions], atol=_tolerance(exported, expected)
+        )
+
+
+def test_tokens_behind_a_cache_have_the_logits_of_all_tokens(exported: SimpleNamespace) -> None:
+    """The second and the third beam go on from the row of the first; each has tokens of its own."""
+    source, target, expected = _torch(exported, (7, 7))
+    states = _source_states(exported, source)
+    first = _decoded(exported, states, target[:, None, :4], _empty(states))
+    cache = {name.replace("present", "past"): each for name, each in first.items() if name != "logits"}
+    rest = np.stack([np.full_like(target[:, 4:], 5), target[:, 4:], np.full_like(target[:, 4:], 9)], axis=1)
+    rows = np.repeat(np.arange(3)[:, None], 3, axis=1)
+    second = _decoded(exported, states, rest, cache, rows=rows)
+    logits = second["logits"].reshape(3, 3, *second["logits"].shape[1:])[:, 1]
+    tolerance = _tolerance(exported, expected)
+    np.testing.assert_allclose(np.hstack([first["logits"], logits]), expected, atol=tolerance)
+    assert {each.shape[:1] + each.shape[2:3] for name, each in second.items() if name != "logits"} == {(9, 7)}
+
+
+def _torch(exported: SimpleNamespace, shape: tuple[int, int]) -> tuple[dict[str, Any], Any, Any]:
+    """Inputs of the encoder, target tokens, and the logits of torch."""
+    given = batch(*shape)
+    given["attention_mask"][:, 0] = 1
+    source = {name: given[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        logits = exported.model(**source, decoder_input_ids=given["decoder_input_ids"]).logits.numpy()
+    return {name: each.numpy() for name, each in source.items()}, given["decoder_input_ids"].numpy(), logits
+
+
+def _source_states(exported: SimpleNamespace, source: dict[str, Any]) -> dict[str, Any]:
+    found = exported.encoder.run_all(source)
+    assert found.pop("encoder_states").shape == (*source["input_ids"].shape, 32)
+    return {**found, "attention_mask": source["attention_mask"]}
+
+
+def _empty(states: dict[str, Any]) -> dict[str, Any]:
+    cross = {name: each for name, each in states.items() if name.startswith("cross_")}
+    return {name.replace("cross", "past"): each[:, :, :0] for name, each in cross.items()}
+
+
+def _decoded(
+    exported: SimpleNamespace, states: dict[str, Any], tokens: Any, cache: dict[str, Any], *,
+    rows: Any = None, positions: Any = None,
+) -> dict[str, Any]:  # fmt: skip
+    found: dict[str, Any] = exported.decoder.run_all({
+        **states, **cache, "decoder_input_ids": tokens,
+        "cache_rows": np.arange(3)[:, None] if rows is None else rows,
+        "positions": np.arange(tokens.shape[2]) if positions is None else positions,
+    })  # fmt: skip
+    return found
+
+
+def _tolerance(exported: SimpleNamespace, expected: Any) -> float:
+    return float((1e-4 if exported.kind == "float" else 0.03) * np.abs(expected).max())
 
 
 def test_axes_have_names(exported: SimpleNamespace) -> None:
@@ -69,11 +113,35 @@ def test_axes_have_names(exported: SimpleNamespace) -> None:
         for graph in exported.graphs.values()
         for value in (*graph.graph.input, *graph.graph.output)
     }
+    layers = range(2)
     assert sizes == {
-        "input_ids": ["batch", "length"], "attention_mask": ["batch", "length"],
-        "encoder_states": ["batch", "length", 32], "decoder_input_ids": ["batch", "target_length"],
-        "positions": ["kept"], "logits": ["batch", "kept", 50],
+        "input_ids": ["sentences", "length"], "attention_mask": ["sentences", "length"],
+        "encoder_states": ["sentences", "length", 32],
+        "decoder_input_ids": ["sentences", "beams", "target_length"], "cache_rows": ["sentences", "beams"],
+        "positions": ["kept"], "logits": ["rows", "kept", 50],
+        **{
+            f"{kind}_{part}_{layer}": [rows, 4, length, 8]
+            for kind, rows, length in (
+                ("cross", "sentences", "length"), ("past", "cached_rows", "past_length"),
+                ("present", "rows", "present_length"),
+            )
+            for part in ("key", "value")
+            for layer in layers
+        },
     }  # fmt: skip
+
+
+def test_cross_attention_projects_the_source_in_the_encoders_file_alone(exported: SimpleNamespace) -> None:
+    """Of the 8 projections around attention in a decoder's layer, 2 are in the encoder's file."""
+    weights = {
+        name: {
+            each.name
+            for each in graph.graph.initializer
+            if sorted(each.dims) == [32, 32] and "position" not in each.name
+        }
+        for name, graph in exported.graphs.items()
+    }
+    assert {name: len(each) for name, each in weights.items()} == {ENCODER: 2 * 4 + 2 * 2, DECODER: 2 * 6}
 
 
 def test_a_tied_table_is_stored_once_in_each_file(exported: SimpleNamespace) -> None:

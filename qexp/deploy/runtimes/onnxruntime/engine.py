@@ -35,7 +35,12 @@ from qexp.deploy.runtimes.onnxruntime.audit import audit
 from qexp.deploy.runtimes.onnxruntime.session import new_session
 from qexp.errors import DeployError
 
-TYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
+TYPES = {
+    "tensor(int64)": np.int64,
+    "tensor(float)": np.float32,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+}
 """Types of the inputs that an exported graph has."""
 
 
@@ -68,9 +73,11 @@ class OnnxRuntimeEngine:
             build_seconds=time.perf_counter() - started,
         )
         """Description of the engine."""
-        self._types = {value.name: TYPES[value.type] for value in self._session.get_inputs()}
-        self.inputs: tuple[str, ...] = tuple(self._types)
-        """Names of the inputs: int64, or float32 for outputs of another graph."""
+        self.types = {value.name: TYPES[value.type] for value in self._session.get_inputs()}
+        """NumPy type of each input: int64, or that of outputs of another graph."""
+        self.inputs: tuple[str, ...] = tuple(self.types)
+        """Names of the inputs."""
+        self._outputs = [value.name for value in self._session.get_outputs()]
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
         """Return the logits [batch, outputs] of a batch that has exactly ``inputs``.
@@ -78,7 +85,16 @@ class OnnxRuntimeEngine:
         Raises:
             DeployError: An input is missing or unknown, or the runtime refuses a value or shape.
         """
-        return _run(self._session, self._feed(batch))
+        logits: NDArray[np.float32] = _run(self._session, self._feed(batch), self._outputs[:1])[0]
+        return logits
+
+    def run_all(self, batch: Batch) -> dict[str, NDArray[Any]]:
+        """Return all outputs by name.
+
+        Raises:
+            DeployError: As in ``run``.
+        """
+        return dict(zip(self._outputs, _run(self._session, self._feed(batch)), strict=True))
 
     def audit(self, batch: Batch) -> Audit | None:
         """Return the work done for a batch of this shape, from the profile of a second session.
@@ -93,7 +109,7 @@ class OnnxRuntimeEngine:
     def _feed(self, batch: Batch) -> dict[str, NDArray[Any]]:
         check_names(self.inputs, batch)
         return {
-            name: np.asarray(values).astype(self._types[name], casting="safe")
+            name: np.asarray(values).astype(self.types[name], casting="safe", copy=False)
             for name, values in batch.items()
         }
 
@@ -165,16 +181,19 @@ def _session(
         ) from error
 
 
-def _run(session: onnxruntime.InferenceSession, feed: Batch) -> NDArray[np.float32]:
+def _run(
+    session: onnxruntime.InferenceSession, feed: Batch, outputs: list[str] | None = None
+) -> list[NDArray[Any]]:
+    """Return the named outputs for a feed, or all."""
     try:
-        logits: NDArray[np.float32] = session.run(None, feed)[0]
+        results: list[NDArray[Any]] = session.run(outputs, feed)
     except Exception as error:  # as in _session
         shapes = {name: values.shape for name, values in feed.items()}
         raise DeployError(
             f"batch: ONNX Runtime refuses it, with shapes {shapes}: {error}; give integers "
             "[batch, length] below the vocabulary size, not longer than the model's positions"
         ) from error
-    return logits
+    return results
 
 
 def _options(threads: int, optimized: bool) -> onnxruntime.SessionOptions:

@@ -77,6 +77,7 @@ class OpenVinoEngine:
         model = read(spec.graph)
         check_graph("openvino", model, str(spec.graph))
         self._limits = limits(model)
+        self._outputs = [each.name for each in model.graph.output]  # OpenVINO may add names of its own
         _check_precision(spec.precision)
         try:
             # Bytes only for a changed graph: loading by path avoids a second copy in memory.
@@ -94,8 +95,9 @@ class OpenVinoEngine:
             ) from error
         self._spec = spec
         self._request = self._compiled.create_infer_request()
-        self._types = {each.any_name: each.element_type.to_dtype() for each in self._compiled.inputs}
-        self.inputs: tuple[str, ...] = tuple(self._types)
+        self.types = {each.any_name: each.element_type.to_dtype() for each in self._compiled.inputs}
+        """NumPy type of each input."""
+        self.inputs: tuple[str, ...] = tuple(self.types)
         """Names of the inputs."""
         self.info = Info(
             "openvino",
@@ -115,22 +117,33 @@ class OpenVinoEngine:
             DeployError: An input is missing or unknown, a value lies outside its table, the batch is too
                 long, or OpenVINO refuses a shape.
         """
+        output: NDArray[np.float32] = self._infer(batch)[self._compiled.output(0)]
+        return output
+
+    def run_all(self, batch: Batch) -> dict[str, NDArray[Any]]:
+        """Return all outputs by name.
+
+        Raises:
+            DeployError: As in ``run``.
+        """
+        results = self._infer(batch)
+        return {name: results[index] for index, name in enumerate(self._outputs)}
+
+    def _infer(self, batch: Batch) -> Any:
         check_names(self.inputs, batch)
         feed = {
-            name: np.ascontiguousarray(np.asarray(batch[name]).astype(kind, casting="safe"))
-            for name, kind in self._types.items()
+            name: np.ascontiguousarray(np.asarray(batch[name]).astype(kind, casting="safe", copy=False))
+            for name, kind in self.types.items()
         }
         self._limits.check(feed)
         try:
-            results = self._request.infer(feed, share_inputs=True)
+            return self._request.infer(feed, share_inputs=True)
         except Exception as error:  # a RuntimeError, as above
             shapes = {name: values.shape for name, values in feed.items()}
             raise DeployError(
                 f"batch: OpenVINO refuses it, with shapes {shapes}: {_last_line(error)}; give integers "
                 "[batch, length] below the vocabulary size, not longer than the model's positions"
             ) from error
-        output: NDArray[np.float32] = results[self._compiled.output(0)]
-        return output
 
     def audit(self, batch: Batch) -> Audit | None:
         """Return the work done for a batch of this shape.
