@@ -55,6 +55,8 @@ def as_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
         column = column.cast(column.type.value_type)
     if column.type == pa.string():
         return column
+    if pa.types.is_string_view(column.type):
+        column = column.cast(pa.large_string())  # pyarrow 21 cannot tell the bytes of views
     return pa.chunked_array([part for chunk in column.chunks for part in _strings(chunk)], pa.string())
 
 
