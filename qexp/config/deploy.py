@@ -44,6 +44,10 @@ class Onnx(Section):
         return _each_once(values)
 
 
+_SETS = ("runtimes", "precisions", "batch_sizes", "lengths", "beams")
+"""Fields of which each value is named once."""
+
+
 class DeployEngines(Section):
     """Export, the gate of every engine, and a benchmark of all of them side by side."""
 
@@ -74,7 +78,7 @@ class DeployEngines(Section):
     """Time for the runs of all engines on a shape, which also stop when every median is stable; null takes
     all of the runs."""
 
-    @field_validator("runtimes", "precisions", "batch_sizes", "lengths", "beams")
+    @field_validator(*_SETS)
     @classmethod
     def _named_once(cls, values: tuple[object, ...] | None) -> tuple[object, ...] | None:
         return None if values is None else _each_once(values)
