@@ -74,9 +74,14 @@ class DeployEngines(Section):
     """Time for the runs of all engines on a shape, which also stop when every median is stable; null takes
     all of the runs."""
 
-    @field_validator("runtimes", "precisions", "batch_sizes", "lengths", "beams")
+    @field_validator("runtimes", "precisions", "batch_sizes", "lengths")
     @classmethod
-    def _named_once(cls, values: tuple[object, ...] | None) -> tuple[object, ...] | None:
+    def _named_once(cls, values: tuple[object, ...]) -> tuple[object, ...]:
+        return _each_once(values)
+
+    @field_validator("beams")
+    @classmethod
+    def _searched_once(cls, values: tuple[int, ...] | None) -> tuple[object, ...] | None:
         return None if values is None else _each_once(values)
 
     @model_validator(mode="after")

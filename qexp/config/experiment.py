@@ -17,7 +17,6 @@ from qexp.config.deploy import (
     DeployEngines,
     Gate,
     Machine,
-    NoDeploy,
     Numerics,
     TrainingSetup,
 )
@@ -27,7 +26,7 @@ from qexp.config.floats import refuse_for_floats
 from qexp.config.quantization import Placement, Quant, QuantizationConfig, Scheme
 from qexp.config.refinement import Refinement
 from qexp.config.resolution import resolve_defaults
-from qexp.config.runtimes import RUNTIMES
+from qexp.config.search_engines import refuse_search_engines
 from qexp.config.task import Data, Model, Task, TranslationTask, score_name
 from qexp.config.tracking import Tags, Trackers
 from qexp.config.training import AnyFinetune, AnyMethod, ContinuedTraining, Finetune, NoFinetune, Qat
@@ -213,22 +212,7 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _check_search_engines(self) -> Self:
-        if isinstance(self.deploy, NoDeploy):
-            return self
-        if isinstance(self.task, TranslationTask):
-            able = [name for name, spec in RUNTIMES.items() if spec.states]
-            if lacking := [name for name in self.deploy.runtimes if name not in able]:
-                raise ValueError(
-                    f"deploy.runtimes={lacking} with task={self.task.name}: engines of these runtimes return "
-                    f"no cache to a search; allowed are {', '.join(able)}"
-                )
-            return self
-        for field in ("beams", "cache_bits"):
-            if (value := getattr(self.deploy, field, None)) is not None:
-                raise ValueError(
-                    f"deploy.{field}={value} with task={self.task.name}: only translations search; set "
-                    f"deploy.{field}=null"
-                )
+        refuse_search_engines(self.task, self.deploy)
         return self
 
     @model_validator(mode="after")
