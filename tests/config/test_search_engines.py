@@ -20,9 +20,7 @@ def test_a_translation_is_timed_by_beams_where_none_are_chosen() -> None:
 def test_other_tasks_keep_the_fields_that_their_keys_had() -> None:
     deploy = experiment("task=mrpc", "deploy=auto").deploy
     assert not {"beams", "cache_bits"} & set(deploy.model_dump(mode="json"))
-    with pytest.raises(
-        ValidationError, match=r"cache_bits=8 with task=mrpc: only translations search"
-    ):
+    with pytest.raises(ValidationError, match=r"cache_bits=8 with task=mrpc: only translations search"):
         experiment("task=mrpc", "deploy=onnx", "deploy.cache_bits=8")
 
 
