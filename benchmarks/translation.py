@@ -5,8 +5,9 @@
 
 Weights are random, and the end of a text is forbidden, so that every search makes the same number of tokens.
 Sources have half to one and a half times ``--length`` tokens. INT8 quantizes weights, inputs of linear
-layers, tables and the four inputs of attention; ``cache 8`` keeps keys and values as integers. Ratios are to ONNX Runtime in FP32; "equal" is the share of tokens that are those of torch in FP32, which says whether
-FP32 is the same model, and nothing of INT8 with random weights. CTranslate2: pip install ctranslate2.
+layers, tables and the four inputs of attention; ``cache 8`` keeps keys and values as integers. Ratios are
+to ONNX Runtime in FP32; "equal" is the share of tokens that are those of torch in FP32, which says whether
+FP32 is the same model, and little of INT8 with random weights. CTranslate2: pip install ctranslate2.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ class CTranslate2:
 
         self.end = model.config.eos_token_id
         self._words = [str(index) for index in range(model.config.vocab_size - 1)]
-        spec = MarianMTLoader().get_model_spec(model)
+        # A copy: quantization overwrites the tensors that the specification shares with the model.
+        spec = MarianMTLoader().get_model_spec(copy.deepcopy(model))
         spec.register_source_vocabulary(self._words)
         spec.register_target_vocabulary(self._words)
         spec.config.eos_token = spec.config.bos_token = spec.config.unk_token = self._words[self.end]

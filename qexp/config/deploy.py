@@ -44,10 +44,6 @@ class Onnx(Section):
         return _each_once(values)
 
 
-_SETS = ("runtimes", "precisions", "batch_sizes", "lengths", "beams")
-"""Fields of which each value is named once."""
-
-
 class DeployEngines(Section):
     """Export, the gate of every engine, and a benchmark of all of them side by side."""
 
@@ -78,9 +74,14 @@ class DeployEngines(Section):
     """Time for the runs of all engines on a shape, which also stop when every median is stable; null takes
     all of the runs."""
 
-    @field_validator(*_SETS)
+    @field_validator("runtimes", "precisions", "batch_sizes", "lengths")
     @classmethod
-    def _named_once(cls, values: tuple[object, ...] | None) -> tuple[object, ...] | None:
+    def _named_once(cls, values: tuple[object, ...]) -> tuple[object, ...]:
+        return _each_once(values)
+
+    @field_validator("beams")
+    @classmethod
+    def _searched_once(cls, values: tuple[int, ...] | None) -> tuple[object, ...] | None:
         return None if values is None else _each_once(values)
 
     @model_validator(mode="after")

@@ -27,10 +27,11 @@ from qexp.config.floats import refuse_for_floats
 from qexp.config.quantization import Placement, Quant, QuantizationConfig, Scheme
 from qexp.config.refinement import Refinement
 from qexp.config.resolution import resolve_defaults
+from qexp.config.search_engines import refuse_search_engines
 from qexp.config.task import Data, Model, Task, score_name
 from qexp.config.tracking import Tags, Trackers
 from qexp.config.training import AnyFinetune, AnyMethod, ContinuedTraining, Finetune, NoFinetune, Qat
-from qexp.config.translation import TranslationTask, check_search
+from qexp.config.translation import TranslationTask
 
 _NOT_IDENTITY: dict[str, Any] = {
     "accept": True,
@@ -213,7 +214,7 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _check_search_engines(self) -> Self:
-        check_search(self.deploy, self.task)
+        refuse_search_engines(self.task, self.deploy)
         return self
 
     @model_validator(mode="after")

@@ -7,8 +7,6 @@ from typing import Literal, Self
 from pydantic import Field
 
 from qexp.config.base import Section
-from qexp.config.deploy import AnyDeploy, NoDeploy
-from qexp.config.runtimes import RUNTIMES
 from qexp.config.task import Task
 
 
@@ -54,27 +52,3 @@ class TranslationTask(Task):
         """The task with default settings for decoding and scores."""
         scoring = {"bleu_tokenize": "13a", "metrics": ("bleu",)}
         return self.model_copy(update={"search": BeamSearch(), **scoring})
-
-
-def check_search(deploy: AnyDeploy, task: Task) -> None:
-    """Check that engines of a translation can search, and that nothing else sets how.
-
-    Raises:
-        ValueError: A runtime returns no cache, or settings of a search stand beside a task without one.
-    """
-    if isinstance(deploy, NoDeploy):
-        return
-    if isinstance(task, TranslationTask):
-        able = [name for name, spec in RUNTIMES.items() if spec.states]
-        if lacking := [name for name in deploy.runtimes if name not in able]:
-            raise ValueError(
-                f"deploy.runtimes={lacking} with task={task.name}: engines of these runtimes return "
-                f"no cache to a search; allowed are {', '.join(able)}"
-            )
-        return
-    for field in ("beams", "cache_bits"):
-        if (value := getattr(deploy, field, None)) is not None:
-            raise ValueError(
-                f"deploy.{field}={value} with task={task.name}: only translations search; set "
-                f"deploy.{field}=null"
-            )

@@ -82,11 +82,11 @@ def fold_beams(
         Context [sentences * beams, T, heads, d], and the probabilities.
     """
     if not hasattr(key, BEAMS):
-        return inner(module, query, key, value, attention_mask, **arguments)
+        return inner(module, query, key, value, attention_mask=attention_mask, **arguments)
     size, length = getattr(key, BEAMS), query.shape[2]
     arguments["position_bias"] = None  # T5 has zeros there, one for each query of an unfolded batch
     folded = query.unflatten(0, size).transpose(1, 2).flatten(2, 3)
-    context, probabilities = inner(module, folded, key, value, attention_mask, **arguments)
+    context, probabilities = inner(module, folded, key, value, attention_mask=attention_mask, **arguments)
     return context.unflatten(1, (size[1], length)).flatten(0, 1), probabilities
 
 

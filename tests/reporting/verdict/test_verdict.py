@@ -296,7 +296,7 @@ def test_other_kinds_of_task_have_their_own_score(kind: str, metric: str) -> Non
     found = verdict(run)
     assert found.answer == "not exported"
     assert f"keeps {metric} within" in words(run)
-    assert commands(run) == ["deploy=onnx" if kind == "translation" else "deploy=auto"]
+    assert commands(run) == ["deploy=auto"]
 
 
 def test_a_translator_that_was_exported_is_deployable_without_a_latency() -> None:
