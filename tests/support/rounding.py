@@ -47,16 +47,22 @@ def plainly(model: ModelProto, feed: dict[str, np.ndarray]) -> np.ndarray:
     return session(model, optimized=False).run(None, feed)[0]
 
 
-def bare(model: ModelProto, feed: dict[str, np.ndarray]) -> np.ndarray:
-    """Run without options, but for those without which ONNX Runtime has another arithmetic."""
-    return session(model).run(None, feed)[0]
+def bare(model: ModelProto, feed: dict[str, np.ndarray], *, floats: bool = False) -> np.ndarray:
+    """Run without options, but for the one that CPUs without VNNI need.
+
+    With ``floats``, also the one without which float activations beside 4-bit weights in blocks are quantized.
+    """
+    return session(model, floats=floats).run(None, feed)[0]
 
 
-def session(model: ModelProto, *, optimized: bool = True) -> onnxruntime.InferenceSession:
+def session(
+    model: ModelProto, *, optimized: bool = True, floats: bool = False
+) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3  # constants that a rewritten node no longer reads are no news
-    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    if floats:
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return new_session(model, options)

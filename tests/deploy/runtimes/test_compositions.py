@@ -82,7 +82,7 @@ def test_every_composition(placement: str, scheme: str, quant: str, tmp_path: Pa
         allowed = max(allowed, 1e-3 * float(np.abs(expected).max()))
     spec = EngineSpec(path, "int8", 1)
     runtimes = [each for each in RUNTIMES if spec_of(each).floats or not quant.startswith("fp8")]
-    for logits in (bare(model, feed), *(load(each, spec).run(feed) for each in runtimes)):
+    for logits in (bare(model, feed, floats=True), *(load(each, spec).run(feed) for each in runtimes)):
         assert np.abs(logits - expected).max() <= allowed
 
 
