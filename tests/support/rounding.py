@@ -50,7 +50,7 @@ def plainly(model: ModelProto, feed: dict[str, np.ndarray]) -> np.ndarray:
 def bare(model: ModelProto, feed: dict[str, np.ndarray], *, floats: bool = False) -> np.ndarray:
     """Run without options, but for the one that CPUs without VNNI need.
 
-    With ``floats``, also the one without which float activations beside 4-bit weights in blocks are quantized.
+    With ``floats``, also the one without which float activations beside 4-bit blocks are quantized.
     """
     return session(model, floats=floats).run(None, feed)[0]
 
