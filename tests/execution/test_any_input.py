@@ -43,7 +43,7 @@ FEW = settings(
     phases=(Phase.explicit, Phase.generate),
     deadline=None,
 )
-MANY = settings(FEW, max_examples=int(os.environ.get("QEXP_TEST_CASES", "25")))
+MANY = settings(FEW, max_examples=int(os.environ.get("QEXP_TEST_CASES", "50")))
 """Of the slow tests; ``make test-all`` draws 100."""
 
 
