@@ -236,6 +236,7 @@ def test_real_captions_are_learned(outputs: Path) -> None:
     code, record = run(
         "task=translation", "model=transformer_tiny", "data=local", "quant=w8a8", "method=ptq",
         "machine.progress=false", "budget=smoke", "budget.train_steps=150", "finetune.epochs=1",
+        "budget.evaluation_rows=100", "deploy=none",
     )  # fmt: skip
     assert code == OK, record_problem()
     assert record["data"]["rows"] == {"train": 29000, "test": 1000}
