@@ -83,11 +83,12 @@ def fold_beams(
     """
     if not hasattr(key, BEAMS):
         return inner(module, query, key, value, attention_mask=attention_mask, **arguments)
-    size, length = getattr(key, BEAMS), query.shape[2]
+    (sentences, beams), (_, heads, length, width) = getattr(key, BEAMS), query.shape
     arguments["position_bias"] = None  # T5 has zeros there, one for each query of an unfolded batch
-    folded = query.unflatten(0, size).transpose(1, 2).flatten(2, 3)
+    apart = query.reshape(sentences, beams, heads, length, width)
+    folded = apart.transpose(1, 2).reshape(sentences, heads, beams * length, width)
     context, probabilities = inner(module, folded, key, value, attention_mask=attention_mask, **arguments)
-    return context.unflatten(1, (size[1], length)).flatten(0, 1), probabilities
+    return context.reshape(sentences * beams, length, heads, context.shape[-1]), probabilities
 
 
 def plain_attention(

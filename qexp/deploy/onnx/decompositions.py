@@ -19,8 +19,8 @@ from torch.fx import Node
 
 aten = torch.ops.aten
 
-CONVERSIONS = (aten.to.dtype, aten.to.dtype_layout, aten.to.device)
-"""Conversions of type, device or layout, of which a file knows only the type."""
+CONVERSIONS = (aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten.detach_.default)
+"""Conversions of type, device or layout, of which a file knows only the type, or of none of them."""
 COPY = aten._to_copy.default
 """Conversion of type alone; without a type, the identity."""
 FUNCTIONAL = {

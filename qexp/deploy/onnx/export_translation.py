@@ -176,12 +176,12 @@ class _Decoder(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         tokens, rows, mask, positions, *states = inputs
-        past = [each.index_select(0, rows.flatten()) for each in states[: 2 * self.layers]]
+        past = [each.index_select(0, rows.reshape(-1)) for each in states[: 2 * self.layers]]
         cross = states[2 * self.layers :]
         for key in cross[::2]:
             mark(key, *rows.shape)
         cache = EncoderDecoderCache(_filled(past), _filled(cross))
-        logits = self._logits(tokens.flatten(0, 1), mask, positions, cache)
+        logits = self._logits(tokens.reshape(-1, tokens.shape[-1]), mask, positions, cache)
         return logits, *_states(cache.self_attention_cache)
 
     def _logits(self, tokens: Tensor, mask: Tensor, positions: Tensor, cache: EncoderDecoderCache) -> Tensor:
@@ -210,7 +210,7 @@ def cache_argument(function: Any) -> str:
 
 def _added(mask: Tensor) -> Tensor:
     """Return a mask [B, S] as numbers that are added to scores, float32 [B, 1, 1, S]."""
-    return (1 - mask)[:, None, None].float() * LOWEST
+    return mask.eq(0)[:, None, None].float() * LOWEST
 
 
 def _filled(states: Sequence[Tensor]) -> DynamicCache:
