@@ -41,7 +41,6 @@ from transformers import AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained("{folder}")
 options = onnxruntime.SessionOptions()
 options.add_session_config_entry("session.x64quantprecision", "1")  # exact on every CPU
-options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")  # no second quantization
 session = onnxruntime.InferenceSession("{folder}/{graph}", options)
 texts = {texts}
 rows = tokenizer(*texts, {cut}, return_tensors="np")

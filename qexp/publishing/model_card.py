@@ -61,7 +61,8 @@ MADE_UP = (
 
 _INTEGER_NOTE = (
     "On x86 processors without VNNI, set the session's option `session.x64quantprecision=1`: there the fast "
-    "products saturate.\n"
+    "products saturate. Where weights of 3 or 4 bits stand in blocks beside float activations, set "
+    "`session.qdq_matmulnbits_accuracy_level=1` as well, or ONNX Runtime quantizes the activations.\n"
 )
 
 
