@@ -1,6 +1,6 @@
 # make demo   one whole run on generated data, from nothing to a table
 # make test   the tests that take minutes in all; make test-slow the others; make test-all both, and every
-#             composition of placement, scheme and quant in every runtime
+#             composition of placement, scheme and quant in every runtime, more drawn inputs and more kills
 # make test-no-vnni   the tests that multiply 8-bit integers, as on a CPU without VNNI: forced, and in an emulator
 # make sweep name=glue_ptq   a sweep of sweeps/; words="..." goes along, such as words="hydra/launcher=joblib"
 # make packages   what the slow tests need besides Python, from Debian; they skip without
@@ -57,7 +57,7 @@ test: $(READY)
 	$(PYTEST) -m "not slow"
 
 test-all: $(READY)
-	QEXP_TEST_CASES=100 $(PYTEST)
+	QEXP_TEST_CASES=100 QEXP_TEST_KILLS=20 $(PYTEST)
 
 test-slow: $(READY)
 	$(PYTEST) -m "slow and not exhaustive"

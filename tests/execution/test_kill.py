@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-KILLS = 20
+KILLS = int(os.environ.get("QEXP_TEST_KILLS", "8"))
 MOST = 6
 """Kills before a sweep is left alone."""
 WORDS = (

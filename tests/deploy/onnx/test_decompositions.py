@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,8 @@ def test_encoders(
     )  # fmt: skip
 
 
+FEW = (("marian", "sdpa"), ("bart", "eager"), ("t5", "quantized"))
+"""Translators that the slow tests look at, each with another attention; two exports each take a minute."""
 QUANTIZED = [
     ("placement=neurst", "quant=w8a8"),
     ("placement=bondarenko", "quant=w4a4", "scheme=per_tensor"),
@@ -110,8 +113,13 @@ def test_inserted_quantizers(tmp_path: Path, decompositions: Decompositions, wor
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attention", ["eager", "sdpa", "quantized"])
-@pytest.mark.parametrize("architecture", sequence_models.MODELS)
+@pytest.mark.parametrize(
+    ("architecture", "attention"),
+    [
+        pytest.param(*case, marks=() if case in FEW else pytest.mark.exhaustive)
+        for case in product(sequence_models.MODELS, ("eager", "sdpa", "quantized"))
+    ],
+)
 def test_translators(
     tmp_path: Path, decompositions: Decompositions, architecture: str, attention: str
 ) -> None:
