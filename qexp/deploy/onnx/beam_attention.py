@@ -85,7 +85,7 @@ def fold_beams(
         return inner(module, query, key, value, attention_mask=attention_mask, **arguments)
     (sentences, beams), (_, heads, length, width) = getattr(key, BEAMS), query.shape
     arguments["position_bias"] = None  # T5 has zeros there, one for each query of an unfolded batch
-    apart = query.reshape(sentences, beams, heads, length, width)
+    apart = query.reshape((sentences, beams, heads, length, width))
     folded = apart.transpose(1, 2).reshape(sentences, heads, beams * length, width)
     context, probabilities = inner(module, folded, key, value, attention_mask=attention_mask, **arguments)
     return context.reshape(sentences * beams, length, heads, context.shape[-1]), probabilities
