@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from qexp.config.base import Section
+from qexp.config.base import Section, is_none
 from qexp.config.runtimes import RUNTIMES
 from qexp.naming import Precision, RuntimeName
 
@@ -34,7 +34,7 @@ class Onnx(Section):
     """Tag of the section."""
     runtimes: tuple[RuntimeName, ...] = Field(default=("onnxruntime",), min_length=1)
     """What executes the run's result; the gate of the first is the run's."""
-    cache_bits: CacheBits | None = Field(default=None, exclude_if=lambda bits: bits is None)
+    cache_bits: CacheBits | None = Field(default=None, exclude_if=is_none)
     """Bits of keys and values between the steps of a translation's search; null is 32. With 8, those that
     have a quantizer (``matmul.key``, ``matmul.value``) are kept as its integers: no result changes."""
 
@@ -58,10 +58,10 @@ class DeployEngines(Section):
     lengths: tuple[Annotated[int, Field(ge=8)], ...] = Field(default=(128,), min_length=1)
     """Tokens in each row of a timed batch; a translation times rows of the evaluation split instead."""
     beams: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
-        default=None, min_length=1, exclude_if=lambda beams: beams is None
+        default=None, min_length=1, exclude_if=is_none
     )
     """Beams of each timed search of a translation, in which the task's own take no part; null is 1 and 5."""
-    cache_bits: CacheBits | None = Field(default=None, exclude_if=lambda bits: bits is None)
+    cache_bits: CacheBits | None = Field(default=None, exclude_if=is_none)
     """Bits of keys and values between the steps of a translation's search; null is 32. With 8, those that
     have a quantizer (``matmul.key``, ``matmul.value``) are kept as its integers: no result changes."""
     real: bool = False
@@ -159,7 +159,7 @@ class Budget(Section):
     """At most that many timed runs; null is no limit."""
     benchmark_rows: int | None = Field(default=None, ge=1)
     """No timed batch has more rows, but for the smallest that is asked for; null is no limit."""
-    minutes: float | None = Field(default=None, gt=0, exclude_if=lambda minutes: minutes is None)
+    minutes: float | None = Field(default=None, gt=0, exclude_if=is_none)
     """Minutes within which the whole run is to end: rows and steps are chosen, by rates that are measured on
     this machine, and stand in the Record; null is no limit."""
 

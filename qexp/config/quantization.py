@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from qexp.config.base import FLOAT_BITS, Bits, Section, check_bit_width, refuse_unused
+from qexp.config.base import FLOAT_BITS, Bits, Section, check_bit_width, is_none, refuse_unused
 from qexp.config.number_formats import NumberFormat, check_formats
 from qexp.naming import quant_name, short_format
 
@@ -26,7 +26,7 @@ class WeightScheme(Section):
     range: Literal["magnitude", "full"] = "magnitude"
     """Scale of a symmetric grid: the largest magnitude over the highest integer, or, of a grid with its
     lowest integer, the smallest scale that covers both ends (AIMET)."""
-    group_size: GroupSize | None = Field(default=None, exclude_if=lambda size: size is None)
+    group_size: GroupSize | None = Field(default=None, exclude_if=is_none)
     """Neighbouring inputs of an output channel that share a range, a block; null is the whole channel."""
 
     @model_validator(mode="after")
@@ -55,7 +55,7 @@ class ActivationScheme(Section):
     granularity: Literal["per_tensor", "per_embedding_group"] = "per_tensor"
     """One range for the tensor; or one for each group of embedding dimensions, where the last axis is the
     embedding's, and one for the tensor elsewhere."""
-    dynamic: Literal["tensor", "token"] | None = Field(default=None, exclude_if=lambda each: each is None)
+    dynamic: Literal["tensor", "token"] | None = Field(default=None, exclude_if=is_none)
     """Whether ranges are found at run time, without calibration: one for the tensor, of all rows and padding
     of a batch (ONNX ``DynamicQuantizeLinear``); or one for each token; null is fixed ranges."""
     symmetric: bool = False
@@ -135,9 +135,9 @@ class Quant(Section):
     """Bits of a weight, 2 to 16; 32 leaves weights in floating point."""
     activation_bits: Bits = 8
     """Bits of an activation, 2 to 16; 32 leaves activations in floating point."""
-    weight_format: NumberFormat | None = Field(default=None, exclude_if=lambda each: each is None)
+    weight_format: NumberFormat | None = Field(default=None, exclude_if=is_none)
     """Format of weights that are floats of ``weight_bits``; null is integers."""
-    activation_format: NumberFormat | None = Field(default=None, exclude_if=lambda each: each is None)
+    activation_format: NumberFormat | None = Field(default=None, exclude_if=is_none)
     """Format of activations that are floats of ``activation_bits``; null is integers."""
     embedding_bits: Bits | None = None
     """Bits of tables of embeddings; null is ``weight_bits``."""
