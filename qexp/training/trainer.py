@@ -25,6 +25,7 @@ from qexp.data.microbatches import MicroBatches
 from qexp.errors import TrainingError
 from qexp.tasks.module import TaskModule
 from qexp.training.attention import recomputed_attention
+from qexp.training.dropout import faster_dropout
 from qexp.training.interruption import StopRequest, interrupted
 from qexp.training.lightning_compat import interruptible, quiet_lightning
 from qexp.training.selection import WeightSelector
@@ -229,7 +230,13 @@ def _run(
     worker: WorkerContext,
     stop: StopRequest,
 ) -> None:
-    with stop.listening(), quiet_lightning(), interruptible(), recomputed_attention(module.model):
+    with (
+        stop.listening(),
+        quiet_lightning(),
+        interruptible(),
+        recomputed_attention(module.model),
+        faster_dropout(worker.numerics),
+    ):
         trainer = _trainer(steps.count, callbacks, worker)
         module.train()  # Lightning keeps the mode, and a loaded model is in evaluation mode
         resumed = str(worker.checkpoint) if worker.resumed_at else None

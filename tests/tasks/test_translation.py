@@ -18,12 +18,14 @@ from qexp.data.tokenization.pairs import IGNORED
 from qexp.errors import ConfigError, ModelError
 from qexp.models.loading import arguments, load_saved, logits_of, model_inputs, save, set_dropout
 from qexp.quant.insertion.insert import insert
+from qexp.quant.insertion.quantized_model import QuantizedModel
 from qexp.tasks.module import Optimization
 from qexp.tasks.translation import TranslationAdapter, Translator, from_scratch, scores, writer
 from qexp.training.distributed import train
 from qexp.training.holdout import Holdout
 from tests.conftest import experiment
 from tests.support.sequence_models import MODELS, build
+from tests.support.sequence_models import batch as sequence_batch
 from tests.support.tiny_training import largest_difference
 from tests.support.translators import WORDS, plan, prepared, runtime
 
@@ -143,6 +145,19 @@ def test_a_checkpoint_with_a_weight_missing_is_refused(tokens: Tokens, tmp_path:
 # The loss
 
 
+def calibrated(model: Any, batch: dict[str, torch.Tensor]) -> QuantizedModel:
+    """Quantize the operands of all products, with the ranges of one batch."""
+    sites = ("linear.weight", "linear.input", "matmul.query", "matmul.key", "matmul.probs", "matmul.value")
+    placement = Placement.model_validate({"name": "gemm", "sites": sites})
+    quantization = insert(model, QuantizationConfig(placement=placement))
+    masks = (batch["attention_mask"], batch.get("target_mask", batch.get("decoder_attention_mask")))
+    with torch.no_grad(), quantization.observing(*masks):
+        logits_of(model(**arguments(model, model_inputs(model), batch)))
+    quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
+    quantization.freeze()
+    return quantization
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.3])
 def test_loss_is_a_mean_over_the_tokens_of_the_targets(model: Any, tokens: Tokens, smoothing: float) -> None:
     batch = batch_of(tokens)
@@ -161,6 +176,42 @@ def test_loss_is_a_mean_over_the_tokens_of_the_targets(model: Any, tokens: Token
     inside = batch["labels"] != IGNORED
     oracle = whole(logits[inside], batch["labels"][inside])
     assert float(module.loss(logits, batch)) == pytest.approx(float(oracle), rel=1e-6)
+
+
+@pytest.mark.parametrize("architecture", MODELS)
+@pytest.mark.parametrize("quantized", [False, True])
+def test_the_loss_of_a_step_is_that_of_the_logits(architecture: str, quantized: bool) -> None:
+    """Without logits of padding, some tokens at a time, and with the gradients of torch's cross entropy."""
+    given = sequence_batch()
+    labels = given["decoder_input_ids"].masked_fill(given["decoder_attention_mask"] == 0, IGNORED)
+    batch = {**given, "labels": labels, "share": torch.tensor(0.5)}
+    model = build(architecture).train()
+    if architecture == "marian":
+        model.final_logits_bias.copy_(torch.linspace(-1, 1, 50)[None])
+    set_dropout(model, 0.0)
+    quantization = calibrated(model, batch) if quantized else None
+    module = Translator(model, PLAN, quantization, label_smoothing=0.2)
+    found = module.training_step(batch, 0)
+    logits = logits_of(model(**arguments(model, model_inputs(model), batch)))
+    wanted = 0.5 * module.loss(logits, batch)
+    torch.testing.assert_close(found, wanted)
+    parameters = [each for each in model.parameters() if each.requires_grad]
+    pairs = zip(*(torch.autograd.grad(each, parameters) for each in (found, wanted)), strict=True)
+    for mine, torchs in pairs:
+        torch.testing.assert_close(mine, torchs, rtol=1e-4, atol=1e-6)
+
+
+def test_a_quantizer_behind_the_logits_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("marian")
+    monkeypatch.setattr("qexp.tasks.translation.LinearCrossEntropy", None)
+    batch = {**sequence_batch(), "share": torch.tensor(1.0)}
+    batch["labels"] = batch["decoder_input_ids"]
+    handle = model.lm_head.register_forward_hook(lambda *_: _[2] * 0)
+    loss = Translator(model, PLAN).training_step(batch, 0)
+    assert float(loss.detach()) == pytest.approx(math.log(50))
+    handle.remove()
+    with pytest.raises(AttributeError):  # the faster way is taken again
+        Translator(model, PLAN).training_step(batch, 0)
 
 
 def test_the_task_says_how_smooth_the_labels_are(model: Any) -> None:
@@ -217,15 +268,15 @@ def test_a_resumed_training_ends_with_the_same_bits(
     whole, expected = trained(tokens, tmp_path / "whole")
     folder = tmp_path / "cut"
     folder.mkdir()
-    plain, calls = Translator.loss, []
+    plain, calls = Translator.training_step, []
 
-    def cut_off(self: Translator, logits: torch.Tensor, batch: Any) -> torch.Tensor:
+    def cut_off(self: Translator, batch: Any, batch_idx: int) -> torch.Tensor:
         calls.append(1)
         if len(calls) > 3:
             raise _Cut
-        return plain(self, logits, batch)
+        return plain(self, batch, batch_idx)
 
-    monkeypatch.setattr(Translator, "loss", cut_off)
+    monkeypatch.setattr(Translator, "training_step", cut_off)
     with pytest.raises(_Cut):
         train(plan(tokens), folder, folder, runtime(folder, checkpoint_seconds=0))
     monkeypatch.undo()
@@ -321,13 +372,7 @@ def test_predictions_are_in_the_order_of_the_rows(model: Any, tokens: Tokens, tm
 
 def test_a_quantized_model_writes_with_its_cache_what_it_writes_without(model: Any, tokens: Tokens) -> None:
     batch = batch_of(tokens, range(8))
-    sites = ("linear.weight", "linear.input", "matmul.query", "matmul.key", "matmul.probs", "matmul.value")
-    placement = Placement.model_validate({"name": "gemm", "sites": sites})
-    quantization = insert(model, QuantizationConfig(placement=placement))
-    with torch.no_grad(), quantization.observing(batch["attention_mask"], batch["target_mask"]):
-        logits_of(model(**arguments(model, model_inputs(model), batch)))
-    quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
-    quantization.freeze()
+    calibrated(model, batch)
     source = {name: batch[name] for name in ("input_ids", "attention_mask")}
     with torch.inference_mode():
         cached, plain = (
