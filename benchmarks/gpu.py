@@ -9,7 +9,7 @@ every node as it is written, and the largest difference of a logit over the larg
 that of ONNX Runtime's own optimized session: rounding to another step grows through random layers.
 Engines take turns, from arrays of numpy to arrays of numpy; each shape is compiled before it is timed.
 Without a GPU everything runs on the CPU, without FP16. A GPU compiles for minutes: with little time, give
-``--model``, ``--precisions`` and ``--lengths`` one after another.
+``--model``, ``--precisions`` and ``--lengths`` one after another. ``--all`` is benchmarks/gpu_all.py.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks import gpu_all
 from benchmarks.harness import Reading, alternate, write
 from benchmarks.options import parser, settings, start
 from benchmarks.shapes import SHAPES, Batch, Family, batch_of
@@ -138,13 +139,16 @@ def show(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure and print."""
+    """Measure and print; with ``--all`` all that waits for a GPU."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["--all"]:
+        raise SystemExit(gpu_all.main(words[1:]))
     found = parser(__doc__ or "", rounds=30)
     found.set_defaults(model="bert_base")
     found.add_argument("--rows", default="1,8,32,64,128", help="batch sizes, with commas between them")
     found.add_argument("--lengths", default="128,384", help="tokens, with commas between them")
     found.add_argument("--precisions", default="int8,fp16,bf16,fp32", help="with commas between them")
-    options = start(found, arguments)
+    options = start(found, words)
     lengths, rows = ([int(word) for word in each.split(",")] for each in (options.lengths, options.rows))
     shapes = tuple((count, tokens) for tokens in lengths for count in rows)
     shape, tables = SHAPES[options.model], {}

@@ -39,7 +39,7 @@ ALL: frozenset[Form] = FROZEN | {(False, True), (True, True)}
 def own(x: Tensor, channels: bool, learned: bool) -> Function:
     """qexp's quantizer, as it stands in a model; it forgets its last input between calls."""
     grid = Grid(bits=8, signed=True, symmetric=True, narrow=True, axis=0 if channels else None)
-    quantizer = Quantizer("benchmark", grid, len(x) if channels else None)
+    quantizer = Quantizer("benchmark", grid, len(x) if channels else None).to(x.device)
     high = _magnitudes(x, channels)
     quantizer.set_range(-high, high)
     quantizer.switch(QuantizerMode.LEARNED if learned else QuantizerMode.FROZEN)
