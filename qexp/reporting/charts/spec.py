@@ -42,8 +42,8 @@ class Series:
     name: str
     dots: tuple[Dot, ...]
     colour: int
-    form: Literal["dots", "hollow", "line", "front"]
-    """``front`` is the staircase through dots of rising x."""
+    form: Literal["dots", "hollow", "line", "steps", "front"]
+    """``steps`` is the staircase through dots of rising x, and ``front`` a dashed one."""
     shape: int = 0
     """Index of the shape of dots: circle, square, diamond, triangle."""
 
@@ -63,12 +63,12 @@ class XYChart:
     notes: tuple[str, ...] = ()
 
 
-MarkKind = Literal["dot", "ring", "median", "bar", "seen"]
+MarkKind = Literal["dot", "ring", "median", "outlier", "bar", "seen"]
 
 
 @dataclass(frozen=True)
 class Mark:
-    """Element of a lane; ``dot``, ``ring`` and ``median`` are at ``low``, the others reach to ``high``."""
+    """Element of a lane; ``bar`` and ``seen`` reach from ``low`` to ``high``, the others are at ``low``."""
 
     low: float
     high: float
