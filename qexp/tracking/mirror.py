@@ -19,7 +19,6 @@ from qexp.tracking.content import content_of, page_of
 from qexp.tracking.csv import CsvPage
 from qexp.tracking.figures import draw
 from qexp.tracking.mlflow import MlflowPage
-from qexp.tracking.page_charts import charts_of_run, pictures_of
 from qexp.tracking.tensorboard import TensorboardPage
 from qexp.tracking.tracker import (
     Page,
@@ -119,6 +118,8 @@ class _Shown:
 
     @cached_property
     def pictures(self) -> Mapping[str, Picture]:
+        from qexp.tracking.page_charts import charts_of_run, pictures_of  # loads Altair
+
         return draw(self.content) | pictures_of(charts_of_run(self.record))
 
 
