@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 
 DEVIATIONS = 6.0
 """Distance from the mean in standard deviations, beyond which a value is an outlier."""
-FEW = 1 / 8
-"""Largest share of the dimensions that may have outliers. Of more, as after GELU, the tails of the whole
-activation are long, and no dimension stands out."""
-MOST_DIMENSIONS = 8
+MOST_DIMENSIONS = 5
 """Maximum number of outlier dimensions of an activation that a Record lists."""
 
 
@@ -33,9 +30,8 @@ def outlier_dimensions(
 ) -> dict[str, OutlierDimensions] | None:
     """Return the outlier dimensions of each activation with one range for all of them, by quantizer.
 
-    Activations without an outlier are left out, and those of which more than ``FEW`` of the dimensions have
-    one. None if no range of a dimension is known: activations are floating point, or an older version
-    collected the statistics.
+    Activations without an outlier are left out. None if no range of a dimension is known: activations are
+    floating point, or an older version collected the statistics.
     """
     from safetensors import safe_open
     from safetensors.numpy import load_file
@@ -57,7 +53,7 @@ def outlier_dimensions(
 def outliers_of(
     extremes: NDArray[Any], counts: NDArray[Any], width: NDArray[Any]
 ) -> OutlierDimensions | None:
-    """Return the outlier dimensions of one activation, or None if it has none, or more than ``FEW``.
+    """Return the outlier dimensions of one activation, or None if no dimension has an outlier, or each.
 
     Args:
         extremes: Lowest and highest value of each dimension, [2, H].
@@ -70,7 +66,7 @@ def outliers_of(
     mean, deviation = _moments(counts, float(width))
     farthest = np.maximum(high - mean, mean - low)
     is_outlier = farthest > DEVIATIONS * deviation
-    if deviation == 0 or not 0 < is_outlier.sum() <= FEW * len(low):
+    if deviation == 0 or is_outlier.all() or not is_outlier.any():
         return None
     first = np.argsort(-farthest, kind="stable")[: min(int(is_outlier.sum()), MOST_DIMENSIONS)]
     others = ~is_outlier

@@ -103,7 +103,7 @@ class Record:
     ranges: Mapping[str, Mapping[str, ActivationRange]] = field(default_factory=dict)
     """Ranges of activations by stage (``ptq qat``) and quantizer (``<module>:<site>``)."""
     outliers: Mapping[str, OutlierDimensions] | None = None
-    """Outlier dimensions by quantizer, of activations that have few; null where no range of a dimension was
+    """Outlier dimensions by quantizer, of activations that have any; null where no range of a dimension was
     collected, and in Records from before."""
     sweep: SweepJob | None = None
     """Latest sweep that contained the run; null for a single run."""

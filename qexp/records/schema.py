@@ -214,7 +214,7 @@ class OutlierDimensions(TypedDict):
     """Dimensions of an activation with a value more than 6 standard deviations from the activation's mean.
 
     ``count`` of the ``size`` dimensions have one. ``dimensions`` are the indices of those that reach
-    farthest, at most 8, the farthest first, with the lowest and highest value of each in calibration.
+    farthest, at most 5, the farthest first, with the lowest and highest value of each in calibration.
     ``others_low`` and ``others_high`` are the range of all dimensions without an outlier.
     """
 

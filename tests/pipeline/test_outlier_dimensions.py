@@ -69,12 +69,21 @@ def test_the_bound_is_six_standard_deviations_of_the_whole_value(
     assert ("x" in found) == is_one
 
 
-def test_long_tails_everywhere_are_no_outlier_dimensions(tmp_path: Path) -> None:
-    some = dict.fromkeys(range(SIZE // 8), 50.0)
-    found = told(tmp_path, {"few": hidden(some), "many": hidden(some | {300: 50.0})})
-    assert found is not None and list(found) == ["few"]
-    assert found["few"]["count"] == SIZE // 8
-    assert len(found["few"]["dimensions"]) == len(found["few"]["low"]) == MOST_DIMENSIONS
+def test_the_farthest_of_many_are_listed_and_all_are_counted(tmp_path: Path) -> None:
+    many = {dimension: 30.0 + dimension / 10 for dimension in range(0, SIZE, 4)}
+    found = told(tmp_path, {"x": hidden(many)})
+    assert found is not None
+    each = found["x"]
+    assert each["count"] == len(many)
+    assert each["dimensions"] == sorted(many, reverse=True)[:MOST_DIMENSIONS]
+    assert len(each["low"]) == len(each["high"]) == MOST_DIMENSIONS
+    assert each["others_high"] < 6 < 30 < min(each["high"])
+
+
+def test_without_other_dimensions_none_stands_out(tmp_path: Path) -> None:
+    value = hidden({}, size=2)
+    value[3, 7] = 40.0
+    assert told(tmp_path, {"x": value}) == {}
 
 
 def test_constant_values_and_ranges_by_group_have_none(tmp_path: Path) -> None:

@@ -142,8 +142,8 @@ def _of_ranges(gallery: Callable[..., Gallery], task: str) -> Iterator[Gallery]:
         "(Bondarenko et al. 2021), over the range of all other dimensions: one scale that reaches them "
         "leaves the others few levels. qexp inspect RUN --dimensions FILE draws every dimension.",
         draw=outliers_chart,
-        empty="No Record has outlier dimensions: no activation has few of them, or statistics are from "
-        "an older version of qexp.",
+        empty="No Record has outlier dimensions: no activation has any, or the statistics are from an "
+        "older version of qexp.",
         command=f"python -m qexp task={task} quant=w8a8",
     )
 

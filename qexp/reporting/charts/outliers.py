@@ -54,7 +54,8 @@ def _ends(each: OutlierDimensions) -> tuple[float, float]:
 def _marks(each: OutlierDimensions) -> Iterator[Mark]:
     low, high = _ends(each)
     others_low, others_high = each["others_low"], each["others_high"]
-    yield Mark(low, high, "seen", f"all {each['size']} dimensions: {low:.4g} to {high:.4g}")
+    with_outliers = f"{each['count']} of {each['size']} dimensions have outliers"
+    yield Mark(low, high, "seen", f"{with_outliers}; all: {low:.4g} to {high:.4g}")
     words = (
         f"the other {each['size'] - each['count']} dimensions: {others_low:.4g} to {others_high:.4g}, "
         f"{share_of_others(each):.0%} of the range"
@@ -67,7 +68,12 @@ def _marks(each: OutlierDimensions) -> Iterator[Mark]:
 
 
 def _most_frequent(outliers: Mapping[str, OutlierDimensions]) -> str:
-    """Return a sentence on the dimensions with outliers in most activations."""
-    counts = Counter(dimension for each in outliers.values() for dimension in each["dimensions"])
-    named = [f"{dimension} ({count})" for dimension, count in counts.most_common(MOST_NAMED)]
-    return f"Dimensions with outliers in most of the {len(outliers)} activations: {', '.join(named)}."
+    """Return a sentence on the dimensions that reach farthest in most activations of the most common size.
+
+    An index means the same dimension in all hidden states, and another one inside feed-forward networks.
+    """
+    ((size, activations),) = Counter(each["size"] for each in outliers.values()).most_common(1)
+    of_size = (each for each in outliers.values() if each["size"] == size)
+    counts = Counter(dimension for each in of_size for dimension in each["dimensions"])
+    named = ", ".join(f"{dimension} ({count})" for dimension, count in counts.most_common(MOST_NAMED))
+    return f"Dimensions that reach farthest in most of the {activations} activations of {size} dimensions: {named}."

@@ -59,7 +59,9 @@ def test_the_share_of_the_others_counts_every_dimension() -> None:
 
 def test_the_dimensions_of_most_activations_are_named_below() -> None:
     (note,) = drawn(FOUND).notes
-    assert "2 activations: 99 (2), 223 (1)" in note
+    assert "2 activations of 384 dimensions: 99 (2), 223 (1)" in note
+    wide: OutlierDimensions = {**FEED_FORWARD, "size": 1536, "dimensions": [99, 1400]}
+    assert drawn({**FOUND, "encoder.layer.9.output.dense:linear.input": wide}).notes == (note,)
 
 
 def test_the_widest_are_kept_and_the_rest_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
