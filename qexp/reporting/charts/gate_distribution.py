@@ -43,7 +43,7 @@ def _series(gates: Mapping[str, Any]) -> Iterator[Series]:
         floor, of_floor = gate.get("floor", {}).get("distribution"), f"floor of {name.rpartition('/')[2]}"
         if floor and of_floor not in drawn:
             drawn.add(of_floor)
-            yield Series(of_floor, _dots(of_floor, floor), colour, "front")
+            yield Series(of_floor, _dots(of_floor, floor), colour, "dashed")
 
 
 def _dots(name: str, histogram: DifferenceHistogram) -> tuple[Dot, ...]:

@@ -76,4 +76,5 @@ def _most_frequent(outliers: Mapping[str, OutlierDimensions]) -> str:
     of_size = (each for each in outliers.values() if each["size"] == size)
     counts = Counter(dimension for each in of_size for dimension in each["dimensions"])
     named = ", ".join(f"{dimension} ({count})" for dimension, count in counts.most_common(MOST_NAMED))
-    return f"Dimensions that reach farthest in most of the {activations} activations of {size} dimensions: {named}."
+    where = f"the {activations} activations of {size} dimensions"
+    return f"Dimensions that reach farthest in most of {where}: {named}."

@@ -42,8 +42,9 @@ class Series:
     name: str
     dots: tuple[Dot, ...]
     colour: int
-    form: Literal["dots", "hollow", "line", "steps", "front"]
-    """``steps`` is the staircase through dots of rising x, and ``front`` a dashed one."""
+    form: Literal["dots", "hollow", "line", "steps", "dashed", "front"]
+    """``steps`` is the staircase through dots of rising x, ``dashed`` another, and ``front`` one without
+    dots."""
     shape: int = 0
     """Index of the shape of dots: circle, square, diamond, triangle."""
 

@@ -35,7 +35,8 @@ _MARKS: Mapping[MarkKind, tuple[str, dict[str, Any], str]] = {
 """Mark, its properties and its colour for each kind, from the back to the front."""
 
 _LINES: Mapping[str, dict[str, Any]] = {
-    "steps": {"interpolate": "step-after", "point": False},
+    "steps": {"interpolate": "step-after", "point": {"size": 14}},
+    "dashed": {"interpolate": "step-after", "point": {"size": 14}, "strokeDash": [5, 3]},
     "front": {"interpolate": "step-after", "strokeDash": [5, 3], "point": False},
     "line": {"point": {"size": 14}},
 }

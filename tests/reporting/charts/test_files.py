@@ -87,7 +87,7 @@ def test_every_mark_is_drawn_and_no_other(tmp_path: Path) -> None:
         paths = ElementTree.parse(tmp_path / f"{name}.svg").iter("{http://www.w3.org/2000/svg}path")
         return sum(path.get("aria-roledescription") == kind for path in paths)
 
-    assert marks("cola-size", "point") == 3 + 1  # the point of a line of one step, too
+    assert marks("cola-size", "point") == 3 + 1 + 2  # the points of lines, too
     assert marks("cola-size", "line mark") == 3
     assert (marks("cola-size-2", "bar"), marks("cola-size-2", "point"), marks("cola-size-2", "tick")) == (
         2,

@@ -44,8 +44,8 @@ def test_each_engine_is_drawn_and_each_floor_once() -> None:
         tensorrt_int8={"passed": True, "logit_differences": {"p50": 0.1}},
     )
     assert [(each.name, each.form) for each in drawn.series] == [
-        ("onnxruntime/int8", "steps"), ("floor of int8", "front"), ("openvino/int8", "steps"),
-        ("openvino/fp32", "steps"), ("floor of fp32", "front"),
+        ("onnxruntime/int8", "steps"), ("floor of int8", "dashed"), ("openvino/int8", "steps"),
+        ("openvino/fp32", "steps"), ("floor of fp32", "dashed"),
     ]  # fmt: skip
     assert drawn.series[0].colour == drawn.series[1].colour != drawn.series[2].colour
     assert drawn.x.scale == "log"
