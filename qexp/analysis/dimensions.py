@@ -49,21 +49,21 @@ class Dimensions:
 
 
 def dimensions_of(statistics: CalibrationStatistics) -> list[Dimensions]:
-    """Return the ranges of all activations with statistics per dimension.
+    """Return the ranges of the dimensions of all activations that have any.
 
     Raises:
         QuantizationError: If there are none.
     """
-    counted = {name: value.dimensions for name, value in statistics.items()}
     ranges = [
-        Dimensions(name, each.low.numpy(), each.high.numpy())
-        for name, each in counted.items()
-        if each is not None
+        Dimensions(name, *value.extremes.numpy())
+        for name, value in statistics.items()
+        if value.extremes is not None
     ]
     if not ranges:
         raise QuantizationError(
-            "--dimensions: calibration counted whole values only; inspect a run with embedding groups, such "
-            "as scheme=embedding_groups or recipe=bondarenko_peg"
+            "--dimensions: the statistics of this run have no ranges of dimensions: an older version of qexp "
+            "collected them, or only values inside attention are quantized; inspect a run that calibrated "
+            "inputs of linear layers anew"
         )
     return ranges
 

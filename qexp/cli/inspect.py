@@ -95,8 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         "--dimensions",
         type=Path,
         metavar="FILE",
-        help="instead: ranges of the embedding dimensions of activations, as a list and a PNG; of a run with "
-        "embedding groups",
+        help="instead: ranges of the embedding dimensions of activations, as a list and a PNG",
     )
     parser.add_argument(
         "--against",

@@ -258,6 +258,7 @@ class Job:
             curves=results.curves,
             selection=results.selection,
             ranges=results.ranges,
+            outliers=results.outliers,
             sweep=self.place.as_json if self.place else None,
             stages=[asdict(visit) for visit in runtime.visits] if runtime else [],  # type: ignore[misc]
             versions=versions(),

@@ -28,6 +28,7 @@ from qexp.data.skipped import notes_on_skipped, skipped_in
 from qexp.data.sources.resolve import SourceRows
 from qexp.data.sources.row_checks import cut_rows
 from qexp.pipeline.activation_ranges import activation_ranges, coarse_ranges
+from qexp.pipeline.outlier_dimensions import outlier_dimensions
 from qexp.pipeline.score_shifts import score_shifts
 from qexp.records.schema import with_metrics
 
@@ -45,6 +46,7 @@ class RunResults:
     curves: dict[str, Any] = field(default_factory=dict)
     selection: dict[str, Any] = field(default_factory=dict)
     ranges: dict[str, Any] = field(default_factory=dict)
+    outliers: dict[str, Any] | None = None
     parity: dict[str, Any] | None = None
     latency: dict[str, Any] | None = None
     bytes: dict[str, int] | None = None
@@ -104,6 +106,7 @@ class RunResults:
     ) -> None:
         """Record the ranges of activations, and the extremes that calibration observed."""
         self.ranges[name] = activation_ranges(quant_config, statistics, ranges)
+        self.outliers = outlier_dimensions(quant_config, statistics, ranges)
 
     def coarse_ranges(self, calibrator: str, statistics: Statistics, ranges: Ranges) -> list[str]:
         """Return a sentence on ranges that the histograms of calibration cannot tell."""

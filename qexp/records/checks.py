@@ -104,6 +104,23 @@ FORM: dict[str, tuple[Check, str]] = {
         "objects with lists step, score and kept by training",
     ),
     "ranges": (_each(_each(_is_range)), "numbers by stage and quantizer"),
+    "outliers": (
+        _optional(
+            _each(
+                _has(
+                    size=_is_number,
+                    count=_is_number,
+                    dimensions=_is_list_of_numbers,
+                    low=_is_list_of_numbers,
+                    high=_is_list_of_numbers,
+                    others_low=_is_number,
+                    others_high=_is_number,
+                )
+            )
+        ),
+        "null, or objects with size, count, others_low, others_high and lists dimensions, low and high by "
+        "quantizer",
+    ),
     "sweep": (_optional(_has(name=_is_text, id=_is_text, job=_is_number)), "null, or name, id and job"),
     "stages": (_items(_each(_anything)), "a list of objects"),
     "versions": (_each(_is_text), "strings by name"),

@@ -31,6 +31,7 @@ from qexp.records.schema import (
     Failure,
     Git,
     KeptWeights,
+    OutlierDimensions,
     ParityResult,
     ScoreInterval,
     Sites,
@@ -101,6 +102,9 @@ class Record:
     """Which weights were kept, by training (``fp32``), where held-out rows or an average chose them."""
     ranges: Mapping[str, Mapping[str, ActivationRange]] = field(default_factory=dict)
     """Ranges of activations by stage (``ptq qat``) and quantizer (``<module>:<site>``)."""
+    outliers: Mapping[str, OutlierDimensions] | None = None
+    """Outlier dimensions by quantizer, of activations that have any; null where no range of a dimension was
+    collected, and in Records from before."""
     sweep: SweepJob | None = None
     """Latest sweep that contained the run; null for a single run."""
     stages: list[StageRun] = field(default_factory=list)

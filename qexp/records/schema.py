@@ -36,12 +36,28 @@ class DataUsed(TypedDict):
     checks: NotRequired[list[str]]
 
 
+BINS_OF_DECADE = 4
+"""Number of bins of a :class:`DifferenceHistogram` from one power of ten to the next."""
+
+
+class DifferenceHistogram(TypedDict):
+    """Number of rows by the largest absolute difference of a logit.
+
+    Item ``k`` of ``counts`` is the number of rows with a difference from ``10 ** ((first + k) / 4)`` up to
+    the next bin. ``below`` is the number of rows with a smaller difference than 1e-9, or none.
+    """
+
+    below: int
+    first: int
+    counts: list[int]
+
+
 class ParityResult(TypedDict):
     """Exported graph compared with PyTorch: ``agreement`` in percent, ``metric_difference`` in points.
 
     ``floor`` has the same numbers for PyTorch in another arithmetic, and ``reasons`` the differences that
     noise does not explain. Records from before the noise floor was introduced have neither, and no
-    ``verdict``.
+    ``verdict``. ``distribution`` is newer, of the engine and of the ``floor``.
     """
 
     agreement: float | None
@@ -54,6 +70,7 @@ class ParityResult(TypedDict):
     verdict: NotRequired[Literal["passed", "within noise", "failed"]]
     reasons: NotRequired[list[str]]
     logit_differences: NotRequired[dict[str, float | None]]
+    distribution: NotRequired[DifferenceHistogram]
     floor: NotRequired[dict[str, Any]]
 
 
@@ -191,6 +208,23 @@ class ActivationRange(TypedDict):
     seen_low: float
     seen_high: float
     sqnr: float | None
+
+
+class OutlierDimensions(TypedDict):
+    """Dimensions of an activation with a value more than 6 standard deviations from the activation's mean.
+
+    ``count`` of the ``size`` dimensions have one. ``dimensions`` are the indices of those that reach
+    farthest, at most 5, the farthest first, with the lowest and highest value of each in calibration.
+    ``others_low`` and ``others_high`` are the range of all dimensions without an outlier.
+    """
+
+    size: int
+    count: int
+    dimensions: list[int]
+    low: list[float]
+    high: list[float]
+    others_low: float
+    others_high: float
 
 
 class SweepJob(TypedDict):

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from qexp.config import RerankingTask, score_name
 from qexp.data.metrics.bootstrap import randomization_test
 from qexp.tasks.comparison import GateComparison, measures_of
+from qexp.tasks.difference_histogram import histogram_of
 
 Array = NDArray[Any]
 Verdict = Literal["passed", "within noise", "failed"]
@@ -66,12 +67,14 @@ def judge(comparison: GateComparison) -> dict[str, Any]:
         "max_logit_difference": _largest(comparison.engine),
         "metric_difference": worst if np.isfinite(worst) else None,
         "logit_differences": _quantiles(comparison.engine),
+        "distribution": histogram_of(comparison.engine),
         **cosines[0],
         **shares[0],
         "floor": {
             "agreement": 100.0 * float(1 - floor.mean()),
             "metric_difference": _number(max((each[1] for each in comparison.metrics.values()), default=0.0)),
             "logit_differences": _quantiles(comparison.floor),
+            "distribution": histogram_of(comparison.floor),
             **cosines[1],
             **shares[1],
         },

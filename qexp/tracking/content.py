@@ -13,6 +13,7 @@ from qexp.config.tracking import LONGEST_TAG
 from qexp.errors import QexpError
 from qexp.naming import MODEL_STAGES, StageName
 from qexp.records.record import Record
+from qexp.reporting.charts.gate_distribution import shares_of
 from qexp.reporting.predictions import evaluations, joined_rows
 from qexp.reporting.run_view import RunView
 from qexp.tracking.tracker import Cell, CellTable, Page, PageContent, without_secrets
@@ -52,7 +53,9 @@ def content_of(record: Record, outputs: Path, warn: Callable[[str], None]) -> Pa
         "latency": _latency(record),
         "sizes": CellTable(("graph", "bytes"), tuple((record.bytes or {}).items())),
         "ranges": _ranges(record),
+        "outliers": _outliers(record),
         "gate": _gate(record),
+        "gate/distribution": _gate_distribution(record),
         "engines": _engines(record),
         "engines/latency": _engine_latency(record),
     }
@@ -76,6 +79,7 @@ def _summary(record: Record) -> Iterator[tuple[str, Cell]]:
     for stage, scores in record.scores.items():
         for metric, score in scores.items():
             yield f"{stage}/{metric}", score
+    yield from _score_losses(record)
     for name, value in (record.parity or {}).items():
         if not isinstance(value, dict | list):
             yield f"parity/{name}", cast(Cell, value)
@@ -84,6 +88,17 @@ def _summary(record: Record) -> Iterator[tuple[str, Cell]]:
     for graph, batches in (record.latency or {}).items():
         for batch, timing in batches.items():
             yield f"latency/{graph}/{batch}/p50_ms", timing["p50_ms"]
+
+
+def _score_losses(record: Record) -> Iterator[tuple[str, float]]:
+    """Yield what quantization costs in points: FP32 minus the exported graph, or else the last stage."""
+    last = next((stage for stage in ("onnx", "qat", "ptq") if stage in record.scores), "fp32")
+    if last == "fp32" or RunView(record).quant == "fp32":
+        return
+    for metric, fp32 in record.scores.get("fp32", {}).items():
+        score = record.scores[last].get(metric)
+        if fp32 is not None and score is not None:
+            yield f"score_loss/{metric}", fp32 - score
 
 
 def _scores(record: Record) -> CellTable:
@@ -142,6 +157,17 @@ def _ranges(record: Record) -> CellTable:
     return CellTable(("stage", "quantizer", *names), tuple(rows))
 
 
+def _outliers(record: Record) -> CellTable:
+    """Return the outlier dimensions that a Record lists, and the range of all others beside them."""
+    rows = (
+        (quantizer, *found, each["count"], each["size"], each["others_low"], each["others_high"])
+        for quantizer, each in (record.outliers or {}).items()
+        for found in zip(each["dimensions"], each["low"], each["high"], strict=True)
+    )
+    columns = ("quantizer", "dimension", "low", "high", "count", "size", "others_low", "others_high")
+    return CellTable(columns, tuple(rows))
+
+
 def _gate(record: Record) -> CellTable:
     """Return quantiles of the differences between logits of engines and torch, beside those of the floor."""
     rows = (
@@ -152,6 +178,19 @@ def _gate(record: Record) -> CellTable:
         if found is not None
     )
     return CellTable(("engine", "quantile", "difference", "floor"), tuple(rows))
+
+
+def _gate_distribution(record: Record) -> CellTable:
+    """Return the share of rows in percent by their difference to torch, of each engine and its floor."""
+    rows = (
+        (name, side, difference, share)
+        for name, engine in record.engines.items()
+        for gate in [engine.get("gate", {})]
+        for side, of_side in (("engine", gate), ("floor", gate.get("floor", {})))
+        if "distribution" in of_side
+        for difference, share in shares_of(of_side["distribution"])
+    )
+    return CellTable(("engine", "side", "difference", "share"), tuple(rows))
 
 
 def _confusion(record: Record, outputs: Path) -> dict[str, CellTable]:

@@ -118,7 +118,9 @@ class _Shown:
 
     @cached_property
     def pictures(self) -> Mapping[str, Picture]:
-        return draw(self.content)
+        from qexp.tracking.page_charts import charts_of_run, pictures_of  # loads Altair
+
+        return draw(self.content) | pictures_of(charts_of_run(self.record))
 
 
 @dataclass

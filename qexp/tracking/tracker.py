@@ -64,6 +64,8 @@ class PageContent:
     tables: Mapping[str, CellTable] = field(default_factory=dict)
     graph: Path | None = None
     """Exported ONNX file of the last stage."""
+    scatters: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Columns x and y of the tables that a tracker with scatter plots draws, by the table's name."""
 
     @property
     def scores(self) -> dict[str, float]:

@@ -127,7 +127,12 @@ class WandbPage:
             self._log_curves(content)
             run.summary.update(dict(content.summary))
             shown: dict[str, Any] = {name: wandb.Image(picture) for name, picture in pictures.items()}
-            shown |= {f"tables/{name}": _table(table) for name, table in content.tables.items()}
+            tables = {name: _table(table) for name, table in content.tables.items()}
+            shown |= {f"tables/{name}": table for name, table in tables.items()}
+            shown |= {
+                f"plots/{name}": wandb.plot.scatter(tables[name], *columns, title=name)
+                for name, columns in content.scatters.items()
+            }
             if shown:
                 run.log(shown)
             if content.graph:

@@ -13,11 +13,11 @@ from qexp.errors import QuantizationError, StoreError
 from qexp.quant.calibration.statistics import CalibrationStatistics
 
 
-def seen(*, dimensions: bool = True) -> CalibrationStatistics:
+def seen(*, extremes: bool = True) -> CalibrationStatistics:
     statistics = CalibrationStatistics()
     value = torch.randn(4, 9, 16, generator=torch.Generator().manual_seed(0))
-    statistics.add("plain", value, dimensions=dimensions)
-    statistics.add("outlier", value * torch.where(torch.arange(16) == 5, 50.0, 1.0), dimensions=dimensions)
+    statistics.add("plain", value, extremes=extremes)
+    statistics.add("outlier", value * torch.where(torch.arange(16) == 5, 50.0, 1.0), extremes=extremes)
     return statistics
 
 
@@ -39,6 +39,6 @@ def test_the_picture_is_a_png(tmp_path: Path) -> None:
         draw_dimensions(dimensions_of(seen()), tmp_path / "no" / "d.png", "a run")
 
 
-def test_whole_values_have_no_dimensions() -> None:
-    with pytest.raises(QuantizationError, match="recipe=bondarenko_peg"):
-        dimensions_of(seen(dimensions=False))
+def test_statistics_from_before_have_no_dimensions() -> None:
+    with pytest.raises(QuantizationError, match="older version"):
+        dimensions_of(seen(extremes=False))

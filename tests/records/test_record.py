@@ -149,6 +149,7 @@ def changed(**values: object) -> str:
         (changed(latency={"fp32": {"1": 3.0}}), "latency must be"),
         (changed(error={"type": 1}), "error must be"),
         (changed(data={"rows": {}}), "data must be"),
+        (changed(outliers={"x": {"size": 384}}), "outliers must be"),
     ],
 )
 def test_foreign_files_are_named_with_what_is_wrong(tmp_path: Path, text: str, reason: str) -> None:
@@ -168,6 +169,7 @@ def test_records_of_other_days_are_readable() -> None:
     old = {name: json.loads(record().to_json())[name] for name in ("key", "status", "started", "finished")}
     old["experiment"] = {"task": {"name": "mrpc"}, "bits": 8}
     assert Record.from_json(json.dumps(old)).experiment == old["experiment"]
+    assert Record.from_json(json.dumps(old)).outliers is None
     assert Record.from_json(json.dumps({**old, "field_of_tomorrow": 1})).scores == {}
 
 

@@ -51,6 +51,7 @@ def full(tree: dict[str, Any], chance: random.Random) -> Record:
         },
         curves={name: curve(chance) for name in ("fp32", *(["qat"] if trained else []))},
         ranges={stage: ranges(chance) for stage in stages},
+        outliers=outliers(chance) if quantized else None,
         engines={f"onnxruntime/{graph}": {"gate": gate(chance)} for graph in costs},
     )
 
@@ -62,8 +63,16 @@ def gate(chance: random.Random) -> dict[str, Any]:
     return {
         "agreement": 100.0, "max_logit_difference": found["max"], "metric_difference": 0.0, "rows": 400,
         "passed": True, "verdict": "passed", "logit_differences": found,
-        "floor": {"logit_differences": floor},
+        "distribution": distribution(chance),
+        "floor": {"logit_differences": floor, "distribution": distribution(chance)},
     }  # fmt: skip
+
+
+def distribution(chance: random.Random) -> dict[str, Any]:
+    """Differences of 400 rows around 1e-3."""
+    bins = [round(chance.gauss(-12, 1.5)) for _ in range(397)]
+    counts = [bins.count(each) for each in range(min(bins), max(bins) + 1)]
+    return {"below": 3, "first": min(bins), "counts": counts}
 
 
 def timing(p50: float) -> dict[str, float]:
@@ -76,6 +85,18 @@ def curve(chance: random.Random) -> dict[str, list[Any]]:
     steps = list(range(10, 600, 10))
     losses = [0.2 + 0.5 * math.exp(-step / 200) + chance.gauss(0, 0.01) for step in steps]
     return {"step": steps, "loss": losses}
+
+
+def outliers(chance: random.Random, layers: int = 6) -> dict[str, dict[str, Any]]:
+    """Two outlier dimensions in what each feed-forward network reads."""
+    found: dict[str, dict[str, Any]] = {}
+    for layer in range(layers):
+        high, low = chance.uniform(10, 30), -chance.uniform(6, 15)
+        found[f"bert.encoder.layer.{layer}.intermediate.dense:linear.input"] = {
+            "size": 384, "count": 2, "dimensions": [99, 223], "low": [-1.0, low], "high": [high, 0.5],
+            "others_low": -4.0, "others_high": 4.0,
+        }  # fmt: skip
+    return found
 
 
 def ranges(chance: random.Random, layers: int = 6) -> dict[str, dict[str, float]]:

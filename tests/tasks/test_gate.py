@@ -79,6 +79,7 @@ def test_identical_predictions_pass(logits: Array, labels: Array) -> None:
     result = verdict(logits, logits, labels, logits)
     assert result["verdict"] == "passed"
     assert result["logit_differences"] == {"p50": 0.0, "p90": 0.0, "p99": 0.0, "max": 0.0}
+    assert result["distribution"]["below"] == result["floor"]["distribution"]["below"] == ROWS
 
 
 FAULTS = {

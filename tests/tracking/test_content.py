@@ -105,6 +105,42 @@ def test_pictures_are_drawn_of_what_is_there(outputs: Path) -> None:
     assert draw(content_of(result(asked(), curves={}, ranges={}, scores={}), outputs, nothing_left_out)) == {}
 
 
+def test_outliers_and_the_gate_s_distribution_are_tables(outputs: Path) -> None:
+    outliers = {
+        "dense:linear.input": {
+            "size": 384, "count": 9, "dimensions": [99, 7], "low": [-1.0, -9.0], "high": [28.0, 2.0],
+            "others_low": -4.0, "others_high": 4.5,
+        }
+    }  # fmt: skip
+    gate = {
+        "distribution": {"below": 1, "first": -8, "counts": [3]},
+        "floor": {"distribution": {"below": 0, "first": -4, "counts": [4]}},
+    }
+    record = predicted(outputs, asked(), outliers=outliers, engines={"onnxruntime/int8": {"gate": gate}})
+    shown = content_of(record, outputs, nothing_left_out).tables
+    assert shown["outliers"].columns == (
+        "quantizer", "dimension", "low", "high", "count", "size", "others_low", "others_high"
+    )  # fmt: skip
+    assert shown["outliers"].rows == (
+        ("dense:linear.input", 99, -1.0, 28.0, 9, 384, -4.0, 4.5),
+        ("dense:linear.input", 7, -9.0, 2.0, 9, 384, -4.0, 4.5),
+    )
+    shares = {row[1:3]: row[3] for row in shown["gate/distribution"].rows if row[3]}
+    assert shares == {("engine", 0.01): 75.0, ("floor", 0.1): 100.0}
+
+
+def test_what_quantization_costs_is_told_in_points(outputs: Path) -> None:
+    fp32, qat = {"f1": 90.0, "accuracy": None}, {"f1": 88.5, "accuracy": 1.0}
+
+    def told(**scores: Any) -> dict[str, Any]:
+        summary = content_of(result(asked(), scores=scores), outputs, lambda _: None).summary
+        return {name: value for name, value in summary.items() if name.startswith("score_loss")}
+
+    assert told(fp32=fp32, ptq={"f1": 80.0}, qat=qat) == {"score_loss/f1": 1.5}
+    assert told(fp32=fp32, qat=qat, onnx={"f1": 91.0}) == {"score_loss/f1": -1.0}
+    assert told(fp32=fp32) == {}
+
+
 def test_a_failed_run_shows_one_line_of_its_error(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_API_KEY", "hunter2hunter2")
     error = {

@@ -34,6 +34,7 @@ def test_settings_scores_losses_tables_and_pictures_are_there(outputs: Path, con
     table = pd.read_csv(folder / "tables" / "confusion" / "validation.csv")
     assert table["rows"].sum() == 6
     assert sorted(file.name for file in folder.rglob("*.png")) == [
+        "layers.png",
         "loss.png",
         "ptq.png",
         "ptq.png",

@@ -36,6 +36,7 @@ def test_scores_curves_tables_and_pictures_are_there(outputs: Path, console: Run
     tags = events.Tags()
     assert {
         "pictures/loss",
+        "pictures/layers",
         "pictures/ranges/ptq",
         "pictures/ranges/qat",
         "pictures/noise/ptq",

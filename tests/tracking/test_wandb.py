@@ -92,7 +92,7 @@ def test_the_offline_files_hold_the_whole_page(outputs: Path, console: RunConsol
     assert {"scores", "ranges", "latency", "sizes"} == tables
     (confusion,) = (folder / "files/media/table/tables/confusion").glob("validation*.json")
     assert json.loads(confusion.read_text())["columns"] == ["fp32", "qat", "label", "rows"]
-    assert len(list((folder / "files/media/images/pictures").rglob("*.png"))) == 6
+    assert len(list((folder / "files/media/images/pictures").rglob("*.png"))) == 7
     graphs = [each for each in of_kind(entries, "artifact") if each["type"] == "model"]
     (stored,) = graphs[0]["manifest"]["contents"]
     assert Path(stored["local_path"]) == graph, "the graph was copied"

@@ -41,8 +41,14 @@ class Layout(NamedTuple):
     spans: tuple[Tensor, Tensor] | None
     """``Padding.spans``, the columns that count for each index of axis 0; None counts all."""
 
-    def scan(self, width: float, half: int) -> CountResult:
+    def scan(self, width: float, half: int, columns: Tensor | None = None) -> CountResult:
         """Count values in ``half`` bins of ``width`` on each side; values beyond count in the last bin.
+
+        Args:
+            width: Width of a bin.
+            half: Number of bins on each side of zero.
+            columns: Lowest and highest value of each column so far, float32 [2, n3] in memory order, which
+                are widened in place; None if they are not needed. Only without ``spans``.
 
         Raises:
             MemoryError: If there is no memory for the bins of each thread.
@@ -53,8 +59,9 @@ class Layout(NamedTuple):
         firsts, spans = (None, None) if self.spans is None else (t.data_ptr() for t in self.spans)
         rows = None if self.rows is None else self.rows.data_ptr()
         addresses = (self.values.data_ptr(), shape.data_ptr(), rows, firsts, spans)
+        found = (counts.data_ptr(), ends.data_ptr(), None if columns is None else columns.data_ptr())
         threads = torch.get_num_threads()
-        if kernel()(*addresses, width, half, counts.data_ptr(), ends.data_ptr(), threads) != 0:
+        if kernel()(*addresses, width, half, *found, threads) != 0:
             raise MemoryError(f"no memory for {2 * half} bins in each of {threads} threads")
         low, high = ends.tolist()
         return CountResult(low, high, counts)
@@ -68,8 +75,21 @@ class KernelCounts:
         self.highs: list[float] = []
         self.histogram = Histogram()
 
-    def add(self, value: Tensor, padding: Padding | None, *, probabilities: bool) -> None:
+    def add(
+        self,
+        value: Tensor,
+        padding: Padding | None,
+        *,
+        probabilities: bool,
+        columns: Tensor | None = None,
+    ) -> None:
         """Count a batch; a batch without entries is ignored.
+
+        Args:
+            value: Tensor of any shape.
+            padding: Entries to leave out.
+            probabilities: Whether columns of the last axis are padded, too.
+            columns: As in :meth:`Layout.scan`, of a value [B, T, H] or [B, H].
 
         Raises:
             QuantizationError: If a value is NaN or infinite.
@@ -80,7 +100,7 @@ class KernelCounts:
             histogram.reach(largest(values.scan(1.0, ENDS_ONLY)))
         # 1.5 times the bins, so that a batch with slightly larger values is counted in the same pass.
         window = min(MOST_HALF, histogram.half + histogram.half // 2)
-        counted = values.scan(histogram.width or 1.0, window)
+        counted = values.scan(histogram.width or 1.0, window, columns)
         reach = largest(counted)
         if reach > window * histogram.width > 0:
             histogram.reach(reach)
@@ -104,7 +124,7 @@ def kernel() -> Any:
     """Return the kernel, or None if it cannot be built."""
     addresses = (c_void_p, c_void_p, c_void_p, c_void_p, c_void_p)
     return native.function(
-        "qexp_histogram", *addresses, c_float, c_int64, c_void_p, c_void_p, c_int, returns=c_int
+        "qexp_histogram", *addresses, c_float, c_int64, c_void_p, c_void_p, c_void_p, c_int, returns=c_int
     )
 
 

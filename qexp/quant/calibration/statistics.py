@@ -2,9 +2,10 @@
 
 They are the lowest and highest value of every batch, and one signed linear histogram over all batches (see
 ``histogram``). Every calibrator computes its ranges from them, for every bit-width, without another pass over
-the data. On request, each dimension has coarser statistics of its own (see ``per_dimension``). Values are
-counted as float32 on the device that holds them: on the CPU by a native kernel, on other devices or without a
-compiler by tensor operations. Both give the same counts.
+the data. On request, each dimension has its lowest and highest value (see ``dimension_extremes``), or coarser
+statistics of its own (see ``per_dimension``). Values are counted as float32 on the device that holds them: on
+the CPU by a native kernel, on other devices or without a compiler by tensor operations. Both give the same
+counts.
 """
 
 from __future__ import annotations
@@ -20,11 +21,15 @@ from torch import Tensor
 
 from qexp.errors import QuantizationError
 from qexp.quant.calibration import histogram_cpu
+from qexp.quant.calibration.dimension_extremes import DimensionExtremes
 from qexp.quant.calibration.histogram import Histogram
 from qexp.quant.calibration.histogram_cpu import KernelCounts
 from qexp.quant.calibration.histogram_torch import TensorCounts
 from qexp.quant.calibration.padding import Padding
 from qexp.quant.calibration.per_dimension import FIELDS, DimensionCounts, DimensionStatistics
+
+EXTREMES = "extremes"
+"""Name of the lowest and highest value of each dimension in a file of statistics."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,9 @@ class ValueStatistics:
     histogram: Histogram = field(default_factory=Histogram)
     dimensions: DimensionStatistics | None = None
     """Statistics of each dimension of a value [B, T, H]; None if not requested."""
+    extremes: Tensor | None = None
+    """Lowest and highest value of each dimension of a value [B, T, H] or [B, H], float32 [2, H]; None if not
+    requested, and in files from before they were collected."""
 
     def group(self, members: Tensor) -> ValueStatistics:
         """Return the statistics of the dimensions with these indices, as if they were a value of their own.
@@ -68,12 +76,14 @@ class CalibrationStatistics(Mapping[str, ValueStatistics]):
         self._finished = dict(finished or {})
         self._counts: dict[str, KernelCounts | TensorCounts] = {}
         self._dimensions: dict[str, DimensionCounts] = {}
+        self._extremes: dict[str, DimensionExtremes] = {}
 
     def clear(self) -> None:
         """Discard all statistics."""
         self._finished.clear()
         self._counts.clear()
         self._dimensions.clear()
+        self._extremes.clear()
 
     def add(
         self,
@@ -83,6 +93,7 @@ class CalibrationStatistics(Mapping[str, ValueStatistics]):
         *,
         probabilities: bool = False,
         dimensions: bool = False,
+        extremes: bool = False,
     ) -> None:
         """Count a batch of a value.
 
@@ -92,6 +103,7 @@ class CalibrationStatistics(Mapping[str, ValueStatistics]):
             padding: Entries to leave out; None counts all.
             probabilities: Whether the last axis holds key columns, which are padded, too.
             dimensions: Whether to collect statistics of each dimension of a value with three axes, too.
+            extremes: Whether to keep the lowest and highest value of each index of the last axis, too.
 
         Raises:
             QuantizationError: If a value on the host is NaN or infinite, or the statistics of ``name`` were
@@ -99,7 +111,15 @@ class CalibrationStatistics(Mapping[str, ValueStatistics]):
         """
         counts = self._counts_of(name, value)
         try:
-            counts.add(value, padding, probabilities=probabilities)
+            if isinstance(counts, KernelCounts):
+                columns = (
+                    self._extremes.setdefault(name, DimensionExtremes()).within(value) if extremes else None
+                )
+                counts.add(value, padding, probabilities=probabilities, columns=columns)
+            else:
+                counts.add(value, padding, probabilities=probabilities)
+                if extremes:
+                    self._extremes.setdefault(name, DimensionExtremes()).add(value, padding)
         except QuantizationError as error:
             raise _not_finite(name, error) from None
         if dimensions and value.dim() == 3 and value.numel():
@@ -110,12 +130,16 @@ class CalibrationStatistics(Mapping[str, ValueStatistics]):
 
     def __getitem__(self, name: str) -> ValueStatistics:
         if name not in self._finished:
-            dimensions = self._dimensions.get(name)
+            dimensions, extremes = self._dimensions.get(name), self._extremes.get(name)
             try:
                 result = self._counts[name].read()
             except QuantizationError as error:
                 raise _not_finite(name, error) from None
-            self._finished[name] = ValueStatistics(*result, None if dimensions is None else dimensions.read())
+            self._finished[name] = ValueStatistics(
+                *result,
+                dimensions=None if dimensions is None else dimensions.read(),
+                extremes=None if extremes is None else extremes.read(),
+            )
         return self._finished[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -134,6 +158,8 @@ class CalibrationStatistics(Mapping[str, ValueStatistics]):
             tensors[f"{name}/width"] = torch.tensor(value.histogram.width, dtype=torch.float64)
             dimensions = {} if value.dimensions is None else value.dimensions.tensors()
             tensors |= {f"{name}/dim_{field}": tensor for field, tensor in dimensions.items()}
+            if value.extremes is not None:
+                tensors[f"{name}/{EXTREMES}"] = value.extremes
         save_file(tensors, path)
 
     @classmethod
@@ -149,7 +175,13 @@ class CalibrationStatistics(Mapping[str, ValueStatistics]):
             for name in (key.removesuffix("/lows") for key in tensors if key.endswith("/lows")):
                 histogram = Histogram(float(tensors[f"{name}/width"]), tensors[f"{name}/counts"])
                 lows, highs = tensors[f"{name}/lows"].tolist(), tensors[f"{name}/highs"].tolist()
-                finished[name] = ValueStatistics(lows, highs, histogram, _dimensions_of(name, tensors))
+                finished[name] = ValueStatistics(
+                    lows,
+                    highs,
+                    histogram,
+                    _dimensions_of(name, tensors),
+                    extremes=tensors.get(f"{name}/{EXTREMES}"),
+                )
         except (SafetensorError, KeyError) as error:
             raise QuantizationError(
                 f"{path}: not a file of calibration statistics ({error}); calibrate again"

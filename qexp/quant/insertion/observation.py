@@ -11,7 +11,7 @@ from torch import Tensor
 from qexp.quant.calibration.padding import Padding, paddings_of
 from qexp.quant.calibration.statistics import CalibrationStatistics
 from qexp.quant.insertion.discovery import Side
-from qexp.quant.insertion.sites import PADDED_COLUMNS, Site
+from qexp.quant.insertion.sites import ATTENTION_KINDS, PADDED_COLUMNS, Site
 from qexp.quant.quantizer import Quantizer
 from qexp.quant.quantizer_mode import QuantizerMode
 
@@ -33,6 +33,7 @@ class Observation:
     def __init__(self, sites: Sequence[Site], sides: Mapping[str, tuple[Side, Side]]) -> None:
         self._sides = dict(sides)
         self._with_columns = {site.quantizer for site in sites if site.kind in PADDED_COLUMNS}
+        self._in_attention = {site.quantizer for site in sites if site.kind in ATTENTION_KINDS}
         self.statistics = CalibrationStatistics()
 
     @contextmanager
@@ -74,4 +75,11 @@ class Observation:
         columns = quantizer.name in self._with_columns
         if padding is not None and not dimensions:
             value = padding.unfolded(value)
-        self.statistics.add(quantizer.part, value, padding, probabilities=columns, dimensions=dimensions)
+        self.statistics.add(
+            quantizer.part,
+            value,
+            padding,
+            probabilities=columns,
+            dimensions=dimensions,
+            extremes=quantizer.name not in self._in_attention,
+        )

@@ -84,6 +84,26 @@ static void take(const float *x, int64_t n, float width, int64_t half, uint32_t 
     }
 }
 
+/* Lowest and highest value of each column: ``ends`` is [2, columns]. NaN is left out. */
+CLONED static void widen_columns(const float *x, int64_t columns, float *ends) {
+    float *low = ends, *high = ends + columns;
+    for (int64_t i = 0; i < columns; i++) {
+        low[i] = x[i] < low[i] ? x[i] : low[i];
+        high[i] = x[i] > high[i] ? x[i] : high[i];
+    }
+}
+
+static void merge_columns(const float *from, int64_t columns, float *ends) {
+    for (int64_t i = 0; i < columns; i++) {
+        ends[i] = from[i] < ends[i] ? from[i] : ends[i];
+        ends[columns + i] = from[columns + i] > ends[columns + i] ? from[columns + i] : ends[columns + i];
+    }
+}
+
+static void clear_columns(float *ends, int64_t columns) {
+    for (int64_t i = 0; i < columns; i++) ends[i] = INFINITY, ends[columns + i] = -INFINITY;
+}
+
 typedef struct {
     const float *x;
     const int64_t *n;       /* sizes of the four axes; the last one is contiguous */
@@ -98,9 +118,12 @@ static int counts_row(const Values *v, int64_t i0, int64_t i1, int64_t i2) {
     return !v->rows || v->rows[i0 * v->rowstep[0] + i1 * v->rowstep[1] + i2 * v->rowstep[2]];
 }
 
-/* Rows ``first`` to ``last`` of all n0 * n1 * n2; neighbours in memory are taken as one run. */
+/* Rows ``first`` to ``last`` of all n0 * n1 * n2; neighbours in memory are taken as one run.
+ *
+ * column_ends: lowest and highest value of each column, [2, n3], where there are no spans; NULL: not wanted.
+ */
 static void take_rows(const Values *v, int64_t first, int64_t last, float width, int64_t half,
-                      uint32_t *counts, Ends *ends) {
+                      uint32_t *counts, Ends *ends, float *column_ends) {
     const int64_t n1 = v->n[1], n2 = v->n[2], columns = v->n[3];
     for (int64_t row = first; row < last;) {
         int64_t i2 = row % n2, i1 = row / n2 % n1, i0 = row / n2 / n1;
@@ -116,6 +139,7 @@ static void take_rows(const Values *v, int64_t first, int64_t last, float width,
         if (v->step[2] == columns)
             while (row < last && i2 + run < n2 && counts_row(v, i0, i1, i2 + run)) run++, row++;
         take(x, run * columns, width, half, counts, ends);
+        for (int64_t i = 0; column_ends && i < run; i++) widen_columns(x + i * columns, columns, column_ends);
     }
 }
 
@@ -131,35 +155,47 @@ static void give_ends(Ends all, float *ends) {
  *
  * shape: n0, n1, n2, n3, strides of x, strides of rows (three each). half 0: no counting, ends only.
  * ends: NaN if there is one; infinity and -infinity where nothing counts.
+ * column_ends: [2, n3], widened by the values of each column, without spans; NULL: not wanted.
  */
 int qexp_histogram(const float *x, const int64_t *shape, const uint8_t *rows, const int64_t *firsts,
-                   const int64_t *spans, float width, int64_t half, int64_t *counts, float *ends, int threads) {
+                   const int64_t *spans, float width, int64_t half, int64_t *counts, float *ends, float *column_ends,
+                   int threads) {
     const Values values = {x, shape, shape + 4, rows, shape + 7, firsts, spans};
     const int64_t all = shape[0] * shape[1] * shape[2], own = 2 * half * COPIES;
     const int64_t some = 1 + TASK / (shape[3] + 1), tasks = (all + some - 1) / some;
     uint32_t *scratch = NULL;
+    float *column_scratch = NULL;
     if (threads > tasks) threads = tasks > 1 ? (int)tasks : 1;
     if (half && !(scratch = malloc(sizeof *scratch * threads * own))) return NO_MEMORY;
+    if (column_ends && !(column_scratch = malloc(sizeof *column_scratch * threads * 2 * shape[3]))) {
+        free(scratch);
+        return NO_MEMORY;
+    }
     memset(counts, 0, sizeof *counts * 2 * half);
     Ends total = {INT32_MAX, INT32_MIN};
 #pragma omp parallel num_threads(threads)
     {
         uint32_t *mine = scratch ? scratch + omp_get_thread_num() * own : NULL;
+        float *my_columns = column_scratch ? column_scratch + omp_get_thread_num() * 2 * shape[3] : NULL;
         Ends seen = {INT32_MAX, INT32_MIN};
+        if (my_columns) clear_columns(my_columns, shape[3]);
         if (mine) memset(mine, 0, sizeof *mine * own);
 #pragma omp for schedule(dynamic) nowait
         for (int64_t task = 0; task < tasks; task++) {
             int64_t last = (task + 1) * some;
-            take_rows(&values, task * some, last < all ? last : all, width, half, mine, &seen);
+            take_rows(&values, task * some, last < all ? last : all, width, half, mine, &seen,
+                      my_columns);
         }
 #pragma omp critical
         {
             total.low = seen.low < total.low ? seen.low : total.low;
             total.high = seen.high > total.high ? seen.high : total.high;
             if (mine) add_copies(mine, 2 * half, counts);
+            if (my_columns) merge_columns(my_columns, shape[3], column_ends);
         }
     }
     free(scratch);
+    free(column_scratch);
     give_ends(total, ends);
     return DONE;
 }

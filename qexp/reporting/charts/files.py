@@ -31,16 +31,23 @@ def write_plots(galleries: Iterable[Gallery], folder: Path) -> list[Path]:
     Raises:
         StoreError: If the folder cannot be written.
     """
-    from vl_convert import vegalite_to_png, vegalite_to_svg
+    from vl_convert import vegalite_to_svg
 
     charts = [chart for gallery in galleries for chart in gallery.charts]
     paths = []
     for name, chart in zip(_file_names(charts), charts, strict=True):
-        drawing = with_data(chart)
         paths += [folder / f"{name}.png", folder / f"{name}.svg"]
-        _save(vegalite_to_png(drawing, scale=2), paths[-2])
-        _save(vegalite_to_svg(drawing).encode(), paths[-1])
+        _save(png_of(chart, scale=2), paths[-2])
+        _save(vegalite_to_svg(with_data(chart)).encode(), paths[-1])
     return paths
+
+
+def png_of(chart: Chart, scale: float = 1) -> bytes:
+    """Return a chart as a PNG file of ``scale`` pixels for each pixel of the page."""
+    from vl_convert import vegalite_to_png
+
+    png: bytes = vegalite_to_png(with_data(chart), scale=scale)
+    return png
 
 
 def with_data(chart: Chart) -> dict[str, Any]:

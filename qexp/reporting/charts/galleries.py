@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from qexp.reporting.charts.comparison import colours_of, latency_chart, seed_chart, size_chart
+from qexp.reporting.charts.gate_distribution import distribution_chart
 from qexp.reporting.charts.loss_map import loss_map
+from qexp.reporting.charts.outliers import outliers_chart
 from qexp.reporting.charts.run import (
     ShownRun,
     chosen_runs,
@@ -88,55 +90,82 @@ def _of_tasks(comparisons: Sequence[Comparison]) -> list[Gallery]:
 
 
 def _of_runs(comparisons: Sequence[Comparison], measured: Measured) -> list[Gallery]:
-    task = _task(comparisons)
     runs, left = chosen_runs(comparisons)
-    gallery = partial(_run_gallery, runs, left)
+    gallery, task = partial(_run_gallery, runs, left), _task(comparisons)
     return [
-        gallery(
-            "Training curves",
-            "Mean loss between two points, of the FP32 fine-tune and of quantization-aware training; "
-            "distillation makes it another loss.",
-            draw=curves_chart,
-            empty="No Record has a loss curve: nothing was trained, or by an older version of qexp.",
-            command=f"python -m qexp task={task} quant=w8a8 method=qat",
-        ),
-        gallery(
-            "Sensitivity",
-            "Signal to quantization noise: of the logits with only these sites quantized, where it was "
-            "measured; else of each activation, as its histogram of calibration lets expect. The noisiest "
-            "first.",
-            draw=partial(_noise_chart, measured),
-            empty="No Record has the noise of its activations: nothing was quantized, or by an older "
-            "version.",
-            command=f"python -m qexp task={task} quant=w8a8",
-        ),
-        gallery(
-            "Sensitivity by layer",
-            "Expected signal to quantization noise of each activation in each layer; low numbers are noisy.",
-            draw=layers_chart,
-            empty="No Record has the noise of activations in numbered layers.",
-            command=f"python -m qexp task={task} quant=w8a8",
-        ),
-        gallery(
-            "Activation ranges",
-            "What is quantized, over what calibration saw; what lies outside is clipped. Records have the "
-            "range of a whole activation; qexp inspect RUN --dimensions FILE draws the outlier dimensions "
-            "of a run with embedding groups.",
-            draw=ranges_chart,
-            empty="No Record has ranges of activations: nothing was quantized, or by an older version of "
-            "qexp.",
-            command=f"python -m qexp task={task} quant=w8a8",
-        ),
-        gallery(
-            "Gate",
-            "Quantiles of the differences between the logits of an engine and of torch, beside the floor: "
-            "the differences that torch has to itself in another arithmetic.",
-            draw=gate_chart,
-            empty="No Record has differences of logits: nothing was exported, or by an older version of "
-            "qexp.",
-            command=f"python -m qexp task={task} quant=w8a8 deploy=onnxruntime",
-        ),
+        *_of_training_and_noise(gallery, task, measured),
+        *_of_ranges(gallery, task),
+        *_of_gates(gallery, task),
     ]
+
+
+def _of_training_and_noise(
+    gallery: Callable[..., Gallery], task: str, measured: Measured
+) -> Iterator[Gallery]:
+    yield gallery(
+        "Training curves",
+        "Mean loss between two points, of the FP32 fine-tune and of quantization-aware training; "
+        "distillation makes it another loss.",
+        draw=curves_chart,
+        empty="No Record has a loss curve: nothing was trained, or by an older version of qexp.",
+        command=f"python -m qexp task={task} quant=w8a8 method=qat",
+    )
+    yield gallery(
+        "Sensitivity",
+        "Signal to quantization noise: of the logits with only these sites quantized, where it was "
+        "measured; else of each activation, as its histogram of calibration lets expect. The noisiest "
+        "first.",
+        draw=partial(_noise_chart, measured),
+        empty="No Record has the noise of its activations: nothing was quantized, or by an older version.",
+        command=f"python -m qexp task={task} quant=w8a8",
+    )
+    yield gallery(
+        "Sensitivity by layer",
+        "Expected signal to quantization noise of each activation in each layer; low numbers are noisy.",
+        draw=layers_chart,
+        empty="No Record has the noise of activations in numbered layers.",
+        command=f"python -m qexp task={task} quant=w8a8",
+    )
+
+
+def _of_ranges(gallery: Callable[..., Gallery], task: str) -> Iterator[Gallery]:
+    yield gallery(
+        "Activation ranges",
+        "What is quantized, over what calibration saw; what lies outside is clipped.",
+        draw=ranges_chart,
+        empty="No Record has ranges of activations: nothing was quantized, or by an older version of qexp.",
+        command=f"python -m qexp task={task} quant=w8a8",
+    )
+    yield gallery(
+        "Outlier dimensions",
+        "Dimensions with a value more than 6 standard deviations from the mean of their activation "
+        "(Bondarenko et al. 2021), over the range of all other dimensions: one scale that reaches them "
+        "leaves the others few levels. qexp inspect RUN --dimensions FILE draws every dimension.",
+        draw=outliers_chart,
+        empty="No Record has outlier dimensions: no activation has any, or the statistics are from an "
+        "older version of qexp.",
+        command=f"python -m qexp task={task} quant=w8a8",
+    )
+
+
+def _of_gates(gallery: Callable[..., Gallery], task: str) -> Iterator[Gallery]:
+    yield gallery(
+        "Gate",
+        "Quantiles of the differences between the logits of an engine and of torch, beside the floor: "
+        "the differences that torch has to itself in another arithmetic.",
+        draw=gate_chart,
+        empty="No Record has differences of logits: nothing was exported, or by an older version of qexp.",
+        command=f"python -m qexp task={task} quant=w8a8 deploy=onnxruntime",
+    )
+    yield gallery(
+        "Gate distribution",
+        "How many rows differ by how much between an engine and torch, and dashed the floor: an engine "
+        "that computes the model has the floor's distribution, or lies left of it.",
+        draw=distribution_chart,
+        empty="No Record has the distribution of these differences: nothing was exported, or the gate "
+        "is from an older version of qexp.",
+        command=f"python -m qexp task={task} quant=w8a8 deploy=onnxruntime",
+    )
 
 
 def _run_gallery(

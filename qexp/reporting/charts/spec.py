@@ -42,8 +42,9 @@ class Series:
     name: str
     dots: tuple[Dot, ...]
     colour: int
-    form: Literal["dots", "hollow", "line", "front"]
-    """``front`` is the staircase through dots of rising x."""
+    form: Literal["dots", "hollow", "line", "steps", "dashed", "front"]
+    """``steps`` is the staircase through dots of rising x, ``dashed`` another, and ``front`` one without
+    dots."""
     shape: int = 0
     """Index of the shape of dots: circle, square, diamond, triangle."""
 
@@ -63,12 +64,12 @@ class XYChart:
     notes: tuple[str, ...] = ()
 
 
-MarkKind = Literal["dot", "ring", "median", "bar", "seen"]
+MarkKind = Literal["dot", "ring", "median", "outlier", "bar", "seen"]
 
 
 @dataclass(frozen=True)
 class Mark:
-    """Element of a lane; ``dot``, ``ring`` and ``median`` are at ``low``, the others reach to ``high``."""
+    """Element of a lane; ``bar`` and ``seen`` reach from ``low`` to ``high``, the others are at ``low``."""
 
     low: float
     high: float

@@ -28,10 +28,19 @@ _MARKS: Mapping[MarkKind, tuple[str, dict[str, Any], str]] = {
     "seen": ("bar", {"height": 12, "opacity": 0.45}, GREY),
     "bar": ("bar", {"height": 6, "minBandSize": 1}, PALETTE[1]),
     "median": ("tick", {"thickness": 2.5, "size": 15}, PALETTE[2]),
+    "outlier": ("point", {"filled": True, "size": 45, "opacity": 0.8}, PALETTE[2]),
     "dot": ("point", {"filled": True, "size": 55, "opacity": 0.8}, PALETTE[1]),
     "ring": ("point", {"filled": False, "size": 55, "strokeWidth": 2}, PALETTE[1]),
 }  # fmt: skip
 """Mark, its properties and its colour for each kind, from the back to the front."""
+
+_LINES: Mapping[str, dict[str, Any]] = {
+    "steps": {"interpolate": "step-after", "point": {"size": 14}},
+    "dashed": {"interpolate": "step-after", "point": {"size": 14}, "strokeDash": [5, 3]},
+    "front": {"interpolate": "step-after", "strokeDash": [5, 3], "point": False},
+    "line": {"point": {"size": 14}},
+}
+"""Properties of the line of each form, from the back to the front."""
 
 Specification = dict[str, Any]
 Style = tuple[str, int, str, int]
@@ -146,12 +155,8 @@ def _plane(x: Axis, y: Axis, styles: tuple[Style, ...], has: tuple[bool, bool]) 
     layers: list[Any] = []
     for form, of_form in _by_form(styles):
         only = base.transform_filter(alt.FieldOneOfPredicate(field="series", oneOf=of_form))
-        if form in ("front", "line"):
-            front: dict[str, Any] = {"interpolate": "step-after", "strokeDash": [5, 3]}
-            point = {"size": 14} if form == "line" else False
-            layers.append(
-                only.mark_line(point=point, **(front if form == "front" else {})).encode(order="x:Q")
-            )
+        if form in _LINES:
+            layers.append(only.mark_line(**_LINES[form]).encode(order="x:Q"))
         else:
             layers.append(only.mark_point(filled=form == "dots", size=70, strokeWidth=2).encode(shape=shape))
     if labels:
@@ -161,7 +166,7 @@ def _plane(x: Axis, y: Axis, styles: tuple[Style, ...], has: tuple[bool, bool]) 
 
 
 def _by_form(styles: Sequence[Style]) -> Iterator[tuple[str, list[str]]]:
-    for form in ("front", "line", "dots", "hollow"):
+    for form in (*_LINES, "dots", "hollow"):
         if of_form := [name for name, _, own, _ in styles if own == form]:
             yield form, of_form
 

@@ -36,6 +36,7 @@ PLANE = XYChart(
         Series(HOSTILE, (Dot(1, 80, "w", "labelled"), Dot(90, 88)), 1, "dots", 2),
         Series("hollow", (Dot(3, 70),), 9, "hollow", 7),
         Series("one step", (Dot(3, 70),), 2, "line"),
+        Series("shares", (Dot(1, 70), Dot(9, 80)), 3, "steps"),
     ),
     ("Left out: 3.",),
 )  # fmt: skip
@@ -43,7 +44,7 @@ LANES = RangeChart(
     "cola size", "cola", "ranges", Axis("value", "symlog"),
     (
         Lane(HOSTILE, (Mark(-900, 4, "seen"), Mark(-4, 4, "bar"))),
-        Lane("b", (Mark(1, 1, "median"), Mark(1, 1, "dot"), Mark(2, 2, "ring"))),
+        Lane("b", (Mark(1, 1, "median"), Mark(1, 1, "dot"), Mark(2, 2, "ring"), Mark(3, 3, "outlier"))),
     ),
     (("bar", "quantized"), ("median", "median")),
 )  # fmt: skip
@@ -86,11 +87,11 @@ def test_every_mark_is_drawn_and_no_other(tmp_path: Path) -> None:
         paths = ElementTree.parse(tmp_path / f"{name}.svg").iter("{http://www.w3.org/2000/svg}path")
         return sum(path.get("aria-roledescription") == kind for path in paths)
 
-    assert marks("cola-size", "point") == 3 + 1  # the point of a line of one step, too
-    assert marks("cola-size", "line mark") == 2
+    assert marks("cola-size", "point") == 3 + 1 + 2  # the points of lines, too
+    assert marks("cola-size", "line mark") == 3
     assert (marks("cola-size-2", "bar"), marks("cola-size-2", "point"), marks("cola-size-2", "tick")) == (
         2,
-        2,
+        3,
         1,
     )
     assert marks("loss", "rect mark") + marks("loss", "rect") == 3
@@ -103,9 +104,16 @@ def test_axes_are_those_of_the_chart() -> None:
 
 
 def test_the_table_of_a_chart_has_all_its_numbers() -> None:
-    assert {(value["x"], value["y"]) for value in data_of(PLANE).values} == {(1, 80), (90, 88), (3, 70)}
+    assert {(value["x"], value["y"]) for value in data_of(PLANE).values} == {
+        (1, 80),
+        (90, 88),
+        (3, 70),
+        (1, 70),
+        (9, 80),
+    }
     assert [column.title for column in data_of(LANES).columns] == ["name", "kind", "value, from", "to"]
-    assert [row[1] for row in data_of(LANES).rows] == ["seen", "quantized", "median", "dot", "ring"]
+    kinds = ["seen", "quantized", "median", "dot", "ring", "outlier"]
+    assert [row[1] for row in data_of(LANES).rows] == kinds
     assert data_of(TILES).rows[0] == ("cola", "w8a8", 0.25)
 
 

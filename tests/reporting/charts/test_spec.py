@@ -14,23 +14,17 @@ from qexp.reporting.charts import comparison, run
 from qexp.reporting.charts import galleries as place
 from qexp.reporting.charts.galleries import galleries
 from qexp.reporting.charts.run import lowest_chart, natural, without_shared_beginning
-from qexp.reporting.charts.spec import Chart, Dot, Gallery, HeatMap, RangeChart, XYChart, scale_of
+from qexp.reporting.charts.spec import Chart, Dot, HeatMap, RangeChart, XYChart, scale_of
 from qexp.reporting.comparison import compare
+from tests.support.charts import chart, gallery
 from tests.support.page_records import forty, full, ranges, timing
 from tests.support.record_factory import ENGINES, deployed, experiment, failed, record
 
 TITLES = (
     *("Loss against latency", "Loss against size", "Loss by task and width", "Seed spread"),
-    *("Training curves", "Sensitivity", "Sensitivity by layer", "Activation ranges", "Gate"),
+    *("Training curves", "Sensitivity", "Sensitivity by layer", "Activation ranges"),
+    *("Outlier dimensions", "Gate", "Gate distribution"),
 )
-
-
-def gallery(records: list[Record], title: str) -> Gallery:
-    return next(each for each in galleries(compare(records)) if each.title == title)
-
-
-def chart(records: list[Record], title: str) -> Chart:
-    return gallery(records, title).charts[0]
 
 
 def dots(chart: Chart, form: str | None = None) -> list[Dot]:

@@ -28,7 +28,7 @@ from qexp.reporting.table import Table
 from qexp.reporting.tables import runs as run_tables
 from qexp.reporting.tables.comparison import table_of
 from qexp.reporting.verdict.verdict import verdicts_of
-from tests.support.page_records import HOSTILE, forty, full, ranges
+from tests.support.page_records import HOSTILE, forty, full, outliers, ranges
 from tests.support.record_factory import ENGINES, deployed, experiment, failed, parity, record
 
 VOID = {"meta", "br", "link", "img", "input"}
@@ -41,7 +41,8 @@ SECTIONS = (
         "loss-by-task-and-width",
         "seed-spread",
     ),
-    *("training-curves", "sensitivity", "sensitivity-by-layer", "activation-ranges", "gate"),
+    *("training-curves", "sensitivity", "sensitivity-by-layer", "activation-ranges"),
+    *("outlier-dimensions", "gate", "gate-distribution"),
     *("overview", "tables", "failed-runs"),
 )
 
@@ -97,7 +98,7 @@ def test_every_section_is_there_and_filled() -> None:
     assert links == ["#main", *(f"#{name}" for name in SECTIONS)]
     assert not [each for each in found.all("p") if each.get("class") == "empty"]
     assert {"All tasks", "cola", "mrpc"} <= set(found.text("h3").split("\n"))
-    assert len(found.all("figure")) == 3 * 2 + 1 + 5 * 2 * MOST_OF_TASK
+    assert len(found.all("figure")) == 3 * 2 + 1 + 7 * 2 * MOST_OF_TASK
 
 
 def test_the_verdict_comes_first_with_the_next_command() -> None:
@@ -252,18 +253,18 @@ def test_a_failure_that_was_made_up_for_is_not_listed() -> None:
 def test_an_empty_section_says_why_and_how_to_fill_it() -> None:
     found = parsed([record(experiment("cola"))])
     empty = [each for each in found.all("p") if each.get("class") == "empty"]
-    assert len(empty) == 10
-    assert len(found.all("pre")) == 9  # that no run failed, no command has to change
+    assert len(empty) == 12
+    assert len(found.all("pre")) == 11  # that no run failed, no command has to change
     assert "python -m qexp -m task=cola quant=w8a8 seed=1,2,3" in found.text("pre")
     assert "No Record has a loss curve" in found.text("p")
-    assert len(Parsed(page([], [])).all("pre")) == 13
+    assert len(Parsed(page([], [])).all("pre")) == 15
 
 
 def test_one_chart_of_each_run_gallery_is_shown_at_first() -> None:
     found = parsed(forty())
     figures = found.all("figure")
-    assert sum("hidden" not in each for each in figures) == 3 * 2 + 1 + 5
-    assert len(found.all("option")) == sum("hidden" in each for each in figures) + 5
+    assert sum("hidden" not in each for each in figures) == 3 * 2 + 1 + 7
+    assert len(found.all("option")) == sum("hidden" in each for each in figures) + 7
     assert "figure[hidden] { display: block; }" in found.text("style")  # for readers without scripts
 
 
@@ -314,11 +315,12 @@ def test_two_hundred_runs_make_a_page_below_three_megabytes() -> None:
             task, model=f"m{number % 40}", quant=quant, seed=number, deploy=ENGINES, method={"kind": "qat"}
         )
         key = f"{number:03}{task}{quant}"
-        runs.append(replace(full(tree, chance), key=key, ranges={"qat": ranges(chance, 24)}))
+        layers = {"ranges": {"qat": ranges(chance, 24)}, "outliers": outliers(chance, 24)}
+        runs.append(replace(full(tree, chance), key=key, **layers))  # type: ignore[arg-type]
     comparisons = compare(runs)
     text = page(comparisons, runs, verdicts=verdicts_of(comparisons))
     found = Parsed(text)
-    assert len(found.all("option")) == 5 * MOST_RUNS
+    assert len(found.all("option")) == 7 * MOST_RUNS
     assert len(text.encode()) < 3e6
     assert {run.key[:8] for run in runs} <= set(found.text("td").split("\n"))
 
