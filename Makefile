@@ -35,6 +35,7 @@ words  ?=
 
 # What is run on a CPU without VNNI; graphs are exported by the run before, since the emulator takes a minute for one.
 EMULATED := tests/deploy/runtimes/onnxruntime/test_engine.py tests/deploy/onnx/test_uint8.py \
+  tests/deploy/onnx/test_saturation.py \
   tests/deploy/runtimes/onnxruntime/test_session.py tests/deploy/runtimes/tensorrt/test_build.py
 
 # What the oldest versions are tried on: data, configuration, quantization in torch, Records, and files of ONNX.

@@ -80,7 +80,9 @@ def _in_plain_session(path: Path, threads: int) -> Form:
     return Form(call)
 
 
-def static_onnxruntime(family: Family, calibration: Batch, folder: Path, threads: int) -> Form:
+def static_onnxruntime(
+    family: Family, calibration: Batch, folder: Path, threads: int, *, reduce_range: bool = False
+) -> Form:
     """``quantize_static``: Q/DQ pairs on all operators that it knows, extremes of the calibration batch."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -92,20 +94,25 @@ def static_onnxruntime(family: Family, calibration: Batch, folder: Path, threads
         def get_next(self) -> Any:
             return next(self.batches, None)
 
-    path = folder / "static.onnx"
+    path = folder / ("static_reduced.onnx" if reduce_range else "static.onnx")
     quantize_static(
         str(folder / FP32_FILE), str(path), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
-        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, reduce_range=reduce_range,
     )  # fmt: skip
     return _in_plain_session(path, threads)
 
 
-def dynamic_onnxruntime(family: Family, calibration: Batch, folder: Path, threads: int) -> Form:
+def dynamic_onnxruntime(
+    family: Family, calibration: Batch, folder: Path, threads: int, *, reduce_range: bool = False
+) -> Form:
     """``quantize_dynamic``: integer products, with ranges of activations found in every run."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    path = folder / "quantize_dynamic.onnx"
-    quantize_dynamic(str(folder / FP32_FILE), str(path), per_channel=True, weight_type=QuantType.QInt8)
+    path = folder / ("quantize_dynamic_reduced.onnx" if reduce_range else "quantize_dynamic.onnx")
+    quantize_dynamic(
+        str(folder / FP32_FILE), str(path), per_channel=True, weight_type=QuantType.QInt8,
+        reduce_range=reduce_range,
+    )  # fmt: skip
     return _in_plain_session(path, threads)
 
 

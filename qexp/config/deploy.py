@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from qexp.config.base import Section, is_none
+from qexp.config.cpu import CpuChoice
 from qexp.config.runtimes import RUNTIMES
 from qexp.naming import Precision, RuntimeName
 
@@ -37,6 +38,10 @@ class Onnx(Section):
     cache_bits: CacheBits | None = Field(default=None, exclude_if=is_none)
     """Bits of keys and values between the steps of a translation's search; null is 32. With 8, those that
     have a quantizer (``matmul.key``, ``matmul.value``) are kept as its integers: no result changes."""
+    cpu: CpuChoice | None = Field(default=None, exclude_if=is_none)
+    """CPU that the quantized model is for: with VNNI, with AVX2 alone, whose pairs of 8-bit products
+    saturate, or auto, the one that the run is composed on, which the Record names. With avx2, weights of
+    8 bits get 7, where :func:`qexp.config.cpu.resolve_cpu` says so; null changes nothing."""
 
     @field_validator("runtimes")
     @classmethod
@@ -64,6 +69,10 @@ class DeployEngines(Section):
     cache_bits: CacheBits | None = Field(default=None, exclude_if=is_none)
     """Bits of keys and values between the steps of a translation's search; null is 32. With 8, those that
     have a quantizer (``matmul.key``, ``matmul.value``) are kept as its integers: no result changes."""
+    cpu: CpuChoice | None = Field(default=None, exclude_if=is_none)
+    """CPU that the quantized model is for: with VNNI, with AVX2 alone, whose pairs of 8-bit products
+    saturate, or auto, the one that the run is composed on, which the Record names. With avx2, weights of
+    8 bits get 7, where :func:`qexp.config.cpu.resolve_cpu` says so; null changes nothing."""
     real: bool = False
     """Time batches of the evaluation rows too, each padded to its longest row."""
     runs: int = Field(default=30, ge=3)

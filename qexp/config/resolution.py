@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qexp.config.base import FLOAT_BITS
+from qexp.config.cpu import resolve_cpu
 from qexp.config.deploy import BEAMS
 from qexp.config.embedding import BI_ENCODERS
 from qexp.config.number_formats import IN_BLOCKS
@@ -29,7 +30,8 @@ def resolve_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
     ``method: auto`` becomes ``qat``, or ``none`` with FP32; ``controlled`` becomes ``qat``, or
     ``control`` with FP32. An embedding or a retrieval is distilled from logits where nothing is chosen, and
     never from labels; a reranking is, too, where nothing is chosen. ``deploy: auto`` becomes ``engines``, or
-    ``none`` for formats of floats in blocks; its searches of a translation become 1 and 5 beams.
+    ``none`` for formats of floats in blocks; its searches of a translation become 1 and 5 beams, and
+    ``deploy.cpu: auto`` the CPU at hand, by which weights may get 7 bits (:mod:`qexp.config.cpu`).
     A resolved tree is returned unchanged.
 
     Raises:
@@ -47,6 +49,7 @@ def resolve_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
         _resolve_method(resolved)
     if all(isinstance(resolved.get(key), dict) for key in ("task", "deploy")):
         _resolve_deploy(resolved)
+        resolve_cpu(resolved)
     return resolved
 
 

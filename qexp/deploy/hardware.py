@@ -12,6 +12,7 @@ from pathlib import Path
 
 from qexp.artifacts import digest
 from qexp.config import RUNTIMES, RuntimeName
+from qexp.config.cpu import cpu_fields
 from qexp.environment import EXACT_VARIABLE
 from qexp.errors import DeployError
 
@@ -101,10 +102,7 @@ def processor() -> str:
 @cache
 def _processor() -> str:
     """Return model and vector extensions: virtual machines often share a model name and little else."""
-    info = Path("/proc/cpuinfo")
-    if not info.exists():
+    if not (fields := cpu_fields()):
         return platform.processor() or platform.machine()
-    fields = dict(line.split(":", 1) for line in info.read_text(encoding="utf-8").splitlines() if ":" in line)
-    entries = {key.strip(): value.strip() for key, value in fields.items()}
-    vector = [flag for flag in entries.get("flags", "").split() if flag.startswith(("avx", "amx"))]
-    return f"{entries.get('model name', platform.machine())} [{' '.join(sorted(vector))}]"
+    vector = [flag for flag in fields.get("flags", "").split() if flag.startswith(("avx", "amx"))]
+    return f"{fields.get('model name', platform.machine())} [{' '.join(sorted(vector))}]"

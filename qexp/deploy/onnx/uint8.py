@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
+from qexp.deploy.onnx.saturation import SAFE_PAIR
+
 SHIFT = 128
 """What uint8 values have more than int8 values."""
-SEVEN_BITS = 64
-"""Largest magnitude of weights for which a pair of products with uint8 fits 16 bits: 2 * 255 * 64 < 2**15."""
+SEVEN_BITS = SAFE_PAIR // 2
+"""Largest magnitude of weights that ONNX Runtime leaves alone, since any pair of them fits 16 bits."""
 
 
 def shift_activations(model: ModelProto) -> bool:

@@ -25,7 +25,9 @@ WITHIN: dict[State, str] = {
     "deployable": "", "simulated": " (simulated)", "not exported": " (not exported)",
 }  # fmt: skip
 """States within the accepted loss that nothing speaks against, and what follows the name."""
-WIDENED = "Engines multiply the weights of {} as 8-bit integers: smaller than W8A8, and as fast."
+WIDENED = "Engines multiply the weights of {} as 8-bit integers: {} W8A8, and as fast."
+HALF_A_BYTE = 4
+"""Most bits of weights that take less than a byte in a file."""
 NAMED = 4
 """Most candidates that one sentence names."""
 HEADLINES: dict[Answer, str] = {
@@ -91,7 +93,8 @@ def _no_baseline(verdict: Verdict) -> str:
 def _of_best(best: DeploymentCandidate) -> list[str]:
     lines = [f"{best.name} {change_words(best.change, best.accepted)}"] if best.change else []
     if best.state == "deployable":
-        widened = [WIDENED.format(best.row.quant.upper())] if best.execution == "widened" else []
+        size = "smaller than" if best.run.bits[0] <= HALF_A_BYTE else "as large as"
+        widened = [WIDENED.format(best.row.quant.upper(), size)] if best.execution == "widened" else []
         return [*lines, f"{_deployed(best)} Gate: {best.gate}.", *widened]
     lines += [simulated_words(best)] if best.execution == "simulated" else []
     if best.state == "simulated":

@@ -3,7 +3,8 @@
 On x86 without VNNI instructions ONNX Runtime's product of uint8 by int8 adds pairs in 16 bits, and saturates:
 results are wrong, not just rounded. Multiplying the largest values shows whether this CPU does so. If it
 does, or if the environment variable :data:`qexp.environment.EXACT_VARIABLE` forces it, sessions use exact
-products (``session.x64quantprecision``), which are slower on a CPU with VNNI.
+products (``session.x64quantprecision``), which are slower. A graph whose stored weights cannot saturate
+(:mod:`qexp.deploy.onnx.saturation`) needs none, and keeps the fast ones.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import onnxruntime
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from qexp.deploy.hardware import exact_products_forced
+from qexp.deploy.onnx.saturation import cannot_saturate
 from qexp.deploy.onnx.uint8 import shift_shared_weights
 
 PROVIDERS = ["CPUExecutionProvider"]
@@ -33,7 +35,8 @@ def new_session(
     Args:
         graph: File, or graph in memory, which is not modified.
         options: Session options, None for ONNX Runtime's defaults; exact products may be enabled in place.
-        exact: Whether to use exact products, which costs speed; None does so where necessary.
+        exact: Whether products must be exact without VNNI, too; None means where this CPU has none. It costs
+            speed unless no product of the graph can saturate.
 
     Raises:
         Exception: The runtime refuses the graph; its exceptions have no other common base.
@@ -41,9 +44,10 @@ def new_session(
     """
     options = options or onnxruntime.SessionOptions()
     if exact if exact is not None else exact_products_forced() or products_saturate():
-        options.add_session_config_entry(EXACT, "1")
         model = onnx.load(graph, load_external_data=False) if isinstance(graph, Path) else _copy(graph)
-        graph = model if shift_shared_weights(model) else graph
+        if not cannot_saturate(model):
+            options.add_session_config_entry(EXACT, "1")
+            graph = model if shift_shared_weights(model) else graph
     return _session(graph, options)
 
 

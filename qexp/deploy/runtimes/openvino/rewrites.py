@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+from functools import cache
+
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from qexp.deploy.onnx.decompose_qdq import decompose_qdq, readers
+from qexp.deploy.onnx.saturation import contracted_axis, weight_fits
 
-SAFE_WEIGHT = 64
-"""Largest magnitude for which two products with uint8 still fit 16 bits: 2 * 255 * 64 < 2**15."""
 WIDE = frozenset({TensorProto.INT16, TensorProto.UINT16})
 
 
@@ -17,8 +17,7 @@ def rewrite(model: ModelProto, *, saturating: bool) -> bool:
 
     Args:
         model: Exported graph.
-        saturating: Whether products of wide weights are wrong on this CPU, and are to be kept in floating
-            point.
+        saturating: Whether pairs of products saturate on this CPU; what may do so is kept in floating point.
 
     Returns:
         Whether anything changed.
@@ -37,21 +36,28 @@ def rewrite(model: ModelProto, *, saturating: bool) -> bool:
 
 
 def safe_quantizers(model: ModelProto) -> set[str]:
-    """Return the outputs of quantizers that only feed products with stored weights too small to saturate."""
-    weights = {each.name: each for each in model.graph.initializer}
-    narrow = {
-        node.output[0]
+    """Return the outputs of quantizers that only feed products with stored weights that cannot saturate."""
+    stored = {each.name: each for each in model.graph.initializer}
+    weights = {
+        node.output[0]: node.input[0]
         for node in model.graph.node
-        if node.op_type == "DequantizeLinear"
-        and node.input[0] in weights
-        and int(np.abs(numpy_helper.to_array(weights[node.input[0]]).astype(np.int32)).max()) <= SAFE_WEIGHT
+        if node.op_type == "DequantizeLinear" and node.input[0] in stored
     }
     read_by = readers(model.graph)
+
+    @cache
+    def fits(name: str, axis: int | None) -> bool:
+        return weight_fits(numpy_helper.to_array(stored[name]), axis)
 
     def safe(node: NodeProto) -> bool:
         pairs = read_by[node.output[0]]
         products = [each for pair in pairs for each in read_by[pair.output[0]]]
-        return all(each.op_type in ("MatMul", "Gemm") and each.input[1] in narrow for each in products)
+        return all(
+            each.op_type in ("MatMul", "Gemm")
+            and each.input[1] in weights
+            and fits(weights[each.input[1]], contracted_axis(each))
+            for each in products
+        )
 
     return {node.output[0] for node in model.graph.node if node.op_type == "QuantizeLinear" and safe(node)}
 

@@ -12,12 +12,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from qexp.deploy.engine import EngineSpec
 from qexp.deploy.hardware import processor, this_host
+from qexp.deploy.onnx.uint8 import shift_activations
 from qexp.deploy.runtimes.onnxruntime import session as sessions
 from qexp.deploy.runtimes.onnxruntime.engine import OnnxRuntimeEngine
 from qexp.deploy.runtimes.onnxruntime.session import EXACT, new_session
 from qexp.environment import EXACT_VARIABLE
 from qexp.errors import DeployError
 from tests.support.graphs import export
+from tests.support.qdq_graphs import SIZE, _graph, _plainly
 
 pytestmark = pytest.mark.integer_products
 
@@ -57,6 +59,10 @@ def asked(**keywords: bool | None) -> bool:
     """Whether a session is asked for exact products."""
     options = onnxruntime.SessionOptions()
     new_session(product(), options, **keywords)
+    return has_option(options)
+
+
+def has_option(options: onnxruntime.SessionOptions) -> bool:
     try:
         return bool(options.get_session_config_entry(EXACT) == "1")
     except RuntimeError:  # not set
@@ -106,3 +112,30 @@ def test_encoders_give_what_torch_gives_in_both_arithmetics(
         assert result is not None
         assert result.integer_share == 100
     assert case.path.stat().st_size == size
+
+
+def test_graphs_that_cannot_saturate_keep_the_fast_products(tmp_path: Path) -> None:
+    """Made for a CPU without VNNI: no option is set, and a plain session gives torch's numbers on any CPU."""
+    case = export(tmp_path, "recipe=fast_cpu", "quant=w8a8", "deploy.cpu=avx2")
+    spec = EngineSpec(case.path, "int8", 1)
+    for exact in (None, False, True):
+        engine = OnnxRuntimeEngine(spec, exact=exact)
+        assert not has_option(engine._session.get_session_options())
+        np.testing.assert_allclose(
+            engine.run(case.batch), case.expected, atol=3e-4 * np.abs(case.expected).max()
+        )
+        result = engine.audit(case.batch)
+        assert result is not None
+        assert result.integer_share == 100
+
+
+def test_graphs_that_may_saturate_get_exact_products_and_need_them(tmp_path: Path) -> None:
+    case = export(tmp_path, "recipe=fast_cpu", "quant=w8a8", "deploy.cpu=vnni")
+    engine = OnnxRuntimeEngine(EngineSpec(case.path, "int8", 1), exact=True)
+    assert has_option(engine._session.get_session_options())
+    model, values = _graph(), np.random.default_rng(1).integers(50, 70, (5, SIZE))
+    expected = _plainly(model, values)
+    shift_activations(model)
+    plain = new_session(model, exact=False).run(None, {"x": values})[0]
+    assert np.allclose(plain, expected, rtol=2e-6) is not sessions.products_saturate()
+    np.testing.assert_allclose(new_session(model).run(None, {"x": values})[0], expected, rtol=2e-6)

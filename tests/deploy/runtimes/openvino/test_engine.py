@@ -105,6 +105,12 @@ def test_bfloat16_where_the_cpu_has_it_and_never_half_by_another_name(plain):
                 load("openvino", EngineSpec(plain.path, precision, 1))
 
 
+WEIGHTS = {
+    "narrow": lambda wide: wide // 2,
+    "paired": lambda wide: np.resize([[127], [1]], (SIZE, 1)).repeat(SIZE, 1),
+    "unpaired": lambda wide: np.resize([[127, 1]], (SIZE, SIZE)),
+}
+"""Of 7 bits; beyond them, with neighbours along the contracted axis that fit 16 bits; along the other."""
 SATURATING = """
 import json, sys
 import numpy as np
@@ -124,12 +130,12 @@ print(json.dumps([runtime._products_saturate(), results]))
 def test_without_vnni_only_what_cannot_saturate_is_left_to_integers(tmp_path):
     """oneDNN, told that the CPU is an older one, takes the kernels that it has for that."""
     graphs = {"wide": _graph(), "unsigned": _graph(activation=np.uint8, zero_point=5), "narrow": _graph()}
+    graphs |= {"paired": _graph(), "unpaired": _graph()}
     for name, model in graphs.items():
-        if name == "narrow":
-            for tensor in model.graph.initializer:
-                if tensor.name == "w0":
-                    half = numpy_helper.to_array(tensor) // 2
-                    tensor.CopyFrom(numpy_helper.from_array(half.astype(np.int8), "w0"))
+        for tensor in model.graph.initializer:
+            if tensor.name == "w0" and name in WEIGHTS:
+                changed = WEIGHTS[name](numpy_helper.to_array(tensor)).astype(np.int8)
+                tensor.CopyFrom(numpy_helper.from_array(changed, "w0"))
         values = np.random.default_rng(1).integers(50, 70, (5, SIZE))
         np.savez(tmp_path / f"{name}.npz", x=values)
         onnx.save(model, tmp_path / f"{name}.onnx")
@@ -142,19 +148,26 @@ def test_without_vnni_only_what_cannot_saturate_is_left_to_integers(tmp_path):
         pytest.skip("this OpenVINO does not take kernels of an older CPU when told so")
     for (name, model), logits in zip(graphs.items(), results, strict=True):
         np.testing.assert_allclose(logits, _plainly(model, values), rtol=1e-5)
-        assert safe_quantizers(model) == ({"q"} if name == "narrow" else set())
+        assert safe_quantizers(model) == ({"q"} if name in ("narrow", "paired") else set())
 
 
 @pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="no emulator: apt-get install qemu-user")
 def test_a_cpu_without_vnni_saturates_and_the_engine_does_not(tmp_path):
-    model, values = _graph(), np.random.default_rng(1).integers(50, 70, (5, SIZE))
-    np.savez(tmp_path / "m.npz", x=values)
-    onnx.save(model, tmp_path / "m.onnx")
-    command = ["qemu-x86_64", "-cpu", "Haswell", sys.executable, "-c", SATURATING, str(tmp_path / "m.onnx")]
+    models, values = (_graph(), _graph()), np.random.default_rng(1).integers(50, 70, (5, SIZE))
+    for tensor in models[1].graph.initializer:
+        if tensor.name == "w0":
+            changed = WEIGHTS["paired"](numpy_helper.to_array(tensor)).astype(np.int8)
+            tensor.CopyFrom(numpy_helper.from_array(changed, "w0"))
+    paths = [tmp_path / "wide.onnx", tmp_path / "paired.onnx"]
+    for path, model in zip(paths, models, strict=True):
+        np.savez(path.with_suffix(".npz"), x=values)
+        onnx.save(model, path)
+    command = ["qemu-x86_64", "-cpu", "Haswell", sys.executable, "-c", SATURATING, *map(str, paths)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=280)
-    saturates, (logits,) = json.loads(done.stdout.splitlines()[-1])
+    saturates, logits = json.loads(done.stdout.splitlines()[-1])
     assert saturates
-    np.testing.assert_allclose(logits, _plainly(model, values), rtol=1e-5)
+    for model, each in zip(models, logits, strict=True):
+        np.testing.assert_allclose(each, _plainly(model, values), rtol=1e-5)
 
 
 @pytest.mark.parametrize("saturates", [False, True], ids=["this_cpu", "without_vnni"])
