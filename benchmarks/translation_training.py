@@ -35,7 +35,8 @@ from qexp.context import set_threads
 from qexp.data.batches import train_epochs
 from qexp.data.tokenization.pairs import IGNORED
 from qexp.tasks.module import Optimization
-from qexp.tasks.translation import Translator, draw_projections
+from qexp.tasks.teacher_forcing import Translator
+from qexp.tasks.translation import draw_projections
 from qexp.training.dropout import FastDropout
 
 SMOOTHING = 0.1

@@ -32,6 +32,7 @@ from transformers import (
 )
 
 from benchmarks.peers import modelopt
+from qexp.deploy.runtimes.onnxruntime.session import new_session
 
 CALIBRATION_ROWS, SCORED = 512, "pearson"
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
@@ -80,7 +81,7 @@ def engine_of(path: Path, threads: int) -> onnxruntime.InferenceSession:
     """Session with so many threads."""
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    return new_session(path, settings)  # right on a CPU without VNNI, too
 
 
 def engine_score(engine: onnxruntime.InferenceSession, rows: Any, collate: Any) -> float:

@@ -20,7 +20,8 @@ from qexp.models.loading import arguments, load_saved, logits_of, model_inputs, 
 from qexp.quant.insertion.insert import insert
 from qexp.quant.insertion.quantized_model import QuantizedModel
 from qexp.tasks.module import Optimization
-from qexp.tasks.translation import TranslationAdapter, Translator, from_scratch, scores, writer
+from qexp.tasks.teacher_forcing import Translator
+from qexp.tasks.translation import TranslationAdapter, from_scratch, scores, writer
 from qexp.training.distributed import train
 from qexp.training.holdout import Holdout
 from tests.conftest import experiment
@@ -203,7 +204,7 @@ def test_the_loss_of_a_step_is_that_of_the_logits(architecture: str, quantized: 
 
 def test_a_quantizer_behind_the_logits_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("marian")
-    monkeypatch.setattr("qexp.tasks.translation.LinearCrossEntropy", None)
+    monkeypatch.setattr("qexp.tasks.teacher_forcing.LinearCrossEntropy", None)
     batch = {**sequence_batch(), "share": torch.tensor(1.0)}
     batch["labels"] = batch["decoder_input_ids"]
     handle = model.lm_head.register_forward_hook(lambda *_: _[2] * 0)

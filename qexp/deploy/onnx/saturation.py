@@ -53,7 +53,8 @@ def cannot_saturate(model: ModelProto) -> bool:
     """Return whether no product of a graph can saturate, whatever its inputs.
 
     Each signed 8-bit right operand has to be stored, in a matrix whose pairs fit. A right operand that the
-    graph computes on a signed grid, or that leaves its order unknown, counts as one that may saturate.
+    graph computes on a signed grid, or that leaves its order unknown, counts as one that may saturate; and so
+    does one in a file of its own.
     """
     origins = _Origins(model)
     return all(origins.is_safe(node) for node in model.graph.node)
@@ -96,7 +97,10 @@ class _Origins:
     def _fits(self, name: str, axis: int | None) -> bool:
         """Follow an operand back to the integers that it consists of, if it is one of integers."""
         if (tensor := self.stored.get(name)) is not None:
-            return tensor.data_type not in SIGNED or weight_fits(numpy_helper.to_array(tensor), axis)
+            if tensor.data_type not in SIGNED:
+                return True
+            beside = tensor.data_location == TensorProto.EXTERNAL  # its values were not loaded
+            return not beside and weight_fits(numpy_helper.to_array(tensor), axis)
         maker = self.makers.get(name)
         if maker is None:
             return self.types.get(name) not in SIGNED

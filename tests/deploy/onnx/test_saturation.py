@@ -185,3 +185,11 @@ def test_products_of_a_runtimes_own_are_not_trusted() -> None:
     assert cannot_saturate(model)
     model.graph.node[0].op_type, model.graph.node[0].domain = "MatMulIntegerToFloat", "com.microsoft"
     assert not cannot_saturate(model)
+
+
+def test_weights_in_a_file_of_their_own_are_not_trusted() -> None:
+    model = integer_product(largest_safe())
+    (weight,) = (each for each in model.graph.initializer if each.data_type == TensorProto.INT8 and each.dims)
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    assert not cannot_saturate(model)
