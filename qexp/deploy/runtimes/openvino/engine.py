@@ -18,8 +18,8 @@ products where they can. On tiny encoders, compared with torch:
   changes logits by about two percent. The engine turns that off (``DYNAMIC_QUANTIZATION_GROUP_SIZE``).
 - Without VNNI instructions 8-bit products add pairs in 16 bits and saturate: results are wrong. The
   engine detects this by multiplying the largest values. If so, or if the environment variable
-  :data:`qexp.environment.EXACT_VARIABLE` forces it, only products whose weights stay within 7 bits, which
-  cannot saturate, use integers; the others are computed in floating point.
+  :data:`qexp.environment.EXACT_VARIABLE` forces it, only products whose stored weights cannot saturate
+  (:mod:`qexp.deploy.onnx.saturation`) use integers; the others are computed in floating point.
 - ``f16`` is accepted on a CPU without such arithmetic, and means bfloat16 there: the engine refuses it.
 - Indices outside a table give numbers without any error: :mod:`qexp.deploy.onnx.input_limits` checks first.
 """
