@@ -29,7 +29,7 @@ from qexp.execution.crash_records import (
 )
 from qexp.execution.dry_run import required_stages, schedule
 from qexp.execution.requirements import check_available
-from qexp.execution.slurm import OUT_OF_TIME
+from qexp.execution.slurm import OUT_OF_TIME, restore_sigcont
 from qexp.execution.sweep_log import JobResult, SweepLog
 from qexp.execution.time_budget import within_minutes
 from qexp.naming import MODEL_STAGES
@@ -106,6 +106,7 @@ class Job:
 
     def run(self) -> int:
         """Run the job, print its table or its error, and return the exit code."""
+        restore_sigcont()
         outputs = outputs_root()
         try:
             record_dead_runs(outputs)

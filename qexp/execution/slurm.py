@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -60,6 +62,19 @@ def wait_for_all_jobs() -> Iterator[None]:
         yield
     finally:
         submitit.AutoExecutor = original  # type: ignore[misc]
+
+
+def restore_sigcont() -> None:
+    """Give SIGCONT its default action again in a job of submitit.
+
+    SLURM sends it with the signal of a time limit. submitit only logs it, and the exception by which it ends
+    a job is lost if it is raised within that call: ``logging`` prints what goes wrong in it and goes on
+    (submitit 1.5.4). Such a job trains on until SLURM kills it.
+    """
+    owner = getattr(signal.getsignal(signal.SIGCONT), "__self__", None)
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and type(owner).__module__.startswith("submitit."):
+        signal.signal(signal.SIGCONT, signal.SIG_DFL)
 
 
 def slurm_job_state(job: str) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,10 +11,11 @@ from typing import Any
 
 import pytest
 import submitit
+from submitit.core.job_environment import SignalHandler
 from submitit.core.utils import FailedJobError, UncompletedJobError
 
 from qexp.execution import slurm
-from qexp.execution.slurm import slurm_job_state, wait_for_all_jobs
+from qexp.execution.slurm import restore_sigcont, slurm_job_state, wait_for_all_jobs
 
 
 class Job:
@@ -133,3 +136,24 @@ def test_a_command_that_cannot_be_run_says_nothing(sacct: Callable[[str], None],
 def test_without_slurm_there_is_no_verdict(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert slurm_job_state("7") is None
+
+
+def test_a_time_limit_is_not_lost_in_the_log_of_another_signal(caplog: pytest.LogCaptureFixture) -> None:
+    """SIGCONT, which SLURM sends beside it, is no longer logged by submitit's handler; others' stay."""
+
+    def nothing(number: int, frame: Any) -> None: ...
+
+    before = signal.getsignal(signal.SIGCONT)
+    try:
+        for handler, kept in (
+            (SignalHandler.bypass.__get__(SignalHandler.__new__(SignalHandler)), False),
+            (nothing, True),
+        ):
+            signal.signal(signal.SIGCONT, handler)
+            restore_sigcont()
+            assert (signal.getsignal(signal.SIGCONT) == handler) is kept
+        signal.signal(signal.SIGCONT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGCONT)
+        assert not caplog.records
+    finally:
+        signal.signal(signal.SIGCONT, before)
