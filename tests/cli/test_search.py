@@ -84,7 +84,7 @@ def test_a_record_tells_what_the_run_costs(finished: Path, trials: CandidateEval
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("budget", [["--bops", "0.02"], ["--size", "0.045"], ["--loss", "0.5"]])
+@pytest.mark.parametrize("budget", [["--bops", "0.02"], ["--size", "0.045"], ["--loss", "1.5"]])
 def test_what_is_found_keeps_its_budget_and_runs_as_it_is(
     finished: Path, trials: CandidateEvaluator, budget: list[str], tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
