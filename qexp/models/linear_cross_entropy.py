@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qexp.quant.row_groups import row_groups
+
 GROUP_BYTES = {"cpu": 16 << 20, "cuda": 256 << 20}
 """Logits of a group of rows: on a CPU what its caches hold, on a GPU enough to fill it."""
 LEAST_PROBABILITY = 1e-30
@@ -50,7 +52,8 @@ class LinearCrossEntropy(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
         with torch.autocast(kind, enabled=False):
             work = _Work(hidden, weight, bias, dtype)
-            totals = [work.add(rows, targets) for rows in _groups(hidden, weight)]
+            groups = row_groups(hidden, 4 * len(weight), GROUP_BYTES)
+            totals = [work.add(rows, targets) for rows in groups]
             ctx.save_for_backward(*work.gradients(targets.smoothing))
         return torch.stack(totals).sum()
 
@@ -113,11 +116,6 @@ def _log_sum(logits: Tensor, at_label: Tensor, p_label: Tensor) -> Tensor:
     if bool((p_label > LEAST_PROBABILITY).all()):
         return at_label - p_label.log()
     return torch.logsumexp(logits, 1, keepdim=True)
-
-
-def _groups(hidden: Tensor, weight: Tensor) -> Iterator[slice]:
-    step = max(1, GROUP_BYTES.get(hidden.device.type, 256 << 20) // (4 * len(weight)))
-    return (slice(start, start + step) for start in range(0, len(hidden), step))
 
 
 @dataclass

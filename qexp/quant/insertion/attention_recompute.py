@@ -17,17 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qexp.quant.row_groups import row_groups
+
 Core = Callable[..., Tensor]
 """Function from query, key, value, mask and position bias of some rows to their context [b, heads, T, d]."""
 
 GROUP_BYTES = {"cpu": 8 << 20, "cuda": 1 << 30}
 """Scores of a group of rows: on a CPU what its cache holds, on a GPU enough to fill it."""
-
-
-def group_rows(query: Tensor, key: Tensor) -> int:
-    """Return how many rows of a batch [B, heads, T, d] are computed at once."""
-    scores = query.size(1) * query.size(2) * key.size(2) * query.element_size()
-    return max(1, GROUP_BYTES.get(query.device.type, 1 << 30) // scores)
 
 
 class RecomputedAttention(torch.autograd.Function):
@@ -106,8 +102,9 @@ def _gradients(
 
 
 def _groups(query: Tensor, key: Tensor) -> Iterator[slice]:
-    rows, step = query.size(0), group_rows(query, key)
-    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+    """Return groups of rows of a batch [B, heads, T, d]."""
+    scores = query.size(1) * query.size(2) * key.size(2) * query.element_size()
+    return row_groups(query, scores, GROUP_BYTES)
 
 
 def _rows_of(each: Any, group: slice, rows: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from qexp.quant.insertion import attention_recompute
 from qexp.quant.insertion.attention import KEEPS_PROBABILITIES, TAPS, attend
 from qexp.quant.quantizer import Quantizer
 from qexp.quant.quantizer_mode import QuantizerMode
+from qexp.quant.row_groups import row_groups
 
 ROWS, HEADS, LENGTH, WIDTH = 5, 2, 9, 4
 LOWEST = torch.finfo(torch.float32).min
@@ -20,7 +22,12 @@ LOWEST = torch.finfo(torch.float32).min
 
 @pytest.fixture(params=[1, 2, ROWS], autouse=True)
 def at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(attention_recompute, "group_rows", lambda query, key: request.param)
+    limits = {"cpu": request.param, "cuda": request.param}
+
+    def groups(query: Tensor, *_: Any) -> Iterator[slice]:
+        return row_groups(query, 1, limits)
+
+    monkeypatch.setattr(attention_recompute, "row_groups", groups)
     return int(request.param)
 
 
