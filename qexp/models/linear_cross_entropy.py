@@ -91,7 +91,7 @@ class _Work:
             logits += self.bias
         p = torch.softmax(logits, 1)
         at_label = logits.gather(1, labels)
-        log_sum = _log_sum(logits, at_label, p.gather(1, labels))
+        log_sum = _log_sum(logits, p, labels)
         mean = inputs.float() @ self.mean_row + self.mean_bias
         gradient = p.scatter_add_(1, labels, torch.full_like(at_label, smoothing - 1))
         if self.d_bias is not None:
@@ -111,11 +111,20 @@ class _Work:
         return self.d_hidden.to(self.kinds[0]), self.d_weight.to(self.kinds[1]), self.d_bias
 
 
-def _log_sum(logits: Tensor, at_label: Tensor, p_label: Tensor) -> Tensor:
-    """Return the logarithm of the sum of exponentials [N, 1], read off the label's probability if it can."""
+def _log_sum(logits: Tensor, p: Tensor, labels: Tensor) -> Tensor:
+    """Return the logarithm of the sum of exponentials [N, 1], on a CPU read off the label's probability."""
+    if logits.device.type != "cpu":  # where the condition below would wait for the device in each group
+        return _log_sum_by_likeliest(logits, p)
+    p_label = p.gather(1, labels)
     if bool((p_label > LEAST_PROBABILITY).all()):
-        return at_label - p_label.log()
+        return logits.gather(1, labels) - p_label.log()
     return torch.logsumexp(logits, 1, keepdim=True)
+
+
+def _log_sum_by_likeliest(logits: Tensor, p: Tensor) -> Tensor:
+    """Return it read off the largest probability, which is never too small, and takes a pass to find."""
+    largest, place = logits.max(1, keepdim=True)
+    return largest - p.gather(1, place).log()
 
 
 @dataclass
