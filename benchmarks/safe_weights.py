@@ -17,7 +17,7 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
-from benchmarks.deploy import table
+from benchmarks.harness import table
 from qexp.config import MseCalibrator, WeightScheme
 from qexp.deploy.onnx.saturation import SAFE_PAIR, largest_pairs
 from qexp.quant.calibration.estimators import weight_range
