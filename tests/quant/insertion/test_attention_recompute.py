@@ -107,6 +107,16 @@ def test_the_generator_goes_on_as_if_nothing_was_drawn_twice(inputs: dict[str, T
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_the_state_of_the_generator_is_kept_for_dropout_alone(
+    dropout: float, inputs: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states: list[Tensor] = []
+    monkeypatch.setattr(torch, "get_rng_state", lambda: states.append(torch.zeros(0)) or states[0])
+    attend(module(), **inputs, dropout=dropout)
+    assert len(states) == (dropout > 0)
+
+
 def test_no_matrix_of_scores_is_kept(inputs: dict[str, Tensor]) -> None:
     sizes: list[int] = []
 
