@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.deploy import table
+from benchmarks.harness import table
 from qexp.analysis.evaluator import Evaluator, evaluator_of
 from qexp.analysis.find_run import find_record
 from qexp.artifacts.types import Scores

@@ -24,196 +24,41 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.forms import FP32_FILE, dynamic_onnxruntime, static_onnxruntime
-from benchmarks.harness import Reading, alternate, write
+from benchmarks import without_vnni
+from benchmarks.forms import FP32_FILE, INT8_FILE, dynamic_onnxruntime, static_onnxruntime
+from benchmarks.harness import Reading, alternate, table, write
 from benchmarks.options import add_peers, parser, settings, start
-from benchmarks.peers import attempt
+from benchmarks.served import (
+    BASELINE,
+    DYNAMIC,
+    EXACT_PATH,
+    Checkpoint,
+    Maker,
+    Served,
+    by_nncf,
+    by_onnxruntime,
+    exact_path,
+    export,
+    in_onnxruntime,
+    in_openvino,
+    make_all,
+    show_best,
+)
 from benchmarks.shapes import SHAPES, Batch, Family, Shape, batch_of
-from benchmarks.without_vnni import HIDDEN, REDUCED, ctranslate2, kind_of_cpu, nncf_options, ragged, rerun
-from qexp.config import (
-    ActivationScheme,
-    MaxCalibrator,
-    Override,
-    Placement,
-    Quant,
-    QuantizationConfig,
-    Scheme,
-)
-from qexp.deploy.engine import Audit, Engine, EngineSpec
-from qexp.deploy.onnx.export import export_onnx
-from qexp.deploy.runtimes.onnxruntime import engine as ort_engine
 from qexp.deploy.runtimes.onnxruntime.session import new_session
-from qexp.deploy.runtimes.openvino import audit as openvino_audit
-from qexp.deploy.runtimes.openvino import engine as openvino_engine
-from qexp.quant.insertion.insert import insert
 
-INT8_FILE, AVX2_FILE = "int8.onnx", "avx2.onnx"
-BASELINE = "onnxruntime fp32"
-EXACT_PATH = "exact path"
-"""How forms are called that compute as on a CPU whose products of 8 bits saturate."""
-PRODUCTS = ("linear.weight", "linear.input", "matmul.query", "matmul.key", "matmul.probs", "matmul.value")
-SIGNED = Override(activation=ActivationScheme(symmetric=True))
-FAST = QuantizationConfig(
-    placement=Placement(name="cpu_int8", sites=PRODUCTS, typed=True),
-    quant=Quant(label="cpu", overrides={f"*:matmul.{each}": SIGNED for each in ("query", "key", "value")}),
-)
-"""As ``recipe=fast_cpu``."""
-AVX2 = FAST.model_copy(update={"quant": FAST.quant.model_copy(update={"weight_bits": 7})})
-"""As that with ``deploy.cpu=avx2``."""
-DYNAMIC = {
-    name: QuantizationConfig(
-        placement=Placement(name="linear", sites=("linear.weight", "linear.input")),
-        scheme=Scheme(activation=ActivationScheme(dynamic=each, symmetric=each == "token")),
-    )
-    for name, each in (("dynamic", "tensor"), ("dynamic_token", "token"))
-}
-"""As ``scheme=dynamic`` and ``dynamic_token`` with ``placement=linear``."""
-
-
-@dataclass(frozen=True)
-class Served:
-    """A graph in a runtime: what runs a batch, and what tells how."""
-
-    run: Callable[[dict[str, Any]], Any]
-    audit: Callable[[dict[str, Any]], Audit | None]
-
-
-Makers = dict[str, Callable[..., Served]]
-"""What makes each form of family, calibration batch, folder and threads, by name."""
-
-
-class Checkpoint(Family):
-    """A family with weights of a folder in place of random ones."""
-
-    def __init__(self, shape: Shape, folder: Path) -> None:
-        from transformers import AutoModelForSequenceClassification
-
-        self.folder = folder
-        self.load = AutoModelForSequenceClassification.from_pretrained
-        self.shape = shape
-
-    def build(self, attention: str = "sdpa") -> Any:
-        return self.load(self.folder, attn_implementation=attention).eval()
-
-
-def export(family: Family, calibration: Batch, folder: Path) -> None:
-    """Write the graphs, in FP32, static and dynamic."""
-    example = {name: values for name, values in calibration.items() if name != "labels"}
-    export_onnx(family.build(), folder / FP32_FILE, example=example)
-    forms = {INT8_FILE: FAST, AVX2_FILE: AVX2} | {f"{name}.onnx": each for name, each in DYNAMIC.items()}
-    for file, quant_config in forms.items():
-        model = family.build()
-        quantization = insert(model, quant_config)
-        if not quant_config.observes_nothing:
-            with torch.no_grad(), quantization.observing(example["attention_mask"]):
-                model(**example)
-        quantization.calibrate(quantization.statistics(), MaxCalibrator(kind="max"))
-        quantization.export_mode()
-        export_onnx(model, folder / file, example=example)
-
-
-def in_onnxruntime(path: Path, threads: int, *, exact: bool | None = None) -> Served:
-    """Through this project's engine."""
-    return _in_engine(ort_engine.OnnxRuntimeEngine(EngineSpec(path, "int8", threads), exact=exact))
-
-
-def _in_engine(engine: Engine) -> Served:
-    return Served(
-        lambda batch: engine.run({name: batch[name] for name in engine.inputs}),
-        lambda batch: engine.audit({name: batch[name] for name in engine.inputs}),
-    )
-
-
-def in_openvino(path: Path, threads: int, model: Any = None) -> Served:
-    """As users would, with the work of FP32 in FP32; the graph of ``path`` or a model made from it."""
-    import openvino
-
-    properties = {
-        "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1,
-        "INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
-    }  # fmt: skip
-    compiled = openvino.Core().compile_model(model or path, "CPU", properties)
-    request, names = compiled.create_infer_request(), [port.any_name for port in compiled.inputs]
-
-    def run(batch: dict[str, Any]) -> Any:
-        answer = request.infer({name: batch[name] for name in names}, share_inputs=True)
-        return answer[compiled.output(0)].copy()
-
-    def audit(batch: dict[str, Any]) -> Audit:
-        order = EngineSpec(path, "int8", threads)
-        return openvino_audit.audit(compiled, order, {name: batch[name] for name in names})
-
-    return Served(run, audit)
-
-
-def by_onnxruntime(make: Callable[..., Any], file: str) -> Callable[[Family, Batch, Path, int], Served]:
-    """One of ONNX Runtime's own quantizers."""
-
-    def served(family: Family, calibration: Batch, folder: Path, threads: int) -> Served:
-        import onnxruntime
-
-        quant_config = make(family, calibration, folder, threads)
-
-        def audit(batch: dict[str, Any]) -> Audit:
-            names = {value.name for value in onnx.load(folder / file).graph.input}
-            feed = {name: values for name, values in batch.items() if name in names}
-            return ort_engine.audited(folder / file, onnxruntime.SessionOptions(), feed)
-
-        return Served(
-            lambda batch: quant_config.call({name: torch.from_numpy(each) for name, each in batch.items()})(),
-            audit,
-        )
-
-    return served
-
-
-def by_nncf(family: Family, calibration: Batch, folder: Path, threads: int, *, safe: bool = False) -> Served:
-    """NNCF's post-training quantization of the FP32 graph, told that it is a transformer.
-
-    ``safe`` keeps weights within 7 bits.
-    """
-    import nncf
-    import openvino
-
-    model = openvino.Core().read_model(folder / FP32_FILE)
-    rows = {name: each.numpy() for name, each in calibration.items() if name != "labels"}
-    each = [{name: values[[row]] for name, values in rows.items()} for row in range(len(rows["input_ids"]))]
-    options = nncf_options() if safe else {}
-    quantized = nncf.quantize(model, nncf.Dataset(each), model_type=nncf.ModelType.TRANSFORMER, **options)
-    return in_openvino(folder / FP32_FILE, threads, quantized)
-
-
-PEERS: dict[str, Callable[[Family, Batch, Path, int], Served]] = {
+PEERS: dict[str, Maker] = {
     "onnxruntime.quantization dynamic": by_onnxruntime(dynamic_onnxruntime, "quantize_dynamic.onnx"),
     "onnxruntime.quantization static": by_onnxruntime(static_onnxruntime, "static.onnx"),
     "openvino + nncf": by_nncf,
-}
-
-
-def by_ctranslate2(precision: str) -> Callable[[Family, Batch, Path, int], Served]:
-    """CTranslate2's encoder, which tells nothing of its kernels."""
-
-    def served(family: Family, calibration: Batch, folder: Path, threads: int) -> Served:
-        encoder = ctranslate2(precision)(family, calibration, folder, threads)
-        return Served(encoder.run, lambda batch: None)
-
-    return served
-
-
-PEERS_7_BITS: dict[str, Callable[[Family, Batch, Path, int], Served]] = {
-    **{name: by_onnxruntime(make, file) for name, (make, file) in REDUCED.items()},
-    "openvino + nncf, 7 bits": partial(by_nncf, safe=True),
-    "ctranslate2 int8": by_ctranslate2("int8"),
 }
 
 
@@ -225,7 +70,7 @@ def served(family: Family, folder: Path, options: Any) -> tuple[dict[str, Served
         BASELINE: in_onnxruntime(folder / FP32_FILE, options.threads),
         "onnxruntime int8, qexp": in_onnxruntime(folder / INT8_FILE, options.threads),
     }
-    makers: Makers = {
+    makers: dict[str, Maker] = {
         "openvino fp32": lambda *_: in_openvino(folder / FP32_FILE, options.threads),
         "openvino int8, qexp": lambda *_: in_openvino(folder / INT8_FILE, options.threads),
     }
@@ -233,54 +78,10 @@ def served(family: Family, folder: Path, options: Any) -> tuple[dict[str, Served
         file = folder / f"{name}.onnx"
         makers[f"onnxruntime int8, qexp {name}"] = lambda *_, file=file: in_onnxruntime(file, options.threads)
         makers[f"openvino int8, qexp {name}"] = lambda *_, file=file: in_openvino(file, options.threads)
-    exact = _exact_path(folder / INT8_FILE, options.threads) if options.both else {}
+    exact = exact_path(folder / INT8_FILE, options.threads) if options.both else {}
     makers |= exact | (PEERS if options.peers else {})
-    others, skipped = _made(makers, family, calibration, folder, threads=options.threads)
+    others, skipped = make_all(makers, family, calibration, folder, threads=options.threads)
     return found | others, skipped
-
-
-def served_without_vnni(
-    family: Family, folder: Path, options: Any
-) -> tuple[dict[str, Served], dict[str, str]]:
-    """What is measured with ``--no-vnni``, and what is left out and why."""
-    calibration = batch_of(family.shape, 32, options.length, seed=2, padded=True)
-    export(family, calibration, folder)
-    threads, order = options.threads, EngineSpec(folder / AVX2_FILE, "int8", options.threads)
-    exact = _exact_path(folder / INT8_FILE, threads)
-    makers: Makers = {
-        BASELINE: lambda *_: in_onnxruntime(folder / FP32_FILE, threads),
-        "openvino fp32": lambda *_: in_openvino(folder / FP32_FILE, threads),
-        "onnxruntime int8, avx2, qexp": lambda *_: in_onnxruntime(folder / AVX2_FILE, threads),
-        "openvino int8, avx2, qexp": lambda *_: _in_engine(openvino_engine.OpenVinoEngine(order)),
-        "openvino int8 of attention, too, avx2": lambda *_: in_openvino(folder / AVX2_FILE, threads),
-        **{name: make for name, make in exact.items() if name.startswith("onnxruntime")},
-    }
-    if options.peers:
-        makers |= {"ctranslate2 fp32": by_ctranslate2("fp32")} | PEERS_7_BITS
-    return _made(makers, family, calibration, folder, threads=threads)
-
-
-def _made(
-    makers: Makers, family: Family, calibration: Batch, folder: Path, *, threads: int
-) -> tuple[dict[str, Served], dict[str, str]]:
-    found, skipped = {}, {}
-    for name, make in makers.items():
-        each, problem = attempt(make, family, calibration, folder, threads)
-        if problem is None:
-            found[name] = each
-        else:
-            skipped[name] = problem
-    return found, skipped
-
-
-def _exact_path(path: Path, threads: int) -> dict[str, Callable[..., Served]]:
-    order = EngineSpec(path, "int8", threads)
-    return {
-        f"onnxruntime int8, {EXACT_PATH}": lambda *_: in_onnxruntime(path, threads, exact=True),
-        f"openvino int8, {EXACT_PATH}": lambda *_: _in_engine(
-            openvino_engine.OpenVinoEngine(order, exact=True)
-        ),
-    }
 
 
 def agreement(forms: dict[str, Served], family: Family, length: int) -> dict[str, tuple[float, float]]:
@@ -351,13 +152,6 @@ def _product(kind: str, rows: int, inner: int, width: int, threads: int) -> Call
     return lambda: session.run(None, {"x": left})
 
 
-def table(title: str, heads: list[str], lines: list[list[str]]) -> None:
-    """Print Markdown."""
-    print(f"\n## {title}\n\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}", flush=True)
-    for line in lines:
-        print(f"| {' | '.join(line)} |", flush=True)
-
-
 def show(
     readings: dict[str, Reading], shares: dict[str, float], same: dict[str, tuple[float, float]], title: str
 ) -> None:
@@ -371,20 +165,7 @@ def show(
     ]  # fmt: skip
     heads = ["", "ms", "times FP32", "% in integers", "% as FP32 torch", "moves logits"]
     table(title, heads, lines)
-    show_best(readings)
-
-
-def show_best(readings: dict[str, Reading]) -> None:
-    """Print the best INT8 of each side over the best FP32."""
-    fp32 = min(each.seconds for name, each in readings.items() if name.endswith("fp32"))
-    groups = {
-        "qexp": [each.seconds for name, each in readings.items() if name.endswith("qexp")],
-        f"qexp, {EXACT_PATH}": [each.seconds for name, each in readings.items() if name.endswith(EXACT_PATH)],
-        "others": [each.seconds for name, each in readings.items() if name in PEERS | PEERS_7_BITS],
-    }
-    for whose, of in groups.items():
-        if of:
-            print(f"\nBest INT8 over best FP32, {whose}: {fp32 / min(of):.2f} times.", flush=True)
+    show_best(readings, PEERS | without_vnni.PEERS)
 
 
 def show_rates(rates: list[tuple[str, dict[str, float]]], title: str) -> None:
@@ -397,28 +178,6 @@ def show_rates(rates: list[tuple[str, dict[str, float]]], title: str) -> None:
     words = {"fp32": "FP32", "int8": "INT8", "7 bits": "INT8, 7 bits", "exact": f"INT8, {EXACT_PATH}"}
     heads = [words[kind] for kind in rates[0][1]]
     table(title, ["", *heads, *(f"{each} / FP32" for each in heads[1:])], lines)
-
-
-def time_ragged(forms: dict[str, Served], shape: Shape, options: Any) -> dict[str, Any]:
-    """Print milliseconds a row of 20 to 60 tokens in batches of 32, by the order of the rows."""
-    tables = {}
-    for order, (batches, real) in ragged(shape, options.ragged).items():
-        calls = {name: partial(_all, each.run, batches) for name, each in forms.items()}
-        readings = alternate(calls, options.rounds, BASELINE)
-        lines = [
-            [name, f"{each.seconds * 1e3 / options.ragged:.2f}", f"{1 / each.ratio:.2f}"]
-            for name, each in readings.items()
-        ]
-        title = f"{options.model}, rows of 20 to 60 tokens, {order}: {real:.0f} % of the tokens are real"
-        table(title, ["", "ms a row", "times FP32"], lines)
-        show_best(readings)
-        tables[order] = {"readings": readings, "real": real}
-    return tables
-
-
-def _all(run: Callable[[dict[str, Any]], Any], batches: list[dict[str, Any]]) -> None:
-    for batch in batches:
-        run(batch)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -435,7 +194,7 @@ def main(arguments: list[str] | None = None) -> None:
     family = Checkpoint(shape, options.checkpoint) if options.checkpoint else Family(shape)
     tables: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="qexp-benchmark-") as folder:
-        choose = served_without_vnni if options.no_vnni else served
+        choose = without_vnni.served if options.no_vnni else served
         forms, skipped = choose(family, Path(folder), options)
         same = agreement(forms, family, options.length)
         for rows in (int(word) for word in options.rows.split(",")):
@@ -449,14 +208,14 @@ def main(arguments: list[str] | None = None) -> None:
             show_rates(limit, f"Plain products, {rows * options.length} rows: 10^9 MAC/s")
             tables[str(rows)] = {"readings": readings, "audits": audits, "rates": limit}
         if options.no_vnni:
-            tables |= time_ragged(forms, shape, options) if options.ragged else {}
-            print(f"\nMeasured: {kind_of_cpu()}.", flush=True)
+            tables |= without_vnni.time_ragged(forms, shape, options) if options.ragged else {}
+            print(f"\nMeasured: {without_vnni.kind_of_cpu()}.", flush=True)
     for name, reason in skipped.items():
         print(f"\nLeft out: {name}: {reason}")
     write(options.json, {"settings": settings(options), "rows": tables, "same": same, "left_out": skipped})
 
 
 if __name__ == "__main__":
-    if "--no-vnni" in sys.argv and not os.environ.get(HIDDEN):
-        sys.exit(rerun(sys.argv[1:]))
+    if "--no-vnni" in sys.argv and not os.environ.get(without_vnni.HIDDEN):
+        sys.exit(without_vnni.rerun(sys.argv[1:]))
     main(sys.argv[1:])

@@ -28,7 +28,7 @@ import onnxruntime
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from benchmarks import experiment
-from benchmarks.deploy import table
+from benchmarks.harness import table
 from qexp.analysis.evaluator import EvaluationRows, rows_of, runtime_of
 from qexp.analysis.run_models import graph_of, model_of
 from qexp.deploy.engine import EngineSpec

@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.deploy import table
 from benchmarks.faults import FAULTS, Fault, Graph, fed, wrong
+from benchmarks.harness import table
 from qexp.analysis.evaluator import EvaluationRows, rows_of, runtime_of
 from qexp.analysis.find_run import find_record, stages_of, subject_of
 from qexp.artifacts.types import ModelArtifact, Ranges

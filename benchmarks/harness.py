@@ -106,6 +106,13 @@ def show_rows(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -
         print("  " + "  ".join([row[0].ljust(widths[0]), *cells]), flush=True)
 
 
+def table(title: str, heads: list[str], lines: list[list[str]]) -> None:
+    """Print Markdown."""
+    print(f"\n## {title}\n\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}", flush=True)
+    for line in lines:
+        print(f"| {' | '.join(line)} |", flush=True)
+
+
 def write(path: Path | None, payload: Mapping[str, Any]) -> None:
     """Write ``payload`` with the surroundings as JSON; None writes nothing.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.deploy import table
+from benchmarks.harness import table
 from qexp.config import AnyCalibrator, Scheme
 from qexp.config.calibration import (
     ClipCalibrator,

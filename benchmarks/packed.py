@@ -32,8 +32,7 @@ import onnx
 import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from benchmarks.deploy import table
-from benchmarks.harness import alternate, write
+from benchmarks.harness import alternate, table, write
 from benchmarks.options import parser, settings, start
 from benchmarks.shapes import SHAPES, Family, batch_of
 from qexp.config import MaxCalibrator, Placement, Quant, QuantizationConfig

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks import experiment
-from benchmarks.deploy import table
+from benchmarks.harness import table
 from qexp.analysis.run_models import model_of
 from qexp.records.record import outputs_root
 

@@ -17,7 +17,7 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
-from benchmarks.deploy import table
+from benchmarks.harness import table
 from qexp.config import MseCalibrator, WeightScheme
 from qexp.deploy.onnx.saturation import SAFE_PAIR, largest_pairs
 from qexp.quant.calibration.estimators import weight_range
@@ -31,8 +31,7 @@ def forms(weight: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     wide, eight = _quantized(weight, 8)
     _, seven = _quantized(weight, 7)
     safe = torch.from_numpy(largest_pairs(wide.numpy(), 1) <= SAFE_PAIR)
-    pairs = weight.reshape(len(weight), -1, 2)
-    sums = torch.maximum(pairs.clamp(min=0).sum(-1), -pairs.clamp(max=0).sum(-1)).amax(1)
+    sums = torch.from_numpy(largest_pairs(weight.numpy(), 1))
     # Each of a pair rounds by at most a half, so that a sum of 127 steps stays within 128.
     scale = (sums / (SAFE_PAIR - 1)).clamp(min=torch.finfo(torch.float32).tiny)[:, None]
     mixed = torch.where(safe[:, None], eight, seven)

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks import experiment, silver_labels, silver_tags
-from benchmarks.deploy import table
+from benchmarks.harness import table
 from qexp.records.record import Record
 
 VALIDATION = 800

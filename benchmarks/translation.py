@@ -22,12 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import MarianConfig, MarianMTModel
 
 from benchmarks.harness import Reading, alternate, show_rows, version, write
 from benchmarks.options import add_peers, settings
 from benchmarks.peers.ctranslate2 import CTranslate2
-from qexp.config import BeamSearch, MaxCalibrator, Placement, QuantizationConfig
+from qexp.config import BeamSearch, FromScratch, MaxCalibrator, Placement, QuantizationConfig
 from qexp.context import set_threads
 from qexp.deploy.engine import EngineSpec
 from qexp.deploy.onnx.export_translation import DECODER, ENCODER, export_translation
@@ -35,10 +34,13 @@ from qexp.deploy.onnx.integer_cache import store_integers
 from qexp.deploy.runtimes import load
 from qexp.quant.insertion.insert import insert
 from qexp.tasks.engine_search import load_translator
-from qexp.tasks.translation import draw_projections, searcher
+from qexp.tasks.translation import Vocabulary, from_scratch, searcher
 
-SIZES = {"transformer_tiny": (6000, 4, 128, 4, 256), "transformer_base": (37000, 6, 512, 8, 2048)}
-"""Vocabulary, layers, width, heads and inner width, as in ``conf/model``."""
+SIZES = {
+    "transformer_tiny": FromScratch(vocabulary=6000, layers=4, width=128, heads=4, inner=256, dropout=0.0),
+    "transformer_base": FromScratch(vocabulary=37000, layers=6, width=512, heads=8, inner=2048, dropout=0.0),
+}
+"""As in ``conf/model``, but for dropout."""
 SITES = (
     "linear.weight", "linear.input", "embedding.weight", "matmul.query", "matmul.key", "matmul.probs",
     "matmul.value",
@@ -53,17 +55,9 @@ Search = Callable[[dict[str, torch.Tensor], int, int], Callable[[], torch.Tensor
 
 def random_model(name: str) -> Any:
     """A translator as Marian's checkpoints are: its last token is padding, and starts the decoder."""
-    words, layers, width, heads, inner = SIZES[name]
-    config = MarianConfig(
-        vocab_size=words + 1, max_position_embeddings=256, encoder_layers=layers, decoder_layers=layers,
-        d_model=width, encoder_attention_heads=heads, decoder_attention_heads=heads, encoder_ffn_dim=inner,
-        decoder_ffn_dim=inner, dropout=0.0, activation_function="relu", init_std=width**-0.5,
-        scale_embedding=True, pad_token_id=words, eos_token_id=0, bos_token_id=0, forced_eos_token_id=None,
-        decoder_start_token_id=words, attn_implementation="eager",
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model = MarianMTModel(config).eval()
-    draw_projections(model)
+    words = SIZES[name].vocabulary
+    model = from_scratch(SIZES[name], Vocabulary(words + 1, padding=words, start=words, end=0), seed=0).eval()
+    model.set_attn_implementation("eager")
     with torch.no_grad():
         model.model.shared.weight[words] = 0
         model.final_logits_bias[0, [0, words]] = FORBIDDEN

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import MarianConfig, MarianMTModel
+from transformers import MarianMTModel
 
 from benchmarks.harness import alternate, show_rows, write
 from benchmarks.options import add_peers, settings
@@ -36,7 +36,7 @@ from qexp.data.batches import train_epochs
 from qexp.data.tokenization.pairs import IGNORED
 from qexp.tasks.module import Optimization
 from qexp.tasks.teacher_forcing import Translator
-from qexp.tasks.translation import draw_projections
+from qexp.tasks.translation import Vocabulary, from_scratch
 from qexp.training.dropout import FastDropout
 
 SMOOTHING = 0.1
@@ -48,20 +48,11 @@ NUMBERS = {"vocabulary": 10_000, "tokens": 8192, "length": 14, "batches": 3, "ro
 """Integer options and their defaults."""
 
 
-def marian(options: argparse.Namespace) -> Any:
+def marian(options: argparse.Namespace) -> MarianMTModel:
     """Build the translator that ``model=transformer_…`` trains from scratch."""
-    _, layers, width, heads, inner = SIZES[options.model]
-    config = MarianConfig(
-        vocab_size=options.vocabulary, max_position_embeddings=512, encoder_layers=layers,
-        decoder_layers=layers, d_model=width, encoder_attention_heads=heads, decoder_attention_heads=heads,
-        encoder_ffn_dim=inner, decoder_ffn_dim=inner, dropout=options.dropout, attention_dropout=0.0,
-        activation_dropout=0.0, activation_function="relu", init_std=width**-0.5, scale_embedding=True,
-        pad_token_id=1, bos_token_id=2, eos_token_id=3, forced_eos_token_id=None, decoder_start_token_id=2,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model = MarianMTModel(config)
-    draw_projections(model)
-    return model.train()
+    scratch = SIZES[options.model].model_copy(update={"dropout": options.dropout})
+    vocabulary = Vocabulary(options.vocabulary, padding=1, start=2, end=3)
+    return from_scratch(scratch, vocabulary, seed=0).train()
 
 
 class TorchTransformer(nn.Module):
@@ -69,11 +60,12 @@ class TorchTransformer(nn.Module):
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__()
-        _, layers, width, heads, inner = SIZES[options.model]
+        sizes = SIZES[options.model]
+        width, layers = sizes.width, sizes.layers
         self.table = nn.Embedding(options.vocabulary, width, padding_idx=1)
         self.dropout = nn.Dropout(options.dropout)
         self.body = nn.Transformer(
-            width, heads, layers, layers, inner, options.dropout, batch_first=True
+            width, sizes.heads, layers, layers, sizes.inner, options.dropout, batch_first=True
         )  # its attention has dropout, too, which the encoders and decoders of fairseq's recipe have not
         for module in self.body.modules():
             if isinstance(module, nn.MultiheadAttention):
@@ -171,7 +163,8 @@ def calls_of(options: argparse.Namespace, batches: list[Batch]) -> dict[str, Cal
 
 def products(options: argparse.Namespace, batches: list[Batch]) -> float:
     """Floating point operations of the products of all steps: forward, and twice that backward."""
-    _, layers, width, _, inner = SIZES[options.model]
+    sizes = SIZES[options.model]
+    layers, width, inner = sizes.layers, sizes.width, sizes.inner
     encoder = layers * (4 * width * width + 2 * width * inner)
     decoder = layers * (6 * width * width + 2 * width * inner)
     crossed = layers * 2 * width * width

@@ -19,26 +19,35 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.forms import dynamic_onnxruntime, static_onnxruntime
+from benchmarks.forms import FP32_FILE, INT8_FILE, dynamic_onnxruntime, static_onnxruntime
+from benchmarks.harness import alternate, table
 from benchmarks.peers.ctranslate2_encoder import CTranslate2Encoder
+from benchmarks.served import (
+    AVX2_FILE,
+    BASELINE,
+    Maker,
+    Served,
+    by_nncf,
+    by_onnxruntime,
+    exact_path,
+    export,
+    in_engine,
+    in_onnxruntime,
+    in_openvino,
+    make_all,
+    show_best,
+)
 from benchmarks.shapes import Batch, Family, Shape, batch_of
 from qexp.config.cpu import this_cpu
+from qexp.deploy.engine import EngineSpec
 from qexp.deploy.runtimes.onnxruntime.session import products_saturate
+from qexp.deploy.runtimes.openvino.engine import OpenVinoEngine
 
 SOURCE = Path(__file__).with_name("avx2_only.c")
 HIDDEN = "BENCHMARKS_WITHOUT_VNNI"
 """Set in the program that :func:`rerun` starts."""
 UNAVAILABLE = 3
 """Exit code of a program from which the instructions cannot be hidden."""
-REDUCED = {
-    "onnxruntime.quantization dynamic, reduce_range": (
-        partial(dynamic_onnxruntime, reduce_range=True), "quantize_dynamic_reduced.onnx",
-    ),
-    "onnxruntime.quantization static, reduce_range": (
-        partial(static_onnxruntime, reduce_range=True), "static_reduced.onnx",
-    ),
-}  # fmt: skip
-"""ONNX Runtime's own quantizers with weights of 7 bits, and the files that they write."""
 
 
 def rerun(arguments: list[str]) -> int:
@@ -65,20 +74,47 @@ def kind_of_cpu() -> str:
     return "a CPU without VNNI" if this_cpu() == "avx2" else "AVX2 kernels of a CPU whose VNNI is hidden"
 
 
-def nncf_options() -> dict[str, Any]:
-    """Return what makes NNCF keep weights within 7 bits."""
-    from nncf import AdvancedQuantizationParameters, OverflowFix
+def by_ctranslate2(precision: str) -> Maker:
+    """CTranslate2's encoder, which tells nothing of its kernels."""
 
-    return {"advanced_parameters": AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE)}
+    def served(family: Family, calibration: Batch, folder: Path, threads: int) -> Served:
+        model = family.build("eager")
+        encoder = CTranslate2Encoder(model, folder / f"ct2-{precision}", precision, threads)
+        return Served(encoder.run, lambda batch: None)
+
+    return served
 
 
-def ctranslate2(precision: str) -> Callable[[Family, Batch, Path, int], CTranslate2Encoder]:
-    """Return a maker of CTranslate2's encoder."""
+PEERS: dict[str, Maker] = {
+    "onnxruntime.quantization dynamic, reduce_range": by_onnxruntime(
+        partial(dynamic_onnxruntime, reduce_range=True), "quantize_dynamic_reduced.onnx"
+    ),
+    "onnxruntime.quantization static, reduce_range": by_onnxruntime(
+        partial(static_onnxruntime, reduce_range=True), "static_reduced.onnx"
+    ),
+    "openvino + nncf, 7 bits": partial(by_nncf, safe=True),
+    "ctranslate2 int8": by_ctranslate2("int8"),
+}
+"""What others have for such a CPU: weights of 7 bits, and CTranslate2's encoder."""
 
-    def make(family: Family, calibration: Batch, folder: Path, threads: int) -> CTranslate2Encoder:
-        return CTranslate2Encoder(family.build("eager"), folder / f"ct2-{precision}", precision, threads)
 
-    return make
+def served(family: Family, folder: Path, options: Any) -> tuple[dict[str, Served], dict[str, str]]:
+    """What is measured with ``--no-vnni``, and what is left out and why."""
+    calibration = batch_of(family.shape, 32, options.length, seed=2, padded=True)
+    export(family, calibration, folder)
+    threads, order = options.threads, EngineSpec(folder / AVX2_FILE, "int8", options.threads)
+    exact = exact_path(folder / INT8_FILE, threads)
+    makers: dict[str, Maker] = {
+        BASELINE: lambda *_: in_onnxruntime(folder / FP32_FILE, threads),
+        "openvino fp32": lambda *_: in_openvino(folder / FP32_FILE, threads),
+        "onnxruntime int8, avx2, qexp": lambda *_: in_onnxruntime(folder / AVX2_FILE, threads),
+        "openvino int8, avx2, qexp": lambda *_: in_engine(OpenVinoEngine(order)),
+        "openvino int8 of attention, too, avx2": lambda *_: in_openvino(folder / AVX2_FILE, threads),
+        **{name: make for name, make in exact.items() if name.startswith("onnxruntime")},
+    }
+    if options.peers:
+        makers |= {"ctranslate2 fp32": by_ctranslate2("fp32")} | PEERS
+    return make_all(makers, family, calibration, folder, threads=threads)
 
 
 ORDERS = ("padded to 128", "as they come", "sorted")
@@ -103,3 +139,25 @@ def ragged(shape: Shape, rows: int, size: int = 32) -> dict[str, tuple[list[dict
         real = sum(int(each["attention_mask"].sum()) for each in batches)
         found[order] = batches, 100 * real / tokens
     return found
+
+
+def time_ragged(forms: dict[str, Served], shape: Shape, options: Any) -> dict[str, Any]:
+    """Print milliseconds a row of 20 to 60 tokens in batches of 32, by the order of the rows."""
+    tables = {}
+    for order, (batches, real) in ragged(shape, options.ragged).items():
+        calls = {name: partial(_all, each.run, batches) for name, each in forms.items()}
+        readings = alternate(calls, options.rounds, BASELINE)
+        lines = [
+            [name, f"{each.seconds * 1e3 / options.ragged:.2f}", f"{1 / each.ratio:.2f}"]
+            for name, each in readings.items()
+        ]
+        title = f"{options.model}, rows of 20 to 60 tokens, {order}: {real:.0f} % of the tokens are real"
+        table(title, ["", "ms a row", "times FP32"], lines)
+        show_best(readings, PEERS)
+        tables[order] = {"readings": readings, "real": real}
+    return tables
+
+
+def _all(run: Callable[[dict[str, Any]], Any], batches: list[dict[str, Any]]) -> None:
+    for batch in batches:
+        run(batch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from qexp.config.base import Section, is_none
 from qexp.config.cpu import CpuChoice
@@ -15,8 +15,32 @@ LARGEST_FILE = 2**31 - 1
 """Bytes of one protobuf message, and so of one ONNX file without external data."""
 
 
-CacheBits = Literal[8, 32]
-"""Bits of keys and values between the steps of a search."""
+def _each_once(values: tuple[object, ...]) -> tuple[object, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError(f"each value once; got {list(values)}")
+    return values
+
+
+# Fields of every deployment as types: a base class would move them to the front of what is dumped.
+Runtimes = Annotated[tuple[RuntimeName, ...], Field(min_length=1), AfterValidator(_each_once)]
+CacheBits = Annotated[
+    Literal[8, 32] | None,
+    Field(
+        exclude_if=is_none,
+        description="Bits of keys and values between the steps of a translation's search; null is 32. With "
+        "8, those that have a quantizer (``matmul.key``, ``matmul.value``) are kept as its integers: no "
+        "result changes.",
+    ),
+]
+DeployCpu = Annotated[
+    CpuChoice | None,
+    Field(
+        exclude_if=is_none,
+        description="CPU that the quantized model is for: with VNNI, with AVX2 alone, whose pairs of 8-bit "
+        "products saturate, or auto, the one that the run is composed on, which the Record names. With avx2, "
+        "weights of 8 bits get 7, where :func:`qexp.config.cpu.resolve_cpu` says so; null changes nothing.",
+    ),
+]
 BEAMS = (1, 5)
 """Numbers of beams with which a translation is timed where none are chosen."""
 
@@ -33,20 +57,10 @@ class Onnx(Section):
 
     kind: Literal["onnx"]
     """Tag of the section."""
-    runtimes: tuple[RuntimeName, ...] = Field(default=("onnxruntime",), min_length=1)
+    runtimes: Runtimes = ("onnxruntime",)
     """What executes the run's result; the gate of the first is the run's."""
-    cache_bits: CacheBits | None = Field(default=None, exclude_if=is_none)
-    """Bits of keys and values between the steps of a translation's search; null is 32. With 8, those that
-    have a quantizer (``matmul.key``, ``matmul.value``) are kept as its integers: no result changes."""
-    cpu: CpuChoice | None = Field(default=None, exclude_if=is_none)
-    """CPU that the quantized model is for: with VNNI, with AVX2 alone, whose pairs of 8-bit products
-    saturate, or auto, the one that the run is composed on, which the Record names. With avx2, weights of
-    8 bits get 7, where :func:`qexp.config.cpu.resolve_cpu` says so; null changes nothing."""
-
-    @field_validator("runtimes")
-    @classmethod
-    def _named_once(cls, values: tuple[object, ...]) -> tuple[object, ...]:
-        return _each_once(values)
+    cache_bits: CacheBits = None
+    cpu: DeployCpu = None
 
 
 class DeployEngines(Section):
@@ -54,7 +68,7 @@ class DeployEngines(Section):
 
     kind: Literal["engines"]
     """Tag of the section."""
-    runtimes: tuple[RuntimeName, ...] = Field(default=("onnxruntime",), min_length=1)
+    runtimes: Runtimes = ("onnxruntime",)
     """What executes the graphs; scores, size and latency of the first stand in the tables of scores."""
     precisions: tuple[Precision, ...] = Field(default=("fp32", "int8"), min_length=1)
     """Arithmetic, in each runtime that has it; ``int8`` is the run's quantized model."""
@@ -66,13 +80,8 @@ class DeployEngines(Section):
         default=None, min_length=1, exclude_if=is_none
     )
     """Beams of each timed search of a translation, in which the task's own take no part; null is 1 and 5."""
-    cache_bits: CacheBits | None = Field(default=None, exclude_if=is_none)
-    """Bits of keys and values between the steps of a translation's search; null is 32. With 8, those that
-    have a quantizer (``matmul.key``, ``matmul.value``) are kept as its integers: no result changes."""
-    cpu: CpuChoice | None = Field(default=None, exclude_if=is_none)
-    """CPU that the quantized model is for: with VNNI, with AVX2 alone, whose pairs of 8-bit products
-    saturate, or auto, the one that the run is composed on, which the Record names. With avx2, weights of
-    8 bits get 7, where :func:`qexp.config.cpu.resolve_cpu` says so; null changes nothing."""
+    cache_bits: CacheBits = None
+    cpu: DeployCpu = None
     real: bool = False
     """Time batches of the evaluation rows too, each padded to its longest row."""
     runs: int = Field(default=30, ge=3)
@@ -83,7 +92,7 @@ class DeployEngines(Section):
     """Time for the runs of all engines on a shape, which also stop when every median is stable; null takes
     all of the runs."""
 
-    @field_validator("runtimes", "precisions", "batch_sizes", "lengths")
+    @field_validator("precisions", "batch_sizes", "lengths")
     @classmethod
     def _named_once(cls, values: tuple[object, ...]) -> tuple[object, ...]:
         return _each_once(values)
@@ -126,12 +135,6 @@ class DeployEngines(Section):
 def beam_shape(rows: int, beams: int) -> str:
     """Return the name of the shape of a search: ``32xbeam5`` for batches of 32 rows and 5 beams."""
     return f"{rows}xbeam{beams}"
-
-
-def _each_once(values: tuple[object, ...]) -> tuple[object, ...]:
-    if len(set(values)) != len(values):
-        raise ValueError(f"each value once; got {list(values)}")
-    return values
 
 
 AnyDeploy = Annotated[NoDeploy | Onnx | DeployEngines, Field(discriminator="kind")]

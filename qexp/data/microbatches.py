@@ -74,9 +74,9 @@ class MicroBatches:
         return len(self.rows)
 
     @property
-    def rows_per_step(self) -> int:
-        """Rows of the largest batch."""
-        return max(map(len, self.rows), default=1)
+    def rows_per_step(self) -> float:
+        """Rows of a batch, the mean over all."""
+        return sum(map(len, self.rows)) / len(self.rows) if len(self.rows) else 1.0
 
     def __len__(self) -> int:
         """Number of parts that this process computes."""

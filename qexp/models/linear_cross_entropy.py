@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qexp.quant.row_groups import row_groups
+
 GROUP_BYTES = {"cpu": 16 << 20, "cuda": 256 << 20}
 """Logits of a group of rows: on a CPU what its caches hold, on a GPU enough to fill it."""
 LEAST_PROBABILITY = 1e-30
@@ -50,7 +52,8 @@ class LinearCrossEntropy(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
         with torch.autocast(kind, enabled=False):
             work = _Work(hidden, weight, bias, dtype)
-            totals = [work.add(rows, targets) for rows in _groups(hidden, weight)]
+            groups = row_groups(hidden, 4 * len(weight), GROUP_BYTES)
+            totals = [work.add(rows, targets) for rows in groups]
             ctx.save_for_backward(*work.gradients(targets.smoothing))
         return torch.stack(totals).sum()
 
@@ -88,7 +91,7 @@ class _Work:
             logits += self.bias
         p = torch.softmax(logits, 1)
         at_label = logits.gather(1, labels)
-        log_sum = _log_sum(logits, at_label, p.gather(1, labels))
+        log_sum = _log_sum(logits, p, labels)
         mean = inputs.float() @ self.mean_row + self.mean_bias
         gradient = p.scatter_add_(1, labels, torch.full_like(at_label, smoothing - 1))
         if self.d_bias is not None:
@@ -108,16 +111,20 @@ class _Work:
         return self.d_hidden.to(self.kinds[0]), self.d_weight.to(self.kinds[1]), self.d_bias
 
 
-def _log_sum(logits: Tensor, at_label: Tensor, p_label: Tensor) -> Tensor:
-    """Return the logarithm of the sum of exponentials [N, 1], read off the label's probability if it can."""
+def _log_sum(logits: Tensor, p: Tensor, labels: Tensor) -> Tensor:
+    """Return the logarithm of the sum of exponentials [N, 1], on a CPU read off the label's probability."""
+    if logits.device.type != "cpu":  # where the condition below would wait for the device in each group
+        return _log_sum_by_likeliest(logits, p)
+    p_label = p.gather(1, labels)
     if bool((p_label > LEAST_PROBABILITY).all()):
-        return at_label - p_label.log()
+        return logits.gather(1, labels) - p_label.log()
     return torch.logsumexp(logits, 1, keepdim=True)
 
 
-def _groups(hidden: Tensor, weight: Tensor) -> Iterator[slice]:
-    step = max(1, GROUP_BYTES.get(hidden.device.type, 256 << 20) // (4 * len(weight)))
-    return (slice(start, start + step) for start in range(0, len(hidden), step))
+def _log_sum_by_likeliest(logits: Tensor, p: Tensor) -> Tensor:
+    """Return it read off the largest probability, which is never too small, and takes a pass to find."""
+    largest, place = logits.max(1, keepdim=True)
+    return largest - p.gather(1, place).log()
 
 
 @dataclass

@@ -32,14 +32,14 @@ class Steps:
         total: Number of steps; None if it is not known.
         done: Steps that are done.
         unit: What a step is called, such as ``rows``.
-        rows: Rows in a step.
+        rows: Rows in a step, the mean where steps differ.
     """
 
     title: str
     total: int | None
     done: int = 0
     unit: str = "rows"
-    rows: int = 1
+    rows: float = 1
     note: str = ""
     started: float = field(default_factory=time.monotonic)
     first: int = field(init=False)

@@ -76,7 +76,7 @@ class RunConsole:
 
     @contextmanager
     def bar(
-        self, title: str, total: int | None, done: int = 0, *, unit: str = "rows", rows: int = 1
+        self, title: str, total: int | None, done: int = 0, *, unit: str = "rows", rows: float = 1
     ) -> Iterator[Callable[..., None]]:
         """Show the progress of counted work.
 
@@ -85,7 +85,7 @@ class RunConsole:
             total: Number of steps; None if it is not known.
             done: Steps that are done already.
             unit: What a step is called.
-            rows: Rows in a step.
+            rows: Rows in a step, the mean where steps differ.
 
         Yields:
             Function that advances by ``n`` steps, 1 by default, and sets the note beside them.

@@ -7,32 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedModel
 
 from qexp.data.microbatches import Batch
 from qexp.data.tokenization.pairs import IGNORED
-from qexp.models.distillation import Teacher
 from qexp.models.linear_cross_entropy import LinearCrossEntropy, Targets, withheld_logits
-from qexp.quant.insertion.quantized_model import QuantizedModel
-from qexp.tasks.module import Optimization, TaskModule
+from qexp.tasks.module import TaskModule
 
 PROJECTED = ("bart", "marian", "t5")
 """Model types whose logits are the output projection plus ``final_logits_bias``, if they have one."""
 
 
 class Translator(TaskModule):
-    """Training module of an encoder-decoder model."""
+    """Training module of an encoder-decoder model; its arguments are those of every module, and its own."""
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        optimization: Optimization,
-        quantization: QuantizedModel | None = None,
-        teacher: Teacher | None = None,
-        *,
-        label_smoothing: float = 0.0,
-    ) -> None:
-        super().__init__(model, optimization, quantization, teacher)
+    def __init__(self, *arguments: Any, label_smoothing: float = 0.0) -> None:
+        super().__init__(*arguments)
         self.label_smoothing = label_smoothing
 
     def _loss(self, batch: Batch) -> Tensor:

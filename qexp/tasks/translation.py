@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -59,9 +60,8 @@ class TranslationAdapter:
         """Return the model of the checkpoint, or one from scratch with weights drawn from ``seed``."""
         if isinstance(start, Checkpoint):
             return load_new_head(start.folder, AutoModelForSeq2SeqLM, seed)
-        return from_scratch(
-            start.scratch, AutoTokenizer.from_pretrained(tokens.tokenizer, trust_remote_code=False), seed
-        )
+        tokenizer = AutoTokenizer.from_pretrained(tokens.tokenizer, trust_remote_code=False)
+        return from_scratch(start.scratch, Vocabulary.of(tokenizer), seed)
 
     def finetuned(self, start: Checkpoint) -> PreTrainedModel:
         """Return the model of the checkpoint, which must have all weights, as translation adds no head."""
@@ -135,7 +135,23 @@ class TranslationAdapter:
         return np.asarray(candidate.predictions == reference.predictions)
 
 
-def from_scratch(scratch: FromScratch, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+@dataclass(frozen=True)
+class Vocabulary:
+    """Size of a translator's vocabulary, and the ids of its special tokens."""
+
+    size: int
+    padding: int
+    start: int
+    """Token that the decoder starts with."""
+    end: int
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> Self:
+        """Return that of a tokenizer, whose first token of a text starts the decoder."""
+        return cls(len(tokenizer), tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
+
+
+def from_scratch(scratch: FromScratch, vocabulary: Vocabulary, seed: int) -> MarianMTModel:
     """Build a Transformer as described by Vaswani et al. (2017), with weights drawn from ``seed``.
 
     The architecture is Marian's in transformers: post-norm, ReLU, sinusoidal positions, embeddings scaled by
@@ -145,7 +161,7 @@ def from_scratch(scratch: FromScratch, tokenizer: PreTrainedTokenizerBase, seed:
     torch.manual_seed(seed)
     model = MarianMTModel(
         MarianConfig(
-            vocab_size=len(tokenizer),
+            vocab_size=vocabulary.size,
             max_position_embeddings=POSITIONS,
             encoder_layers=scratch.layers,
             decoder_layers=scratch.layers,
@@ -160,11 +176,11 @@ def from_scratch(scratch: FromScratch, tokenizer: PreTrainedTokenizerBase, seed:
             activation_function="relu",
             init_std=scratch.width**-0.5,
             scale_embedding=True,
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=vocabulary.padding,
+            bos_token_id=vocabulary.start,
+            eos_token_id=vocabulary.end,
             forced_eos_token_id=None,
-            decoder_start_token_id=tokenizer.bos_token_id,
+            decoder_start_token_id=vocabulary.start,
         )
     )
     draw_projections(model)

@@ -46,6 +46,12 @@ def test_one_part_is_the_batch_as_it_is() -> None:
     assert [float(part["share"]) for part in whole] == [1.0, 1.0]
 
 
+def test_rows_of_a_step_are_the_mean_over_batches_of_different_sizes() -> None:
+    batches = [np.arange(30), np.arange(4), np.arange(2)]
+    assert MicroBatches(batches, _batch).rows_per_step * len(batches) == 36
+    assert MicroBatches([], _batch).rows_per_step == 1
+
+
 @given(taken=st.integers(0, 12))
 def test_steps_go_on_after_the_parts_that_were_taken(taken: int) -> None:
     batches = [np.arange(7) + 7 * step for step in range(4)]

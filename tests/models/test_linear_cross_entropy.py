@@ -58,6 +58,31 @@ def test_a_label_whose_probability_is_not_a_float_has_a_finite_loss() -> None:
     torch.testing.assert_close(found, functional.cross_entropy(logits, labels, reduction="sum"))
 
 
+def test_no_group_waits_for_a_device_other_than_the_cpu() -> None:
+    hidden, weight, bias, labels = (each.to("meta") for each in inputs(9))
+    work = linear_cross_entropy._Work(hidden, weight, bias, torch.float32)
+    total = work.add(slice(0, 4), Targets(labels, 0.1))  # values of this device cannot be asked for
+    assert total.device.type == "meta"
+
+
+@pytest.mark.parametrize("scale", [1.0, 200.0])
+def test_the_sum_is_read_off_the_likeliest_class_whatever_the_labels(scale: float) -> None:
+    hidden, weight, bias, _ = inputs(40, scale)
+    logits = functional.linear(hidden, weight, bias)
+    found = linear_cross_entropy._log_sum_by_likeliest(logits, logits.softmax(1))
+    torch.testing.assert_close(found, logits.logsumexp(1, keepdim=True))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("scale", [1.0, 200.0])
+def test_the_loss_on_a_gpu_is_that_of_torch(scale: float) -> None:
+    hidden, weight, bias, labels = (each.cuda() for each in inputs(40, scale))
+    found = LinearCrossEntropy.apply(hidden, weight, bias, Targets(labels, 0.1))
+    logits = functional.linear(hidden, weight, bias)
+    wanted = functional.cross_entropy(logits, labels, label_smoothing=0.1, reduction="sum")
+    torch.testing.assert_close(found, wanted)
+
+
 def test_mixed_precision_multiplies_narrow_and_sums_wide() -> None:
     hidden, weight, _, labels = inputs(40)
     own = leaves(hidden, weight)

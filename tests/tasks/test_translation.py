@@ -21,7 +21,7 @@ from qexp.quant.insertion.insert import insert
 from qexp.quant.insertion.quantized_model import QuantizedModel
 from qexp.tasks.module import Optimization
 from qexp.tasks.teacher_forcing import Translator
-from qexp.tasks.translation import TranslationAdapter, from_scratch, scores, writer
+from qexp.tasks.translation import TranslationAdapter, Vocabulary, from_scratch, scores, writer
 from qexp.training.distributed import train
 from qexp.training.holdout import Holdout
 from tests.conftest import experiment
@@ -53,7 +53,8 @@ def model(tokens: Tokens) -> Any:
 def scratch_model(tokens: Tokens, seed: int = 1) -> Any:
     from transformers import AutoTokenizer
 
-    return from_scratch(SCRATCH, AutoTokenizer.from_pretrained(tokens.tokenizer), seed).eval()
+    vocabulary = Vocabulary.of(AutoTokenizer.from_pretrained(tokens.tokenizer))
+    return from_scratch(SCRATCH, vocabulary, seed).eval()
 
 
 def batch_of(tokens: Tokens, rows: Any = (0, 5, 7)) -> dict[str, torch.Tensor]:

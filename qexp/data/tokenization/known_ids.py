@@ -13,7 +13,7 @@ IDS = ("ids", "source", "target")
 """Arrays of token ids, by the names of their files in the folder of a split."""
 
 
-def check_ids(split: Path, *, rows: int, where: str, tokenizer: Path, target_rows: int | None = None) -> None:
+def check_ids(split: Path, *, rows: int, where: str, tokenizer: Path) -> None:
     """Check that every token of a split has a row in a table of embeddings.
 
     Args:
@@ -21,15 +21,13 @@ def check_ids(split: Path, *, rows: int, where: str, tokenizer: Path, target_row
         rows: Rows of the table.
         where: Name of the split, for the message.
         tokenizer: Folder of the tokenizer, which names the token.
-        target_rows: Rows of the decoder's table, where it has its own.
 
     Raises:
         ModelError: A token lies outside the table, such as one that was added to the tokenizer only.
     """
     for name in IDS:
         if (file := split / f"{name}.npy").is_file():
-            table = target_rows or rows if name == "target" else rows
-            check_id(int(np.load(file, mmap_mode="r").max(initial=0)), table, where, tokenizer)
+            check_id(int(np.load(file, mmap_mode="r").max(initial=0)), rows, where, tokenizer)
 
 
 def check_id(token_id: int, rows: int, where: str, tokenizer: Path) -> None:

@@ -11,6 +11,8 @@ the values. Unsigned by unsigned, as ONNX Runtime multiplies queries by keys, is
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
@@ -30,22 +32,23 @@ _OTHER_ORDER = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Expand", "Concat",
 """Operators that leave values and move them."""
 
 
-def largest_pairs(weight: NDArray[np.integer], axis: int) -> NDArray[np.int32]:
-    """Return for each output channel the largest sum of a pair's integers of one sign, as a magnitude.
+def largest_pairs(weight: NDArray[Any], axis: int) -> NDArray[Any]:
+    """Return for each output channel the largest sum of a pair's weights of one sign, as a magnitude.
 
     Args:
-        weight: Stored integers of a product, a matrix.
+        weight: Stored integers of a product, or the weights before they are rounded, a matrix.
         axis: The contracted axis; a last row without a neighbour is a pair of its own.
 
     Returns:
         Magnitudes [channels].
     """
-    rows = np.moveaxis(weight, axis, -1).astype(np.int16)
+    rows = np.moveaxis(weight, axis, -1)
+    rows = rows.astype(np.result_type(rows, np.int16))  # a sum of two bytes may not fit one
     if rows.shape[-1] % 2:
         rows = np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, 1)])
     pairs = rows.reshape(*rows.shape[:-1], -1, 2)
     sums = np.maximum(pairs.clip(min=0).sum(-1), -pairs.clip(max=0).sum(-1))
-    largest: NDArray[np.int32] = sums.reshape(-1, sums.shape[-1]).max(1, initial=0).astype(np.int32)
+    largest: NDArray[Any] = sums.reshape(-1, sums.shape[-1]).max(1, initial=0)
     return largest
 
 

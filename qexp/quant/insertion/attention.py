@@ -79,7 +79,8 @@ def attend(
         value = _tap(taps, "matmul.value", value)
         context = partial(_context, module, core)
         parts = (query, key, value, attention_mask, position_bias)
-        return RecomputedAttention.apply(context, *parts), None  # type: ignore[no-untyped-call]
+        result = RecomputedAttention.apply(context, dropout > 0, *parts)  # type: ignore[no-untyped-call]
+        return result, None
     kept, probabilities = core(query, key, attention_mask, position_bias)
     result = torch.matmul(kept, _tap(taps, "matmul.value", value))
     return result.transpose(1, 2).contiguous(), probabilities

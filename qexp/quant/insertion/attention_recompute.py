@@ -17,17 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qexp.quant.row_groups import row_groups
+
 Core = Callable[..., Tensor]
 """Function from query, key, value, mask and position bias of some rows to their context [b, heads, T, d]."""
 
 GROUP_BYTES = {"cpu": 8 << 20, "cuda": 1 << 30}
 """Scores of a group of rows: on a CPU what its cache holds, on a GPU enough to fill it."""
-
-
-def group_rows(query: Tensor, key: Tensor) -> int:
-    """Return how many rows of a batch [B, heads, T, d] are computed at once."""
-    scores = query.size(1) * query.size(2) * key.size(2) * query.element_size()
-    return max(1, GROUP_BYTES.get(query.device.type, 1 << 30) // scores)
 
 
 class RecomputedAttention(torch.autograd.Function):
@@ -41,6 +37,7 @@ class RecomputedAttention(torch.autograd.Function):
     def forward(
         ctx: Any,
         core: Core,
+        draws: bool,
         query: Tensor,
         key: Tensor,
         value: Tensor,
@@ -52,6 +49,7 @@ class RecomputedAttention(torch.autograd.Function):
         Args:
             ctx: Context of autograd.
             core: Function of some rows.
+            draws: Whether the function draws random numbers, which are those of dropout.
             query: Queries [B, heads, T, d].
             key: Keys [B, heads, S, d].
             value: Values [B, heads, S, d].
@@ -60,7 +58,7 @@ class RecomputedAttention(torch.autograd.Function):
         """
         inputs = (query, key, value, mask, position_bias)
         ctx.save_for_backward(*inputs)
-        ctx.core, ctx.random = core, _random_state(query)
+        ctx.core, ctx.random = core, _random_state(query) if draws else None
         ctx.autocast = _autocast_of(query)
         rows, context = query.size(0), None
         for group in _groups(query, key):
@@ -77,17 +75,18 @@ class RecomputedAttention(torch.autograd.Function):
         """Return the gradients of query, key, value and position bias."""
         inputs, (grad,) = ctx.saved_tensors, grad_outputs
         wanted = [
-            each is not None and need for each, need in zip(inputs, ctx.needs_input_grad[1:], strict=True)
+            each is not None and need for each, need in zip(inputs, ctx.needs_input_grad[2:], strict=True)
         ]
         totals = [torch.zeros_like(each) if want else None for each, want in zip(inputs, wanted, strict=True)]
         rows = inputs[0].size(0)
-        with _random_from(ctx.random), ctx.autocast():
+        random = nullcontext() if ctx.random is None else _random_from(ctx.random)
+        with random, ctx.autocast():
             for group in _groups(inputs[0], inputs[1]):
                 parts = [_rows_of(each, group, rows) for each in inputs]
                 found = iter(_gradients(ctx.core, parts, wanted, grad[group].transpose(1, 2)))
                 for total in (each for each in totals if each is not None):
                     _rows_of(total, group, rows).add_(next(found))
-        return None, *totals
+        return None, None, *totals
 
 
 def _gradients(
@@ -106,8 +105,9 @@ def _gradients(
 
 
 def _groups(query: Tensor, key: Tensor) -> Iterator[slice]:
-    rows, step = query.size(0), group_rows(query, key)
-    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+    """Return groups of rows of a batch [B, heads, T, d]."""
+    scores = query.size(1) * query.size(2) * key.size(2) * query.element_size()
+    return row_groups(query, scores, GROUP_BYTES)
 
 
 def _rows_of(each: Any, group: slice, rows: int) -> Any:

@@ -12,16 +12,16 @@ from qexp.errors import ModelError
 from tests.conftest import save_tokenizer
 
 
-def test_each_side_of_a_pair_has_its_table(tmp_path: Path) -> None:
+def test_both_sides_of_a_pair_are_checked(tmp_path: Path) -> None:
     tokenizer = tmp_path / "tokenizer"
     save_tokenizer(tokenizer)
     np.save(tmp_path / "source.npy", np.array([3, 9], np.int32))
     np.save(tmp_path / "target.npy", np.array([3, 12], np.int32))
-    check_ids(tmp_path, rows=10, target_rows=13, where="these rows", tokenizer=tokenizer)
+    check_ids(tmp_path, rows=13, where="these rows", tokenizer=tokenizer)
     with pytest.raises(ModelError, match=r"token 'h' of these rows has id 12.*0 to 11"):
-        check_ids(tmp_path, rows=10, target_rows=12, where="these rows", tokenizer=tokenizer)
+        check_ids(tmp_path, rows=12, where="these rows", tokenizer=tokenizer)
     with pytest.raises(ModelError, match=r"token 'e' of these rows has id 9.*0 to 8"):
-        check_ids(tmp_path, rows=9, target_rows=13, where="these rows", tokenizer=tokenizer)
+        check_ids(tmp_path, rows=9, where="these rows", tokenizer=tokenizer)
 
 
 @pytest.mark.parametrize(("config", "rows"), [('{"vocab_size": 7}', 7), ("{}", None)])

@@ -48,6 +48,12 @@ def test_a_last_row_without_a_neighbour_is_a_pair() -> None:
     assert largest_pairs(np.array([[-100], [20], [-127], [-2]], np.int8), 0).tolist() == [129]
 
 
+def test_weights_that_are_not_rounded_have_pairs_too() -> None:
+    found = largest_pairs(np.array([[0.5, -0.25], [0.75, 0.0], [-1.0, -1.5]], np.float32), 0)
+    assert found.dtype == np.float32
+    assert found.tolist() == [1.25, 1.5]
+
+
 @pytest.mark.parametrize("shape", [(64, 16), (3, 64, 16)])
 def test_an_unknown_order_takes_7_bits(shape: tuple[int, ...]) -> None:
     assert weight_fits(np.full(shape, -64, np.int8), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from qexp.quant.insertion import attention_recompute
 from qexp.quant.insertion.attention import KEEPS_PROBABILITIES, TAPS, attend
 from qexp.quant.quantizer import Quantizer
 from qexp.quant.quantizer_mode import QuantizerMode
+from qexp.quant.row_groups import row_groups
 
 ROWS, HEADS, LENGTH, WIDTH = 5, 2, 9, 4
 LOWEST = torch.finfo(torch.float32).min
@@ -20,7 +22,12 @@ LOWEST = torch.finfo(torch.float32).min
 
 @pytest.fixture(params=[1, 2, ROWS], autouse=True)
 def at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(attention_recompute, "group_rows", lambda query, key: request.param)
+    limits = {"cpu": request.param, "cuda": request.param}
+
+    def groups(query: Tensor, *_: Any) -> Iterator[slice]:
+        return row_groups(query, 1, limits)
+
+    monkeypatch.setattr(attention_recompute, "row_groups", groups)
     return int(request.param)
 
 
@@ -98,6 +105,16 @@ def test_the_generator_goes_on_as_if_nothing_was_drawn_twice(inputs: dict[str, T
     before = torch.get_rng_state()
     context.sum().backward()
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_the_state_of_the_generator_is_kept_for_dropout_alone(
+    dropout: float, inputs: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states: list[Tensor] = []
+    monkeypatch.setattr(torch, "get_rng_state", lambda: states.append(torch.zeros(0)) or states[0])
+    attend(module(), **inputs, dropout=dropout)
+    assert len(states) == (dropout > 0)
 
 
 def test_no_matrix_of_scores_is_kept(inputs: dict[str, Tensor]) -> None:
