@@ -32,8 +32,7 @@ import numpy as np
 import torch
 
 from benchmarks import experiment
-from benchmarks.deploy import table
-from benchmarks.harness import Reading, alternate, write
+from benchmarks.harness import Reading, alternate, table, write
 from benchmarks.options import add_peers, settings
 from benchmarks.packed import MEBIBYTE, in_a_process, matmul_nbits
 from benchmarks.peers import attempt, compressed
