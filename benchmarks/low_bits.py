@@ -1,7 +1,7 @@
 """Few bits on real weights: loss, file, memory and latency, beside 4-bit weights of other libraries.
 
     python -m benchmarks.low_bits [--task stsb_embedding] [--checkpoint NAME] [--batch 8] [--length 128]
-        [--rounds 9] [--threads 1] [--only GLOB ...] [--no-peers] [--json FILE]
+        [--rounds 9] [--threads 1] [--only GLOB ...] [--no-peers] [--json FILE] [-- OVERRIDE ...]
 
 Runs of qexp (PTQ; a repeated one is read from the store) give files of one fine-tuned model, which are scored
 on the evaluation rows in ONNX Runtime and timed there and in OpenVINO; what no runtime has a file for
@@ -19,10 +19,9 @@ process grows by until a file is loaded. Times are medians in turns within this 
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -67,8 +66,6 @@ OWN: dict[str, str] = {
 """Overrides of each run, besides those of all."""
 SIMULATED = ("MXFP8", "NVFP4")
 """What has no file: a score in torch is all."""
-WORDS = 1000
-"""Token ids of the timed batch are below: what a token is has no effect on time."""
 RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
@@ -87,12 +84,25 @@ class Form:
     reading: Reading | None = None
 
 
+@dataclass
+class Forms:
+    """All forms of a model."""
+
+    rows: EvaluationRows
+    """What they are scored on."""
+    vocabulary: int
+    found: dict[str, Form] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    """What is left out, and why."""
+
+
 def run(options: argparse.Namespace, name: str) -> Record:
     """Run the experiment, or find it in the store, and return its Record."""
     deploy = "none" if name in SIMULATED else "onnx"
     words = [
         f"task={options.task}", f"model.name={options.checkpoint}", "method=ptq", f"deploy={deploy}",
         "gate.rows=64", f"machine.threads={options.threads}", "machine.progress=false", *OWN[name].split(),
+        *options.overrides,
     ]  # fmt: skip
     return experiment.run(words)
 
@@ -107,20 +117,17 @@ def engine(file: Path, runtime: str, threads: int) -> Form:
     return Form(forward, bytes=file.stat().st_size, file=file, runtime=runtime)
 
 
-def own_forms(name: str, record: Record, options: argparse.Namespace) -> Iterator[tuple[str, Form]]:
-    """Yield a run's model in each runtime, or its score in torch."""
+def own_forms(name: str, record: Record, options: argparse.Namespace) -> dict[str, Callable[[], Form]]:
+    """Return what serves a run's model in each runtime, or its score in torch, by name."""
     if name in SIMULATED:
-        metric = next(iter(record.scores["ptq"]))
-        yield f"{name}, simulated", Form(None, score=record.scores["ptq"][metric])
-        return
+        score = next(iter(record.scores["ptq"].values()))
+        return {f"{name}, simulated": lambda: Form(None, score=score)}
     outputs = outputs_root()
     file = graph_of(model_of(record, outputs, "ptq"), runtime_of(record, outputs, None, options.threads)).file
-    for runtime, title in RUNTIMES.items():
-        form, problem = attempt(engine, file, runtime, options.threads)
-        if problem is None:
-            yield f"{name}, {title}", form
-        else:
-            print(f"left out: {name}, {title}: {problem}", file=sys.stderr)
+    return {
+        f"{name}, {title}": partial(engine, file, runtime, options.threads)
+        for runtime, title in RUNTIMES.items()
+    }
 
 
 def peers(model: StoredModel, fp32: Path, folder: Path, threads: int) -> dict[str, Callable[[], Form]]:
@@ -151,55 +158,58 @@ def peers(model: StoredModel, fp32: Path, folder: Path, threads: int) -> dict[st
     }
 
 
-def forms_of(
-    options: argparse.Namespace, folder: Path
-) -> tuple[dict[str, Form], EvaluationRows, dict[str, str]]:
-    """Return all forms, the rows that score them, and what is left out and why."""
+def forms_of(options: argparse.Namespace, folder: Path) -> Forms:
+    """Make all forms."""
     names = [name for name in OWN if any(fnmatch(name, glob) for glob in options.only)]
     records = {name: run(options, name) for name in names}
     first, outputs = next(iter(records.values())), outputs_root()
     model = model_of(first, outputs, "fp32")
-    fp32 = graph_of(model, runtime_of(first, outputs, None, options.threads)).file
-    found = {f"FP32, {title}": engine(fp32, runtime, options.threads) for runtime, title in RUNTIMES.items()}
-    for name, record in records.items():
-        found |= dict(own_forms(name, record, options))
-    skipped = {}
-    for name, make in peers(model, fp32, folder, options.threads).items() if options.peers else ():
-        form, problem = attempt(make)
-        found |= {name: form} if problem is None else {}
-        skipped |= {name: problem} if problem is not None else {}
-    return found, rows_of(first, outputs, "ptq"), skipped
-
-
-def score(form: Form, rows: EvaluationRows) -> float | None:
-    """Score a form on the evaluation rows, by the first metric."""
-    assert form.forward is not None
-    return rows.measure(form.forward, lambda *_, **__: None).score
-
-
-def measure(found: dict[str, Form], rows: EvaluationRows, options: argparse.Namespace, folder: Path) -> None:
-    """Fill in score, time and memory of every form."""
-    timed = {name: form for name, form in found.items() if form.forward is not None}
-    for form in timed.values():
-        form.score = score(form, rows)
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(WORDS, (options.batch, options.length), generator=generator)
-    batch = {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "token_type_ids": torch.zeros_like(ids),
+    graph = graph_of(model, runtime_of(first, outputs, None, options.threads))
+    forms = Forms(rows_of(first, outputs, "ptq"), graph.vocabulary)
+    makers = {
+        f"FP32, {title}": partial(engine, graph.file, runtime, options.threads)
+        for runtime, title in RUNTIMES.items()
     }
-    calls = {name: partial(form.forward, batch) for name, form in timed.items() if form.forward}
-    readings = alternate(calls, options.rounds, BASELINE)
+    for name, record in records.items():
+        makers |= own_forms(name, record, options)
+    if options.peers:
+        makers |= peers(model, graph.file, folder, options.threads)
+    for name, make in makers.items():
+        form, problem = attempt(make)
+        if problem is None:
+            forms.found[name] = form
+        else:
+            forms.skipped[name] = problem
+    return forms
+
+
+def measure(forms: Forms, options: argparse.Namespace, folder: Path) -> None:
+    """Fill in score, time and memory of every form that answers."""
+    batch = example(forms.vocabulary, options.batch, options.length)
     np.savez(folder / "batch.npz", **{name: values.numpy() for name, values in batch.items()})
-    for name, form in timed.items():
+    calls = {name: form.forward for name, form in forms.found.items() if form.forward is not None}
+    readings = alternate(
+        {name: partial(call, batch) for name, call in calls.items()}, options.rounds, BASELINE
+    )
+    for name, call in calls.items():
+        form = forms.found[name]
+        form.score = forms.rows.measure(call, lambda *_, **__: None).score
         form.reading = readings[name]
-        if form.file is not None:
-            tries = [
-                in_a_process(form.runtime, form.file, folder / "batch.npz", options.threads)["loaded"]
-                for _ in range(3)
-            ]
-            form.loaded_kib = sorted(tries)[1]
+        form.loaded_kib = loaded_kib(form, folder / "batch.npz", options.threads)
+
+
+def example(vocabulary: int, rows: int, length: int) -> dict[str, torch.Tensor]:
+    """Return a batch of full length with words drawn at random."""
+    ids = torch.randint(vocabulary, (rows, length), generator=torch.Generator().manual_seed(0))
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+
+
+def loaded_kib(form: Form, batch: Path, threads: int) -> int | None:
+    """Return the median of three processes that load the file; None without one."""
+    if form.file is None:
+        return None
+    tries = [in_a_process(form.runtime, form.file, batch, threads)["loaded"] for _ in range(3)]
+    return int(sorted(tries)[1])
 
 
 def cells(name: str, form: Form, fp32: Form) -> list[str]:
@@ -226,6 +236,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         found.add_argument(f"--{name}", type=int, default=value)
     found.add_argument("--only", nargs="+", default=["*"], metavar="GLOB", help=", ".join(OWN))
     found.add_argument("--json", type=Path, metavar="FILE")
+    found.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="of every run")
     add_peers(found)
     return found.parse_args(arguments)
 
@@ -236,20 +247,20 @@ def main(arguments: list[str] | None = None) -> None:
     set_threads(options.threads)
     with tempfile.TemporaryDirectory(prefix="qexp-benchmark-") as place:
         folder = Path(place)
-        found, rows, skipped = forms_of(options, folder)
-        measure(found, rows, options, folder)
+        forms = forms_of(options, folder)
+        measure(forms, options, folder)
     title = (
         f"{options.checkpoint}, {options.task}, {options.batch} x {options.length}, {options.threads} threads"
     )
-    table(title, HEADS, [cells(name, form, found[BASELINE]) for name, form in found.items()])
-    for name, reason in skipped.items():
+    table(title, HEADS, [cells(name, form, forms.found[BASELINE]) for name, form in forms.found.items()])
+    for name, reason in forms.skipped.items():
         print(f"left out: {name}: {reason}", flush=True)
     lines = [
         {"form": name, "score": form.score, "bytes": form.bytes, "loaded_kib": form.loaded_kib,
          "reading": form.reading and asdict(form.reading)}
-        for name, form in found.items()
+        for name, form in forms.found.items()
     ]  # fmt: skip
-    write(options.json, {"settings": settings(options), "forms": lines, "skipped": skipped})
+    write(options.json, {"settings": settings(options), "forms": lines, "skipped": forms.skipped})
 
 
 if __name__ == "__main__":
