@@ -48,21 +48,26 @@ NUMBERS = {"vocabulary": 10_000, "tokens": 8192, "length": 14, "batches": 3, "ro
 """Integer options and their defaults."""
 
 
-def marian(options: argparse.Namespace) -> MarianMTModel:
+def words_of(options: argparse.Namespace) -> Vocabulary:
+    """Return the vocabulary of random sentences."""
+    return Vocabulary(options.vocabulary, padding=1, start=2, end=3)
+
+
+def marian(options: argparse.Namespace, words: Vocabulary) -> MarianMTModel:
     """Build the translator that ``model=transformer_…`` trains from scratch."""
     scratch = SIZES[options.model].model_copy(update={"dropout": options.dropout})
-    vocabulary = Vocabulary(options.vocabulary, padding=1, start=2, end=3)
-    return from_scratch(scratch, vocabulary, seed=0).train()
+    return from_scratch(scratch, words, seed=0).train()
 
 
 class TorchTransformer(nn.Module):
     """``torch.nn.Transformer`` with one scaled table, sinusoidal positions and tied output."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace, words: Vocabulary) -> None:
         super().__init__()
+        self.words = words
         sizes = SIZES[options.model]
         width, layers = sizes.width, sizes.layers
-        self.table = nn.Embedding(options.vocabulary, width, padding_idx=1)
+        self.table = nn.Embedding(words.size, width, padding_idx=words.padding)
         self.dropout = nn.Dropout(options.dropout)
         self.body = nn.Transformer(
             width, sizes.heads, layers, layers, sizes.inner, options.dropout, batch_first=True
@@ -83,8 +88,9 @@ class TorchTransformer(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Return logits [B, T, V]."""
         labels, padding = batch["labels"], batch["attention_mask"] == 0
-        shifted = torch.cat([torch.full_like(labels[:, :1], 2), labels[:, :-1]], 1).masked_fill_(
-            batch["target_mask"] == 0, 1
+        start = torch.full_like(labels[:, :1], self.words.start)
+        shifted = torch.cat([start, labels[:, :-1]], 1).masked_fill_(
+            batch["target_mask"] == 0, self.words.padding
         )
         causal = nn.Transformer.generate_square_subsequent_mask(labels.size(1), dtype=torch.bool)
         hidden = self.body(
@@ -143,8 +149,8 @@ def epoch(model: nn.Module, loss: Callable[[Batch], Tensor], batches: list[Batch
 def calls_of(options: argparse.Namespace, batches: list[Batch]) -> dict[str, Callable[[], object]]:
     """What takes turns."""
     plan = Optimization(1e-4, 0.0, 0.1, 10, 0)
-    module = Translator(marian(options), plan, label_smoothing=SMOOTHING)
-    before = Translator(marian(options), plan, label_smoothing=SMOOTHING)
+    module = Translator(marian(options, words_of(options)), plan, label_smoothing=SMOOTHING)
+    before = Translator(marian(options, words_of(options)), plan, label_smoothing=SMOOTHING)
     own = epoch(module, lambda batch: module.training_step(batch, 0), batches)
 
     def qexp() -> None:
@@ -156,7 +162,7 @@ def calls_of(options: argparse.Namespace, batches: list[Batch]) -> dict[str, Cal
         "qexp": qexp,
     }
     if options.peers:
-        peer = TorchTransformer(options).train()
+        peer = TorchTransformer(options, words_of(options)).train()
         found["torch.nn.Transformer"] = epoch(peer, lambda batch: cross_entropy(peer(batch), batch), batches)
     return found
 
