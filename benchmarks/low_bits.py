@@ -35,8 +35,8 @@ from benchmarks.harness import Reading, alternate, table, write
 from benchmarks.options import add_peers, settings
 from benchmarks.packed import MEBIBYTE, in_a_process, matmul_nbits
 from benchmarks.peers import attempt, compressed
-from qexp.analysis.evaluator import EvaluationRows, rows_of, runtime_of
-from qexp.analysis.run_models import StoredModel, graph_of, model_of
+from qexp.analysis.evaluator import EvaluationRows, rows_of
+from qexp.analysis.run_models import StoredModel, graph_of, model_of, runtime_of
 from qexp.context import set_threads
 from qexp.deploy.engine import EngineSpec
 from qexp.deploy.runtimes import load
@@ -166,7 +166,7 @@ def forms_of(options: argparse.Namespace, folder: Path) -> Forms:
     model = model_of(first, outputs, "fp32")
     graph = graph_of(model, runtime_of(first, outputs, None, options.threads))
     forms = Forms(rows_of(first, outputs, "ptq"), graph.vocabulary)
-    makers = {
+    makers: dict[str, Callable[[], Form]] = {
         f"FP32, {title}": partial(engine, graph.file, runtime, options.threads)
         for runtime, title in RUNTIMES.items()
     }
