@@ -99,9 +99,10 @@ class Forms:
 def run(options: argparse.Namespace, name: str) -> Record:
     """Run the experiment, or find it in the store, and return its Record."""
     deploy = "none" if name in SIMULATED else "onnx"
+    gate = [] if "scheme=dynamic" in OWN[name] else ["gate.rows=64"]  # dynamic ranges: all rows or none
     words = [
-        f"task={options.task}", f"model.name={options.checkpoint}", "method=ptq", f"deploy={deploy}",
-        "gate.rows=64", f"machine.threads={options.threads}", "machine.progress=false", *OWN[name].split(),
+        f"task={options.task}", f"model.name={options.checkpoint}", "method=ptq", f"deploy={deploy}", *gate,
+        f"machine.threads={options.threads}", "machine.progress=false", *OWN[name].split(),
         *options.overrides,
     ]  # fmt: skip
     return experiment.run(words)
