@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from importlib import import_module
 
@@ -22,10 +23,23 @@ def spec_of(runtime: str) -> RuntimeSpec:
 
 
 def load(runtime: str, spec: EngineSpec) -> Engine:
-    """Load the graph of a spec into one runtime.
+    """Load the graph of a spec into one runtime, and give back what the loading took beside the engine.
 
     Raises:
         DeployError: The runtime is unknown, not installed, has no device, or refuses the graph.
     """
     loader: Callable[[EngineSpec], Engine] = import_module(f"{__name__}.{spec_of(runtime).engine}").load
-    return loader(spec)
+    engine = loader(spec)
+    _return_freed_memory()
+    return engine
+
+
+def _return_freed_memory() -> None:
+    """Have glibc return freed memory to the system; other C libraries have no such call, or need none.
+
+    Loading reads the graph, rewrites it and lets the runtime transform it: several times the size of the
+    file, which the allocator would keep.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

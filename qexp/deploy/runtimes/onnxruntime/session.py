@@ -9,6 +9,9 @@ products (``session.x64quantprecision``), which are slower. A graph whose stored
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +28,8 @@ PROVIDERS = ["CPUExecutionProvider"]
 """Execution providers of every session: the CPU only, whatever else is available."""
 EXACT = "session.x64quantprecision"
 """Session option on x86 to multiply uint8 by uint8, which does not saturate."""
+LARGE = 1 << 20
+"""Bytes from which a graph in memory is handed over as a file."""
 
 
 def new_session(
@@ -74,6 +79,29 @@ def _copy(graph: ModelProto) -> ModelProto:
 
 
 def _session(graph: Path | ModelProto, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    # Loading by path avoids a second copy in memory.
-    source = str(graph) if isinstance(graph, Path) else graph.SerializeToString()
-    return onnxruntime.InferenceSession(source, options, providers=PROVIDERS)
+    if isinstance(graph, Path):
+        return onnxruntime.InferenceSession(str(graph), options, providers=PROVIDERS)
+    data = graph.SerializeToString()
+    with _as_file(data) as file:
+        return onnxruntime.InferenceSession(data if file is None else str(file), options, providers=PROVIDERS)
+
+
+@contextmanager
+def _as_file(data: bytes) -> Iterator[Path | None]:
+    """Put a large graph into a file meanwhile: a session that is made from bytes keeps them.
+
+    It does so in ONNX Runtime 1.32, for a second try with other providers.
+
+    Yields:
+        The file; None for a small graph, or where there is no room for one.
+    """
+    with ExitStack() as stack:
+        file = None
+        if len(data) >= LARGE:
+            try:
+                place = tempfile.TemporaryDirectory(prefix="qexp-", ignore_cleanup_errors=True)
+                file = Path(stack.enter_context(place)) / "model.onnx"
+                file.write_bytes(data)
+            except OSError:
+                file = None
+        yield file

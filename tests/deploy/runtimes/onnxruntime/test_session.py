@@ -139,3 +139,16 @@ def test_graphs_that_may_saturate_get_exact_products_and_need_them(tmp_path: Pat
     plain = new_session(model, exact=False).run(None, {"x": values})[0]
     assert np.allclose(plain, expected, rtol=2e-6) is not sessions.products_saturate()
     np.testing.assert_allclose(new_session(model).run(None, {"x": values})[0], expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize("room", [True, False], ids=["file", "no room for a file"])
+def test_a_large_graph_in_memory_leaves_no_file(
+    room: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "LARGE", 1)
+    monkeypatch.setattr(sessions.tempfile, "tempdir", str(tmp_path if room else tmp_path / "missing"))
+    given = {"x": np.full((4, 64), 255, np.uint8)}
+    expected = sessions.new_session(product(), exact=True).run(None, given)[0]
+    monkeypatch.undo()
+    np.testing.assert_array_equal(sessions.new_session(product(), exact=True).run(None, given)[0], expected)
+    assert not list(tmp_path.iterdir())
