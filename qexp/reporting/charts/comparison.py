@@ -35,7 +35,7 @@ SHAPES = 4
 
 @dataclass(frozen=True)
 class GraphPoint:
-    """Cost and score of an exported graph."""
+    """Cost of an exported graph, and the score of its model in torch."""
 
     row: Row
     name: str
@@ -43,6 +43,8 @@ class GraphPoint:
     score: float
     quant: str
     simulated: bool
+    broken: bool = False
+    """Whether the graph does not reproduce the score."""
 
 
 def colours_of(comparisons: Sequence[Comparison]) -> dict[str, int]:
@@ -74,7 +76,7 @@ def latency_chart(comparison: Comparison, colours: Mapping[str, int]) -> XYChart
     """Return loss against the median latency of the smallest batch; None without two measured graphs.
 
     Simulated graphs are shown but excluded from the Pareto front, because an integer kernel would have
-    another latency.
+    another latency. Files that do not reproduce the score are on neither front.
     """
     batches = {name.batch for row in comparison.rows for name in row.cells if name.name == "latency"}
     batch = min(batches, key=lambda text: (len(text), text), default="1")
@@ -88,7 +90,7 @@ def _graphs(comparison: Comparison, fp32: Quantity, int8: Quantity, unit: float)
     metric, names = (comparison.metrics or ("",))[0], names_of(comparison)
     graphs = _float_graphs(comparison, metric, fp32, unit)
     for row in comparison.rows:
-        score, cost = _exported(row, metric), _median(row, int8)
+        score, cost = _median(row, Quantity("score", last_stage(row), metric)), _median(row, int8)
         if row.quant != "fp32" and score is not None and cost is not None:
             graphs.append(
                 GraphPoint(
@@ -98,6 +100,7 @@ def _graphs(comparison: Comparison, fp32: Quantity, int8: Quantity, unit: float)
                     score=score,
                     quant=row.quant,
                     simulated=row.simulated,
+                    broken=bool(row.broken_parity),
                 )
             )
     return graphs
@@ -142,12 +145,6 @@ def _float_name(model: str, rows: Sequence[tuple[float, Row]]) -> str:
     return f"{model} fp32{' control' if all(last_stage(row) == 'control' for _, row in rows) else ''}"
 
 
-def _exported(row: Row, metric: str) -> float | None:
-    """Return the median score of the exported graph, or else of the last stage in torch."""
-    scores = (_median(row, Quantity("score", stage, metric)) for stage in ("onnx", last_stage(row)))
-    return next((score for score in scores if score is not None), None)
-
-
 def _median(row: Row, quantity: Quantity) -> float | None:
     return row.cells[quantity].median if quantity in row.cells else None
 
@@ -169,7 +166,7 @@ def _against(
 ) -> XYChart | None:
     if len(graphs) < 2:
         return None
-    rivals = [graph for graph in graphs if not (graph.simulated and name == "latency")]
+    rivals = [graph for graph in graphs if not graph.broken and not (graph.simulated and name == "latency")]
     best = [rivals[index] for index in front([(graph.cost, graph.score) for graph in rivals])]
     first = [*best, *sorted(graphs, key=lambda graph: -graph.score)]
     kept = list({id(graph): graph for graph in first}.values())[:MOST_GRAPHS]
@@ -230,6 +227,7 @@ def _dot(graph: GraphPoint, best: bool, scale: tuple[str, float], prefix: str) -
     loss = best_score - graph.score
     words = f"{graph.name}: loses {loss:.2f} points ({graph.score:.2f} %) at {graph.cost:.4g} {unit}"
     words += ", simulated" if graph.simulated else ""
+    words += ", the file does not reproduce it (gate failed)" if graph.broken else ""
     words += ", on the Pareto front" if best else ""
     return Dot(graph.cost, loss, words, graph.name.removeprefix(prefix) if best else "")
 

@@ -26,7 +26,8 @@ from qexp.reporting.tables.comparison import title
 
 MOST_TASKS = 12
 """Maximum number of charts side by side; of more, a reader selects one at a time."""
-
+SCORES = "Scores are those in torch, as in the verdict; the tables have those of the exported files, too."
+"""Which scores the losses of charts are of."""
 
 Measured = Mapping[str, Sensitivity]
 """Measured sensitivity, by the key of the run."""
@@ -58,23 +59,24 @@ def _of_tasks(comparisons: Sequence[Comparison]) -> list[Gallery]:
     return [
         gallery(
             "Loss against latency",
-            "Medians over the seeds; left and down is better. Simulated graphs are shown, but on no front.",
+            f"{SCORES} Medians over the seeds; left and down is better. Simulated graphs are shown, but on "
+            "no front.",
             draw=partial(latency_chart, colours=colours),
             empty="Fewer than two graphs with a latency and a score.",
             command=f"python -m qexp -m task={task} quant=w8a8,w4a8 deploy=onnxruntime",
         ),
         gallery(
             "Loss against size",
-            "Medians over the seeds of the exported files; left and down is better, and nothing is better "
-            "than the Pareto front.",
+            f"{SCORES} Medians over the seeds of the exported files; left and down is better, and nothing is "
+            "better than the Pareto front.",
             draw=partial(size_chart, colours=colours),
             empty="Fewer than two exported files with a score.",
             command=f"python -m qexp -m task={task} quant=w8a8,w4a8 deploy=onnx",
         ),
         Gallery(
             "Loss by task and width",
-            "The smallest loss of the main score among all rows of a task and bit-widths, against FP32 of "
-            "the same runs.",
+            f"{SCORES} The smallest loss of the main score among all rows of a task and bit-widths, against "
+            "FP32 of the same runs.",
             charts=(losses,) if (losses := loss_map(comparisons)) else (),
             empty="No quantized model has a score beside that of FP32.",
             command=f"python -m qexp -m task={task} quant=w8a8,w4a8",

@@ -73,6 +73,17 @@ class DeploymentCandidate:
         return f"{self.row.quant.upper()} {MODEL_TITLES[self.stage]}{details}"
 
     @property
+    def exported_score(self) -> float | None:
+        """Main score of the exported file in the candidate's runtime; None where none was measured."""
+        if self.change is None or self.runtime is None:
+            return None
+        own: Mapping[str, float | None] = (
+            engines_of(self.run).get(f"{self.runtime}/int8", {}).get("scores", {})
+        )
+        first = self.runtime == self.run.find("deploy.runtimes", ["onnxruntime"])[0]
+        return (own or (self.run.record.scores.get("onnx", {}) if first else {})).get(self.change.metric)
+
+    @property
     def sure(self) -> bool:
         """Whether the whole interval is within the accepted loss."""
         return bool(self.change and self.change.low is not None and self.change.low >= -self.accepted)

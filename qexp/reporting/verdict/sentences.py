@@ -92,6 +92,7 @@ def _no_baseline(verdict: Verdict) -> str:
 
 def _of_best(best: DeploymentCandidate) -> list[str]:
     lines = [f"{best.name} {change_words(best.change, best.accepted)}"] if best.change else []
+    lines += _exported_words(best)
     if best.state == "deployable":
         size = "smaller than" if best.run.bits[0] <= HALF_A_BYTE else "as large as"
         widened = [WIDENED.format(best.row.quant.upper(), size)] if best.execution == "widened" else []
@@ -107,6 +108,14 @@ def _of_best(best: DeploymentCandidate) -> list[str]:
     if best.state == "not exported":
         return [*lines, f"Speed and size are unknown: {best.reason}."]
     return lines
+
+
+def _exported_words(best: DeploymentCandidate) -> list[str]:
+    """Return the score of the exported file, where it is another one than that of the simulation in torch."""
+    exported = best.exported_score
+    if best.change is None or exported is None or score(exported) == score(best.change.score):
+        return []
+    return [f"The exported file scores {score(exported)} in {runtime_title(best)}."]
 
 
 def change_words(change: ScoreChange | None, accepted: float) -> str:

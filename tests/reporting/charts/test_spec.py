@@ -16,9 +16,10 @@ from qexp.reporting.charts.galleries import galleries
 from qexp.reporting.charts.run import lowest_chart, natural, without_shared_beginning
 from qexp.reporting.charts.spec import Chart, Dot, HeatMap, RangeChart, XYChart, scale_of
 from qexp.reporting.comparison import compare
+from qexp.reporting.verdict.verdict import verdicts
 from tests.support.charts import chart, gallery
 from tests.support.page_records import forty, full, ranges, timing
-from tests.support.record_factory import ENGINES, deployed, experiment, failed, record
+from tests.support.record_factory import ENGINES, deployed, experiment, failed, parity, record
 
 TITLES = (
     *("Loss against latency", "Loss against size", "Loss by task and width", "Seed spread"),
@@ -78,11 +79,26 @@ def test_labels_leave_out_the_only_model_whatever_its_name() -> None:
     assert all(dot.words.startswith("my own model ") for dot in found)
 
 
-def test_the_exported_score_counts_where_it_was_measured() -> None:
+def test_dots_and_tiles_are_of_the_score_in_torch_as_the_verdict() -> None:
     run = RIVALS[1]
-    broken = replace(run, scores={**run.scores, "onnx": {"matthews": 31.0}})
-    drawn = chart([RIVALS[0], broken], "Loss against size")
-    assert (25, 29) in {(dot.x, dot.y) for dot in dots(drawn)}
+    exported = replace(run, scores={**run.scores, "onnx": {"matthews": 57.5}})
+    (verdict,) = verdicts([exported])
+    assert verdict.best is not None and verdict.best.change is not None
+    assert verdict.best.change.points == pytest.approx(-2.0)
+    assert (25, 2) in {(dot.x, dot.y) for dot in dots(chart([RIVALS[0], exported], "Loss against size"))}
+    tiles = chart([exported], "Loss by task and width")
+    assert isinstance(tiles, HeatMap)
+    assert [tile.value for tile in tiles.tiles] == [2.0]
+    assert "Scores are those in torch" in gallery([exported], "Loss by task and width").lead
+
+
+def test_a_file_that_does_not_reproduce_the_score_wins_nothing() -> None:
+    broken = replace(RIVALS[1], parity=parity(False))
+    for title in ("Loss against size", "Loss against latency"):
+        drawn = chart([RIVALS[0], broken], title)
+        assert [dot.y for dot in dots(drawn, "front")] == [0]
+        (dot,) = [dot for dot in dots(drawn) if "w8a8" in dot.words]
+        assert "the file does not reproduce it (gate failed)" in dot.words
 
 
 def test_a_float_graph_that_rows_share_is_one_dot() -> None:

@@ -54,6 +54,23 @@ def test_a_loss_within_the_accepted_one_is_deployable() -> None:
     assert file_of(found.best, Path("/o")) == "/o/artifacts/7-onnx/int8graphw8a8/model.onnx"
 
 
+def test_the_score_of_the_exported_file_is_said_where_it_is_another_one() -> None:
+    scores = {"fp32": {"f1": 88.0}, "ptq": {"f1": 88.0}}
+    run = judged(scores={**scores, "onnx": {"f1": 87.74}})
+    assert "The exported file scores 87.74 in ONNX Runtime." in words(run)
+    assert "exported file scores" not in words(judged(scores={**scores, "onnx": {"f1": 88.001}}))
+    assert "exported file scores" not in words(judged(scores=scores))
+
+
+def test_each_engine_has_the_exported_score_of_its_own() -> None:
+    found = {
+        "onnxruntime/fp32": engine(12.0), "onnxruntime/int8": engine(6.0, scores={"f1": 87.74}),
+        "openvino/fp32": engine(12.0), "openvino/int8": engine(4.0, scores={"f1": 87.5}),
+    }  # fmt: skip
+    scores = {"fp32": {"f1": 88.0}, "ptq": {"f1": 88.0}, "onnx": {"f1": 87.74}}
+    assert "The exported file scores 87.50 in OpenVINO." in words(judged(engines=found, scores=scores))
+
+
 def test_the_default_loss_is_that_of_the_configuration() -> None:
     assert Accept().loss == DEFAULT_LOSS
     old = judged(-0.4)
