@@ -19,6 +19,8 @@ STATES: tuple[State, ...] = (
     "deployable", "simulated", "not exported", "gate failed", "no engine", "loss", "collapsed", "undefined",
 )  # fmt: skip
 """From the best to the worst. In the first five the score is within the accepted loss."""
+WITHIN_LOSS: tuple[State, ...] = ("deployable", "simulated", "not exported")
+"""States within the accepted loss that nothing speaks against."""
 DEFAULT_LOSS = 0.5
 """Accepted loss of Records without one (:class:`qexp.config.Accept`; a test compares the two)."""
 
@@ -104,6 +106,13 @@ class DeploymentCandidate:
         """Bytes of all parameters at their own bit-widths, whatever the file holds; None in old Records."""
         sites = self.run.record.sites
         return sites["cost"]["bytes"] if sites and "cost" in sites else None
+
+    @property
+    def size(self) -> float:
+        """Bytes to compare: of the file of a deployable model, else of its parameters at their own bits."""
+        file = self.bytes[1] if self.bytes else None
+        first, second = (file, self.packed_bytes) if self.state == "deployable" else (self.packed_bytes, file)
+        return next((float(each) for each in (first, second) if each), float("inf"))
 
     @property
     def graph(self) -> str | None:

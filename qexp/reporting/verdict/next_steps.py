@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qexp.reporting.table import KEY_LENGTH
-from qexp.reporting.verdict.candidates import DeploymentCandidate
+from qexp.reporting.verdict.candidates import WITHIN_LOSS, DeploymentCandidate
 from qexp.reporting.verdict.verdict import Verdict
 
 FULL_BITS = 8
 """Bit-width below which more bits are worth a try."""
+WEIGHTS = (8, 4, 3, 2)
+"""Bit-widths of weights to try, one after the other."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def _of_state(verdict: Verdict, best: DeploymentCandidate) -> list[NextStep]:
         return [
             NextStep(f"qexp publish {key} FOLDER", "for transformers, ONNX Runtime and the hub"),
             NextStep(f"qexp predict {key} ROWS{runtime}", "predictions of your own rows"),
+            *_fewer_bits(verdict),
         ]
     if best.state == "simulated":
         return [
@@ -83,6 +86,18 @@ def _of_state(verdict: Verdict, best: DeploymentCandidate) -> list[NextStep]:
     if best.state == "no engine":
         return [NextStep("deploy=onnxruntime", "another runtime")]
     return _repairs(verdict, best)
+
+
+def _fewer_bits(verdict: Verdict) -> list[NextStep]:
+    """Return the next narrower weights to try, where the narrowest that were tried keep the score."""
+    plain = [each for each in verdict.candidates if each.row.quant == "w{}a{}".format(*each.row.bits)]
+    fewest = min((each.row.bits[0] for each in plain), default=0)
+    holds = [each for each in plain if each.row.bits[0] == fewest and each.state in WITHIN_LOSS]
+    narrower = next((bits for bits in WEIGHTS if bits < fewest), None)
+    if not holds or narrower is None:
+        return []
+    quant = f"quant=w{narrower}a{holds[0].row.bits[1]}"
+    return [NextStep(f"qexp again {short_key(holds[0])} {quant}", "fewer bits: does the score still hold?")]
 
 
 def _repairs(verdict: Verdict, best: DeploymentCandidate) -> list[NextStep]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import log, sqrt
 from typing import Any, Literal
 
 from qexp.naming import PRODUCTS, Execution, StageName, execution, has_floats
@@ -20,6 +21,8 @@ from qexp.reporting.run_view import RunView
 
 NOISY = 1.5
 """Smallest p90 / p50 of a timing that is too noisy for a ratio."""
+CALLS = 30
+"""Timed calls by default."""
 DRIFT = 1.2
 """Smallest ratio of two medians of one FP32 graph on one machine that makes both unusable."""
 SHARED = "latency: measured while other jobs"
@@ -51,6 +54,18 @@ class Speed:
         if self.kind != "measured" or self.fp32_ms is None or not self.ms:
             return None
         return self.fp32_ms / self.ms
+
+
+def measurably_faster(one: Speed, other: Speed) -> bool:
+    """Return whether the ratio of an engine is higher than another's by more than the noise of the timings.
+
+    The two ratios have four medians, each with the standard error that the module describes.
+    """
+    if one.ratio is None or other.ratio is None:
+        return one.ratio is not None
+    spread = max(one.spread or 1.0, other.spread or 1.0)
+    reach = 1.96 * 2 * 1.25 * (log(spread) / 1.28) / sqrt(CALLS)
+    return log(one.ratio / other.ratio) > reach
 
 
 def engines_of(run: RunView) -> Mapping[str, Mapping[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -13,10 +13,13 @@ from qexp.reporting.comparison import Comparison, Row, compare
 from qexp.reporting.run_view import RunView
 from qexp.reporting.settings import label
 from qexp.reporting.table import joined
-from qexp.reporting.verdict.candidates import STATES, DeploymentCandidate, candidates_of
-from qexp.reporting.verdict.speed import Drifts, drifts_of
+from qexp.reporting.verdict.candidates import STATES, WITHIN_LOSS, DeploymentCandidate, candidates_of
+from qexp.reporting.verdict.speed import Drifts, drifts_of, measurably_faster
 
 Answer = Literal["deployable", "simulated", "not exported", "none", "cannot tell", "not quantized", "failed"]
+
+SAME_SIZE = 1.01
+"""Largest ratio of two sizes that count as the same."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def _verdict(comparison: Comparison, accepted: float | None, drifts: Drifts) -> 
     ]
     return Verdict(
         comparison=comparison,
-        candidates=tuple(sorted(found, key=_order)),
+        candidates=tuple(_ranked(found)),
         fp32_caveat=_fp32_caveat(found),
         failures=tuple(_failures(comparison)),
     )
@@ -109,14 +112,27 @@ def verdicts(records: Iterable[Record | RunView], accepted: float | None = None)
     return verdicts_of(compare(records), accepted)
 
 
-def _order(candidate: DeploymentCandidate) -> tuple[float, ...]:
-    """Return a sort key: by state, then the fastest, the smallest, and the one that loses least."""
-    points = candidate.change.points if candidate.change else float("-inf")
-    state = STATES.index(candidate.state)
-    if candidate.state not in ("deployable", "simulated", "not exported"):
-        return state, -points
-    size = candidate.packed_bytes or (candidate.bytes[1] if candidate.bytes else float("inf"))
-    return state, -(candidate.speed.ratio or 0.0), size, -points
+def _ranked(candidates: Sequence[DeploymentCandidate]) -> Iterator[DeploymentCandidate]:
+    """Yield candidates by state, and those of a state from the best; beyond the loss, that of least loss."""
+    for state in STATES:
+        left = sorted((each for each in candidates if each.state == state), key=_points, reverse=True)
+        while left:
+            best = _best_of(left) if state in WITHIN_LOSS else left[0]
+            left = [each for each in left if each is not best]
+            yield best
+
+
+def _best_of(candidates: Sequence[DeploymentCandidate]) -> DeploymentCandidate:
+    """Return the fastest; of those equally fast the smallest, of those equally small that of most bits."""
+    fastest = max(candidates, key=lambda each: each.speed.ratio or 0.0)
+    fast = [each for each in candidates if not measurably_faster(fastest.speed, each.speed)]
+    smallest = min(each.size for each in fast)
+    small = [each for each in fast if each.size <= SAME_SIZE * smallest]
+    return max(small, key=lambda each: (each.row.bits, _points(each), each.speed.ratio or 0.0))
+
+
+def _points(candidate: DeploymentCandidate) -> float:
+    return candidate.change.points if candidate.change else float("-inf")
 
 
 def _fp32_caveat(candidates: Sequence[DeploymentCandidate]) -> str | None:

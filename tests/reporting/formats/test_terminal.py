@@ -79,7 +79,7 @@ def test_the_screen_of_a_run(width: int, capsys: pytest.CaptureFixture[str], tmp
     assert [line.split()[0] for line in rows] == [*run.engines], "each engine is one line"
     assert "".join(WHY.split()) in "".join(text.split()), "no reason is cut"
     assert text.index("Verdict.") > text.index("size (MiB)")
-    assert text.rstrip().splitlines()[-1].strip().startswith("qexp predict")
+    assert text.rstrip().splitlines()[-2].strip().startswith("qexp predict")
     assert str(tmp_path / "artifacts/7-onnx/int8graphw8a8/model.onnx") in text
 
 

@@ -15,7 +15,7 @@ from qexp.reporting.verdict.next_steps import next_steps
 from qexp.reporting.verdict.sentences import file_of, headline, sentences
 from qexp.reporting.verdict.verdict import Answer, Verdict, verdicts
 from tests.support.record_factory import experiment, failed, parity, record
-from tests.support.verdict_records import engine, judged
+from tests.support.verdict_records import MIB, engine, judged
 
 CONSTANT = "predicts 'yes' for all 408 rows"
 
@@ -50,6 +50,7 @@ def test_a_loss_within_the_accepted_one_is_deployable() -> None:
     assert commands(run) == [
         f"qexp publish {run.key[:8]} FOLDER",
         f"qexp predict {run.key[:8]} ROWS --runtime onnxruntime",
+        f"qexp again {run.key[:8]} quant=w4a8",
     ]
     assert file_of(found.best, Path("/o")) == "/o/artifacts/7-onnx/int8graphw8a8/model.onnx"
 
@@ -166,6 +167,43 @@ def test_the_fastest_deployable_engine_is_chosen_and_the_others_are_named() -> N
     )
     assert "It is deployable in ONNX Runtime, too." in words(run)
     assert commands(run)[1].endswith("--runtime openvino")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "latencies", "chosen"),
+    [
+        ((22.0, 22.0), (5.0, 4.99), "w8a8"), ((22.2, 22.0), (5.0, 5.0), "w8a8"),
+        ((23.0, 22.0), (4.99, 5.0), "w4a8"), ((22.0, 22.0), (5.0, 4.0), "w4a8"),
+        ((23.0, 22.0), (4.0, 5.0), "w8a8"),
+    ],
+    ids=["equal", "within 1 %", "smaller", "faster", "fast before small"],
+)  # fmt: skip
+def test_more_bits_are_chosen_where_neither_time_nor_size_differs(
+    sizes: tuple[float, float], latencies: tuple[float, float], chosen: str
+) -> None:
+    runs = [
+        judged(
+            points, quant=quant, bytes={"fp32": 88 * MIB, "int8": int(size * MIB)},
+            engines={"onnxruntime/fp32": engine(12.0), "onnxruntime/int8": engine(ms)},
+        )
+        for points, quant, size, ms in zip((-0.3, 0.14), ("w8a8", "w4a8"), sizes, latencies, strict=True)
+    ]  # fmt: skip
+    best = verdict(*runs).best
+    assert best is not None and best.row.quant == chosen
+
+
+def test_more_bits_are_chosen_among_latencies_that_nobody_can_trust() -> None:
+    noisy = {"onnxruntime/fp32": engine(12.0, spread=3.0), "onnxruntime/int8": engine(5.0)}
+    runs = [judged(points, quant=quant, engines=noisy) for points, quant in ((-0.3, "w8a8"), (0.1, "w4a8"))]
+    best = verdict(*runs).best
+    assert best is not None and best.row.quant == "w8a8"
+
+
+def test_narrower_weights_are_offered_while_the_narrowest_hold() -> None:
+    eight, four = judged(-0.1), judged(-0.2, quant="w4a8")
+    assert commands(eight, four)[-1] == f"qexp again {four.key[:8]} quant=w3a8"
+    lost = judged(-3.0, quant="w4a8")
+    assert not any("quant=w" in command for command in commands(eight, lost))
 
 
 def test_settings_that_differ_are_part_of_the_name() -> None:
