@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from qexp.naming import MODEL_TITLES, Execution, StageName
 from qexp.reporting.comparison import Row
-from qexp.reporting.run_view import RunView
+from qexp.reporting.run_view import FLOAT_BITS, RunView
 from qexp.reporting.verdict.speed import Drifts, Speed, engines_of, execution_of, speed_of
 
 State = Literal[
@@ -113,6 +113,30 @@ class DeploymentCandidate:
         file = self.bytes[1] if self.bytes else None
         first, second = (file, self.packed_bytes) if self.state == "deployable" else (self.packed_bytes, file)
         return next((float(each) for each in (first, second) if each), float("inf"))
+
+    @property
+    def float_bytes(self) -> float:
+        """Bytes of the parameters that stay in FP32 where all linear weights are quantized; 0 elsewhere.
+
+        They are almost all in tables of embeddings; the others are biases and norms. The size of the FP32
+        file and that of all parameters at their own bits tell how many parameters are quantized.
+        """
+        find, sites = self.run.find, self.run.record.sites
+        quantized = set(sites["sites"]) if sites else set()
+        chosen = any(find(f"placement.{name}") for name in ("include", "exclude", "typed"))
+        alike = not chosen and not find("quant.overrides") and find("task.kind") != "translation"
+        saved = FLOAT_BITS - self.run.bits[0]
+        if self.bytes is None or self.packed_bytes is None or not alike or not saved:
+            return 0.0
+        if "linear.weight" not in quantized or "embedding.weight" in quantized:
+            return 0.0
+        fp32 = self.bytes[0]
+        return max(0.0, fp32 - FLOAT_BITS * (fp32 - self.packed_bytes) / saved)
+
+    @property
+    def has_large_tables(self) -> bool:
+        """Whether parameters in FP32 are more than a third of the quantized file."""
+        return self.bytes is not None and 3 * self.float_bytes > self.bytes[1]
 
     @property
     def graph(self) -> str | None:

@@ -70,6 +70,7 @@ def _of_state(verdict: Verdict, best: DeploymentCandidate) -> list[NextStep]:
         return [
             NextStep(f"qexp publish {key} FOLDER", "for transformers, ONNX Runtime and the hub"),
             NextStep(f"qexp predict {key} ROWS{runtime}", "predictions of your own rows"),
+            *_with_tables(verdict, best),
             *_fewer_bits(verdict),
         ]
     if best.state == "simulated":
@@ -86,6 +87,14 @@ def _of_state(verdict: Verdict, best: DeploymentCandidate) -> list[NextStep]:
     if best.state == "no engine":
         return [NextStep("deploy=onnxruntime", "another runtime")]
     return _repairs(verdict, best)
+
+
+def _with_tables(verdict: Verdict, best: DeploymentCandidate) -> list[NextStep]:
+    """Return the placement that has the tables of embeddings, too, where they are much and were not tried."""
+    placements = {each.run.find("placement.name") for each in verdict.candidates}
+    if not best.has_large_tables or best.run.find("placement.name") != "gemm" or "gemm_tables" in placements:
+        return []
+    return [NextStep(f"qexp again {short_key(best)} placement=gemm_tables", "quantizes the tables, too")]
 
 
 def _fewer_bits(verdict: Verdict) -> list[NextStep]:

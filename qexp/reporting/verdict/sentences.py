@@ -96,7 +96,7 @@ def _of_best(best: DeploymentCandidate) -> list[str]:
     if best.state == "deployable":
         size = "smaller than" if best.run.bits[0] <= HALF_A_BYTE else "as large as"
         widened = [WIDENED.format(best.row.quant.upper(), size)] if best.execution == "widened" else []
-        return [*lines, f"{_deployed(best)} Gate: {best.gate}.", *widened]
+        return [*lines, f"{_deployed(best)} Gate: {best.gate}.", *_tables(best), *widened]
     lines += [simulated_words(best)] if best.execution == "simulated" else []
     if best.state == "simulated":
         return [*lines, f"Gate: {best.gate}."]
@@ -181,6 +181,14 @@ def _deployed(best: DeploymentCandidate) -> str:
     if best.speed.kind == "measured":
         return f"It is {speed}{f' and {size}' if size else ''}."
     return f"{f'It is {size}; ' if size else ''}{speed}."
+
+
+def _tables(best: DeploymentCandidate) -> list[str]:
+    """Return how much of the quantized file is in FP32, where it is much."""
+    if not best.has_large_tables or best.bytes is None:
+        return []
+    floats, file = best.float_bytes / MEBIBYTE, best.bytes[1] / MEBIBYTE
+    return [f"About {floats:.1f} of its {file:.1f} MiB are in FP32, almost all of them tables of embeddings."]
 
 
 def machine_of(candidate: DeploymentCandidate) -> str:

@@ -199,6 +199,29 @@ def test_more_bits_are_chosen_among_latencies_that_nobody_can_trust() -> None:
     assert best is not None and best.row.quant == "w8a8"
 
 
+def with_tables(tables: float, placement: str = "gemm", /, **counts: int) -> Record:
+    """A run of 88 MiB with so many MiB in tables, which only "embedding.weight" would quantize."""
+    kinds = {"linear.weight": 6, "linear.input": 6, **counts}
+    rest = 88 - tables
+    cost = {"tokens": 128, "macs": 1, "bops": 1, "bytes": int((tables + rest / 4) * MIB)}
+    return judged(
+        sections={"placement": {"name": placement, "sites": [*kinds]}},
+        sites={"quantizers": 12, "sites": kinds, "cost": cost},
+        bytes={"fp32": 88 * MIB, "int8": int((tables + rest / 4) * MIB)},
+    )
+
+
+def test_large_tables_in_fp32_are_said_and_a_placement_is_offered() -> None:
+    run = with_tables(44.0)
+    assert "About 44.0 of its 55.0 MiB are in FP32, almost all of them tables of embeddings." in words(run)
+    assert f"qexp again {run.key[:8]} placement=gemm_tables" in commands(run)
+    for other in (with_tables(8.0), replace(run, sites=None), with_tables(44.0, **{"embedding.weight": 3})):
+        assert "tables" not in words(other) and not any("gemm_tables" in each for each in commands(other))
+    linear = with_tables(44.0, "linear")
+    assert "44.0 of its 55.0 MiB" in words(linear)
+    assert not any("gemm_tables" in each for each in commands(linear))
+
+
 def test_narrower_weights_are_offered_while_the_narrowest_hold() -> None:
     eight, four = judged(-0.1), judged(-0.2, quant="w4a8")
     assert commands(eight, four)[-1] == f"qexp again {four.key[:8]} quant=w3a8"
