@@ -184,7 +184,7 @@ def _comparison(task: str, is_synthetic: bool, budget: str, group: Sequence[RunV
 def _by_row(runs: Sequence[RunView]) -> Iterator[tuple[dict[str, str], list[RunView]]]:
     """Yield the settings and runs of each row.
 
-    The settings of benchmarks distinguish rows only if runs differ in them.
+    The settings of benchmarks distinguish rows only if runs differ in what they time, not in how.
     """
     benchmarks = {frozenset(run.benchmark.items()) for run in runs if run.benchmark}
     runs_by_key: dict[object, list[RunView]] = defaultdict(list)

@@ -29,6 +29,8 @@ _HOW = (
     *("machine.threads", "machine.checkpoint_seconds", "machine.progress"),
 )
 """Settings that change no result; other settings of the machine do: precision, split of a batch, device."""
+_CLOCK = ("deploy.batch_sizes", "deploy.real", "deploy.runs", "deploy.warmup", "deploy.seconds")
+"""Settings of how often and in which batches engines are timed; the newest measurement stands for all."""
 _NOT_IN_SETTINGS = (
     *_HOW,
     *("seed", "deploy", "task.name", "model.name", "budget.name"),
@@ -224,9 +226,9 @@ class RunView:
 
     @cached_property
     def benchmark(self) -> dict[str, str]:
-        """Formatted settings of the benchmark by dotted path; empty without a benchmark."""
+        """Formatted settings that tell what was timed, by dotted path; empty without a benchmark."""
         deploy = {"deploy": self.find("deploy", {})} if self.deploy == "engines" else {}
-        return {path: _printed(value) for path, value in leaves(deploy)}
+        return {path: _printed(value) for path, value in _without(dict(leaves(deploy)), _CLOCK).items()}
 
     @cached_property
     def measured(self) -> dict[Quantity, float | None]:

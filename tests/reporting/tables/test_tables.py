@@ -22,6 +22,7 @@ from qexp.reporting.settings import split_settings
 from qexp.reporting.table import Table, latency, markdown, points, size
 from qexp.reporting.tables.comparison import table_of
 from qexp.reporting.tables.run import cost_table, final_table, run_tables
+from qexp.reporting.verdict.verdict import verdicts
 from tests.support.record_factory import deployed, experiment, failed, parity, record, timing
 
 F1 = {stage: Quantity("score", stage, "f1") for stage in ("fp32", "ptq", "qat", "onnx")}
@@ -261,6 +262,24 @@ def test_benchmarks_of_different_lengths_are_different_rows() -> None:
     )
     table = printed([deployed(experiment()), long])
     assert sorted(row[table.columns.index("deploy.lengths")] for row in table.rows) == ["128", "384"]
+
+
+def test_another_clock_makes_no_other_row_and_the_newest_measurement_is_shown() -> None:
+    run = deployed(experiment(), finished=EARLY)
+    deploy = {**run.experiment["deploy"], "batch_sizes": [1], "runs": 9, "warmup": 1, "seconds": 2.0}
+    again = replace(
+        run,
+        key="again",
+        finished=LATE,
+        experiment={**run.experiment, "deploy": deploy},
+        latency={graph: {"1": timing(ms)} for graph, ms in (("fp32", 12.0), ("int8", 4.0))},
+    )
+    for runs in ([run, again], [again, run]):
+        table = printed(runs)
+        assert len(table.rows) == 1 and not any("deploy" in column for column in table.columns)
+        assert "12.00 -> 4.00 (3.00x" in cells(table)["latency (ms)"]
+    (verdict,) = verdicts([run, again])
+    assert [each.name for each in verdict.candidates if each.stage == "qat"] == ["W8A8 QAT"]
 
 
 # failed, missing
