@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -22,6 +21,7 @@ from qexp.reporting.charts.run import (
 from qexp.reporting.charts.sensitivity import Sensitivity, chart_of
 from qexp.reporting.charts.spec import Chart, Gallery
 from qexp.reporting.comparison import Comparison
+from qexp.reporting.table import KEY_LENGTH
 from qexp.reporting.tables.comparison import title
 
 MOST_TASKS = 12
@@ -39,7 +39,7 @@ def galleries(comparisons: Sequence[Comparison], measured: Measured | None = Non
 
 
 def _of_tasks(comparisons: Sequence[Comparison]) -> list[Gallery]:
-    colours, task = colours_of(comparisons), _task(comparisons)
+    colours, key = colours_of(comparisons), _example(comparisons)
 
     def gallery(name: str, lead: str, draw: Callable[..., Chart | None], empty: str, command: str) -> Gallery:
         drawn = {title(each): draw(each) for each in comparisons}
@@ -63,7 +63,7 @@ def _of_tasks(comparisons: Sequence[Comparison]) -> list[Gallery]:
             "no front.",
             draw=partial(latency_chart, colours=colours),
             empty="Fewer than two graphs with a latency and a score.",
-            command=f"python -m qexp -m task={task} quant=w8a8,w4a8 deploy=onnxruntime",
+            command=_command(key, "quant=w8a8,w4a8 deploy=onnxruntime", sweep=True),
         ),
         gallery(
             "Loss against size",
@@ -71,7 +71,7 @@ def _of_tasks(comparisons: Sequence[Comparison]) -> list[Gallery]:
             "better than the Pareto front.",
             draw=partial(size_chart, colours=colours),
             empty="Fewer than two exported files with a score.",
-            command=f"python -m qexp -m task={task} quant=w8a8,w4a8 deploy=onnx",
+            command=_command(key, "quant=w8a8,w4a8 deploy=onnx", sweep=True),
         ),
         Gallery(
             "Loss by task and width",
@@ -79,30 +79,30 @@ def _of_tasks(comparisons: Sequence[Comparison]) -> list[Gallery]:
             "FP32 of the same runs.",
             charts=(losses,) if (losses := loss_map(comparisons)) else (),
             empty="No quantized model has a score beside that of FP32.",
-            command=f"python -m qexp -m task={task} quant=w8a8,w4a8",
+            command=_command(key, "quant=w8a8,w4a8", sweep=True),
         ),
         gallery(
             "Seed spread",
             "A dot for each seed, a line for their median.",
             draw=seed_chart,
             empty="No row has a score of two seeds.",
-            command=f"python -m qexp -m task={task} quant=w8a8 seed=1,2,3",
+            command=_command(key, "quant=w8a8 seed=1,2,3", sweep=True),
         ),
     ]
 
 
 def _of_runs(comparisons: Sequence[Comparison], measured: Measured) -> list[Gallery]:
     runs, left = chosen_runs(comparisons)
-    gallery, task = partial(_run_gallery, runs, left), _task(comparisons)
+    gallery, key = partial(_run_gallery, runs, left), _example(comparisons)
     return [
-        *_of_training_and_noise(gallery, task, measured),
-        *_of_ranges(gallery, task),
-        *_of_gates(gallery, task),
+        *_of_training_and_noise(gallery, key, measured),
+        *_of_ranges(gallery, key),
+        *_of_gates(gallery, key),
     ]
 
 
 def _of_training_and_noise(
-    gallery: Callable[..., Gallery], task: str, measured: Measured
+    gallery: Callable[..., Gallery], key: str | None, measured: Measured
 ) -> Iterator[Gallery]:
     yield gallery(
         "Training curves",
@@ -110,7 +110,7 @@ def _of_training_and_noise(
         "distillation makes it another loss.",
         draw=curves_chart,
         empty="No Record has a loss curve: nothing was trained, or by an older version of qexp.",
-        command=f"python -m qexp task={task} quant=w8a8 method=qat",
+        command=_command(key, "quant=w8a8 method=qat"),
     )
     yield gallery(
         "Sensitivity",
@@ -119,24 +119,24 @@ def _of_training_and_noise(
         "first.",
         draw=partial(_noise_chart, measured),
         empty="No Record has the noise of its activations: nothing was quantized, or by an older version.",
-        command=f"python -m qexp task={task} quant=w8a8",
+        command=_command(key, "quant=w8a8"),
     )
     yield gallery(
         "Sensitivity by layer",
         "Expected signal to quantization noise of each activation in each layer; low numbers are noisy.",
         draw=layers_chart,
         empty="No Record has the noise of activations in numbered layers.",
-        command=f"python -m qexp task={task} quant=w8a8",
+        command=_command(key, "quant=w8a8"),
     )
 
 
-def _of_ranges(gallery: Callable[..., Gallery], task: str) -> Iterator[Gallery]:
+def _of_ranges(gallery: Callable[..., Gallery], key: str | None) -> Iterator[Gallery]:
     yield gallery(
         "Activation ranges",
         "What is quantized, over what calibration saw; what lies outside is clipped.",
         draw=ranges_chart,
         empty="No Record has ranges of activations: nothing was quantized, or by an older version of qexp.",
-        command=f"python -m qexp task={task} quant=w8a8",
+        command=_command(key, "quant=w8a8"),
     )
     yield gallery(
         "Outlier dimensions",
@@ -146,18 +146,18 @@ def _of_ranges(gallery: Callable[..., Gallery], task: str) -> Iterator[Gallery]:
         draw=outliers_chart,
         empty="No Record has outlier dimensions: no activation has any, or the statistics are from an "
         "older version of qexp.",
-        command=f"python -m qexp task={task} quant=w8a8",
+        command=_command(key, "quant=w8a8"),
     )
 
 
-def _of_gates(gallery: Callable[..., Gallery], task: str) -> Iterator[Gallery]:
+def _of_gates(gallery: Callable[..., Gallery], key: str | None) -> Iterator[Gallery]:
     yield gallery(
         "Gate",
         "Quantiles of the differences between the logits of an engine and of torch, beside the floor: "
         "the differences that torch has to itself in another arithmetic.",
         draw=gate_chart,
         empty="No Record has differences of logits: nothing was exported, or by an older version of qexp.",
-        command=f"python -m qexp task={task} quant=w8a8 deploy=onnxruntime",
+        command=_command(key, "quant=w8a8 deploy=onnxruntime"),
     )
     yield gallery(
         "Gate distribution",
@@ -166,7 +166,7 @@ def _of_gates(gallery: Callable[..., Gallery], task: str) -> Iterator[Gallery]:
         draw=distribution_chart,
         empty="No Record has the distribution of these differences: nothing was exported, or the gate "
         "is from an older version of qexp.",
-        command=f"python -m qexp task={task} quant=w8a8 deploy=onnxruntime",
+        command=_command(key, "quant=w8a8 deploy=onnxruntime"),
     )
 
 
@@ -195,8 +195,17 @@ def _noise_chart(measured: Measured, chosen: ShownRun) -> Chart | None:
     )
 
 
-def _task(comparisons: Sequence[Comparison]) -> str:
-    """Return a task for the commands, quoted for a shell: the first one whose models can be exported."""
-    runs = (run for comparison in comparisons for row in comparison.rows for run in row.runs)
-    tasks = (run.task for run in runs if run.find("task.kind") != "translation")
-    return shlex.quote(next(tasks, "mrpc"))
+def _command(key: str | None, words: str, *, sweep: bool = False) -> str:
+    """Return the command that fills a gallery: a run that is there again, with changes."""
+    many = "-m " if sweep else ""
+    return f"qexp again {key} {many}{words}" if key else f"python -m qexp {many}task=mrpc {words}"
+
+
+def _example(comparisons: Sequence[Comparison]) -> str | None:
+    """Return the beginning of a run's key for the commands: of one that finished and can be exported, if any.
+
+    A task can have a name that is no option of its group, such as that of a file of rows.
+    """
+    runs = [run for comparison in comparisons for row in comparison.rows for run in row.runs]
+    order = sorted(runs, key=lambda run: (run.find("task.kind") == "translation", run.record.status != "ok"))
+    return order[0].record.key[:KEY_LENGTH] if order else None

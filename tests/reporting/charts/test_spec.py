@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from qexp.cli.again import changed
 from qexp.records.record import Record
 from qexp.reporting.charts import comparison, run
 from qexp.reporting.charts import galleries as place
@@ -280,13 +281,18 @@ def test_every_gallery_says_why_it_is_empty_and_what_fills_it() -> None:
         for each in found:
             assert each.charts == ()
             assert each.empty.endswith(".")
-            assert re.match(r"python -m qexp (-m )?task=(cola|mrpc) quant=", each.command)
+            again = f"qexp again {unscored.key[:8]} (-m )?quant="
+            first = "python -m qexp (-m )?task=mrpc quant="
+            assert re.match(again if records else first, each.command)
 
 
-def test_a_task_s_name_is_quoted_for_the_shell() -> None:
+def test_commands_repeat_a_run_whatever_the_name_of_its_task() -> None:
     tree = experiment("cola")
-    named = record({**tree, "task": {**tree["task"], "name": "a b; rm"}})
-    assert "task='a b; rm'" in gallery([named], "Seed spread").command
+    named = record({**tree, "task": {**tree["task"], "name": "goodbad"}})
+    words = gallery([failed(tree), named], "Seed spread").command.split()
+    assert words == ["qexp", "again", named.key[:8], "-m", "quant=w8a8", "seed=1,2,3"]
+    typed = ["task=classification", "task.name=goodbad", "quant=w4a8"]
+    assert changed(typed, words[3:]) == [*typed[:2], "-m", "quant=w8a8", "seed=1,2,3"]
 
 
 def test_tasks_without_a_chart_are_named() -> None:

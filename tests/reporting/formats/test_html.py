@@ -251,11 +251,12 @@ def test_a_failure_that_was_made_up_for_is_not_listed() -> None:
 
 
 def test_an_empty_section_says_why_and_how_to_fill_it() -> None:
-    found = parsed([record(experiment("cola"))])
+    run = record(experiment("cola"))
+    found = parsed([run])
     empty = [each for each in found.all("p") if each.get("class") == "empty"]
     assert len(empty) == 12
     assert len(found.all("pre")) == 11  # that no run failed, no command has to change
-    assert "python -m qexp -m task=cola quant=w8a8 seed=1,2,3" in found.text("pre")
+    assert f"qexp again {run.key[:8]} -m quant=w8a8 seed=1,2,3" in found.text("pre")
     assert "No Record has a loss curve" in found.text("p")
     assert len(Parsed(page([], [])).all("pre")) == 15
 
