@@ -45,7 +45,9 @@ class JobResult:
 
     @property
     def status(self) -> str:
-        """``ok``, ``failed``, ``refused`` before its first stage, or ``parity`` if its graph deviates."""
+        """``ok``, ``failed``, ``interrupted``, ``refused`` at once, or ``parity`` if its graph deviates."""
+        if self.code == INTERRUPTED:
+            return "interrupted"
         if self.code == INVALID:
             return "refused"
         return "ok" if self.code == OK else "failed" if self.error else "parity"
@@ -172,4 +174,6 @@ def _describe(entry: JobResult | None) -> str:
         return "has not ended: it did not start, or goes on"
     if entry.status == "parity":
         return "finished, but its exported graph departs from torch"
+    if entry.status == "interrupted":
+        return entry.error or entry.status
     return f"{entry.status}: {entry.error}"

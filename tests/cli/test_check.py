@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from qexp.cli import check
-from qexp.errors import INVALID, OK
+from qexp.cli import check, runs
+from qexp.errors import INTERRUPTED, INVALID, OK
 from qexp.records.record import Record, read
 from tests.conftest import save_tokenizer, tiny_config
 from tests.support.row_files import Rows, write_csv, write_json_lines
@@ -84,6 +84,28 @@ def test_two_bit_widths_share_their_work_and_end_in_one_table_and_a_verdict(
     assert {"1-tokens", "2-fp32", "3-statistics", "6-scores"} <= cached
     # The same again is found in the store, also by the words that were printed.
     assert check.main([*words, "--dry-run"]) == OK
+
+
+def test_an_interrupt_is_no_failure_and_says_how_to_go_on(
+    model: Path,
+    rows: Path,
+    outputs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("qexp.execution.job.run_pipeline", interrupted)
+    assert check.main([str(model), str(rows), "deploy=none", "machine.threads=1"]) == INTERRUPTED
+    shown = capsys.readouterr()
+    text = " ".join((shown.out + shown.err).split())
+    assert "Verdict. tickets: interrupted." in text
+    assert "seed 1: interrupted; the same command goes on from here" in text
+    assert "failed" not in text and "KeyboardInterrupt" not in text
+    assert runs.main([]) == OK
+    shown = capsys.readouterr()
+    assert "i: interrupted; the same command" in shown.err and "x: failed" not in shown.err
 
 
 @pytest.mark.parametrize(

@@ -129,9 +129,15 @@ def test_summary_of_a_single_job_names_all_its_words(tmp_path: Path) -> None:
 def test_status_tells_a_failure_from_a_graph_that_departs() -> None:
     statuses = [
         JobResult(job=0, words=[], code=code, error=error).status
-        for code, error in ((OK, None), (FAILED, "no"), (FAILED, None))
+        for code, error in ((OK, None), (FAILED, "no"), (FAILED, None), (INTERRUPTED, None))
     ]
-    assert statuses == ["ok", "failed", "parity"]
+    assert statuses == ["ok", "failed", "parity", "interrupted"]
+
+
+def test_an_interrupted_job_says_how_to_go_on(sweep_log: SweepLog) -> None:
+    _end(sweep_log, 0, INTERRUPTED, error="interrupted; the same command goes on from here")
+    line = summary(sweep_log).splitlines()[1]
+    assert line == "  job 0: task=cola: interrupted; the same command goes on from here"
 
 
 def test_entries_are_plain_json(sweep_log: SweepLog) -> None:
