@@ -156,8 +156,9 @@ class Job:
         return code
 
     def _refuse(self, error: QexpError) -> int:
-        """Print why nothing was begun; only the log of a sweep keeps it."""
-        _print_error(error)
+        """Print why nothing was begun; in a sweep, its log keeps the first line for the summary."""
+        if self.place is None or "\n" in str(error):
+            _print_error(error)
         if (place := self.place) is not None:
             why = str(error).splitlines()[0]
             place.sweep_log.end(JobResult(job=place.job, words=place.words, code=INVALID, error=why))

@@ -139,6 +139,16 @@ def test_what_cannot_be_told_or_used_is_refused_in_one_line(
     assert not list(outputs.glob("records/*"))
 
 
+def test_a_misspelled_column_is_one_line(
+    model: Path, rows: Path, outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check.main([str(model), str(rows), "data.text=subjct"]) == INVALID
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("qexp check: data.text=subjct: ") and "did you mean 'subject'?" in line
+    assert "present are subject, queue" in line and "data.columns" not in line
+    assert not outputs.exists() or not [*outputs.iterdir()]
+
+
 def test_a_model_without_a_head_is_refused_before_any_work(
     tiny_models: object, rows: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,7 @@ from qexp.data.detection.heads import KINDS, Head
 from qexp.data.detection.tables import RowFiles
 from qexp.data.sources.class_names import names_in, plain
 from qexp.data.sources.labels import are_numerals, listed
+from qexp.data.sources.validation import check_column
 from qexp.errors import ConfigError, DataError
 
 NEEDS_PAIR = ("reranking", "embedding")
@@ -61,6 +62,7 @@ def detect(head: Head, rows: Path, stated: Mapping[str, Any]) -> Detected:
     table = files.table()
     if table.num_rows == 0:
         raise DataError(f"{rows}: zero rows; write the file again, or name another")
+    _refuse_missing(stated, table, rows)
     kind = stated.get("task") or _kind_of(head, table)
     if kind not in KINDS:
         raise ConfigError(f"task={kind}: qexp check knows {', '.join(KINDS)}; choose one of them")
@@ -99,6 +101,27 @@ def _kind_of(head: Head, table: pa.Table) -> str:
 
 def _is_list(table: pa.Table, lower: str) -> bool:
     return any(columns.is_list(table, name) for name in table.column_names if name.lower() == lower)
+
+
+def _refuse_missing(stated: Mapping[str, Any], table: pa.Table, rows: Path) -> None:
+    """Refuse a column that the user names and the rows do not have, in the words that were typed.
+
+    Raises:
+        DataError: There is no such column.
+    """
+    unnamed = {*table.column_names} == {"tokens", "ner_tags"}  # CoNLL's take the names that are wanted
+    for setting, value in stated.items():
+        named = setting in ("data.text", "data.label") or setting.startswith("data.columns.")
+        if not named or value == "null" or unnamed:
+            continue
+        whole = isinstance(value, list) or value in table.column_names
+        for name in value if isinstance(value, list) else [value] if whole else value.split(","):
+            action = f"name one of them with {setting}=NAME"
+            check_column(table.column_names, name.strip("'\""), f"{setting}={_typed(value)}: {rows}", action)
+
+
+def _typed(value: Any) -> str:
+    return f"[{','.join(value)}]" if isinstance(value, list) else str(value)
 
 
 def _find_columns(

@@ -164,6 +164,28 @@ def test_a_model_with_few_positions_is_cut_and_timed_at_these(tmp_path: Path) ->
     rows = {"text": SUBJECTS, "queue": QUEUES}
     short = Head(None, 3, THREE.names, positions=64)
     settings = found(short, rows, tmp_path).settings
+@pytest.mark.parametrize(
+    ("stated", "parts"),
+    [
+        ({"data.text": "boddy"}, ["data.text=boddy: ", "present are body, subject, queue", "'body'?"]),
+        ({"data.text": "body", "data.label": "queu"}, ["data.label=queu: ", "did you mean 'queue'?"]),
+        ({"data.text": ["subject", "boddy"]}, ["data.text=[subject,boddy]: ", "no column 'boddy'"]),
+        ({"data.text": "body,subjct"}, ["data.text=body,subjct: ", "no column 'subjct'"]),
+        ({"data.columns.text": "boddy"}, ["data.columns.text=boddy: ", "no column 'boddy'"]),
+    ],
+    ids=str,
+)
+def test_a_column_that_is_not_there_is_refused_in_the_words_that_were_typed(
+    stated: dict[str, Any], parts: Sequence[str], tmp_path: Path
+) -> None:
+    rows = {"subject": SUBJECTS, "body": SUBJECTS, "queue": QUEUES}
+    with pytest.raises(DataError) as error:
+        found(THREE, rows, tmp_path, **stated)
+    assert "\n" not in str(error.value)
+    for part in parts:
+        assert part in str(error.value)
+
+
     assert (settings["task.max_length"], settings["deploy.lengths"]) == (64, [64])
     assert "deploy.lengths" not in found(short, rows, tmp_path, deploy="none").settings
 
