@@ -122,8 +122,15 @@ def _of_group(word: str, options: Options) -> str:
     return f"; did you mean {near}?" if near else "; qexp --help lists the groups"
 
 
-def unknown_flag(word: str, value: str, known: Iterable[str]) -> str:
-    """Describe an option that no command has: settings are written without dashes."""
+def unknown_flag(word: str, value: str, known: Iterable[str], options: Options) -> str:
+    """Describe an option that no command has: settings are written without dashes.
+
+    Args:
+        word: The option, perhaps with ``=`` and a value.
+        value: The next word, which may be its value.
+        known: All options.
+        options: Options of each group of settings.
+    """
     name, sign, own = word.partition("=")
     setting = name.lstrip("-").replace("-", "_")
     given = own if sign else value if "=" not in value and not value.startswith("-") else ""
@@ -131,6 +138,8 @@ def unknown_flag(word: str, value: str, known: Iterable[str]) -> str:
         return f"{name}: no such option; {here}"
     nearest = nearest_name(name, known)
     hint = f"did you mean {nearest}? " if nearest else ""
+    if setting.split(".")[0] in {*options, *FIELDS} - {"hydra"}:
+        return f"{name}: no such option; did you mean {setting}={given or '…'}? It is written without dashes"
     return f"{name}: no such option; {hint}settings are written without dashes: field=value; see qexp --help"
 
 
