@@ -24,6 +24,8 @@ _ALIASES: Mapping[str, Mapping[str, str]] = {
 """Options under a name that people use elsewhere, by group."""
 _TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt", ".conll")
 _WIDTHS = re.compile(r"w\d+a\d+")
+LEAST_BITS, MOST_BITS, FLOAT_BITS = 2, 16, 32
+"""Bit-widths of ``quant=wNaM``: from the least to the most, or floating point; those of the schema."""
 
 Options = Mapping[str, Sequence[str]]
 
@@ -136,11 +138,26 @@ def unknown_flag(word: str, value: str, known: Iterable[str], options: Options) 
     given = own if sign else value if "=" not in value and not value.startswith("-") else ""
     if (here := foreign_word(setting, given)) is not None:
         return f"{name}: no such option; {here}"
-    nearest = nearest_name(name, known)
-    hint = f"did you mean {nearest}? " if nearest else ""
     if setting.split(".")[0] in {*options, *FIELDS} - {"hydra"}:
         return f"{name}: no such option; did you mean {setting}={given or '…'}? It is written without dashes"
+    nearest = nearest_name(name, known)
+    hint = f"did you mean {nearest}? " if nearest else ""
     return f"{name}: no such option; {hint}settings are written without dashes: field=value; see qexp --help"
+
+
+def width_problem(option: str) -> str:
+    """Return why a name such as ``w1a8`` is no pair of bit-widths; empty for one, and for other names."""
+    match = re.fullmatch(r"w(\d+)a(\d+)", _plain(option))
+    for what, bits in zip(
+        ("weights", "activations"), map(int, match.groups()) if match else (), strict=False
+    ):
+        if bits < LEAST_BITS:
+            return f"{LEAST_BITS} is the least width of {what}"
+        if MOST_BITS < bits != FLOAT_BITS:
+            return (
+                f"{MOST_BITS} is the greatest width of {what}, and {FLOAT_BITS} leaves them in floating point"
+            )
+    return ""
 
 
 def hint_for(group: str, option: str) -> str:
