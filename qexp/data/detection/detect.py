@@ -216,6 +216,20 @@ def _refuse_unknown(
     unknown = sorted(name for name in classes if plain(name) not in known)
     if unknown:
         raise DataError(
-            f"{here}: the checkpoint does not know {listed(unknown)}; its labels are {listed(labels)}; "
-            "rename or drop these rows, or rename id2label in the checkpoint's config.json"
+            f"{here}: the checkpoint does not know {_named(unknown, values)}; its labels are "
+            f"{listed(labels)}; rename or drop these rows, or rename id2label in the checkpoint's config.json"
         )
+
+
+def _named(unknown: Sequence[str], values: pa.ChunkedArray) -> str:
+    """Return unknown labels for a message; an empty one, which nobody sees, with the first row of it."""
+    if unknown[0].strip():  # sorted, so that blank ones come first
+        return listed(unknown)
+    first = unknown[0]
+    row = next(row for row, each in enumerate(values.to_pylist()) if first in (each, *_entries(each)))
+    blank = "an empty label" if not first else f"the label {first!r}"
+    return listed([f"{blank} (row {row}, counted from 0)", *unknown[1:]])
+
+
+def _entries(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()

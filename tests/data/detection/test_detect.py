@@ -147,8 +147,12 @@ def test_what_the_user_states_is_neither_looked_for_nor_repeated(tmp_path: Path)
             {"text": SUBJECTS, "queue": ["billing", "returns", "shipping"] * 10},
             ["does not know returns", "billing, shipping, technical", "column 'queue'"],
         ),
+        (
+            {"text": SUBJECTS, "queue": ["billing", "", "shipping"] * 10},
+            ["does not know an empty label (row 1, counted from 0); its labels are billing"],
+        ),
     ],
-    ids=["texts", "labels", "none", "unknown label"],
+    ids=["texts", "labels", "none", "unknown label", "empty label"],
 )
 def test_what_cannot_be_told_is_one_line_with_the_field(
     rows: Rows, parts: Sequence[str], tmp_path: Path
@@ -160,10 +164,6 @@ def test_what_cannot_be_told_is_one_line_with_the_field(
         assert part in str(error.value)
 
 
-def test_a_model_with_few_positions_is_cut_and_timed_at_these(tmp_path: Path) -> None:
-    rows = {"text": SUBJECTS, "queue": QUEUES}
-    short = Head(None, 3, THREE.names, positions=64)
-    settings = found(short, rows, tmp_path).settings
 @pytest.mark.parametrize(
     ("stated", "parts"),
     [
@@ -186,6 +186,10 @@ def test_a_column_that_is_not_there_is_refused_in_the_words_that_were_typed(
         assert part in str(error.value)
 
 
+def test_a_model_with_few_positions_is_cut_and_timed_at_these(tmp_path: Path) -> None:
+    rows = {"text": SUBJECTS, "queue": QUEUES}
+    short = Head(None, 3, THREE.names, positions=64)
+    settings = found(short, rows, tmp_path).settings
     assert (settings["task.max_length"], settings["deploy.lengths"]) == (64, [64])
     assert "deploy.lengths" not in found(short, rows, tmp_path, deploy="none").settings
 
