@@ -10,6 +10,7 @@ from qexp.artifacts.run_model import RunModel
 from qexp.artifacts.types import ModelArtifact, Ranges
 from qexp.errors import QuantizationError, StoreError
 from qexp.naming import StageName
+from qexp.records.outcome import outcome
 from qexp.records.record import Record
 from qexp.reporting.command import command_of
 from qexp.reporting.run_names import announced, choose_run
@@ -119,6 +120,11 @@ def folder_of(record: Record, stage: str, outputs: Path) -> Path:
 
 def _nothing_quantized(record: Record) -> None:
     bits: Any = record.experiment.get("quant")
+    if outcome(record) == "interrupted":
+        raise QuantizationError(
+            f"run {record.key[:12]} was interrupted before anything was quantized: the same command goes on "
+            f"from there, and so does qexp again {record.key[:12]}"
+        )
     if record.status == "failed":
         message = record.error["message"] if record.error else "no error was recorded"
         raise QuantizationError(

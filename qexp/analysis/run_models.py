@@ -16,6 +16,7 @@ from qexp.context import RunContext
 from qexp.errors import ConfigError, DeployError, QuantizationError, StoreError
 from qexp.naming import StageName
 from qexp.pipeline.stages import export
+from qexp.records.outcome import outcome
 from qexp.records.record import Record
 from qexp.reporting.command import command_of
 from qexp.reporting.run_view import RunView
@@ -143,11 +144,16 @@ def runtime_of(
 
 
 def refuse_failed(record: Record) -> None:
-    """Refuse a failed run.
+    """Refuse a failed or interrupted run.
 
     Raises:
-        StoreError: If the run failed.
+        StoreError: If the run failed, or was interrupted.
     """
+    if outcome(record) == "interrupted":
+        raise StoreError(
+            f"run {record.key[:12]} was interrupted; the same command goes on from there:\n"
+            f"  {command_of(RunView(record))}"
+        )
     if record.status == "failed":
         message = (record.error["message"] if record.error else "no error was recorded").splitlines()[0]
         raise StoreError(

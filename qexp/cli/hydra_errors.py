@@ -6,7 +6,7 @@ import re
 
 from yaml import YAMLError  # type: ignore[import-untyped, unused-ignore]
 
-from qexp.cli.words import hint_for
+from qexp.cli.words import hint_for, width_problem
 from qexp.environment import conf_folder
 
 
@@ -28,6 +28,7 @@ def describe_error(error: Exception) -> str:
     return " ".join(message.split())
 
 
+_PAIRS = "any pair of 2 to 16 bits, 32 for floating point, such as quant=w8a8 or quant=w5a7"
 _MORE = {
     "quant": "and any other pair of 2 to 16 bits, 32 for floating point, such as quant=w5a7",
     "task": "and for rows of your own task=classification data.path=FILE",
@@ -44,6 +45,8 @@ def _no_option(match: re.Match[str]) -> str:
     from qexp.config.validation_errors import unknown_option
 
     group, option, place = match["group"], match["option"], match["place"]
+    if group == "quant" and (problem := width_problem(option)):
+        return f"quant={option}: {problem}; quant takes {_PAIRS}"
     options = re.findall(r"^\t(\S+)$", match["known"], re.MULTILINE)
     options = options or sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
     options += sorted(f"{file.parent.name}/{file.stem}" for file in (conf_folder() / group).glob("*/*.yaml"))

@@ -165,7 +165,7 @@ class CommandLine:
             follows = self.all[index - 1] in _VALUE_OPTIONS if index else False
             if word.startswith("--") and not follows and not any(each.startswith(name) for each in _OPTIONS):
                 value = next(iter(self.all[index + 1 :]), "")
-                raise ConfigError(unknown_flag(word, value, _OPTIONS))
+                raise ConfigError(unknown_flag(word, value, _OPTIONS, self.groups))
         for folder in self._values(*_FOLDER_OPTIONS):
             if not Path(folder).is_dir():
                 raise ConfigError(

@@ -29,6 +29,7 @@ from yaml import YAMLError  # type: ignore[import-untyped, unused-ignore]
 
 from qexp.cli.hydra_errors import describe_error
 from qexp.cli.overrides import DRY_RUN, CommandLine
+from qexp.cli.words import width_problem
 from qexp.environment import check_environment, conf_folder
 from qexp.errors import FAILED, INTERRUPTED, INVALID, OK, ConfigError, LaunchError, QexpError
 
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
     from qexp.execution.plan import Plan
     from qexp.execution.sweep_log import SweepLog
     from qexp.records.record import Record
-
-WIDTHS = (*range(2, 17), 32)
-"""Bit-widths that ``quant=`` accepts, as in :class:`qexp.config.Quant`."""
 
 _OWN_PROVIDERS = ("command-line", "hydra.searchpath in command-line")
 """Where Hydra has folders of one's own configuration from: ``--config-dir``, and all that were added."""
@@ -315,5 +313,5 @@ def _offer_widths(words: Sequence[str]) -> None:
     for weight, activation in re.findall(r"\bw(\d+)a(\d+)\b", " ".join(words)):
         name = f"w{weight}a{activation}"
         bits = {"weight_bits": int(weight), "activation_bits": int(activation)}
-        if name not in names and all(value in WIDTHS for value in bits.values()):
+        if name not in names and not width_problem(name):
             ConfigStore.instance().store(group="quant", name=name, node=bits)

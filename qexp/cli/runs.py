@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
+    from qexp.records.outcome import outcome
     from qexp.reporting.run_list import facts_of, ordered, run_table, selected
     from qexp.reporting.run_view import RunView
 
@@ -48,8 +49,11 @@ def _list(options: argparse.Namespace) -> int:
     if shown:
         print_out(run_table(shown, width=shutil.get_terminal_size().columns))
     notes = [f"{len(shown)} of {len(runs)} runs"] if len(shown) < len(runs) else []
-    if any(run.record.status != "ok" for run in shown):
+    outcomes = {outcome(run.record) for run in shown}
+    if "failed" in outcomes:
         notes.append("x: failed; qexp show KEY says why, qexp clean removes those that never began")
+    if "interrupted" in outcomes:
+        notes.append("i: interrupted; the same command, or qexp again KEY, goes on from there")
     print("\n".join(notes) or f"{len(runs)} runs", file=sys.stderr)
     return OK
 
@@ -76,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         metavar="COLUMN=VALUE",
         help="only runs that have it: a column, or a field of the experiment; values may be globs, such as "
-        "quant=w4* tags=baseline method.ranges=learned status=failed",
+        "quant=w4* tags=baseline method.ranges=learned status=failed, or =interrupted",
     )
     parser.add_argument(
         "--sort",

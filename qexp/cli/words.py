@@ -24,6 +24,8 @@ _ALIASES: Mapping[str, Mapping[str, str]] = {
 """Options under a name that people use elsewhere, by group."""
 _TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt", ".conll")
 _WIDTHS = re.compile(r"w\d+a\d+")
+LEAST_BITS, MOST_BITS, FLOAT_BITS = 2, 16, 32
+"""Bit-widths of ``quant=wNaM``: from the least to the most, or floating point; those of the schema."""
 
 Options = Mapping[str, Sequence[str]]
 
@@ -122,16 +124,40 @@ def _of_group(word: str, options: Options) -> str:
     return f"; did you mean {near}?" if near else "; qexp --help lists the groups"
 
 
-def unknown_flag(word: str, value: str, known: Iterable[str]) -> str:
-    """Describe an option that no command has: settings are written without dashes."""
+def unknown_flag(word: str, value: str, known: Iterable[str], options: Options) -> str:
+    """Describe an option that no command has: settings are written without dashes.
+
+    Args:
+        word: The option, perhaps with ``=`` and a value.
+        value: The next word, which may be its value.
+        known: All options.
+        options: Options of each group of settings.
+    """
     name, sign, own = word.partition("=")
     setting = name.lstrip("-").replace("-", "_")
     given = own if sign else value if "=" not in value and not value.startswith("-") else ""
     if (here := foreign_word(setting, given)) is not None:
         return f"{name}: no such option; {here}"
+    if setting.split(".")[0] in {*options, *FIELDS} - {"hydra"}:
+        return f"{name}: no such option; did you mean {setting}={given or '…'}? It is written without dashes"
     nearest = nearest_name(name, known)
     hint = f"did you mean {nearest}? " if nearest else ""
     return f"{name}: no such option; {hint}settings are written without dashes: field=value; see qexp --help"
+
+
+def width_problem(option: str) -> str:
+    """Return why a name such as ``w1a8`` is no pair of bit-widths; empty for one, and for other names."""
+    match = re.fullmatch(r"w(\d+)a(\d+)", _plain(option))
+    for what, bits in zip(
+        ("weights", "activations"), map(int, match.groups()) if match else (), strict=False
+    ):
+        if bits < LEAST_BITS:
+            return f"{LEAST_BITS} is the least width of {what}"
+        if MOST_BITS < bits != FLOAT_BITS:
+            return (
+                f"{MOST_BITS} is the greatest width of {what}, and {FLOAT_BITS} leaves them in floating point"
+            )
+    return ""
 
 
 def hint_for(group: str, option: str) -> str:

@@ -37,6 +37,7 @@ from qexp.pipeline.description import announce
 from qexp.pipeline.inputs import completed, resolve_inputs
 from qexp.pipeline.pipeline import run_pipeline
 from qexp.pipeline.results import RunResults
+from qexp.records.outcome import GOES_ON
 from qexp.records.provenance import git_state, versions
 from qexp.records.record import (
     Record,
@@ -155,8 +156,9 @@ class Job:
         return code
 
     def _refuse(self, error: QexpError) -> int:
-        """Print why nothing was begun; only the log of a sweep keeps it."""
-        _print_error(error)
+        """Print why nothing was begun; in a sweep, its log keeps the first line for the summary."""
+        if self.place is None or "\n" in str(error):
+            _print_error(error)
         if (place := self.place) is not None:
             why = str(error).splitlines()[0]
             place.sweep_log.end(JobResult(job=place.job, words=place.words, code=INVALID, error=why))
@@ -220,7 +222,7 @@ class Job:
             words=place.words,
             code=code,
             key=record.key,
-            error=_failure(error)["message"].splitlines()[0] if error else None,
+            error=_first_line(error) if error else None,
             seconds=(record.finished_at - self.started).total_seconds(),
             stages=list(record.stages),
             score=self._score(),
@@ -286,6 +288,12 @@ def _failure(error: BaseException) -> Failure:
     return {"type": type(cause).__name__, "message": str(cause) or type(cause).__name__, "traceback": text}
 
 
+def _first_line(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt) and not str(error):
+        return GOES_ON
+    return _failure(error)["message"].splitlines()[0]
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error and its causes, as a library may wrap the error of a scheduler in its own."""
     while error is not None:
@@ -296,7 +304,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _print_error(error: BaseException) -> None:
     """Print one line for an error that the user can fix, and a traceback for a programming mistake."""
     if isinstance(error, KeyboardInterrupt):
-        print(str(error) or "interrupted; the same command goes on from here", file=sys.stderr)
+        print(str(error) or GOES_ON, file=sys.stderr)
     elif isinstance(error, QexpError):
         print(f"error: {error}", file=sys.stderr)
     else:

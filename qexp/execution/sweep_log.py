@@ -10,6 +10,7 @@ Return values of launchers are not used, because a killed job can lose those of 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,8 @@ from qexp.errors import FAILED, INTERRUPTED, INVALID, OK, StoreError
 from qexp.records.record import Record, read, records_folder, write_text
 
 FILE = "sweep.json"
+_STOPPED = ("refused", "failed")
+"""What became of jobs that an error stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +48,9 @@ class JobResult:
 
     @property
     def status(self) -> str:
-        """``ok``, ``failed``, ``refused`` before its first stage, or ``parity`` if its graph deviates."""
+        """``ok``, ``failed``, ``interrupted``, ``refused`` at once, or ``parity`` if its graph deviates."""
+        if self.code == INTERRUPTED:
+            return "interrupted"
         if self.code == INVALID:
             return "refused"
         return "ok" if self.code == OK else "failed" if self.error else "parity"
@@ -157,9 +162,13 @@ def summary(sweep_log: SweepLog) -> str:
         f"{built} stages built, {len(stages) - built} reused"
     ]
     common = set.intersection(*map(set, jobs.values())) if len(jobs) > 1 else set()
+    shared = Counter(entry.error for entry in entries.values() if entry.status in _STOPPED)
     for job, overrides in jobs.items():
         entry = entries.get(job)
-        if entry is None or entry.status != "ok":
+        if entry and entry.error and (alike := shared.get(entry.error, 0)) != 1 and entry.status in _STOPPED:
+            line = f"  {alike} jobs: {_describe(entry)}"
+            lines += [] if line in lines else [line]
+        elif entry is None or entry.status != "ok":
             own = " ".join(override for override in overrides if override not in common)
             lines.append(f"  job {job}: {own}: {_describe(entry)}")
     if any(job not in entries or entries[job].status not in ("ok", "refused") for job in jobs):
@@ -172,4 +181,6 @@ def _describe(entry: JobResult | None) -> str:
         return "has not ended: it did not start, or goes on"
     if entry.status == "parity":
         return "finished, but its exported graph departs from torch"
+    if entry.status == "interrupted":
+        return entry.error or entry.status
     return f"{entry.status}: {entry.error}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -88,6 +89,8 @@ class InputRows:
                 yield from self._lines(stream)
             return
         reader = READERS.get(self._path.suffix)
+        if reader is None and not self._path.exists() and (" " in self.name or not self._path.suffix):
+            raise DataError(self._taken_for_a_path())
         if reader is None:
             raise DataError(
                 f"{self.name}: {self._path.suffix or 'no ending'} is no kind of rows; allowed are "
@@ -95,6 +98,12 @@ class InputRows:
             )
         with self._as_data_error():
             yield from reader(self)
+
+    def _taken_for_a_path(self) -> str:
+        """Describe how a text, which was given in place of a file, is predicted."""
+        pair = json.dumps(dict.fromkeys(self._columns, "…"), ensure_ascii=False)
+        text = shlex.quote(self.name if len(self._columns) == 1 else pair)
+        return f"{self.name}: no such file; a text comes on standard input: echo {text} | qexp predict RUN -"
 
     @contextmanager
     def _as_data_error(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from qexp.records.outcome import outcome, reason
 from qexp.records.record import Record
 from qexp.reporting.run_view import Quantity, RunView
 
@@ -88,12 +89,8 @@ def short_name(model: str) -> str:
 
 
 def first_line(run: RunView) -> str:
-    """Return the type and the first line of the error of a failed run."""
-    error = run.record.error
-    if error is None:
-        return "no error was recorded"
-    message = error["message"].strip().splitlines()
-    return f"{error['type']}: {message[0]}" if message and message[0] != error["type"] else error["type"]
+    """Return the type and the first line of the error of a failed run, or how an interrupted one goes on."""
+    return reason(run.record)
 
 
 def _deployed(run: RunView) -> int:
@@ -101,8 +98,9 @@ def _deployed(run: RunView) -> int:
 
 
 def _later_failure(run: RunView) -> str:
+    ended = "was interrupted" if outcome(run.record) == "interrupted" else "failed"
     return (
-        f"{describe(run)}: a later run of the same experiment failed on {run.record.finished} "
+        f"{describe(run)}: a later run of the same experiment {ended} on {run.record.finished} "
         f"({first_line(run)}); the earlier result is shown"
     )
 

@@ -11,12 +11,13 @@ from statistics import median
 from typing import Literal
 
 from qexp.naming import is_simulated
+from qexp.records.outcome import outcome_of_several
 from qexp.records.record import Record
 from qexp.reporting.attempts import RunsForSeed, attempts, runs_of, short_name
 from qexp.reporting.run_view import FLOAT_BITS, Quantity, RunView
 from qexp.reporting.settings import ABSENT, SettingsLayout, split_settings
 
-Status = Literal["ok", "partial", "undefined", "failed", "missing"]
+Status = Literal["ok", "partial", "undefined", "failed", "interrupted", "missing"]
 BUDGETS = ("full", "limited", "smoke")
 
 
@@ -50,7 +51,9 @@ class Cell:
                 if not self.failed and not self.missing and None not in self.values.values()
                 else "partial"
             )
-        return "failed" if self.failed else "undefined" if self.values else "missing"
+        if self.failed:
+            return outcome_of_several([run.record for run in self.failed.values()])
+        return "undefined" if self.values else "missing"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from qexp.records.outcome import outcome_of_several
 from qexp.records.record import Record
 from qexp.reporting.attempts import RunsForSeed, runs_of
 from qexp.reporting.comparison import Cell, order_of
@@ -178,7 +179,8 @@ def _reason(of_seed: RunsForSeed | None, stage: str, metrics: Sequence[str]) -> 
         return "missing"
     numbers = [Quantity("score", stage, metric) for metric in metrics]
     if any(number not in of_seed.measured for number in numbers):
-        return "failed" if of_seed.failed else "missing"
+        failed = [run.record for run in of_seed.failed]
+        return outcome_of_several(failed) if failed else "missing"
     return "undefined" if any(of_seed.measured[number] is None for number in numbers) else ""
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qexp.naming import MODEL_STAGES
+from qexp.records.outcome import outcome, reason
 from qexp.records.record import Record, records_folder
 from qexp.records.schema import Timing, describe_kept
 from qexp.reporting.aligned import aligned
@@ -58,7 +59,9 @@ def _head(run: RunView) -> str:
     record = run.record
     lines = [f"{summary(run)}", f"key: {record.key}", f"finished: {record.finished[:19]}"]
     if record.error is not None:
-        lines.append(f"FAILED: {record.error['type']}: {record.error['message']}")
+        interrupted = outcome(record) == "interrupted"
+        error = f"FAILED: {record.error['type']}: {record.error['message']}"
+        lines.append(f"status: {reason(record)}" if interrupted else error)
     lines += [
         f"{name}: {value}" for name, value in (("recipe", record.recipe), ("note", run.find("note"))) if value
     ]

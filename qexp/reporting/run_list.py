@@ -10,6 +10,7 @@ from typing import Any
 
 from qexp.errors import ConfigError
 from qexp.naming import MODEL_STAGES
+from qexp.records.outcome import Outcome, outcome
 from qexp.reporting.aligned import aligned
 from qexp.reporting.attempts import first_line, short_name
 from qexp.reporting.run_names import SHORT
@@ -22,6 +23,8 @@ COLUMNS = (
 """Columns by which runs are filtered and sorted, besides the fields of the experiment."""
 _SHOWN = ("key", "age", "task", "model", "recipe", "quant", "method", *MODEL_STAGES, "gate", "tags", "trial")
 _SHORTENED = ("task", "model", "recipe", "quant", "tags")
+MARKS: Mapping[Outcome, str] = {"ok": " ", "failed": "x", "interrupted": "i"}
+"""Mark before the key of a run, by its outcome."""
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
@@ -31,7 +34,7 @@ def facts_of(run: RunView) -> dict[str, Any]:
     return {
         "key": record.key,
         "finished": record.finished,
-        "status": record.status,
+        "status": outcome(record),
         "error": first_line(run) if record.status != "ok" else None,
         "task": run.task,
         "model": run.model,
@@ -85,7 +88,7 @@ def ordered(runs: Sequence[RunView], by: str) -> list[RunView]:
 
 
 def run_table(runs: Sequence[RunView], *, width: int, now: datetime | None = None) -> str:
-    """Return the list of runs as aligned text; failed ones have an ``x`` before their key."""
+    """Return the list of runs as aligned text; with :data:`MARKS` before the key."""
     now = now or datetime.now(UTC)
     rows = [_cells(run, now) for run in runs]
     return aligned(_SHOWN, rows, width=width, shorten=_SHORTENED)
@@ -94,9 +97,8 @@ def run_table(runs: Sequence[RunView], *, width: int, now: datetime | None = Non
 def _cells(run: RunView, now: datetime) -> list[str]:
     facts = facts_of(run)
     scores: Mapping[str, float | None] = facts["scores"]
-    failed = facts["status"] != "ok"
     return [
-        f"{'x ' if failed else '  '}{facts['key'][:SHORT]}",
+        f"{MARKS[facts['status']]} {facts['key'][:SHORT]}",
         age((now - run.record.finished_at).total_seconds()),
         run.task,
         short_name(run.model),

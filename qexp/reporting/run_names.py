@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qexp.errors import StoreError
+from qexp.records.outcome import outcome
 from qexp.records.record import Record, read, read_all, records_folder
 from qexp.reporting.attempts import first_line, short_name
 from qexp.reporting.run_view import RunView
@@ -97,9 +98,9 @@ def _none_finished(name: str, failed: Sequence[RunView], runs: Sequence[RunView]
     if failed:
         newest = failed[0]
         return (
-            f"{name}: no run of this name has finished; the newest, {newest.record.key[:SHORT]}, failed "
-            f"({first_line(newest)}); qexp show {newest.record.key[:SHORT]} shows it, and qexp again runs "
-            "it again"
+            f"{name}: no run of this name has finished; the newest, {newest.record.key[:SHORT]}, "
+            f"{_ended(newest)} ({first_line(newest)}); qexp show {newest.record.key[:SHORT]} shows it, and "
+            "qexp again runs it again"
         )
     if not runs:
         return f"{name}: there are no runs; make one, such as: qexp task=mrpc quant=w8a8"
@@ -107,6 +108,10 @@ def _none_finished(name: str, failed: Sequence[RunView], runs: Sequence[RunView]
         f"{name}: no such file, and no Record's key begins so or is named so ({FORMS}); there are:\n"
         f"{listed(runs)}"
     )
+
+
+def _ended(run: RunView) -> str:
+    return "was interrupted" if outcome(run.record) == "interrupted" else "failed"
 
 
 def _refuse_misleading(name: str, finished: Sequence[RunView]) -> None:
@@ -146,7 +151,7 @@ def _note(name: str, finished: Sequence[RunView], failed: Sequence[RunView]) -> 
     if name != LAST and len(finished) == 1 and not newer:
         return None
     others = f"the newest of {len(finished)} that finished" if name != LAST and len(finished) > 1 else ""
-    failures = f"{newer[0].record.key[:SHORT]} is newer and failed" if newer else ""
+    failures = f"{newer[0].record.key[:SHORT]} is newer and {_ended(newer[0])}" if newer else ""
     why = "; ".join(filter(None, (others, failures)))
     return f"{name}: {taken.record.key[:SHORT]}, {summary(taken)}{f' ({why})' if why else ''}"
 
@@ -162,10 +167,8 @@ def summary(run: RunView) -> str:
 def listed(runs: Iterable[RunView], most: int = 10) -> str:
     """Return a line for each run, the newest first, failed ones marked."""
     newest = _newest_first({run.record.key: run for run in runs}.values())
-    lines = [
-        f"  {run.record.key[:12]}  {summary(run)}{'' if run.record.status == 'ok' else ', failed'}"
-        for run in newest[:most]
-    ]
+    ended = {"ok": "", "failed": ", failed", "interrupted": ", interrupted"}
+    lines = [f"  {run.record.key[:12]}  {summary(run)}{ended[outcome(run.record)]}" for run in newest[:most]]
     return "\n".join([*lines, *([f"  and {len(newest) - most} older ones"] if len(newest) > most else [])])
 
 

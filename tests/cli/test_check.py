@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from qexp.cli import check
-from qexp.errors import INVALID, OK
+from qexp.cli import check, runs
+from qexp.errors import INTERRUPTED, INVALID, OK
 from qexp.records.record import Record, read
 from tests.conftest import save_tokenizer, tiny_config
 from tests.support.row_files import Rows, write_csv, write_json_lines
@@ -86,6 +86,28 @@ def test_two_bit_widths_share_their_work_and_end_in_one_table_and_a_verdict(
     assert check.main([*words, "--dry-run"]) == OK
 
 
+def test_an_interrupt_is_no_failure_and_says_how_to_go_on(
+    model: Path,
+    rows: Path,
+    outputs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("qexp.execution.job.run_pipeline", interrupted)
+    assert check.main([str(model), str(rows), "deploy=none", "machine.threads=1"]) == INTERRUPTED
+    shown = capsys.readouterr()
+    text = " ".join((shown.out + shown.err).split())
+    assert "Verdict. tickets: interrupted." in text
+    assert "seed 1: interrupted; the same command goes on from here" in text
+    assert "failed" not in text and "KeyboardInterrupt" not in text
+    assert runs.main([]) == OK
+    shown = capsys.readouterr()
+    assert "i: interrupted; the same command" in shown.err and "x: failed" not in shown.err
+
+
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
@@ -115,6 +137,16 @@ def test_what_cannot_be_told_or_used_is_refused_in_one_line(
     for part in parts:
         assert part in error
     assert not list(outputs.glob("records/*"))
+
+
+def test_a_misspelled_column_is_one_line(
+    model: Path, rows: Path, outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check.main([str(model), str(rows), "data.text=subjct"]) == INVALID
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("qexp check: data.text=subjct: ") and "did you mean 'subject'?" in line
+    assert "present are subject, queue" in line and "data.columns" not in line
+    assert not outputs.exists() or not [*outputs.iterdir()]
 
 
 def test_a_model_without_a_head_is_refused_before_any_work(

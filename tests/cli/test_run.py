@@ -59,6 +59,7 @@ def test_cfg_prints_the_configuration_and_any_pair_of_bits_works(tmp_path: Path)
         (["task=mrpc", "recipe=null"], ["=null", "leave the word out"]),
         (["task=mrpc", "quant=w8a8", "quant=w4a8"], ["quant=w8a8 and quant=w4a8"]),
         (["task=mrpc", "method.epoch=2"], ["method.epoch", "did you mean method.epochs?"]),
+        (["task=mrpc", "quant=w1a8"], ["quant=w1a8: 2 is the least width of weights; quant takes any pair"]),
         (["task=mrpc", "quantt=w8a8"], ["quantt", "did you mean quant=w8a8?"]),
         (["task=mrpc", "quant=fp32", "method=qat"], ["method=qat", "nothing to quantize", "drop method"]),
         (["task=mrpc", "seed=-3"], ["seed=-3", "greater than or equal to 0"]),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from qexp.cli.foreign_words import FOREIGN, foreign_word
 from qexp.cli.overrides import CommandLine
-from qexp.cli.words import FIELDS, meant, options_of
-from qexp.config import Experiment
+from qexp.cli.words import FIELDS, meant, options_of, width_problem
+from qexp.config import Experiment, Quant
 from qexp.config.validation_errors import allowed_fields
 from qexp.errors import ConfigError
 
@@ -111,6 +112,11 @@ def test_the_same_choice_in_two_spellings_is_given_twice() -> None:
         (["tracker.project=mine"], ["tracker.wandb.project=mine"]),
         (["name=myrun"], ["tags=[myrun]"]),
         (["+notes=hello"], ["note=hello"]),
+        (["task=mrpc", "--quant", "w8a8"], ["did you mean quant=w8a8?", "without dashes"]),
+        (["--quant=w8a8"], ["did you mean quant=w8a8?"]),
+        (["--task", "mrpc"], ["did you mean task=mrpc?"]),
+        (["--deploy.runs=3"], ["did you mean deploy.runs=3?"]),
+        (["--seed"], ["did you mean seed=…?"]),
         (["task=mrpc", "w4a8"], ["did you mean quant=w4a8?"]),
         (["task=mrpc", "q8bart"], ["did you mean", "=q8bert?"]),
         (["task=mrpc", "--multirn"], ["did you mean --multirun?"]),
@@ -150,3 +156,17 @@ def test_the_words_here_are_fields_that_exist() -> None:
         for path in (part for part in hint.replace(",", " ").split() if "=" in part and "/" not in part):
             *parents, field = path.partition("=")[0].split(".")
             assert field in allowed_fields(parents) | {"recipe"}, (name, path)
+
+
+def test_pairs_of_widths_are_those_of_the_schema() -> None:
+    for bits in range(40):
+        try:
+            Quant(weight_bits=bits, activation_bits=bits)
+        except ValidationError:
+            assert width_problem(f"w{bits}a{bits}")
+        else:
+            assert not width_problem(f"W{bits}A{bits}")
+    assert width_problem("w1a8") == "2 is the least width of weights"
+    assert width_problem("w8a1") == "2 is the least width of activations"
+    assert "16 is the greatest width of activations" in width_problem("w8a17")
+    assert width_problem("fp8") == ""

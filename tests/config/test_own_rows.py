@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from qexp.artifacts.stage import identity
 from qexp.config import Experiment
 from qexp.config.validation_errors import explain
 from tests.conftest import compose, experiment
@@ -26,6 +27,15 @@ def test_the_file_names_the_task(kind: str) -> None:
     assert made.task.evaluation == {"validation": "validation"}
     assert made.data.columns == {}
     assert experiment(f"task={kind}", PATH, "task.name=mine", *model).task.name == "mine"
+
+
+def test_files_of_another_name_are_one_task_under_a_given_name() -> None:
+    """Keys of artifacts hold the task, and so its name."""
+    paths = ("data.path=a.csv", "data.path=b.csv")
+    one, other = (experiment("task=classification", path).task for path in paths)
+    assert identity(one) != identity(other)
+    one, other = (experiment("task=classification", path, "task.name=mine").task for path in paths)
+    assert identity(one) == identity(other)
 
 
 @pytest.mark.parametrize("kind", ["classification", "regression", "question_answering"])

@@ -345,6 +345,7 @@ def test_a_refused_job_of_a_sweep_stands_in_its_log_alone(
     entry = sweep_log.entries[0]
     assert (entry.status, entry.key, entry.code) == ("refused", None, INVALID)
     assert entry.error is not None and entry.error.startswith("method=qat")
+    assert "method=qat" not in capsys.readouterr().err, "the summary of the sweep says it"
     assert sweep_log.exit_code == INVALID
     assert not list(Path(os.environ["QEXP_OUTPUTS"]).glob("records/*"))
 

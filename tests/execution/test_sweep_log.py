@@ -119,6 +119,15 @@ def test_summary_names_jobs_that_are_not_well_by_what_tells_them_apart(sweep_log
     ]
 
 
+def test_summary_says_an_error_that_jobs_share_once(sweep_log: SweepLog) -> None:
+    for job, error in enumerate(["data.text=reviw: no column", "no rows", "data.text=reviw: no column"]):
+        _end(sweep_log, job, INVALID, error=error)
+    assert summary(sweep_log).splitlines()[1:] == [
+        "  2 jobs: refused: data.text=reviw: no column",
+        "  job 1: task=mrpc: refused: no rows",
+    ]
+
+
 def test_summary_of_a_single_job_names_all_its_words(tmp_path: Path) -> None:
     sweep_log = SweepLog(tmp_path)
     sweep_log.begin("sweep", "0")
@@ -129,9 +138,15 @@ def test_summary_of_a_single_job_names_all_its_words(tmp_path: Path) -> None:
 def test_status_tells_a_failure_from_a_graph_that_departs() -> None:
     statuses = [
         JobResult(job=0, words=[], code=code, error=error).status
-        for code, error in ((OK, None), (FAILED, "no"), (FAILED, None))
+        for code, error in ((OK, None), (FAILED, "no"), (FAILED, None), (INTERRUPTED, None))
     ]
-    assert statuses == ["ok", "failed", "parity"]
+    assert statuses == ["ok", "failed", "parity", "interrupted"]
+
+
+def test_an_interrupted_job_says_how_to_go_on(sweep_log: SweepLog) -> None:
+    _end(sweep_log, 0, INTERRUPTED, error="interrupted; the same command goes on from here")
+    line = summary(sweep_log).splitlines()[1]
+    assert line == "  job 0: task=cola: interrupted; the same command goes on from here"
 
 
 def test_entries_are_plain_json(sweep_log: SweepLog) -> None:

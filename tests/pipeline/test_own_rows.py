@@ -154,4 +154,4 @@ def test_the_command_line(tiny_bert: Path, tmp_path: Path) -> None:
     done = subprocess.run(wrong, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == INVALID
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("error"))
-    assert "data.columns.text=reviw" in line and "did you mean 'review'?" in line
+    assert "data.text=reviw" in line and "did you mean 'review'?" in line

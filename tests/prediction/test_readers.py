@@ -142,3 +142,15 @@ def test_a_list_of_words_stands_for_a_text_where_it_may(tmp_path: Path) -> None:
         path.write_text(bad, encoding="utf-8")
         with pytest.raises(DataError, match="line 1"):
             list(InputRows(str(path), ["tokens"], whole=False, lists=True).parts(8))
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        (("text",), "it was great: no such file; a text comes on standard input: echo 'it was great' | qexp"),
+        (PAIR, """echo '{"sentence1": "…", "sentence2": "…"}' | qexp predict RUN -"""),
+    ],
+)
+def test_a_text_in_place_of_a_file_is_told_from_a_file(columns: tuple[str, ...], told: str) -> None:
+    with pytest.raises(DataError, match=re.escape(told)):
+        list(InputRows("it was great", columns, whole=False).parts(8))

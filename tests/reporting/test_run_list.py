@@ -12,7 +12,7 @@ from qexp.errors import ConfigError
 from qexp.reporting.aligned import aligned
 from qexp.reporting.run_list import age, facts_of, gate_of, ordered, run_table, selected
 from qexp.reporting.run_view import RunView
-from tests.support.record_factory import deployed, experiment, failed, parity, record
+from tests.support.record_factory import deployed, experiment, failed, interrupted, parity, record
 
 NOW = datetime(2026, 3, 1, 13, 5, tzinfo=UTC)
 LONG = "an-organisation/a-very-long-name-of-a-multilingual-encoder-of-many-layers"
@@ -109,6 +109,15 @@ def test_lists_fit_the_terminal_with_long_names(width: int) -> None:
     assert lines[-1].startswith("x eeeeeeee")
     assert all(name in lines[0] for name in ("key", "age", "task", "fp32", "ptq", "qat", "gate", "tags"))
     assert "3 h" in lines[1] and "90.00" in lines[1] and "80.00" in lines[1]
+
+
+def test_an_interrupted_run_has_a_mark_and_a_status_of_its_own() -> None:
+    message = "interrupted in fine-tune mrpc; the same command goes on from here: fine-tune mrpc from step 4"
+    run = RunView(interrupted(experiment(), message, key="d" * 32))
+    assert run_table([run], width=80, now=NOW).splitlines()[-1].startswith("i dddddddd")
+    assert (facts_of(run)["status"], facts_of(run)["error"]) == ("interrupted", message)
+    assert selected([run], [("status", "interrupted")]) == [run]
+    assert selected([run], [("status", "failed")]) == []
 
 
 def test_columns_that_nothing_is_in_are_left_out() -> None:

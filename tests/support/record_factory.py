@@ -86,6 +86,12 @@ def failed(tree: Mapping[str, Any], message: str = "the loss is nan\nsecond line
     return record(tree, **{**defaults, **fields})
 
 
+def interrupted(tree: Mapping[str, Any], message: str = "KeyboardInterrupt", **fields: Any) -> Record:
+    """A Record of a run that Ctrl-C ended in quantization-aware training."""
+    error = {"type": "KeyboardInterrupt", "message": message, "traceback": "Traceback …"}
+    return failed(tree, **{"error": error, **fields})
+
+
 def deployed(tree: Mapping[str, Any], **fields: Any) -> Record:
     """A Record with parity, size and latency."""
     tree = {**tree, "deploy": ENGINES}

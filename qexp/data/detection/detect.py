@@ -16,6 +16,7 @@ from qexp.data.detection.heads import KINDS, Head
 from qexp.data.detection.tables import RowFiles
 from qexp.data.sources.class_names import names_in, plain
 from qexp.data.sources.labels import are_numerals, listed
+from qexp.data.sources.validation import check_column
 from qexp.errors import ConfigError, DataError
 
 NEEDS_PAIR = ("reranking", "embedding")
@@ -61,6 +62,7 @@ def detect(head: Head, rows: Path, stated: Mapping[str, Any]) -> Detected:
     table = files.table()
     if table.num_rows == 0:
         raise DataError(f"{rows}: zero rows; write the file again, or name another")
+    _refuse_missing(stated, table, rows)
     kind = stated.get("task") or _kind_of(head, table)
     if kind not in KINDS:
         raise ConfigError(f"task={kind}: qexp check knows {', '.join(KINDS)}; choose one of them")
@@ -99,6 +101,27 @@ def _kind_of(head: Head, table: pa.Table) -> str:
 
 def _is_list(table: pa.Table, lower: str) -> bool:
     return any(columns.is_list(table, name) for name in table.column_names if name.lower() == lower)
+
+
+def _refuse_missing(stated: Mapping[str, Any], table: pa.Table, rows: Path) -> None:
+    """Refuse a column that the user names and the rows do not have, in the words that were typed.
+
+    Raises:
+        DataError: There is no such column.
+    """
+    unnamed = {*table.column_names} == {"tokens", "ner_tags"}  # CoNLL's take the names that are wanted
+    for setting, value in stated.items():
+        named = setting in ("data.text", "data.label") or setting.startswith("data.columns.")
+        if not named or value == "null" or unnamed:
+            continue
+        whole = isinstance(value, list) or value in table.column_names
+        for name in value if isinstance(value, list) else [value] if whole else value.split(","):
+            action = f"name one of them with {setting}=NAME"
+            check_column(table.column_names, name.strip("'\""), f"{setting}={_typed(value)}: {rows}", action)
+
+
+def _typed(value: Any) -> str:
+    return f"[{','.join(value)}]" if isinstance(value, list) else str(value)
 
 
 def _find_columns(
@@ -193,6 +216,20 @@ def _refuse_unknown(
     unknown = sorted(name for name in classes if plain(name) not in known)
     if unknown:
         raise DataError(
-            f"{here}: the checkpoint does not know {listed(unknown)}; its labels are {listed(labels)}; "
-            "rename or drop these rows, or rename id2label in the checkpoint's config.json"
+            f"{here}: the checkpoint does not know {_named(unknown, values)}; its labels are "
+            f"{listed(labels)}; rename or drop these rows, or rename id2label in the checkpoint's config.json"
         )
+
+
+def _named(unknown: Sequence[str], values: pa.ChunkedArray) -> str:
+    """Return unknown labels for a message; an empty one, which nobody sees, with the first row of it."""
+    if unknown[0].strip():  # sorted, so that blank ones come first
+        return listed(unknown)
+    first = unknown[0]
+    row = next(row for row, each in enumerate(values.to_pylist()) if first in (each, *_entries(each)))
+    blank = "an empty label" if not first else f"the label {first!r}"
+    return listed([f"{blank} (row {row}, counted from 0)", *unknown[1:]])
+
+
+def _entries(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()

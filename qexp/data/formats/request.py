@@ -14,6 +14,8 @@ from qexp.data.skipped import RowErrors
 from qexp.data.sources.validation import check_column
 from qexp.errors import DataError
 
+IDS = "id"
+"""Column of ids in ``data.columns``; null there numbers the rows."""
 TRANSLATION = "translation"
 """Column that the hub's sets of translations have alone: a struct of texts by language."""
 
@@ -59,9 +61,18 @@ class Request:
         """
         hidden = "; labels of GLUE's test files are hidden" if self.split.startswith("test") else ""
         for column, name in self.columns(names).items():
-            field = "" if column == name else f"data.columns.{column}={name}: "
-            action = f"rename the column, or set data.columns={{{column}: NAME}}{hidden}"
-            check_column(names, name, f"{field}{path}", action)
+            setting = self._setting(column)
+            chosen = "" if column == name else f"{setting}={name}: "
+            instead = f"data.columns={{{column}: NAME}}" if not chosen else f"{setting}=NAME"
+            action = f"rename the column, or set {instead}{hidden}"
+            check_column(names, name, f"{chosen}{path}", action)
+
+    def _setting(self, column: str) -> str:
+        """Return the field that most people choose a column with, ``data.text`` or ``data.label``."""
+        others = [each for each in self.wanted if each not in self.texts and each != IDS]
+        if [column] == others:
+            return "data.label"
+        return "data.text" if [column] == [*self.texts] else f"data.columns.{column}"
 
 
 Reader = Callable[[Path, Request], pa.Table]

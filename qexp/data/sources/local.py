@@ -13,7 +13,7 @@ import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
 from qexp.config import Data, Task
 from qexp.data.formats import finder
-from qexp.data.formats.request import Request
+from qexp.data.formats.request import IDS, Request
 from qexp.data.skipped import RowErrors, notes_on_skipped
 from qexp.data.sources.class_names import METADATA
 from qexp.data.sources.forms import JOINED, form_of, optional_columns, other_columns
@@ -29,8 +29,6 @@ WAYS = {
     "sample": "data=sample (generated rows: shows that a run works, its scores mean nothing)",
 }
 """Overrides that select each source, for error messages."""
-IDS = "id"
-"""Column of ids in ``data.columns``; null there numbers the rows."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ def check_column(present: Sequence[str], name: str, where: str, action: str) -> 
     """
     if name not in present:
         nearest = difflib.get_close_matches(name, present, n=2)
+        present = [*nearest, *(each for each in present if each not in nearest)]
         hint = f"; did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
         raise DataError(
             f"{where}: no column {name!r}; present are {', '.join(present) or 'none'}; {action}{hint}"

@@ -171,7 +171,7 @@ def _against(
     first = [*best, *sorted(graphs, key=lambda graph: -graph.score)]
     kept = list({id(graph): graph for graph in first}.values())[:MOST_GRAPHS]
     task, metric, best_score = title(comparison), comparison.metrics[0], _best_fp32(comparison, graphs)
-    notes = ["Hollow: simulated, no integer kernel computes with fewer than 8 bits."] * any(
+    notes = ["Hollow: simulated, no integer kernel computes with other than 8 bits."] * any(
         graph.simulated for graph in kept
     )
     if left := len(graphs) - len(kept):

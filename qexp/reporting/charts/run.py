@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 
+from qexp.records.outcome import outcome
 from qexp.records.schema import ActivationRange
 from qexp.reporting.charts.comparison import last_stage, names_of
 from qexp.reporting.charts.spec import (
@@ -219,7 +220,7 @@ def _best_of(comparison: Comparison) -> Iterator[ShownRun]:
         scored = [(_result(run, row, comparison), run) for run in runs]
         if scored:
             score, run = max(scored, key=lambda each: each[0])
-            failed = ", failed" if run.record.status == "failed" else ""
+            failed = "" if run.record.status == "ok" else f", {outcome(run.record)}"
             rank = not run.record.ranges, -score  # quantized runs also show the float training
             ranked.append((rank, ShownRun(run, f"{task} {names[id(row)]} seed {run.seed}{failed}")))
     yield from (each for _, each in sorted(ranked, key=lambda pair: pair[0]))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from qexp.naming import is_simulated
+from qexp.records.outcome import outcome
 from qexp.reporting.attempts import first_line
 from qexp.reporting.comparison import Cell, Comparison, Row
 from qexp.reporting.glue import Average
@@ -84,7 +85,7 @@ def _lines(comparison: Comparison, settings: Iterable[str]) -> Iterator[Mapping[
                 yield {**facts, **of_row, **_numbers(quantity, cell), "caveat": _caveat(row, quantity)}
     for run in comparison.refused:
         of_run = {"model": run.model, "quant": run.quant, "quantity": "run", "failed_seeds": run.seed}
-        yield {**facts, **of_run, "status": "failed", "n": 0, "error": first_line(run)}
+        yield {**facts, **of_run, "status": outcome(run.record), "n": 0, "error": first_line(run)}
 
 
 def _caveat(row: Row, quantity: Quantity) -> str:

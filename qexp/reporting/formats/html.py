@@ -20,6 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from vl_convert import javascript_bundle
 
+from qexp.records.outcome import outcome
 from qexp.records.record import Record
 from qexp.reporting.charts.galleries import Measured, galleries
 from qexp.reporting.charts.spec import Chart, Gallery
@@ -99,7 +100,7 @@ def page(
         now: Time of writing; None is the current time.
     """
     runs = [RunView(record) for record in records]
-    failures = failures_table(comparisons)
+    failures, interrupted = (failures_table(comparisons, ended) for ended in ("failed", "interrupted"))
     specifications: list[str] = []
     sections = [
         PageSection("Runs", _filled(runs_table(runs)), empty="No run has finished.", command=ONE),
@@ -109,6 +110,7 @@ def page(
         ),
         PageSection("Tables", [*map(table_of, comparisons)], empty="There are no runs.", command=ONE),
         PageSection("Failed runs", _filled(failures), empty="No run failed.", folded=True),
+        *([PageSection("Interrupted runs", [interrupted], folded=True)] if interrupted.rows else []),
     ]
     return (
         environment()
@@ -175,9 +177,10 @@ def _libraries() -> Markup:
 
 def _facts(runs: Sequence[RunView], unreadable: int, now: datetime) -> dict[str, str]:
     """Return the time of writing, the numbers of runs and the versions."""
-    count = Counter(run.record.status for run in runs)
+    count = Counter(outcome(run.record) for run in runs)
     marks = Counter(mark for run in runs for mark in _marks(run))
     numbers = [f"{count['ok']} ok", f"{count['failed']} failed"]
+    numbers += [f"{count['interrupted']} interrupted"] if count["interrupted"] else []
     numbers += [f"{number} {mark}" for mark, number in sorted(marks.items())]
     numbers += [f"{unreadable} unreadable, left out"] if unreadable else []
     return {

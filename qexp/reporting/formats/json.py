@@ -19,8 +19,8 @@ While :data:`SCHEMA` stays the same, the format only gains fields::
                      caveats why scores say nothing of a model, by seed, stage and metric,
                      tags and notes what the user wrote to its runs, by seed
     cell            {status, median, values, failed, missing}; values by seed, null where undefined; failed
-                     has the first line of the error by seed; status is ok, partial, undefined, failed or
-                     missing
+                     has the first line of the error by seed; status is ok, partial, undefined, failed,
+                     interrupted or missing
     overview        {family, data, budget, convention, columns: [{title, task, metrics}], rows: [{model,
                      quant, stage, settings, cells, average}]}; cells by column, average a cell or null
     relative loss   {task, data, budget, model, quant, settings, metric, fp32: cell, stages: {stage: cell}}

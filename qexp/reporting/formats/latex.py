@@ -15,7 +15,7 @@ ESCAPES = {
     "--": "-{}-",
 }  # fmt: skip
 """Replacements of characters that are special in LaTeX or missing from its default fonts."""
-_NUMBER = re.compile(r"[-+\d(.]|undefined|missing|failed|simulated|$")
+_NUMBER = re.compile(r"[-+\d(.]|undefined|missing|failed|interrupted|simulated|$")
 
 
 def latex(table: Table) -> str:

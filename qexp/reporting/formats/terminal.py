@@ -122,4 +122,5 @@ def _rich(table: Table) -> RenderableType:
 def _style(cell: str) -> str:
     if cell.startswith("failed") or cell.endswith(DAGGER):
         return "red"
-    return "yellow" if cell.endswith(DOUBLE_DAGGER) or cell in WARNED else ""
+    warned = cell.endswith(DOUBLE_DAGGER) or cell in WARNED or cell.startswith("interrupted")
+    return "yellow" if warned else ""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from qexp.naming import MODEL_TITLES
+from qexp.records.outcome import outcome
 from qexp.records.schema import with_metrics
 from qexp.reporting import table as text
 from qexp.reporting.attempts import describe, first_line, short_name
@@ -69,7 +70,8 @@ def table_of(comparison: Comparison) -> Table:
         *comparison.notes,
     )
     notes += tuple(
-        f"failed before it began: {describe(run)}: {first_line(run)}" for run in comparison.refused
+        f"{outcome(run.record)} before it began: {describe(run)}: {first_line(run)}"
+        for run in comparison.refused
     )
     caption = _caption(
         comparison, names, columns=columns, with_size="size" in kinds, with_latency="latency" in kinds

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from qexp.records.outcome import outcome_of_several
 from qexp.reporting.attempts import describe, first_line
 from qexp.reporting.run_view import RunView
 from qexp.reporting.table import joined
@@ -17,8 +18,9 @@ class Footnotes:
     causes: dict[str, list[str]] = field(default_factory=dict)
 
     def mark(self, runs: Sequence[RunView]) -> str:
-        """Return ``failed [1]``, or ``failed [1, 2]`` for several causes."""
-        return f"failed {self.explain((run, first_line(run)) for run in runs)}"
+        """Return ``failed [1]``, ``failed [1, 2]`` for several causes, or ``interrupted [1]``."""
+        ended = outcome_of_several([run.record for run in runs])
+        return f"{ended} {self.explain((run, first_line(run)) for run in runs)}"
 
     def explain(self, reasons: Iterable[tuple[RunView, str]]) -> str:
         """Return the numbers of the reasons of runs, such as ``[1, 2]``; empty without any."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from qexp.records.outcome import outcome
 from qexp.records.record import Record
 from qexp.records.schema import ParityResult
 from qexp.reporting import table as text
@@ -137,14 +138,16 @@ def _number(run: RunView, quantity: Quantity) -> str:
 def _absent(run: RunView, *quantities: Quantity) -> str:
     if run.promised.isdisjoint(quantities):
         return NOT_REQUESTED
-    return "failed" if run.record.status == "failed" else "missing"
+    ended = outcome(run.record)
+    return "missing" if ended == "ok" else ended
 
 
 def _notes(run: RunView) -> tuple[str, ...]:
     marks = (["sample"] if run.is_synthetic else []) + [run.budget]
     notes = [WARNINGS[mark] for mark in marks if mark in WARNINGS]
     if run.record.status == "failed":
-        notes.append(f"failed: {first_line(run)}")
+        why = first_line(run)
+        notes.append(why if outcome(run.record) == "interrupted" else f"failed: {why}")
     notes += caveat_notes([run], named=False)
     parity = run.record.parity
     if parity:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from qexp.naming import MODEL_STAGES
+from qexp.records.outcome import outcome
 from qexp.reporting.attempts import describe, first_line, short_name
 from qexp.reporting.comparison import Comparison
 from qexp.reporting.run_details import setting_differences
@@ -36,20 +38,25 @@ def runs_table(runs: Sequence[RunView]) -> Table:
     return Table("Runs", COLUMNS, rows, caption=caption if rows else ())
 
 
-def failures_table(comparisons: Sequence[Comparison]) -> Table:
-    """Return the failed runs that no success supersedes, the newest first."""
+def failures_table(
+    comparisons: Sequence[Comparison], ended: Literal["failed", "interrupted"] = "failed"
+) -> Table:
+    """Return the failed or the interrupted runs that no success supersedes, the newest first."""
     rows_of = (row for comparison in comparisons for row in comparison.rows)
     all_runs = [run for row in rows_of for run in row.runs]
     all_runs += [run for comparison in comparisons for run in comparison.refused]
-    failed = [run for run in all_runs if run.record.status == "failed"]
+    failed = [run for run in all_runs if outcome(run.record) == ended]
     runs = sorted(failed, key=lambda run: run.record.finished_at, reverse=True)
     rows = tuple(
         (run.task, describe(run), first_line(run), _minute(run), run.record.key)
         for run in runs[:MOST_FAILURES]
     )
     left = len(runs) - len(rows)
-    notes = (f"Left out: {left} older failures.",) if left else ()
-    return Table("Failed runs", ("task", "run", "error", "finished", "key"), rows, notes=notes)
+    notes = (
+        (f"Left out: {left} older {'failures' if ended == 'failed' else 'interruptions'}.",) if left else ()
+    )
+    why = "error" if ended == "failed" else "goes on"
+    return Table(f"{ended.capitalize()} runs", ("task", "run", why, "finished", "key"), rows, notes=notes)
 
 
 def _place(run: RunView) -> tuple[str | int, ...]:

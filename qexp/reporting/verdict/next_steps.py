@@ -28,7 +28,7 @@ def next_steps(verdict: Verdict) -> list[NextStep]:
     best, steps = verdict.best, _to_be_sure(verdict)
     if verdict.answer == "not quantized":
         return [*steps, NextStep("quant=w8a8", "quantizes this model")]
-    if verdict.answer == "failed":
+    if verdict.answer in ("failed", "interrupted"):
         return [*steps, NextStep("the same command", "goes on from what is finished")]
     if verdict.answer == "cannot tell":
         return steps or [_sound_baseline(verdict)]

@@ -38,6 +38,7 @@ HEADLINES: dict[Answer, str] = {
     "cannot tell": "cannot tell",
     "not quantized": "nothing was quantized",
     "failed": "failed",
+    "interrupted": "interrupted",
 }
 
 
@@ -56,7 +57,7 @@ def sentences(verdict: Verdict) -> list[str]:
     lines.append(f"{headline(verdict)}.")
     if verdict.answer == "cannot tell":
         return [*lines, _no_baseline(verdict)]
-    if verdict.answer in ("failed", "not quantized"):
+    if verdict.answer in ("failed", "interrupted", "not quantized"):
         return [*lines, *(f"{failure}." for failure in verdict.failures[:1])]
     if (best := verdict.best) is None:
         return [*lines, *_collapsed(verdict.candidates)]

@@ -15,6 +15,7 @@ from math import log, sqrt
 from typing import Any, Literal
 
 from qexp.naming import PRODUCTS, Execution, StageName, execution, has_floats
+from qexp.records.outcome import outcome
 from qexp.records.schema import Timing
 from qexp.reporting.attempts import first_line
 from qexp.reporting.run_view import RunView
@@ -186,7 +187,8 @@ def _why_missing(run: RunView, found: Mapping[str, Any], shape: str) -> str:
     if problem := problems.get("engine") or problems.get(shape):
         return problem
     if run.record.status == "failed":
-        return f"failed: {first_line(run)}"
+        why = first_line(run)
+        return why if outcome(run.record) == "interrupted" else f"failed: {why}"
     if run.deploy == "none":
         return "nothing was exported (deploy=none)"
     return "not timed (deploy=onnx)" if run.deploy == "onnx" else "not measured"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
+from qexp.records.outcome import outcome_of_several
 from qexp.records.record import Record
 from qexp.reporting.attempts import describe, first_line, short_name
 from qexp.reporting.comparison import Comparison, Row, compare
@@ -16,7 +17,16 @@ from qexp.reporting.table import joined
 from qexp.reporting.verdict.candidates import STATES, WITHIN_LOSS, DeploymentCandidate, candidates_of
 from qexp.reporting.verdict.speed import Drifts, drifts_of, measurably_faster
 
-Answer = Literal["deployable", "simulated", "not exported", "none", "cannot tell", "not quantized", "failed"]
+Answer = Literal[
+    "deployable",
+    "simulated",
+    "not exported",
+    "none",
+    "cannot tell",
+    "not quantized",
+    "failed",
+    "interrupted",
+]
 
 SAME_SIZE = 1.01
 """Largest ratio of two sizes that count as the same."""
@@ -32,7 +42,9 @@ class Verdict:
     fp32_caveat: str | None
     """Why the FP32 score says nothing, so that no loss against it does; None if it is sound."""
     failures: tuple[str, ...]
-    """Descriptions of failed runs, with their errors."""
+    """Descriptions of failed and interrupted runs, with their errors."""
+    interrupted: bool = False
+    """Whether all of them were interrupted, and none failed."""
 
     @property
     def task(self) -> str:
@@ -55,7 +67,8 @@ class Verdict:
     def answer(self) -> Answer:
         """The verdict in a word."""
         if not self.candidates:
-            return "failed" if self.failures else "not quantized"
+            ended: Answer = "interrupted" if self.interrupted else "failed"
+            return ended if self.failures else "not quantized"
         if self.fp32_caveat:
             return "cannot tell"
         if self.best and self.best.state in ("deployable", "simulated", "not exported"):
@@ -81,11 +94,13 @@ def _verdict(comparison: Comparison, accepted: float | None, drifts: Drifts) -> 
         for row in comparison.rows
         for candidate in candidates_of(row, metric, accepted=accepted, drifts=drifts)
     ]
+    failed = _without_result(comparison)
     return Verdict(
         comparison=comparison,
         candidates=tuple(_ranked(found)),
         fp32_caveat=_fp32_caveat(found),
-        failures=tuple(_failures(comparison)),
+        failures=tuple(f"{describe(run)}: {first_line(run)}" for run in failed),
+        interrupted=outcome_of_several([run.record for run in failed]) == "interrupted",
     )
 
 
@@ -141,6 +156,6 @@ def _fp32_caveat(candidates: Sequence[DeploymentCandidate]) -> str | None:
     return caveats[0] if caveats and all(caveats) else None
 
 
-def _failures(comparison: Comparison) -> list[str]:
+def _without_result(comparison: Comparison) -> list[RunView]:
     failed = [run for row in comparison.rows for of_seed in row.by_seed.values() for run in of_seed.failed]
-    return [f"{describe(run)}: {first_line(run)}" for run in (*failed, *comparison.refused)]
+    return [*failed, *comparison.refused]

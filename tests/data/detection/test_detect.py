@@ -147,14 +147,40 @@ def test_what_the_user_states_is_neither_looked_for_nor_repeated(tmp_path: Path)
             {"text": SUBJECTS, "queue": ["billing", "returns", "shipping"] * 10},
             ["does not know returns", "billing, shipping, technical", "column 'queue'"],
         ),
+        (
+            {"text": SUBJECTS, "queue": ["billing", "", "shipping"] * 10},
+            ["does not know an empty label (row 1, counted from 0); its labels are billing"],
+        ),
     ],
-    ids=["texts", "labels", "none", "unknown label"],
+    ids=["texts", "labels", "none", "unknown label", "empty label"],
 )
 def test_what_cannot_be_told_is_one_line_with_the_field(
     rows: Rows, parts: Sequence[str], tmp_path: Path
 ) -> None:
     with pytest.raises(DataError) as error:
         found(THREE, rows, tmp_path)
+    assert "\n" not in str(error.value)
+    for part in parts:
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("stated", "parts"),
+    [
+        ({"data.text": "boddy"}, ["data.text=boddy: ", "present are body, subject, queue", "'body'?"]),
+        ({"data.text": "body", "data.label": "queu"}, ["data.label=queu: ", "did you mean 'queue'?"]),
+        ({"data.text": ["subject", "boddy"]}, ["data.text=[subject,boddy]: ", "no column 'boddy'"]),
+        ({"data.text": "body,subjct"}, ["data.text=body,subjct: ", "no column 'subjct'"]),
+        ({"data.columns.text": "boddy"}, ["data.columns.text=boddy: ", "no column 'boddy'"]),
+    ],
+    ids=str,
+)
+def test_a_column_that_is_not_there_is_refused_in_the_words_that_were_typed(
+    stated: dict[str, Any], parts: Sequence[str], tmp_path: Path
+) -> None:
+    rows = {"subject": SUBJECTS, "body": SUBJECTS, "queue": QUEUES}
+    with pytest.raises(DataError) as error:
+        found(THREE, rows, tmp_path, **stated)
     assert "\n" not in str(error.value)
     for part in parts:
         assert part in str(error.value)

@@ -180,7 +180,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], list[str]]] = {
     "misspelled column": (
         lambda folder: write_csv(folder / "own.csv", ROWS),
         {"columns": {"label": "lable"}},
-        ["data.columns.label=lable", "no column 'lable'", "did you mean 'label'?"],
+        ["data.label=lable", "no column 'lable'", "did you mean 'label'?"],
     ),
     "unknown column": (
         lambda folder: write_csv(folder / "own.csv", ROWS),

@@ -29,7 +29,7 @@ from qexp.reporting.tables import runs as run_tables
 from qexp.reporting.tables.comparison import table_of
 from qexp.reporting.verdict.verdict import verdicts_of
 from tests.support.page_records import HOSTILE, forty, full, outliers, ranges
-from tests.support.record_factory import ENGINES, deployed, experiment, failed, parity, record
+from tests.support.record_factory import ENGINES, deployed, experiment, failed, interrupted, parity, record
 
 VOID = {"meta", "br", "link", "img", "input"}
 SECTIONS = (
@@ -289,6 +289,13 @@ def test_cells_sort_by_the_number_that_a_reader_sees(cell: str, number: float | 
 def test_only_what_went_wrong_is_red(cell: str, kind: str | None) -> None:
     (found,) = Parsed(table_html(Table("t", ("a",), ((cell,),)))).all("td")
     assert found.get("class") == kind
+
+
+def test_interrupted_runs_have_a_section_of_their_own() -> None:
+    found = parsed([interrupted(experiment()), failed(experiment(seed=2))])
+    assert found.text("h2").count("Interrupted runs") == 1
+    assert "2: 0 ok, 1 failed, 1 interrupted" in found.text("dd")
+    assert "Interrupted runs" not in parsed([failed(experiment())]).text("h2")
 
 
 def test_a_long_table_is_cut_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,8 +22,9 @@ from qexp.reporting.settings import split_settings
 from qexp.reporting.table import Table, latency, markdown, points, size
 from qexp.reporting.tables.comparison import table_of
 from qexp.reporting.tables.run import cost_table, final_table, run_tables
+from qexp.reporting.tables.runs import failures_table
 from qexp.reporting.verdict.verdict import verdicts
-from tests.support.record_factory import deployed, experiment, failed, parity, record, timing
+from tests.support.record_factory import deployed, experiment, failed, interrupted, parity, record, timing
 
 F1 = {stage: Quantity("score", stage, "f1") for stage in ("fp32", "ptq", "qat", "onnx")}
 GAIN = Quantity("difference", "qat-fp32", "f1")
@@ -296,6 +297,20 @@ def test_failed_cells_are_marked_and_explained_once() -> None:
     assert "and 2 more" in table.notes[0]
     assert "second line" not in table.notes[0]
     assert table.notes[1] == "[2] TrainingError: out of memory (minilm w4a8 qat seed 0)"
+
+
+def test_interrupted_cells_say_how_to_go_on() -> None:
+    table = printed([interrupted(experiment(), scores={})])
+    assert cells(table)["f1 QAT"] == "interrupted [1]"
+    assert table.notes[0].startswith("[1] interrupted; the same command goes on from here (")
+    assert only([interrupted(experiment(), scores={})]).rows[0].cells[F1["qat"]].status == "interrupted"
+    comparisons = compare([interrupted(experiment()), failed(experiment(seed=2))])
+    assert [row[1] for row in failures_table(comparisons).rows] == ["minilm w8a8 qat seed 2"]
+    left = failures_table(comparisons, "interrupted")
+    assert (left.title, left.rows[0][1]) == ("Interrupted runs", "minilm w8a8 qat seed 1")
+    final = final_table(interrupted(experiment()))
+    assert cells(final, metric="f1")["QAT"] == "interrupted"
+    assert final.notes == ("interrupted; the same command goes on from here",)
 
 
 def test_one_failed_seed_leaves_the_others_and_their_number() -> None:

@@ -14,7 +14,7 @@ from qexp.reporting.verdict.candidates import DEFAULT_LOSS, State
 from qexp.reporting.verdict.next_steps import next_steps
 from qexp.reporting.verdict.sentences import file_of, headline, sentences
 from qexp.reporting.verdict.verdict import Answer, Verdict, verdicts
-from tests.support.record_factory import experiment, failed, parity, record
+from tests.support.record_factory import experiment, failed, interrupted, parity, record
 from tests.support.verdict_records import MIB, engine, judged
 
 CONSTANT = "predicts 'yes' for all 408 rows"
@@ -401,6 +401,15 @@ def test_failed_and_float_runs_have_answers_of_their_own() -> None:
     assert "the loss is nan" in words(failed(experiment()))
     assert verdict(record(experiment(quant="fp32"))).answer == "not quantized"
     assert commands(record(experiment(quant="fp32"))) == ["quant=w8a8"]
+
+
+def test_an_interrupted_run_is_not_called_failed() -> None:
+    run = interrupted(experiment(), scores={})
+    assert verdict(run).answer == "interrupted"
+    assert "mrpc: interrupted." in words(run) and "the same command goes on from here" in words(run)
+    assert "failed" not in words(run) and "KeyboardInterrupt" not in words(run)
+    assert commands(run) == ["the same command"]
+    assert verdict(run, failed(experiment(seed=2), scores={})).answer == "failed"
 
 
 def test_states_come_in_their_order() -> None:
