@@ -140,9 +140,11 @@ def _ranked(candidates: Sequence[DeploymentCandidate]) -> Iterator[DeploymentCan
 def _best_of(candidates: Sequence[DeploymentCandidate]) -> DeploymentCandidate:
     """Return the fastest; of those equally fast the smallest, of those equally small that of most bits."""
     fastest = max(candidates, key=lambda each: each.speed.ratio or 0.0)
-    fast = [each for each in candidates if not measurably_faster(fastest.speed, each.speed)]
-    smallest = min(each.size for each in fast)
-    small = [each for each in fast if each.size <= SAME_SIZE * smallest]
+    fast = [
+        each for each in candidates if each is fastest or not measurably_faster(fastest.speed, each.speed)
+    ]
+    smallest = min(fast, key=lambda each: each.size)
+    small = [each for each in fast if each is smallest or each.size <= SAME_SIZE * smallest.size]
     return max(small, key=lambda each: (each.row.bits, _points(each), each.speed.ratio or 0.0))
 
 
