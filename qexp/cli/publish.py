@@ -27,6 +27,8 @@ def _publish(options: argparse.Namespace) -> int:
     from qexp.analysis.run_models import model_of, refuse_failed, runtime_of
     from qexp.publishing.folder import Publication, publish
     from qexp.publishing.new_folder import check_free
+    from qexp.reporting.verdict.sentences import objection
+    from qexp.reporting.verdict.verdict import verdicts
 
     outputs: Path = options.outputs or outputs_root()
     folder: Path = options.folder.absolute()
@@ -34,6 +36,9 @@ def _publish(options: argparse.Namespace) -> int:
     record = find_record(options.run, outputs)
     refuse_failed(record)
     model, ctx = model_of(record, outputs, options.stage), runtime_of(record, outputs, "cpu")
+    for verdict in verdicts([record]) if model.quant_config else ():
+        if text := objection(verdict):
+            ctx.console.warn(text)
     publish(Publication(model, options.license), folder, outputs, ctx)
     ctx.console.info(f"{model.title}: written to {folder}")
     return OK

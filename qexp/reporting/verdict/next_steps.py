@@ -10,8 +10,8 @@ from qexp.reporting.verdict.verdict import Verdict
 
 FULL_BITS = 8
 """Bit-width below which more bits are worth a try."""
-WEIGHTS = (8, 4, 3, 2)
-"""Bit-widths of weights to try, one after the other."""
+WEIGHTS = (8, 4, 2)
+"""Bit-widths of weights to try, one after the other; files store 3 bits in 4, so they gain nothing."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,25 @@ def _fewer_bits(verdict: Verdict) -> list[NextStep]:
     return [NextStep(f"qexp again {short_key(holds[0])} {quant}", "fewer bits: does the score still hold?")]
 
 
+def _with_wider_tables(best: DeploymentCandidate) -> list[NextStep]:
+    """Return tables of embeddings in 8 bits, where they are quantized to fewer."""
+    sites = best.run.record.sites
+    quantized = set(sites["sites"]) if sites else set[str]()
+    bits = best.run.find("quant.embedding_bits") or best.run.bits[0]
+    if "embedding.weight" not in quantized or bits >= FULL_BITS:
+        return []
+    return [
+        NextStep(f"qexp again {short_key(best)} quant.embedding_bits=8", "tables of embeddings in 8 bits")
+    ]
+
+
 def _repairs(verdict: Verdict, best: DeploymentCandidate) -> list[NextStep]:
     """Return what may lower a loss: QAT, another placement, the noisiest layers in float, more bits."""
     run, key = best.run, short_key(best)
     few = min(run.bits) < FULL_BITS
-    steps = _unless(verdict, "W8A8", NextStep("quant=w8a8", "more bits, at the same speed")) if few else []
+    steps = _with_wider_tables(best)
+    if few:
+        steps += _unless(verdict, "W8A8", NextStep("quant=w8a8", "more bits, at the same speed"))
     if not any(each.stage == "qat" for each in verdict.candidates):
         steps.append(NextStep(f"qexp again {key} method=qat", "trains with the quantizers in the loop"))
     elif best.state == "collapsed":

@@ -65,6 +65,14 @@ def sentences(verdict: Verdict) -> list[str]:
     return [*lines, *_others(verdict, best), *_collapsed(verdict.candidates)]
 
 
+def objection(verdict: Verdict) -> str | None:
+    """Return what speaks against deploying the best model, such as its loss; None if nothing does."""
+    best = verdict.best
+    if best is None or best.state not in ("loss", "gate failed", "collapsed"):
+        return None
+    return f"{headline(verdict)}. {' '.join(_of_best(best)[:1])}"
+
+
 def runtime_title(candidate: DeploymentCandidate) -> str:
     """Return the name of a candidate's runtime for readers."""
     return RUNTIMES_SHORT.get(candidate.runtime or "", candidate.runtime or "torch")

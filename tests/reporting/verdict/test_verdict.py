@@ -12,7 +12,7 @@ from qexp.config import Accept
 from qexp.records.record import Record
 from qexp.reporting.verdict.candidates import DEFAULT_LOSS, State
 from qexp.reporting.verdict.next_steps import next_steps
-from qexp.reporting.verdict.sentences import file_of, headline, sentences
+from qexp.reporting.verdict.sentences import file_of, headline, objection, sentences
 from qexp.reporting.verdict.verdict import Answer, Verdict, verdicts
 from tests.support.record_factory import experiment, failed, interrupted, parity, record
 from tests.support.verdict_records import MIB, engine, judged
@@ -224,9 +224,25 @@ def test_large_tables_in_fp32_are_said_and_a_placement_is_offered() -> None:
 
 def test_narrower_weights_are_offered_while_the_narrowest_hold() -> None:
     eight, four = judged(-0.1), judged(-0.2, quant="w4a8")
-    assert commands(eight, four)[-1] == f"qexp again {four.key[:8]} quant=w3a8"
+    assert commands(eight, four)[-1] == f"qexp again {four.key[:8]} quant=w2a8"
     lost = judged(-3.0, quant="w4a8")
     assert not any("quant=w" in command for command in commands(eight, lost))
+
+
+def test_tables_of_few_bits_are_offered_more_where_the_score_is_lost() -> None:
+    lost = judged(-3.0, quant="w4a8")
+    step = f"qexp again {lost.key[:8]} quant.embedding_bits=8"
+    assert step not in commands(lost)
+    tables = replace(lost, sites={"sites": {"linear.weight": 9, "embedding.weight": 3}})
+    assert commands(tables)[0] == step
+
+
+def test_a_loss_speaks_against_deploying() -> None:
+    (lost,) = verdicts([judged(-3.0, quant="w4a8")])
+    assert "3.00 points" in str(objection(lost)) and str(objection(lost)).startswith(
+        "mrpc: nothing to deploy"
+    )
+    assert objection(verdicts([judged(-0.1)])[0]) is None
 
 
 def test_settings_that_differ_are_part_of_the_name() -> None:
