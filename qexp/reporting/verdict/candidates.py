@@ -115,14 +115,19 @@ class DeploymentCandidate:
         return next((float(each) for each in (first, second) if each), float("inf"))
 
     @property
+    def quantized_sites(self) -> set[str]:
+        """Kinds of sites that the run quantized, such as ``linear.weight``."""
+        sites = self.run.record.sites
+        return set(sites["sites"]) if sites else set()
+
+    @property
     def float_bytes(self) -> float:
         """Bytes of the parameters that stay in FP32 where all linear weights are quantized; 0 elsewhere.
 
         They are almost all in tables of embeddings; the others are biases and norms. The size of the FP32
         file and that of all parameters at their own bits tell how many parameters are quantized.
         """
-        find, sites = self.run.find, self.run.record.sites
-        quantized = set(sites["sites"]) if sites else set()
+        find, quantized = self.run.find, self.quantized_sites
         chosen = any(find(f"placement.{name}") for name in ("include", "exclude", "typed"))
         alike = not chosen and not find("quant.overrides") and find("task.kind") != "translation"
         saved = FLOAT_BITS - self.run.bits[0]

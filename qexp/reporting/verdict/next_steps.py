@@ -111,10 +111,8 @@ def _fewer_bits(verdict: Verdict) -> list[NextStep]:
 
 def _with_wider_tables(best: DeploymentCandidate) -> list[NextStep]:
     """Return tables of embeddings in 8 bits, where they are quantized to fewer."""
-    sites = best.run.record.sites
-    quantized = set(sites["sites"]) if sites else set[str]()
     bits = best.run.find("quant.embedding_bits") or best.run.bits[0]
-    if "embedding.weight" not in quantized or bits >= FULL_BITS:
+    if "embedding.weight" not in best.quantized_sites or bits >= FULL_BITS:
         return []
     return [
         NextStep(f"qexp again {short_key(best)} quant.embedding_bits=8", "tables of embeddings in 8 bits")
