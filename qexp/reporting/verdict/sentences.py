@@ -66,11 +66,12 @@ def sentences(verdict: Verdict) -> list[str]:
 
 
 def objection(verdict: Verdict) -> str | None:
-    """Return what speaks against deploying the best model, such as its loss; None if nothing does."""
+    """Return what speaks against deploying a model, such as its loss or collapse; None if nothing does."""
     best = verdict.best
-    if best is None or best.state not in ("loss", "gate failed", "collapsed"):
+    if verdict.answer != "none" or (best and best.state == "no engine"):
         return None
-    return f"{headline(verdict)}. {' '.join(_of_best(best)[:1])}"
+    reasons = _of_best(best) if best else _collapsed(verdict.candidates)
+    return " ".join([f"{headline(verdict)}.", *reasons[:1]])
 
 
 def runtime_title(candidate: DeploymentCandidate) -> str:

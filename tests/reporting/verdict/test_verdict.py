@@ -243,6 +243,8 @@ def test_a_loss_speaks_against_deploying() -> None:
         "mrpc: nothing to deploy"
     )
     assert objection(verdicts([judged(-0.1)])[0]) is None
+    collapsed = replace(judged(-0.1), caveats={"ptq": {"accuracy": CONSTANT}})
+    assert CONSTANT in str(objection(verdicts([collapsed])[0]))
 
 
 def test_settings_that_differ_are_part_of_the_name() -> None:
