@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -55,14 +56,33 @@ WORDS = [
 
 
 LONG = (
-    "onnx/test_export", "execution/test_job", "cli/test_run", "cli/test_benchmark", "config/test_conf",
-    "config/test_recipes", "tracking/test_mirror", "cli/test_sensitivity", "execution/test_dry_run",
-    "models/test_distillation", "tracking/test_wandb", "runtimes/test_capabilities", "onnx/test_int4",
-    "benchmarks/test_commands", "pipeline/test_translation", "execution/test_slurm_cluster",
-    "runtimes/test_compositions", "execution/test_any_input", "pipeline/test_architectures",
-    "tests/test_wheel", "tracking/test_mlflow",
+    "execution/test_job", "tracking/test_wandb", "runtimes/test_compositions", "onnx/test_export",
+    "cli/test_run", "config/test_conf", "config/test_config", "pipeline/test_translation",
+    "cli/test_sensitivity", "analysis/test_bisect", "onnx/test_dynamic", "onnx/test_blocks",
+    "config/test_recipes", "cli/test_benchmark", "kernels/test_native", "execution/test_any_input",
+    "onnx/test_floats", "tests/test_startup", "formats/test_html", "tracking/test_mirror",
+    "execution/test_plan", "quant/test_own_module_page", "tensorrt/test_engine_rtx",
+    "pipeline/test_deployment", "models/test_distillation", "tracking/test_mlflow",
+    "execution/test_dry_run", "runtimes/test_capabilities", "onnx/test_int4", "benchmarks/test_commands",
+    "execution/test_slurm_cluster", "pipeline/test_architectures", "tests/test_wheel",
 )  # fmt: skip
 """Files that take longest, the longest first."""
+
+
+def pytest_configure() -> None:
+    """Collect no garbage while thousands of tests are collected, of which none is garbage."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Leave them out of every collection of garbage that follows."""
+    gc.enable()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Have them collected at the end, as libraries that count their objects expect."""
+    gc.unfreeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -79,6 +99,15 @@ def _own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QEXP_OUTPUTS", str(tmp_path / "outputs"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _graphs_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Name the folder in which all processes of a run of tests share graphs (tests/support/graphs.py)."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "graphs"
+    folder.mkdir(exist_ok=True)
+    os.environ.setdefault("QEXP_TEST_GRAPHS", str(folder))
 
 
 def _parse_translations_once() -> None:

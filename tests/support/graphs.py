@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +25,10 @@ SHAPE = (6, 11)
 
 
 KEPT = "QEXP_TEST_GRAPHS"
-"""A folder for graphs, kept from one run of tests to the next: an emulator takes a minute to export one."""
+"""A folder for graphs: of one run of tests, whose processes share it, unless it is set before.
+
+Then it is kept from one run to the next: an emulator takes a minute to export one.
+"""
 
 
 class Exported(NamedTuple):
@@ -36,23 +41,36 @@ class Exported(NamedTuple):
 
 def export(folder: Path, *words: str, architecture: str = "bert") -> Exported:
     """Quantize with the words of a command line, such as ``placement=gemm``; without any, not at all."""
-    kept = os.environ.get(KEPT)
-    if not kept:
-        return _export(folder, *words, architecture=architecture)
-    place = Path(kept) / digest([*words, architecture])
+
+    def write(path: Path) -> dict[str, np.ndarray]:
+        made = export_anew(path.parent, *words, architecture=architecture)
+        return {"expected": made.expected, **made.batch}
+
+    kept, arrays = written_once([*words, architecture], write)
+    path = folder / "model.onnx"
+    shutil.copyfile(kept, path)
+    return Exported(path, arrays, arrays.pop("expected"))
+
+
+def written_once(
+    key: Any, write: Callable[[Path], dict[str, np.ndarray]]
+) -> tuple[Path, dict[str, np.ndarray]]:
+    """Return the file that ``write`` writes and the arrays that it returns, made once in a run of tests.
+
+    The file is shared: it is read, and never changed. The key tells apart all that ``write`` may write.
+    """
+    place = Path(os.environ[KEPT]) / digest(key)
     if not place.exists():
-        work = Path(tempfile.mkdtemp(dir=kept))
-        made = _export(work, *words, architecture=architecture)
-        np.savez(work / "answer.npz", expected=made.expected, **made.batch)
+        work = Path(tempfile.mkdtemp(dir=place.parent))
+        np.savez(work / "arrays.npz", **write(work / "model.onnx"))
         with suppress(OSError):  # another process was faster
             work.rename(place)
-    with np.load(place / "answer.npz") as stored:
-        arrays = dict(stored)
-    expected = arrays.pop("expected")
-    return Exported(place / "model.onnx", arrays, expected)
+    with np.load(place / "arrays.npz") as stored:
+        return place / "model.onnx", dict(stored)
 
 
-def _export(folder: Path, *words: str, architecture: str) -> Exported:
+def export_anew(folder: Path, *words: str, architecture: str = "bert") -> Exported:
+    """As :func:`export`, also where the same graph was exported before."""
     model, path = encoder(architecture), folder / "model.onnx"
     if not words:
         export_onnx(model, path, example=EXAMPLE)

@@ -170,8 +170,14 @@ def server(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         assert not file.is_file() or FAKE_KEY.encode() not in file.read_bytes(), file
 
 
-@pytest.mark.parametrize("mode", ["auto", "online"])
-@pytest.mark.parametrize("broken", ["silent", "closed"])
+@pytest.mark.parametrize(
+    ("broken", "mode"),
+    [
+        ("silent", "online"), ("closed", "auto"),
+        pytest.param("silent", "auto", marks=pytest.mark.slow),
+        pytest.param("closed", "online", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_a_server_that_does_not_answer_costs_no_more_than_the_timeout(
     mode: str, broken: str, server: Server, outputs: Path, console: RunConsole
 ) -> None:

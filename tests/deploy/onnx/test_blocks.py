@@ -26,6 +26,7 @@ from qexp.deploy.runtimes.openvino.engine import OpenVinoEngine
 from qexp.deploy.runtimes.torch_int8.engine import TorchInt8Engine
 from qexp.errors import DeployError
 from qexp.quant.insertion.insert import insert
+from tests.support.graphs import written_once
 from tests.support.tiny_encoders import EXAMPLE, batch, encoder
 
 pytestmark = pytest.mark.integer_products
@@ -56,15 +57,22 @@ def quantized(scheme: WeightScheme, sites: Any, bits: int, activation_bits: int 
     return quantization
 
 
-def written(path: Path, quantization: Any) -> NDArray[np.float32]:
-    """Export, and return the logits of the simulation."""
-    model, values = quantization.model, batch(tuple(EXAMPLE), 5, 11)
-    with torch.no_grad():
-        logits = model(**{name: torch.from_numpy(value) for name, value in values.items()}).logits.numpy()
-    quantization.export_mode()
-    export_onnx(model, path, example=EXAMPLE)
-    result: NDArray[np.float32] = logits
-    return result
+def written(
+    scheme: WeightScheme, sites: Any, bits: int, activation_bits: int = 8
+) -> tuple[Path, NDArray[np.float32]]:
+    """Return the exported file of :func:`quantized`, and the logits of the simulation."""
+
+    def write(path: Path) -> dict[str, NDArray[np.float32]]:
+        quantization = quantized(scheme, sites, bits, activation_bits)
+        values = {name: torch.from_numpy(value) for name, value in batch(tuple(EXAMPLE), 5, 11).items()}
+        with torch.no_grad():
+            logits = quantization.model(**values).logits.numpy()
+        quantization.export_mode()
+        export_onnx(quantization.model, path, example=EXAMPLE)
+        return {"logits": logits}
+
+    path, arrays = written_once(["blocks", repr(scheme), sites, bits, activation_bits], write)
+    return path, arrays["logits"]
 
 
 def operators(model: ModelProto) -> Counter[str]:
@@ -90,10 +98,10 @@ def operators(model: ModelProto) -> Counter[str]:
     ],
 )
 def test_engines_compute_the_simulation(
-    tmp_path: Path, fields: Any, sites: Any, bits: int, activation_bits: int, expected: dict[str, int]
+    fields: Any, sites: Any, bits: int, activation_bits: int, expected: dict[str, int]
 ) -> None:
-    path, values = tmp_path / "model.onnx", batch(tuple(EXAMPLE), 5, 11)
-    logits = written(path, quantized(WeightScheme(**fields), sites, bits, activation_bits))
+    values = batch(tuple(EXAMPLE), 5, 11)
+    path, logits = written(WeightScheme(**fields), sites, bits, activation_bits)
     found = operators(onnx.load(path))
     assert {name: found[name] for name in expected} == expected
     assert opset_of(onnx.load(path)) == (25 if bits == 2 else 21)
@@ -103,11 +111,10 @@ def test_engines_compute_the_simulation(
         np.testing.assert_allclose(got, logits, rtol=0, atol=largest, err_msg=engine.__name__)
 
 
-def test_the_audit_says_what_is_multiplied_in_integers(tmp_path: Path) -> None:
+def test_the_audit_says_what_is_multiplied_in_integers() -> None:
     values = batch(tuple(EXAMPLE), 5, 11)
     for sites, bits, integer, total in ((BOTH, 8, 18, 20), (LINEAR, 32, 0, PRODUCTS)):
-        path = tmp_path / f"{bits}.onnx"
-        written(path, quantized(WeightScheme(group_size=16), sites, 4, bits))
+        path, _ = written(WeightScheme(group_size=16), sites, 4, bits)
         for engine in (OnnxRuntimeEngine, OpenVinoEngine, TorchInt8Engine):
             audit = engine(EngineSpec(path, "int8", 1)).audit(values)
             assert audit is not None
@@ -118,13 +125,11 @@ def test_the_audit_says_what_is_multiplied_in_integers(tmp_path: Path) -> None:
     assert audit.nodes["MatMulNBits"] == 6  # in 4 bits and floats: accuracy_level is 1
 
 
-def test_one_block_for_a_row_is_written_as_a_channel(tmp_path: Path) -> None:
+def test_one_block_for_a_row_is_written_as_a_channel() -> None:
     query = {}
     for name, size in (("blocks", 32), ("channels", None)):
         scheme = WeightScheme(group_size=size)  # type: ignore[arg-type]
-        written(tmp_path / f"{name}.onnx", quantized(scheme, BOTH, 4))
-        model = onnx.load(tmp_path / f"{name}.onnx")
-        query[name] = operators(model)
+        query[name] = operators(onnx.load(written(scheme, BOTH, 4)[0]))
     channels, blocks = query["channels"], query["blocks"]
     # But for the one layer with two blocks of 32 inputs.
     assert blocks - channels == {"Split": 1, "Sum": 1, "MatMul": 1, "Cast": 1} | {
@@ -132,10 +137,8 @@ def test_one_block_for_a_row_is_written_as_a_channel(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_files_hold_half_a_byte(tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    written(path, quantized(WeightScheme(group_size=16), LINEAR, 4, 32))
-    model = onnx.load(path)
+def test_files_hold_half_a_byte() -> None:
+    model = onnx.load(written(WeightScheme(group_size=16), LINEAR, 4, 32)[0])
     stored = {each.name: each for each in model.graph.initializer}
     weights = [node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"]
     assert len(weights) == 6
@@ -169,10 +172,9 @@ def test_onnx_runtime_fuses_blocks_into_a_product_that_fails(kind: int) -> None:
         new_session(model).run(None, {"x": np.ones((2, 64), np.float32)})
 
 
-def test_runtimes_without_blocks_refuse_them(tmp_path: Path) -> None:
-    kept, split = tmp_path / "kept.onnx", tmp_path / "split.onnx"
-    written(kept, quantized(WeightScheme(group_size=16), LINEAR, 4, 32))
-    written(split, quantized(WeightScheme(group_size=16), BOTH, 4))
+def test_runtimes_without_blocks_refuse_them() -> None:
+    kept, _ = written(WeightScheme(group_size=16), LINEAR, 4, 32)
+    split, _ = written(WeightScheme(group_size=16), BOTH, 4)
     for runtime in ("tensorrt", "tensorrt_rtx"):
         with pytest.raises(DeployError, match=rf"{runtime} takes no weights in blocks .*group_size=null"):
             check_graph(runtime, onnx.load(kept), "kept.onnx")

@@ -109,7 +109,7 @@ QUANTIZED = [
 @pytest.mark.slow
 @pytest.mark.parametrize("words", QUANTIZED, ids=" ".join)
 def test_inserted_quantizers(tmp_path: Path, decompositions: Decompositions, words: tuple[str, ...]) -> None:
-    _both(decompositions, tmp_path, ("model.onnx",), lambda folder: graphs.export(folder, *words))
+    _both(decompositions, tmp_path, ("model.onnx",), lambda folder: graphs.export_anew(folder, *words))
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ from qexp.quant.float_grid import float_grid
 from qexp.quant.insertion.insert import insert
 from qexp.quant.quantizer import Quantizer
 from qexp.quant.quantizer_mode import QuantizerMode
+from tests.support.graphs import written_once
 from tests.support.tiny_encoders import EXAMPLE, batch, encoder
 
 TYPES: dict[NumberFormat, int] = {"fp8_e4m3": TensorProto.FLOAT8E4M3FN, "fp8_e5m2": TensorProto.FLOAT8E5M2}
@@ -110,14 +111,20 @@ def quantized(number_format: NumberFormat, granularity: Any = "per_channel", bit
     return quantization
 
 
-def written(path: Path, quantization: Any) -> Any:
-    """Export, and return the logits of the simulation."""
-    values = batch(tuple(EXAMPLE), 4, 12)
-    with torch.no_grad():
-        logits = quantization.model(**{name: torch.from_numpy(each) for name, each in values.items()}).logits
-    with quantization.export_mode():
-        export_onnx(quantization.model, path, example=EXAMPLE)
-    return logits.numpy()
+def written(number_format: NumberFormat, granularity: str = "per_channel") -> tuple[Path, Any]:
+    """Return the exported file, and the logits of the simulation."""
+
+    def write(path: Path) -> dict[str, Any]:
+        quantization = quantized(number_format, granularity)
+        values = {name: torch.from_numpy(each) for name, each in batch(tuple(EXAMPLE), 4, 12).items()}
+        with torch.no_grad():
+            logits = quantization.model(**values).logits
+        with quantization.export_mode():
+            export_onnx(quantization.model, path, example=EXAMPLE)
+        return {"logits": logits.numpy()}
+
+    path, arrays = written_once(["floats", number_format, granularity], write)
+    return path, arrays["logits"]
 
 
 @pytest.mark.parametrize("number_format", TYPES)
@@ -137,12 +144,8 @@ def test_values_equal_those_of_onnx_bit_for_bit(number_format: NumberFormat) -> 
 
 @pytest.mark.parametrize("number_format", TYPES)
 @pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
-def test_onnx_runtime_computes_what_torch_does(
-    number_format: NumberFormat, granularity: str, tmp_path: Path
-) -> None:
-    quantization = quantized(number_format, granularity)
-    file = tmp_path / "model.onnx"
-    logits = written(file, quantization)
+def test_onnx_runtime_computes_what_torch_does(number_format: NumberFormat, granularity: str) -> None:
+    file, logits = written(number_format, granularity)
     model = onnx.load(file)
     kinds = [each.data_type for each in model.graph.initializer]
     assert kinds.count(TYPES[number_format]) > 10
@@ -152,12 +155,9 @@ def test_onnx_runtime_computes_what_torch_does(
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "tensorrt", "tensorrt_rtx", "torch_int8"])
-def test_runtimes_without_these_floats_say_so(runtime: str, tmp_path: Path) -> None:
-    file, told = (
-        tmp_path / "model.onnx",
-        f"{runtime} is not known to give the numbers of 8-bit floats.*quant=w8a8",
-    )
-    written(file, quantized("fp8_e4m3"))
+def test_runtimes_without_these_floats_say_so(runtime: str) -> None:
+    told = f"{runtime} is not known to give the numbers of 8-bit floats.*quant=w8a8"
+    file, _ = written("fp8_e4m3")
     with pytest.raises(DeployError, match=told):
         check_graph(runtime, onnx.load(file), "model.onnx")
     engines: dict[str, Any] = {"openvino": OpenVinoEngine, "torch_int8": TorchInt8Engine}

@@ -42,6 +42,5 @@ def test_hooks_of_collected_objects_go_at_the_next_registration() -> None:
         listener = Listener()
         handle = on_optimizer_step(listener.forget)
         del listener
-        gc.collect()
     assert len(_global_optimizer_post_hooks) <= count + 1
     handle.remove()

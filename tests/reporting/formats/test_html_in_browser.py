@@ -15,6 +15,8 @@ from tests.support.chromium import Tab, chromium, executable
 from tests.support.page_records import forty
 from tests.support.record_factory import experiment, record
 
+pytestmark = pytest.mark.slow
+
 TABLES = "[...document.querySelectorAll('#tables table')]"
 ORDER = f"[...{TABLES}[0].tHead.rows[0].cells].map(c => c.getAttribute('aria-sort'))"
 
