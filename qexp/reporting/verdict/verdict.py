@@ -71,7 +71,7 @@ class Verdict:
             return ended if self.failures else "not quantized"
         if self.fp32_caveat:
             return "cannot tell"
-        if self.best and self.best.state in ("deployable", "simulated", "not exported"):
+        if self.best and self.best.state in WITHIN_LOSS:
             return self.best.state
         return "none"
 
