@@ -200,7 +200,7 @@ def _input_of(task: Task) -> _Input:
     if isinstance(task, RerankingTask):
         return _Input({"queries": [_ONE], "documents": [_OTHER]}, cut)
     if isinstance(task, TextTask | MultiLabelTask):
-        pair = {"first_sentences": [_ONE], "second_sentences": [_OTHER]}
+        pair = {"first": [_ONE], "second": [_OTHER]}
         return _Input(pair if len(task.text) > 1 else {"sentences": [_ONE]}, cut)
     assert isinstance(task, TranslationTask)
     return _Input({"sentences": [task.prefix + _ONE]}, cut)

@@ -83,3 +83,4 @@ def test_an_example_is_a_dozen_lines_of_python(name: str) -> None:
     for example in examples(task):
         compile(example, name, "exec")
         assert len([line for line in example.splitlines() if line]) <= 12
+        assert max(map(len, example.splitlines())) <= 120
