@@ -27,7 +27,7 @@ from qexp.reporting.charts.spec import Chart, Gallery
 from qexp.reporting.charts.vega import ChartData, data_of, height_of, specification
 from qexp.reporting.comparison import Comparison
 from qexp.reporting.run_view import RunView
-from qexp.reporting.table import Table
+from qexp.reporting.table import Table, without_empty_columns
 from qexp.reporting.tables.comparison import table_of
 from qexp.reporting.tables.runs import failures_table, runs_table
 from qexp.reporting.verdict.next_steps import next_steps
@@ -103,7 +103,12 @@ def page(
     failures, interrupted = (failures_table(comparisons, ended) for ended in ("failed", "interrupted"))
     specifications: list[str] = []
     sections = [
-        PageSection("Runs", _filled(runs_table(runs)), empty="No run has finished.", command=ONE),
+        PageSection(
+            "Runs",
+            _filled(without_empty_columns(runs_table(runs))),
+            empty="No run has finished.",
+            command=ONE,
+        ),
         *(_charts(gallery, specifications) for gallery in galleries(comparisons, measured)),
         PageSection(
             "Overview", overviews, empty="None of these combinations was run on several tasks.", command=MANY
