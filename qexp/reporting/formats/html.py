@@ -85,6 +85,7 @@ def page(
     *,
     verdicts: Sequence[Verdict] = (),
     measured: Measured | None = None,
+    outputs: Path | None = None,
     unreadable: int = 0,
     now: datetime | None = None,
 ) -> str:
@@ -96,6 +97,7 @@ def page(
         overviews: Tables over several tasks, such as averages; they come first.
         verdicts: Verdicts on the comparisons.
         measured: Measured sensitivities of runs, where there are any.
+        outputs: Folder that the runs wrote to, for the paths of files.
         unreadable: Number of Records that could not be read.
         now: Time of writing; None is the current time.
     """
@@ -124,6 +126,7 @@ def page(
             title=TITLE,
             facts=_facts(runs, unreadable, now or datetime.now(UTC)),
             verdicts=verdicts,
+            outputs=outputs,
             command=ONE,
             sections=sections,
             libraries=_libraries(),

@@ -55,6 +55,18 @@ def test_a_loss_within_the_accepted_one_is_deployable() -> None:
     assert file_of(found.best, Path("/o")) == "/o/artifacts/7-onnx/int8graphw8a8/model.onnx"
 
 
+def test_a_path_can_be_pasted_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (found,) = verdicts([judged(-0.25)])
+    assert found.best is not None
+    file = "artifacts/7-onnx/int8graphw8a8/model.onnx"
+    monkeypatch.chdir(tmp_path)
+    for outputs in (Path("outputs"), tmp_path / "outputs"):
+        assert file_of(found.best, outputs) == f"outputs/{file}"
+    assert file_of(found.best, tmp_path.parent) == f"{tmp_path.parent}/{file}"
+
+
 def test_the_score_of_the_exported_file_is_said_where_it_is_another_one() -> None:
     scores = {"fp32": {"f1": 88.0}, "ptq": {"f1": 88.0}}
     run = judged(scores={**scores, "onnx": {"f1": 87.74}})
