@@ -1,10 +1,17 @@
-"""Output to streams whose reader may close the pipe."""
+"""Output to streams whose reader may close the pipe, and paths as a reader can paste them."""
 
 from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TextIO
+
+
+def shown_path(path: Path) -> Path:
+    """Return a path as it can be pasted here: relative if it is below the current folder, else absolute."""
+    whole, here = path.absolute(), Path.cwd()
+    return whole.relative_to(here) if whole.is_relative_to(here) else whole
 
 
 def print_out(text: str) -> None:

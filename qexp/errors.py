@@ -18,11 +18,16 @@ own exceptions (``TypeError``, ``AssertionError``).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
 
 OK, FAILED, INVALID, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: success; a run that failed, or a result that is not good enough, such as an exported graph that
 departs from the trained model; a command or value that was refused before any work, such as a misspelled
 field, rows that are not there, or the name of no run; Ctrl-C, as in shells. docs/results.md lists them."""
+
+MOST_NAMES = 10_000
+"""Names of a folder that are held against a misspelled one."""
 
 
 class QexpError(Exception):
@@ -70,3 +75,31 @@ def nearest_name(word: str, known: Iterable[str]) -> str | None:
     import difflib  # only for a message: the help is printed without it
 
     return next(iter(difflib.get_close_matches(word, list(known), n=1)), None)
+
+
+def nearest_path(path: str | Path, *, folder: bool = False) -> str | None:
+    """Return the existing path that differs from a misspelled one in one name, or None if none is near.
+
+    Args:
+        path: Path that does not exist, spelled as the user did, in which way the answer is spelled, too.
+        folder: Whether only a folder is meant.
+    """
+    missing = Path(path)
+    try:
+        if missing.expanduser().exists():
+            return None
+        while not missing.parent.expanduser().exists():
+            missing = missing.parent
+        names = (each.name for each in islice(missing.parent.expanduser().iterdir(), MOST_NAMES))
+        close = nearest_name(missing.name, names)
+        found = missing.parent / (close or "") / Path(path).relative_to(missing)
+        there = found.expanduser().is_dir() if folder else found.expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # not readable, or the home folder of nobody
+        return None
+    return str(found) if close and there else None
+
+
+def path_hint(path: str | Path, *, folder: bool = False) -> str:
+    """Return the question after a path that does not exist, with a blank behind it; empty if none is near."""
+    near = nearest_path(path, folder=folder)
+    return f"did you mean {near}? " if near else ""

@@ -10,7 +10,7 @@ from qexp.artifacts.run_model import RunModel
 from qexp.artifacts.types import ModelArtifact, Ranges
 from qexp.errors import QuantizationError, StoreError
 from qexp.naming import StageName
-from qexp.records.outcome import outcome
+from qexp.records.outcome import outcome, reason
 from qexp.records.record import Record
 from qexp.reporting.command import command_of
 from qexp.reporting.run_names import announced, choose_run
@@ -118,19 +118,27 @@ def folder_of(record: Record, stage: str, outputs: Path) -> Path:
     return folder
 
 
+def unfinished(record: Record, when: str = "") -> str | None:
+    """Return how a run goes on that was interrupted or failed, with the command; None if it came to its end.
+
+    Args:
+        record: Record of the run.
+        when: What follows the verb, such as `` before anything was quantized``.
+    """
+    if (ended := outcome(record)) == "ok":
+        return None
+    if ended == "interrupted":
+        how = f"was interrupted{when}; the same command goes on from there"
+    else:
+        message = next(iter(record.error["message"].splitlines()), "") if record.error else ""
+        how = f"failed{when} ({message or reason(record)}): mend that, and run it again"
+    return f"run {record.key[:12]} {how}:\n  {command_of(RunView(record))}"
+
+
 def _nothing_quantized(record: Record) -> None:
     bits: Any = record.experiment.get("quant")
-    if outcome(record) == "interrupted":
-        raise QuantizationError(
-            f"run {record.key[:12]} was interrupted before anything was quantized: the same command goes on "
-            f"from there, and so does qexp again {record.key[:12]}"
-        )
-    if record.status == "failed":
-        message = record.error["message"] if record.error else "no error was recorded"
-        raise QuantizationError(
-            f"run {record.key[:12]} failed before anything was quantized ({message}): mend that, and run it "
-            "again"
-        )
+    if problem := unfinished(record, " before anything was quantized"):
+        raise QuantizationError(problem)
     raise QuantizationError(
         f"run {record.key[:12]} quantized nothing (quant: {bits}); inspect a run with narrower bit-widths, "
         "such as quant=w8a8"

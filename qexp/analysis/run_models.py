@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from qexp.analysis.decisions import decided_task
-from qexp.analysis.find_run import experiment_of, folder_of, stages_of
+from qexp.analysis.find_run import experiment_of, folder_of, stages_of, unfinished
 from qexp.artifacts.run_model import RunModel
 from qexp.artifacts.types import Graph, ModelArtifact, Ranges, Tokens
 from qexp.config import Experiment, Machine, Task, TranslationTask
@@ -16,10 +16,7 @@ from qexp.context import RunContext
 from qexp.errors import ConfigError, DeployError, QuantizationError, StoreError
 from qexp.naming import StageName
 from qexp.pipeline.stages import export
-from qexp.records.outcome import outcome
 from qexp.records.record import Record
-from qexp.reporting.command import command_of
-from qexp.reporting.run_view import RunView
 
 ModelName = Literal["fp32", "control", "ptq", "qat"]
 LEFT_BY: dict[ModelName, str] = {
@@ -149,17 +146,8 @@ def refuse_failed(record: Record) -> None:
     Raises:
         StoreError: If the run failed, or was interrupted.
     """
-    if outcome(record) == "interrupted":
-        raise StoreError(
-            f"run {record.key[:12]} was interrupted; the same command goes on from there:\n"
-            f"  {command_of(RunView(record))}"
-        )
-    if record.status == "failed":
-        message = (record.error["message"] if record.error else "no error was recorded").splitlines()[0]
-        raise StoreError(
-            f"run {record.key[:12]} failed ({message}): mend that, and run it again:\n"
-            f"  {command_of(RunView(record))}"
-        )
+    if problem := unfinished(record):
+        raise StoreError(problem)
 
 
 def _last(record: Record, quantized: bool | None) -> ModelName:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qexp.cli.options import add_outputs, ended
-from qexp.console import print_out
+from qexp.console import print_out, shown_path
 from qexp.errors import OK, StoreError
 from qexp.records.record import outputs_root, records_folder
 
@@ -34,7 +34,7 @@ def _open(outputs: Path) -> int:
         if not page.is_file() or code not in (OK, 1):
             return code
     else:
-        print_out(f"{page}\n")
+        print_out(f"{shown_path(page)}\n")
     if not _open_in_browser(page):
         print("no browser here: open that file in one", file=sys.stderr)
     return OK

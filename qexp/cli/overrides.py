@@ -15,7 +15,7 @@ from qexp.environment import (
     refuse_hidden_options,
     sweeps_folder,
 )
-from qexp.errors import ConfigError
+from qexp.errors import ConfigError, path_hint
 
 DRY_RUN = "--dry-run"
 _LAUNCH_PREFIXES = ("hydra/launcher=", "hydra.launcher.", "hydra.sweep.")
@@ -168,9 +168,8 @@ class CommandLine:
                 raise ConfigError(unknown_flag(word, value, _OPTIONS, self.groups))
         for folder in self._values(*_FOLDER_OPTIONS):
             if not Path(folder).is_dir():
-                raise ConfigError(
-                    f"--config-dir {folder}: no such folder; name one that is laid out as conf/"
-                )
+                hint = f"{path_hint(folder, folder=True)}name one that is laid out as conf/"
+                raise ConfigError(f"--config-dir {folder}: no such folder; {hint}")
         for word in overrides:
             check_override(word, self.groups)
 

@@ -64,6 +64,7 @@ def write_pictures(
             tables_of(replace(report, comparisons=())),
             verdicts=report.verdicts,
             measured=measured(outputs),
+            outputs=outputs,
             unreadable=unreadable,
         )
         write_text(path, text)

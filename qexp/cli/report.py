@@ -16,7 +16,7 @@ from pathlib import Path
 from qexp.cli import compare
 from qexp.cli.options import RUN_HELP, add_outputs
 from qexp.cli.pictures import HERE, add_options, not_installed, write_pictures
-from qexp.console import print_out
+from qexp.console import print_out, shown_path
 from qexp.environment import unread_variable
 from qexp.errors import FAILED, INVALID, OK, DataError, StoreError
 from qexp.records.record import RUNNING, Record, outputs_root, read_all, records_folder
@@ -54,24 +54,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"qexp report: {error}", file=sys.stderr)
         return INVALID
     if not (options.html or options.plots):
-        _print(report, options.format, outputs)
+        _print(report, options.format)
     try:
         if options.write:
             write_tables(report, outputs / "tables")
         for path in write_pictures(options, outputs, report, records=records, unreadable=unreadable):
-            print_out(f"{path}\n")
+            print_out(f"{shown_path(path)}\n")
     except StoreError as error:
         print(f"qexp report: {error}", file=sys.stderr)
         return FAILED
     return FAILED if unreadable else OK
 
 
-def _print(report: Report, chosen: str | None, outputs: Path) -> None:
+def _print(report: Report, chosen: str | None) -> None:
     """Print in the chosen format; without a choice fitted to the terminal, or as Markdown into a pipe."""
     if chosen is None and sys.stdout.isatty():
         from qexp.reporting.formats.terminal import print_report
 
-        print_report(report, outputs)
+        print_report(report)
         return
     _, text = FORMATS[chosen or "markdown"]
     print_out(text(report))
@@ -104,6 +104,7 @@ def _read(options: argparse.Namespace, outputs: Path) -> tuple[Report, list[Reco
         tasks,
         accepted=options.accept_loss,
     )
+    report = replace(report, outputs=outputs)
     if options.intervals:
         report = replace(report, intervals=_intervals(report, outputs))
     selected = [run.record for run in runs if not tasks or run.task in tasks]
@@ -122,7 +123,7 @@ def _records(options: argparse.Namespace, outputs: Path) -> tuple[list[Record], 
         raise StoreError(f"no folder {folder}; {HOW_TO_MAKE_ONE}, or name other outputs with --outputs")
     records, unreadable = read_all(folder)
     for each in unreadable:
-        print(f"qexp report: left out {each.path}: {each.reason}", file=sys.stderr)
+        print(f"qexp report: left out {shown_path(each.path)}: {each.reason}", file=sys.stderr)
     if not records:
         raise StoreError(f"no Records in {folder}; {HOW_TO_MAKE_ONE}, or name other outputs with --outputs")
     return records, len(unreadable)

@@ -30,6 +30,7 @@ from yaml import YAMLError  # type: ignore[import-untyped, unused-ignore]
 from qexp.cli.hydra_errors import describe_error
 from qexp.cli.overrides import DRY_RUN, CommandLine
 from qexp.cli.words import width_problem
+from qexp.console import shown_path
 from qexp.environment import check_environment, conf_folder
 from qexp.errors import FAILED, INTERRUPTED, INVALID, OK, ConfigError, LaunchError, QexpError
 
@@ -127,7 +128,7 @@ def _print_summaries(sweep_logs: Sequence[SweepLog], show: Show | None) -> None:
         from qexp.records.record import outputs_root
         from qexp.reporting.formats.terminal import print_sweep
 
-        print(f"{summary(sweep_log)}\nledger: {sweep_log.folder}", file=sys.stderr)
+        print(f"{summary(sweep_log)}\nledger: {shown_path(sweep_log.folder)}", file=sys.stderr)
         (show or print_sweep)(records_of(sweep_log, outputs_root()), outputs_root())
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qexp.cli.options import add_outputs, ended, positive
-from qexp.console import print_out
+from qexp.console import print_out, shown_path
 from qexp.errors import OK, ConfigError, StoreError
 from qexp.records.record import outputs_root, read_all, records_folder
 
@@ -33,7 +33,7 @@ def _list(options: argparse.Namespace) -> int:
     folder = records_folder(outputs)
     records, unreadable = read_all(folder) if folder.is_dir() else ([], [])
     for each in unreadable:
-        print(f"qexp runs: left out {each.path}: {each.reason}", file=sys.stderr)
+        print(f"qexp runs: left out {shown_path(each.path)}: {each.reason}", file=sys.stderr)
     if not records:
         raise StoreError(
             f"no Records in {folder}; make one, such as: qexp task=mrpc quant=w8a8, or name other outputs "

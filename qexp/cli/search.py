@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from qexp.analysis.find_run import find_record
 from qexp.cli.options import add_options, ended
-from qexp.console import print_out
+from qexp.console import print_out, shown_path
 from qexp.errors import OK
 from qexp.records.record import outputs_root, write_text
 
@@ -52,7 +52,7 @@ def _search(options: argparse.Namespace) -> int:
     write_text(folder / f"{name}.yaml", _overlay(search, assignment, record=record, folder=folder, name=name))
     write_text(folder / f"{name}.md", text)
     print_out(text)
-    print(f"written: {folder / name}.yaml", file=sys.stderr)
+    print(f"written: {shown_path(folder / name)}.yaml", file=sys.stderr)
     return OK
 
 

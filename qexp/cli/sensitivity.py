@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from qexp.analysis.find_run import RANGES, find_record
 from qexp.cli.options import add_options, add_stage, ended
-from qexp.console import print_out
+from qexp.console import print_out, shown_path
 from qexp.errors import INTERRUPTED
 from qexp.records.record import outputs_root, write_text
 
@@ -92,7 +92,7 @@ def _show(result: Sensitivity, outputs: Path) -> None:
         print(f"no chart: {problem}", file=sys.stderr)
     elif chart := chart_of(result, stem, result.title):
         write_plots([Gallery(FOLDER, "", charts=(chart,), empty="", command="")], folder)
-    print(f"files: {folder / stem}.*", file=sys.stderr)
+    print(f"files: {shown_path(folder / stem)}.*", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,7 +17,7 @@ from typing import Any
 from qexp.config import FromScratch, Model
 from qexp.data import hub, wheel_weights
 from qexp.data.wheel_weights import PACKAGES, WEIGHTS, Package, file_sha256
-from qexp.errors import ModelError
+from qexp.errors import ModelError, path_hint
 
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 
@@ -123,7 +123,10 @@ def locate(model: Model) -> Checkpoint | ScratchModel:
             )
         return _checkpoint(folder.absolute(), model.name)
     if model.name.startswith((".", "~", os.sep)):
-        raise ModelError(f"model.name={model.name}: no such folder; give one with {CONFIG} and {WEIGHTS}")
+        hint = path_hint(model.name, folder=True)
+        raise ModelError(
+            f"model.name={model.name}: no such folder; {hint}give one with {CONFIG} and {WEIGHTS}"
+        )
     package = PACKAGES.get(model.name) if model.revision is None else None
     return _checkpoint(_packaged(model, package) if package else _from_hub(model), model.name)
 
@@ -181,10 +184,11 @@ def _from_hub(model: Model) -> Path:
     try:
         fetched = hub.snapshot(model.name, model.revision, patterns, online=True)
     except ModelError as error:
+        near = f"If a folder is meant: {hint}" if (hint := path_hint(model.name, folder=True)) else ""
         packaged = [f"packaged weights, model.name={other}; " for other in PACKAGES if other != model.name]
         raise ModelError(
-            f"{problem}; {error}. Ways out: model.name=FOLDER with {CONFIG}, {WEIGHTS} and a tokenizer; "
-            f"{''.join(packaged)}HF_HOME set to a cache that has the model"
+            f"{problem}; {error}. {near}Ways out: model.name=FOLDER with {CONFIG}, {WEIGHTS} and "
+            f"a tokenizer; {''.join(packaged)}HF_HOME set to a cache that has the model"
         ) from error
     assert fetched is not None
     return fetched

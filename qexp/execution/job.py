@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from qexp.artifacts import digest
 from qexp.config import Experiment
 from qexp.config.validation_errors import explain
+from qexp.console import shown_path
 from qexp.context import RunContext
 from qexp.errors import FAILED, INTERRUPTED, INVALID, OK, ConfigError, QexpError
 from qexp.execution.crash_records import (
@@ -145,7 +146,7 @@ class Job:
         elif self.shown:
             self._show(record)
         if path is not None:
-            print(f"record: {path}", file=sys.stderr)
+            print(f"record: {shown_path(path)}", file=sys.stderr)
         try:
             self.mirrors.ends(record)
         except KeyboardInterrupt as problem:

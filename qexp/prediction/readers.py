@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from qexp.data.sources.validation import check_columns
-from qexp.errors import DataError
+from qexp.errors import DataError, path_hint
 
 STANDARD_INPUT = "-"
 Row = Mapping[str, Any]
@@ -93,8 +93,8 @@ class InputRows:
             raise DataError(self._taken_for_a_path())
         if reader is None:
             raise DataError(
-                f"{self.name}: {self._path.suffix or 'no ending'} is no kind of rows; allowed are "
-                f"{', '.join(READERS)}, and - for standard input"
+                f"{self.name}: {self._path.suffix or 'no ending'} is no kind of rows; {path_hint(self.name)}"
+                f"allowed are {', '.join(READERS)}, and - for standard input"
             )
         with self._as_data_error():
             yield from reader(self)
@@ -103,7 +103,8 @@ class InputRows:
         """Describe how a text, which was given in place of a file, is predicted."""
         pair = json.dumps(dict.fromkeys(self._columns, "…"), ensure_ascii=False)
         text = shlex.quote(self.name if len(self._columns) == 1 else pair)
-        return f"{self.name}: no such file; a text comes on standard input: echo {text} | qexp predict RUN -"
+        how = f"a text comes on standard input: echo {text} | qexp predict RUN -"
+        return f"{self.name}: no such file; {path_hint(self.name)}{how}"
 
     @contextmanager
     def _as_data_error(self) -> Iterator[None]:
@@ -115,7 +116,8 @@ class InputRows:
         except (OSError, csv.Error) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise DataError(
-                f"{self.name}: cannot be read: {reason}; name a file that is there and whole"
+                f"{self.name}: cannot be read: {reason}; {path_hint(self.name)}name a file that is there "
+                "and whole"
             ) from error
 
     def json_lines(self) -> Places:

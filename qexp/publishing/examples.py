@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from qexp.config import (
     BiEncoderTask,
@@ -18,9 +19,30 @@ from qexp.config import (
     TranslationTask,
 )
 
-_TEXTS = {1: '["The old man sees the bird."],', 2: '["The old man sees the bird."], ["A bird is seen."]'}
-_WORDS = '[["Anna", "sees", "the", "bird", "in", "Paris", "."]],'
-_QUESTION = '"Where is the bird?", "The bird is in the tree, and the cat is in the house."'
+_ONE = "The old man sees the bird."
+_OTHER = "A bird is seen."
+_WORDS = ["Anna", "sees", "the", "bird", "in", "Paris", "."]
+_QUESTION, _CONTEXT = "Where is the bird?", "The bird is in the tree, and the cat is in the house."
+
+
+@dataclass(frozen=True)
+class _Input:
+    """What an example gives to the tokenizer."""
+
+    texts: Mapping[str, str | Sequence[object]]
+    """Value of each variable, by its name; one for each text of a row."""
+    cut: str
+    """Arguments on padding and truncation, which are those of training."""
+
+    @property
+    def assignments(self) -> str:
+        """Lines that set the variables."""
+        return "\n".join(f"{name} = {json.dumps(value)}" for name, value in self.texts.items())
+
+    @property
+    def arguments(self) -> str:
+        """Arguments of the tokenizer."""
+        return ", ".join([*self.texts, self.cut])
 
 
 def with_transformers(task: Task, folder: str) -> str:
@@ -32,7 +54,7 @@ def with_onnxruntime(task: Task, folder: str, graph: str) -> str | None:
     """Return Python code that needs only ONNX Runtime and a tokenizer; None for tasks without a graph."""
     if isinstance(task, TranslationTask):
         return None
-    texts, cut = _tokenizer_arguments(task)
+    given = _input_of(task)
     output = "vectors" if isinstance(task, BiEncoderTask) else "logits"
     return f"""\
 import onnxruntime
@@ -42,8 +64,8 @@ tokenizer = AutoTokenizer.from_pretrained("{folder}")
 options = onnxruntime.SessionOptions()
 options.add_session_config_entry("session.x64quantprecision", "1")  # exact on every CPU
 session = onnxruntime.InferenceSession("{folder}/{graph}", options)
-texts = {texts}
-rows = tokenizer(*texts, {cut}, return_tensors="np")
+{given.assignments}
+rows = tokenizer({given.arguments}, return_tensors="np")
 {output} = session.run(None, {{each.name: rows[each.name] for each in session.get_inputs()}})[0]
 {_ONNX_ANSWER[type(task)](task)}"""
 
@@ -77,7 +99,8 @@ def with_sentence_transformers(task: BiEncoderTask, folder: str, graph: str) -> 
 from sentence_transformers import SentenceTransformer
 
 model = SentenceTransformer("{folder}", backend="onnx", model_kwargs={{"file_name": "{graph}"}})
-vectors = model.encode({_TEXTS[1][:-1]}{_prompt_name(task)})
+sentences = {json.dumps([_ONE])}
+vectors = model.encode(sentences{_prompt_name(task)})
 print(vectors.shape)
 """
 
@@ -89,8 +112,7 @@ def _prompt_name(task: BiEncoderTask) -> str:
 
 def _prefixed(task: BiEncoderTask) -> str:
     """Return the text of the examples behind the prefix of texts, or of queries."""
-    prefix = task.prompts.get("text") or task.prompts.get("query", "")
-    return f"[{json.dumps(prefix + 'The old man sees the bird.')}],"
+    return (task.prompts.get("text") or task.prompts.get("query", "")) + _ONE
 
 
 def _embeddings(task: BiEncoderTask, folder: str) -> str:
@@ -122,7 +144,7 @@ def _tags(task: TokenTask, folder: str) -> str:
         auto="AutoModelForTokenClassification",
         work="tags = model(**rows).logits.argmax(-1)[0].tolist()",
         answer="places = rows.word_ids(0)\n"
-        "for number, word in enumerate(texts[0][0]):\n"
+        "for number, word in enumerate(words[0]):\n"
         "    print(word, model.config.id2label[tags[places.index(number)]])",
     )
 
@@ -150,34 +172,38 @@ def _translations(task: TranslationTask, folder: str) -> str:
 
 
 def _transformers(task: Task, folder: str, auto: str, work: str, answer: str) -> str:
-    texts, cut = _tokenizer_arguments(task)
+    given = _input_of(task)
     return f"""\
 import torch
 from transformers import {auto}, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("{folder}")
 model = {auto}.from_pretrained("{folder}")
-texts = {texts}
-rows = tokenizer(*texts, {cut}, return_tensors="pt")
+{given.assignments}
+rows = tokenizer({given.arguments}, return_tensors="pt")
 with torch.inference_mode():
     {work}
 {answer}
 """
 
 
-def _tokenizer_arguments(task: Task) -> tuple[str, str]:
-    """Return the texts for the tokenizer and its truncation arguments, which are those of training."""
+def _input_of(task: Task) -> _Input:
+    """Return the texts of an example, each in a variable of its own, which a reader replaces by a list."""
     cut = f"padding=True, truncation=True, max_length={task.max_length}"
     if isinstance(task, QuestionTask):
-        return _QUESTION, f'truncation="only_second", max_length={task.max_length}'
+        texts = {"question": _QUESTION, "context": _CONTEXT}
+        return _Input(texts, f'truncation="only_second", max_length={task.max_length}')
     if isinstance(task, BiEncoderTask):
-        return _prefixed(task), cut
+        return _Input({"sentences": [_prefixed(task)]}, cut)
     if isinstance(task, TokenTask):
-        return _WORDS, f"is_split_into_words=True, {cut}"
-    if isinstance(task, TextTask | MultiLabelTask | RerankingTask):
-        return _TEXTS[len(task.text)], cut
+        return _Input({"words": [_WORDS]}, f"is_split_into_words=True, {cut}")
+    if isinstance(task, RerankingTask):
+        return _Input({"queries": [_ONE], "documents": [_OTHER]}, cut)
+    if isinstance(task, TextTask | MultiLabelTask):
+        pair = {"first": [_ONE], "second": [_OTHER]}
+        return _Input(pair if len(task.text) > 1 else {"sentences": [_ONE]}, cut)
     assert isinstance(task, TranslationTask)
-    return f'["{task.prefix}The old man sees the bird."],', cut
+    return _Input({"sentences": [task.prefix + _ONE]}, cut)
 
 
 def _onnx_texts(task: TextTask) -> str:
@@ -205,7 +231,7 @@ def _onnx_rerankings(task: RerankingTask) -> str:
 def _onnx_tags(task: TokenTask) -> str:
     return (
         f"labels, places = {json.dumps(list(task.labels))}, rows.word_ids(0)\n"
-        "for number, word in enumerate(texts[0][0]):\n"
+        "for number, word in enumerate(words[0]):\n"
         "    print(word, labels[logits[0, places.index(number)].argmax()])\n"
     )
 

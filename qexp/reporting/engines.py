@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from qexp.reporting.attempts import short_name
 from qexp.reporting.run_view import RunView
-from qexp.reporting.table import DAGGER, DOUBLE_DAGGER, MEBIBYTE, NOT_REQUESTED, Table, score
+from qexp.reporting.table import DAGGER, DOUBLE_DAGGER, KEY_LENGTH, MEBIBYTE, NOT_REQUESTED, Table, score
 from qexp.reporting.tables.comparison import marked, noise_note, parity_facts
+from qexp.reporting.tables.footnotes import notes_by_cause
 from qexp.reporting.verdict.speed import Drifts, drifts_of, execution_of, speed_of
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ READING = (
     "Latency: p50 in ms of a batch of rows x tokens, how many times faster than the best FP32 engine of the "
     "same run, and the larger p90/p50 of the two. Noisy latencies have no ratio.",
 )
+
+Note = tuple[str, RunView, str]
+"""Cause, run, and what of the run a note is about."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +105,16 @@ def engine_rows(runs: Iterable[RunView]) -> list[EngineRow]:
 
 
 def engine_tables(rows: Sequence[EngineRow]) -> list[Table]:
-    """Return a table for each task, model and machine, so that only comparable measurements share one."""
+    """Return a table for each task, model and machine, so that only comparable measurements share one.
+
+    How to read them stands above the first.
+    """
     groups: dict[tuple[str, str, str], list[EngineRow]] = {}
     for row in rows:
         groups.setdefault((row.run.task, row.run.model, _machine(row)), []).append(row)
-    return [_table(group, machine) for (_, _, machine), group in groups.items()]
+    tables = [_table(group, machine) for (_, _, machine), group in groups.items()]
+    others = (replace(table, caption=table.caption[len(READING) :]) for table in tables[1:])
+    return [*tables[:1], *others]
 
 
 def _machine(row: EngineRow) -> str:
@@ -132,7 +141,7 @@ def _table(rows: Sequence[EngineRow], machine: str) -> Table:
         (*COLUMNS, *shapes),
         rows=cells,
         caption=caption,
-        notes=(*_notes(rows), *_noise(rows, shapes, drifts)),
+        notes=(*notes_by_cause([*_notes(rows), *_noise(rows, shapes, drifts)]), *_meanings(rows)),
         labels=6,
     )
 
@@ -175,34 +184,32 @@ def _latency(row: EngineRow, shape: str, drifts: Drifts) -> str:
     return f"{speed.ms:.2f}{ratio}"
 
 
-def _noise(rows: Sequence[EngineRow], shapes: Sequence[str], drifts: Drifts) -> Iterator[str]:
-    """Yield a note for each noisy latency."""
+def _noise(rows: Sequence[EngineRow], shapes: Sequence[str], drifts: Drifts) -> Iterator[Note]:
+    """Yield the reason of each noisy latency."""
     for row in rows:
         for shape in shapes:
             speed = speed_of(row.run, row.name, drifts, shape)
             if speed.kind == "noisy":
-                yield f"{row.run.record.key[:12]} {row.name} {shape}: noisy, {speed.reason}"
+                reason, own = speed.shared_reason
+                yield f"noisy, {reason}", row.run, f"{row.name} {shape}{own and f' ({own})'}"
 
 
-def _notes(rows: Sequence[EngineRow]) -> list[str]:
-    notes = []
+def _notes(rows: Sequence[EngineRow]) -> Iterator[Note]:
     for row in rows:
-        where = f"{row.run.record.key[:12]} {row.name}"
         gate = row.found.get("gate")
         if gate and not gate["passed"]:
             why = "; ".join([parity_facts(gate), *gate.get("reasons", [])])
-            notes.append(
-                f"{DAGGER} {where}: departs from torch ({why}); python -m qexp bench "
-                f"{row.run.record.key[:12]} --bisect names the layer"
-            )
+            bisect = f"qexp bench {row.run.record.key[:KEY_LENGTH]} --bisect"
+            yield f"{DAGGER} departs from torch ({why}); {bisect} names the layer", row.run, row.name
         elif gate and gate.get("verdict") == "within noise":
-            notes.append(f"{where}: {noise_note(gate)}")
-        notes += [f"{DAGGER} {where} {what}: {why}" for what, why in row.found.get("problems", {}).items()]
-    notes += [
-        f"{DOUBLE_DAGGER} {row.run.record.key[:12]} {row.name}: {doubt}, so agreement says as little"
-        for row in rows
-        if row.found.get("scores") and (doubt := row.caveat(next(iter(row.run.metrics), "")))
-    ]
+            yield noise_note(gate), row.run, row.name
+        for what, why in row.found.get("problems", {}).items():
+            yield f"{DAGGER} {why}", row.run, f"{row.name} {what}"
+    for row in rows:
+        if row.found.get("scores") and (doubt := row.caveat(next(iter(row.run.metrics), ""))):
+            yield f"{DOUBLE_DAGGER} {doubt}, so agreement says as little", row.run, row.name
+
+
+def _meanings(rows: Sequence[EngineRow]) -> list[str]:
     executions = {row.execution for row in rows}
-    notes += [meaning for kind, meaning in MEANING.items() if kind in executions]
-    return notes
+    return [meaning for kind, meaning in MEANING.items() if kind in executions]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import quote
 
 from qexp.records.record import Record
@@ -40,10 +41,14 @@ class Report:
     """None unless requested."""
     engines: Sequence[EngineRow] = ()
     """Engines in every runtime, of all runs that built any."""
+    outputs: Path | None = None
+    """Folder that the runs wrote to, for the paths of files; None names files within it."""
 
     def parts(self) -> dict[str, Report]:
         """Return the content of each file by its name without suffix, in the order of the whole report."""
-        reports = {VERDICT_FILE: Report(verdicts=self.verdicts)} if self.verdicts else {}
+        reports = (
+            {VERDICT_FILE: Report(verdicts=self.verdicts, outputs=self.outputs)} if self.verdicts else {}
+        )
         for task in dict.fromkeys(comparison.task for comparison in self.comparisons):
             of_task = [comparison for comparison in self.comparisons if comparison.task == task]
             reports[quote(task, safe="")] = Report(comparisons=of_task)

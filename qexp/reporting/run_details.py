@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from qexp.console import shown_path
 from qexp.naming import MODEL_STAGES
 from qexp.records.outcome import outcome, reason
 from qexp.records.record import Record, records_folder
@@ -166,19 +167,14 @@ def _stages(run: RunView, width: int) -> str:
 
 def files_of(record: Record, outputs: Path) -> Iterator[str]:
     """Yield the paths of a run's Record, graphs, weights, ranges and predictions, as far as they exist."""
-    yield str(_near(records_folder(outputs) / f"{record.key}.json"))
+    yield str(shown_path(records_folder(outputs) / f"{record.key}.json"))
     for visit in {(each["stage"], each["key"]): each for each in record.stages}.values():
         folder = outputs / "artifacts" / visit["stage"] / visit["key"]
         if not folder.is_dir():
-            yield f"{_near(folder)} (gone)"
+            yield f"{shown_path(folder)} (gone)"
         for file in sorted(folder.rglob("*")):
             if file.suffix in _FILES and "token" not in visit["stage"]:
-                yield str(_near(file))
-
-
-def _near(path: Path) -> Path:
-    """Return a path relative to the current folder if it is below it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+                yield str(shown_path(file))
 
 
 def differences(first: RunView, second: RunView, *, width: int) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qexp.errors import StoreError
+from qexp.errors import StoreError, path_hint
 from qexp.records.outcome import outcome
 from qexp.records.record import Record, read, read_all, records_folder
 from qexp.reporting.attempts import first_line, short_name
@@ -105,8 +105,8 @@ def _none_finished(name: str, failed: Sequence[RunView], runs: Sequence[RunView]
     if not runs:
         return f"{name}: there are no runs; make one, such as: qexp task=mrpc quant=w8a8"
     return (
-        f"{name}: no such file, and no Record's key begins so or is named so ({FORMS}); there are:\n"
-        f"{listed(runs)}"
+        f"{name}: no such file, and no Record's key begins so or is named so ({FORMS}); "
+        f"{path_hint(name)}there are:\n{listed(runs)}"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 NOT_REQUESTED = "-"
 """Cell of a number that the experiment does not produce."""
@@ -32,6 +32,17 @@ class Table:
     """Name of the column of reasons, which become numbered notes where the table is too wide."""
     foreign: int = 0
     """Number of published rows, which come last."""
+
+
+def without_empty_columns(table: Table) -> Table:
+    """Return a table without the columns in which every row has :data:`NOT_REQUESTED`."""
+    cells = list(zip(*table.rows, strict=True)) or [()] * len(table.columns)
+    kept = [index for index, column in enumerate(cells) if not column or {*column} != {NOT_REQUESTED}]
+
+    def row_of(row: Sequence[str]) -> tuple[str, ...]:
+        return tuple(row[index] for index in kept)
+
+    return replace(table, columns=row_of(table.columns), rows=tuple(map(row_of, table.rows)))
 
 
 def markdown(table: Table) -> str:

@@ -12,6 +12,7 @@ from qexp.config import Experiment
 from qexp.config.tracking import LONGEST_TAG
 from qexp.errors import QexpError
 from qexp.naming import MODEL_STAGES, StageName
+from qexp.records.outcome import outcome, reason
 from qexp.records.record import Record
 from qexp.reporting.charts.gate_distribution import shares_of
 from qexp.reporting.predictions import evaluations, joined_rows
@@ -64,7 +65,7 @@ def content_of(record: Record, outputs: Path, warn: Callable[[str], None]) -> Pa
     except QexpError as error:
         warn(f"no table of predictions: {error}")
     return PageContent(
-        record.status,
+        outcome(record),
         {name: value for name, value in _summary(record) if value is not None},
         curves=dict(record.curves),
         tables={name: table for name, table in tables.items() if table.rows},
@@ -73,8 +74,10 @@ def content_of(record: Record, outputs: Path, warn: Callable[[str], None]) -> Pa
 
 
 def _summary(record: Record) -> Iterator[tuple[str, Cell]]:
-    yield "status", record.status
-    if record.error:
+    yield "status", outcome(record)
+    if outcome(record) == "interrupted":
+        yield "interruption", without_secrets(reason(record))
+    elif record.error:
         yield "error", without_secrets(f"{record.error['type']}: {record.error['message']}")
     for stage, scores in record.scores.items():
         for metric, score in scores.items():

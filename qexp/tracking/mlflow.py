@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qexp.config import Mlflow
+from qexp.records.outcome import Outcome
 from qexp.reporting.run_view import leaves
 from qexp.tracking.tracker import (
     CloseResult,
@@ -31,6 +32,8 @@ METRICS, PARAMETERS = 1000, 100
 """Largest numbers of metrics and of parameters that MLflow takes in one request."""
 LONGEST_VALUE = 500
 """Characters of the longest value of a parameter that every store of MLflow keeps."""
+STATUSES: Mapping[Outcome, str] = {"ok": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+"""Status of a run of MLflow, by what became of ours."""
 ATTEMPTS = 2
 """Times that a server is asked, where MLflow asks eight times."""
 
@@ -94,8 +97,9 @@ class MlflowPage:
             metrics = list(_metrics(content))
             for first in range(0, len(metrics), METRICS):
                 client.log_batch(run, metrics=metrics[first : first + METRICS])
-            if error := content.summary.get("error"):
-                client.set_tag(run, "error", error)
+            for name in ("error", "interruption"):
+                if why := content.summary.get(name):
+                    client.set_tag(run, name, why)
             for name, table in content.tables.items():
                 cells = {
                     column: [row[index] for row in table.rows] for index, column in enumerate(table.columns)
@@ -106,7 +110,7 @@ class MlflowPage:
             if content.graph:
                 client.log_artifact(run, str(content.graph), "onnx")
         finally:
-            client.set_terminated(run, "FINISHED" if content.status == "ok" else "FAILED")
+            client.set_terminated(run, STATUSES[content.status])
         return CloseResult(Path(run), curve_digests(content.curves))
 
     def _connected(self) -> MlflowClient:

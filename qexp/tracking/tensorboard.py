@@ -77,7 +77,8 @@ class TensorboardPage:
             writer.add_text(f"tables/{name}", _markdown(table))
         for name, picture in pictures.items():
             writer.add_image(name, picture, dataformats="HWC")
-        writer.add_text("status", str(content.summary.get("error", content.status)))
+        why = (content.summary.get(name) for name in ("error", "interruption"))
+        writer.add_text("status", str(next(filter(None, why), content.status)))
         self._compare(content)
         writer.close()
         return CloseResult(Path(writer.log_dir), curve_digests(content.curves))

@@ -7,12 +7,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qexp.artifacts import digest
+from qexp.records.outcome import Outcome
 from qexp.records.schema import Curve
 
 Cell = str | float | int | None
@@ -56,7 +57,7 @@ class CellTable:
 class PageContent:
     """What a page shows of a Record."""
 
-    status: Literal["ok", "failed"]
+    status: Outcome
     summary: Mapping[str, Cell]
     """Single values by name, such as ``ptq/f1`` in percent; undefined values are left out."""
     curves: Mapping[str, Curve] = field(default_factory=dict)
@@ -79,7 +80,7 @@ class PageState:
 
     target: str
     """Location of the page, as the tracker names it."""
-    status: Literal["ok", "failed"]
+    status: Outcome
     digest: str
     """Digest of the page and its content."""
     folder: str

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from qexp.config import Wandb
+from qexp.records.outcome import Outcome
 from qexp.tracking.tracker import (
     CellTable,
     CloseResult,
@@ -40,6 +41,8 @@ SYNCED = ".synced"
 """Suffix of the marker file that ``wandb sync`` writes for a file that it has sent."""
 DELETED = "previously created and deleted"
 """What W&B answers, for ever, to the id of a page that was deleted there."""
+EXIT_CODES: Mapping[Outcome, int] = {"ok": 0, "failed": 1, "interrupted": 255}
+"""Exit code of a page by what became of the run; 255 is what wandb itself gives to a script after Ctrl-C."""
 MAX_IDS = 4
 """Ids that a page is opened under, where those before were deleted; each costs ``timeout`` seconds, once."""
 
@@ -125,6 +128,8 @@ class WandbPage:
         run = self._run
         try:
             self._log_curves(content)
+            if content.status == "interrupted":  # a resumed page gets the tags of the new start instead
+                run.tags = (*(run.tags or ()), content.status)
             run.summary.update(dict(content.summary))
             shown: dict[str, Any] = {name: wandb.Image(picture) for name, picture in pictures.items()}
             tables = {name: _table(table) for name, table in content.tables.items()}
@@ -141,7 +146,7 @@ class WandbPage:
                 artifact.add_file(str(content.graph), policy="immutable")
                 run.log_artifact(artifact)
         finally:
-            run.finish(exit_code=0 if content.status == "ok" else 1)
+            run.finish(exit_code=EXIT_CODES[content.status])
 
     def _log_curves(self, content: PageContent) -> None:
         """Log losses over their own steps, except for curves that the page already has."""

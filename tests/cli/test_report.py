@@ -20,6 +20,7 @@ from qexp.cli.report import main
 from qexp.records import record as records
 from qexp.records.record import Record, write
 from tests.support.record_factory import deployed, experiment, failed, record
+from tests.support.verdict_records import judged
 
 
 @pytest.fixture
@@ -228,6 +229,28 @@ def test_html_is_written_into_the_outputs_or_where_asked(
     assert "<h3>cola</h3>" in text
     assert "<h3>mrpc</h3>" not in text
     assert "relative loss: mrpc" not in text
+
+
+@pytest.mark.parametrize("below", [True, False])
+def test_every_format_names_a_file_as_it_can_be_pasted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, below: bool
+) -> None:
+    outputs = tmp_path / "outputs"
+    fill(outputs, [judged(-0.1)])
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path if below else tmp_path / "elsewhere")
+    monkeypatch.setenv("QEXP_OUTPUTS", str(outputs))
+    where = "outputs" if below else str(outputs)
+    file = f"{where}/artifacts/7-onnx/int8graphw8a8/model.onnx"
+    assert main([]) == 0
+    assert f"- file: `{file}`" in capsys.readouterr().out
+    assert main(["--html", "--write"]) == 0
+    assert capsys.readouterr().out == f"{where}/report.html\n"
+    assert f"<code>{file}</code>" in (outputs / "report.html").read_text(encoding="utf-8")
+    assert f"- file: `{file}`" in (outputs / "tables" / "verdict.md").read_text(encoding="utf-8")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert main([]) == 0
+    assert f"file: {file}\n" in capsys.readouterr().out
 
 
 def test_html_tells_what_could_not_be_read(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,9 +67,43 @@ def test_a_ratio_is_within_one_run_and_the_same_graph_at_two_speeds_is_noisy() -
     ]  # fmt: skip
     found = table(*runs)
     assert set(column(found, "1x128")) == {"10.00 (noisy)", "20.00 (noisy)", "5.00 (noisy)"}
-    assert any("10.0 ms in one run and 20.0 in another" in note for note in found.notes)
+    (note,) = (note for note in found.notes if "noisy" in note)
+    assert note.endswith(": noisy, the same FP32 graph took 10.0 ms in one run and 20.0 in another")
+    for each in runs:
+        assert f"{each.record.key[:8]} a/fp32 1x128, a/int8 1x128" in note
     apart = [RunView(replace(each.record, stages=[])) for each in runs]
     assert "5.00 (4.00x, p90/p50 1.10)" in column(table(*apart), "1x128")
+
+
+def test_each_kind_of_note_is_said_once_with_the_engines_that_it_holds_for() -> None:
+    problems = {"problems": {"engine": "install it"}}
+    of_run = {
+        "a/fp32": engine(10.0, latency={"1x128": timing(10.0, 1.6)}), "b/fp32": problems,
+        "a/int8": engine(5.0, latency={"1x128": timing(5.0, 1.73)}), "b/int8": problems,
+    }  # fmt: skip
+    caveats = {stage: {"f1": "predicts 'yes' for all 5 rows"} for stage in ("fp32", "qat")}
+    runs = [
+        RunView(deployed(experiment(seed=seed), engines=of_run, host=HOST, caveats=caveats))
+        for seed in (1, 2, 3)
+    ]
+    notes = table(*runs).notes
+    assert len(notes) == len({note.partition(": ")[2] for note in notes}) == 3
+    for note, whats in zip(
+        notes,
+        ("b/fp32 engine, b/int8 engine", "a/fp32, a/int8", "a/fp32 1x128 (1.60), a/int8 1x128 (1.73)"),
+        strict=True,
+    ):
+        assert all(f"{each.record.key[:8]} {whats}" in note for each in runs)
+
+
+def test_how_to_read_engines_is_said_above_the_first_table() -> None:
+    engines = {"a/fp32": engine(10.0)}
+    runs = [
+        RunView(deployed(experiment(model=model), engines=engines, host=HOST)) for model in ("x/a", "x/b")
+    ]
+    first, second = engine_tables(engine_rows(runs))
+    assert first.caption[-1] == second.caption[-1] == "Machine: Fast, 2 threads."
+    assert len(first.caption) == 3 and len(second.caption) == 1
 
 
 def test_an_engine_of_a_model_that_predicts_one_class_is_marked() -> None:

@@ -77,6 +77,17 @@ def result(experiment: Experiment, **fields: Any) -> Record:
     return record_factory.deployed(experiment.model_dump(mode="json"), **known)
 
 
+INTERRUPTED: dict[str, Any] = {
+    "status": "failed",
+    "error": {
+        "type": "KeyboardInterrupt",
+        "message": "interrupted in fine-tune mrpc; the same command goes on from here",
+        "traceback": "…",
+    },
+}
+"""Fields of the Record of a run that Ctrl-C ended."""
+
+
 def predicted(outputs: Path, experiment: Experiment, **fields: Any) -> Record:
     """A Record with predictions of three stages in the store."""
     stages = []

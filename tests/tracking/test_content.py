@@ -15,7 +15,18 @@ from qexp.tracking.content import content_of, page_of
 from qexp.tracking.figures import draw
 from qexp.tracking.tracker import digest_of, without_secrets
 from tests.support.record_factory import parity
-from tests.tracking.conftest import CURVES, FP32, KEY, LABELS, QAT, RANGES, asked, predicted, result
+from tests.tracking.conftest import (
+    CURVES,
+    FP32,
+    INTERRUPTED,
+    KEY,
+    LABELS,
+    QAT,
+    RANGES,
+    asked,
+    predicted,
+    result,
+)
 
 
 def nothing_left_out(message: str) -> None:
@@ -151,6 +162,13 @@ def test_a_failed_run_shows_one_line_of_its_error(outputs: Path, monkeypatch: py
     record = result(asked(), status="failed", error=error, scores={}, parity=None, latency=None, bytes=None)
     shown = content_of(record, outputs, nothing_left_out)
     assert dict(shown.summary) == {"status": "failed", "error": "DataError: no $SOME_API_KEY here"}
+
+
+def test_an_interrupted_run_has_no_error_but_how_it_goes_on(outputs: Path) -> None:
+    left: dict[str, Any] = {"scores": {}, "parity": None, "latency": None, "bytes": None}
+    shown = content_of(result(asked(), **INTERRUPTED, **left), outputs, nothing_left_out)
+    assert shown.status == "interrupted"
+    assert dict(shown.summary) == {"status": "interrupted", "interruption": INTERRUPTED["error"]["message"]}
 
 
 def test_first_line_only_and_not_for_ever() -> None:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from qexp.progress.console import RunConsole
-from tests.tracking.conftest import CURVES, KEY, asked, mirror, news, predicted, track
+from tests.tracking.conftest import CURVES, INTERRUPTED, KEY, asked, mirror, news, predicted, track
 
 FOLDER = Path("csv") / "runs" / f"mrpc-w8a8-qat-s1-{KEY[:8]}"
 
@@ -68,6 +68,13 @@ def test_a_run_that_failed_is_written_anew_and_one_that_is_shown_stays(
     track(mirror(experiment, console, outputs), predicted(outputs, experiment))
     assert times == {file: file.stat().st_mtime_ns for file in (outputs / FOLDER).rglob("*")}
     assert "shows this already" in news(console)
+
+
+def test_an_interrupted_run_is_not_called_failed(outputs: Path, console: RunConsole) -> None:
+    experiment = asked("tracker=csv")
+    track(mirror(experiment, console, outputs), predicted(outputs, experiment, **INTERRUPTED))
+    text = (outputs / FOLDER / "summary.csv").read_text()
+    assert "status,interrupted\n" in text and "failed" not in text and "KeyboardInterrupt" not in text
 
 
 def test_a_page_of_a_sweep_is_in_its_folder(outputs: Path, console: RunConsole) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from qexp.progress.console import RunConsole
-from tests.tracking.conftest import CURVES, KEY, asked, mirror, news, predicted, track
+from tests.tracking.conftest import CURVES, INTERRUPTED, KEY, asked, mirror, news, predicted, track
 
 pytest.importorskip("mlflow", reason="mlflow is not installed")
 pytestmark = [
@@ -130,6 +130,11 @@ def test_a_repeated_run_adds_nothing_and_one_that_failed_is_replaced(
     def statuses() -> list[str]:
         return [run.info.status for run in runs_of(uri) if run.data.tags["key"] == key]
 
+    track(mirror(experiment, console, outputs), predicted(outputs, experiment, key=key, **INTERRUPTED))
+    assert statuses() == ["KILLED"]
+    (run,) = [each for each in runs_of(uri) if each.data.tags["key"] == key]
+    assert run.data.tags["interruption"] == INTERRUPTED["error"]["message"]
+    assert "error" not in run.data.tags
     failed = predicted(outputs, experiment, status="failed", error=error, key=key)
     track(mirror(experiment, console, outputs), failed)
     assert statuses() == ["FAILED"]

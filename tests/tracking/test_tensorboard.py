@@ -8,7 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from qexp.progress.console import RunConsole
-from tests.tracking.conftest import CURVES, KEY, asked, mirror, news, predicted, track
+from tests.tracking.conftest import CURVES, INTERRUPTED, KEY, asked, mirror, news, predicted, track
 
 FOLDER = Path("tensorboard") / "runs" / f"mrpc-w8a8-qat-s1-{KEY[:8]}"
 
@@ -69,6 +69,13 @@ def test_a_run_that_failed_is_written_anew_and_whole(outputs: Path, console: Run
     events = read_back(outputs / FOLDER)
     assert [point.step for point in events.Scalars("loss/fp32")] == CURVES["fp32"]["step"]
     assert len(events.Scalars("fp32/f1")) == 1
+
+
+def test_an_interrupted_run_says_how_it_goes_on(outputs: Path, console: RunConsole) -> None:
+    experiment = asked("tracker=tensorboard")
+    track(mirror(experiment, console, outputs), predicted(outputs, experiment, **INTERRUPTED))
+    (status,) = read_back(outputs / FOLDER).Tensors("status/text_summary")
+    assert status.tensor_proto.string_val[0].decode() == INTERRUPTED["error"]["message"]
 
 
 def test_a_folder_that_was_deleted_comes_back(outputs: Path, console: RunConsole) -> None:

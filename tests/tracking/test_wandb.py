@@ -15,7 +15,7 @@ import pytest
 from qexp.progress.console import RunConsole
 from tests.support.wandb_processes import end_service
 from tests.support.wandb_server import FAKE_KEY, Server
-from tests.tracking.conftest import CURVES, KEY, asked, mirror, news, predicted, track
+from tests.tracking.conftest import CURVES, INTERRUPTED, KEY, asked, mirror, news, predicted, track
 
 OFFLINE = ("tracker=wandb", "tracker.wandb.mode=offline")
 
@@ -98,6 +98,26 @@ def test_the_offline_files_hold_the_whole_page(outputs: Path, console: RunConsol
     assert Path(stored["local_path"]) == graph, "the graph was copied"
     assert [each.get("exit_code", 0) for each in of_kind(entries, "exit")] == [0]
     assert "warning" not in news(console)
+
+
+def test_an_interrupted_run_has_wandb_s_own_exit_code_of_ctrl_c_and_a_tag(
+    outputs: Path, console: RunConsole
+) -> None:
+    experiment = asked(*OFFLINE)
+    track(mirror(experiment, console, outputs), predicted(outputs, experiment, **INTERRUPTED))
+    (first,) = pages(outputs)
+    entries = logged(first)
+    assert [each.get("exit_code", 0) for each in of_kind(entries, "exit")] == [255]
+    assert "interrupted" in of_kind(entries, "run")[-1]["tags"]
+    assert summary(entries)["status"] == "interrupted" and "error" not in summary(entries)
+
+    time.sleep(1.1)  # folders are named by the second
+    track(mirror(experiment, console, outputs), predicted(outputs, experiment))
+    (second,) = pages(outputs)
+    assert second != first
+    entries = logged(second)
+    assert "interrupted" not in of_kind(entries, "run")[-1]["tags"]
+    assert [each.get("exit_code", 0) for each in of_kind(entries, "exit")] == [0]
 
 
 def test_a_rerun_adds_nothing_and_a_page_that_failed_is_replaced(outputs: Path, console: RunConsole) -> None:

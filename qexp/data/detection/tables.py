@@ -12,7 +12,7 @@ from qexp.data.formats.conll import read_conll
 from qexp.data.formats.parquet import read_parquet
 from qexp.data.formats.request import Request, as_data_error
 from qexp.data.skipped import RowErrors
-from qexp.errors import DataError
+from qexp.errors import DataError, path_hint
 
 TRAIN = "train"
 EVALUATION = ("validation", "test")
@@ -32,7 +32,9 @@ class RowFiles:
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.exists():
-            raise DataError(f"{path}: no such file or folder; name a file of rows, or a folder of splits")
+            raise DataError(
+                f"{path}: no such file or folder; {path_hint(path)}name a file of rows, or a folder of splits"
+            )
         self._only = finder.only_rows(path)
         self.evaluation: str | None = None
         """Split that is evaluated; None where one file is divided."""

@@ -21,7 +21,7 @@ from qexp.data.sources.splits import Division
 from qexp.data.sources.tables import Tables, flat, is_optional, splits_of
 from qexp.data.sources.validation import ID_COLUMNS
 from qexp.environment import ROOT_VARIABLE
-from qexp.errors import DataError
+from qexp.errors import DataError, path_hint
 
 WAYS = {
     "local": "data=local data.root=DIR (DIR/<task>/<split>.parquet, .csv, …) or data.path=FILE",
@@ -59,7 +59,8 @@ class Local:
             return self._of_folders(root_of(self.data))
         path, several = Path(self.data.path).expanduser().absolute(), type(self.task) in JOINED
         if not path.exists():
-            raise DataError(f"data.path={path}: no such file or folder; correct it")
+            hint = path_hint(self.data.path)
+            raise DataError(f"data.path={path}: no such file or folder; {hint}correct it")
         if not several and len(files := finder.only_rows(path)) > 0:
             return self._of_one_table(files)
         if path.is_file() and several:
@@ -86,8 +87,11 @@ class Local:
             own_rows = own_folder if name == self.task.name else None
             folder = own_rows or (finder.folder_of(root, name) if root.is_dir() else None)
             if folder is None:
+                missing = root / name if root.is_dir() else self.data.root or root
+                hint = path_hint(missing, folder=True)
                 raise DataError(
-                    f"data.source=local: {root} has no folder {name!r}; {ways('local', 'hub', 'sample')}"
+                    f"data.source=local: {root} has no folder {name!r}; "
+                    f"{hint}{ways('local', 'hub', 'sample')}"
                 )
             files = finder.files_of(folder, own)
             if not files and is_optional(split, self.task):

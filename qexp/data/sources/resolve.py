@@ -27,7 +27,7 @@ from qexp.data.sources.row_checks import RowCheck, checks_of
 from qexp.data.sources.splits import HELD_OUT, Division, held_out_share
 from qexp.data.sources.tables import Tables, splits_of
 from qexp.environment import ROOT_VARIABLE as ROOT_VARIABLE
-from qexp.errors import DataError
+from qexp.errors import DataError, path_hint
 
 Source = Literal["local", "hub", "sample"]
 
@@ -151,7 +151,10 @@ def _first_at_hand(data: Data, task: Task, *, sweep: bool) -> tuple[Source, Tabl
         return "local", _local(data, task)
     if root is not None and not root.is_dir():
         name = "data.root" if data.root else ROOT_VARIABLE
-        raise DataError(f"{name}={root}: no such folder; correct it, or {ways('local', 'hub', 'sample')}")
+        hint = path_hint(data.root or root, folder=True)
+        raise DataError(
+            f"{name}={root}: no such folder; {hint}correct it, or {ways('local', 'hub', 'sample')}"
+        )
     names = dict.fromkeys(name for _, name, _ in splits_of(task))
     absent = [name for name in names if root is not None and not finder.folder_of(root, name)]
     if root is not None and not absent:

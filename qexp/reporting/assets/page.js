@@ -34,10 +34,25 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
+function next(element, selector) {
+  do element = element.nextElementSibling; while (!element.matches(selector));
+  return element;
+}
+
+// A table that is wider than the page has buttons that scroll it: some systems show no bar until one scrolls.
+for (const hint of document.querySelectorAll(".sideways")) {
+  const box = next(hint, ".scroll");
+  const observer = new ResizeObserver(() => { hint.hidden = box.scrollWidth <= box.clientWidth + 1; });
+  for (const element of [box, box.firstElementChild]) observer.observe(element);
+  hint.querySelectorAll("button").forEach((button, index) => {
+    button.addEventListener("click", () => { box.scrollLeft += (index ? 0.6 : -0.6) * box.clientWidth; });
+  });
+}
+
 // A filter keeps the rows that have every word, in any column.
 function filter(input) {
   const count = input.closest("label").nextElementSibling;
-  const rows = count.nextElementSibling.querySelector("table").originalRows;
+  const rows = next(count, ".scroll").querySelector("table").originalRows;
   const wanted = input.value.toLowerCase().split(/\s+/).filter(Boolean);
   for (const row of rows) {
     const text = [...row.cells].map((cell) => cell.textContent).join(" ").toLowerCase();
@@ -70,8 +85,40 @@ function theme(width) {
     background: "transparent", font: getComputedStyle(document.body).fontFamily, view: { stroke: null },
     axis: { ...labels, gridColor: line, domainColor: line, tickColor: line },
     axisY: { labelLimit: Math.round(width * 0.42) }, axisBand: { grid: false },
+    axisXQuantitative: { labelFlush: false, labelOverlap: "greedy", labelSeparation: 8 },
     legend: { ...labels, symbolStrokeWidth: 2, labelLimit: Math.round(width * 0.8), columns: width < 460 ? 1 : 2 }, text: { fill: ink },
   };
+}
+
+// Labels of dots: each at the first corner of its dot where it covers no other label and no dot.
+const CORNERS = [["start", 0, 0], ["start", 0, 22], ["end", -12, 0], ["end", -12, 22]];
+
+function covers(a, b) {
+  return a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+}
+
+function separate(target) {
+  const dots = [...target.querySelectorAll(".mark-symbol.role-mark path")];
+  const edge = target.getBoundingClientRect(), placed = [];
+  for (const text of target.querySelectorAll(".mark-text.role-mark text")) {
+    if (!text.textContent) continue;
+    const start = text.getAttribute("transform");
+    const put = ([anchor, x, y]) => {
+      text.setAttribute("text-anchor", anchor);
+      text.setAttribute("transform", `${start} translate(${x},${y})`);
+      return text.getBoundingClientRect();
+    };
+    const isFree = (box) => box.left >= edge.left && box.right <= edge.right
+      && !placed.some((other) => covers(box, other));
+    const free = CORNERS.filter((corner) => isFree(put(corner)));
+    const clear = free.find((corner) => {
+      const box = put(corner);
+      return !dots.some((dot) => covers(box, dot.getBoundingClientRect()));
+    });
+    const chosen = clear || free[0];
+    if (!chosen) text.textContent = ""; // its numbers are in the table
+    else placed.push(put(chosen));
+  }
 }
 
 function draw(figure) {
@@ -84,7 +131,8 @@ function draw(figure) {
     description: `${figure.querySelector("figcaption").textContent}; its numbers are in the table below`,
   };
   const settings = { ast: true, actions: false, renderer: "svg", config: theme(target.clientWidth) };
-  figure.drawn = vegaEmbed(target, specification, settings);
+  const labels = figure.querySelector(".data th[data-field=label]");
+  figure.drawn = vegaEmbed(target, specification, settings).then(() => labels && separate(target));
 }
 
 function drawAll() {

@@ -36,10 +36,10 @@ def tables_of(report: Report) -> list[Table]:
 
 def markdown_text(report: Report) -> str:
     """Format the verdicts and all tables as one Markdown text."""
-    return "\n".join([*verdict_markdown(report.verdicts), *map(markdown, tables_of(report))])
+    return "\n".join([*verdict_markdown(report.verdicts, report.outputs), *map(markdown, tables_of(report))])
 
 
-def verdict_markdown(verdicts: Sequence[Verdict]) -> list[str]:
+def verdict_markdown(verdicts: Sequence[Verdict], outputs: Path | None = None) -> list[str]:
     """Format verdicts as one section of Markdown; none without verdicts."""
     if not verdicts:
         return []
@@ -48,7 +48,7 @@ def verdict_markdown(verdicts: Sequence[Verdict]) -> list[str]:
         first, *others = sentences(verdict)
         paragraphs.append(" ".join([f"**{first}**", *others]))
         steps = [f"- `{step.command}`: {step.purpose}" for step in next_steps(verdict)]
-        file = file_of(verdict.best, None) if verdict.answer == "deployable" and verdict.best else None
+        file = file_of(verdict.best, outputs) if verdict.answer == "deployable" and verdict.best else None
         paragraphs.append("\n".join([*([f"- file: `{file}`"] if file else []), *steps]))
     return ["\n\n".join(paragraphs) + "\n"]
 

@@ -27,7 +27,7 @@ from qexp.reporting.charts.spec import Chart, Gallery
 from qexp.reporting.charts.vega import ChartData, data_of, height_of, specification
 from qexp.reporting.comparison import Comparison
 from qexp.reporting.run_view import RunView
-from qexp.reporting.table import Table
+from qexp.reporting.table import Table, without_empty_columns
 from qexp.reporting.tables.comparison import table_of
 from qexp.reporting.tables.runs import failures_table, runs_table
 from qexp.reporting.verdict.next_steps import next_steps
@@ -85,6 +85,7 @@ def page(
     *,
     verdicts: Sequence[Verdict] = (),
     measured: Measured | None = None,
+    outputs: Path | None = None,
     unreadable: int = 0,
     now: datetime | None = None,
 ) -> str:
@@ -96,6 +97,7 @@ def page(
         overviews: Tables over several tasks, such as averages; they come first.
         verdicts: Verdicts on the comparisons.
         measured: Measured sensitivities of runs, where there are any.
+        outputs: Folder that the runs wrote to, for the paths of files.
         unreadable: Number of Records that could not be read.
         now: Time of writing; None is the current time.
     """
@@ -103,7 +105,12 @@ def page(
     failures, interrupted = (failures_table(comparisons, ended) for ended in ("failed", "interrupted"))
     specifications: list[str] = []
     sections = [
-        PageSection("Runs", _filled(runs_table(runs)), empty="No run has finished.", command=ONE),
+        PageSection(
+            "Runs",
+            _filled(without_empty_columns(runs_table(runs))),
+            empty="No run has finished.",
+            command=ONE,
+        ),
         *(_charts(gallery, specifications) for gallery in galleries(comparisons, measured)),
         PageSection(
             "Overview", overviews, empty="None of these combinations was run on several tasks.", command=MANY
@@ -119,6 +126,7 @@ def page(
             title=TITLE,
             facts=_facts(runs, unreadable, now or datetime.now(UTC)),
             verdicts=verdicts,
+            outputs=outputs,
             command=ONE,
             sections=sections,
             libraries=_libraries(),

@@ -53,14 +53,14 @@ def print_sweep(records: Sequence[Record], outputs: Path | None = None) -> None:
     show_verdicts(verdicts(runs), console, outputs)
 
 
-def print_report(report: Report, outputs: Path | None = None) -> None:
+def print_report(report: Report) -> None:
     """Print the verdicts and all tables of a report."""
     from rich.console import Console
 
     from qexp.reporting.formats import tables_of
 
     console = Console()
-    show_verdicts(report.verdicts, console, outputs)
+    show_verdicts(report.verdicts, console, report.outputs)
     for table in tables_of(report):
         show(table, console)
 

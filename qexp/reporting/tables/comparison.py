@@ -174,7 +174,7 @@ def _latency(row: Row, drifts: Drifts, footnotes: Footnotes) -> str:
     speeds = [(run, speed_of(run, f"{run.find('deploy.runtimes', ['?'])[0]}/int8", drifts)) for run in runs]
     if shown == MISSING:
         return f"{MISSING} {footnotes.explain((run, speed.reason) for run, speed in speeds)}".strip()
-    noisy = [(run, speed.reason) for run, speed in speeds if speed.kind == "noisy"]
+    noisy = [(run, *speed.shared_reason) for run, speed in speeds if speed.kind == "noisy"]
     if noisy:
         return f"{bare} noisy {footnotes.explain(noisy)}"
     spreads = [speed.spread for _, speed in speeds if speed.spread is not None and speed.ratio]

@@ -15,11 +15,12 @@ from qexp.reporting.verdict.speed import Drifts, Speed, engines_of, execution_of
 State = Literal[
     "deployable", "simulated", "not exported", "gate failed", "no engine", "loss", "collapsed", "undefined"
 ]
+WithinLoss = Literal["deployable", "simulated", "not exported"]
 STATES: tuple[State, ...] = (
     "deployable", "simulated", "not exported", "gate failed", "no engine", "loss", "collapsed", "undefined",
 )  # fmt: skip
 """From the best to the worst. In the first five the score is within the accepted loss."""
-WITHIN_LOSS: tuple[State, ...] = ("deployable", "simulated", "not exported")
+WITHIN_LOSS: tuple[WithinLoss, ...] = ("deployable", "simulated", "not exported")
 """States within the accepted loss that nothing speaks against."""
 DEFAULT_LOSS = 0.5
 """Accepted loss of Records without one (:class:`qexp.config.Accept`; a test compares the two)."""

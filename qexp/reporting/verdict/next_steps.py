@@ -1,12 +1,15 @@
-"""Commands and settings to try after a verdict."""
+"""Commands to try after a verdict, each whole, to be pasted; words in capitals are placeholders."""
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
+from qexp.reporting.command import hydra_value
+from qexp.reporting.run_view import RunView
 from qexp.reporting.table import KEY_LENGTH
 from qexp.reporting.verdict.candidates import WITHIN_LOSS, DeploymentCandidate
-from qexp.reporting.verdict.verdict import Verdict
+from qexp.reporting.verdict.verdict import Verdict, without_result
 
 FULL_BITS = 8
 """Bit-width below which more bits are worth a try."""
@@ -19,7 +22,7 @@ class NextStep:
     """One thing to do next."""
 
     command: str
-    """Command line, or overrides of the next run."""
+    """Command line."""
     purpose: str
 
 
@@ -27,9 +30,9 @@ def next_steps(verdict: Verdict) -> list[NextStep]:
     """Return what to do next, the most useful first."""
     best, steps = verdict.best, _to_be_sure(verdict)
     if verdict.answer == "not quantized":
-        return [*steps, NextStep("quant=w8a8", "quantizes this model")]
+        return [*steps, _again(_some_run(verdict), "quant=w8a8", "quantizes this model")]
     if verdict.answer in ("failed", "interrupted"):
-        return [*steps, NextStep("the same command", "goes on from what is finished")]
+        return [*steps, _again(_some_run(verdict), "", "goes on from what is finished")]
     if verdict.answer == "cannot tell":
         return steps or [_sound_baseline(verdict)]
     if best is None:
@@ -42,12 +45,25 @@ def short_key(candidate: DeploymentCandidate) -> str:
     return candidate.run.record.key[:KEY_LENGTH]
 
 
+def _again(run: RunView, changes: str, purpose: str) -> NextStep:
+    """Return the command that repeats a run with changes, as words of a shell."""
+    return NextStep(f"qexp again {run.record.key[:KEY_LENGTH]} {changes}".rstrip(), purpose)
+
+
+def _some_run(verdict: Verdict) -> RunView:
+    """Return the run to repeat: of the best candidate, else one that finished, else one that did not."""
+    if verdict.candidates:
+        return (verdict.best or verdict.candidates[0]).run
+    finished = [each.best for row in verdict.comparison.rows for each in row.by_seed.values() if each.best]
+    return [*finished, *without_result(verdict.comparison)][0]
+
+
 def _to_be_sure(verdict: Verdict) -> list[NextStep]:
-    steps = []
+    steps, run = [], _some_run(verdict)
     if "sample" in verdict.marks:
-        steps.append(NextStep("data=local data.root=FOLDER", "the same on your own rows"))
+        steps.append(_again(run, "data=local data.root=FOLDER", "the same on your own rows"))
     if "smoke" in verdict.marks or "limited" in verdict.marks:
-        steps.append(NextStep("budget=full", "the same with all steps and rows, and no limit of budget.…"))
+        steps.append(_again(run, "budget=full", "the same with all steps and rows"))
     return steps
 
 
@@ -55,11 +71,12 @@ def _sound_baseline(verdict: Verdict) -> NextStep:
     """Return what may bring the FP32 model above chance: longer training, or the right order of labels."""
     run = verdict.candidates[0].run
     if run.find("finetune.kind") != "none":
-        return NextStep("finetune.epochs=… finetune.learning_rate=…", "until FP32 is above chance")
-    key = short_key(verdict.candidates[0])
-    return NextStep(
-        f"qexp again {key} 'task.labels=[…]'", "the checkpoint's labels in its order, if it names none"
-    )
+        longer = f"finetune.epochs={2 * (run.find('finetune.epochs') or 1):g}"
+        return _again(run, longer, "trains FP32 longer, until it is above chance")
+    if not (labels := run.find("task.labels")):
+        return _again(run, "finetune=full", "fine-tunes the checkpoint on these rows first")
+    reversed_labels = shlex.quote(f"task.labels={hydra_value(labels[::-1])}")
+    return _again(run, reversed_labels, "if the checkpoint names no labels and has them in another order")
 
 
 def _of_state(verdict: Verdict, best: DeploymentCandidate) -> list[NextStep]:
@@ -75,17 +92,18 @@ def _of_state(verdict: Verdict, best: DeploymentCandidate) -> list[NextStep]:
         ]
     if best.state == "simulated":
         return [
-            *_unless(verdict, "W8A8", NextStep("quant=w8a8", "integers that engines multiply")),
+            *_unless(verdict, "W8A8", _again(best.run, "quant=w8a8", "integers that engines multiply")),
             NextStep(f"qexp search {key}", "which layers can have few bits, and which need 8"),
         ]
     if best.state == "not exported":
         ptq = best.stage != best.run.stages[-1]
-        method = "method=ptq " if ptq else ""
-        return [NextStep(f"{method}deploy=auto", "the same run with file, gate and latency")]
+        changes = "method=ptq deploy=auto" if ptq else "deploy=auto"
+        return [_again(best.run, changes, "the same run with file, gate and latency")]
     if best.state == "gate failed":
         return [NextStep(f"qexp bench {key} --bisect", "names the layer that departs from torch")]
     if best.state == "no engine":
-        return [NextStep("deploy=onnxruntime", "another runtime")]
+        other = "openvino" if best.runtime == "onnxruntime" else "onnxruntime"
+        return [_again(best.run, f"deploy={other}", "another runtime")]
     return _repairs(verdict, best)
 
 
@@ -94,7 +112,7 @@ def _with_tables(verdict: Verdict, best: DeploymentCandidate) -> list[NextStep]:
     placements = {each.run.find("placement.name") for each in verdict.candidates}
     if not best.has_large_tables or best.run.find("placement.name") != "gemm" or "gemm_tables" in placements:
         return []
-    return [NextStep(f"qexp again {short_key(best)} placement=gemm_tables", "quantizes the tables, too")]
+    return [_again(best.run, "placement=gemm_tables", "quantizes the tables, too")]
 
 
 def _fewer_bits(verdict: Verdict) -> list[NextStep]:
@@ -106,7 +124,7 @@ def _fewer_bits(verdict: Verdict) -> list[NextStep]:
     if not holds or narrower is None:
         return []
     quant = f"quant=w{narrower}a{holds[0].row.bits[1]}"
-    return [NextStep(f"qexp again {short_key(holds[0])} {quant}", "fewer bits: does the score still hold?")]
+    return [_again(holds[0].run, quant, "fewer bits: does the score still hold?")]
 
 
 def _with_wider_tables(best: DeploymentCandidate) -> list[NextStep]:
@@ -114,9 +132,7 @@ def _with_wider_tables(best: DeploymentCandidate) -> list[NextStep]:
     bits = best.run.find("quant.embedding_bits") or best.run.bits[0]
     if "embedding.weight" not in best.quantized_sites or bits >= FULL_BITS:
         return []
-    return [
-        NextStep(f"qexp again {short_key(best)} quant.embedding_bits=8", "tables of embeddings in 8 bits")
-    ]
+    return [_again(best.run, "quant.embedding_bits=8", "tables of embeddings in 8 bits")]
 
 
 def _repairs(verdict: Verdict, best: DeploymentCandidate) -> list[NextStep]:
@@ -125,16 +141,16 @@ def _repairs(verdict: Verdict, best: DeploymentCandidate) -> list[NextStep]:
     few = min(run.bits) < FULL_BITS
     steps = _with_wider_tables(best)
     if few:
-        steps += _unless(verdict, "W8A8", NextStep("quant=w8a8", "more bits, at the same speed"))
+        steps += _unless(verdict, "W8A8", _again(run, "quant=w8a8", "more bits, at the same speed"))
     if not any(each.stage == "qat" for each in verdict.candidates):
-        steps.append(NextStep(f"qexp again {key} method=qat", "trains with the quantizers in the loop"))
-    elif best.state == "collapsed":
-        steps.append(NextStep("method.learning_rate=…", "a lower one than QAT used here"))
+        steps.append(_again(run, "method=qat", "trains with the quantizers in the loop"))
+    elif best.state == "collapsed" and (rate := run.find("method.learning_rate")):
+        steps.append(_again(run, f"method.learning_rate={rate / 2:g}", "half the rate that QAT used here"))
     if run.find("placement.name") != "linear":
-        steps.append(NextStep(f"qexp again {key} placement=linear", "quantizes linear layers only"))
+        steps.append(_again(run, "placement=linear", "quantizes linear layers only"))
     steps.append(NextStep(f"qexp sensitivity {key}", "the layers that cost most"))
     if not few and run.bits[1] == FULL_BITS:
-        steps += _unless(verdict, "W8A16", NextStep("quant=w8a16", "more bits for activations"))
+        steps += _unless(verdict, "W8A16", _again(run, "quant=w8a16", "more bits for activations"))
     return steps
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from qexp.console import shown_path
 from qexp.naming import has_floats
 from qexp.reporting.table import MEBIBYTE, joined, points, score
 from qexp.reporting.verdict.candidates import DeploymentCandidate, ScoreChange, State
@@ -80,17 +81,17 @@ def runtime_title(candidate: DeploymentCandidate) -> str:
 
 
 def file_of(candidate: DeploymentCandidate, outputs: Path | None) -> str | None:
-    """Return the path of the quantized file, or its folder for a translator; None without an export."""
+    """Return the path of the quantized file, or its folder for a translator; None without an export.
+
+    Args:
+        candidate: Candidate whose file is named.
+        outputs: Folder of the store; None names the file within it.
+    """
     if candidate.graph is None:
         return None
-    folder = Path(candidate.graph) if outputs is None else _shown(outputs / candidate.graph)
+    folder = Path(candidate.graph) if outputs is None else shown_path(outputs / candidate.graph)
     two = candidate.run.find("task.kind") == "translation"
     return str(folder if two else folder / "model.onnx")
-
-
-def _shown(path: Path) -> Path:
-    """Return a path relative to the current folder where it lies below it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _no_baseline(verdict: Verdict) -> str:

@@ -26,6 +26,8 @@ CALLS = 30
 """Timed calls by default."""
 DRIFT = 1.2
 """Smallest ratio of two medians of one FP32 graph on one machine that makes both unusable."""
+SPREAD = "p90/p50"
+"""Beginning of the reason of a timing that is noisy in itself."""
 SHARED = "latency: measured while other jobs"
 """Beginning of the warning of a run that was timed beside other jobs of its sweep."""
 
@@ -48,6 +50,13 @@ class Speed:
     """Name of the FP32 engine."""
     reason: str = ""
     """Why there is no ratio."""
+
+    @property
+    def shared_reason(self) -> tuple[str, str]:
+        """The reason in the words of all timings with such a reason, and the number that is of this one."""
+        if self.reason.startswith(SPREAD) and self.spread is not None:
+            return f"{SPREAD} of {NOISY:g} or more", f"{self.spread:.2f}"
+        return self.reason, ""
 
     @property
     def ratio(self) -> float | None:
@@ -176,7 +185,7 @@ def _doubt(run: RunView, spread: float, drift: tuple[float, float] | None) -> st
     if any(warning.startswith(SHARED) for warning in run.record.warnings):
         return "other jobs of the sweep used this machine meanwhile"
     if spread >= NOISY:
-        return f"p90/p50 {spread:.2f}"
+        return f"{SPREAD} {spread:.2f}"
     if drift:
         return f"the same FP32 graph took {drift[0]:.1f} ms in one run and {drift[1]:.1f} in another"
     return ""

@@ -71,7 +71,7 @@ class Verdict:
             return ended if self.failures else "not quantized"
         if self.fp32_caveat:
             return "cannot tell"
-        if self.best and self.best.state in ("deployable", "simulated", "not exported"):
+        if self.best and self.best.state in WITHIN_LOSS:
             return self.best.state
         return "none"
 
@@ -94,7 +94,7 @@ def _verdict(comparison: Comparison, accepted: float | None, drifts: Drifts) -> 
         for row in comparison.rows
         for candidate in candidates_of(row, metric, accepted=accepted, drifts=drifts)
     ]
-    failed = _without_result(comparison)
+    failed = without_result(comparison)
     return Verdict(
         comparison=comparison,
         candidates=tuple(_ranked(found)),
@@ -158,6 +158,7 @@ def _fp32_caveat(candidates: Sequence[DeploymentCandidate]) -> str | None:
     return caveats[0] if caveats and all(caveats) else None
 
 
-def _without_result(comparison: Comparison) -> list[RunView]:
+def without_result(comparison: Comparison) -> list[RunView]:
+    """Return the runs that failed or were interrupted, and that no success supersedes."""
     failed = [run for row in comparison.rows for of_seed in row.by_seed.values() for run in of_seed.failed]
     return [*failed, *comparison.refused]

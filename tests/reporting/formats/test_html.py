@@ -202,7 +202,7 @@ def test_what_records_say_stays_text() -> None:
 def test_any_text_stays_what_it_is_in_a_table(cell: str, note: str) -> None:
     text = table_html(Table("t", ("a",), ((cell,),), notes=(note,)))
     found = Parsed(text)
-    known = {"h3", "div", "table", "thead", "tbody", "tr", "th", "td", "button", "ul", "li"}
+    known = {"h3", "p", "div", "table", "thead", "tbody", "tr", "th", "td", "button", "ul", "li"}
     assert {tag for tag, _ in found.tags} == known
 
 

@@ -506,7 +506,15 @@ def test_a_noisy_latency_has_no_ratio() -> None:
     assert (row["speedup"], row["p90/p50"], row["why"]) == ("noisy", "1.10", "p90/p50 1.60")
     table = printed([deployed(experiment(), latency=latency)])
     assert cells(table)["latency (ms)"] == "12.00 -> 5.00 noisy [1]"
-    assert any("p90/p50 1.60" in note for note in table.notes)
+    seeds = [
+        deployed(
+            experiment(seed=seed), latency={"fp32": {"1": timing(12.0, spread)}, "int8": latency["int8"]}
+        )
+        for seed, spread in ((1, 1.6), (2, 1.73))
+    ]
+    for runs, own in ((seeds[:1], ("seed 1: 1.60",)), (seeds, ("seed 1: 1.60", "seed 2: 1.73"))):
+        (note,) = (each for each in printed(runs).notes if "p90/p50" in each)
+        assert note.startswith("[1] p90/p50 of 1.5 or more (") and all(each in note for each in own)
 
 
 def test_the_final_table_marks_sample_and_smoke_in_its_title() -> None:

@@ -55,6 +55,18 @@ def test_a_loss_within_the_accepted_one_is_deployable() -> None:
     assert file_of(found.best, Path("/o")) == "/o/artifacts/7-onnx/int8graphw8a8/model.onnx"
 
 
+def test_a_path_can_be_pasted_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (found,) = verdicts([judged(-0.25)])
+    assert found.best is not None
+    file = "artifacts/7-onnx/int8graphw8a8/model.onnx"
+    monkeypatch.chdir(tmp_path)
+    for outputs in (Path("outputs"), tmp_path / "outputs"):
+        assert file_of(found.best, outputs) == f"outputs/{file}"
+    assert file_of(found.best, tmp_path.parent) == f"{tmp_path.parent}/{file}"
+
+
 def test_the_score_of_the_exported_file_is_said_where_it_is_another_one() -> None:
     scores = {"fp32": {"f1": 88.0}, "ptq": {"f1": 88.0}}
     run = judged(scores={**scores, "onnx": {"f1": 87.74}})
@@ -119,7 +131,7 @@ def test_ptq_beyond_the_loss_says_what_to_try() -> None:
         f"qexp again {run.key[:8]} method=qat",
         f"qexp again {run.key[:8]} placement=linear",
         f"qexp sensitivity {run.key[:8]}",
-        "quant=w8a16",
+        f"qexp again {run.key[:8]} quant=w8a16",
     ]
 
 
@@ -127,9 +139,10 @@ def test_after_qat_the_next_steps_do_not_name_it_and_few_bits_get_more() -> None
     run = judged(-3.0, method="qat", quant="w4a8")
     key = run.key[:8]
     linear = f"qexp again {key} placement=linear"
-    assert commands(run) == ["quant=w8a8", linear, f"qexp sensitivity {key}"]
-    tried = commands(run, judged(-2.0, method="qat", quant="w8a8"))
-    assert "quant=w8a8" not in tried and "quant=w8a16" in tried
+    assert commands(run) == [f"qexp again {key} quant=w8a8", linear, f"qexp sensitivity {key}"]
+    other = judged(-2.0, method="qat", quant="w8a8")
+    tried = [each.partition(" quant=")[2] for each in commands(run, other)]
+    assert "w8a8" not in tried and "w8a16" in tried
 
 
 @pytest.mark.parametrize(
@@ -151,7 +164,7 @@ def test_ptq_of_a_qat_run_is_a_candidate_without_a_file() -> None:
     found = verdict(run)
     assert found.answer == "not exported" and found.best is not None and found.best.stage == "ptq"
     assert file_of(found.best, None) is None
-    assert commands(run) == ["method=ptq deploy=auto"]
+    assert commands(run) == [f"qexp again {run.key[:8]} method=ptq deploy=auto"]
     assert "W8A8 QAT (-3.00)" in words(run)
 
 
@@ -314,7 +327,7 @@ def test_simulated_widths_say_what_engines_compute() -> None:
     ):
         assert fact in text
     assert "as fast as" not in text
-    assert commands(run) == ["quant=w8a8", f"qexp search {run.key[:8]}"]
+    assert commands(run) == [f"qexp again {run.key[:8]} quant=w8a8", f"qexp search {run.key[:8]}"]
     both = verdict(run, judged(-0.3))
     assert both.answer == "deployable" and both.best is not None and both.best.row.quant == "w8a8"
     assert "W4A4 PTQ (simulated)" in " ".join(sentences(both))
@@ -333,10 +346,10 @@ def test_a_collapsed_model_is_never_best_even_without_any_loss() -> None:
 def test_a_checkpoint_at_chance_is_no_reason_to_train_but_to_look_at_its_labels() -> None:
     caveats = {"fp32": {"f1": CONSTANT}}
     trained = judged(0.0, caveats=caveats)
-    assert commands(trained) == ["finetune.epochs=… finetune.learning_rate=…"]
+    assert commands(trained) == [f"qexp again {trained.key[:8]} finetune.epochs=6"]
     finished = judged(0.0, caveats=caveats, sections={"finetune": {"kind": "none"}})
     (command,) = commands(finished)
-    assert command == f"qexp again {finished.key[:8]} 'task.labels=[…]'"
+    assert command == f"qexp again {finished.key[:8]} 'task.labels=[yes,no]'"
 
 
 def test_one_collapsed_seed_rules_a_candidate_out() -> None:
@@ -351,7 +364,7 @@ def test_a_collapsed_fp32_model_leaves_nothing_to_say() -> None:
     run = judged(0.0, caveats={"fp32": {"f1": CONSTANT}, "ptq": {"f1": CONSTANT}})
     assert verdict(run).answer == "cannot tell"
     assert "so a loss against it says nothing" in words(run)
-    assert commands(run) == ["finetune.epochs=… finetune.learning_rate=…"]
+    assert commands(run) == [f"qexp again {run.key[:8]} finetune.epochs=6"]
 
 
 def test_an_undefined_score_is_no_answer() -> None:
@@ -379,7 +392,7 @@ def test_without_engines_the_score_alone_is_judged() -> None:
     run = judged(engines={}, sections={"deploy": {"kind": "none"}})
     assert verdict(run).answer == "not exported"
     assert "nothing was exported (deploy=none)" in words(run)
-    assert commands(run) == ["deploy=auto"]
+    assert commands(run) == [f"qexp again {run.key[:8]} deploy=auto"]
 
 
 @pytest.mark.parametrize(
@@ -392,7 +405,7 @@ def test_other_kinds_of_task_have_their_own_score(kind: str, metric: str) -> Non
     found = verdict(run)
     assert found.answer == "not exported"
     assert f"keeps {metric} within" in words(run)
-    assert commands(run) == ["deploy=auto"]
+    assert commands(run) == [f"qexp again {run.key[:8]} deploy=auto"]
 
 
 def test_a_translator_that_was_exported_is_deployable_without_a_latency() -> None:
@@ -418,7 +431,8 @@ def test_failed_and_float_runs_have_answers_of_their_own() -> None:
     assert verdict(failed(experiment())).answer == "failed"
     assert "the loss is nan" in words(failed(experiment()))
     assert verdict(record(experiment(quant="fp32"))).answer == "not quantized"
-    assert commands(record(experiment(quant="fp32"))) == ["quant=w8a8"]
+    floats = record(experiment(quant="fp32"))
+    assert commands(floats) == [f"qexp again {floats.key[:8]} quant=w8a8"]
 
 
 def test_an_interrupted_run_is_not_called_failed() -> None:
@@ -426,7 +440,7 @@ def test_an_interrupted_run_is_not_called_failed() -> None:
     assert verdict(run).answer == "interrupted"
     assert "mrpc: interrupted." in words(run) and "the same command goes on from here" in words(run)
     assert "failed" not in words(run) and "KeyboardInterrupt" not in words(run)
-    assert commands(run) == ["the same command"]
+    assert commands(run) == [f"qexp again {run.key[:8]}"]
     assert verdict(run, failed(experiment(seed=2), scores={})).answer == "failed"
 
 
