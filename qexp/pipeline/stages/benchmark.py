@@ -169,7 +169,7 @@ def _session(
 
     info = least.engines[name].info
     if benchmark_runs is not None and benchmark_runs < LEAST_RUNS:
-        return without_cost(f"budget.benchmark_runs is {benchmark_runs}; it is measured from {LEAST_RUNS} on")
+        return without_cost(f"budget.benchmark_runs={benchmark_runs} is less than {LEAST_RUNS}")
     if info.device != host.processor:
         return without_cost(f"it computes on {info.device}, not in the memory of the process")
     file = graph.folder if least.search else graph.file
