@@ -239,6 +239,8 @@ def _latency(results: RunResults, name: str, latency: Any) -> None:
         entry |= {"info": info, "latency": facts["latency"].get(engine, {})}
         entry |= {"audit": facts["audits"][engine]} if facts["audits"][engine] else {}
         entry |= {"problems": facts["problems"][engine]} if engine in facts["problems"] else {}
+        if session := facts.get("sessions", {}).get(engine):  # older artifacts have none
+            entry["session"] = session
 
 
 _RECORDERS: Mapping[type[Artifact], tuple[Callable[[RunResults, str, Any], None], ...]] = {

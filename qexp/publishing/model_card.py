@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ from qexp.reporting.glue import TASKS as GLUE_TASKS
 from qexp.reporting.run_view import RunView
 from qexp.reporting.table import MEBIBYTE, Table, markdown, score
 from qexp.reporting.tables.comparison import caveat_notes, marked
+from qexp.reporting.tables.run import cost_table
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -174,6 +175,8 @@ def _sections(content: CardContent) -> Iterator[str]:
         yield _integers(content.facts, content.files)
     yield markdown(_scores(content))
     yield f"## Gate\n\n{_gate(model.record)}\n"
+    if costs := _costs(model.record):
+        yield markdown(costs)
     if content.facts:
         yield markdown(_sites(content.facts))
     yield markdown(_files(content))
@@ -236,6 +239,12 @@ def _scores(content: CardContent) -> Table:
     ]
     notes = caveat_notes([content.run], named=False)
     return Table("Scores in percent", ("model", *metrics), tuple(rows), notes=tuple(notes))
+
+
+def _costs(record: Record) -> Table | None:
+    """Return size, memory, load time and latency of each engine that was timed; None without one."""
+    costs = cost_table(record) if record.latency else None
+    return costs and replace(costs, title="Engines")
 
 
 def _gate(record: Record) -> str:

@@ -98,6 +98,18 @@ class Timing(TypedDict):
     joules_per_row: NotRequired[float]
 
 
+class SessionCost(TypedDict):
+    """What loading an engine costs: ``memory_bytes`` of resident memory and ``load_seconds``.
+
+    Memory is what a process that holds nothing else grows by until the engine is loaded; the time ends with
+    the answer to a first batch. Null has its ``reason``.
+    """
+
+    memory_bytes: int | None
+    load_seconds: float | None
+    reason: NotRequired[str]
+
+
 class AuditResult(TypedDict):
     """Nodes that an engine executes for a batch of ``shape``.
 
@@ -120,13 +132,14 @@ class EngineFound(TypedDict):
 
     ``info`` has version, device, bytes, build time in seconds, and command; ``gate`` the comparison with
     torch; ``scores`` the engine's own scores. ``latency`` is by shape (rows x tokens, or rows x beams of
-    a translation), and ``problems`` by shape, or ``engine`` for the whole engine.
+    a translation), and ``problems`` by shape, or ``engine`` for the whole engine. ``session`` is newer.
     """
 
     info: NotRequired[dict[str, Any]]
     gate: NotRequired[ParityResult]
     scores: NotRequired[dict[str, float | None]]
     latency: NotRequired[dict[str, Timing]]
+    session: NotRequired[SessionCost]
     audit: NotRequired[AuditResult]
     problems: NotRequired[dict[str, str]]
 

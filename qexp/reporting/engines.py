@@ -12,6 +12,13 @@ from qexp.reporting.run_view import RunView
 from qexp.reporting.table import DAGGER, DOUBLE_DAGGER, KEY_LENGTH, MEBIBYTE, NOT_REQUESTED, Table, score
 from qexp.reporting.tables.comparison import marked, noise_note, parity_facts
 from qexp.reporting.tables.footnotes import notes_by_cause
+from qexp.reporting.tables.session_cost import MEANING as MEMORY
+from qexp.reporting.tables.session_cost import (
+    SESSION_COLUMNS,
+    has_sessions,
+    session_cells,
+    session_notes,
+)
 from qexp.reporting.verdict.speed import Drifts, drifts_of, execution_of, speed_of
 
 if TYPE_CHECKING:
@@ -128,20 +135,33 @@ def _machine(row: EngineRow) -> str:
 def _table(rows: Sequence[EngineRow], machine: str) -> Table:
     shapes = list(dict.fromkeys(shape for row in rows for shape in row.found.get("latency", {})))
     drifts = drifts_of(row.run for row in rows)
-    cells = tuple((*_facts(row), *(_latency(row, shape, drifts) for shape in shapes)) for row in rows)
+    measured = has_sessions(row.found for row in rows)
+    columns = (*COLUMNS, *(SESSION_COLUMNS if measured else ()), *shapes)
     title = f"engines: {rows[0].run.task} {short_name(rows[0].run.model)}"
     marks = {row.run.source for row in rows if row.run.is_synthetic} | {
         row.run.budget for row in rows if row.run.budget != "full"
     }
-    caption = (*READING, *([f"Machine: {machine}."] if machine else []))
+    cells = tuple(
+        (
+            *_facts(row),
+            *(session_cells(row.found) if measured else ()),
+            *(_latency(row, shape, drifts) for shape in shapes),
+        )
+        for row in rows
+    )
+    caption = (*READING, *([MEMORY] if measured else []), *([f"Machine: {machine}."] if machine else []))
     if marks:
         caption += (f"Not a result: {' and '.join(sorted(map(str, marks)))} runs stand here too.",)
     return Table(
         title,
-        (*COLUMNS, *shapes),
+        columns,
         rows=cells,
         caption=caption,
-        notes=(*notes_by_cause([*_notes(rows), *_noise(rows, shapes, drifts)]), *_meanings(rows)),
+        notes=(
+            *notes_by_cause([*_notes(rows), *_noise(rows, shapes, drifts)]),
+            *_not_measured(rows),
+            *_meanings(rows),
+        ),
         labels=6,
     )
 
@@ -192,6 +212,11 @@ def _noise(rows: Sequence[EngineRow], shapes: Sequence[str], drifts: Drifts) -> 
             if speed.kind == "noisy":
                 reason, own = speed.shared_reason
                 yield f"noisy, {reason}", row.run, f"{row.name} {shape}{own and f' ({own})'}"
+
+
+def _not_measured(rows: Sequence[EngineRow]) -> list[str]:
+    """Return notes on engines without memory or load time, and why."""
+    return session_notes({f"{row.run.record.key[:KEY_LENGTH]} {row.name}": row.found for row in rows})
 
 
 def _notes(rows: Sequence[EngineRow]) -> Iterator[Note]:

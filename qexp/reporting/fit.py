@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -31,10 +32,11 @@ def fitted(table: Table, width: int) -> list[Table]:
     """Return tables that hold the columns of one and are at most ``width`` wide.
 
     In this order, until it fits: names that all rows share go into the caption, texts of the column
-    ``table.prose`` become numbered notes, names are shortened, and the other columns are divided among
-    several tables that repeat the names. Captions stand above the first part and notes below the last.
+    ``table.prose`` become numbered notes, units of headings go into the caption if that is enough, names are
+    shortened, and the other columns are divided among several tables that repeat the names. Captions stand
+    above the first part and notes below the last.
     """
-    for narrower in (_without_shared_names, _with_short_prose, _with_short_names):
+    for narrower in (_without_shared_names, _with_short_prose, _with_units_above, _with_short_names):
         if width_of(table) <= width:
             return [table]
         table = narrower(table, width)
@@ -84,6 +86,18 @@ def _with_short_prose(table: Table, width: int) -> Table:
 
 def _texts(table: Table, index: int) -> list[str]:
     return [*dict.fromkeys(row[index] for row in table.rows if row[index])]
+
+
+def _with_units_above(table: Table, width: int) -> Table:
+    """Move the units of headings, such as ``p50 (ms)``, into the caption if the table then fits."""
+    found = [re.fullmatch(r"(.+) \((.+)\)", name) for name in table.columns]
+    units = [f"{each[1]} in {each[2]}" for each in found[table.labels :] if each]
+    columns = tuple(
+        each[1] if each and index >= table.labels else name
+        for index, (name, each) in enumerate(zip(table.columns, found, strict=True))
+    )
+    narrow = replace(table, columns=columns, caption=(*table.caption, f"Units: {', '.join(units)}."))
+    return narrow if width_of(narrow) <= width else table
 
 
 def _with_short_names(table: Table, width: int) -> Table:

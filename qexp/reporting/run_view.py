@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from qexp.naming import MODEL_STAGES, is_simulated, quant_name, short_format
 from qexp.records.record import Record
+from qexp.reporting.costs import costs_of
 
 FLOAT_BITS = 32
 """Bit-width that means "not quantized" (:data:`qexp.config.FLOAT_BITS`; a test compares the two)."""
@@ -52,6 +53,8 @@ class Quantity:
         "average",
         "size",
         "latency",
+        "memory",
+        "load_time",
         "task_score",
         "task_average",
         "relative_loss",
@@ -69,10 +72,11 @@ class Quantity:
 
     @property
     def unit(self) -> str:
-        """Unit: ``percent``, ``points``, ``bytes``, ``ms`` or ``rows/s``."""
+        """Unit: ``percent``, ``points``, ``bytes``, ``s``, ``ms`` or ``rows/s``."""
         if self.name == "latency":
             return "ms" if self.metric.endswith("_ms") else "rows/s"
-        return {"difference": "points", "size": "bytes"}.get(self.name, "percent")
+        units = {"difference": "points", "size": "bytes", "memory": "bytes", "load_time": "s"}
+        return units.get(self.name, "percent")
 
 
 @dataclass(frozen=True)
@@ -256,14 +260,8 @@ class RunView:
 
     @property
     def _costs(self) -> dict[Quantity, float | None]:
-        sizes = {Quantity("size", graph): float(size) for graph, size in (self.record.bytes or {}).items()}
-        times = {
-            Quantity("latency", graph, name, batch): float(value)  # type: ignore[arg-type]
-            for graph, batches in (self.record.latency or {}).items()
-            for batch, timing in batches.items()
-            for name, value in timing.items()
-        }
-        return {**sizes, **times}
+        runtime = self.find("deploy.runtimes", ["onnxruntime"])[0]
+        return {Quantity(*names): value for names, value in costs_of(self.record, runtime)}  # type: ignore[arg-type]
 
     @cached_property
     def promised(self) -> frozenset[Quantity]:

@@ -15,6 +15,7 @@ from qexp.naming import MODEL_STAGES, StageName
 from qexp.records.outcome import outcome, reason
 from qexp.records.record import Record
 from qexp.reporting.charts.gate_distribution import shares_of
+from qexp.reporting.costs import session_numbers
 from qexp.reporting.predictions import evaluations, joined_rows
 from qexp.reporting.run_view import RunView
 from qexp.tracking.tracker import Cell, CellTable, Page, PageContent, without_secrets
@@ -88,6 +89,9 @@ def _summary(record: Record) -> Iterator[tuple[str, Cell]]:
             yield f"parity/{name}", cast(Cell, value)
     for graph, size in (record.bytes or {}).items():
         yield f"bytes/{graph}", size
+    for quantity, value in RunView(record).measured.items():
+        if quantity.name in ("memory", "load_time"):
+            yield f"{quantity.name}/{quantity.stage}", value
     for graph, batches in (record.latency or {}).items():
         for batch, timing in batches.items():
             yield f"latency/{graph}/{batch}/p50_ms", timing["p50_ms"]
@@ -121,7 +125,7 @@ def _latency(record: Record) -> CellTable:
 
 
 def _engines(record: Record) -> CellTable:
-    """Return the table of engines: scores, gate, audit and size of each."""
+    """Return the table of engines: scores, gate, audit, size, memory and load time of each."""
     metrics = tuple(
         dict.fromkeys(name for engine in record.engines.values() for name in engine.get("scores", {}))
     )
@@ -133,11 +137,13 @@ def _engines(record: Record) -> CellTable:
             *(cast(Cell, engine.get("gate", {}).get(each)) for each in gate),
             cast(Cell, engine.get("audit", {}).get("integer_share")),
             cast(Cell, engine.get("info", {}).get("bytes")),
+            *map(session_numbers(engine).get, ("memory", "load_time")),
             "; ".join(f"{what}: {why}" for what, why in engine.get("problems", {}).items()),
         )
         for name, engine in record.engines.items()
     )
-    return CellTable(("engine", *metrics, *gate, "integer_share", "bytes", "problems"), tuple(rows))
+    costs = ("integer_share", "bytes", "memory", "load_time")
+    return CellTable(("engine", *metrics, *gate, *costs, "problems"), tuple(rows))
 
 
 def _engine_latency(record: Record) -> CellTable:

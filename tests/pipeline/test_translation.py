@@ -58,6 +58,7 @@ def test_whole_translations_go_through_the_exported_files(outputs: Path) -> None
         "deploy.runtimes=[onnxruntime,openvino]",
         "deploy.batch_sizes=[1,4]",
         "deploy.runs=3",
+        "budget.benchmark_runs=10",
     )
     words = [word for word in SCRATCH if word != "deploy=none"]
     code, record = run(
@@ -72,6 +73,7 @@ def test_whole_translations_go_through_the_exported_files(outputs: Path) -> None
         for timing in engine["latency"].values():
             assert timing["tokens_per_second"] >= timing["samples_per_second"]
         assert (engine["audit"]["integer_share"] > 0) == name.endswith("int8")  # attention alone
+        assert engine["session"]["memory_bytes"] > 0 and engine["session"]["load_seconds"] > 0
     assert record["latency"]["int8"]["4"] == record["engines"]["onnxruntime/int8"]["latency"]["4xbeam1"]
     assert record["scores"]["onnx"] == record["scores"]["ptq"]
     int8 = max(each["info"]["bytes"] for name, each in record["engines"].items() if name.endswith("int8"))

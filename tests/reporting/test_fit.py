@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 
 import pytest
@@ -49,6 +50,16 @@ def test_no_part_is_wider_and_no_number_is_lost_or_cut(table: Table, width: int)
 def test_what_fits_is_left_alone() -> None:
     table = Table("t", ("name", "x"), (("a" * 40, "1"),))
     assert fitted(table, 80) == [table]
+
+
+def test_units_go_into_the_caption_where_that_is_enough() -> None:
+    table = Table("t", ("name", "size (MiB)", "p50 (ms)"), (("a", "1.00", "2.00"),))
+    (part,) = fitted(table, 16)
+    assert part.columns == ("name", "size", "p50")
+    assert part.caption == ("Units: size in MiB, p50 in ms.",)
+    assert part.rows == table.rows
+    parts = fitted(replace(table, rows=(("a", "1" * 10, "2" * 10),)), 20)
+    assert [each.columns for each in parts] == [("name", "size (MiB)"), ("name", "p50 (ms)")]
 
 
 def test_names_that_all_rows_share_go_into_the_caption() -> None:

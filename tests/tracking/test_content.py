@@ -58,7 +58,9 @@ def test_engines_are_shown_with_what_could_not_be_had(outputs: Path) -> None:
             "scores": {"f1": 80.0},
             "audit": {"integer_share": 97.5},
             "latency": {"1x128": timing},
+            "session": {"memory_bytes": 4096, "load_seconds": 0.25},
         },
+        "onnxruntime/int8": {"session": {"memory_bytes": 8192, "load_seconds": 0.5}},
         "tensorrt/int8": {"problems": {"engine": "not installed"}},
     }
     shown = content_of(predicted(outputs, asked(), engines=engines), outputs, nothing_left_out)
@@ -66,9 +68,11 @@ def test_engines_are_shown_with_what_could_not_be_had(outputs: Path) -> None:
     whole = dict(zip(table.columns, table.rows[0], strict=True))
     assert (whole["engine"], whole["f1"], whole["passed"]) == ("openvino/int8", 80.0, False)
     assert (whole["agreement"], whole["integer_share"], whole["bytes"]) == (97.25, 97.5, 9)
-    absent = dict(zip(table.columns, table.rows[1], strict=True))
+    assert (whole["memory"], whole["load_time"]) == (4096, 0.25)
+    assert (shown.summary["memory/int8"], shown.summary["load_time/int8"]) == (8192, 0.5)
+    absent = dict(zip(table.columns, table.rows[2], strict=True))
     assert absent["problems"] == "engine: not installed"
-    assert absent["f1"] is absent["passed"] is absent["bytes"] is None
+    assert absent["f1"] is absent["passed"] is absent["bytes"] is absent["memory"] is None
     assert shown.tables["engines/latency"].rows == (("openvino/int8", "1x128", 5.0, 6.0, 7.0, 200.0),)
 
 

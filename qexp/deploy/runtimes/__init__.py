@@ -28,13 +28,22 @@ def load(runtime: str, spec: EngineSpec) -> Engine:
     Raises:
         DeployError: The runtime is unknown, not installed, has no device, or refuses the graph.
     """
-    loader: Callable[[EngineSpec], Engine] = import_module(f"{__name__}.{spec_of(runtime).engine}").load
+    loader: Callable[[EngineSpec], Engine] = import_module(module_of(runtime)).load
     engine = loader(spec)
-    _return_freed_memory()
+    return_freed_memory()
     return engine
 
 
-def _return_freed_memory() -> None:
+def module_of(runtime: str) -> str:
+    """Return the module whose ``load`` makes engines of a runtime.
+
+    Raises:
+        DeployError: The runtime is unknown.
+    """
+    return f"{__name__}.{spec_of(runtime).engine}"
+
+
+def return_freed_memory() -> None:
     """Have glibc return freed memory to the system; other C libraries have no such call, or need none.
 
     Loading reads the graph, rewrites it and lets the runtime transform it: several times the size of the

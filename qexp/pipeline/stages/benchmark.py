@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from qexp.artifacts import BuildDir, Stage
 from qexp.artifacts.types import Graph, Latency, Tokens
-from qexp.config import DeployEngines, Task, TranslationTask
+from qexp.config import BeamSearch, DeployEngines, Task, TranslationTask
 from qexp.config.deploy import BEAMS, beam_shape
 from qexp.context import RunContext
 from qexp.deploy.hardware import Host
 from qexp.errors import DeployError
-from qexp.naming import StageName
+from qexp.naming import RuntimeName, StageName
+from qexp.records.schema import SessionCost
 
 if TYPE_CHECKING:
     from qexp.deploy.benchmark import EngineBenchmark
@@ -41,7 +42,8 @@ def run(
 
     A shape that an engine rejects, for instance for lack of memory, is recorded as a problem, and the engine
     is timed on the others. ``benchmark_rows`` excludes batches with more rows, except the smallest. ``host``
-    is part of the cache key, so that each machine has its own timings.
+    is part of the cache key, so that each machine has its own timings. What a session costs is measured when
+    the clock has stopped; artifacts from before it was measured lack it, and stay valid, as their timings do.
     """
     from qexp.deploy.benchmark import EngineBenchmark, pinned
     from qexp.deploy.timing import TimingEffort
@@ -60,11 +62,18 @@ def run(
             bench.measure(each.shape, each.batches, advance)
         engines, first = rounds[0].engines, rounds[0].batches[0]
         audits = {name: _audit(name, engine, first, bench) for name, engine in engines.items()}
+        least = min(rounds, key=lambda each: next(iter(each.batches[0].values())).size)
+        folders = dict(zip(names, graphs, strict=True))
+        sessions = {
+            name: _session(least, name, folders[name], host=host, benchmark_runs=benchmark_runs)
+            for name in engines
+        }
     work.write_facts(
         {
             "latency": bench.latency,
             "problems": bench.problems,
             "audits": audits,
+            "sessions": sessions,
             "host": asdict(host),
             "engines": {name: asdict(engine.info) for name, engine in engines.items()},
         }
@@ -86,6 +95,8 @@ class _Round:
     shape: str
     engines: Mapping[str, Engine]
     batches: Sequence[Batch]
+    search: BeamSearch | None = None
+    """Search of a translation."""
 
 
 def _rounds(
@@ -125,7 +136,8 @@ def _searches(
         search = task.search.model_copy(update={"beams": beams})
         for rows in deploy.batch_sizes:
             engines = {name: SearchEngine(each, search) for name, each in translators.items()}
-            rounds.append(_Round(beam_shape(rows, beams), engines, sentences_of(tokens, task, rows)))
+            batches = sentences_of(tokens, task, rows)
+            rounds.append(_Round(beam_shape(rows, beams), engines, batches, search))
     return rounds
 
 
@@ -142,6 +154,29 @@ def _loader(name: str, deploy: DeployEngines, ctx: RunContext) -> Callable[[Path
         return load(runtime, spec)
 
     return load_file
+
+
+def _session(
+    least: _Round, name: str, graph: Graph, *, host: Host, benchmark_runs: int | None
+) -> SessionCost:
+    """Measure memory and load time of an engine, until it has answered the first batch of a round.
+
+    Where the budget allows few timed runs, the processes would take longer than all of them, so that nothing
+    is measured.
+    """
+    from qexp.deploy.timing import LEAST_RUNS
+    from qexp.tasks.session_cost import SessionRequest, measure_session, without_cost
+
+    info = least.engines[name].info
+    if benchmark_runs is not None and benchmark_runs < LEAST_RUNS:
+        return without_cost(f"budget.benchmark_runs={benchmark_runs} is less than {LEAST_RUNS}")
+    if info.device != host.processor:
+        return without_cost(f"it computes on {info.device}, not in the memory of the process")
+    file = graph.folder if least.search else graph.file
+    request = SessionRequest(
+        cast(RuntimeName, info.runtime), info.precision, host.threads, file, search=least.search
+    )
+    return measure_session(request, least.batches[0])
 
 
 def _audit(name: str, engine: Engine, batch: Batch, bench: EngineBenchmark) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from qexp.naming import is_simulated
 from qexp.records.outcome import outcome
 from qexp.reporting.attempts import first_line
 from qexp.reporting.comparison import Cell, Comparison, Row
+from qexp.reporting.costs import session_numbers
 from qexp.reporting.glue import Average
 from qexp.reporting.overview import Overview, OverviewRow
 from qexp.reporting.published import Published
@@ -133,7 +134,7 @@ def _interval_line(interval: Interval, settings: Iterable[str]) -> Mapping[str, 
 
 
 def _engine_lines(row: EngineRow, settings: Iterable[str]) -> Iterator[Mapping[str, object]]:
-    """Yield scores, agreement, integer share, bytes and latencies of one engine; ``batch`` is a shape."""
+    """Yield the numbers of one engine, from its scores to its latencies; ``batch`` is a shape."""
     run, results = row.run, row.found
     facts: dict[str, object] = {
         "task": run.task,
@@ -152,6 +153,8 @@ def _engine_lines(row: EngineRow, settings: Iterable[str]) -> Iterator[Mapping[s
         yield {**facts, "quantity": "integer_share", "unit": "percent", "median": audit["integer_share"]}
     if info := results.get("info"):
         yield {**facts, "quantity": "size", "unit": "bytes", "median": info["bytes"]}
+    for name, value in session_numbers(results).items():
+        yield {**facts, "quantity": name, "unit": "s" if name == "load_time" else "bytes", "median": value}
     for shape, times in results.get("latency", {}).items():
         for name, value in times.items():
             yield {**facts, "quantity": "latency", "metric": name, "batch": shape, "median": value}

@@ -16,6 +16,7 @@ from qexp.reporting.run_view import TRAINED, Quantity, RunView
 from qexp.reporting.settings import label
 from qexp.reporting.table import DAGGER, DOUBLE_DAGGER, KEY_LENGTH, NOT_REQUESTED, Table, joined
 from qexp.reporting.tables.footnotes import Footnotes, more
+from qexp.reporting.tables.session_cost import MEANING, SESSION_COLUMNS
 from qexp.reporting.tables.skipped_rows import skipped_notes
 from qexp.reporting.verdict.speed import Drifts, drifts_of, shape_of, shape_words, speed_of
 
@@ -28,6 +29,8 @@ WARNINGS = {
     "limited": "limited: the budget is called full, but a limit on the work is set.",
 }
 MISSING = "missing"
+SESSIONS = {"memory": (SESSION_COLUMNS[0], text.size), "load_time": (SESSION_COLUMNS[1], text.latency)}
+"""Columns of memory and load time, with the form of their pairs, by quantity."""
 
 
 def table_of(comparison: Comparison) -> Table:
@@ -44,7 +47,9 @@ def table_of(comparison: Comparison) -> Table:
         *map(label, comparison.split.columns),
     ]
     header += [title for title, _ in columns]
-    header += ["size (MiB)"] * ("size" in kinds) + ["latency (ms)"] * show_latency + ["seeds"]
+    sessions = [name for name in SESSIONS if name in kinds]
+    header += ["size (MiB)"] * ("size" in kinds) + [SESSIONS[name][0] for name in sessions]
+    header += ["latency (ms)"] * show_latency + ["seeds"]
     names, footnotes = model_names(row.model for row in comparison.rows), Footnotes()
     drifts, rows = drifts_of(run for row in comparison.rows for run in row.runs), []
     for row, recipe in zip(comparison.rows, recipes, strict=True):
@@ -57,6 +62,7 @@ def table_of(comparison: Comparison) -> Table:
         ]
         cells += [_score(row, quantity, footnotes) for _, quantity in columns]
         cells += [_pair(row, "size", text.size, footnotes)] * ("size" in kinds)
+        cells += [_pair(row, name, SESSIONS[name][1], footnotes) for name in sessions]
         cells += [_latency(row, drifts, footnotes)] * show_latency + [
             _seeds(row, comparison.seeds, footnotes)
         ]
@@ -294,10 +300,9 @@ def _caption(
     if any(quantity.stage == "control" for _, quantity in columns):
         reading.append("control: the FP32 model, trained on without quantizers.")
     reading += ["Size: ONNX file, FP32 -> INT8."] if with_size else []
+    reading += [MEANING] * any(each.name in SESSIONS for row in comparison.rows for each in row.cells)
     reading += [_latency_words(comparison)] if with_latency else []
-    reading += (
-        ["Size and latency: median over the seeds that have them; spread in the CSV."] if with_size else []
-    )
+    reading += ["Costs: median over the seeds that have them; spread in the CSV."] if with_size else []
     if any(row.simulated for row in comparison.rows):
         reading.append("simulated: no kernel multiplies such activations; latency is that of wider numbers.")
     return (*warnings, " ".join(facts), " ".join(reading))

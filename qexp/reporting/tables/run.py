@@ -21,9 +21,16 @@ from qexp.reporting.tables.comparison import (
     parity_facts,
     parity_note,
 )
+from qexp.reporting.tables.session_cost import (
+    MEANING,
+    SESSION_COLUMNS,
+    has_sessions,
+    session_cells,
+    session_notes,
+)
 from qexp.reporting.verdict.speed import engines_of, shape_of, shape_words, speed_of, spread_of
 
-COSTS = ("engine", "size (MiB)", "p50 (ms)", "speedup", "p90/p50", "gate")
+COSTS = ("engine", "size (MiB)", *SESSION_COLUMNS, "p50 (ms)", "speedup", "p90/p50", "gate")
 """Columns of the table of engines; the speedup is against the fastest FP32 engine of the run."""
 WHY = "why"
 """Column with the reason where a latency is missing or has no ratio."""
@@ -68,13 +75,16 @@ def cost_table(record: Record) -> Table | None:
     if not engines:
         return None
     rows = [_costs(run, name, found) for name, found in engines.items()]
-    columns: tuple[str, ...] = (*COSTS, WHY)
-    if not any(row[-1] for row in rows):
-        columns, rows = COSTS, [row[:-1] for row in rows]
-    notes = [SIMULATED] if any("simulated" in row for row in rows) else []
+    measured = has_sessions(engines.values())
+    empty = {*([] if measured else SESSION_COLUMNS), *([] if any(row[WHY] for row in rows) else [WHY])}
+    columns = tuple(name for name in (*COSTS, WHY) if name not in empty)
+    cells = tuple(tuple(row[name] for name in columns) for row in rows)
+    notes = [SIMULATED] if any("simulated" in row for row in cells) else []
     timed = any(found.get("latency") for found in engines.values())
-    caption = (f"Latency: {shape_words(shape_of(run))}{_machine(record)}.",) if timed else ()
-    return Table("engines", columns, tuple(map(tuple, rows)), caption=caption, notes=tuple(notes), prose=WHY)
+    caption = [f"Latency: {shape_words(shape_of(run))}{_machine(record)}."] if timed else []
+    caption += [MEANING] if measured else []
+    notes += session_notes(engines)
+    return Table("engines", columns, cells, caption=tuple(caption), notes=tuple(notes), prose=WHY)
 
 
 def _machine(record: Record) -> str:
@@ -83,7 +93,8 @@ def _machine(record: Record) -> str:
     return f", {processor}, {host.get('threads')} threads" if processor else ""
 
 
-def _costs(run: RunView, name: str, found: Mapping[str, Any]) -> tuple[str, ...]:
+def _costs(run: RunView, name: str, found: Mapping[str, Any]) -> dict[str, str]:
+    """Return the cells of an engine by column."""
     precision, speed = name.split("/")[1], speed_of(run, name)
     timing = found.get("latency", {}).get(speed.shape)
     own = timing and f"{spread_of(timing):.2f}"
@@ -91,15 +102,17 @@ def _costs(run: RunView, name: str, found: Mapping[str, Any]) -> tuple[str, ...]
     ratio = f"{speed.ratio:.2f}x" if speed.ratio is not None else kind
     if name == speed.baseline:
         ratio = NOT_REQUESTED
-    return (
+    cells = (
         name,
         _file_size(run, precision, found),
+        *session_cells(found),
         f"{timing['p50_ms']:.2f}" if timing else kind,
         ratio,
         own or NOT_REQUESTED,
         _gate(found),
         "" if speed.kind == "simulated" or name == speed.baseline else speed.reason,
     )
+    return dict(zip((*COSTS, WHY), cells, strict=True))
 
 
 def _file_size(run: RunView, precision: str, found: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from qexp.reporting.run_details import setting_differences
 from qexp.reporting.run_list import gate_of
 from qexp.reporting.run_view import RunView
 from qexp.reporting.table import KEY_LENGTH, MEBIBYTE, NOT_REQUESTED, Table, joined, points, score
+from qexp.reporting.tables.session_cost import SESSION_COLUMNS, session_cells
 
 MOST_FAILURES = 200
 """Maximum number of failed runs in the table; the newest come first."""
@@ -21,7 +22,8 @@ MOST_DIFFERENCES = 6
 NEIGHBOUR = "settings against the run above"
 COLUMNS = (
     "key", "task", "model", "recipe", "quant", "method", *(f"{stage} (%)" for stage in MODEL_STAGES),
-    "loss (points)", "gate", "size (MiB)", "p50 (ms)", "seed", "kind", "tags", "finished", NEIGHBOUR,
+    "loss (points)", "gate", "size (MiB)", *SESSION_COLUMNS, "p50 (ms)", "seed", "kind", "tags", "finished",
+    NEIGHBOUR,
 )  # fmt: skip
 
 
@@ -84,6 +86,7 @@ def _facts(run: RunView) -> tuple[str, ...]:
         _loss(scores.get("fp32"), scores.get(last)) if last != "fp32" else NOT_REQUESTED,
         gate_of(run) or NOT_REQUESTED,
         f"{size / MEBIBYTE:.2f}" if size is not None else NOT_REQUESTED,
+        *session_cells(record.engines.get(f"{run.find('deploy.runtimes', ['onnxruntime'])[0]}/{graph}", {})),
         f"{timing['p50_ms']:.2f}" if timing else NOT_REQUESTED,
         str(run.seed),
         joined([*["sample"] * bool(run.is_synthetic), run.budget]),

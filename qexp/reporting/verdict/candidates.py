@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from qexp.naming import MODEL_TITLES, Execution, StageName
 from qexp.reporting.comparison import Row
+from qexp.reporting.costs import session_numbers
 from qexp.reporting.run_view import FLOAT_BITS, RunView
 from qexp.reporting.verdict.speed import Drifts, Speed, engines_of, execution_of, speed_of
 
@@ -101,6 +102,14 @@ class DeploymentCandidate:
         """Sizes of the FP32 and the quantized file, or None without both."""
         sizes = self.run.record.bytes or {}
         return (sizes["fp32"], sizes["int8"]) if {"fp32", "int8"} <= set(sizes) else None
+
+    @property
+    def memory(self) -> tuple[float, float] | None:
+        """Bytes that the FP32 and the quantized engine of its runtime take; None without both."""
+        engines = engines_of(self.run)
+        found = [session_numbers(engines.get(f"{self.runtime}/{graph}", {})) for graph in ("fp32", "int8")]
+        fp32, int8 = (each.get("memory") for each in found)
+        return (fp32, int8) if fp32 and int8 else None
 
     @property
     def packed_bytes(self) -> int | None:

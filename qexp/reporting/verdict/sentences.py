@@ -29,6 +29,8 @@ WITHIN: dict[State, str] = {
 WIDENED = "Engines multiply the weights of {} as 8-bit integers: {} W8A8, and as fast."
 HALF_A_BYTE = 4
 """Most bits of weights that take less than a byte in a file."""
+MISLEADING = 1.5
+"""Least factor between the ratio of two files and that of their engines' memory that is told."""
 NAMED = 4
 """Most candidates that one sentence names."""
 HEADLINES: dict[Answer, str] = {
@@ -107,7 +109,7 @@ def _of_best(best: DeploymentCandidate) -> list[str]:
     if best.state == "deployable":
         size = "smaller than" if best.run.bits[0] <= HALF_A_BYTE else "as large as"
         widened = [WIDENED.format(best.row.quant.upper(), size)] if best.execution == "widened" else []
-        return [*lines, f"{_deployed(best)} Gate: {best.gate}.", *_tables(best), *widened]
+        return [*lines, f"{_deployed(best)} Gate: {best.gate}.", *_memory(best), *_tables(best), *widened]
     lines += [simulated_words(best)] if best.execution == "simulated" else []
     if best.state == "simulated":
         return [*lines, f"Gate: {best.gate}."]
@@ -192,6 +194,17 @@ def _deployed(best: DeploymentCandidate) -> str:
     if best.speed.kind == "measured":
         return f"It is {speed}{f' and {size}' if size else ''}."
     return f"{f'It is {size}; ' if size else ''}{speed}."
+
+
+def _memory(best: DeploymentCandidate) -> list[str]:
+    """Return what the loaded engine takes, where the sizes of the files mislead about it."""
+    if best.bytes is None or best.memory is None:
+        return []
+    smaller, less = best.bytes[0] / best.bytes[1], best.memory[0] / best.memory[1]
+    if max(smaller / less, less / smaller) < MISLEADING:
+        return []
+    fp32, int8 = (each / MEBIBYTE for each in best.memory)
+    return [f"Loaded, it takes {int8:.1f} MiB of memory, FP32 {fp32:.1f}."]
 
 
 def _tables(best: DeploymentCandidate) -> list[str]:

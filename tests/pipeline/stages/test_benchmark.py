@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from qexp.artifacts.types import Graph
 from qexp.config import DeployEngines
 from qexp.deploy.benchmark import EngineBenchmark
+from qexp.deploy.engine import Info
+from qexp.deploy.hardware import Host
 from qexp.deploy.timing import TimingEffort
 from qexp.errors import DeployError
-from qexp.pipeline.stages.benchmark import _audit, _limited
+from qexp.pipeline.stages.benchmark import _audit, _limited, _Round, _session
 from tests.conftest import experiment
+from tests.support.fake_engines import FakeEngine
 
 
 class Silent:
@@ -53,3 +58,21 @@ def test_a_limit_leaves_large_batches_out_but_never_all(
     deploy = experiment("task=mrpc", f"deploy.batch_sizes={list(sizes)}").deploy
     assert isinstance(deploy, DeployEngines)
     assert _limited(deploy, rows).batch_sizes == timed
+
+
+@pytest.mark.parametrize(
+    ("device", "runs", "reason"),
+    [
+        ("cpu", 3, "budget.benchmark_runs=3 is less than 10"),
+        ("a GPU", None, "it computes on a GPU, not in the memory of the process"),
+    ],
+)
+def test_an_engine_that_is_not_measured_has_a_reason(
+    device: str, runs: int | None, reason: str, tmp_path: Path
+) -> None:
+    engine = FakeEngine(info=Info("torch_int8", "1", device, "int8", 1, 0.0))
+    least = _Round("1x8", {"torch_int8/int8": engine}, [{"input_ids": np.zeros((1, 8), np.int64)}])
+    host = Host("cpu", 1, 1, ())
+    found = _session(least, "torch_int8/int8", Graph(tmp_path, "key"), host=host, benchmark_runs=runs)
+    assert found == {"memory_bytes": None, "load_seconds": None, "reason": reason}
+    assert engine.seen == []

@@ -67,6 +67,20 @@ def test_a_path_can_be_pasted_from_the_current_folder(
     assert file_of(found.best, tmp_path.parent) == f"{tmp_path.parent}/{file}"
 
 
+@pytest.mark.parametrize(("memory", "said"), [(40, True), (24, False), (None, False)])
+def test_the_memory_of_an_engine_is_said_where_the_file_misleads_about_it(
+    memory: int | None, said: bool
+) -> None:
+    sessions = {"fp32": 98, "int8": memory}
+    engines = {
+        f"onnxruntime/{graph}": engine(9.0, session={"memory_bytes": of and of * MIB, "load_seconds": 1.0})
+        for graph, of in sessions.items()
+    }
+    text = words(judged(engines=engines))
+    assert ("Loaded, it takes 40.0 MiB of memory, FP32 98.0." in text) == said
+    assert ("Loaded" in text) == said
+
+
 def test_the_score_of_the_exported_file_is_said_where_it_is_another_one() -> None:
     scores = {"fp32": {"f1": 88.0}, "ptq": {"f1": 88.0}}
     run = judged(scores={**scores, "onnx": {"f1": 87.74}})
