@@ -64,7 +64,8 @@ test-slow: $(READY)
 	$(PYTEST) -m "slow and not exhaustive"
 
 test-no-vnni: $(READY)
-	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; export QEXP_TEST_GRAPHS="$$folder"; \
+	@set -e; if [ -z "$${QEXP_TEST_GRAPHS:-}" ]; then \
+	  QEXP_TEST_GRAPHS=$$(mktemp -d); export QEXP_TEST_GRAPHS; trap 'rm -rf "$$QEXP_TEST_GRAPHS"' EXIT; fi; \
 	export QEXP_EXACT_INT8_PRODUCTS=1; $(PYTEST) -m "integer_products and not slow" tests/deploy; \
 	$(PYTEST) tests/deploy/onnx/test_export_translation.py -k marian-int8; \
 	unset QEXP_EXACT_INT8_PRODUCTS; \
