@@ -1,6 +1,7 @@
 """Does the gate tell a fault from rounding? Wrong graphs and sound engines of finished runs, by two rules.
 
-    python -m benchmarks.gate RUN [RUN ...] [--rows N] [--threads 2] [--no-bisect] [--json FILE]
+    python -m benchmarks.gate RUN [RUN ...] [--rows N] [--floor-rows 512]
+        [--threads 2] [--no-bisect] [--json FILE]
 
 RUN is the beginning of the key of a quantized run of a BERT encoder with an exported graph. Every fault of
 :mod:`benchmarks.faults` is done to its INT8 graph, which then runs in ONNX Runtime over the evaluation rows.
@@ -29,7 +30,7 @@ from benchmarks.harness import table
 from qexp.analysis.evaluator import EvaluationRows, rows_of, runtime_of
 from qexp.analysis.find_run import find_record, stages_of, subject_of
 from qexp.artifacts.types import ModelArtifact, Ranges
-from qexp.config import Precision, QuantizationConfig
+from qexp.config import FLOOR_ROWS, Precision, QuantizationConfig
 from qexp.context import RunContext, set_threads
 from qexp.data.batches import EVALUATION_BATCH
 from qexp.deploy.engine import Engine, EngineSpec
@@ -81,17 +82,20 @@ class Model:
 class Bench:
     """A run's models on its rows."""
 
-    def __init__(self, record: Record, outputs: Path, limit: int | None, threads: int) -> None:
+    def __init__(
+        self, record: Record, outputs: Path, *, limit: int | None, floor_rows: int, threads: int
+    ) -> None:
         self.record, self.outputs, self.threads = record, outputs, threads
+        self.floor_rows = floor_rows
         self.ctx: RunContext = runtime_of(record, outputs, "cpu", threads)
-        rows: EvaluationRows = rows_of(record, outputs).first(limit)
+        subject = subject_of(record, outputs, None)
+        rows: EvaluationRows = rows_of(record, outputs, subject.stage).first(limit)
         first, split = next(iter(rows.task.evaluation.items()))
         self.rows = replace(rows, task=rows.task.model_copy(update={"evaluation": {first: split}}))
         self.adapter = adapter_for(self.rows.task)
         fp32, int8 = (self._folder("7-onnx", nth) / "model.onnx" for nth in (0, 1))
-        weights, ranges = stages_of(record, subject_of(record, outputs, None).stage)
-        quant_config = subject_of(record, outputs, None).quant_config
-        self.quantized = self._model(int8, weights, quant_config, ranges, ("fp32",))
+        weights, ranges = stages_of(record, subject.stage)
+        self.quantized = self._model(int8, weights, subject.quant_config, ranges, ("fp32",))
         self.float = self._model(fp32, "2-fp32", None, None, ("fp32", "fp16", "bf16"))
 
     def judged(self, name: str, engine: Engine, model: Model, precision: Precision = "fp32", *,
@@ -136,7 +140,7 @@ class Bench:
         run, floor = self.adapter.runner(model, self.ctx), {}
         for precision in precisions:
             with reordered(precision):
-                floor[precision] = first_rows(self.predict(run), None)
+                floor[precision] = first_rows(self.predict(run), self.floor_rows)
         return Model(graph, self.predict(run), floor)
 
     def _folder(self, stage: str, nth: int = 0) -> Path:
@@ -286,6 +290,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("runs", nargs="+", metavar="RUN", help="beginning of a key")
     parser.add_argument("--rows", type=int, help="the first N rows of the evaluation split (default: all)")
+    parser.add_argument("--floor-rows", type=int, default=FLOOR_ROWS, help="rows of the noise floor")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-bisect", action="store_true", help="do not ask for the layer")
     parser.add_argument("--json", type=Path, help="a file for all numbers")
@@ -293,7 +298,10 @@ def main(arguments: list[str] | None = None) -> None:
     set_threads(options.threads)
     found: list[Judged] = []
     for key in options.runs:
-        bench = Bench(find_record(key, outputs_root()), outputs_root(), options.rows, options.threads)
+        bench = Bench(
+            find_record(key, outputs_root()), outputs_root(),
+            limit=options.rows, floor_rows=options.floor_rows, threads=options.threads,
+        )  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
             sound = list(sound_engines(bench, Path(folder)))
             found += sound

@@ -27,6 +27,7 @@ from qexp.config.calibration import (
     SqnrCalibrator,
 )
 from qexp.config.deploy import (
+    FLOOR_ROWS,
     Accept,
     AnyDeploy,
     Budget,
@@ -90,6 +91,7 @@ from qexp.naming import Execution, Precision, RuntimeName
 __all__ = [
     "CORPUS",
     "FLOAT_BITS",
+    "FLOOR_ROWS",
     "RUNTIMES",
     "Accept",
     "ActivationScheme",

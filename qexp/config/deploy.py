@@ -140,11 +140,15 @@ def beam_shape(rows: int, beams: int) -> str:
 AnyDeploy = Annotated[NoDeploy | Onnx | DeployEngines, Field(discriminator="kind")]
 
 
+FLOOR_ROWS = 512
+"""Most rows of an evaluation split in the noise floor, a sample that engines are held against on all rows."""
+
+
 class Gate(Section):
     """Comparison of engines with torch."""
 
     rows: int | None = Field(default=None, ge=50)
-    """The first that many rows of each evaluation split, for the noise floor and each engine; null is all.
+    """The first that many rows of each evaluation split, which engines are compared on; null is all.
 
     With fewer than 50, noise cannot be distinguished from a fault."""
 

@@ -12,6 +12,7 @@ from qexp.config.base import Section
 from qexp.config.batch_size import check_batches
 from qexp.config.calibration import AnyCalibrator, Calibration
 from qexp.config.deploy import (
+    FLOOR_ROWS,
     Accept,
     AnyDeploy,
     Budget,
@@ -260,6 +261,13 @@ class Experiment(Section):
         """Whether any activation may have a zero point that is not computed anew for each batch."""
         schemes = self.quant_config.activation_schemes
         return any(not each.symmetric and each.dynamic is None for each in schemes)
+
+    @property
+    def floor_rows(self) -> int | None:
+        """Rows of each evaluation split in the noise floor; None is all, where rows keep their batches."""
+        if self.quant_config.depends_on_batch:
+            return self.gate_rows
+        return min(FLOOR_ROWS, self.gate_rows or FLOOR_ROWS)
 
     @property
     def gate_rows(self) -> int | None:

@@ -138,7 +138,10 @@ class StageRule:
     @property
     def evaluated(self) -> int:
         """Rows of all evaluation splits that are evaluated."""
-        limit, splits = self.experiment.budget.evaluation_rows, self.experiment.task.evaluation.values()
+        return self._evaluated(self.experiment.budget.evaluation_rows)
+
+    def _evaluated(self, limit: int | None) -> int:
+        splits = self.experiment.task.evaluation.values()
         return sum(min(self.rows[split], limit or self.rows[split]) for split in splits if split in self.rows)
 
     @property
@@ -197,7 +200,7 @@ class StageRule:
             StageName.QAT: 3 + then * then_size * train * 1.1,
             StageName.SCORES: 1 + self.evaluated * row * quantized,
             StageName.ONNX: 8.0,
-            StageName.FLOOR: 2 + self.evaluated * row * 4,
+            StageName.FLOOR: 2 + self._evaluated(self.experiment.floor_rows) * row * 4,
             StageName.PARITY: 1 + self.evaluated * row,
             StageName.LATENCY: 5.0,
         }

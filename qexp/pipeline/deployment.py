@@ -161,7 +161,7 @@ class Deployment:
             ranges=model.ranges,
             tokens=self.tokens,
             task=self.experiment.task,
-            rows=self.experiment.gate_rows,
+            rows=self.experiment.floor_rows,
             precision=arithmetic,
             numerics=self.experiment.numerics.inference,
             decoding=model.scores if self.experiment.task.chooses_decoding else None,

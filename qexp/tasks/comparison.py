@@ -21,7 +21,10 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class SplitPredictions:
-    """Predictions of one split by the engine, by torch, and by torch in the arithmetic of the noise floor."""
+    """Predictions of one split by the engine, by torch, and by torch in the arithmetic of the noise floor.
+
+    The floor may be a sample: the first rows.
+    """
 
     engine: Predictions
     torch: Predictions
@@ -66,8 +69,28 @@ class GateComparison:
 
     @cached_property
     def floor(self) -> Array:
-        """Largest difference between a logit of the noise floor and of torch in each row, [rows]."""
-        return np.concatenate([logit_differences(side.floor, side.torch) for side in self.splits.values()])
+        """Largest difference between a logit of the noise floor and of torch in each row, [sampled]."""
+        sides = self.splits.values()
+        return np.concatenate([logit_differences(side.floor, sampled(side.torch, side)) for side in sides])
+
+    @cached_property
+    def sampled(self) -> Array:
+        """Which rows the noise floor has, bool [rows]; there are as many as ``floor`` has."""
+        parts = [np.arange(len(side.torch.logits)) < len(side.floor.logits) for side in self.splits.values()]
+        return np.concatenate(parts)
+
+    def beyond(self, factor: float) -> float:
+        """Return how many rows that the floor lacks may differ by ``factor`` times the floor's most.
+
+        One for each row that the floor has lies above the floor's largest difference, if rows are alike, and
+        the share ``1 / factor`` of these that far, if the tail is as heavy as that of a Cauchy distribution.
+        """
+        return (self.rows_of_one - 1) / factor
+
+    @property
+    def rows_of_one(self) -> float:
+        """Number of rows for each row of the noise floor, at least 1."""
+        return len(self.sampled) / len(self.floor)
 
     @cached_property
     def steps(self) -> float:
@@ -83,7 +106,7 @@ class GateComparison:
 
     @cached_property
     def noise(self) -> Array:
-        """Largest difference of a logit that rounding explains in each row, [rows]."""
+        """Largest difference of a logit that rounding explains in each row of the floor, [sampled]."""
         return np.maximum(self.floor, self.steps)
 
     @cached_property
@@ -93,13 +116,13 @@ class GateComparison:
 
     @cached_property
     def flips(self) -> tuple[Array, Array]:
-        """Which rows have another prediction than torch's, for the engine and the floor, bool [rows] each.
+        """Which rows have another prediction than torch's, engine's bool [rows] and floor's [sampled].
 
         Rows with several decisions have a column for each, bool [rows, decisions].
         """
         adapter, sides = adapter_for(self.task), self.splits.values()
         engine = np.concatenate([~adapter.same(side.engine, side.torch) for side in sides])
-        floor = np.concatenate([~adapter.same(side.floor, side.torch) for side in sides])
+        floor = np.concatenate([~adapter.same(side.floor, sampled(side.torch, side)) for side in sides])
         return engine, floor
 
     @property
@@ -151,10 +174,11 @@ class GateComparison:
     def distinct_outputs(self, side: SplitPredictions) -> tuple[Array, Array, Array]:
         """Return torch's distinct logits, the engine's differences from the floor there, and the row of each.
 
-        Two vectors of a row count one by one: many queries may have one document, whose error is the same.
+        Only rows that the floor has count. Two vectors of a row count one by one: many queries may have one
+        document, whose error is the same.
         """
-        logits, off = side.torch.logits.astype(np.float64), apart(side.engine, side.floor)
-        rows = side.torch.rows
+        torch, engine = sampled(side.torch, side), sampled(side.engine, side)
+        logits, off, rows = torch.logits.astype(np.float64), apart(engine, side.floor), torch.rows
         if isinstance(self.task, BiEncoderTask):
             logits, off = (each.reshape(2 * len(each), -1) for each in (logits, off))
             rows = np.repeat(rows, 2)
@@ -163,7 +187,7 @@ class GateComparison:
 
     @cached_property
     def cosines(self) -> tuple[Array, Array] | None:
-        """Smaller cosine of each row's two vectors with torch's, for engine and floor, [rows] each.
+        """Smaller cosine of each row's two vectors with torch's, engine's [rows] and floor's [sampled].
 
         None where predictions are not made of vectors.
         """
@@ -171,12 +195,12 @@ class GateComparison:
             return None
         sides = self.splits.values()
         engine = np.concatenate([_smaller_cosines(side.engine, side.torch) for side in sides])
-        floor = np.concatenate([_smaller_cosines(side.floor, side.torch) for side in sides])
+        floor = np.concatenate([_smaller_cosines(side.floor, sampled(side.torch, side)) for side in sides])
         return engine, floor
 
     @cached_property
     def overlaps(self) -> tuple[Array, Array] | None:
-        """Share of each query's first documents that are torch's, for engine and floor, [rows] each.
+        """Share of each query's first documents that are torch's, engine's [rows] and floor's [sampled].
 
         None where predictions are not rankings.
         """
@@ -184,12 +208,17 @@ class GateComparison:
             return None
         sides = self.splits.values()
         engine = [overlaps(side.engine.predictions, side.torch.predictions, FIRST) for side in sides]
-        floor = [overlaps(side.floor.predictions, side.torch.predictions, FIRST) for side in sides]
+        floor = [
+            overlaps(side.floor.predictions, sampled(side.torch, side).predictions, FIRST) for side in sides
+        ]
         return np.concatenate(engine), np.concatenate(floor)
 
     @cached_property
     def metrics(self) -> Mapping[str, tuple[float, float, float]]:
-        """Differences of engine and floor from torch, and the weight of one row, all in points, by metric."""
+        """Differences of engine and floor from torch, and the weight of one row, all in points, by metric.
+
+        The floor's is that of its rows.
+        """
         return {
             score_name(name, split, self.task): _metric_differences(measure, side)
             for split, side in self.splits.items()
@@ -212,6 +241,11 @@ def first_rows(found: Predictions, rows: int | None) -> Predictions:
     )
 
 
+def sampled(found: Predictions, side: SplitPredictions) -> Predictions:
+    """Return the predictions of the rows that the noise floor has."""
+    return first_rows(found, len(side.floor.ids))
+
+
 def splits_of(task: Task, *sides: Sequence[Predictions]) -> dict[str, SplitPredictions]:
     """Return the predictions of each evaluation split by its short name, in the task's order.
 
@@ -227,11 +261,10 @@ def splits_of(task: Task, *sides: Sequence[Predictions]) -> dict[str, SplitPredi
 
 
 def _metric_differences(measure: Measure, side: SplitPredictions) -> tuple[float, float, float]:
-    labels = side.torch.labels
-    engine, torch, floor = (
-        _observed(measure, each, labels) for each in (side.engine, side.torch, side.floor)
-    )
-    return _points(engine, torch), _points(floor, torch), 100.0 / len(labels)
+    reference = sampled(side.torch, side)
+    engine, torch = (_observed(measure, each, side.torch.labels) for each in (side.engine, side.torch))
+    floor, of_its_rows = (_observed(measure, each, reference.labels) for each in (side.floor, reference))
+    return _points(engine, torch), _points(floor, of_its_rows), 100.0 / len(side.torch.labels)
 
 
 def _observed(measure: Measure, found: Predictions, labels: Array) -> float | None:

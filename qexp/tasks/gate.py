@@ -71,6 +71,7 @@ def judge(comparison: GateComparison) -> dict[str, Any]:
         **cosines[0],
         **shares[0],
         "floor": {
+            "rows": sum(len(side.floor.ids) for side in comparison.splits.values()),
             "agreement": 100.0 * float(1 - floor.mean()),
             "metric_difference": _number(max((each[1] for each in comparison.metrics.values()), default=0.0)),
             "logit_differences": _quantiles(comparison.floor),
@@ -114,16 +115,23 @@ def _reasons(comparison: GateComparison) -> Iterator[str]:
 
 def _beyond_the_floor(comparison: GateComparison) -> Iterator[str]:
     """Check for differences larger than the floor's: too many rows above one of its quantiles."""
-    engine, floor = comparison.engine[comparison.distinct], comparison.noise[comparison.distinct]
+    sampled, distinct = comparison.sampled, comparison.distinct
+    noise = np.full(len(sampled), np.nan)
+    noise[sampled] = comparison.noise
+    engine, floor = comparison.engine[distinct], noise[distinct[sampled[distinct]]]
     for level in LEVELS:
         limit = SCALE * float(np.quantile(floor, level)) + comparison.resolution
-        above, expected = int((engine > limit).sum()), (1 - level) * len(engine)
+        above, expected = (
+            int((engine > limit).sum()),
+            max((1 - level) * len(engine), comparison.beyond(SCALE)),
+        )
         if above > _most(expected):
             yield (
                 f"{above} of {len(engine)} rows differ by more than {limit:.3g}, {SCALE:g} times the "
                 f"{100 * level:g} % quantile of the noise floor, where {expected:.0f} are expected"
             )
             return
+    engine = engine[sampled[distinct]]
     paired = int((engine > SCALE * floor + comparison.resolution).sum())
     if paired > _most(len(engine) / 2):
         yield f"{paired} of {len(engine)} rows differ by more than {SCALE:g} times what the floor does there"
@@ -189,17 +197,19 @@ def _norm(values: Array, groups: Array) -> float:
 def _flips(comparison: GateComparison) -> Iterator[str]:
     """Check for changed predictions: more than noise causes, or at margins that are too large for noise."""
     engine, floor = comparison.flips
-    expected, margins = 1.25 * float(floor.sum()), comparison.margins
+    expected, margins = 1.25 * float(floor.sum()) * comparison.rows_of_one, comparison.margins
     if margins is not None:
         noise = SCALE * np.sort(comparison.noise) + comparison.resolution
         likely = 1 - np.searchsorted(noise, margins) / len(noise)
         expected = max(expected, float(likely.sum()))
     if int(engine.sum()) > _most(expected):
-        yield f"{int(engine.sum())} predictions differ, {int(floor.sum())} in the noise floor"
+        rows = "" if comparison.sampled.all() else f" of {len(floor)} rows"
+        yield f"{int(engine.sum())} predictions differ, {int(floor.sum())} in the noise floor{rows}"
     if margins is None:
         return
     limit = 2 * float(noise[-1])
-    if (beyond := engine & (margins > limit)).any():
+    beyond = engine & (margins > limit)
+    if beyond[comparison.sampled].any() or int(beyond.sum()) > comparison.beyond(2 * SCALE):
         yield (
             f"{int(beyond.sum())} predictions differ although torch's two best scores are up to "
             f"{float(margins[beyond].max()):.3g} apart; noise explains {limit:.3g}"

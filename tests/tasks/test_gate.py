@@ -54,10 +54,33 @@ def labels(logits: Array) -> Array:
     return np.where(flipped, 1 - logits.argmax(1), logits.argmax(1))
 
 
-def verdict(engine: Array, logits: Array, labels: Array, floor: Array | None = None) -> dict[str, Any]:
+def verdict(
+    engine: Array, logits: Array, labels: Array, floor: Array | None = None, *, sample: int | None = None
+) -> dict[str, Any]:
     floor = noisy(logits, 3) if floor is None else floor
-    side = SplitPredictions(classes(engine, labels), classes(logits, labels), classes(floor, labels))
+    of_floor = classes(floor[:sample], labels[:sample])
+    side = SplitPredictions(classes(engine, labels), classes(logits, labels), of_floor)
     return judge(GateComparison(MRPC, {"validation": side}))
+
+
+MANY = 8 * ROWS
+"""Rows of a large evaluation split, of which the floor has an eighth."""
+
+
+@pytest.fixture
+def many() -> tuple[Array, Array]:
+    """Logits and labels of a calibrated model, as on rows that it was not trained on."""
+    draw = np.random.default_rng(21)
+    logits = draw.normal(size=(MANY, 2))
+    return logits, (draw.random(MANY) < 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))).astype(np.int64)
+
+
+@pytest.mark.parametrize("seed", range(10, 40))
+def test_noise_is_never_a_fault_where_the_floor_is_a_sample(seed: int, many: tuple[Array, Array]) -> None:
+    result = verdict(noisy(many[0], seed, 1.5 * NOISE), *many, sample=ROWS)
+    assert result["passed"], result["reasons"]
+    assert (result["rows"], result["floor"]["rows"]) == (MANY, ROWS)
+    assert result["agreement"] > 99
 
 
 @pytest.mark.parametrize("seed", range(10, 40))
@@ -99,6 +122,31 @@ def test_what_noise_does_not_do_fails(fault: str, logits: Array, labels: Array) 
     result = verdict(FAULTS[fault](logits), logits, labels)
     assert result["verdict"] == "failed"
     assert not result["passed"]
+    assert result["reasons"]
+
+
+FAULTS_OF_MANY = {
+    "all differences three times as large": lambda logits: noisy(logits, 7, 6 * NOISE),
+    "a constant": lambda logits: noisy(logits, 7) + np.array([0.01, 0.0]),
+    "a factor": lambda logits: noisy(1.01 * logits, 7),
+    "one row in fifty": lambda logits: np.where(
+        np.arange(MANY)[:, None] % 50 == 0, -logits, noisy(logits, 7)
+    ),
+    "one row in fifty of those that the floor lacks": lambda logits: np.where(
+        (np.arange(MANY)[:, None] % 50 == 0) & (np.arange(MANY)[:, None] > ROWS), -logits, noisy(logits, 7)
+    ),
+    "five rows that the floor lacks": lambda logits: np.where(
+        np.isin(np.arange(MANY), 1 + np.argsort(-np.abs(np.diff(logits[1:, ])[:, 0]))[:5])[:, None],
+        -logits, noisy(logits, 7),
+    ),
+    "no number": lambda logits: np.where(np.arange(MANY)[:, None] == 7017, np.nan, logits),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS_OF_MANY)
+def test_faults_are_seen_where_the_floor_is_a_sample(fault: str, many: tuple[Array, Array]) -> None:
+    result = verdict(FAULTS_OF_MANY[fault](many[0]), *many, sample=ROWS)
+    assert result["verdict"] == "failed"
     assert result["reasons"]
 
 

@@ -72,7 +72,7 @@ def run(
 
 STAGE = Stage(
     StageName.FLOOR,
-    2,
+    3,
     NoiseFloor,
     run,
     keys={

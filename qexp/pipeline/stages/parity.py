@@ -77,7 +77,7 @@ def compare(
     Args:
         engine: Predictions of the engine.
         torch: Predictions of the model in torch; they may have more rows.
-        floor: Predictions of the model in another arithmetic.
+        floor: Predictions of the model in another arithmetic; of the first rows, if fewer.
         task: Task that determines how predictions are compared.
         rows: Number of first rows of each split; None is all.
         broken: Number of the engine's rows, or windows, whose logits are not finite.
@@ -97,7 +97,7 @@ def compare(
 
 STAGE = Stage(
     StageName.PARITY,
-    6,
+    7,
     Parity,
     run,
     keys={
