@@ -135,6 +135,14 @@ def _with_wider_tables(best: DeploymentCandidate) -> list[NextStep]:
     return [_again(best.run, "quant.embedding_bits=8", "tables of embeddings in 8 bits")]
 
 
+def _other_ranges(verdict: Verdict, run: RunView) -> list[NextStep]:
+    """Return activations by percentile, where ranges are by mse alone; see docs/measured.md."""
+    tried = {each.run.find("calibrator.kind") for each in verdict.candidates}
+    if tried != {"mse"} or run.bits[1] < FULL_BITS:
+        return []
+    return [_again(run, "calibrator=percentile calibrator.weights=mse", "other ranges, in a minute")]
+
+
 def _repairs(verdict: Verdict, best: DeploymentCandidate) -> list[NextStep]:
     """Return what may lower a loss: QAT, another placement, the noisiest layers in float, more bits."""
     run, key = best.run, short_key(best)
@@ -142,6 +150,7 @@ def _repairs(verdict: Verdict, best: DeploymentCandidate) -> list[NextStep]:
     steps = _with_wider_tables(best)
     if few:
         steps += _unless(verdict, "W8A8", _again(run, "quant=w8a8", "more bits, at the same speed"))
+    steps += _other_ranges(verdict, run)
     if not any(each.stage == "qat" for each in verdict.candidates):
         steps.append(_again(run, "method=qat", "trains with the quantizers in the loop"))
     elif best.state == "collapsed" and (rate := run.find("method.learning_rate")):

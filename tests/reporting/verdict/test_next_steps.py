@@ -41,6 +41,7 @@ RUNS: dict[str, Record] = {
     "fewer bits": judged(-0.1, quant="w4a8"),
     "sample": judged(-0.1, **SAMPLE), "loss": judged(-3.0), "loss of few bits": judged(-3.0, quant="w4a8"),
     "loss of tables": replace(judged(-3.0, quant="w4a8"), sites=TABLES),
+    "loss of ranges by mse": judged(-3.0, sections={"calibrator": {"kind": "mse"}}),
     "loss of QAT": judged(-3.0, method="qat"),
     "simulated": judged(quant="w4a4"), "not exported": judged(-0.1, **NO_FILE),
     "PTQ of QAT": judged(-3.0, ptq_points=-0.1, method="qat"),

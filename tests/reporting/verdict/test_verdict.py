@@ -149,6 +149,17 @@ def test_ptq_beyond_the_loss_says_what_to_try() -> None:
     ]
 
 
+def test_a_loss_with_the_default_calibrator_offers_another_one_before_a_training() -> None:
+    mse, percentile = (
+        judged(-3.0, sections={"calibrator": {"kind": kind}}) for kind in ("mse", "percentile")
+    )
+    ranges = f"qexp again {mse.key[:8]} calibrator=percentile calibrator.weights=mse"
+    assert commands(mse)[:2] == [ranges, f"qexp again {mse.key[:8]} method=qat"]
+    assert not any("calibrator" in each for each in (*commands(percentile), *commands(mse, percentile)))
+    few = judged(-3.0, quant="w4a4", sections={"calibrator": {"kind": "mse"}})
+    assert not any("calibrator" in each for each in commands(few))
+
+
 def test_after_qat_the_next_steps_do_not_name_it_and_few_bits_get_more() -> None:
     run = judged(-3.0, method="qat", quant="w4a8")
     key = run.key[:8]
