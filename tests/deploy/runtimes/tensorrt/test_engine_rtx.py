@@ -98,3 +98,19 @@ def test_package_that_is_not_there_is_one_error_with_what_to_type(name, monkeypa
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(DeployError, match=rf"{name} is not installed; pip install 'qexp\[{name}\]'"):
         load(name, EngineSpec(Path("m.onnx"), "fp32", 1))
+
+
+def test_graphs_of_8_bit_floats_would_be_built(rtx, tmp_path):
+    """They are refused because no device has shown their numbers, not because the builder does."""
+    case = export(tmp_path, "quant=fp8", "placement=gemm", "scheme=per_channel", "calibrator=max")
+    with pytest.raises(DeployError, match="not known to give the numbers of 8-bit floats"):
+        check_graph("tensorrt_rtx", onnx.load(case.path), "model.onnx")
+    builder = rtx.Builder(rtx.Logger(rtx.Logger.ERROR))
+    network = builder.create_network()
+    parser = rtx.OnnxParser(network, rtx.Logger(rtx.Logger.ERROR))
+    assert parser.parse(case.path.read_bytes()), parser.get_error(0)
+    profile, settings = builder.create_optimization_profile(), builder.create_builder_config()
+    for index in range(network.num_inputs):
+        profile.set_shape(network.get_input(index).name, (1, 8), (4, 16), (4, 16))
+    settings.add_optimization_profile(profile)
+    assert builder.build_serialized_network(network, settings) is not None
