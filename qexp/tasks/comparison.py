@@ -80,10 +80,10 @@ class GateComparison:
         return np.concatenate(parts)
 
     def beyond(self, factor: float) -> float:
-        """Return how many rows that the floor lacks may differ by ``factor`` times the floor's most.
+        """Return how many rows outside the floor's sample may differ by ``factor`` times its largest difference.
 
-        One for each row that the floor has lies above the floor's largest difference, if rows are alike, and
-        the share ``1 / factor`` of these that far, if the tail is as heavy as that of a Cauchy distribution.
+        If rows are alike, the largest of ``n`` differences is exceeded by one of ``n`` further rows; by that
+        factor, by ``1 / factor`` of them, if the tail is as heavy as that of a Cauchy distribution.
         """
         return (self.rows_of_one - 1) / factor
 

@@ -121,10 +121,8 @@ def _beyond_the_floor(comparison: GateComparison) -> Iterator[str]:
     engine, floor = comparison.engine[distinct], noise[distinct[sampled[distinct]]]
     for level in LEVELS:
         limit = SCALE * float(np.quantile(floor, level)) + comparison.resolution
-        above, expected = (
-            int((engine > limit).sum()),
-            max((1 - level) * len(engine), comparison.beyond(SCALE)),
-        )
+        above = int((engine > limit).sum())
+        expected = max((1 - level) * len(engine), comparison.beyond(SCALE))
         if above > _most(expected):
             yield (
                 f"{above} of {len(engine)} rows differ by more than {limit:.3g}, {SCALE:g} times the "
