@@ -80,7 +80,7 @@ class GateComparison:
         return np.concatenate(parts)
 
     def beyond(self, factor: float) -> float:
-        """Return how many rows outside the floor's sample may differ by ``factor`` times its largest difference.
+        """Return how many rows outside the floor's sample may exceed its largest by ``factor``.
 
         If rows are alike, the largest of ``n`` differences is exceeded by one of ``n`` further rows; by that
         factor, by ``1 / factor`` of them, if the tail is as heavy as that of a Cauchy distribution.
