@@ -109,12 +109,16 @@ FAULTS = {
     "all differences three times as large": lambda logits: noisy(logits, 7, 6 * NOISE),
     "a constant": lambda logits: noisy(logits, 7) + np.array([0.01, 0.0]),
     "a factor": lambda logits: noisy(1.01 * logits, 7),
-    "one row in fifty": lambda logits: np.where(
-        np.arange(ROWS)[:, None] % 50 == 0, -logits, noisy(logits, 7)
-    ),
+    "one row in fifty": lambda logits: np.where(numbers_of(logits) % 50 == 0, -logits, noisy(logits, 7)),
     "classes swapped": lambda logits: logits[:, ::-1],
-    "no number": lambda logits: np.where(np.arange(ROWS)[:, None] == 17, np.nan, logits),
+    # Row 17 of 1000, and 7017 of 8000, which a floor of 1000 lacks.
+    "no number": lambda logits: np.where(numbers_of(logits) == len(logits) - 983, np.nan, logits),
 }
+
+
+def numbers_of(logits: Array) -> Array:
+    """Numbers of the rows, [rows, 1]."""
+    return np.arange(len(logits))[:, None]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -125,21 +129,14 @@ def test_what_noise_does_not_do_fails(fault: str, logits: Array, labels: Array) 
     assert result["reasons"]
 
 
-FAULTS_OF_MANY = {
-    "all differences three times as large": lambda logits: noisy(logits, 7, 6 * NOISE),
-    "a constant": lambda logits: noisy(logits, 7) + np.array([0.01, 0.0]),
-    "a factor": lambda logits: noisy(1.01 * logits, 7),
-    "one row in fifty": lambda logits: np.where(
-        np.arange(MANY)[:, None] % 50 == 0, -logits, noisy(logits, 7)
-    ),
+FAULTS_OF_MANY = FAULTS | {
     "one row in fifty of those that the floor lacks": lambda logits: np.where(
-        (np.arange(MANY)[:, None] % 50 == 0) & (np.arange(MANY)[:, None] > ROWS), -logits, noisy(logits, 7)
+        (numbers_of(logits) % 50 == 0) & (numbers_of(logits) > ROWS), -logits, noisy(logits, 7)
     ),
     "five rows that the floor lacks": lambda logits: np.where(
-        np.isin(np.arange(MANY), 1 + np.argsort(-np.abs(np.diff(logits[1:, ])[:, 0]))[:5])[:, None],
+        np.isin(numbers_of(logits), 1 + np.argsort(-np.abs(np.diff(logits[1:])[:, 0]))[:5]),
         -logits, noisy(logits, 7),
     ),
-    "no number": lambda logits: np.where(np.arange(MANY)[:, None] == 7017, np.nan, logits),
 }  # fmt: skip
 
 
