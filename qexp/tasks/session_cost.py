@@ -98,6 +98,8 @@ def measure_session(request: SessionRequest, batch: Batch, *, seconds: float = S
     if done.returncode:
         return without_cost(_ending(done.returncode, done.stderr))
     results = [line for line in done.stdout.splitlines() if line.startswith(RESULT)]
+    if not results:
+        return without_cost("the process that measures it ended without a result")
     return cast(SessionCost, json.loads(results[-1].removeprefix(RESULT)))
 
 

@@ -125,6 +125,14 @@ def test_a_process_that_takes_too_long_or_is_killed_or_never_starts_has_a_reason
     assert measure_session(_request(file), BATCH)["reason"].endswith("no more processes")
 
 
+def test_a_process_that_ends_well_without_a_result_has_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, b"hello", b""))
+    found = measure_session(_request(tmp_path / "small.onnx"), BATCH)
+    assert found["memory_bytes"] is None and "without a result" in found["reason"]
+
+
 def test_a_request_comes_back_from_its_text(tmp_path: Path) -> None:
     for search in (None, BeamSearch(beams=3, max_new_tokens=5)):
         request = SessionRequest("openvino", "int8", 2, tmp_path, search)
