@@ -15,7 +15,9 @@ what engines do on a CPU without VNNI, done by this CPU. That is no measurement 
 
 ``--no-vnni`` measures such a CPU, or what is left of this one where Linux can hide its AVX-512 and VNNI
 (:mod:`benchmarks.without_vnni`): ``recipe=fast_cpu`` with ``deploy.cpu=avx2`` and, of 8 bits, on the exact
-path; the others with weights of 7 bits; CTranslate2's encoder; and rows of 20 to 60 tokens.
+path; the others with weights of 7 bits; and CTranslate2's encoder.
+
+Either way the last tables are of rows with 20 to 60 tokens (:mod:`benchmarks.ragged`).
 """
 
 from __future__ import annotations
@@ -36,9 +38,11 @@ from benchmarks import without_vnni
 from benchmarks.forms import FP32_FILE, INT8_FILE, dynamic_onnxruntime, static_onnxruntime
 from benchmarks.harness import Reading, alternate, table, write
 from benchmarks.options import add_peers, parser, settings, start
+from benchmarks.ragged import time_ragged
 from benchmarks.served import (
     BASELINE,
     DYNAMIC,
+    EVERYWHERE,
     EXACT_PATH,
     Checkpoint,
     Maker,
@@ -65,7 +69,7 @@ PEERS: dict[str, Maker] = {
 def served(family: Family, folder: Path, options: Any) -> tuple[dict[str, Served], dict[str, str]]:
     """Everything that is measured, and what is left out and why."""
     calibration = batch_of(family.shape, 32, options.length, seed=2, padded=True)
-    export(family, calibration, folder)
+    export(family, calibration, folder, EVERYWHERE)
     found = {
         BASELINE: in_onnxruntime(folder / FP32_FILE, options.threads),
         "onnxruntime int8, qexp": in_onnxruntime(folder / INT8_FILE, options.threads),
@@ -187,7 +191,7 @@ def main(arguments: list[str] | None = None) -> None:
     found.add_argument("--rows", default="1,32", help="batch sizes, with commas between them")
     found.add_argument("--both", action="store_true", help="INT8 also as without VNNI: exact products")
     found.add_argument("--no-vnni", action="store_true", help="what is fast on a CPU without VNNI")
-    found.add_argument("--ragged", type=int, default=128, help="rows of 20 to 60 tokens, with --no-vnni")
+    found.add_argument("--ragged", type=int, default=128, help="rows of 20 to 60 tokens; 0 times none")
     add_peers(found)
     options = start(found, arguments)
     shape = SHAPES[options.model]
@@ -207,8 +211,8 @@ def main(arguments: list[str] | None = None) -> None:
             limit = rates(shape, rows, options)
             show_rates(limit, f"Plain products, {rows * options.length} rows: 10^9 MAC/s")
             tables[str(rows)] = {"readings": readings, "audits": audits, "rates": limit}
+        tables |= time_ragged(forms, shape, options, PEERS | without_vnni.PEERS) if options.ragged else {}
         if options.no_vnni:
-            tables |= without_vnni.time_ragged(forms, shape, options) if options.ragged else {}
             print(f"\nMeasured: {without_vnni.kind_of_cpu()}.", flush=True)
     for name, reason in skipped.items():
         print(f"\nLeft out: {name}: {reason}")

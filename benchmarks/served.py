@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,6 @@ FAST = QuantizationConfig(
     quant=Quant(label="cpu", overrides={f"*:matmul.{each}": SIGNED for each in ("query", "key", "value")}),
 )
 """As ``recipe=fast_cpu``."""
-AVX2 = FAST.model_copy(update={"quant": FAST.quant.model_copy(update={"weight_bits": 7})})
-"""As that with ``deploy.cpu=avx2``."""
 DYNAMIC = {
     name: QuantizationConfig(
         placement=Placement(name="linear", sites=("linear.weight", "linear.input")),
@@ -51,6 +49,23 @@ DYNAMIC = {
     for name, each in (("dynamic", "tensor"), ("dynamic_token", "token"))
 }
 """As ``scheme=dynamic`` and ``dynamic_token`` with ``placement=linear``."""
+LINEAR = QuantizationConfig(placement=Placement(name="linear", sites=("linear.weight", "linear.input")))
+"""As ``placement=linear``: attention's products stay in floating point."""
+
+
+def of_seven_bits(quant_config: QuantizationConfig) -> QuantizationConfig:
+    """The same with ``deploy.cpu=avx2``."""
+    return quant_config.model_copy(update={"quant": quant_config.quant.model_copy(update={"weight_bits": 7})})
+
+
+EVERYWHERE = {INT8_FILE: FAST} | {f"{name}.onnx": each for name, each in DYNAMIC.items()}
+"""Quantized graphs for a CPU with VNNI, by file."""
+ON_AVX2 = {
+    INT8_FILE: FAST,
+    AVX2_FILE: of_seven_bits(FAST),
+    **{f"{name}.onnx": of_seven_bits(each) for name, each in (DYNAMIC | {"linear": LINEAR}).items()},
+}
+"""Those for one without: weights of 7 bits, and the static graph of 8 for the exact path."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +94,10 @@ class Checkpoint(Family):
         return self.load(self.folder, attn_implementation=attention).eval()
 
 
-def export(family: Family, calibration: Batch, folder: Path) -> None:
-    """Write the graphs, in FP32, static and dynamic."""
+def export(family: Family, calibration: Batch, folder: Path, forms: Mapping[str, QuantizationConfig]) -> None:
+    """Write the graphs, in FP32 and quantized."""
     example = {name: values for name, values in calibration.items() if name != "labels"}
     export_onnx(family.build(), folder / FP32_FILE, example=example)
-    forms = {INT8_FILE: FAST, AVX2_FILE: AVX2} | {f"{name}.onnx": each for name, each in DYNAMIC.items()}
     for file, quant_config in forms.items():
         model = family.build()
         quantization = insert(model, quant_config)

@@ -12,19 +12,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.forms import FP32_FILE, INT8_FILE, dynamic_onnxruntime, static_onnxruntime
-from benchmarks.harness import alternate, table
 from benchmarks.peers.ctranslate2_encoder import CTranslate2Encoder
 from benchmarks.served import (
     AVX2_FILE,
     BASELINE,
+    DYNAMIC,
+    ON_AVX2,
     Maker,
     Served,
     by_nncf,
@@ -35,9 +33,8 @@ from benchmarks.served import (
     in_onnxruntime,
     in_openvino,
     make_all,
-    show_best,
 )
-from benchmarks.shapes import Batch, Family, Shape, batch_of
+from benchmarks.shapes import Batch, Family, batch_of
 from qexp.config.cpu import this_cpu
 from qexp.deploy.engine import EngineSpec
 from qexp.deploy.runtimes.onnxruntime.session import products_saturate
@@ -85,6 +82,10 @@ def by_ctranslate2(precision: str) -> Maker:
     return served
 
 
+def _plain(file: Path, threads: int, *_: Any) -> Served:
+    return in_onnxruntime(file, threads)
+
+
 PEERS: dict[str, Maker] = {
     "onnxruntime.quantization dynamic, reduce_range": by_onnxruntime(
         partial(dynamic_onnxruntime, reduce_range=True), "quantize_dynamic_reduced.onnx"
@@ -101,7 +102,7 @@ PEERS: dict[str, Maker] = {
 def served(family: Family, folder: Path, options: Any) -> tuple[dict[str, Served], dict[str, str]]:
     """What is measured with ``--no-vnni``, and what is left out and why."""
     calibration = batch_of(family.shape, 32, options.length, seed=2, padded=True)
-    export(family, calibration, folder)
+    export(family, calibration, folder, ON_AVX2)
     threads, order = options.threads, EngineSpec(folder / AVX2_FILE, "int8", options.threads)
     exact = exact_path(folder / INT8_FILE, threads)
     makers: dict[str, Maker] = {
@@ -109,55 +110,13 @@ def served(family: Family, folder: Path, options: Any) -> tuple[dict[str, Served
         "openvino fp32": lambda *_: in_openvino(folder / FP32_FILE, threads),
         "onnxruntime int8, avx2, qexp": lambda *_: in_onnxruntime(folder / AVX2_FILE, threads),
         "openvino int8, avx2, qexp": lambda *_: in_engine(OpenVinoEngine(order)),
+        **{
+            f"onnxruntime int8, avx2, {name}, qexp": partial(_plain, folder / f"{name}.onnx", threads)
+            for name in ("linear", *DYNAMIC)
+        },
         "openvino int8 of attention, too, avx2": lambda *_: in_openvino(folder / AVX2_FILE, threads),
         **{name: make for name, make in exact.items() if name.startswith("onnxruntime")},
     }
     if options.peers:
         makers |= {"ctranslate2 fp32": by_ctranslate2("fp32")} | PEERS
     return make_all(makers, family, calibration, folder, threads=threads)
-
-
-ORDERS = ("padded to 128", "as they come", "sorted")
-"""How rows of different lengths make batches: all of one length, or padded to the longest of each batch."""
-
-
-def ragged(shape: Shape, rows: int, size: int = 32) -> dict[str, tuple[list[dict[str, Any]], float]]:
-    """Return batches of rows with 20 to 60 tokens for each order, and the percent of tokens that are real."""
-    lengths = np.random.default_rng(5).integers(20, 61, rows)
-    found = {}
-    for order in ORDERS:
-        chosen = np.sort(lengths) if order == "sorted" else lengths
-        batches = []
-        for start in range(0, rows, size):
-            of_batch = chosen[start : start + size]
-            longest = 128 if order == ORDERS[0] else int(of_batch.max())
-            made = batch_of(shape, len(of_batch), min(longest, shape.positions), seed=start)
-            mask = (np.arange(made["input_ids"].shape[1])[None] < of_batch[:, None]).astype(np.int64)
-            arrays = {name: values.numpy() for name, values in made.items() if name != "labels"}
-            batches.append(arrays | {"attention_mask": mask, "input_ids": arrays["input_ids"] * mask})
-        tokens = sum(each["attention_mask"].size for each in batches)
-        real = sum(int(each["attention_mask"].sum()) for each in batches)
-        found[order] = batches, 100 * real / tokens
-    return found
-
-
-def time_ragged(forms: dict[str, Served], shape: Shape, options: Any) -> dict[str, Any]:
-    """Print milliseconds a row of 20 to 60 tokens in batches of 32, by the order of the rows."""
-    tables = {}
-    for order, (batches, real) in ragged(shape, options.ragged).items():
-        calls = {name: partial(_all, each.run, batches) for name, each in forms.items()}
-        readings = alternate(calls, options.rounds, BASELINE)
-        lines = [
-            [name, f"{each.seconds * 1e3 / options.ragged:.2f}", f"{1 / each.ratio:.2f}"]
-            for name, each in readings.items()
-        ]
-        title = f"{options.model}, rows of 20 to 60 tokens, {order}: {real:.0f} % of the tokens are real"
-        table(title, ["", "ms a row", "times FP32"], lines)
-        show_best(readings, PEERS)
-        tables[order] = {"readings": readings, "real": real}
-    return tables
-
-
-def _all(run: Callable[[dict[str, Any]], Any], batches: list[dict[str, Any]]) -> None:
-    for batch in batches:
-        run(batch)
