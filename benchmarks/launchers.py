@@ -11,7 +11,7 @@ variant begins with an empty store, runs once, and is timed from outside:
     slurm        the same with hydra/launcher=slurm_cpu on a private SLURM of two nodes (with --slurm)
     a store each every job as a process of its own with an empty store, one after the other (with --apart)
 
-Stages built and reused are counted from the sweep's ledger.
+Stages built and reused are counted from the sweep's ledger, and the seconds of those that were built.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,6 +48,8 @@ class Reading:
     seconds: float
     built: int
     reused: int
+    stages: dict[str, float]
+    """Seconds of the stages that were built, by stage."""
 
 
 def run(variant: str, words: Sequence[str], environment: Mapping[str, str] = os.environ) -> Reading:
@@ -63,11 +66,14 @@ def run(variant: str, words: Sequence[str], environment: Mapping[str, str] = os.
         return Reading(variant, seconds, *_counts(Path(outputs)))
 
 
-def _counts(outputs: Path) -> tuple[int, int]:
-    """Stages built and reused by all jobs, from ledgers or, of one job, from its Record."""
+def _counts(outputs: Path) -> tuple[int, int, dict[str, float]]:
+    """Stages built and reused by all jobs, and seconds of those built: from ledgers, or a job's Record."""
     files = [*outputs.glob("sweeps/*/*/[0-9]*.json")] or [*outputs.glob("records/*.json")]
-    stages = [stage["state"] for file in files for stage in json.loads(file.read_text())["stages"]]
-    return stages.count("built"), stages.count("cached")
+    stages = [stage for file in files for stage in json.loads(file.read_text())["stages"]]
+    built, seconds = [each for each in stages if each["state"] == "built"], Counter[str]()
+    for each in built:
+        seconds[each["stage"]] += each["seconds"]
+    return len(built), sum(each["state"] == "cached" for each in stages), dict(seconds)
 
 
 def apart(words: Sequence[str]) -> Reading:
@@ -77,7 +83,8 @@ def apart(words: Sequence[str]) -> Reading:
         readings.append(run(" ".join(job), job))
         print(f"  {readings[-1].seconds:6.1f} s  {readings[-1].variant}", file=sys.stderr)
     sums = (sum(getattr(each, name) for each in readings) for name in ("seconds", "built", "reused"))
-    return Reading("a store each", *sums)
+    stages = sum((Counter(each.stages) for each in readings), Counter[str]())
+    return Reading("a store each", *sums, dict(stages))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -100,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for each in readings:
         share = f"{each.seconds / readings[-1].seconds:6.1%}" if options.apart else ""
         print(f"{each.variant:<14}{each.seconds:8.1f} s {share}  built {each.built}, reused {each.reused}")
+        print("  seconds: " + ", ".join(f"{name} {spent:.0f}" for name, spent in each.stages.items()))
     if options.json:
         options.json.write_text(json.dumps([asdict(each) for each in readings], indent=1))
 
