@@ -18,7 +18,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from benchmarks import experiment
 from benchmarks.harness import table
-from qexp.analysis.evaluator import EvaluationRows, rows_of, runtime_of
-from qexp.analysis.run_models import graph_of, model_of
+from qexp.analysis.evaluator import EvaluationRows, rows_of
+from qexp.analysis.run_models import graph_of, model_of, runtime_of
 from qexp.deploy.engine import EngineSpec
 from qexp.deploy.runtimes import load
 from qexp.deploy.runtimes.onnxruntime.session import new_session
@@ -78,28 +78,33 @@ def run(options: argparse.Namespace, quant: str, method: str) -> Record:
 def own_lines(records: dict[tuple[str, str], Record]) -> Iterator[Line]:
     """Yield the models of the runs."""
     fp32 = next(iter(records.values()))
+    assert fp32.bytes is not None
     yield Line("FP32", fp32.scores["fp32"], fp32.bytes["fp32"])
     for (quant, method), record in records.items():
         for stage, where in ((method, "torch"), ("onnx", "ONNX Runtime")):
             if stage not in record.scores:  # --deploy none
                 continue
+            assert record.bytes is not None
             name = f"{quant.upper()} {method.upper()}, {where}"
             yield Line(name, record.scores[stage], record.bytes["int8"])
 
 
 def scored(name: str, graph: Path, runtime: str, rows: EvaluationRows, threads: int) -> Line:
     """Evaluate a graph that another program quantized."""
+    forward: Callable[[Any], Any]
     if runtime == "onnxruntime":
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         session = new_session(graph, options)
         inputs = [each.name for each in session.get_inputs()]
 
-        def forward(batch: Any) -> Any:
+        def run_session(batch: Any) -> Any:
             import torch
 
             found = session.run(["sentence_embedding"], {each: batch[each].numpy() for each in inputs})
             return torch.from_numpy(found[0])
+
+        forward = run_session
     else:
         folder = graph.parent / graph.stem
         folder.mkdir()
@@ -117,11 +122,11 @@ def calibration_texts(rows: EvaluationRows, file: Path) -> None:
     adapter = adapter_for(rows.task)
     split = adapter.split(rows.tokens.split(rows.task.train))
     drawn = np.random.default_rng(0).permutation(len(split))[:SAMPLES]
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for index, row in enumerate(drawn):
         batch = adapter.collate(split, np.array([row]), rows.tokens.pad_id)
         arrays |= {f"{name}.{index}": values.numpy() for name, values in batch.items() if name != "labels"}
-    np.savez(file, **arrays)
+    np.savez(file, allow_pickle=False, **arrays)
 
 
 def other_lines(graph: Path, rows: EvaluationRows, options: argparse.Namespace) -> Iterator[Line]:

@@ -156,7 +156,7 @@ def _rounding(
         source = quantize.input[0]
         reader_of = f"{source}.rounded"
         place = list(graph.proto.graph.node).index(quantize)
-        current, made = source, []
+        current, made = source, list[onnx.NodeProto]()
         for operator, inputs, attributes in [
             ("Div", [scale], {}),
             *function(graph, scale),
@@ -277,10 +277,8 @@ def _positions(graph: Graph) -> None:
 
 def _overflow(graph: Graph) -> None:
     """A sum that FP16 cannot hold."""
-    half, single = (
-        ("Cast", [], {"to": onnx.TensorProto.FLOAT16}),
-        ("Cast", [], {"to": onnx.TensorProto.FLOAT}),
-    )
+    half: Any = ("Cast", [], {"to": onnx.TensorProto.FLOAT16})
+    single: Any = ("Cast", [], {"to": onnx.TensorProto.FLOAT})
     product = graph.node(graph.middle + ".output.dense/", "Add").output[0]
     large, back = graph.constant(2.0**16), graph.constant(2.0**-16)
     graph.behind(product, ("Mul", [large], {}), half, single, ("Mul", [back], {}))

@@ -81,7 +81,8 @@ def _lightning(model: Any, batch: Batch, steps: int) -> Callable[[], None]:
                 max_steps=steps, accelerator="cpu", devices=1, gradient_clip_val=1.0, logger=False,
                 enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
             )  # fmt: skip
-            trainer.fit(_Bare(model.train(), steps), DataLoader([batch] * steps, batch_size=None))
+            batches: Any = [batch] * steps  # a sequence is a data set
+            trainer.fit(_Bare(model.train(), steps), DataLoader(batches, batch_size=None))
         _let_go(model)
 
     return run

@@ -27,8 +27,9 @@ from torch import Tensor
 
 from benchmarks.faults import FAULTS, Fault, Graph, fed, wrong
 from benchmarks.harness import table
-from qexp.analysis.evaluator import EvaluationRows, rows_of, runtime_of
+from qexp.analysis.evaluator import EvaluationRows, rows_of
 from qexp.analysis.find_run import find_record, stages_of, subject_of
+from qexp.analysis.run_models import runtime_of
 from qexp.artifacts.types import ModelArtifact, Ranges
 from qexp.config import FLOOR_ROWS, Precision, QuantizationConfig
 from qexp.context import RunContext, set_threads

@@ -106,8 +106,8 @@ def report(folder: Path, found: dict[str, dict[str, Any]], steps: tuple[Step, ..
             lines += [f"## {step.name}: not yet", ""]
             continue
         state = f"{one['seconds']:.0f} s" if ended(step, one) else f"failed, exit code {one['code']}"
-        text = [line for line in one["text"].strip().splitlines() if line.startswith("|")]
-        shown = text or one["text"].strip().splitlines()[-12:]
+        tables = [line for line in one["text"].strip().splitlines() if line.startswith("|")]
+        shown = tables or one["text"].strip().splitlines()[-12:]
         lines += [f"## {step.name}: {state}", "", f"    python {' '.join(one['command'])}", "", *shown, ""]
     text = "\n".join(lines)
     (folder / "report.md").write_text(text, encoding="utf-8")

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def synchronized(call: Callable[[], object], device: str) -> Callable[[], None]:
 
 
 def alternate_on(
-    device: str, calls: dict[str, Callable[[], object]], rounds: int, baseline: str
+    device: str, calls: Mapping[str, Callable[[], object]], rounds: int, baseline: str
 ) -> dict[str, Reading]:
     """Time calls in turns, each until the device is done."""
     return alternate({name: synchronized(call, device) for name, call in calls.items()}, rounds, baseline)
@@ -62,7 +63,7 @@ def kernels(options: argparse.Namespace) -> Table:
         x = torch.randn(size // 4 // 512, 512, device=options.device)
         target = torch.empty_like(x)
         for channels in (False, True):
-            calls: dict[str, Callable[[], object]] = {"copy": lambda to=target, of=x: to.copy_(of)}
+            calls: dict[str, Callable[[], object]] = {"copy": partial(target.copy_, x)}
             for title, (backward, learned) in MODES.items():
                 made = KERNELS["qexp"].make(x, channels, learned)
                 calls[title] = working(made, x, 1, backward)
@@ -77,7 +78,7 @@ def models_of(options: argparse.Namespace, batch: Batch) -> tuple[dict[str, Any]
     found: dict[str, Any] = {"without quantizers": family.build().to(options.device)}
     for mode in ("frozen", "learned"):
         model = family.build("eager").to(options.device)
-        own.prepare(model, SITES, batch, mode)  # type: ignore[arg-type]
+        own.prepare(model, SITES, batch, mode)
         found[f"qexp {mode}"] = model
     peer, problem = attempt(lambda: modelopt.prepare(family.build().to(options.device), "linear", batch))
     if problem is None:

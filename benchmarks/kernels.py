@@ -109,7 +109,7 @@ def brevitas(x: Tensor, channels: bool, learned: bool) -> Function:
     module.eval()
     for parameter in module.parameters():
         parameter.requires_grad_(learned)
-    return module  # type: ignore[no-any-return]
+    return module
 
 
 def _magnitudes(x: Tensor, channels: bool) -> Tensor:

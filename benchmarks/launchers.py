@@ -82,9 +82,14 @@ def apart(words: Sequence[str]) -> Reading:
     for job in jobs_of(words):
         readings.append(run(" ".join(job), job))
         print(f"  {readings[-1].seconds:6.1f} s  {readings[-1].variant}", file=sys.stderr)
-    sums = (sum(getattr(each, name) for each in readings) for name in ("seconds", "built", "reused"))
     stages = sum((Counter(each.stages) for each in readings), Counter[str]())
-    return Reading("a store each", *sums, dict(stages))
+    return Reading(
+        "a store each",
+        seconds=sum(each.seconds for each in readings),
+        built=sum(each.built for each in readings),
+        reused=sum(each.reused for each in readings),
+        stages=dict(stages),
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

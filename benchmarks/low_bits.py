@@ -187,7 +187,8 @@ def forms_of(options: argparse.Namespace, folder: Path) -> Forms:
 def measure(forms: Forms, options: argparse.Namespace, folder: Path) -> None:
     """Fill in score, time and memory of every form that answers."""
     batch = example(forms.vocabulary, options.batch, options.length)
-    np.savez(folder / "batch.npz", **{name: values.numpy() for name, values in batch.items()})
+    arrays = {name: values.numpy() for name, values in batch.items()}
+    np.savez(folder / "batch.npz", allow_pickle=False, **arrays)
     calls = {name: form.forward for name, form in forms.found.items() if form.forward is not None}
     readings = alternate(
         {name: partial(call, batch) for name, call in calls.items()}, options.rounds, BASELINE

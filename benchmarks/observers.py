@@ -73,7 +73,7 @@ def hooks_pass(
     model: Any, sites: str, batches: list[Batch], observer: Callable[[], nn.Module]
 ) -> Callable[[], None]:
     """Observers in hooks."""
-    watching: list[nn.Module] = []
+    watching: list[_Watch] = []
 
     def new() -> Any:
         watching.append(_Watch(observer))

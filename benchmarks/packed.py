@@ -141,7 +141,7 @@ def measured(files: dict[str, Path], options: Any, folder: Path) -> list[dict[st
     """Measure every form in every runtime that takes it."""
     values = batch_of(SHAPES[options.model], options.rows, options.length, seed=4)
     feed = {name: each.numpy() for name, each in values.items() if name != "labels"}
-    np.savez(folder / "batch.npz", **feed)
+    np.savez(folder / "batch.npz", allow_pickle=False, **feed)
     forms = {
         f"{runtime} {form}": (runtime, path)
         for runtime in RUNTIMES

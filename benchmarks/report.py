@@ -57,11 +57,11 @@ def experiments() -> Iterator[dict[str, Any]]:
 def made(tree: Mapping[str, Any], number: int, curve: int, ranges: int) -> Record:
     """A Record with curves of so many points and so many activation ranges."""
     stages = {"none": (), "ptq": ("ptq",), "qat": ("ptq", "qat")}[tree["method"]["kind"]]
-    points = {
+    points: Any = {
         "step": list(range(1, curve + 1)),
         "loss": [(number % 97 + step) / 7919 for step in range(curve)],
     }
-    seen = {
+    seen: Any = {
         f"encoder.layer.{site // 8}.attention.output.dense:{site % 8}": {
             "low": -site / 7, "high": site / 7, "seen_low": -site / 3, "seen_high": site / 3,
             "sqnr": 30 + site / 9,

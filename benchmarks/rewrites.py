@@ -21,7 +21,7 @@ from unittest.mock import patch
 import numpy as np
 import onnxruntime
 import torch
-import yaml
+import yaml  # type: ignore[import-untyped, unused-ignore]
 
 from benchmarks.harness import Reading, alternate, show_rows, write
 from benchmarks.options import parser, settings, start

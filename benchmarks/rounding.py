@@ -23,7 +23,7 @@ from pathlib import Path
 from benchmarks import experiment
 from benchmarks.harness import table
 from qexp.analysis.run_models import model_of
-from qexp.records.record import outputs_root
+from qexp.records.record import Record, outputs_root
 
 NEAREST = "nearest"
 BIAS = "+bias"
@@ -73,6 +73,13 @@ def fine_tuned(task: str, common: list[str], folder: Path) -> list[str]:
     return [f"model.name={folder}", "finetune=none"]
 
 
+def score_of(record: Record, stage: str) -> float:
+    """Return the first metric of a state; a model of random weights may have none."""
+    found = next(iter(record.scores[stage].values()))
+    assert found is not None, f"{stage} has no score"
+    return found
+
+
 def lines_of(task: str, options: argparse.Namespace, folder: Path) -> Iterator[Line]:
     """Run everything of one task."""
     common = ["deploy=none", f"machine.threads={options.threads}", "machine.progress=false"]
@@ -86,7 +93,7 @@ def lines_of(task: str, options: argparse.Namespace, folder: Path) -> Iterator[L
             records = {seed: experiment.run([*words, f"seed={seed}"]) for seed in options.seeds}
             scores: dict[int, float] = {}
             for seed, record in records.items():
-                fp32, scores[seed] = (next(iter(record.scores[stage].values())) for stage in ("fp32", "ptq"))
+                fp32, scores[seed] = (score_of(record, stage) for stage in ("fp32", "ptq"))
             yield Line(task, quant, rounding, fp32, scores)
 
 

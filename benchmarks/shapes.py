@@ -29,7 +29,7 @@ class Shape:
 
     def config(self) -> BertConfig:
         """The same for transformers: two labels, no dropout."""
-        return BertConfig(
+        return BertConfig(  # type: ignore[call-arg]
             vocab_size=self.vocabulary, hidden_size=self.width, num_hidden_layers=self.layers,
             num_attention_heads=self.heads, intermediate_size=self.inner,
             max_position_embeddings=self.positions, hidden_dropout_prob=0.0,

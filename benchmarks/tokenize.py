@@ -26,12 +26,12 @@ from typing import Any
 
 import datasets
 import pyarrow as pa
-import yaml
+import yaml  # type: ignore[import-untyped, unused-ignore]
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from benchmarks.harness import alternate, show, show_rows, write
-from qexp.config import Data, Model, Task
-from qexp.data.checkpoints import locate
+from qexp.config import Data, Model, TextTask
+from qexp.data.checkpoints import Checkpoint, locate
 from qexp.data.sources.resolve import ROOT_VARIABLE, resolve
 from qexp.data.tokenization.texts import tokenize
 from qexp.environment import conf_folder
@@ -46,7 +46,7 @@ class Work:
     """What every variant is given."""
 
     table: pa.Table
-    task: Task
+    task: TextTask
     tokenizer: PreTrainedTokenizerBase
     folder: Path
 
@@ -59,10 +59,11 @@ class Work:
 def work_of(options: argparse.Namespace, folder: Path) -> Work:
     """The rows and the tokenizer that the command line names."""
     section = yaml.safe_load((conf_folder() / "task" / f"{options.task}.yaml").read_text(encoding="utf-8"))
-    task = Task.model_validate({name: value for name, value in section.items() if name != "finetune"})
+    task = TextTask.model_validate({name: value for name, value in section.items() if name != "finetune"})
     source = Data(source="local", root=options.data) if options.data else Data(source="sample")
     table = resolve(source, task).splits[task.train].slice(0, options.rows)
     checkpoint = locate(Model(name=options.model))
+    assert isinstance(checkpoint, Checkpoint)
     return Work(table, task, AutoTokenizer.from_pretrained(checkpoint.folder), folder)
 
 

@@ -54,7 +54,8 @@ def torchao(model: Any) -> Any:
     from torchao.quantization import Int8DynamicActivationIntxWeightConfig, PerGroup, quantize_
 
     config = Int8DynamicActivationIntxWeightConfig(
-        weight_dtype=torch.int4, weight_granularity=PerGroup(TORCHAO_GROUP)
+        weight_dtype=torch.int4,  # type: ignore[attr-defined]
+        weight_granularity=PerGroup(TORCHAO_GROUP),
     )
     quantize_(model, config)
     return model

@@ -24,6 +24,9 @@ IMPLEMENTATION = "benchmark_hooks"
 class Activation(nn.Module):
     """Range of a value: watches until ``freeze``, then fake-quantizes."""
 
+    scale: Tensor
+    zero_point: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.low, self.high, self.frozen = 0.0, 0.0, False
@@ -48,6 +51,9 @@ class Activation(nn.Module):
 
 class Weight(nn.Module):
     """Parametrization of a weight: one range for each output channel, as it was at the start."""
+
+    scale: Tensor
+    zero_point: Tensor
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()

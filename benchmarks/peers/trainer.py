@@ -100,7 +100,7 @@ def engine_times(engine: onnxruntime.InferenceSession, seconds: float) -> dict[i
     medians = {}
     for rows in (1, 32):
         batch = {name: np.ones((rows, 128), np.int64) for name in NAMES}
-        times, end = [], time.perf_counter() + seconds
+        times, end = list[float](), time.perf_counter() + seconds
         while time.perf_counter() < end or len(times) < 5:
             start = time.perf_counter()
             engine.run(None, batch)
