@@ -194,7 +194,7 @@ class Machine(Section):
     """Arithmetic of training: ``bf16`` and ``fp16`` are mixed precision, with weights, ranges and fake
     quantization in FP32. All else computes in FP32, so that scores can be compared."""
     compile: bool = False
-    """Train with ``torch.compile``, which first takes its time to compile."""
+    """Train with ``torch.compile``, which first takes minutes to compile, and on a CPU gains nothing."""
     kernels: Literal["auto", "plain"] = "auto"
     """What computes fake quantization in a training: the fastest kernels that the machine has, or plain
     torch, the reference that they are held against."""
