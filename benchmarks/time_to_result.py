@@ -31,6 +31,8 @@ from qexp.data.checkpoints import Checkpoint, locate
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 GATE = ("8-floor", "8-parity")
 """Stages that hold engines against torch."""
+SECONDS = 2
+"""For which an engine is timed at each batch size."""
 NUMBERS = {"rows": 600, "epochs": 3, "qat-epochs": 2, "rounds": 1, "threads": 2}
 
 
@@ -39,8 +41,8 @@ def qexp_words(options: argparse.Namespace) -> list[str]:
     return [
         sys.executable, "-m", "qexp", "task=stsb", "quant=w8a8", f"model.name={MODEL}", "data=local",
         f"data.root={options.data}", f"data.train_rows={options.rows}", f"finetune.epochs={options.epochs}",
-        f"method.epochs={options.qat_epochs}", f"machine.threads={options.threads}", "deploy.seconds=2",
-        f"machine.compile={str(options.compile).lower()}",
+        f"method.epochs={options.qat_epochs}", f"machine.threads={options.threads}",
+        f"deploy.seconds={SECONDS}", f"machine.compile={str(options.compile).lower()}",
     ]  # fmt: skip
 
 
@@ -52,6 +54,7 @@ def trainer_words(options: argparse.Namespace, folder: Path) -> list[str]:
         sys.executable, "-m", "benchmarks.peers.trainer", str(checkpoint.folder), "--data",
         str(options.data), "--folder", str(folder), "--rows", str(options.rows), "--epochs",
         str(options.epochs), "--qat-epochs", str(options.qat_epochs), "--threads", str(options.threads),
+        "--seconds", str(SECONDS),
     ]  # fmt: skip
 
 
@@ -65,10 +68,15 @@ def measure(words: list[str], folder: Path) -> tuple[float, str]:
     return time.perf_counter() - started, done.stdout
 
 
-def stages_of(folder: Path) -> dict[str, float]:
-    """Seconds of each stage, and scores, of the only Record in a folder."""
+def record_in(folder: Path) -> dict[str, Any]:
+    """The only Record in a folder."""
     (file,) = (folder / "records").glob("*.json")
-    record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+def stages_of(record: dict[str, Any]) -> dict[str, float]:
+    """Seconds of each stage of a Record."""
     seconds: dict[str, float] = {}
     for stage in record["stages"]:
         seconds[stage["stage"]] = seconds.get(stage["stage"], 0.0) + stage["seconds"]
@@ -81,9 +89,12 @@ def turn(options: argparse.Namespace) -> dict[str, Any]:
         own, other = Path(made) / "qexp", Path(made) / "trainer"
         trainer, printed = measure(trainer_words(options, other), other)
         qexp, _ = measure(qexp_words(options), own)
-        stages = stages_of(own)
+        record = record_in(own)
     scores = json.loads(printed.splitlines()[-1])
-    return {"qexp": qexp, "trainer": trainer, "stages": stages, "trainer scores": scores}
+    return {
+        "qexp": qexp, "trainer": trainer, "stages": stages_of(record), "scores": record["scores"],
+        "trainer stages": scores.pop("stages"), "trainer scores": scores,
+    }  # fmt: skip
 
 
 def show(turns: list[dict[str, Any]]) -> None:
@@ -99,9 +110,11 @@ def show(turns: list[dict[str, Any]]) -> None:
         ("qexp without its gate", f"{seconds['qexp'] - statistics.median(gates):.0f}", f"{bare:.2f}"),
     ]
     show_rows("a whole STS-B at W8A8", ("", "seconds", "ratio"), rows)
-    stages = [(name, f"{each:.1f}") for name, each in turns[-1]["stages"].items()]
-    show_rows("stages of qexp, last round", ("", "seconds"), stages)
-    print(f"\nscores of the other: {json.dumps(turns[-1]['trainer scores'])}")
+    for whose, name in (("qexp", "stages"), ("the other", "trainer stages")):
+        stages = [(stage, f"{each:.1f}") for stage, each in turns[-1][name].items()]
+        show_rows(f"stages of {whose}, last round", ("", "seconds"), stages)
+    print(f"\nscores of qexp: {json.dumps(turns[-1]['scores'])}")
+    print(f"scores of the other: {json.dumps(turns[-1]['trainer scores'])}")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -6,7 +6,13 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
+from qexp.quant.insertion import attention_recompute
 from qexp.training.attention import keeps_scores, recomputed_attention
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_recompute, "KEPT_BYTES", 0)
 
 
 def model(attention: str = "sdpa", dropout: float = 0.1) -> BertForSequenceClassification:

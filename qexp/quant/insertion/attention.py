@@ -17,7 +17,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 from qexp.config import SiteKind
-from qexp.quant.insertion.attention_recompute import RecomputedAttention
+from qexp.quant.insertion.attention_recompute import RecomputedAttention, are_small
 from qexp.quant.quantizer import Quantizer
 
 IMPLEMENTATION = "qexp"
@@ -68,18 +68,19 @@ def attend(
 
     Returns:
         Context [B, T, heads, d], and probabilities [B, heads, T, S] as computed by softmax, before dropout
-        and rounding, since these do not change where the module attends. In training they are None, as the
-        backward pass computes them again (``RecomputedAttention``), unless ``KEEPS_PROBABILITIES`` is set.
+        and rounding, since these do not change where the module attends. In training they are None where the
+        backward pass computes them again (``RecomputedAttention``): scores of much memory, unless
+        ``KEEPS_PROBABILITIES`` is set.
     """
     taps: Taps = getattr(module, TAPS, {})
     query, key = _tap(taps, "matmul.query", query), _tap(taps, "matmul.key", key)
     scaling = query.size(-1) ** -0.5 if scaling is None else scaling
     core = partial(_probabilities, module, scaling=scaling, dropout=dropout)
-    if _is_recomputed(module, taps):
+    if _is_recomputed(module, taps) and not are_small(query, key):
         value = _tap(taps, "matmul.value", value)
-        context = partial(_context, module, core)
+        repeated = partial(_kept, module, core)
         parts = (query, key, value, attention_mask, position_bias)
-        result = RecomputedAttention.apply(context, dropout > 0, *parts)  # type: ignore[no-untyped-call]
+        result = RecomputedAttention.apply(repeated, dropout > 0, *parts)  # type: ignore[no-untyped-call]
         return result, None
     kept, probabilities = core(query, key, attention_mask, position_bias)
     result = torch.matmul(kept, _tap(taps, "matmul.value", value))
@@ -108,20 +109,13 @@ def _probabilities(
     return _tap(taps, "matmul.probs", kept), probabilities
 
 
-def _context(
-    module: nn.Module,
-    core: Callable[..., tuple[Tensor, Tensor]],
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *more: Tensor | None,
-) -> Tensor:
-    """Return the context [b, heads, T, d] of some rows, and leave nothing of them in the quantizers."""
-    kept, _ = core(query, key, *more)
+def _kept(module: nn.Module, core: Callable[..., tuple[Tensor, Tensor]], *parts: Tensor | None) -> Tensor:
+    """Return what values of some rows are multiplied with, and leave nothing of it in the quantizers."""
+    kept, _ = core(*parts)
     taps: Taps = getattr(module, TAPS, {})
     for tap in (taps[kind] for kind in INNER if kind in taps):
         tap.forget()  # type: ignore[attr-defined]
-    return torch.matmul(kept, value)
+    return kept
 
 
 def _is_recomputed(module: nn.Module, taps: Taps) -> bool:

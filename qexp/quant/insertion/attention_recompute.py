@@ -20,17 +20,23 @@ from torch import Tensor
 from qexp.quant.row_groups import row_groups
 
 Core = Callable[..., Tensor]
-"""Function from query, key, value, mask and position bias of some rows to their context [b, heads, T, d]."""
+"""Function from query, key, mask and position bias of some rows to what values are multiplied with, the
+probabilities after dropout and their quantizer, [b, heads, T, S]."""
 
+KEPT_BYTES = 16 << 20
+"""Scores of a layer up to which they are kept. Those of short rows are little memory, and to compute them
+again takes 4 to 13 % of a step: benchmarks.training_memory.
+"""
 GROUP_BYTES = {"cpu": 8 << 20, "cuda": 1 << 30}
 """Scores of a group of rows: on a CPU what its cache holds, on a GPU enough to fill it."""
 
 
 class RecomputedAttention(torch.autograd.Function):
-    """The core of attention, of which only the inputs are kept for the backward pass.
+    """Attention of which only the inputs are kept for the backward pass.
 
     The core reads no trained parameter, and gives the same each time but for dropout, whose numbers are drawn
-    again from the generator's state of the forward pass.
+    again from the generator's state of the forward pass. The product with the values is not computed again:
+    its gradients need the probabilities alone.
     """
 
     @staticmethod
@@ -56,14 +62,13 @@ class RecomputedAttention(torch.autograd.Function):
             mask: Mask [B or 1, 1 or heads, T, S], or None.
             position_bias: Bias [B or 1, heads, T, S], or None.
         """
-        inputs = (query, key, value, mask, position_bias)
-        ctx.save_for_backward(*inputs)
+        ctx.save_for_backward(query, key, value, mask, position_bias)
         ctx.core, ctx.random = core, _random_state(query) if draws else None
         ctx.autocast = _autocast_of(query)
         rows, context = query.size(0), None
         for group in _groups(query, key):
-            parts = (_rows_of(each, group, rows) for each in inputs)
-            some = core(*parts).transpose(1, 2)
+            kept = core(*(_rows_of(each, group, rows) for each in (query, key, mask, position_bias)))
+            some = torch.matmul(kept, value[group]).transpose(1, 2)
             if context is None:  # of the type that mixed precision gives
                 context = some.new_empty(rows, *some.shape[1:])
             context[group] = some
@@ -73,41 +78,55 @@ class RecomputedAttention(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         """Return the gradients of query, key, value and position bias."""
-        inputs, (grad,) = ctx.saved_tensors, grad_outputs
-        wanted = [
-            each is not None and need for each, need in zip(inputs, ctx.needs_input_grad[2:], strict=True)
-        ]
-        totals = [torch.zeros_like(each) if want else None for each, want in zip(inputs, wanted, strict=True)]
-        rows = inputs[0].size(0)
+        query, key, value, *more = ctx.saved_tensors
+        needs_query, needs_key, needs_value, *needs_more = ctx.needs_input_grad[2:]
+        inputs, rows = (query, key, *more), query.size(0)
+        needed = zip(inputs, (needs_query, needs_key, *needs_more), strict=True)
+        totals = [torch.zeros_like(each) if each is not None and need else None for each, need in needed]
+        of_value = torch.zeros_like(value) if needs_value else None
         random = nullcontext() if ctx.random is None else _random_from(ctx.random)
         with random, ctx.autocast():
-            for group in _groups(inputs[0], inputs[1]):
+            for group in _groups(query, key):
+                grad = grad_outputs[0][group].transpose(1, 2)
                 parts = [_rows_of(each, group, rows) for each in inputs]
-                found = iter(_gradients(ctx.core, parts, wanted, grad[group].transpose(1, 2)))
+                leaves, kept = _again(ctx.core, parts, totals)
+                if of_value is not None:
+                    of_value[group] = torch.matmul(kept.detach().transpose(2, 3), grad)
+                found = iter(_gradients(kept, leaves, torch.matmul(grad, value[group].transpose(2, 3))))
                 for total in (each for each in totals if each is not None):
                     _rows_of(total, group, rows).add_(next(found))
-        return None, None, *totals
+        return None, None, *totals[:2], of_value, *totals[2:]
 
 
-def _gradients(
-    core: Core, parts: list[Tensor | None], wanted: list[bool], grad: Tensor
-) -> tuple[Tensor, ...]:
-    """Return the gradients of the wanted inputs of one group of rows."""
+def _again(core: Core, parts: list[Any], totals: list[Tensor | None]) -> tuple[list[Tensor], Tensor]:
+    """Return inputs of some rows that have gradients, as leaves, and the probabilities computed from them."""
+    detached: list[Any] = [None if each is None else each.detach() for each in parts]
     leaves = [
-        each.detach().requires_grad_(want) if each is not None else None
-        for each, want in zip(parts, wanted, strict=True)
+        each.requires_grad_() for each, total in zip(detached, totals, strict=True) if total is not None
     ]
     with torch.enable_grad():
-        context = core(*leaves)
-    return torch.autograd.grad(
-        context, [each for each in leaves if each is not None and each.requires_grad], grad
-    )
+        kept = core(*detached)
+    return leaves, kept
+
+
+def _gradients(kept: Tensor, leaves: list[Tensor], grad: Tensor) -> tuple[Tensor, ...]:
+    """Return the gradients of leaves; none where nothing is wanted of them."""
+    return torch.autograd.grad(kept, leaves, grad.to(kept.dtype)) if leaves else ()
+
+
+def are_small(query: Tensor, key: Tensor) -> bool:
+    """Return whether the scores of a batch may as well be kept."""
+    return query.size(0) * _row_bytes(query, key) <= KEPT_BYTES
 
 
 def _groups(query: Tensor, key: Tensor) -> Iterator[slice]:
     """Return groups of rows of a batch [B, heads, T, d]."""
-    scores = query.size(1) * query.size(2) * key.size(2) * query.element_size()
-    return row_groups(query, scores, GROUP_BYTES)
+    return row_groups(query, _row_bytes(query, key), GROUP_BYTES)
+
+
+def _row_bytes(query: Tensor, key: Tensor) -> int:
+    """Return the bytes of the scores of one row."""
+    return query.size(1) * query.size(2) * key.size(2) * query.element_size()
 
 
 def _rows_of(each: Any, group: slice, rows: int) -> Any:

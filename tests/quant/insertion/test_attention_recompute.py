@@ -28,6 +28,7 @@ def at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         return row_groups(query, 1, limits)
 
     monkeypatch.setattr(attention_recompute, "row_groups", groups)
+    monkeypatch.setattr(attention_recompute, "KEPT_BYTES", 0)
     return int(request.param)
 
 
@@ -160,3 +161,14 @@ def test_mixed_precision_is_that_of_the_forward_pass(inputs: dict[str, Tensor]) 
     for own, other in zip(mixed(False), mixed(True), strict=True):
         assert own.dtype == other.dtype
         torch.testing.assert_close(own, other, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("spare", [0, -1])
+def test_small_scores_are_kept(
+    spare: int, inputs: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a batch that take exactly the limit, and not those that take a byte more."""
+    limit = ROWS * HEADS * LENGTH * LENGTH * 4 + spare
+    monkeypatch.setattr(attention_recompute, "KEPT_BYTES", limit)
+    _, probabilities = attend(module(), **inputs)
+    assert (probabilities is None) == (spare < 0)
