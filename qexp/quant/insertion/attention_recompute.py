@@ -62,7 +62,8 @@ class RecomputedAttention(torch.autograd.Function):
             mask: Mask [B or 1, 1 or heads, T, S], or None.
             position_bias: Bias [B or 1, heads, T, S], or None.
         """
-        ctx.save_for_backward(query, key, value, mask, position_bias)
+        kept_for_backward = (query, key, value, mask, position_bias)
+        ctx.save_for_backward(*kept_for_backward)
         ctx.core, ctx.random = core, _random_state(query) if draws else None
         ctx.autocast = _autocast_of(query)
         rows, context = query.size(0), None
