@@ -5,10 +5,10 @@
 
 All of one checkpoint: FP32 and INT8 (``recipe=fast_cpu``, largest values of the calibration batch; linear
 layers with ``scheme=dynamic`` and ``dynamic_token``) in ONNX Runtime and OpenVINO; ONNX Runtime's own
-quantizers, dynamic and static; NNCF on OpenVINO. They take turns. Beside each stand the share of the
-multiply-accumulates that it does in integers, how often it decides as torch in FP32 does, and how far it
-moves the logits. Without ``--checkpoint`` weights are random. Below: the rates of plain products at the
-model's shapes in FP32 and INT8, which is the most that INT8 can gain.
+quantizers, dynamic and static; NNCF on OpenVINO. They take turns, a single row 32 times in each. Beside each
+stand the share of the multiply-accumulates that it does in integers, how often it decides as torch in FP32
+does, and how far it moves the logits. Without ``--checkpoint`` weights are random. Below: the rates of plain
+products at the model's shapes in FP32 and INT8, which is the most that INT8 can gain.
 
 ``--both`` adds the INT8 graphs of this project on the exact path (as with ``QEXP_EXACT_INT8_PRODUCTS=1``):
 what engines do on a CPU without VNNI, done by this CPU. That is no measurement of such a CPU.
@@ -26,6 +26,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,10 @@ PEERS: dict[str, Maker] = {
     "onnxruntime.quantization static": by_onnxruntime(static_onnxruntime, "static.onnx"),
     "openvino + nncf": by_nncf,
 }
+
+
+TURN_ROWS = 32
+"""Rows of a turn, in as many calls as that takes."""
 
 
 def served(family: Family, folder: Path, options: Any) -> tuple[dict[str, Served], dict[str, str]]:
@@ -156,6 +161,25 @@ def _product(kind: str, rows: int, inner: int, width: int, threads: int) -> Call
     return lambda: session.run(None, {"x": left})
 
 
+def time_forms(forms: dict[str, Served], batch: dict[str, Any], rounds: int) -> dict[str, Reading]:
+    """Time a batch in all forms in turns.
+
+    A turn of a small batch is many calls: threads of the runtime before go on spinning for some milliseconds.
+    """
+    count = max(1, TURN_ROWS // len(batch["input_ids"]))
+    calls = {name: partial(_again, form.run, batch, count) for name, form in forms.items()}
+    readings = alternate(calls, rounds, BASELINE)
+    return {
+        name: replace(each, seconds=each.seconds / count, fastest=each.fastest / count)
+        for name, each in readings.items()
+    }
+
+
+def _again(run: Callable[[dict[str, Any]], Any], batch: dict[str, Any], count: int) -> None:
+    for _ in range(count):
+        run(batch)
+
+
 def show(
     readings: dict[str, Reading], shares: dict[str, float], same: dict[str, tuple[float, float]], title: str
 ) -> None:
@@ -205,8 +229,7 @@ def main(arguments: list[str] | None = None) -> None:
             batch = _arrays(batch_of(shape, rows, options.length, seed=4))
             audits = {name: quant_config.audit(batch) for name, quant_config in forms.items()}
             shares = {name: each.integer_share if each else 0.0 for name, each in audits.items()}
-            calls = {name: partial(quant_config.run, batch) for name, quant_config in forms.items()}
-            readings = alternate(calls, options.rounds, BASELINE)
+            readings = time_forms(forms, batch, options.rounds)
             show(readings, shares, same, f"{options.model}, {rows} x {options.length}")
             limit = rates(shape, rows, options)
             show_rates(limit, f"Plain products, {rows * options.length} rows: 10^9 MAC/s")
