@@ -5,9 +5,9 @@
 
 Both take the same rows, epochs, batch size and rates, and time ONNX Runtime at 1 and 32 rows of 128 tokens:
 tokens, FP32, PTQ, QAT, scores of each, export of FP32 and INT8, scores and times of both engines. qexp does
-more: it holds each engine's logits against torch's (two stages, given apart), quantizes attention's products,
-and stores every stage. They take turns, each in a process of its own, in an empty folder. The other one
-is ``benchmarks.peers.trainer``: pip install accelerate.
+more: it holds each engine's logits against torch's beyond a noise floor (a stage of its own, given apart),
+quantizes attention's products, and stores every stage. They take turns, each in a process of its own, in an
+empty folder. The other one is ``benchmarks.peers.trainer``: pip install accelerate.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from qexp.config import Model
 from qexp.data.checkpoints import Checkpoint, locate
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-GATE = ("8-floor", "8-parity")
-"""Stages that hold engines against torch."""
+FLOOR = "8-floor"
+"""Stage whose work has no counterpart in the other: what of a difference from torch is noise."""
 SECONDS = 2
 """For which an engine is timed at each batch size."""
 NUMBERS = {"rows": 600, "epochs": 3, "qat-epochs": 2, "rounds": 1, "threads": 2}
@@ -100,14 +100,14 @@ def turn(options: argparse.Namespace) -> dict[str, Any]:
 def show(turns: list[dict[str, Any]]) -> None:
     """Print both tables: medians of rounds, and the stages of the last."""
     seconds = {name: statistics.median(each[name] for each in turns) for name in ("trainer", "qexp")}
-    gates = [sum(each["stages"].get(name, 0.0) for name in GATE) for each in turns]
+    floors = [each["stages"].get(FLOOR, 0.0) for each in turns]
     ratio = statistics.median(each["qexp"] / each["trainer"] for each in turns)
-    pairs = zip(turns, gates, strict=True)
-    bare = statistics.median((each["qexp"] - gate) / each["trainer"] for each, gate in pairs)
+    pairs = zip(turns, floors, strict=True)
+    bare = statistics.median((each["qexp"] - floor) / each["trainer"] for each, floor in pairs)
     rows = [
         ("Trainer, ModelOpt, ONNX Runtime", f"{seconds['trainer']:.0f}", "1.00"),
         ("qexp", f"{seconds['qexp']:.0f}", f"{ratio:.2f}"),
-        ("qexp without its gate", f"{seconds['qexp'] - statistics.median(gates):.0f}", f"{bare:.2f}"),
+        ("qexp without its noise floor", f"{seconds['qexp'] - statistics.median(floors):.0f}", f"{bare:.2f}"),
     ]
     show_rows("a whole STS-B at W8A8", ("", "seconds", "ratio"), rows)
     for whose, name in (("qexp", "stages"), ("the other", "trainer stages")):

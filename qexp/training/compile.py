@@ -3,7 +3,8 @@
 The forward and the backward pass of the encoder become one graph each, with dynamic batch size and length;
 LightningModule, loss, optimizer and Lightning's hooks are not compiled. Quantizers are part of the graph
 (``traced`` in :mod:`qexp.quant.kernels.reference`). Compilation takes time before the first step, and again
-when a shape crosses a threshold of the compiler, so it pays off in long trainings. Only training is compiled.
+when a shape crosses a threshold of the compiler. On a CPU the steps are no faster afterwards (docs/speed.md).
+Only training is compiled.
 """
 
 from __future__ import annotations

@@ -7,7 +7,9 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from qexp.quant.insertion import attention_recompute
+from qexp.quant.insertion.attention import attend
 from qexp.training.attention import keeps_scores, recomputed_attention
+from qexp.training.dropout import FastDropout
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +75,27 @@ def test_no_layer_keeps_its_scores() -> None:
     with torch.autograd.graph.saved_tensors_hooks(kept, lambda each: each):
         trained(ids, labels=torch.zeros(rows, dtype=torch.long))
     assert max(sizes) >= scores
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["inside", "outside"])
+def test_the_backward_pass_draws_the_dropout_of_the_forward_pass(
+    inside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensor.backward leaves the modes around it, and torch's own dropout would draw another mask."""
+
+    def gradients(limit: int) -> list[torch.Tensor]:
+        monkeypatch.setattr(attention_recompute, "KEPT_BYTES", limit)
+        torch.manual_seed(0)
+        inputs = [torch.randn(4, 4, 32, 8, requires_grad=True) for _ in range(3)]
+        with FastDropout():
+            context, probabilities = attend(torch.nn.Module().train(), *inputs, None, dropout=0.3)
+            loss = context.square().sum()
+            if inside:
+                loss.backward()
+        if not inside:
+            loss.backward()
+        assert (probabilities is None) == (limit == 0)
+        return [context.detach(), *(each.grad for each in inputs if each.grad is not None)]
+
+    for kept, again in zip(gradients(1 << 30), gradients(0), strict=True):
+        torch.testing.assert_close(again, kept)

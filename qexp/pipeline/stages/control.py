@@ -38,7 +38,7 @@ def run(
 
 STAGE = Stage(
     StageName.CONTROL,
-    1,
+    2,
     ModelArtifact,
     run,
     keys={

@@ -45,7 +45,7 @@ def run(
 
 STAGE = Stage(
     StageName.FP32,
-    1,
+    2,
     ModelArtifact,
     run,
     keys={

@@ -55,7 +55,7 @@ def run(
 
 STAGE = Stage(
     StageName.QAT,
-    2,
+    3,
     QatArtifact,
     run,
     keys={

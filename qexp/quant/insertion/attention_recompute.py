@@ -10,12 +10,13 @@ whose scores stay in the cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from qexp.quant.row_groups import row_groups
 
@@ -24,9 +25,7 @@ Core = Callable[..., Tensor]
 probabilities after dropout and their quantizer, [b, heads, T, S]."""
 
 KEPT_BYTES = 16 << 20
-"""Scores of a layer up to which they are kept. Those of short rows are little memory, and to compute them
-again takes 4 to 13 % of a step: benchmarks.training_memory.
-"""
+"""Scores of a layer up to which they are kept: those of short rows are little memory, and take time again."""
 GROUP_BYTES = {"cpu": 8 << 20, "cuda": 1 << 30}
 """Scores of a group of rows: on a CPU what its cache holds, on a GPU enough to fill it."""
 
@@ -35,8 +34,9 @@ class RecomputedAttention(torch.autograd.Function):
     """Attention of which only the inputs are kept for the backward pass.
 
     The core reads no trained parameter, and gives the same each time but for dropout, whose numbers are drawn
-    again from the generator's state of the forward pass. The product with the values is not computed again:
-    its gradients need the probabilities alone.
+    again from the generator's state of the forward pass, and within its function modes, such as that of a
+    faster dropout: ``Tensor.backward`` leaves them for the time. The product with the values is not computed
+    again: its gradients need the probabilities alone.
     """
 
     @staticmethod
@@ -65,7 +65,7 @@ class RecomputedAttention(torch.autograd.Function):
         kept_for_backward = (query, key, value, mask, position_bias)
         ctx.save_for_backward(*kept_for_backward)
         ctx.core, ctx.random = core, _random_state(query) if draws else None
-        ctx.autocast = _autocast_of(query)
+        ctx.autocast, ctx.modes = _autocast_of(query), _get_current_function_mode_stack()
         rows, context = query.size(0), None
         for group in _groups(query, key):
             kept = core(*(_rows_of(each, group, rows) for each in (query, key, mask, position_bias)))
@@ -86,7 +86,7 @@ class RecomputedAttention(torch.autograd.Function):
         totals = [torch.zeros_like(each) if each is not None and need else None for each, need in needed]
         of_value = torch.zeros_like(value) if needs_value else None
         random = nullcontext() if ctx.random is None else _random_from(ctx.random)
-        with random, ctx.autocast():
+        with random, ctx.autocast(), _within(ctx.modes):
             for group in _groups(query, key):
                 grad = grad_outputs[0][group].transpose(1, 2)
                 parts = [_rows_of(each, group, rows) for each in inputs]
@@ -151,6 +151,15 @@ def _random_from(state: tuple[torch.device, Tensor]) -> Iterator[None]:
             torch.cuda.set_rng_state(numbers, device)
         else:
             torch.set_rng_state(numbers)
+        yield
+
+
+@contextmanager
+def _within(modes: Sequence[TorchFunctionMode]) -> Iterator[None]:
+    """Enter function modes, the outermost first."""
+    with ExitStack() as entered:
+        for mode in modes:
+            entered.enter_context(mode)
         yield
 
 
