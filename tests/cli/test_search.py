@@ -107,13 +107,15 @@ def test_what_is_found_keeps_its_budget_and_runs_as_it_is(
     table = next(line.split("|") for line in shown.out.splitlines() if line.startswith("| found"))
     printed, lost, size, bops = (table[index].strip() for index in (2, 3, 5, 6))
     limit = float(budget[1])
-    kept = {"--loss": float(lost), "--size": float(size) - 0.005, "--bops": float(bops) - 0.005}
-    assert kept[budget[0]] <= limit
+    # Of 12 rows the loss may be undefined, where a tiny model gives all of them one number.
+    column, rounding = {"--loss": (lost, 0), "--size": (size, 0.005), "--bops": (bops, 0.005)}[budget[0]]
+    assert float(column) - rounding <= limit
     made = (_as_written if budget[0] == "--loss" else _as_told)(finished, first[1:], tree["quant"])
     again, before = Experiment.model_validate(made.experiment), record_of(finished).experiment
     whole = Experiment.model_validate({**before, "quant": again.quant.model_dump()})
     assert again.identity == whole.identity
-    assert f"{made.scores['ptq']['pearson']:.2f}" == printed
+    score = made.scores["ptq"]["pearson"]
+    assert printed == ("undefined" if score is None else f"{score:.2f}")
     assert {visit["state"] for visit in made.stages if visit["stage"] == "3-statistics"} == {"cached"}
 
 
