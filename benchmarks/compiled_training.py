@@ -16,15 +16,12 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
-from typing import Any
-
-import torch
+from contextlib import ExitStack
 
 from benchmarks.harness import Reading, alternate, seconds, show_rows, write
 from benchmarks.options import parser, settings, start
 from benchmarks.peers import own
-from benchmarks.shapes import SHAPES, Batch, Family, batch_of
+from benchmarks.shapes import SHAPES, Batch, Family, batch_of, set_dropout
 from qexp.training.attention import recomputed_attention
 from qexp.training.compile import compiled
 from qexp.training.dropout import FastDropout
@@ -39,21 +36,15 @@ def passes_of(variant: str, family: Family, batches: list[Batch], entered: ExitS
     model = family.build("sdpa" if kind == "fp32" else "eager")
     if kind == "qat":
         own.prepare(model, own.PLACEMENTS["qdqbert"], batches[-1])
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = DROPOUT
-    model.config.attention_probs_dropout_prob = DROPOUT
+    set_dropout(model, DROPOUT)
     optimizer = family.optimizer(model.train().parameters())
     entered.enter_context(compiled(model, bool(compiles)))
 
-    def around() -> list[AbstractContextManager[Any]]:
-        own_means: list[AbstractContextManager[Any]] = [recomputed_attention(model), FastDropout()]
-        return [] if compiles else own_means
-
     def run() -> None:
         with ExitStack() as stack:
-            for each in around():
-                stack.enter_context(each)
+            if not compiles:
+                stack.enter_context(recomputed_attention(model))
+                stack.enter_context(FastDropout())
             for batch in batches:
                 model(**batch).loss.backward()
                 optimizer.step()

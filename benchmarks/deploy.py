@@ -39,7 +39,7 @@ from benchmarks import without_vnni
 from benchmarks.forms import FP32_FILE, INT8_FILE, dynamic_onnxruntime, static_onnxruntime
 from benchmarks.harness import Reading, alternate, table, write
 from benchmarks.options import add_peers, parser, settings, start
-from benchmarks.ragged import time_ragged
+from benchmarks.ragged import run_all, time_ragged
 from benchmarks.served import (
     BASELINE,
     DYNAMIC,
@@ -167,17 +167,12 @@ def time_forms(forms: dict[str, Served], batch: dict[str, Any], rounds: int) -> 
     A turn of a small batch is many calls: threads of the runtime before go on spinning for some milliseconds.
     """
     count = max(1, TURN_ROWS // len(batch["input_ids"]))
-    calls = {name: partial(_again, form.run, batch, count) for name, form in forms.items()}
+    calls = {name: partial(run_all, form.run, [batch] * count) for name, form in forms.items()}
     readings = alternate(calls, rounds, BASELINE)
     return {
         name: replace(each, seconds=each.seconds / count, fastest=each.fastest / count)
         for name, each in readings.items()
     }
-
-
-def _again(run: Callable[[dict[str, Any]], Any], batch: dict[str, Any], count: int) -> None:
-    for _ in range(count):
-        run(batch)
 
 
 def show(

@@ -45,7 +45,7 @@ def time_ragged(
     """
     tables = {}
     for order, (batches, real) in ragged(shape, options.ragged).items():
-        calls = {name: partial(_all, each.run, batches) for name, each in forms.items()}
+        calls = {name: partial(run_all, each.run, batches) for name, each in forms.items()}
         readings = alternate(calls, options.rounds, BASELINE)
         lines = [
             [name, f"{each.seconds * 1e3 / options.ragged:.2f}", f"{1 / each.ratio:.2f}"]
@@ -58,6 +58,7 @@ def time_ragged(
     return tables
 
 
-def _all(run: Callable[[dict[str, Any]], Any], batches: list[dict[str, Any]]) -> None:
+def run_all(run: Callable[[dict[str, Any]], Any], batches: list[dict[str, Any]]) -> None:
+    """Run batches one after the other."""
     for batch in batches:
         run(batch)

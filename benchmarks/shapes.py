@@ -111,6 +111,14 @@ def _materialize(model: Any, shape: Shape) -> None:
     embeddings.token_type_ids = torch.zeros((1, shape.positions), dtype=torch.long)
 
 
+def set_dropout(model: Any, rate: float) -> None:
+    """Give a model dropout, which its shape leaves out, in all of its layers and in attention."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+    model.config.attention_probs_dropout_prob = rate
+
+
 def batch_of(shape: Shape, rows: int, length: int, seed: int = 1, padded: bool = False) -> Batch:
     """All inputs of a BERT [rows, length], and ``labels`` [rows]; all tokens are real unless ``padded``.
 

@@ -28,7 +28,7 @@ import torch
 from benchmarks.harness import show_rows, write
 from benchmarks.options import add_peers, parser, settings
 from benchmarks.peers import modelopt, own, quiet
-from benchmarks.shapes import SHAPES, Family, batch_of
+from benchmarks.shapes import SHAPES, Family, batch_of, set_dropout
 from qexp.context import set_threads
 from qexp.quant.insertion.attention import KEEPS_PROBABILITIES
 from qexp.training.attention import recomputed_attention
@@ -53,11 +53,9 @@ def step_of(
             model = modelopt.prepare(model, "linear", batch)
     elif variant.startswith("qat"):
         own.prepare(model, own.PLACEMENTS["qdqbert"], batch)
+    set_dropout(model, DROPOUT)
     for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = DROPOUT
         setattr(module, KEEPS_PROBABILITIES, variant == "qat: scores kept")
-    model.config.attention_probs_dropout_prob = DROPOUT
     optimizer = family.optimizer(model.train().parameters())
     attention = recomputed_attention(model) if variant == "fp32" else nullcontext()
     dropout = FastDropout() if ":" not in variant else nullcontext()
